@@ -1,0 +1,68 @@
+"""Every error that Headrace raises on purpose.
+
+A message says where, what was found, what was expected and the remedy, in one line. Whether trying again can
+help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException.
+"""
+
+
+class HeadraceError(Exception):
+    """headrace failed"""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__class__.__doc__)
+
+
+class RetriableError(HeadraceError):
+    """a passing failure: the same call may succeed later"""
+
+
+class PermanentError(HeadraceError):
+    """the same call will fail again until somebody changes something"""
+
+
+class SettingError(PermanentError):
+    """a setting is unknown or has a value that cannot be used"""
+
+
+class DatasetError(PermanentError):
+    """a dataset's declaration cannot be used"""
+
+
+class LocalServiceError(PermanentError):
+    """a local service could not be started or stopped"""
+
+
+class SourceUnavailable(RetriableError):
+    """the source did not answer"""
+
+
+class SourceError(RetriableError):
+    """the source answered with an error while records were read: a new process may try again"""
+
+
+class SourceChanged(PermanentError):
+    """the source is not the one that the checkpoint belongs to"""
+
+
+class TopicMissing(PermanentError):
+    """the topic does not exist"""
+
+
+class DatabaseUnavailable(RetriableError):
+    """postgres did not answer"""
+
+
+class DatabaseError(PermanentError):
+    """postgres refused a statement; nothing was changed"""
+
+
+class CheckpointMoved(RetriableError):
+    """another run moved the checkpoint first"""
+
+
+class FileSourceError(PermanentError):
+    """a file cannot be read"""
+
+
+class BuildError(PermanentError):
+    """dbt could not build a model"""

@@ -1,0 +1,122 @@
+"""What can be set, where it comes from and what it defaults to.
+
+Settings are HEADRACE_* environment variables. An unknown one is an error, because a misspelt setting that is
+ignored is found at 03:00. Services that no variable names are the local ones: `headrace up` writes their
+addresses to HEADRACE_HOME/services.json and they are read from there.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from headrace.exceptions import SettingError
+
+PREFIX = "HEADRACE_"
+ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one process.
+
+    Attributes carry the names of their variables in lower case, without the prefix; each comment gives the
+    meaning and the default.
+    """
+
+    home: Path = ROOT / ".headrace"  # data, logs and pid files of local services. Defaults to .headrace/
+    postgres_dsn: str | None = None  # a libpq connection string. Defaults to the local server
+    kafka_bootstrap_servers: str | None = None  # host:port[,host:port]. Defaults to the local broker
+    redis_url: str | None = None  # redis://host:port/db. Defaults to the local server
+    airflow_url: str | None = None  # Defaults to the local Airflow
+    airflow_user: str = "admin"  # Defaults to admin
+    airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password
+    postgres_port: int = 5432  # where the local server starts; a free port when taken. Defaults to 5432
+    kafka_port: int = 9092  # likewise. Defaults to 9092
+    airflow_port: int = 8080  # likewise. Defaults to 8080
+    datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
+    dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
+    data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
+    batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
+    batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
+    drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
+    lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
+    dbt_host: str | None = None  # what dbt/profiles.yml reads; `headrace env` derives these from the DSN
+    dbt_port: int | None = None
+    dbt_user: str | None = None
+    dbt_dbname: str | None = None
+    dbt_threads: int = 2  # dbt's threads. Defaults to 2
+    services: Mapping[str, Any] = field(default_factory=dict, repr=False)  # HEADRACE_HOME/services.json as read
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings of this process.
+
+        Raises SettingError for an unknown HEADRACE_ variable or a value of the wrong kind.
+        """
+        environ = os.environ if environ is None else environ
+        kinds = {name: kind for name, kind in cls.__annotations__.items() if name != "services"}
+        values: dict[str, Any] = {}
+        for variable in sorted(environ):
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in kinds or variable != variable.upper():
+                known = ", ".join(PREFIX + known.upper() for known in kinds)
+                raise SettingError(f"{variable}: not a setting; expected one of {known}; unset it or correct its name")
+            if environ[variable]:
+                values[name] = _parse(variable, environ[variable], kinds[name])
+        home = values.get("home", ROOT / ".headrace")
+        return cls(**values, services=read_services(home))
+
+    def require_postgres_dsn(self) -> str:
+        """The DSN of Postgres, given or local; raises SettingError when there is neither."""
+        return self._require("postgres", self.postgres_dsn, "HEADRACE_POSTGRES_DSN")
+
+    def require_kafka_bootstrap_servers(self) -> str:
+        """The brokers to ask first, given or local; raises SettingError when there are neither."""
+        return self._require("kafka", self.kafka_bootstrap_servers, "HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
+
+    def require_airflow_url(self) -> str:
+        """Airflow's address, given or local; raises SettingError when there is neither."""
+        return self._require("airflow", self.airflow_url, "HEADRACE_AIRFLOW_URL")
+
+    def _require(self, service: str, given: str | None, variable: str) -> str:
+        address = given or self.services.get(service, {}).get("address")
+        if not address:
+            raise SettingError(
+                f"{service}: no address; {variable} is not set and {self.home / 'services.json'} names no local "
+                f"one; run `headrace up` or set {variable}"
+            )
+        return str(address)
+
+
+def read_services(home: Path) -> dict[str, Any]:
+    """What `headrace up` remembered: service name to its address and port; empty when it never ran."""
+    try:
+        text = (home / "services.json").read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingError(f"HEADRACE_HOME: {home} cannot be read: {error.strerror}; correct its permissions") from error
+    try:
+        services: dict[str, Any] = json.loads(text)
+    except ValueError:  # cut off by a kill: what it said is found out again by `headrace up`
+        return {}
+    return services
+
+
+def _parse(variable: str, text: str, kind: Any) -> Any:
+    if "Path" in str(kind):
+        return Path(text).expanduser().absolute()
+    if "int" in str(kind):
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if number <= 0:
+            raise SettingError(f"{variable}: found {text!r}, expected a whole number above 0")
+        return number
+    return text
