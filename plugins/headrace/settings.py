@@ -33,9 +33,9 @@ class Settings:
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
     airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password
-    postgres_port: int = 5432  # where the local server starts; a free port when taken. Defaults to 5432
-    kafka_port: int = 9092  # likewise. Defaults to 9092
-    airflow_port: int = 8080  # likewise. Defaults to 8080
+    postgres_port: int | None = None  # where the local server must start. Defaults to 5432, or a free port
+    kafka_port: int | None = None  # likewise. Defaults to 9092, or a free port
+    airflow_port: int | None = None  # likewise. Defaults to 8080, or a free port
     datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
     dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
     data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
@@ -100,12 +100,16 @@ def read_services(home: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise SettingError(f"HEADRACE_HOME: {home} cannot be read: {error.strerror}; correct its permissions") from error
+        raise SettingError(
+            f"HEADRACE_HOME: {home} cannot be read: {error.strerror}; correct its permissions"
+        ) from error
     try:
-        services: dict[str, Any] = json.loads(text)
+        services = json.loads(text)
     except ValueError:  # cut off by a kill: what it said is found out again by `headrace up`
         return {}
-    return services
+    if not isinstance(services, dict):
+        return {}
+    return {name: record for name, record in services.items() if isinstance(record, dict)}
 
 
 def _parse(variable: str, text: str, kind: Any) -> Any:

@@ -3,6 +3,7 @@
 create table headrace.datasets (
     dataset text primary key check (dataset ~ '^[a-z][a-z0-9_]{0,40}$'),
     last_seq bigint not null default 0, -- moved only by the last statements of a batch's transaction: gap-free
+    built uuid not null default gen_random_uuid(), -- new at each reset: whatever was built on it starts from zero
     created_at timestamptz not null default clock_timestamp()
 );
 

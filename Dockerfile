@@ -1,0 +1,37 @@
+# Airflow, dbt and Headrace in one image; docker-compose.yml runs five services from it.
+FROM python:3.11-slim-bookworm
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+# The locked dependencies, in a layer of their own: it changes only with the lock. Every one of them has a wheel, so
+# that neither a compiler nor a system library is needed.
+COPY requirements.txt /opt/headrace/
+RUN pip install --require-hashes --only-binary :all: -r /opt/headrace/requirements.txt
+
+# AIRFLOW_HOME holds what Airflow writes, /opt/headrace what we ship. The volumes of docker-compose.yml are mounted
+# over logs and auth and take their owner from here.
+RUN useradd --uid 50000 --create-home headrace \
+    && install -d -o headrace -g headrace /opt/airflow /opt/airflow/logs /opt/airflow/auth /opt/headrace/.headrace
+
+WORKDIR /opt/headrace
+COPY pyproject.toml README.md ./
+COPY plugins plugins
+# Editable, and so the one copy that Airflow's plugins folder and `import headrace` share: settings.py finds the
+# checkout from its own place, and the numbered SQL files are beside it. setuptools comes from the lock.
+RUN pip install --no-deps --no-build-isolation --editable .
+COPY dags dags
+# written to as well: dbt/target and dbt/logs, generated records
+COPY --chown=headrace:headrace dbt dbt
+COPY --chown=headrace:headrace data-files data-files
+
+ENV AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/headrace/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/headrace/plugins \
+    DBT_SEND_ANONYMOUS_USAGE_STATS=False
+
+USER headrace
+CMD ["headrace", "--help"]

@@ -1,0 +1,5 @@
+select jobidentifier, userid, jobstatus, revenue, jobdate
+from {{ ref('jobs').render() }}
+where location = $1
+order by jobdate desc, jobidentifier
+limit $2

@@ -1,0 +1,5 @@
+select userid, revenue
+from {{ ref('visitor_revenues').render() }}
+where location = $1
+order by revenue desc, userid
+limit $2

@@ -1,0 +1,44 @@
+{#
+    The current version of each key of a dataset, from a CTE that holds all its staged versions: the newest
+    generation; inside a partition the highest offset; between partitions those winners by time, then partition.
+    Replayed rows keep their coordinates, so an old one never beats a newer version or a tombstone. wins='first'
+    turns the order round: of events that were sent twice the first one stays.
+
+    A run from nothing returns the keys that are left. An incremental run returns exactly one row for every claimed
+    key: all but the key is null where a tombstone, or nothing, is left of it.
+#}
+{% macro current_version(versions, dataset, key, wins='newest') -%}
+    {%- set newest = 'desc' if wins == 'newest' else 'asc' -%}
+    {%- set is_incremental_run = is_incremental() -%}
+    select *
+    from (
+        select *
+        from (
+            select distinct on ({{ key }}) *
+            from (
+                select distinct on ({{ key }}, _generation, _partition) *
+                from {{ versions }}
+                {% if is_incremental_run -%}
+                inner join {{ claimed(dataset) }} as claimed_versions using ({{ key }})
+                {% endif -%}
+                where not is_replaced and {{ key }} is not null
+                order by {{ key }}, _generation {{ newest }}, _partition, _offset {{ newest }}
+            ) as partition_winners
+            order by {{ key }}, _generation {{ newest }}, _timestamp {{ newest }} nulls last, _partition {{ newest }}
+        ) as winners
+        where not _deleted
+    ) as left_over
+    {% if is_incremental_run -%}
+    right join {{ claimed(dataset) }} as claimed_keys using ({{ key }})
+    {%- endif %}
+{%- endmacro %}
+
+
+{# The minute that a time falls into, in UTC whatever the session's zone: immutable, so that an index can hold it. #}
+{% macro minute_of(column) -%}
+    date_trunc('minute', {{ column }}, 'UTC')
+{%- endmacro %}
+
+
+{# How many ranks the ranked marts hold of each location or service. The functions go deeper: they read the tables. #}
+{% macro ranks_held() -%} 20 {%- endmacro %}

@@ -1,0 +1,59 @@
+{{
+    config(
+        unique_key='minute',
+        meta={'emptied': 'jobs = 0'},
+        pre_hook="{{ claim(ref('jobs')) }}",
+        indexes=[{'columns': ['minute'], 'unique': true}],
+    )
+}}
+
+with
+
+jobs as (
+    select * from {{ ref('jobs') }}
+),
+
+versions as (
+    select * from {{ ref('stg_kafka__jobs') }}
+),
+
+{% if is_incremental() %}
+
+-- the minutes of every version, so that a job that moved or went corrects its old minute too
+touched as (
+    select distinct {{ minute_of('versions.jobcreatedate') }} as minute
+    from {{ claimed('jobs') }} as claimed
+    inner join versions on claimed.jobidentifier = versions.jobidentifier
+    where versions.jobcreatedate is not null
+),
+
+final as (
+    select
+        touched.minute,
+        counted.jobs,
+        counted.revenue
+    from touched
+    cross join lateral (
+        select
+            count(*) as jobs,
+            coalesce(sum(jobs.revenue), 0) as revenue
+        from jobs
+        where {{ minute_of('jobs.jobcreatedate') }} = touched.minute
+    ) as counted
+)
+
+{% else %}
+
+final as (
+    select
+        {{ minute_of('jobcreatedate') }} as minute,
+        count(*) as jobs,
+        coalesce(sum(revenue), 0) as revenue
+    from jobs
+    group by 1
+)
+
+{% endif %}
+
+select * from final
+{{ without_emptied() }}

@@ -1,0 +1,77 @@
+{{
+    config(
+        unique_key=['location', 'rank'],
+        meta={'emptied': 'jobidentifier is null'},
+        pre_hook="{{ claim(ref('jobs')) }}",
+        indexes=[{'columns': ['location', 'rank'], 'unique': true}],
+    )
+}}
+
+with
+
+jobs as (
+    select * from {{ ref('jobs') }}
+),
+
+versions as (
+    select * from {{ ref('stg_kafka__jobs') }}
+),
+
+{% if is_incremental() %}
+
+-- the locations of every version of a job
+touched as (
+    select distinct versions.location
+    from {{ claimed('jobs') }} as claimed
+    inner join versions on claimed.jobidentifier = versions.jobidentifier
+    where versions.location is not null
+),
+
+{% else %}
+
+touched as (
+    select distinct location from {{ ref('jobs') }}
+),
+
+{% endif %}
+
+ranked as (
+    select
+        touched.location,
+        latest_jobs.*
+    from touched
+    cross join lateral (
+        select
+            jobs.jobidentifier,
+            jobs.userid,
+            jobs.jobstatus,
+            jobs.revenue,
+            jobs.jobdate,
+            cast(row_number() over (order by jobs.jobdate desc, jobs.jobidentifier) as integer) as rank
+        from jobs
+        where jobs.location = touched.location
+        order by jobs.jobdate desc, jobs.jobidentifier
+        limit {{ ranks_held() }}
+    ) as latest_jobs
+),
+
+-- every place of a touched location, also those that no job takes any more
+final as (
+    select
+        touched.location,
+        places.rank,
+        ranked.jobidentifier,
+        ranked.userid,
+        ranked.jobstatus,
+        ranked.revenue,
+        ranked.jobdate
+    from touched
+    cross join generate_series(1, {{ ranks_held() }}) as places (rank)
+    left join ranked
+        on
+            touched.location = ranked.location
+            and places.rank = ranked.rank
+)
+
+select * from final
+{{ without_emptied() }}

@@ -1,0 +1,77 @@
+{{
+    config(
+        unique_key=['servicename', 'rank'],
+        meta={'emptied': 'jobidentifier is null'},
+        pre_hook="{{ claim(ref('jobs')) }}",
+        indexes=[{'columns': ['servicename', 'rank'], 'unique': true}],
+    )
+}}
+
+with
+
+jobs as (
+    select * from {{ ref('jobs') }}
+),
+
+versions as (
+    select * from {{ ref('stg_kafka__jobs') }}
+),
+
+{% if is_incremental() %}
+
+-- the services of every version of a job
+touched as (
+    select distinct versions.servicename
+    from {{ claimed('jobs') }} as claimed
+    inner join versions on claimed.jobidentifier = versions.jobidentifier
+    where versions.servicename is not null
+),
+
+{% else %}
+
+touched as (
+    select distinct servicename from {{ ref('jobs') }}
+),
+
+{% endif %}
+
+ranked as (
+    select
+        touched.servicename,
+        latest_jobs.*
+    from touched
+    cross join lateral (
+        select
+            jobs.jobidentifier,
+            jobs.userid,
+            jobs.jobstatus,
+            jobs.revenue,
+            jobs.jobdate,
+            cast(row_number() over (order by jobs.jobdate desc, jobs.jobidentifier) as integer) as rank
+        from jobs
+        where jobs.servicename = touched.servicename
+        order by jobs.jobdate desc, jobs.jobidentifier
+        limit {{ ranks_held() }}
+    ) as latest_jobs
+),
+
+-- every place of a touched servicename, also those that no job takes any more
+final as (
+    select
+        touched.servicename,
+        places.rank,
+        ranked.jobidentifier,
+        ranked.userid,
+        ranked.jobstatus,
+        ranked.revenue,
+        ranked.jobdate
+    from touched
+    cross join generate_series(1, {{ ranks_held() }}) as places (rank)
+    left join ranked
+        on
+            touched.servicename = ranked.servicename
+            and places.rank = ranked.rank
+)
+
+select * from final
+{{ without_emptied() }}

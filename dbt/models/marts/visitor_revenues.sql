@@ -1,0 +1,100 @@
+{{
+    config(
+        unique_key=['location', 'userid'],
+        meta={'emptied': 'revenue = 0'},
+        pre_hook="{{ claim(ref('jobs'), ref('users')) }}",
+        indexes=[
+            {'columns': ['location', 'userid'], 'unique': true},
+            {'columns': ['location', 'revenue desc', 'userid']},
+            {'columns': ['userid']},
+        ],
+    )
+}}
+
+with
+
+jobs as (
+    select * from {{ ref('jobs') }}
+),
+
+users as (
+    select * from {{ ref('users') }}
+),
+
+versions as (
+    select * from {{ ref('stg_kafka__jobs') }}
+),
+
+{% if is_incremental() %}
+
+-- imported again: a CTE that is read twice is scanned as a whole
+jobs_of_users as (
+    select * from {{ ref('jobs') }}
+),
+
+built as (
+    select * from {{ this }}
+),
+
+-- the pairs of every version of a job, and for a user who moved those of all their jobs, as they are and as they were
+touched as (
+    select
+        versions.location,
+        versions.userid
+    from {{ claimed('jobs') }} as claimed
+    inner join versions on claimed.jobidentifier = versions.jobidentifier
+    where versions.location is not null and versions.userid is not null
+    union
+    select
+        pairs.location,
+        pairs.userid
+    from {{ claimed('users') }} as claimed
+    cross join lateral (
+        select
+            jobs_of_users.location,
+            jobs_of_users.userid
+        from jobs_of_users
+        where jobs_of_users.userid = claimed.userid
+        union all
+        select
+            built.location,
+            built.userid
+        from built
+        where built.userid = claimed.userid
+    ) as pairs
+),
+
+final as (
+    select
+        touched.location,
+        touched.userid,
+        summed.revenue
+    from touched
+    cross join lateral (
+        select coalesce(sum(jobs.revenue), 0) as revenue
+        from jobs
+        inner join users on jobs.userid = users.userid
+        where
+            jobs.location = touched.location
+            and jobs.userid = touched.userid
+            and users.location <> touched.location
+    ) as summed
+)
+
+{% else %}
+
+final as (
+    select
+        jobs.location,
+        jobs.userid,
+        coalesce(sum(jobs.revenue), 0) as revenue
+    from jobs
+    inner join users on jobs.userid = users.userid
+    where users.location <> jobs.location
+    group by 1, 2
+)
+
+{% endif %}
+
+select * from final
+{{ without_emptied() }}

@@ -1,0 +1,34 @@
+-- every location has as many ranks as it has jobs, up to the number that is held
+with
+
+expected as (
+    select
+        location,
+        least(count(*), {{ ranks_held() }}) as ranks
+    from {{ ref('jobs') }}
+    group by 1
+),
+
+held as (
+    select
+        location,
+        count(*) as ranks,
+        max(rank) as last_rank
+    from {{ ref('latest_jobs_by_location') }}
+    group by 1
+),
+
+final as (
+    select
+        coalesce(expected.location, held.location) as location,
+        expected.ranks as expected_ranks,
+        held.ranks,
+        held.last_rank
+    from expected
+    full join held on expected.location = held.location
+    where
+        (expected.ranks is distinct from held.ranks or expected.ranks is distinct from held.last_rank)
+        and {{ claims_equal(ref('jobs'), ref('latest_jobs_by_location')) }}
+)
+
+select * from final

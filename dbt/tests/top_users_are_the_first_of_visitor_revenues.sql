@@ -1,0 +1,35 @@
+-- every location has its first ranks, no more and no fewer, and they hold its highest revenues
+with
+
+ranked as (
+    select
+        location,
+        userid,
+        revenue,
+        row_number() over (partition by location order by revenue desc, userid) as rank
+    from {{ ref('visitor_revenues') }}
+),
+
+top_users as (
+    select * from {{ ref('top_users_by_location') }}
+),
+
+final as (
+    select
+        ranked.location as ranked_location,
+        ranked.rank as expected_rank,
+        top_users.location,
+        top_users.rank
+    from (select * from ranked where rank <= {{ ranks_held() }}) as ranked
+    full join top_users
+        on
+            ranked.location = top_users.location
+            and ranked.rank = top_users.rank
+            and ranked.userid = top_users.userid
+            and ranked.revenue = top_users.revenue
+    where
+        (ranked.location is null or top_users.location is null)
+        and {{ claims_equal(ref('visitor_revenues'), ref('top_users_by_location')) }}
+)
+
+select * from final

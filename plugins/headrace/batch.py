@@ -1,0 +1,196 @@
+"""A batch: a contiguous range of one partition, decoded, and the one transaction that commits it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import Connection
+
+from headrace import checkpoints
+from headrace.checkpoints import Kind, LedgerLine, RunContext
+from headrace.contract import Rejection
+from headrace.database import Connect, is_retriable, pause_before_retry
+from headrace.dataset import Dataset
+from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.source import Record
+from headrace.staging import columns, copy_rows, json_text, table
+from headrace.times import record_time
+
+COMMIT_ATTEMPTS_MAX = 5
+
+Barrier = Callable[[str], None]
+
+
+def no_barrier(_step: str) -> None:
+    """Tests stop a drain at named steps; nobody else does."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
+
+    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened.
+    """
+
+    dataset: Dataset
+    generation: int
+    partition: int
+    start_offset: int
+    end_offset: int = 0
+    batch_id: UUID = field(default_factory=uuid4)
+    rows: list[list[Any]] = field(default_factory=list)
+    dead: list[Any] = field(default_factory=list)
+    tombstones: int = 0
+    bytes: int = 0
+    first_record_at: datetime | None = None
+    last_record_at: datetime | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.end_offset = self.start_offset
+
+    @property
+    def records(self) -> int:
+        """Rows, tombstones included, and dead letters."""
+        return len(self.rows) + len(self.dead)
+
+    def add(self, record: Record) -> None:
+        """Decode a record into a row or a dead letter."""
+        key, value = record.key, record.value
+        at = record_time(record.timestamp)
+        self.bytes += (len(key) if key else 0) + (len(value) if value else 0)
+        if at is not None:
+            if self.first_record_at is None or at < self.first_record_at:
+                self.first_record_at = at
+            if self.last_record_at is None or at > self.last_record_at:
+                self.last_record_at = at
+        decoded = self.dataset.compiled.decode(key, value)
+        if isinstance(decoded, Rejection):
+            self.dead.append(
+                dead_letter_row(self.dataset.name, self.generation, self.partition, record, decoded, self.batch_id)
+            )
+            return
+        extra = decoded.pop()
+        deleted = value is None
+        self.tombstones += deleted
+        decoded += (
+            self.generation,
+            self.partition,
+            record.offset,
+            at,
+            key,
+            json_text(headers_json(record.headers)),
+            deleted,
+            json_text(extra),
+            self.batch_id,
+        )
+        self.rows.append(decoded)
+
+    def line(self, kind: Kind, run: RunContext) -> LedgerLine:
+        """The batch as the ledger writes it down."""
+        return LedgerLine(
+            batch_id=self.batch_id,
+            dataset=self.dataset.name,
+            generation=self.generation,
+            partition=self.partition,
+            start_offset=self.start_offset,
+            end_offset=self.end_offset,
+            kind=kind,
+            elapsed_s=time.monotonic() - self.began,
+            staged=len(self.rows) - self.tombstones,
+            dead=len(self.dead),
+            tombstones=self.tombstones,
+            empty=self.end_offset - self.start_offset - self.records,
+            bytes=self.bytes,
+            first_record_at=self.first_record_at,
+            last_record_at=self.last_record_at,
+            run=run,
+        )
+
+
+class Committer:
+    """Commits batches over one connection, which it opens anew when it is lost."""
+
+    def __init__(self, connect: Connect, *, lock_timeout_ms: int, barrier: Barrier = no_barrier) -> None:
+        self._connect = connect
+        self._lock_timeout_ms = lock_timeout_ms
+        self._barrier = barrier
+        self._connection: Connection[Any] | None = None
+
+    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> None:
+        """Commit the batch's rows, dead letters, checkpoint and ledger line together, or raise and change nothing.
+
+        Deadlocks, serialization failures and lost connections are tried again; after a connection lost at
+        COMMIT the ledger decides whether it happened. Raises CheckpointMoved when another run was first, and
+        psycopg's errors for all that trying again does not mend.
+        """
+        line = batch.line(kind, run)
+        in_doubt = False
+        for attempt in range(1, COMMIT_ATTEMPTS_MAX + 1):
+            try:
+                connection = self.connection()
+                if in_doubt and self._is_committed(connection, line):
+                    return
+                in_doubt = False
+                self._run_transaction(connection, batch, line)
+                return
+            except psycopg.Error as error:
+                lost = self._connection is None or self._connection.closed or self._connection.broken
+                # a connection that was lost may have been lost at COMMIT, after the server did it
+                in_doubt = in_doubt or lost
+                if lost:
+                    self.close()
+                if not is_retriable(error) or attempt == COMMIT_ATTEMPTS_MAX:
+                    raise
+                pause_before_retry(attempt)
+
+    def connection(self) -> Connection[Any]:
+        """The connection, opened if need be."""
+        if self._connection is None:
+            self._connection = self._connect()
+            self._connection.autocommit = True
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; a transaction that is open on it is rolled back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _is_committed(self, connection: Connection[Any], line: LedgerLine) -> bool:
+        with connection.transaction():
+            self._set_local(connection, line.dataset)
+            return checkpoints.is_committed(connection, line)
+
+    def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> None:
+        # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
+        with connection.transaction():
+            self._set_local(connection, line.dataset)
+            checkpoints.advance(connection, line)
+            self._barrier("advanced")
+            with connection.cursor() as cursor:
+                if batch.rows:
+                    copy_rows(cursor, table(batch.dataset), columns(batch.dataset), batch.rows)
+                self._barrier("staged")
+                if batch.dead:
+                    copy_dead_letters(cursor, batch.dead)
+            self._barrier("dead_lettered")
+            checkpoints.append_line(connection, line)
+            self._barrier("before_commit")
+        self._barrier("committed")
+
+    def _set_local(self, connection: Connection[Any], dataset: str) -> None:
+        # for this transaction only: a pooler may give the next one another session
+        connection.execute(
+            "select set_config('application_name', %s, true), set_config('lock_timeout', %s, true)",
+            (application_name(dataset), f"{self._lock_timeout_ms}ms"),
+        )
+
+
+def application_name(dataset: str) -> str:
+    """How a dataset's drain calls itself in pg_stat_activity."""
+    return f"headrace drain {dataset}"

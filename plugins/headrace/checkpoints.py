@@ -1,0 +1,223 @@
+"""Checkpoints, generations and the ledger: where a dataset stands, and how it got there.
+
+Nothing here begins or ends a transaction; the caller's covers it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg import Connection
+
+from headrace.exceptions import CheckpointMoved
+
+Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One life of a dataset's source: a topic by its id, or a file by its sha256."""
+
+    dataset: str
+    generation: int
+    topic: str
+    topic_id: str
+    next_offsets: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Who commits: Airflow's task, or nobody in particular on the command line."""
+
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    try_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One batch, as it is written down: [start_offset, end_offset) of one partition and what became of it."""
+
+    batch_id: UUID
+    dataset: str
+    generation: int
+    partition: int
+    start_offset: int
+    end_offset: int
+    kind: Kind
+    elapsed_s: float = 0.0  # since the batch's first record was asked for; started_at follows from database time
+    staged: int = 0
+    dead: int = 0
+    tombstones: int = 0
+    empty: int = 0
+    bytes: int = 0
+    first_record_at: datetime | None = None
+    last_record_at: datetime | None = None
+    run: RunContext = RunContext()
+
+
+def register(connection: Connection[Any], dataset: str) -> None:
+    """Make a dataset known, and hold its row until the transaction ends: first contacts take turns."""
+    connection.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))
+    connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
+
+
+def open_generation(connection: Connection[Any], dataset: str) -> Generation | None:
+    """The dataset's open generation with its checkpoints, or None before the first contact."""
+    found = connection.execute(
+        "select generation, topic, topic_id from headrace.generations where dataset = %s and is_open", (dataset,)
+    ).fetchone()
+    if found is None:
+        return None
+    generation, topic, topic_id = found
+    next_offsets = connection.execute(
+        "select partition, next_offset from headrace.checkpoints where dataset = %s and generation = %s",
+        (dataset, generation),
+    ).fetchall()
+    return Generation(dataset, generation, topic, topic_id, dict(next_offsets))
+
+
+def start_generation(connection: Connection[Any], dataset: str, topic: str, topic_id: str) -> int:
+    """Close the open generation, if any, and open the next; return its number."""
+    connection.execute(
+        "update headrace.generations set is_open = false, closed_at = clock_timestamp() where dataset = %s and is_open",
+        (dataset,),
+    )
+    row = connection.execute(
+        """
+        insert into headrace.generations (dataset, generation, topic, topic_id)
+        select %(dataset)s, coalesce(max(generation), 0) + 1, %(topic)s, %(topic_id)s
+        from headrace.generations
+        where dataset = %(dataset)s
+        returning generation
+        """,
+        {"dataset": dataset, "topic": topic, "topic_id": topic_id},
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def start_partition(
+    connection: Connection[Any], dataset: str, generation: int, partition: int, next_offset: int
+) -> None:
+    """Give a partition its first checkpoint."""
+    connection.execute(
+        "insert into headrace.checkpoints (dataset, generation, partition, next_offset) values (%s, %s, %s, %s)",
+        (dataset, generation, partition, next_offset),
+    )
+
+
+def advance(connection: Connection[Any], line: LedgerLine) -> None:
+    """Move the checkpoint from the line's start to its end by compare-and-set: the fence of a batch.
+
+    Raises CheckpointMoved when another run was first, or the generation is no longer open. Nothing else that a
+    transaction does may come before this.
+    """
+    moved = connection.execute(
+        """
+        update headrace.checkpoints as c
+        set next_offset = %(end)s, updated_at = clock_timestamp()
+        from headrace.generations as g
+        where
+            c.dataset = %(dataset)s
+            and c.generation = %(generation)s
+            and c.partition = %(partition)s
+            and c.next_offset = %(start)s
+            and g.dataset = c.dataset
+            and g.generation = c.generation
+            and g.is_open
+        """,
+        {
+            "end": line.end_offset,
+            "dataset": line.dataset,
+            "generation": line.generation,
+            "partition": line.partition,
+            "start": line.start_offset,
+        },
+    ).rowcount
+    if moved != 1:
+        found = connection.execute(
+            """
+            select c.next_offset, g.is_open
+            from headrace.checkpoints as c
+            inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation
+            where c.dataset = %s and c.generation = %s and c.partition = %s
+            """,
+            (line.dataset, line.generation, line.partition),
+        ).fetchone()
+        where = f"{line.dataset}[{line.partition}]"
+        if found is None or not found[1]:
+            raise CheckpointMoved(
+                f"{where}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
+                "adopted or reset meanwhile; run the drain again"
+            )
+        raise CheckpointMoved(
+            f"{where}: checkpoint is {found[0]}, this batch starts at {line.start_offset}: another run committed "
+            "first; retry the task"
+        )
+
+
+def append_line(connection: Connection[Any], line: LedgerLine) -> int:
+    """Write the ledger's line and return its seq.
+
+    seq has no gaps per dataset and follows commit order, because the row that counts stays locked until the
+    transaction ends: so this comes last.
+    """
+    row = connection.execute(
+        """
+        with counted as (
+            update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
+        )
+
+        insert into headrace.batches (
+            batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
+            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number
+        )
+        select
+            %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
+            %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
+            clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
+            %(try_number)s
+        from counted
+        returning seq
+        """,
+        {
+            "batch_id": line.batch_id,
+            "dataset": line.dataset,
+            "generation": line.generation,
+            "partition": line.partition,
+            "start": line.start_offset,
+            "end": line.end_offset,
+            "staged": line.staged,
+            "dead": line.dead,
+            "tombstones": line.tombstones,
+            "empty": line.empty,
+            "bytes": line.bytes,
+            "first": line.first_record_at,
+            "last": line.last_record_at,
+            "elapsed_s": line.elapsed_s,
+            "kind": line.kind,
+            "dag_id": line.run.dag_id,
+            "run_id": line.run.run_id,
+            "task_id": line.run.task_id,
+            "try_number": line.run.try_number,
+        },
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def is_committed(connection: Connection[Any], line: LedgerLine) -> bool:
+    """Decide a commit that was in doubt: it happened if and only if the ledger holds the batch's id.
+
+    Locks the checkpoint first, so that a backend that may still be committing has ended.
+    """
+    connection.execute(
+        "select 1 from headrace.checkpoints where dataset = %s and generation = %s and partition = %s for update",
+        (line.dataset, line.generation, line.partition),
+    )
+    found = connection.execute("select 1 from headrace.batches where batch_id = %s", (line.batch_id,)).fetchone()
+    return found is not None

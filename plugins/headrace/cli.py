@@ -1,0 +1,274 @@
+"""The `headrace` command. Each command imports what it needs: `headrace --help` must not wait for pandas."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace import __version__
+from headrace.exceptions import HeadraceError
+from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.ingest import Deployment
+
+
+class HeadraceGroup(click.Group):
+    """A group whose commands end with one line and status 1 when Headrace refuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadraceError as error:
+            click.echo(f"headrace: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="headrace")
+def main() -> None:
+    """Kafka topics into Postgres staging tables, exactly once, and on into dbt marts.
+
+    Exit status: 0 done, 1 refused or failed (one line says why), 2 wrong usage. Settings are HEADRACE_*
+    environment variables; without them the local services of `headrace up` are used.
+    """
+
+
+def _settings() -> Settings:
+    return Settings.from_environment()
+
+
+def _deployment() -> "Deployment":
+    from headrace.ingest import Deployment
+
+    return Deployment.from_settings(_settings())
+
+
+@main.command()
+@click.option("--only", multiple=True, help="Start only this service: postgres, kafka or airflow; may be repeated.")
+def up(only: tuple[str, ...]) -> None:
+    """Start the local services that are not given by settings; what runs already is left alone."""
+    from headrace.ingest import Deployment, initialise
+    from headrace.local import services
+
+    settings = _settings()
+    services.up(settings, only=only or services.SERVICES, report=click.echo)
+    settings = _settings()
+    if not only or "postgres" in only:
+        initialise(Deployment.from_settings(settings))
+    click.echo("`headrace env` prints the addresses")
+
+
+@main.command()
+def down() -> None:
+    """Stop the local services, and nothing else."""
+    from headrace.local import services
+
+    services.down(_settings(), report=click.echo)
+
+
+@main.command()
+def env() -> None:
+    """Print `export NAME='value'` lines for a shell: eval "$(headrace env)"."""
+    import shlex
+
+    from headrace.local import services
+
+    for name, value in services.environment(_settings()).items():
+        click.echo(f"export {name}={_quoted(value)}")
+    del shlex
+
+
+@main.command()
+def init() -> None:
+    """Create or migrate the tables of headrace.* and staging.*."""
+    from headrace.ingest import initialise
+
+    applied = initialise(_deployment())
+    click.echo(f"applied {', '.join(applied)}" if applied else "nothing to do")
+
+
+@main.group()
+def generate() -> None:
+    """Write repeatable sample data: the same seed gives the same bytes."""
+
+
+@generate.command("jobs")
+@click.option("--records", type=click.IntRange(min=0), required=True, help="How many lines.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--bad-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="Invalid ones.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def generate_jobs_command(records: int, seed: int, bad_percent: float, out: Path) -> None:
+    """Write `jobid|{JSON}` lines about the users of users.ndjson."""
+    from headrace.generate import generate_jobs
+
+    settings = _settings()
+    lines = generate_jobs(records, seed, bad_percent, settings.data_dir / "users.ndjson")
+    _write_whole(out, lines)
+    click.echo(f"{records} lines in {out}")
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
+def produce(dataset: str, file: Path, transactional_id: str | None) -> None:
+    """Send FILE's lines, `key|value` or JSON, to the topic of DATASET."""
+    from headrace.produce import produce as produce_file
+
+    deployment = _deployment()
+    declared = deployment.dataset(dataset)
+    with _progress_bar("producing") as update:
+        sent = produce_file(declared, deployment.kafka(), file, transactional_id=transactional_id, progress=update)
+    click.echo(f"{sent} records sent to {getattr(declared.source, 'topic', dataset)}")
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--replace", is_flag=True, help="Tombstone the entities that FILE no longer names.")
+def load(dataset: str, file: Path | None, replace: bool) -> None:
+    """Load a file dataset; an unchanged file is skipped, a changed one merged."""
+    from headrace.ingest import load_file
+
+    outcome = load_file(_deployment(), dataset, path=file.absolute() if file else None, replace=replace)
+    click.echo(outcome.story())
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--max-records", type=click.IntRange(min=1), help="Read at most this many offsets.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
+def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
+    """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
+    from headrace.ingest import drain_dataset
+
+    deployment = _deployment()
+    with _progress_bar("draining") as update:
+        plan, result = drain_dataset(
+            deployment,
+            dataset,
+            parallel=parallel,
+            max_records=max_records,
+            max_seconds=max_seconds,
+            progress=update,
+        )
+    click.echo(result.story(plan))
+
+
+@main.command()
+@click.option("--select", help="dbt's node selection. Defaults to everything.")
+@click.option("--vars", "variables", help="dbt variables, as YAML.")
+@click.option("--full-refresh", is_flag=True, help="Build from zero.")
+def build(select: str | None, variables: str | None, full_refresh: bool) -> None:
+    """Build the marts: whatever is committed and not yet built, until nothing is."""
+    from headrace.build import build as build_marts
+
+    result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, report=click.echo)
+    click.echo(result.story())
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--yes", is_flag=True, help="Really.")
+def reset(dataset: str, yes: bool) -> None:
+    """Delete all that was staged of DATASET: the next drain starts anew."""
+    from headrace.ingest import reset as reset_dataset
+
+    deployment = _deployment()
+    declared = deployment.dataset(dataset)
+    if not yes:
+        raise click.UsageError(f"this deletes every staged row of {dataset}; add --yes")
+    deleted = reset_dataset(deployment, declared)
+    click.echo(f"{dataset}: deleted {', '.join(f'{count} {what}' for what, count in deleted.items())}")
+
+
+@main.command()
+@click.argument("dataset")
+def adopt(dataset: str) -> None:
+    """Accept that the topic of DATASET is another one now: close the generation, begin the next."""
+    from headrace.ingest import adopt as adopt_source
+
+    deployment = _deployment()
+    generation = adopt_source(deployment, deployment.dataset(dataset))
+    click.echo(f"{dataset}: generation {generation} is open")
+
+
+@main.command("accept-loss")
+@click.argument("dataset")
+@click.option("--partition", type=click.IntRange(min=0), required=True)
+@click.option("--to", type=click.IntRange(min=1), required=True, help="The first offset to go on with.")
+def accept_loss(dataset: str, partition: int, to: int) -> None:
+    """Move past a range that the source no longer serves, and write the loss into the ledger."""
+    from headrace.ingest import accept_loss as accept
+
+    deployment = _deployment()
+    start, end = accept(deployment, deployment.dataset(dataset), partition, to)
+    click.echo(f"{dataset}[{partition}]: gave up [{start}, {end})")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def status(as_json: bool) -> None:
+    """Show per dataset and partition what is staged, dead, behind and how fresh."""
+    from headrace.status import read_status, render
+
+    rows = read_status(_deployment().connect("headrace status"))
+    if as_json:
+        click.echo(json.dumps(rows, default=str, indent=2))
+    else:
+        render(rows)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; arguments go to psql."""
+    from headrace.local import services
+
+    command = services.psql_command(_settings())
+    os.execv(command[0], [*command, *arguments])
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _write_whole(path: Path, lines: Iterator[bytes]) -> None:
+    """Write a file under another name first, so that nobody finds half of it."""
+    from headrace.exceptions import FileSourceError
+
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.writelines(lines)
+        partial.replace(path)
+    except OSError as error:
+        raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress_bar(label: str) -> Iterator[Any]:
+    """A progress bar on a terminal, nothing elsewhere; the update function takes done and total."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

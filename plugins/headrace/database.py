@@ -1,0 +1,118 @@
+"""Connections to Postgres, and its errors in our words."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg import Connection, errors
+
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+
+Connect = Callable[[], Connection[Any]]
+
+CONNECT_TIMEOUT_S = 8
+MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
+
+# may succeed when the same transaction is tried again (Postgres, appendix A: classes 08, 40, 53300, 55P03, 57)
+RETRIABLE = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.LockNotAvailable,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.TooManyConnections,
+    errors.ConnectionException,
+    errors.IdleInTransactionSessionTimeout,
+)
+
+
+def connector(dsn: str, application_name: str) -> Connect:
+    """Return a function that opens an autocommit connection, named so that others can see what it is for."""
+
+    def connect() -> Connection[Any]:
+        return psycopg.connect(
+            dsn,
+            autocommit=True,
+            application_name=application_name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            prepare_threshold=None,  # pgbouncer in transaction mode gives every transaction another backend
+        )
+
+    return connect
+
+
+@contextmanager
+def database(connect: Connect) -> Iterator[Connection[Any]]:
+    """A connection that is closed at the end; psycopg's errors leave as ours."""
+    with translated_errors():
+        connection = connect()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (somebody must act)."""
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def translate(error: psycopg.Error) -> HeadraceError:
+    """One line for an error of Postgres: what it said, and what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName) and "headrace" in text:
+        return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
+    if isinstance(error, RETRIABLE) or (error.sqlstate is None and isinstance(error, psycopg.OperationalError)):
+        return DatabaseUnavailable(
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
+            "HEADRACE_POSTGRES_DSN, then run the same command again"
+        )
+    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+
+
+def is_retriable(error: psycopg.Error) -> bool:
+    """Whether the same transaction may succeed at the next try."""
+    return isinstance(error, RETRIABLE) or (error.sqlstate is None and isinstance(error, psycopg.OperationalError))
+
+
+def pause_before_retry(attempt: int) -> None:
+    """Wait 0.1 s, 0.2 s, 0.4 s ..., each give or take a half, so that rivals do not meet again."""
+    time.sleep(0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+
+
+def migrate(connection: Connection[Any]) -> list[str]:
+    """Apply the migrations that this database has not seen, in one transaction; return their names.
+
+    An advisory lock makes two at once take turns.
+    """
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        connection.execute("create schema if not exists headrace")
+        connection.execute("create schema if not exists staging")
+        connection.execute(
+            "create table if not exists headrace.migrations ("
+            "name text primary key, applied_at timestamptz not null default clock_timestamp())"
+        )
+        applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
+        pending = [(name, text) for name, text in _migrations() if name not in applied]
+        for name, text in pending:
+            connection.execute(text.encode())
+            connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
+    return [name for name, _ in pending]
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files("headrace") / "sql" / "migrations"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    return [(entry.name.removesuffix(".sql"), entry.read_text()) for entry in files]

@@ -1,0 +1,120 @@
+"""A dataset's declaration: its contract, where its records come from, and its limits.
+
+One file in plugins/datasets/ holds a pydantic model and one `DATASET = Dataset(...)`. The staging table, the DAG,
+the command line and the documentation follow from it.
+"""
+
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from datetime import UTC
+from functools import cached_property
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict
+
+from headrace.contract import Contract
+from headrace.exceptions import DatasetError
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule
+
+# strict: no "1" for 1. allow: fields that the contract does not name are kept in _extra, never dropped
+CONTRACT_CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaTopic:
+    """Records come from a Kafka topic; `partitions` is how many it gets where `produce` creates it."""
+
+    topic: str
+    partitions: int = 3
+
+    def __post_init__(self) -> None:
+        if not TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
+            raise DatasetError(f"topic {self.topic!r}: expected {TOPIC.pattern}, as Kafka does")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """Records are the lines of a file below HEADRACE_DATA_DIR."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What this deployment ingests under one name.
+
+    key: the contract's field that identifies an entity; a Kafka record's key must equal it.
+    time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
+    zone: where times that name no zone were written. Defaults to UTC.
+    max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
+    schedule_s: how often its DAG looks for records. Defaults to 60.
+    """
+
+    name: str
+    contract: type[BaseModel]
+    source: KafkaTopic | File
+    key: str | None = None
+    time_column: str | None = None
+    zone: str = "UTC"
+    max_value_bytes: int = 1024 * 1024
+    schedule_s: int = 60
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise DatasetError(f"dataset {self.name!r}: expected a name that matches {NAME.pattern}")
+        for role, field in (("key", self.key), ("time_column", self.time_column)):
+            if field is not None and field not in self.contract.model_fields:
+                raise DatasetError(f"{self.name}: {role} {field!r} is not a field of {self.contract.__name__}")
+
+    @cached_property
+    def compiled(self) -> Contract:
+        """The contract, ready to decode records; files have no keys to compare."""
+        return Contract(
+            self.contract,
+            key=self.key if isinstance(self.source, KafkaTopic) else None,
+            zone=UTC if self.zone == "UTC" else ZoneInfo(self.zone),
+            max_value_bytes=self.max_value_bytes,
+        )
+
+    @property
+    def key_column(self) -> str | None:
+        """The staging column of the key."""
+        return self.key.lower() if self.key else None
+
+
+def load_dataset(datasets_dir: Path, name: str) -> Dataset:
+    """Import plugins/datasets/<name>.py and return its DATASET.
+
+    Raises DatasetError when there is none, or when it cannot be used; the message lists those that there are.
+    """
+    path = datasets_dir / f"{name}.py"
+    if not NAME.fullmatch(name) or not path.is_file():
+        known = ", ".join(dataset_names(datasets_dir)) or "none"
+        raise DatasetError(f"dataset {name!r}: not declared in {datasets_dir}; expected one of {known}")
+    module_name = f"headrace_datasets_{name}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # pydantic looks annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    dataset = getattr(module, "DATASET", None)
+    if not isinstance(dataset, Dataset) or dataset.name != name:
+        raise DatasetError(f"{path}: expected `DATASET = Dataset(name={name!r}, ...)`, found {dataset!r}")
+    return dataset
+
+
+def dataset_names(datasets_dir: Path) -> list[str]:
+    """The names of all declared datasets, in alphabetical order; imports nothing."""
+    return sorted(path.stem for path in datasets_dir.glob("*.py") if NAME.fullmatch(path.stem))

