@@ -1,0 +1,26 @@
+"""What every suite shares: an environment without our settings, folders that other users can reach."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_caller() -> Iterator[None]:
+    """Tests neither read nor touch what the caller's shell points at."""
+    saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("HEADRACE_", "AIRFLOW", "PG"))}
+    yield
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Iterator[Path]:
+    """A HEADRACE_HOME for the session; short, and open to the user that Postgres runs as."""
+    home = Path(tempfile.mkdtemp(prefix="headrace-test-"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,101 @@
+"""A real PostgreSQL and a real Kafka, started once per session on free ports and stopped at its end."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from headrace.ingest import Deployment, initialise
+from headrace.kafka_source import ensure_topic
+from headrace.local import services
+from headrace.settings import Settings
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def local_settings(session_home: Path) -> Iterator[Settings]:
+    """Settings of a session's own home; nothing runs until a test asks for a service."""
+    settings = Settings(home=session_home)
+    yield settings
+    services.down(settings, report=_quiet)
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(local_settings: Settings) -> str:
+    """The DSN of a real PostgreSQL 18."""
+    return str(services.up(local_settings, only=("postgres",), report=_quiet)["postgres"]["address"])
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(local_settings: Settings) -> str:
+    """The address of a real Kafka 4.3 broker."""
+    return str(services.up(local_settings, only=("kafka",), report=_quiet)["kafka"]["address"])
+
+
+@pytest.fixture
+def database(postgres_dsn: str) -> Iterator[str]:
+    """The DSN of a database of the test's own, empty, dropped at the end."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(SQL("create database {}").format(Identifier(name)))
+    yield re.sub(r"/headrace(?=\?|$)", f"/{name}", postgres_dsn)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
+
+
+@pytest.fixture
+def topic(bootstrap_servers: str) -> str:
+    """The name of an empty topic of the test's own, with three partitions."""
+    name = f"topic-{next(_numbers)}"
+    ensure_topic({"bootstrap_servers": bootstrap_servers}, name, 3)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A deployment of the test's own: a database with Headrace's tables, and datasets_dir to declare in."""
+
+    deployment: Deployment
+    dsn: str
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, read over a connection of its own."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
+
+    def value(self, statement: str, *parameters: Any) -> Any:
+        """The one value that a query gives."""
+        return self.query(statement, *parameters)[0][0]
+
+
+@pytest.fixture
+def stage(database: str, bootstrap_servers: str, topic: str, tmp_path: Path, session_home: Path) -> Stage:
+    """A migrated database and the project's datasets, jobs reading from the test's own topic."""
+    datasets_dir = tmp_path / "datasets"
+    datasets_dir.mkdir()
+    declared = Settings().datasets_dir
+    (datasets_dir / "users.py").write_text((declared / "users.py").read_text())
+    jobs = (declared / "jobs.py").read_text()
+    assert 'topic="jobs"' in jobs
+    (datasets_dir / "jobs.py").write_text(jobs.replace('topic="jobs"', f'topic="{topic}"'))
+    settings = Settings(
+        home=session_home,
+        postgres_dsn=database,
+        kafka_bootstrap_servers=bootstrap_servers,
+        datasets_dir=datasets_dir,
+        batch_rows=200,
+    )
+    deployment = Deployment.from_settings(settings)
+    initialise(deployment)
+    return Stage(deployment, database)
+
+
+def _quiet(_line: str) -> None:
+    pass
