@@ -150,8 +150,8 @@
                 {%- if upstream is string %}
             select
                 {{ literal(upstream) }} as dataset,
-                'headrace.batches' as upstream,
-                (select extract(epoch from created_at)::text from headrace.datasets where dataset = {{ literal(upstream) }}) as built,
+                'headrace.datasets' as upstream,
+                (select built::text from headrace.datasets where dataset = {{ literal(upstream) }}) as built,
                 (select coalesce(max(seq), 0) from headrace.batches where dataset = {{ literal(upstream) }}) as to_seq
                 {%- else %}
             select dataset, schema || '.' || identifier as upstream, built::text as built, to_seq

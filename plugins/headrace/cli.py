@@ -57,10 +57,11 @@ def up(only: tuple[str, ...]) -> None:
     from headrace.local import services
 
     settings = _settings()
-    services.up(settings, only=only or services.SERVICES, report=click.echo)
-    settings = _settings()
-    if not only or "postgres" in only:
-        initialise(Deployment.from_settings(settings))
+    wanted = only or services.SERVICES
+    if "postgres" in wanted:
+        services.up(settings, only=("postgres",), report=click.echo)
+        initialise(Deployment.from_settings(_settings()))  # before Airflow's first scheduled run asks for it
+    services.up(_settings(), only=wanted, report=click.echo)
     click.echo("`headrace env` prints the addresses")
 
 
@@ -75,13 +76,10 @@ def down() -> None:
 @main.command()
 def env() -> None:
     """Print `export NAME='value'` lines for a shell: eval "$(headrace env)"."""
-    import shlex
-
     from headrace.local import services
 
     for name, value in services.environment(_settings()).items():
         click.echo(f"export {name}={_quoted(value)}")
-    del shlex
 
 
 @main.command()

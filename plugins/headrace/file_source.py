@@ -114,3 +114,11 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
 def _unreadable(path: Path, error: Exception) -> FileSourceError:
     reason = getattr(error, "strerror", None) or str(error)
     return FileSourceError(f"{path}: cannot be read: {reason}; name a file that exists and that you may read")
+
+
+def below(root: Path, name: str) -> Path:
+    """A file below a root folder; raises FileSourceError for a name, or a link, that leads out of it."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise FileSourceError(f"{name}: leads out of {root}, expected a file below it")
+    return path

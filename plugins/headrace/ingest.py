@@ -91,6 +91,12 @@ def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, 
         source.close()
 
 
+def is_known(deployment: Deployment, dataset: Dataset) -> bool:
+    """Whether the dataset has met its source before: a topic that is gone is then a loss, not a beginning."""
+    with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
+        return checkpoints.open_generation(connection, dataset.name) is not None
+
+
 def drain_plan(
     deployment: Deployment,
     dataset: Dataset,

@@ -10,7 +10,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from headrace.dataset import Dataset, KafkaTopic
-from headrace.exceptions import DatasetError, FileSourceError, SourceUnavailable
+from headrace.exceptions import DatasetError, FileSourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_source import KafkaSource, ensure_topic
 
 SEPARATOR = b"|"
@@ -91,6 +91,8 @@ def has_records(topic: str, client_config: Mapping[str, Any]) -> bool:
     try:
         ranges = {p: (s.log_start_offset, s.end_offset) for p, s in source.describe().partitions.items()}
         return any(chunk.records for chunk in source.read(ranges))
+    except TopicMissing:
+        return False
     finally:
         source.close()
 

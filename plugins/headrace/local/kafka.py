@@ -20,7 +20,8 @@ BROKEN_JARS = ("NoClassDefFound", "ClassNotFound", "ZipException", "Could not fi
 METADATA = 3  # the API key of the Metadata request; its version 2 is the first that tells the cluster's id
 
 # The quorum is static (controller.quorum.voters) because a dynamic one keeps the controller's port in its log, and
-# this port may have to change. log.dirs is relative, so that no character of HEADRACE_HOME can break it.
+# this port may have to change. After a kill the controller lets the broker in again only when its old session has run
+# out: in 3 s, not the default 9. log.dirs is relative, so that no character of HEADRACE_HOME can break it.
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -43,6 +44,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 """
 
 LOGGING = """\

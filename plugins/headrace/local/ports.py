@@ -23,10 +23,10 @@ def choose_port(service: str, *, demanded: int | None, remembered: int | None, r
                 f"HEADRACE_{service.upper()}_PORT: port {demanded} of 127.0.0.1 is taken by {by}; expected it to be "
                 "free; stop that program, set another port or unset the variable"
             )
-        return int(demanded)
+        return demanded
     default = DEFAULT_PORTS[service]
-    wanted = [port for port in (remembered, default) if port is not None and 0 < port < 65536]
-    for port in [*wanted, *range(default + 1, default + NEARBY)]:
+    before: list[int] = [remembered] if remembered is not None and 0 < remembered < 65536 else []
+    for port in [*before, *range(default, default + NEARBY)]:
         if port not in reserved and is_free(port):
             return port
     while True:

@@ -21,12 +21,13 @@ create table headrace.builds (
     pass integer not null check (pass >= 1),
     schema text not null,
     model text not null,
-    kind text not null check (kind in ('model', 'function', 'test')), -- test: one that belongs to no single model
+    kind text not null check (kind in ('model', 'function', 'test', 'project')), -- test: of no model; project: dbt itself
     status text not null check (status in ('success', 'error', 'skipped', 'failed tests')),
     rows bigint, -- that the model wrote
     seconds double precision not null,
-    failed_tests text[] not null default '{}',
+    failed_tests text[] not null default '{}', -- each with what it found
     message text,
+    has_claim boolean not null, -- the model had one when the pass ended
     selection text, -- --select as given; null: the whole project
     project text not null, -- sha256 over the dbt project's files
     started_at timestamptz not null,

@@ -1,0 +1,66 @@
+# Needs Python 3.11+ and make; everything else is set up here, below .venv/ and .headrace/.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+HEADRACE := $(BIN)/headrace
+export DO_NOT_TRACK := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help demo up down test lint format psql stats faults clean lock install install-dev
+
+help: ## What there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+demo: install ## The main job, end to end; leaves Airflow running
+	@$(BIN)/python -m headrace.demo
+
+up: install ## Start PostgreSQL, Kafka and Airflow
+	@$(HEADRACE) up
+
+down: ## Stop them
+	@if [ -x $(HEADRACE) ]; then $(HEADRACE) down; fi
+
+psql: install ## psql on the database
+	@$(HEADRACE) psql
+
+stats: install ## Lag, rows, dead letters and freshness
+	@$(HEADRACE) status
+
+test: install-dev ## Unit, integration and system tests
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/system
+
+faults: install-dev ## The long fault suite
+	@$(BIN)/python -m pytest tests/faults -m faults
+
+lint: install-dev ## ruff, mypy --strict, sqlfluff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint --processes 0 dbt/models dbt/tests
+
+format: install-dev ## What lint asks for, where a tool can do it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: down ## Stop the services; remove their data and all that make made
+	rm -rf .venv .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
+
+lock: ## Renew the locked requirements
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+		--custom-compile-command "make lock" --group build --group dev -c requirements.txt pyproject.toml \
+		-o requirements-dev.txt
+
+# A stamp is touched when all is in place: an interrupted installation begins anew.
+install: .venv/installed
+install-dev: .venv/installed-dev
+
+.venv/installed: requirements.txt requirements-uv.txt pyproject.toml
+	@./install.sh "$(PYTHON)" requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	@./install.sh "$(PYTHON)" requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""What Airflow sees of Headrace: the DAGs' factory and the services as its connections name them."""

@@ -1,0 +1,91 @@
+"""The services as Airflow's connections name them: headrace_postgres and headrace_kafka."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from airflow.exceptions import AirflowFailException
+from airflow.sdk import BaseHook, get_current_context
+from psycopg import Connection
+from psycopg.conninfo import make_conninfo
+
+from headrace.checkpoints import RunContext
+from headrace.exceptions import PermanentError, SettingError
+from headrace.ingest import Deployment
+from headrace.settings import Settings
+
+POSTGRES = "headrace_postgres"
+KAFKA = "headrace_kafka"
+
+# librdkafka's names, as Airflow's Kafka provider documents its connection, and kafka-python's
+_KAFKA_NAMES = {
+    "sasl.mechanisms": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+    "ssl.ca.location": "ssl_cafile",
+    "ssl.certificate.location": "ssl_certfile",
+    "ssl.key.location": "ssl_keyfile",
+    "ssl.key.password": "ssl_password",
+}
+
+
+def deployment() -> Deployment:
+    """The deployment of a task: settings from the environment, services from connections."""
+    return Deployment(Settings.from_environment(), lambda _name: _connect, _kafka_config)
+
+
+def build_settings() -> Settings:
+    """Settings whose DSN is the connection headrace_postgres: dbt connects by itself."""
+    connection = BaseHook.get_connection(POSTGRES)
+    dsn = make_conninfo(
+        host=connection.host,
+        port=connection.port,
+        user=connection.login,
+        password=connection.password,
+        dbname=connection.schema,
+        **{name: str(value) for name, value in connection.extra_dejson.items()},
+    )
+    return replace(Settings.from_environment(), postgres_dsn=dsn)
+
+
+def run_context() -> RunContext:
+    """The task that is running, as the ledger writes it down."""
+    task_instance = get_current_context()["ti"]
+    return RunContext(
+        dag_id=task_instance.dag_id,
+        run_id=task_instance.run_id,
+        task_id=task_instance.task_id,
+        try_number=task_instance.try_number,
+    )
+
+
+@contextmanager
+def task_errors() -> Iterator[None]:
+    """At a task's edge: what trying again does not mend fails the task at once, in one line."""
+    try:
+        yield
+    except PermanentError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def _connect() -> Connection[Any]:
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    connection = PostgresHook(postgres_conn_id=POSTGRES).get_conn()
+    if not isinstance(connection, Connection):
+        raise SettingError(
+            f"{POSTGRES}: the hook gave a {type(connection).__module__} connection, expected psycopg 3; install "
+            "psycopg and SQLAlchemy 2"
+        )
+    connection.autocommit = True
+    connection.prepare_threshold = None  # pgbouncer in transaction mode gives every transaction another backend
+    return connection
+
+
+def _kafka_config() -> Mapping[str, Any]:
+    connection = BaseHook.get_connection(KAFKA)
+    config = {_KAFKA_NAMES.get(name, name.replace(".", "_")): value for name, value in connection.extra_dejson.items()}
+    if "bootstrap_servers" not in config:
+        raise SettingError(f"{KAFKA}: its extra has no bootstrap.servers; add the brokers' addresses")
+    return config | {"bootstrap_servers": str(config["bootstrap_servers"]).split(",")}

@@ -1,0 +1,189 @@
+"""The DAGs of a deployment, made from its datasets' declarations.
+
+Airflow's scheduler imports DAG files every few seconds: nothing here connects, and what is heavy is imported by
+the tasks.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+
+from headrace.dataset import Dataset, File, dataset_names, load_dataset
+from headrace.settings import Settings
+
+OWNER = "headrace"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DEFAULT_ARGS = {
+    "owner": OWNER,
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+    "execution_timeout": timedelta(hours=2),
+}
+# below this many offsets one task drains all partitions: every mapped task costs half a second
+PARALLEL_LAG = 500_000
+
+
+def staging_asset(name: str) -> Asset:
+    """The asset that a dataset's DAG updates when it committed something."""
+    return Asset(name=f"staging/{name}", uri=f"headrace://staging/{name}")
+
+
+def declared_datasets() -> list[Dataset]:
+    """Every dataset of this deployment."""
+    settings = Settings.from_environment()
+    return [load_dataset(settings.datasets_dir, name) for name in dataset_names(settings.datasets_dir)]
+
+
+def ingest_dag(dataset: Dataset) -> DAG:
+    """plan -> drain -> asset staging/<dataset>: read what is new in a topic, batch by batch, exactly once."""
+
+    @dag(
+        dag_id=f"ingest_{dataset.name}",
+        description=f"{dataset.description or dataset.name}: from its topic into staging.{dataset.name}",
+        schedule=timedelta(seconds=dataset.schedule_s),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS,
+        tags=["headrace", "ingest"],
+        doc_md=f"""
+Reads topic records into `staging.{dataset.name}`, up to the end as it is when the run starts.
+
+- **plan** compares the checkpoints with the topic and pins the offsets to read. With nothing new, the run ends there.
+- **drain** commits batch by batch; rows, dead letters, checkpoint and ledger line are one transaction. Retrying,
+  clearing or running it twice is safe: the checkpoint decides.
+
+Bad records go to `headrace.dead_letters` and do not fail the run.
+""",
+    )
+    def ingest() -> None:
+        @task(task_id="plan")
+        def plan_task() -> list[dict[str, Any]]:
+            """Pin what to read: one share, or one per partition when there is much of it."""
+            from airflow.exceptions import AirflowSkipException
+
+            from headrace import ingest
+            from headrace.airflow.connections import deployment, run_context, task_errors
+            from headrace.exceptions import TopicMissing
+
+            ours = deployment()
+            with task_errors():
+                try:
+                    planned = ingest.plan(ours, dataset, run=run_context())
+                except TopicMissing as error:
+                    if ingest.is_known(ours, dataset):
+                        raise
+                    raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
+            print(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
+            parts = ours.settings.drain_parallel_max if planned.lag > PARALLEL_LAG else 1
+            return [share.to_dict() for share in planned.split(parts)]
+
+        @task(task_id="drain", outlets=[staging_asset(dataset.name)])
+        def drain_task(share: dict[str, Any]) -> dict[str, Any]:
+            """Read the share and commit it in batches."""
+            from headrace import ingest
+            from headrace.airflow.connections import deployment, run_context, task_errors
+            from headrace.plan import Plan
+
+            with task_errors():
+                planned = Plan.from_dict(share)
+                result = ingest.drain_plan(deployment(), dataset, planned, run=run_context())
+            print(result.story(planned))
+            return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
+
+        drain_task.expand(share=plan_task())
+
+    return ingest()
+
+
+def load_dag(dataset: Dataset) -> DAG:
+    """load -> asset staging/<dataset>: bring a file dataset up to its file."""
+    assert isinstance(dataset.source, File)
+
+    @dag(
+        dag_id=f"load_{dataset.name}",
+        description=f"{dataset.description or dataset.name}: from data-files/{dataset.source.path}",
+        schedule="@hourly",
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS,
+        tags=["headrace", "load"],
+        params={
+            "file": Param(
+                dataset.source.path,
+                type="string",
+                title="File",
+                description="Below data-files/. An unchanged file (by sha256) is skipped.",
+            ),
+            "replace": Param(
+                False,
+                type="boolean",
+                title="Replace",
+                description="Tombstone the entities that the file no longer names; otherwise they are kept.",
+            ),
+        },
+        doc_md=f"Loads a file into `staging.{dataset.name}`. Lines that break the contract become dead letters.",
+    )
+    def load() -> None:
+        @task.short_circuit(task_id="load", ignore_downstream_trigger_rules=False)
+        def load_task(params: dict[str, Any]) -> bool:
+            """Load the file; False, and so nothing further, when it was unchanged."""
+            from headrace.airflow.connections import deployment, run_context, task_errors
+            from headrace.file_source import below
+            from headrace.ingest import load_file
+
+            with task_errors():
+                ours = deployment()
+                path = below(ours.settings.data_dir, params["file"])
+                outcome = load_file(ours, dataset.name, path=path, replace=params["replace"], run=run_context())
+            print(outcome.story())
+            return not outcome.unchanged or bool(outcome.replaced)
+
+        @task(task_id="announce", outlets=[staging_asset(dataset.name)])
+        def announce_task() -> None:
+            """Say that there are new rows: build_marts waits for it."""
+
+        load_task() >> announce_task()
+
+    return load()
+
+
+def build_dag(datasets: list[Dataset]) -> DAG:
+    """build: whatever is committed and not yet built, until nothing is."""
+    assets = [staging_asset(dataset.name) for dataset in datasets]
+    any_asset: Any = assets[0]
+    for asset in assets[1:]:
+        any_asset = any_asset | asset
+
+    @dag(
+        dag_id="build_marts",
+        description="dbt: every mart that new batches touch",
+        # asset events coalesce and can strand (airflow #56050): the clock is the backstop
+        schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("*/10 * * * *", timezone="UTC"), assets=any_asset),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS,
+        tags=["headrace", "dbt"],
+        doc_md="""
+Runs dbt in one process over everything that is committed and unclaimed, whatever event started it, and again until a
+pass finds nothing. Two builds take turns. A failed model or test fails the run; what does not depend on it is built.
+""",
+    )
+    def build_marts() -> None:
+        @task(task_id="build")
+        def build_task() -> str:
+            """One in-process dbt invocation, repeated until no claim advances."""
+            from headrace.airflow.connections import build_settings, task_errors
+            from headrace.build import build
+
+            with task_errors():
+                return build(build_settings(), report=print).story()
+
+        build_task()
+
+    return build_marts()

@@ -1,0 +1,261 @@
+"""`headrace up` and `down` against real servers: started, killed, half made, in the way of others."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+
+from headrace.exceptions import LocalServiceError
+from headrace.local import kafka, ports, postgres, services
+from headrace.settings import Settings, read_services
+
+BOTH = ("postgres", "kafka")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _defaults_of_our_own() -> Iterator[None]:
+    """Leave 5432 and its like to whoever uses this machine at the same time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):
+            patch.setitem(ports.DEFAULT_PORTS, name, 20_000 + os.getpid() % 9_000 + 20 * number)
+        yield
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[[], Settings]]:
+    """Fresh HEADRACE_HOMEs that another system user can reach; stopped and removed at the end."""
+    made: list[Settings] = []
+
+    def make() -> Settings:
+        path = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+        path.chmod(0o755)
+        made.append(Settings(home=path))
+        return made[-1]
+
+    yield make
+    for settings in made:
+        services.down(settings, report=lambda line: None)
+        shutil.rmtree(settings.home)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    """One HEADRACE_HOME for the tests that leave it whole; its path holds a space."""
+    root = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+    root.chmod(0o755)
+    settings = Settings(home=root / "a home")
+    yield settings
+    services.down(settings, report=lambda line: None)
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def running(settings: Settings) -> dict[str, int]:
+    services.up(settings, only=BOTH)
+    return _pids(settings)
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    assert process.poll() is None, "another program's process was ended"
+    process.kill()
+    process.wait()
+
+
+def _pids(settings: Settings) -> dict[str, int]:
+    home = settings.home.resolve()
+    found = {"postgres": postgres.service(home).pid(), "kafka": kafka.service(home).pid()}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def _query(settings: Settings, sql: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(services.environment(settings)["HEADRACE_POSTGRES_DSN"], autocommit=True) as connection:
+        cursor = connection.execute(sql.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def _topics(settings: Settings, create: str | None = None) -> set[str]:
+    admin = KafkaAdminClient(bootstrap_servers=services.environment(settings)["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"])
+    try:
+        if create is not None and create not in admin.list_topics():
+            admin.create_topics([NewTopic(create, num_partitions=1, replication_factor=1)])
+        return set(admin.list_topics())
+    finally:
+        admin.close()
+
+
+def _listeners(pids: dict[str, int]) -> set[str]:
+    return {
+        connection.laddr.ip
+        for pid in pids.values()
+        for connection in psutil.Process(pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_up_twice_starts_nothing_twice(settings: Settings, running: dict[str, int]) -> None:
+    assert set(running) == {"postgres", "kafka"}
+
+    remembered = services.up(settings, only=BOTH)
+
+    assert _pids(settings) == running
+    assert remembered == read_services(settings.home)
+    assert _listeners(running) == {"127.0.0.1"}
+
+
+def test_up_sets_what_the_loader_relies_on(settings: Settings, running: dict[str, int]) -> None:
+    names = ("fsync", "synchronous_commit", "client_connection_check_interval", "timezone", "password_encryption")
+    found = [_query(settings, f"show {name}")[0][0] for name in names]
+
+    assert found == ["on", "on", "5s", "UTC", "scram-sha-256"]
+    assert _query(settings, "select count(*) from pg_hba_file_rules where auth_method <> 'scram-sha-256'") == [(0,)]
+
+
+def test_psql_command_connects_without_a_password_in_it(settings: Settings, running: dict[str, int]) -> None:
+    argv = [*services.psql_command(settings), "--no-psqlrc", "-Atc", "select current_user"]
+
+    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "headrace\n"
+    password = (settings.home / "postgres" / "pgpass").read_text().strip().rsplit(":", 1)[1]
+    assert password not in " ".join(argv)
+
+
+def test_up_after_both_were_killed_starts_them_with_their_data_and_ports(
+    settings: Settings, running: dict[str, int]
+) -> None:
+    _query(settings, "create table if not exists kept as select 42 as answer")
+    _topics(settings, create="kept")
+    before = read_services(settings.home)
+    for pid in running.values():
+        os.kill(pid, signal.SIGKILL)
+
+    after = services.up(settings, only=BOTH)
+
+    assert after == before
+    assert set(_pids(settings).values()).isdisjoint(running.values())
+    assert _query(settings, "select answer from kept") == [(42,)]
+    assert "kept" in _topics(settings)
+
+
+def test_up_with_ports_and_pids_taken_by_others_moves_and_leaves_them_alone(
+    settings: Settings, running: dict[str, int], stranger: subprocess.Popen[bytes]
+) -> None:
+    _topics(settings, create="kept")
+    before = read_services(settings.home)
+    services.down(settings)
+    for name in ("run/postgres.pid", "run/kafka.pid", "postgres/data/postmaster.pid"):
+        (settings.home / name).write_text(f"{stranger.pid}\n")
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for listener, port in (
+            (one, before["postgres"]["port"]),
+            (two, before["kafka"]["port"]),
+            (three, before["kafka"]["controller_port"]),
+        ):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+
+        after = services.up(settings, only=BOTH)
+
+    moved = [("postgres", "port"), ("kafka", "port"), ("kafka", "controller_port")]
+    assert [after[service][key] != before[service][key] for service, key in moved] == [True, True, True]
+    assert after == read_services(settings.home)
+    assert _query(settings, "select 1") == [(1,)]
+    assert "kept" in _topics(settings)  # the advertised listener follows
+
+
+def test_up_with_a_demanded_port_taken_is_refused_and_starts_nothing(make_home: Callable[[], Settings]) -> None:
+    home = make_home().home
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+
+        with pytest.raises(LocalServiceError, match=rf"^HEADRACE_POSTGRES_PORT: port {port} of 127.0.0.1 is taken by"):
+            services.up(Settings(home=home, postgres_port=port), only=BOTH)
+
+    assert _pids(Settings(home=home)) == {}
+
+
+def test_up_makes_half_made_data_directories_anew_and_keeps_what_was_in_them(make_home: Callable[[], Settings]) -> None:
+    settings = make_home()
+    for name in ("postgres/data/base", "postgres/data.new/base", "kafka/data/jobs-0", "kafka/data.new"):
+        (settings.home / name).mkdir(parents=True)
+    (settings.home / "postgres" / "data" / "PG_VERSION").write_text("18\n")
+    (settings.home / "kafka" / "data" / "meta.properties").write_text("version=1\nclu")
+
+    services.up(settings, only=BOTH)
+
+    assert _query(settings, "select 1") == [(1,)]
+    assert _topics(settings) == set()
+    for kept in ("postgres/data.unusable-1/base", "kafka/data.unusable-1/jobs-0"):
+        assert (settings.home / kept).is_dir()
+    assert not list(settings.home.glob("*/data.new"))
+
+
+def test_up_with_services_json_cut_off_finds_what_runs(settings: Settings, running: dict[str, int]) -> None:
+    before = read_services(settings.home)
+    (settings.home / "services.json").write_text('{"postgres": {"addr')
+
+    assert services.up(settings, only=BOTH) == before
+    assert _pids(settings) == running
+
+
+def test_two_ups_at_once_share_one_server_and_a_lost_password_is_replaced(make_home: Callable[[], Settings]) -> None:
+    settings = make_home()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: services.up(settings, only=["postgres"]), range(2))
+    assert first == second
+
+    services.down(settings)
+    old = (settings.home / "postgres" / "pgpass").read_text()
+    (settings.home / "postgres" / "pgpass").unlink()
+    services.up(settings, only=["postgres"])
+
+    assert (settings.home / "postgres" / "pgpass").read_text() != old
+    assert _query(settings, "select 1") == [(1,)]
+
+
+def test_up_that_fails_quotes_the_log(make_home: Callable[[], Settings]) -> None:
+    settings = make_home()
+    services.up(settings, only=["postgres"])
+    services.down(settings)
+    with (settings.home / "postgres" / "data" / "postgresql.conf").open("a") as file:
+        file.write("max_connections = lots\n")
+
+    with pytest.raises(LocalServiceError, match=r"(?s)^postgres: ended while it .*see .*postgres\.log, .*\"lots\""):
+        services.up(settings, only=["postgres"])
+
+    assert _pids(settings) == {}
+
+
+def test_down_stops_its_own_and_no_other_homes_services(
+    settings: Settings, running: dict[str, int], make_home: Callable[[], Settings]
+) -> None:
+    other = make_home()
+    services.up(other, only=["postgres"])
+    given = Settings(
+        home=other.home, kafka_bootstrap_servers=services.environment(settings)["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"]
+    )
+    assert services.up(given, only=BOTH)["kafka"] == {"address": given.kafka_bootstrap_servers}  # used, not started
+
+    services.down(other)
+
+    assert _pids(other) == {}
+    assert _pids(settings) == running
+    assert json.loads((other.home / "services.json").read_text())["postgres"]["port"]  # remembered for the next up
+    services.down(other)  # again: nothing to do

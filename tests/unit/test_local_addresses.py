@@ -1,0 +1,156 @@
+"""What `headrace env` prints and Airflow is given: addresses in every form, and no secret in any."""
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from headrace.exceptions import SettingError
+from headrace.local import services
+from headrace.local.addresses import dsn_parameters, given
+from headrace.local.airflow_options import database_url, options, write_passwords
+from headrace.settings import Settings, read_services
+
+PASSWORD = "s3cret:with\\odd'characters"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "a home"
+    (home / "airflow").mkdir(parents=True)
+    dsn = f"postgresql://headrace@127.0.0.1:5444/headrace?passfile={str(home).replace(' ', '%20')}/postgres/pgpass"
+    remembered = {
+        "postgres": {"address": dsn, "port": 5444},
+        "kafka": {"address": "127.0.0.1:9444", "port": 9444, "controller_port": 9445},
+        "airflow": {"address": "http://127.0.0.1:8444", "port": 8444},
+    }
+    (home / "services.json").write_text(json.dumps(remembered))
+    return home
+
+
+def test_environment_of_local_services_names_all_of_them(home: Path) -> None:
+    assert services.environment(Settings(home=home)) == {
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_POSTGRES_DSN": read_services(home)["postgres"]["address"],
+        "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9444",
+        "HEADRACE_AIRFLOW_URL": "http://127.0.0.1:8444",
+        "HEADRACE_AIRFLOW_USER": "admin",
+        "HEADRACE_AIRFLOW_PASSWORD_FILE": str(home / "airflow" / "password"),
+        "HEADRACE_DBT_HOST": "127.0.0.1",
+        "HEADRACE_DBT_PORT": "5444",
+        "HEADRACE_DBT_USER": "headrace",
+        "HEADRACE_DBT_DBNAME": "headrace",
+        "HEADRACE_DBT_THREADS": "2",
+        "PGPASSFILE": str(home / "postgres" / "pgpass"),
+    }
+
+
+def test_environment_is_read_back_as_the_same_settings(home: Path) -> None:
+    printed = services.environment(Settings(home=home))
+
+    again = Settings.from_environment(printed)
+
+    assert services.environment(again) == printed
+    assert [given(again, service) for service in ("postgres", "kafka", "airflow")] == [None, None, None]
+
+
+def test_environment_before_the_first_up_names_only_the_home(tmp_path: Path) -> None:
+    assert services.environment(Settings(home=tmp_path / "none")) == {"HEADRACE_HOME": str(tmp_path / "none")}
+
+
+@pytest.mark.parametrize("text", ["", '{"postgres": {"addr', "[]", '{"postgres": 7}'])
+def test_environment_with_broken_services_json_is_as_before_the_first_up(home: Path, text: str) -> None:
+    (home / "services.json").write_text(text)
+
+    assert services.environment(Settings(home=home)) == {"HEADRACE_HOME": str(home)}
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://etl:s3cret%3Awith%5Codd%27characters@db.example:6000/sales?sslmode=require",
+        r"host=db.example port=6000 user=etl dbname=sales sslmode=require password='s3cret:with\\odd\'characters'",
+        "postgresql://etl@db.example:6000/sales?sslmode=require&password=s3cret%3Awith%5Codd%27characters",
+    ],
+)
+def test_environment_of_given_dsn_hands_its_password_over_in_a_file(home: Path, dsn: str) -> None:
+    printed = services.environment(Settings(home=home, postgres_dsn=dsn))
+
+    assert "s3cret" not in json.dumps(printed)
+    assert printed["PGPASSFILE"] == str(home / "pgpass")
+    assert stat.S_IMODE((home / "pgpass").stat().st_mode) == 0o600
+    assert (home / "pgpass").read_text() == r"db.example:*:*:etl:s3cret\:with\\odd'characters" + "\n"
+    assert dsn_parameters(printed["HEADRACE_POSTGRES_DSN"]) == {
+        "host": "db.example",
+        "port": "6000",
+        "user": "etl",
+        "dbname": "sales",
+        "sslmode": "require",
+        "passfile": str(home / "pgpass"),
+    }
+    assert printed["HEADRACE_DBT_HOST"] == "db.example"
+    assert "s3cret" not in " ".join(services.psql_command(Settings(home=home, postgres_dsn=dsn)))
+
+
+def test_given_dsn_that_cannot_be_read_is_refused_without_quoting_it() -> None:
+    with pytest.raises(SettingError, match="HEADRACE_POSTGRES_DSN: it cannot be read; expected") as caught:
+        dsn_parameters("postgresql://etl:s3cret@[db/sales")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_given_address_of_yesterdays_local_server_means_the_local_one(home: Path) -> None:
+    stale = read_services(home)["postgres"]["address"].replace("5444", "5432")
+
+    assert given(Settings(home=home, postgres_dsn=stale), "postgres") is None
+    assert given(Settings(home=home, kafka_bootstrap_servers="broker:9092"), "kafka") == "broker:9092"
+
+
+def test_airflow_options_hold_connections_and_settings_but_no_database_password(home: Path) -> None:
+    settings = Settings(home=home, batch_rows=77, postgres_port=5444)
+
+    values = options(settings)
+
+    connection = json.loads(values["AIRFLOW_CONN_HEADRACE_POSTGRES"])
+    assert connection["port"] == 5444
+    assert connection["extra"] == {"passfile": str(home / "postgres" / "pgpass")}
+    assert json.loads(values["AIRFLOW_CONN_HEADRACE_KAFKA"])["extra"] == {"bootstrap.servers": "127.0.0.1:9444"}
+    assert values["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert values["AIRFLOW__API__PORT"] == "8444"
+    assert values["HEADRACE_BATCH_ROWS"] == "77"
+    assert "HEADRACE_POSTGRES_PORT" not in values
+    Settings.from_environment(values)  # every HEADRACE_ variable is a known one
+    assert options(settings) == values  # keys are made once
+
+
+def test_airflow_password_is_kept_in_both_files_for_the_user_alone(home: Path) -> None:
+    settings = Settings(home=home, airflow_user="ops")
+
+    write_passwords(settings)
+    write_passwords(dataclasses.replace(settings))
+
+    password = (home / "airflow" / "password").read_text().strip()
+    assert len(password) > 30
+    assert json.loads((home / "airflow" / "passwords.json").read_text()) == {"ops": password}
+    for name in ("password", "passwords.json"):
+        assert stat.S_IMODE((home / "airflow" / name).stat().st_mode) == 0o600
+
+
+def test_airflow_database_url_keeps_libpq_parameters_and_drops_the_password() -> None:
+    parameters = {"host": "db", "user": "a b", "password": "s3cret", "sslmode": "require", "dbname": "sales"}
+
+    assert (
+        database_url(parameters, "postgresql+psycopg2") == "postgresql+psycopg2://a%20b@db:5432/airflow?sslmode=require"
+    )
+
+
+def test_airflow_environment_puts_this_interpreters_programs_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_MISSPELT", "1")
+
+    values = services.airflow_environment(Settings(home=home))
+
+    assert (Path(values["PATH"].split(os.pathsep)[0]) / "python").exists()
+    assert "HEADRACE_MISSPELT" not in values
