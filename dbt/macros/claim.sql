@@ -21,7 +21,7 @@
                 {%- do run_sql('delete from ' ~ this.render()) -%}
                 {%- do delete_claims() -%}
             {%- endif -%}
-            {%- do raise_claims(ranges) -%}
+            {%- do raise_claims(ranges, is_anew=from_zero or not is_incremental()) -%}
             {%- if is_incremental() -%}
                 {%- for range in ranges if range.to_seq is not none -%}
                     {%- do stage_claimed_keys(range.dataset, 0 if from_zero else range.from_seq, range.to_seq, from_zero) -%}
@@ -210,8 +210,8 @@
 
 
 {# A claim never moves back. Where nothing is new, nothing is written. #}
-{% macro raise_claims(ranges) -%}
-    {%- for range in ranges if range.to_seq is not none and (range.is_stale or range.from_seq != range.to_seq or not is_incremental()) -%}
+{% macro raise_claims(ranges, is_anew) -%}
+    {%- for range in ranges if range.to_seq is not none and (is_anew or range.from_seq != range.to_seq) -%}
         {%- set sql -%}
             insert into headrace.claims as claims (schema, identifier, dataset, to_seq, seen)
             values (

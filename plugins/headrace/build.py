@@ -240,7 +240,7 @@ class _Dbt:
         self._connection = connection
         self._home = settings.home / "dbt"
         self._target = _target_folder(self._home)
-        self._environment = _profile_environment(settings, connection)
+        self._environment = profile_environment(settings, connection)
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
         self._manifest_key = (str(settings.dbt_dir), project, self._vars, *where)
@@ -276,8 +276,12 @@ class _Dbt:
             arguments += ["--select", *([select] if isinstance(select, str) else select)]
         if full_refresh:
             arguments += ["--full-refresh"]
-        result = self._invoke(arguments, _manifests[self._manifest_key])
-        return _node_results(result.results)
+        manifest = _manifests[self._manifest_key]
+        for node in manifest.nodes.values():
+            if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
+                node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
+        result = self._invoke(arguments, manifest)
+        return _node_results(result.results, manifest)
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:
         from dbt.cli.main import dbtRunner  # 2.5 s of imports
@@ -330,7 +334,7 @@ def _target_folder(home: Path) -> Path:
     return target
 
 
-def _profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
+def profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
     """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables."""
     info = connection.info
     variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
@@ -356,7 +360,7 @@ def _selection(select: str | Sequence[str] | None, vars: Mapping[str, Any] | str
     return " ".join(parts) or None
 
 
-def _node_results(results: Sequence[Any]) -> tuple[NodeResult, ...]:
+def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ...]:
     """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
     failed_tests: dict[str, list[str]] = {}
     lines: list[NodeResult] = []
@@ -367,7 +371,7 @@ def _node_results(results: Sequence[Any]) -> tuple[NodeResult, ...]:
         test = f"{result.node.name}: {found}"
         attached = getattr(result.node, "attached_node", None)
         read = [attached] if attached else list(result.node.depends_on.nodes)
-        models = [node for node in read if node.startswith("model.")]
+        models = [node for node in read if node.startswith("model.") and not manifest.nodes[node].is_ephemeral]
         for model in models:
             failed_tests.setdefault(model, []).append(test)
         if not models:

@@ -59,6 +59,18 @@ class LedgerLine:
     run: RunContext = RunContext()
 
 
+def hold(connection: Connection[Any], dataset: str) -> None:
+    """Make a dataset known, and hold its checkpoints and its row until the transaction ends.
+
+    A batch locks its checkpoint first and the dataset's row last: whoever needs both takes them in that order, so
+    that it waits for batches that are under way instead of meeting them in a deadlock.
+    """
+    connection.execute(
+        "select 1 from headrace.checkpoints where dataset = %s order by generation, partition for update", (dataset,)
+    )
+    register(connection, dataset)
+
+
 def register(connection: Connection[Any], dataset: str) -> None:
     """Make a dataset known, and hold its row until the transaction ends: first contacts take turns."""
     connection.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))

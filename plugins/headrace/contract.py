@@ -7,29 +7,21 @@ Postgres or an accountant would not: duplicate keys, NaN, "1.50" for 1.50, more 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from headrace.columns import INT64_MAX, INTEGER_MAX, KEY_LENGTH_MAX, SqlType, check_key, columns_of, is_bounded
 from headrace.exceptions import DatasetError
 
-COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-INT64_MAX = 2**63 - 1
 DETAIL_MAX = 500  # characters of a dead letter's detail
-
-
-@dataclass(frozen=True, slots=True)
-class SqlType:
-    """The Postgres type of a field's column, for types that Python's own does not decide."""
-
-    name: str
 
 
 def parse_timestamp(value: object) -> datetime:
@@ -61,35 +53,14 @@ def parse_epoch_ms(value: object) -> datetime:
     return datetime.fromtimestamp(value // 1000, UTC).replace(microsecond=value % 1000 * 1000)
 
 
-# 255 characters are at most 1,020 bytes: a btree entry of two of them stays below Postgres' limit of 2,704
-Text = Annotated[str, Field(max_length=255)]
-Identifier = Annotated[str, Field(min_length=1, max_length=255)]
+Text = Annotated[str, Field(max_length=KEY_LENGTH_MAX)]
+Identifier = Annotated[str, Field(min_length=1, max_length=KEY_LENGTH_MAX)]
 Integer = Annotated[int, Field(ge=-(2**63), le=INT64_MAX), SqlType("bigint")]
 # 15 significant digits are what a double carries there and back, and pydantic reads JSON numbers as doubles
 Money = Annotated[Decimal, Field(max_digits=15, decimal_places=2), SqlType("numeric(15,2)")]
 Timestamp = Annotated[datetime, PlainValidator(parse_timestamp)]
 EpochMilliseconds = Annotated[datetime, PlainValidator(parse_epoch_ms)]
 Float = Annotated[float, Field(allow_inf_nan=False)]
-
-SQL_TYPES = {
-    str: "text",
-    int: "bigint",
-    float: "double precision",
-    bool: "boolean",
-    datetime: "timestamptz",
-    dict: "jsonb",
-    list: "jsonb",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One contract column of a staging table: the field's name in records and in lower case in Postgres."""
-
-    name: str
-    field: str
-    sql_type: str
-    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +78,8 @@ Row = list[Any]  # the contract's columns in order, then _extra as JSON text or 
 class Contract:
     """A compiled pydantic model.
 
-    key: the field that a record's key must equal, or None where keys mean nothing.
+    key: the field that identifies an entity, or None where nothing does.
+    keyed: whether a record's key must equal it; the lines of a file have no keys.
     zone: where times that name no zone were written.
     max_value_bytes: a longer value is a dead letter, `too_large`.
     """
@@ -117,25 +89,40 @@ class Contract:
         model: type[BaseModel],
         *,
         key: str | None = None,
+        keyed: bool = True,
         zone: tzinfo = UTC,
         max_value_bytes: int = 1024 * 1024,
     ) -> None:
-        self.columns = tuple(_columns(model))
+        self.columns = tuple(columns_of(model))
         self.key = key
         self._validate = model.__pydantic_validator__.validate_json
         self._zone = zone
         self._max_value_bytes = max_value_bytes
         fields = [column.field for column in self.columns]
-        if key is not None and key not in fields:
-            raise DatasetError(f"{model.__name__}: key {key!r} is not a field of the contract")
-        self._key_index = fields.index(key) if key is not None else None
+        if key is not None:
+            if key not in fields:
+                raise DatasetError(f"{model.__name__}: key {key!r} is not a field of the contract")
+            check_key(model, self.columns[fields.index(key)])
+        self._key_index = fields.index(key) if key is not None and keyed else None
+        if self._key_index is not None:
+            info = model.model_fields[fields[self._key_index]]
+            self._validate_key = _validator(info.annotation, info)
         self._times = [i for i, column in enumerate(self.columns) if column.sql_type == "timestamptz"]
         self._json = [(i, column.field) for i, column in enumerate(self.columns) if column.sql_type == "jsonb"]
-        decimals = [column.field for column in self.columns if column.sql_type.startswith("numeric")]
-        # a decimal as text, or with more digits than a double holds: pydantic would take it, changed
-        self._odd_decimals = [
-            re.compile(rb'"%s"\s*:\s*(?:"|[-+0-9.eE]{17})' % re.escape(name.encode())).search for name in decimals
+        self._integers = [
+            (i, column.field, INTEGER_MAX[column.sql_type])
+            for i, column in enumerate(self.columns)
+            if column.sql_type in INTEGER_MAX and not is_bounded(model.model_fields[column.field], column.sql_type)
         ]
+        decimals = [column.field for column in self.columns if column.sql_type.startswith("numeric")]
+        # a decimal as text, with more digits than a double holds or so small that it is nothing: pydantic would take
+        # it, changed
+        self._odd_decimals = [
+            re.compile(rb'"%s"\s*:\s*(?:"|[-+0-9.eE]{17}|[-0-9.]+[eE]-[0-9]{3})' % re.escape(name.encode())).search
+            for name in decimals
+        ]
+        if decimals:
+            self._odd_decimals.append(_ESCAPED_NAME)
         self._decimals = [(i, column.field) for i, column in enumerate(self.columns) if column.field in decimals]
 
     def decode(self, key: bytes | None, value: bytes | None) -> Row | Rejection:
@@ -154,7 +141,7 @@ class Contract:
         row = list(model.__dict__.values())
         extra = model.__pydantic_extra__
         extra_json: bytes | None = None
-        if self._is_odd(value, len(model.model_fields_set)) or ((extra or self._json) and _ODD_NUMBER(value)):
+        if self._json or self._is_odd(value, len(model.model_fields_set)) or (extra and _ODD_NUMBER(value)):
             document = _parse_strictly(value)
             if isinstance(document, Rejection):
                 return document
@@ -162,7 +149,8 @@ class Contract:
             if rejection is not None:
                 return rejection
             for i, field in self._json:
-                row[i] = document.get(field)
+                if field in document:
+                    row[i] = document[field]
             if extra:
                 extra_json = orjson.dumps({name: document[name] for name in extra})
         elif extra:
@@ -170,6 +158,10 @@ class Contract:
         for i, _ in self._json:
             if row[i] is not None:
                 row[i] = orjson.dumps(row[i])
+        for i, field, limit in self._integers:
+            if row[i] is not None and not -limit - 1 <= row[i] <= limit:
+                detail = f"{field}: found {row[i]!r:.60}, expected a whole number of at most {limit}"
+                return Rejection("out_of_range", detail, f"$.{field}")
         for i in self._times:
             if row[i] is not None and row[i].tzinfo is None:
                 row[i] = row[i].replace(tzinfo=self._zone)
@@ -211,11 +203,13 @@ class Contract:
             return Rejection("missing_key", f"a tombstone without a key, expected {column.field} as its key")
         try:
             text = key.decode()
-            if "\0" in text or len(text) > 255:
-                raise ValueError("expected at most 255 characters and no U+0000")
-            row[self._key_index] = int(text) if column.sql_type == "bigint" else text
+            found = int(text) if column.sql_type in INTEGER_MAX else text
+            if str(found) != text or "\0" in text:
+                raise ValueError("expected text without U+0000, or a number as JSON writes it")
+            row[self._key_index] = self._validate_key(found)
         except ValueError as error:
-            return Rejection("key_mismatch", _clean(f"tombstone key {key[:60]!r} is no {column.field}: {error}"))
+            message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            return Rejection("key_mismatch", _clean(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
         return row
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
@@ -235,7 +229,15 @@ class Contract:
         return Rejection(_reason(first["type"]), _clean(detail), _json_path(first["loc"]))
 
 
+def _validator(annotation: Any, info: FieldInfo) -> Callable[[object], Any]:
+    """pydantic's validator of one field alone."""
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[annotation, info])
+    return adapter.validate_python
+
+
 _SPACED_COLON = re.compile(rb'"\s+:').search
+# a field's name with an escape in it, "REVENU\u0045", would hide the field from the patterns that look for its name
+_ESCAPED_NAME = re.compile(rb'\\u[^"\\]*(?:\\.[^"\\]*)*"\s*:').search
 # long or exponential numbers, NaN: a double would change them, and only fields without a type can hold them
 _ODD_NUMBER = re.compile(rb"[0-9.]{16}|[0-9][eE][+-]?[0-9]{2}|NaN|nfinity").search
 
@@ -273,7 +275,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Refused(Rejection("duplicate_key", _clean(f"{twice!r} stands twice in one object"), f"$..{twice}"[:200]))
+        detail = f"{twice!r} stands twice in one object"
+        raise _Refused(Rejection("duplicate_key", _clean(detail), _clean(f"$..{twice}")))
     return document
 
 
@@ -335,7 +338,6 @@ _REASONS = {
     "finite_number": "out_of_range",
     "int_parsing_size": "out_of_range",
     "int_from_float": "wrong_type",
-    "bool_parsing": "wrong_type",
     "value_error": "business_rule",
     "assertion_error": "business_rule",
 }
@@ -345,7 +347,7 @@ _OUT_OF_RANGE = ("greater_than", "less_than", "decimal_", "multiple_of", "dateti
 def _reason(error_type: str) -> str:
     if error_type in _REASONS:
         return _REASONS[error_type]
-    if error_type.endswith("_type"):
+    if error_type.endswith(("_type", "_parsing")):
         return "wrong_type"
     if error_type.startswith(_OUT_OF_RANGE):
         return "out_of_range"
@@ -376,37 +378,3 @@ def _json_path(location: tuple[str | int, ...]) -> str:
 def _clean(text: str) -> str:
     """Make text storable: no U+0000, no lone surrogate, not endless."""
     return text[:DETAIL_MAX].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-
-
-def _columns(model: type[BaseModel]) -> Iterator[Column]:
-    if model.model_config.get("extra") != "allow" or not model.model_config.get("strict"):
-        raise DatasetError(f"{model.__name__}: expected model_config = CONTRACT_CONFIG, so that no field is dropped")
-    seen: set[str] = set()
-    for field, info in model.model_fields.items():
-        name = field.lower()
-        if not COLUMN_NAME.fullmatch(name) or name in seen:
-            raise DatasetError(f"{model.__name__}: field {field!r} cannot be a column; expected {COLUMN_NAME.pattern}")
-        seen.add(name)
-        sql_type = next((m.name for m in info.metadata if isinstance(m, SqlType)), None)
-        yield Column(name, field, sql_type or _sql_type(model, field, info.annotation), info.is_required())
-
-
-def _sql_type(model: type[BaseModel], field: str, annotation: Any) -> str:
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            marked = next((m.name for m in get_args(annotation)[1:] if isinstance(m, SqlType)), None)
-            if marked:
-                return str(marked)
-            annotation = get_args(annotation)[0]
-        elif origin in (Union, UnionType):
-            annotation = next(part for part in get_args(annotation) if part is not type(None))
-        elif origin is Literal:
-            annotation = type(get_args(annotation)[0])
-        elif origin in (dict, list):
-            annotation = origin
-        else:
-            break
-    if annotation not in SQL_TYPES:
-        raise DatasetError(f"{model.__name__}: field {field!r} is {annotation}, expected one of {list(SQL_TYPES)}")
-    return SQL_TYPES[annotation]

@@ -17,18 +17,9 @@ Connect = Callable[[], Connection[Any]]
 CONNECT_TIMEOUT_S = 8
 MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
 
-# may succeed when the same transaction is tried again (Postgres, appendix A: classes 08, 40, 53300, 55P03, 57)
-RETRIABLE = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.LockNotAvailable,
-    errors.AdminShutdown,
-    errors.CrashShutdown,
-    errors.CannotConnectNow,
-    errors.TooManyConnections,
-    errors.ConnectionException,
-    errors.IdleInTransactionSessionTimeout,
-)
+# what may succeed when the same transaction is tried again (Postgres, appendix A)
+UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
+INTERRUPTED = ("40", "55P03", "57014", "25P03", "25P04")  # deadlock, serialization failure, every kind of time limit
 
 
 def connector(dsn: str, application_name: str) -> Connect:
@@ -73,7 +64,12 @@ def translate(error: psycopg.Error) -> HeadraceError:
     text = " ".join(str(error).split())
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName) and "headrace" in text:
         return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
-    if isinstance(error, RETRIABLE) or (error.sqlstate is None and isinstance(error, psycopg.OperationalError)):
+    if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
+        return DatabaseUnavailable(
+            f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
+            "again"
+        )
+    if is_retriable(error):
         return DatabaseUnavailable(
             f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
             "HEADRACE_POSTGRES_DSN, then run the same command again"
@@ -83,7 +79,9 @@ def translate(error: psycopg.Error) -> HeadraceError:
 
 def is_retriable(error: psycopg.Error) -> bool:
     """Whether the same transaction may succeed at the next try."""
-    return isinstance(error, RETRIABLE) or (error.sqlstate is None and isinstance(error, psycopg.OperationalError))
+    if error.sqlstate is None:  # psycopg's own: no server answered
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith((*UNREACHABLE, *INTERRUPTED))
 
 
 def pause_before_retry(attempt: int) -> None:

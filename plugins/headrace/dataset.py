@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,10 @@ class File:
 
     path: str
 
+    def __post_init__(self) -> None:
+        if PurePath(self.path).is_absolute() or ".." in PurePath(self.path).parts:
+            raise DatasetError(f"file {self.path!r}: expected a path below HEADRACE_DATA_DIR")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -74,10 +78,11 @@ class Dataset:
 
     @cached_property
     def compiled(self) -> Contract:
-        """The contract, ready to decode records; files have no keys to compare."""
+        """The contract, ready to decode records."""
         return Contract(
             self.contract,
-            key=self.key if isinstance(self.source, KafkaTopic) else None,
+            key=self.key,
+            keyed=isinstance(self.source, KafkaTopic),
             zone=UTC if self.zone == "UTC" else ZoneInfo(self.zone),
             max_value_bytes=self.max_value_bytes,
         )

@@ -60,6 +60,10 @@ class CheckpointMoved(RetriableError):
     """another run moved the checkpoint first"""
 
 
+class DrainKilled(RetriableError):
+    """a process of a drain was killed"""
+
+
 class FileSourceError(PermanentError):
     """a file cannot be read"""
 

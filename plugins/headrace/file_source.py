@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from headrace.source import Chunk, PartitionState, SourceState
 CHUNK_LINES = 10_000
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
 FIRST_LINE = 1
+UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: compressed, and cut off or damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class FileSource:
                 self._digest = hashlib.file_digest(file, "sha256").hexdigest()
             with self._open() as file:
                 lines = sum(1 for _ in _lines(file, self.path))
-        except (OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
         end = FIRST_LINE + lines
         return SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
@@ -77,7 +79,7 @@ class FileSource:
                     if len(records) >= CHUNK_LINES:
                         yield Chunk(0, records, offset + 1)
                         records = []
-        except (OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
         yield Chunk(0, records, end)
 
@@ -91,7 +93,10 @@ class FileSource:
 
     def _check_unchanged(self) -> None:
         # asked before every commit: a file rewritten while it is read must not become half of each
-        now = self.path.stat()
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
         if self._seen is not None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
             self._seen.st_mtime_ns,
             self._seen.st_size,

@@ -1,8 +1,11 @@
 """What the command line and the DAGs do with a dataset: plan, drain, reset, adopt; the same code for both."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +20,7 @@ from headrace.checkpoints import LedgerLine, RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
 from headrace.dataset import Dataset, File, KafkaTopic, dataset_names, load_dataset
 from headrace.drain import DrainResult, Limits, Progress, drain
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatasetError, DrainKilled, FileSourceError
 from headrace.missing import count_missing, replace_missing
 from headrace.plan import Plan, begin_generation, make_plan
 from headrace.settings import Settings
@@ -75,7 +78,11 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         )
     from headrace.file_source import FileSource
 
-    return FileSource(path or settings.data_dir / dataset.source.path)
+    if path is None:
+        path = settings.data_dir / dataset.source.path
+        if not path.resolve().is_relative_to(settings.data_dir.resolve()):
+            raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
+    return FileSource(path)
 
 
 def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, run: RunContext | None = None) -> Plan:
@@ -153,17 +160,35 @@ def drain_dataset(
         return planned, result
     result = DrainResult(name)
     # spawned, not forked: neither Kafka clients nor Postgres connections survive a fork
-    with ProcessPoolExecutor(len(shares), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_drain_share, name, share, max_seconds) for share in shares]
-        for future in as_completed(futures):
-            result.add(future.result())
-            progress(result.records + result.empty, planned.lag)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(_drain_share, deployment.settings, name, share, max_seconds) for share in shares]
+        try:
+            for future in as_completed(futures):
+                result.add(future.result())
+                progress(result.records + result.empty, planned.lag)
+        except BrokenProcessPool as error:
+            raise DrainKilled(
+                f"{name}: a process of the drain was killed; what it had committed stays; drain again"
+            ) from error
     return planned, result
 
 
-def _drain_share(name: str, share: Plan, max_seconds: float | None) -> DrainResult:
-    deployment = Deployment.from_settings(Settings.from_environment())
+def _drain_share(settings: Settings, name: str, share: Plan, max_seconds: float | None) -> DrainResult:
+    deployment = Deployment.from_settings(settings)
     return drain_plan(deployment, deployment.dataset(name), share, max_seconds=max_seconds)
+
+
+def _end_with_parent() -> None:
+    # a worker whose parent was killed would finish its share unasked, and then wait for another one for ever
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +244,10 @@ def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
     Generations are closed, not reused. Marts that were built on it start from zero at their next build.
     """
     with database(deployment.connect(f"headrace reset {dataset.name}")) as connection, connection.transaction():
-        checkpoints.register(connection, dataset.name)
+        checkpoints.hold(connection, dataset.name)
         staging.ensure_table(connection, dataset)
         staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
-        # truncate, as the case does: it waits for drains that are under way, and they are fenced off afterwards
+        # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
         connection.execute(
             SQL("truncate {}, {}").format(
                 staging.table(dataset), Identifier(staging.SCHEMA, f"{dataset.name}_replaced")
@@ -251,7 +276,7 @@ def adopt(deployment: Deployment, dataset: Dataset) -> int:
     finally:
         source.close()
     with database(deployment.connect(f"headrace adopt {dataset.name}")) as connection, connection.transaction():
-        checkpoints.register(connection, dataset.name)
+        checkpoints.hold(connection, dataset.name)
         generation = begin_generation(connection, dataset, state, RunContext(), always_line=True)
         return generation.generation
 
@@ -268,7 +293,7 @@ def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: in
         source.close()
     found = state.partitions.get(partition)
     with database(deployment.connect(f"headrace accept-loss {dataset.name}")) as connection, connection.transaction():
-        checkpoints.register(connection, dataset.name)
+        checkpoints.hold(connection, dataset.name)
         generation = checkpoints.open_generation(connection, dataset.name)
         where = f"{dataset.name}[{partition}]"
         if generation is None or found is None or state.topic_id != generation.topic_id:

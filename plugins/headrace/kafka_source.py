@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, NoReturn
 
 from kafka import IsolationLevel, KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.source import Chunk, PartitionState, SourceState
@@ -82,6 +82,8 @@ class KafkaSource:
             yield from self._poll_until_read(consumer, wanted)
         except KafkaError as error:
             self._raise(error)
+        except UnicodeDecodeError as error:  # kafka-python insists on headers whose names are UTF-8
+            raise SourceError(f"{self.topic}: a record that kafka-python cannot decode: {error}") from error
         finally:
             consumer.close(autocommit=False)
 
@@ -193,6 +195,8 @@ def ensure_topic(client_config: Mapping[str, Any], topic: str, partitions: int) 
         except TopicMissing:
             source._admin_client().create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
             return True
+        return False
+    except TopicAlreadyExistsError:  # somebody else was faster
         return False
     except KafkaError as error:
         source._raise(error)

@@ -24,7 +24,7 @@ def replace_missing(connection: Connection[Any], dataset: Dataset, run: RunConte
     """Tombstone them, as lines behind the file's last one: a batch of its own; return how many there were."""
     if dataset.key_column is None:
         raise DatasetError(f"{dataset.name}: has no key, expected one to tell who is missing; leave --replace out")
-    checkpoints.register(connection, dataset.name)
+    checkpoints.hold(connection, dataset.name)
     generation = checkpoints.open_generation(connection, dataset.name)
     missing = count_missing(connection, dataset)
     if generation is None or not missing:

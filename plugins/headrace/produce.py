@@ -125,4 +125,4 @@ def _key_of(line: bytes, key_field: str | None) -> bytes | None:
         key = json.loads(line)[key_field]
     except (ValueError, KeyError, RecursionError):
         return None  # sent as it is: to judge records is the drain's business
-    return str(key).encode()
+    return None if key is None else str(key).encode()

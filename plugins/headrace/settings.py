@@ -96,7 +96,7 @@ class Settings:
 def read_services(home: Path) -> dict[str, Any]:
     """What `headrace up` remembered: service name to its address and port; empty when it never ran."""
     try:
-        text = (home / "services.json").read_text()
+        text = (home / "services.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, Report, write_file
 
-ENDPOINT = "org.apache.kafka:kafka_2.13:4.3.1"
+# Kafka's own dependencies hold no logger: without slf4j-simple the broker dies without a word.
+ENDPOINT = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 
 
 def java() -> Path:

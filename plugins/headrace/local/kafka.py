@@ -48,16 +48,14 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 """
 
-LOGGING = """\
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{ISO8601} %p %c{1}: %m%n
-rootLogger.level=warn
-rootLogger.appenderRef.console.ref=console
-logger.server.name=kafka.server.KafkaRaftServer
-logger.server.level=info
-"""
+LOGGER = "-Dorg.slf4j.simpleLogger."
+LOGGING = (  # to standard error, and so to logs/kafka.log
+    f"{LOGGER}defaultLogLevel=warn",
+    f"{LOGGER}log.kafka.server.KafkaRaftServer=info",
+    f"{LOGGER}showDateTime=true",
+    f"{LOGGER}dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+    f"{LOGGER}showThreadName=false",
+)
 
 
 def service(home: Path) -> Service:
@@ -120,10 +118,8 @@ def ask_cluster_id(port: int, timeout_s: float = 2.0) -> str:
 def _start_from(classpath: list[Path], home: Home, port: int, controller_port: int, report: Report) -> None:
     room = home.path / "kafka"
     broker = service(home.path)
-    java: list[str | Path] = [jars.java(), "-cp", os.pathsep.join(map(str, classpath))]
-    logging = room / "log4j2.properties"
-    write_file(logging, LOGGING, mode=0o644)
-    _format(home, [*java, f"-Dlog4j2.configurationFile={logging.as_uri()}"], report)
+    java: list[str | Path] = [jars.java(), "-cp", os.pathsep.join(map(str, classpath)), *LOGGING]
+    _format(home, java, report)
     properties = room / "server.properties"
     write_file(properties, PROPERTIES.format(port=port, controller_port=controller_port, log_dir="data"), mode=0o644)
     argv = [
@@ -132,7 +128,6 @@ def _start_from(classpath: list[Path], home: Home, port: int, controller_port: i
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",  # else it listens on a socket of both families
-        f"-Dlog4j2.configurationFile={logging.as_uri()}",
         f"-D{broker.mark}",
         "kafka.Kafka",
         properties,

@@ -25,14 +25,14 @@ def choose_port(service: str, *, demanded: int | None, remembered: int | None, r
             )
         return demanded
     default = DEFAULT_PORTS[service]
-    before: list[int] = [remembered] if remembered is not None and 0 < remembered < 65536 else []
-    for port in [*before, *range(default, default + NEARBY)]:
+    nearby: list[int] = list(range(default, default + NEARBY))
+    if remembered is not None and 0 < remembered < 65536:
+        nearby.insert(0, remembered)
+    for port in nearby:
         if port not in reserved and is_free(port):
             return port
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = _any_free()
         if port not in reserved:
             return port
 
@@ -47,6 +47,12 @@ def is_free(port: int) -> bool:
         except (OSError, OverflowError):
             return False
     return True
+
+
+def _any_free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def holder(port: int) -> str:

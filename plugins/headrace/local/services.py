@@ -13,12 +13,12 @@ from typing import Any
 
 from headrace.exceptions import LocalServiceError
 from headrace.local import airflow, kafka, postgres
-from headrace.local.addresses import environment, given
+from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
 from headrace.local.home import Home, Report, locked
 from headrace.local.ports import choose_port, is_free
 from headrace.local.postgres import binary as postgres_binary
-from headrace.settings import Settings, read_services
+from headrace.settings import PREFIX, Settings, read_services
 
 __all__ = ["airflow_environment", "down", "environment", "postgres_binary", "psql_command", "up"]
 
@@ -51,7 +51,10 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
                 broker.result()
         if "airflow" in wanted:
             starter.start_airflow()
-    external = {service: {"address": given(settings, service)} for service in SERVICES if given(settings, service)}
+    known = environment(settings)  # where a given DSN has lost its password
+    external = {
+        service: {"address": known[PREFIX + GIVEN[service].upper()]} for service in SERVICES if given(settings, service)
+    }
     return read_services(settings.home) | external
 
 

@@ -1,0 +1,101 @@
+"""What the marts must hold, worked out from the staged rows in plain Python: no SQL, no incremental anything."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+RANKS = 20
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One staged row: where it was in its source, and its contract's columns (None: a tombstone)."""
+
+    generation: int
+    partition: int
+    offset: int
+    timestamp: datetime | None
+    key: Any
+    columns: Mapping[str, Any] | None
+
+
+def current(versions: Iterable[Version]) -> dict[Any, Mapping[str, Any]]:
+    """The current version of every key that is not deleted."""
+    by_key: dict[Any, list[Version]] = defaultdict(list)
+    for version in versions:
+        by_key[version.key].append(version)
+    found = {}
+    for key, candidates in by_key.items():
+        generation = max(version.generation for version in candidates)
+        winners: dict[int, Version] = {}
+        for version in candidates:
+            if version.generation == generation:
+                other = winners.get(version.partition)
+                if other is None or version.offset > other.offset:
+                    winners[version.partition] = version
+        newest = max(winners.values(), key=lambda version: (version.timestamp or LONG_AGO, version.partition))
+        if newest.columns is not None:
+            found[key] = newest.columns
+    return found
+
+
+def marts(job_versions: Iterable[Version], user_versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
+    """Every mart as a set of rows."""
+    users = {userid: columns["location"] for userid, columns in current(user_versions).items()}
+    jobs = {}
+    for jobidentifier, columns in current(job_versions).items():
+        revenue = columns["revenue"] if columns["jobstatus"] == "SUCCESS" else Decimal(0)
+        jobs[jobidentifier] = {**columns, "jobidentifier": jobidentifier, "reported": columns["revenue"], "revenue": revenue}
+
+    minutes: dict[datetime, list[Decimal]] = defaultdict(list)
+    visitors: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
+    for job in jobs.values():
+        minutes[job["jobcreatedate"].astimezone(UTC).replace(second=0, microsecond=0)].append(job["revenue"])
+        home = users.get(job["userid"])
+        if home is not None and home != job["location"]:
+            visitors[job["location"], job["userid"]] += job["revenue"]
+
+    top_users = set()
+    for place in {location for location, _ in visitors}:
+        ranking = sorted((-revenue, userid) for (location, userid), revenue in visitors.items() if location == place and revenue)
+        top_users |= {(place, rank, userid, -revenue) for rank, (revenue, userid) in enumerate(ranking[:RANKS], 1)}
+
+    return {
+        "users": set(users.items()),
+        "jobs": {
+            (
+                job["jobidentifier"],
+                job["userid"],
+                job["jobcreatedate"],
+                job["jobdate"],
+                job["jobstatus"],
+                job["location"],
+                job["revenue"],
+                job["reported"],
+                job["servicename"],
+            )
+            for job in jobs.values()
+        },
+        "jobs_per_minute": {(minute, len(revenues), sum(revenues)) for minute, revenues in minutes.items()},
+        "visitor_revenues": {(*pair, revenue) for pair, revenue in visitors.items() if revenue},
+        "top_users_by_location": top_users,
+        "latest_jobs_by_location": _latest(jobs.values(), "location"),
+        "latest_jobs_by_service": _latest(jobs.values(), "servicename"),
+    }
+
+
+def _latest(jobs: Iterable[Mapping[str, Any]], column: str) -> set[tuple[Any, ...]]:
+    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for job in jobs:
+        groups[job[column]].append(job)
+    found = set()
+    for value, group in groups.items():
+        group.sort(key=lambda job: job["jobidentifier"])
+        group.sort(key=lambda job: job["jobdate"], reverse=True)
+        for rank, job in enumerate(group[:RANKS], 1):
+            found.add((value, job["jobidentifier"], job["userid"], job["jobstatus"], job["revenue"], job["jobdate"], rank))
+    return found

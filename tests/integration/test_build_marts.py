@@ -1,0 +1,280 @@
+"""The marts against a plain-Python oracle, on a real Postgres."""
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from headrace.build import build
+from headrace.exceptions import BuildError
+from tests.integration.warehouse import MARTS, START, RandomBatches, Warehouse, job, make_warehouse
+
+DOWNSTREAM = [name for name in MARTS if name not in ("users", "jobs")]
+
+
+@pytest.fixture(scope="module")
+def module_warehouse(postgres_dsn: str, session_home: Path) -> Iterator[Warehouse]:
+    """One database for all tests here: dbt parses the project once per database."""
+    yield from make_warehouse(postgres_dsn, session_home, "marts")
+
+
+@pytest.fixture
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    """A database with Headrace's tables, nothing staged and nothing built."""
+    module_warehouse.clear()
+    return module_warehouse
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Warehouse, seed: int) -> None:
+    batches, rng = RandomBatches(seed), random.Random(seed)
+    warehouse.build()
+    for _ in range(9):
+        for _ in range(rng.randint(0, 3)):
+            dataset = rng.choice(["jobs", "jobs", "users"])
+            warehouse.stage(dataset, batches.batch(dataset))
+        # any selection, any time: a model alone, or an upstream from zero
+        choice = rng.random()
+        if choice < 0.4:
+            warehouse.build(select=rng.choice(list(MARTS)))
+        elif choice < 0.5:
+            warehouse.build(select=rng.choice(["jobs", "users"]), full_refresh=True)
+        else:
+            warehouse.build()
+            warehouse.assert_right()
+    warehouse.build()
+    warehouse.assert_right()
+    incremental = warehouse.marts()
+    warehouse.build(full_refresh=True)
+    assert warehouse.marts() == incremental
+
+
+def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    monkeypatch.setattr("headrace.build._Dbt.run_pass", None)  # to start dbt would fail
+    result = warehouse.build()
+    assert result.passes == ()
+    assert result.story() == "build: nothing new; every model has built every batch"
+
+
+@pytest.mark.parametrize("gone", ["table marts.jobs_per_minute", "function marts.top_users"])
+def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse, gone: str) -> None:
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    warehouse.execute(f"drop {gone} cascade")
+    warehouse.build()
+    warehouse.assert_right()
+    assert warehouse.query("select * from marts.top_users('A')") == []
+
+
+def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    warehouse.jobs((1, "J2", job(minute=5)))
+    warehouse.users((1, 1, "C"))
+    for model in DOWNSTREAM:
+        warehouse.build(select=model)
+    assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {1}
+    warehouse.build()
+    warehouse.assert_right()
+    assert set(warehouse.claims().values()) == {2}
+
+
+def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Warehouse) -> None:
+    warehouse.jobs((0, "J1", job(minute=1)), (1, "J2", job(minute=2)))
+    warehouse.build()
+    warehouse.execute("update staging.jobs set jobcreatedate = jobcreatedate + interval '1 hour'")  # no batch tells
+    warehouse.build(select="jobs", full_refresh=True)
+    assert warehouse.marts()["jobs_per_minute"] != warehouse.expected()["jobs_per_minute"]
+    warehouse.build(select="jobs_per_minute")
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Warehouse) -> None:
+    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=2)))
+    warehouse.jobs((2, "J3", job()))
+    warehouse.build()
+    warehouse.execute(
+        "truncate staging.jobs; delete from headrace.batches where dataset = 'jobs'; "
+        "update headrace.datasets set last_seq = 0, built = gen_random_uuid() where dataset = 'jobs'"
+    )
+    warehouse.jobs((0, "J1", job(minute=7)))
+    warehouse.build()
+    warehouse.assert_right()
+    assert warehouse.value("select count(*) from marts.jobs") == 1
+
+
+def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    before = warehouse.claims()
+    warehouse.jobs((1, "J2", job()))
+    assert warehouse.run_dbt("build", "--empty") == (True, "")
+    assert warehouse.claims() == before
+    assert warehouse.query("select userid from marts.top_users('A')") == [(1,)]
+    warehouse.build()
+    warehouse.assert_right()
+    warehouse.run_dbt("run", "--empty", "--full-refresh")
+    assert warehouse.claims() == {}
+    assert warehouse.marts()["jobs"] == set()
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_developers_target_builds_beside_production_with_claims_of_its_own(warehouse: Warehouse) -> None:
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    warehouse.jobs((1, "J2", job(minute=3)))
+    assert warehouse.run_dbt("run", "--target", "dev") == (True, "")
+    assert warehouse.marts("marts_dev") == warehouse.expected()
+    assert set(warehouse.claims().values()) == {0, 1}
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    profile = (warehouse.settings.dbt_dir / "profiles.yml").read_text()
+    (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
+    succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
+    assert not succeeded
+    assert "found a connection with autocommit, expected one transaction for the claim and the rows" in messages
+    assert warehouse.claims() == {}
+
+
+def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"), (1, 2, "B"))
+    warehouse.jobs(*((n, f"J{n}", job(location=f"L{n % 50}", userid=1 + n % 2, minute=n)) for n in range(100)))
+    warehouse.build()
+    newest = {name: warehouse.value(f"select max(xmin::text::bigint) from marts.{name}") for name in DOWNSTREAM}
+    # J7 moves from minute 7 and L7 to minute 300 and L8, J11 goes, J500 comes late
+    warehouse.jobs((100, "J7", job(location="L8", userid=2, minute=300)), (101, "J11", None))
+    warehouse.jobs((102, "J500", job(location="L20", userid=1, minute=20.5)))
+    result = warehouse.build()
+    warehouse.assert_right()
+    rows = {node.model: node.rows for node in result.passes[0] if node.kind == "model"}
+    assert rows["jobs"] == 3
+    assert rows["jobs_per_minute"] == 4  # 7 and 11 are emptied, 20 and 300 counted again
+    assert rows["visitor_revenues"] == 4  # (L7, 2), (L8, 2), (L11, 2), (L20, 1)
+
+    def written(name: str, columns: str) -> set[tuple[object, ...]]:
+        return set(warehouse.query(f"select {columns} from marts.{name} where xmin::text::bigint > %s", newest[name]))
+
+    minutes = {START + timedelta(minutes=20), START + timedelta(minutes=300)}
+    assert {minute for (minute,) in written("jobs_per_minute", "minute")} == minutes
+    assert written("visitor_revenues", "location, userid") == {("L8", 2), ("L20", 1)}
+    assert {location for (location,) in written("top_users_by_location", "location")} <= {"L7", "L8", "L11", "L20"}
+    assert {location for (location,) in written("latest_jobs_by_location", "location")} <= {"L7", "L8", "L11", "L20"}
+
+
+def test_tombstoned_and_replayed_records_leave_the_marts_right(warehouse: Warehouse) -> None:
+    warehouse.jobs((5, "J1", job(minute=1)), (6, "J1", None))
+    warehouse.build()
+    warehouse.jobs((4, "J1", job(minute=9)))  # replayed: it keeps its old place, so the tombstone still wins
+    warehouse.build()
+    warehouse.assert_right()
+    assert warehouse.value("select count(*) from marts.jobs") == 0
+
+
+def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse: Warehouse) -> None:
+    warehouse.users(*((n, n, "LOC_1294" if n % 5 == 0 else "LOC_7") for n in range(30)))
+    warehouse.jobs(
+        *(
+            (n, f"J{n:03}", job("LOC_1294", n % 30, str(n % 7), minute=n // 2, status="NO SUCCESS" if n % 4 == 0 else "SUCCESS"))
+            for n in range(200)
+        )
+    )
+    warehouse.build()
+    with psycopg.connect(warehouse.dsn, options="-c search_path=marts") as connection:
+        top = connection.execute(
+            "SELECT j.userid FROM jobs j JOIN users u ON j.userid = u.userid WHERE j.location = 'LOC_1294' AND u.location "
+            "<> j.location GROUP BY j.userid HAVING SUM(j.revenue) > 0 ORDER BY SUM(j.revenue) DESC LIMIT 5;"
+        ).fetchall()
+        connection.execute(
+            "PREPARE jobs_by_location(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
+            "WHERE location = $1 ORDER BY jobdate DESC LIMIT 5;"
+        )
+        connection.execute(
+            "PREPARE jobs_by_service(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
+            "WHERE servicename = $1 ORDER BY jobdate DESC LIMIT 5;"
+        )
+        latest = connection.execute("EXECUTE jobs_by_location('LOC_1294')").fetchall()
+        by_service = connection.execute("EXECUTE jobs_by_service('Driver')").fetchall()
+        functions = connection.execute("select * from top_users('LOC_1294')").fetchall()
+        assert len(connection.execute("select * from top_users('LOC_1294', 100)").fetchall()) == len(
+            warehouse.marts()["visitor_revenues"]
+        )
+        assert connection.execute("select * from jobs_by_location('LOC_1294', 3)").fetchall() == connection.execute(
+            "select jobidentifier, userid, jobstatus, revenue, jobdate from latest_jobs_by_location where rank <= 3 order by rank"
+        ).fetchall()
+        assert len(connection.execute("select * from jobs_by_service('Driver')").fetchall()) == 5
+    revenues = {userid: revenue for _, _, userid, revenue in warehouse.expected()["top_users_by_location"]}
+    assert [revenues[userid] for (userid,) in top] == [revenue for _, revenue in functions]
+    assert [row[4] for row in latest] == [row[4] for row in by_service]
+    warehouse.assert_right()
+
+
+def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    with psycopg.connect(warehouse.dsn, autocommit=True) as reader:
+        reader.execute("prepare one (text) as select userid from marts.jobs where location = $1")
+        assert reader.execute("execute one ('A')").fetchall() == [(1,)]
+        warehouse.build(select="jobs visitor_revenues", full_refresh=True)
+        assert reader.execute("execute one ('A')").fetchall() == [(1,)]
+        assert reader.execute("select userid from marts.top_users('A')").fetchall() == [(1,)]
+        assert reader.execute("select jobidentifier from marts.jobs_by_location('A', 1)").fetchall() == [("J1",)]
+
+
+def test_index_on_the_minute_exists_and_is_used(warehouse: Warehouse) -> None:
+    warehouse.build()
+    (definition,) = warehouse.query(
+        "select indexdef from pg_indexes where schemaname = 'marts' and tablename = 'jobs' and indexdef like '%date_trunc%'"
+    )[0]
+    assert "date_trunc('minute'::text, jobcreatedate, 'UTC'::text)" in definition
+    with psycopg.connect(warehouse.dsn) as connection:
+        connection.execute("set enable_seqscan = off")
+        plan = connection.execute(
+            "explain select count(*) from marts.jobs where date_trunc('minute', jobcreatedate, 'UTC') = %s", (START,)
+        ).fetchall()
+    assert any("Index Cond" in line for (line,) in plan)
+
+
+def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=4)))
+    result = warehouse.build(tests=True)
+    assert {node.status for node in result.passes[0]} == {"success"}
+    warehouse.execute("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
+    warehouse.execute("delete from marts.jobs where jobidentifier = 'J2'")
+    with pytest.raises(BuildError) as failure:
+        build(warehouse.settings, select="jobs jobs_per_minute")
+    assert "marts.jobs: test jobs_are_the_staged_ones: 1 rows found, expected none" in str(failure.value)
+    lines = warehouse.query("select model, failed_tests from headrace.builds where status = 'failed tests'")
+    assert ("jobs", ["jobs_are_the_staged_ones: 1 rows"]) in lines
+    warehouse.build(full_refresh=True, tests=True)
+    warehouse.assert_right()
+
+
+def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build()
+    warehouse.jobs((1, "J2", job(minute=4)))
+    warehouse.execute("alter table marts.jobs_per_minute drop column revenue")
+    with pytest.raises(BuildError) as failure:
+        warehouse.build()
+    assert "marts.jobs_per_minute: found " in str(failure.value)
+    assert "its claim was rolled back with its rows" in str(failure.value)
+    assert warehouse.claims()["jobs", "jobs"] == 2
+    assert warehouse.claims()["jobs_per_minute", "jobs"] == 1
+    assert warehouse.query("select 1 from pg_stat_activity where application_name like 'headrace-%' and datname = current_database()") == []
+    warehouse.build(select="jobs_per_minute", full_refresh=True)
+    warehouse.build()
+    warehouse.assert_right()

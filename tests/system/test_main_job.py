@@ -1,0 +1,126 @@
+"""The main job on the real Airflow, judged by plain Python over the produced file."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from headrace.settings import Settings
+from tests import oracle
+from tests.system.conftest import System
+
+RECORDS = 20_000
+
+
+@pytest.fixture(scope="module")
+def produced(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of jobs that was produced, drained and built through Airflow."""
+    path = tmp_path_factory.mktemp("produced") / "jobs.kafka"
+    system.headrace("generate", "jobs", "--records", str(RECORDS), "--seed", "11", "--bad-percent", "2", "--out", str(path))
+    system.headrace("produce", "jobs", str(path))
+    system.run_dag("load_users")
+    system.run_dag("ingest_jobs")
+    system.run_dag("build_marts")
+    return path
+
+
+@pytest.fixture(scope="module")
+def locations() -> dict[int, str]:
+    return oracle.user_locations(Settings().data_dir / "users.ndjson")
+
+
+def test_every_record_is_staged_or_dead_per_partition(system: System, produced: Path) -> None:
+    jobs = list(oracle.valid_jobs(produced))
+    staged, dead = system.query(
+        "select (select count(*) from staging.jobs), (select count(*) from headrace.dead_letters where dataset = 'jobs')"
+    )[0]
+    assert dead == sum(job is None for job in jobs)
+    assert staged + dead == len(jobs) == RECORDS
+    unequal = system.query(
+        """
+        select c.partition, c.next_offset, s.staged, d.dead
+        from headrace.checkpoints as c
+        left join (select _partition, count(*) as staged from staging.jobs group by 1) as s on s._partition = c.partition
+        left join (
+            select partition, count(*) as dead from headrace.dead_letters where dataset = 'jobs' group by 1
+        ) as d on d.partition = c.partition
+        where c.dataset = 'jobs' and c.next_offset <> coalesce(s.staged, 0) + coalesce(d.dead, 0)
+        """
+    )
+    assert unequal == []
+
+
+def test_top_users_equal_the_oracle_for_every_location(
+    system: System, produced: Path, locations: dict[int, str]
+) -> None:
+    expected = oracle.top_users(oracle.current_jobs(produced), locations)
+    assert len(expected) > 400
+    found: dict[str, list[tuple[int, Decimal]]] = {}
+    for location, userid, revenue in system.query(
+        "select l.location, t.userid, t.revenue from (select distinct location from marts.jobs) as l "
+        "cross join lateral marts.top_users(l.location) with ordinality as t (userid, revenue, position) "
+        "order by l.location, t.position"
+    ):
+        found.setdefault(location, []).append((userid, revenue))
+    assert found == {location: rows for location, rows in expected.items() if rows}
+
+
+def test_jobs_per_minute_equal_the_oracle(system: System, produced: Path) -> None:
+    rows = system.query(
+        "select to_char(minute at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), jobs, revenue from marts.jobs_per_minute"
+    )
+    assert {minute: (jobs, revenue) for minute, jobs, revenue in rows} == oracle.jobs_per_minute(
+        oracle.current_jobs(produced)
+    )
+
+
+def test_answer_case_answers_from_its_form(system: System, produced: Path, locations: dict[int, str]) -> None:
+    expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"][:3]
+    run = system.run_dag("answer_case", location="LOC_1294", service="SERVICE_02", limit=3)
+    answers = system.api.result(run, "answer")
+    assert [(int(row["userid"]), Decimal(row["revenue"])) for row in answers["top_users"]] == expected
+    assert len(answers["jobs_by_service"]) == 3
+
+
+def test_second_runs_add_nothing(system: System, produced: Path) -> None:
+    count = "select count(*) from headrace.batches"
+    before = system.query(count)
+    system.run_dag("load_users")
+    system.run_dag("ingest_jobs")
+    system.run_dag("build_marts")
+    assert system.query(count) == before
+
+
+def test_ledger_names_the_airflow_task(system: System, produced: Path) -> None:
+    rows = system.query("select distinct dag_id, task_id from headrace.batches where dataset = 'jobs'")
+    assert rows == [("ingest_jobs", "drain")]
+
+
+def test_the_cases_own_sql_runs_unchanged(system: System, produced: Path, locations: dict[int, str]) -> None:
+    answer = system.headrace(
+        "psql", "-At", "-v", "ON_ERROR_STOP=1", "-c", "set search_path = marts",
+        "-c", "SELECT j.userid FROM jobs j JOIN users u ON j.userid = u.userid WHERE j.location = 'LOC_1294' AND "
+        "u.location <> j.location GROUP BY j.userid HAVING SUM(j.revenue) > 0 ORDER BY SUM(j.revenue) DESC LIMIT 5;",
+        "-c", "PREPARE jobs_by_location(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
+        "WHERE location = $1 ORDER BY jobdate DESC LIMIT 5; EXECUTE jobs_by_location('LOC_1294');",
+        "-c", "PREPARE jobs_by_service(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
+        "WHERE servicename = $1 ORDER BY jobdate DESC LIMIT 5; EXECUTE jobs_by_service('SERVICE_01');",
+    )  # fmt: skip
+    lines = answer.stdout.splitlines()
+    expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"]
+    assert [int(line) for line in lines[1:6]] == [userid for userid, _ in expected]
+    assert len([line for line in lines if line.startswith("job-")]) == 10
+
+
+def test_full_refresh_gives_the_same_tables(system: System, produced: Path) -> None:
+    tables = ("users", "jobs", "jobs_per_minute", "top_users_by_location")
+
+    def contents() -> dict[str, list[tuple[object, ...]]]:
+        return {
+            table: system.query(f"select md5(string_agg(t::text, '|' order by t::text)), count(*) from marts.{table} t")
+            for table in tables
+        }
+
+    before = contents()
+    system.headrace("build", "--full-refresh")
+    assert contents() == before
