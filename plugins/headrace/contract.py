@@ -206,6 +206,9 @@ class Contract:
             found = int(text) if column.sql_type in INTEGER_MAX else text
             if str(found) != text or "\0" in text:
                 raise ValueError("expected text without U+0000, or a number as JSON writes it")
+            limit = INTEGER_MAX.get(column.sql_type, 0)
+            if isinstance(found, int) and not -limit - 1 <= found <= limit:
+                raise ValueError(f"expected a whole number of at most {limit}")
             row[self._key_index] = self._validate_key(found)
         except ValueError as error:
             message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)

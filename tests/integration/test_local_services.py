@@ -191,6 +191,26 @@ def test_up_with_a_demanded_port_taken_is_refused_and_starts_nothing(make_home: 
     assert _pids(Settings(home=home)) == {}
 
 
+def test_up_moves_when_its_port_is_lost_at_the_last_moment_or_another_is_demanded(
+    make_home: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_home()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        lost = listener.getsockname()[1]
+        monkeypatch.setattr(services, "choose_port", lambda *_, **__: monkeypatch.undo() or lost)
+        said: list[str] = []
+
+        moved = services.up(settings, only=["postgres"], report=said.append)["postgres"]["port"]
+
+    assert moved != lost
+    assert f"postgres: port {lost} was taken by another program, choosing another" in said
+    demanding = Settings(home=settings.home, postgres_port=lost)  # free again by now
+    assert services.up(demanding, only=["postgres"])["postgres"]["port"] == lost
+    assert _query(settings, "show port") == [(str(lost),)]
+
+
 def test_up_makes_half_made_data_directories_anew_and_keeps_what_was_in_them(make_home: Callable[[], Settings]) -> None:
     settings = make_home()
     for name in ("postgres/data/base", "postgres/data.new/base", "kafka/data/jobs-0", "kafka/data.new"):
