@@ -1,4 +1,9 @@
-select jobidentifier, userid, jobstatus, revenue, jobdate
+select
+    jobidentifier,
+    userid,
+    jobstatus,
+    revenue,
+    jobdate
 from {{ ref('jobs').render() }}
 where location = $1
 order by jobdate desc, jobidentifier

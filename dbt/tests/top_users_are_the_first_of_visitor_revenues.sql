@@ -1,13 +1,18 @@
 -- every location has its first ranks, no more and no fewer, and they hold its highest revenues
 with
 
-ranked as (
+numbered as (
     select
         location,
         userid,
         revenue,
         row_number() over (partition by location order by revenue desc, userid) as rank
     from {{ ref('visitor_revenues') }}
+),
+
+ranked as (
+    select * from numbered
+    where rank <= {{ ranks_held() }}
 ),
 
 top_users as (
@@ -20,7 +25,7 @@ final as (
         ranked.rank as expected_rank,
         top_users.location,
         top_users.rank
-    from (select * from ranked where rank <= {{ ranks_held() }}) as ranked
+    from ranked
     full join top_users
         on
             ranked.location = top_users.location

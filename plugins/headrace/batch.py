@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from headrace.contract import Rejection
 from headrace.database import Connect, is_retriable, pause_before_retry
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.fence import Patience, drain_name, patience
 from headrace.source import Record
 from headrace.staging import columns, copy_rows, json_text, table
 from headrace.times import record_time
@@ -115,9 +117,9 @@ class Batch:
 class Committer:
     """Commits batches over one connection, which it opens anew when it is lost."""
 
-    def __init__(self, connect: Connect, *, lock_timeout_ms: int, barrier: Barrier = no_barrier) -> None:
+    def __init__(self, connect: Connect, *, limits: Patience, barrier: Barrier = no_barrier) -> None:
         self._connect = connect
-        self._lock_timeout_ms = lock_timeout_ms
+        self._limits = limits
         self._barrier = barrier
         self._connection: Connection[Any] | None = None
 
@@ -162,15 +164,14 @@ class Committer:
             self._connection = None
 
     def _is_committed(self, connection: Connection[Any], line: LedgerLine) -> bool:
-        with connection.transaction():
-            self._set_local(connection, line.dataset)
+        with connection.transaction(), self._patience(connection, line.dataset):
             return checkpoints.is_committed(connection, line)
 
     def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> None:
         # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
         with connection.transaction():
-            self._set_local(connection, line.dataset)
-            checkpoints.advance(connection, line)
+            with self._patience(connection, line.dataset):
+                checkpoints.advance(connection, line)
             self._barrier("advanced")
             with connection.cursor() as cursor:
                 if batch.rows:
@@ -179,18 +180,10 @@ class Committer:
                 if batch.dead:
                     copy_dead_letters(cursor, batch.dead)
             self._barrier("dead_lettered")
-            checkpoints.append_line(connection, line)
+            with self._patience(connection, line.dataset):
+                checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
 
-    def _set_local(self, connection: Connection[Any], dataset: str) -> None:
-        # for this transaction only: a pooler may give the next one another session
-        connection.execute(
-            "select set_config('application_name', %s, true), set_config('lock_timeout', %s, true)",
-            (application_name(dataset), f"{self._lock_timeout_ms}ms"),
-        )
-
-
-def application_name(dataset: str) -> str:
-    """How a dataset's drain calls itself in pg_stat_activity."""
-    return f"headrace drain {dataset}"
+    def _patience(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
+        return patience(connection, self._connect, dataset, self._limits, drain_name(dataset))

@@ -72,8 +72,13 @@ def hold(connection: Connection[Any], dataset: str) -> None:
 
 
 def register(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known, and hold its row until the transaction ends: first contacts take turns."""
+    """Make a dataset known; waits for nobody."""
     connection.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))
+
+
+def lock(connection: Connection[Any], dataset: str) -> None:
+    """Hold a dataset's row until the transaction ends: first contacts and acceptances take turns with commits."""
+    register(connection, dataset)
     connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
 
 
@@ -115,9 +120,10 @@ def start_generation(connection: Connection[Any], dataset: str, topic: str, topi
 def start_partition(
     connection: Connection[Any], dataset: str, generation: int, partition: int, next_offset: int
 ) -> None:
-    """Give a partition its first checkpoint."""
+    """Give a partition its first checkpoint, unless another run was first."""
     connection.execute(
-        "insert into headrace.checkpoints (dataset, generation, partition, next_offset) values (%s, %s, %s, %s)",
+        "insert into headrace.checkpoints (dataset, generation, partition, next_offset) values (%s, %s, %s, %s) "
+        "on conflict do nothing",
         (dataset, generation, partition, next_offset),
     )
 

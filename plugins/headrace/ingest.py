@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +16,13 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from headrace import checkpoints, staging
-from headrace.batch import Barrier, Committer, application_name, no_barrier
+from headrace.batch import Barrier, Committer, no_barrier
 from headrace.checkpoints import LedgerLine, RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
 from headrace.dataset import Dataset, File, KafkaTopic, dataset_names, load_dataset
 from headrace.drain import DrainResult, Limits, Progress, drain
 from headrace.exceptions import DatasetError, DrainKilled, FileSourceError
+from headrace.fence import Patience, drain_name, patience
 from headrace.missing import count_missing, replace_missing
 from headrace.plan import Plan, begin_generation, make_plan
 from headrace.settings import Settings
@@ -47,6 +49,23 @@ class Deployment:
             lambda name: connector(settings.require_postgres_dsn(), name),
             lambda: {"bootstrap_servers": settings.require_kafka_bootstrap_servers().split(",")},
         )
+
+    @property
+    def patience(self) -> Patience:
+        """How long a run waits for locks."""
+        return Patience(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
+
+    @contextmanager
+    def turn(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
+        """A transaction that takes its turn with the dataset's commits; a drain that is stuck is ended for it."""
+        connect = self.connect(f"headrace {purpose} {dataset.name}")
+        with (
+            database(connect) as connection,
+            connection.transaction(),
+            patience(connection, connect, dataset.name, self.patience, f"headrace {purpose} {dataset.name}"),
+        ):
+            checkpoints.lock(connection, dataset.name)
+            yield connection
 
     def dataset(self, name: str) -> Dataset:
         """The declaration of a dataset."""
@@ -121,9 +140,7 @@ def drain_plan(
     settings = deployment.settings
     limits = Limits(batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds)
     source = open_source(deployment, dataset, path)
-    committer = Committer(
-        deployment.connect(application_name(dataset.name)), lock_timeout_ms=settings.lock_timeout_ms, barrier=barrier
-    )
+    committer = Committer(deployment.connect(drain_name(dataset.name)), limits=deployment.patience, barrier=barrier)
     try:
         with translated_errors():
             if isinstance(dataset.source, File):
@@ -231,7 +248,7 @@ def load_file(
     path = path or deployment.settings.data_dir / dataset.source.path
     planned = plan(deployment, dataset, path=path, run=run)
     result = drain_plan(deployment, dataset, planned, path=path, run=run)
-    with database(deployment.connect(application_name(name))) as connection, connection.transaction():
+    with deployment.turn(dataset, "load") as connection:
         missing = (
             replace_missing(connection, dataset, run or RunContext()) if replace else count_missing(connection, dataset)
         )

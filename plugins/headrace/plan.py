@@ -73,10 +73,12 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
     state = source.describe()
     observe(connection, dataset.name, state)
     with connection.transaction():
-        checkpoints.register(connection, dataset.name)
         generation = checkpoints.open_generation(connection, dataset.name)
-        if generation is None or (isinstance(dataset.source, File) and generation.topic_id != state.topic_id):
-            generation = _first_contact(connection, dataset, state, run or RunContext())
+        if _is_new(dataset, generation, state):
+            checkpoints.lock(connection, dataset.name)  # and look again: another run may have been first
+            generation = checkpoints.open_generation(connection, dataset.name)
+        if generation is None or _is_new(dataset, generation, state):
+            generation = begin_generation(connection, dataset, state, run or RunContext(), always_line=False)
         elif isinstance(dataset.source, KafkaTopic):
             check_identity(generation, state)
             generation = _with_new_partitions(connection, generation, state)
@@ -182,8 +184,9 @@ def begin_generation(
     return generation
 
 
-def _first_contact(connection: Connection[Any], dataset: Dataset, state: SourceState, run: RunContext) -> Generation:
-    return begin_generation(connection, dataset, state, run, always_line=False)
+def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState) -> bool:
+    """Whether this is a first contact; a file that changed is a new source, a topic that changed a suspect one."""
+    return generation is None or (isinstance(dataset.source, File) and generation.topic_id != state.topic_id)
 
 
 def _with_new_partitions(connection: Connection[Any], generation: Generation, state: SourceState) -> Generation:

@@ -43,6 +43,7 @@ class Settings:
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
+    stuck_after_ms: int = 10_000  # a drain that waits for its client this long may be ended. Defaults to 10000
     dbt_host: str | None = None  # what dbt/profiles.yml reads; `headrace env` derives these from the DSN
     dbt_port: int | None = None
     dbt_user: str | None = None

@@ -179,7 +179,9 @@ class Warehouse:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
 
     def run_dbt(self, *arguments: str) -> tuple[bool, str]:
         """dbt with any arguments, in this process; whether it succeeded, and the messages of what did not."""

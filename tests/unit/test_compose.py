@@ -135,7 +135,7 @@ def run_init(
         stand_in.write_text(f'#!{bash}\necho {name} "$@" >> {calls}\nexit {int(name == failing)}\n')
         stand_in.chmod(0o755)
     _, options, script = SERVICES["init"]["command"]
-    environ = {name: "secret" for name in environment("init")} | secrets | {"PATH": f"{tmp_path}"}
+    environ = dict.fromkeys(environment("init"), "secret") | secrets | {"PATH": f"{tmp_path}"}
     done = subprocess.run(
         [bash, options, script.replace("$$", "$")], env=environ, capture_output=True, text=True, timeout=30, check=False
     )

@@ -7,17 +7,18 @@
     )
 }}
 
+-- depends_on: {{ ref('stg_kafka__jobs') }}
 with
 
 jobs as (
     select * from {{ ref('jobs') }}
 ),
 
+{% if is_incremental() %}
+
 versions as (
     select * from {{ ref('stg_kafka__jobs') }}
 ),
-
-{% if is_incremental() %}
 
 -- the minutes of every version, so that a job that moved or went corrects its old minute too
 touched as (

@@ -7,17 +7,18 @@
     )
 }}
 
+-- depends_on: {{ ref('stg_kafka__jobs') }}
 with
 
 jobs as (
     select * from {{ ref('jobs') }}
 ),
 
+{% if is_incremental() %}
+
 versions as (
     select * from {{ ref('stg_kafka__jobs') }}
 ),
-
-{% if is_incremental() %}
 
 -- the locations of every version of a job
 touched as (

@@ -10,17 +10,18 @@
     )
 }}
 
+-- depends_on: {{ ref('stg_kafka__jobs') }}
 with
 
 visitor_revenues as (
     select * from {{ ref('visitor_revenues') }}
 ),
 
+{% if is_incremental() %}
+
 versions as (
     select * from {{ ref('stg_kafka__jobs') }}
 ),
-
-{% if is_incremental() %}
 
 revenues_of_users as (
     select * from {{ ref('visitor_revenues') }}

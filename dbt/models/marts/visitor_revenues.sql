@@ -11,6 +11,7 @@
     )
 }}
 
+-- depends_on: {{ ref('stg_kafka__jobs') }}
 with
 
 jobs as (
@@ -21,11 +22,11 @@ users as (
     select * from {{ ref('users') }}
 ),
 
+{% if is_incremental() %}
+
 versions as (
     select * from {{ ref('stg_kafka__jobs') }}
 ),
-
-{% if is_incremental() %}
 
 -- imported again: a CTE that is read twice is scanned as a whole
 jobs_of_users as (

@@ -130,12 +130,15 @@ def load_dag(dataset: Dataset) -> DAG:
     )
     def load() -> None:
         @task.short_circuit(task_id="load", ignore_downstream_trigger_rules=False)
-        def load_task(params: dict[str, Any]) -> bool:
+        def load_task() -> bool:
             """Load the file; False, and so nothing further, when it was unchanged."""
+            from airflow.sdk import get_current_context
+
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.file_source import below
             from headrace.ingest import load_file
 
+            params = get_current_context()["params"]
             with task_errors():
                 ours = deployment()
                 path = below(ours.settings.data_dir, params["file"])

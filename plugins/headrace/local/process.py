@@ -61,7 +61,7 @@ class Service:
         """Start the process in a session of its own, with no hold on this one's terminal, output or lock."""
         self.sweep()
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
-            os.replace(self.log, self.log.with_suffix(".log.1"))
+            self.log.replace(self.log.with_suffix(".log.1"))
         log_fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._log_start = os.fstat(log_fd).st_size

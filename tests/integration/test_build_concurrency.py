@@ -1,0 +1,124 @@
+"""Two builds at once, and builds that are killed."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.integration.warehouse import Warehouse, job, make_warehouse
+
+
+@pytest.fixture(scope="module")
+def module_warehouse(postgres_dsn: str, session_home: Path) -> Iterator[Warehouse]:
+    """One database for all tests here: dbt parses the project once per database."""
+    yield from make_warehouse(postgres_dsn, session_home, "concurrency")
+
+
+@pytest.fixture
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    """Two jobs are staged and nothing is built."""
+    module_warehouse.clear()
+    module_warehouse.users((0, 1, "B"))
+    module_warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
+    return module_warehouse
+
+
+def _wait_for(warehouse: Warehouse, condition: str, count: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = warehouse.value(
+            f"select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and {condition}"
+        )
+        if found >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"found no {count} sessions with {condition} in {seconds} s")
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--full-refresh"]], ids=["first builds", "full refreshes"])
+def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list[str]) -> None:
+    if "--full-refresh" in arguments:
+        warehouse.build()
+    with ExitStack() as stack:
+        # both have listed the relations, and found none or the same, before either may claim
+        gate = stack.enter_context(psycopg.connect(warehouse.dsn))
+        gate.execute("lock table headrace.claims in access exclusive mode")
+        runs = [stack.enter_context(warehouse.dbt(*arguments, "--threads", "1")) for _ in range(2)]
+        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 2)
+        gate.commit()
+        outputs = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    warehouse.assert_right()
+    assert set(warehouse.claims().values()) == {1}
+    warehouse.jobs((2, "J3", job(minute=9)))
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: Warehouse) -> None:
+    warehouse.build()
+    warehouse.jobs((2, "J3", job(minute=9)))
+    reports: list[str] = []
+    with psycopg.connect(warehouse.dsn) as first:
+        first.execute("select pg_advisory_xact_lock(hashtextextended('headrace.builds marts', 0))")
+        passes: list[int] = []
+        second = threading.Thread(target=lambda: passes.append(len(warehouse.build(report=reports.append).passes)))
+        second.start()
+        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event = 'advisory'", 1)
+        assert reports == ["build: another build is running; waiting for it to end"]
+        first.commit()
+        second.join(60)
+    assert passes == [1]
+    warehouse.assert_right()
+
+
+@pytest.mark.parametrize("blocked", ["jobs", "jobs_per_minute"])
+def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(warehouse: Warehouse, blocked: str) -> None:
+    warehouse.build()
+    warehouse.jobs((2, "J1", job(minute=60)), (3, "J2", None))
+    before = warehouse.marts()[blocked]
+    with psycopg.connect(warehouse.dsn) as gate:
+        gate.execute(f"lock table marts.{blocked} in share mode".encode())  # it can be read; the merge waits
+        with warehouse.dbt("run", "--threads", "1") as run:
+            _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
+            run.kill()
+            run.wait()
+        gate.commit()
+    # the backend notices that its client is gone: at the latest client_connection_check_interval later
+    deadline = time.monotonic() + 20
+    while warehouse.value("select count(*) from pg_stat_activity where application_name = 'headrace-build'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert warehouse.claims()[blocked, "jobs"] == 1
+    assert warehouse.marts()[blocked] == before
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: Warehouse) -> None:
+    warehouse.build()
+    warehouse.jobs((2, "J3", job(minute=9)))
+    with psycopg.connect(warehouse.dsn) as gate:
+        gate.execute("lock table marts.jobs_per_minute in share mode")
+        second = threading.Thread(target=lambda: warehouse.build())
+        second.start()
+        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
+        warehouse.jobs((3, "J1", job(minute=12)), (4, "J4", job(minute=9)))  # after the upstream's claim
+        gate.commit()
+        second.join(60)
+    assert warehouse.claims()["jobs_per_minute", "jobs"] == 2
+    warehouse.build()
+    warehouse.assert_right()
+
+
+def test_builds_one_after_another_leave_no_session_behind(warehouse: Warehouse) -> None:
+    for n in range(3):
+        warehouse.jobs((10 + n, f"J{n}", job(minute=n)))
+        warehouse.build()
+    assert warehouse.query(
+        "select pid from pg_stat_activity where application_name = 'headrace-build' and datname = current_database()"
+    ) == []

@@ -1,0 +1,482 @@
+"""The contract: what becomes a row, what becomes a dead letter, and why."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import BaseModel, Field, create_model, model_validator
+
+from headrace.columns import SqlType
+from headrace.contract import (
+    Contract,
+    EpochMilliseconds,
+    Float,
+    Identifier,
+    Integer,
+    Money,
+    Rejection,
+    Row,
+    Text,
+    Timestamp,
+)
+from headrace.dataset import CONTRACT_CONFIG, load_dataset
+from headrace.exceptions import DatasetError
+from headrace.settings import Settings
+
+JOBS = load_dataset(Settings().datasets_dir, "jobs").compiled
+VALID = (
+    '{"JOBCREATEDATE":"2019-03-01 10:00:00","JOBDATE":"2019-03-01 11:00:00","JOBIDENTIFIER":"job-1",'
+    '"JOBSTATUS":"SUCCESS","LOCATION":"LOC_1","REVENUE":12.5,"SERVICENAME":"S","USERID":7}'
+)
+FIELDS = [column.field for column in JOBS.columns]
+
+
+def row(decoded: Row | Rejection) -> dict[str, Any]:
+    assert isinstance(decoded, list), decoded
+    return dict(zip([*FIELDS, "_extra"], decoded, strict=True))
+
+
+def rejected(decoded: Row | Rejection) -> Rejection:
+    assert isinstance(decoded, Rejection), decoded
+    return decoded
+
+
+def job(old: str = "", new: str = "") -> bytes:
+    assert old in VALID
+    return VALID.replace(old, new, 1).encode()
+
+
+def with_extra(text: str) -> bytes:
+    return (VALID[:-1] + "," + text + "}").encode()
+
+
+def contract(key: str | None = None, /, *, zone: Any = UTC, **fields: Any) -> Contract:
+    model = create_model("Made", __config__=CONTRACT_CONFIG, **fields)
+    return Contract(model, key=key, zone=zone)
+
+
+class Rides(BaseModel):
+    model_config = CONTRACT_CONFIG
+
+    AT: EpochMilliseconds
+    DISTANCE: Float = 0.0
+
+
+RIDES = Contract(Rides)
+
+# name: value, reason, json_path; the key is the body's own
+BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
+    "invalid_utf8": (job("LOC_1", "LOC_1").replace(b"LOC_1", b"LOC_\xff"), "invalid_utf8", "$"),
+    "cut_off_utf8": (job().replace(b"LOC_1", b"\xe2\x82"), "invalid_utf8", "$"),
+    "byte_order_mark": (b"\xef\xbb\xbf" + job(), "invalid_json", "$"),
+    "utf16": (VALID.encode("utf-16"), "invalid_utf8", "$"),
+    "nul_escape_in_text": (job("LOC_1", "LOC_\\u0000"), "nul_character", "$.LOCATION"),
+    "nul_escape_in_extra": (with_extra('"X":{"y":["\\u0000"]}'), "nul_character", "$.X.y[0]"),
+    "nul_escape_in_extra_key": (with_extra('"X\\u0000":1'), "nul_character", "$.(key)"),
+    "raw_nul": (job().replace(b"LOC_1", b"LOC_\0"), "invalid_json", "$"),
+    "leading_surrogate": (job("LOC_1", "\\ud800"), "invalid_json", "$"),
+    "trailing_surrogate": (job("LOC_1", "\\udc00"), "invalid_json", "$"),
+    "surrogate_in_extra_key": (with_extra('"\\ud800":1'), "invalid_json", "$"),
+    "surrogate_key_twice": (with_extra('"\\ud800":1,"\\ud800":2'), "duplicate_key", "$..\\ud800"),
+    "nul_key_twice": (with_extra('"\\u0000":1,"\\u0000":2'), "duplicate_key", "$..\\0"),
+    "nan_revenue": (job("12.5", "NaN"), "out_of_range", "$.REVENUE"),
+    "infinite_revenue": (job("12.5", "-Infinity"), "out_of_range", "$.REVENUE"),
+    "nan_in_extra": (with_extra('"X":NaN'), "invalid_json", "$"),
+    "infinity_in_extra": (with_extra('"X":[Infinity]'), "invalid_json", "$"),
+    "userid_beyond_bigint": (job('"USERID":7', f'"USERID":{2**63}'), "out_of_range", "$.USERID"),
+    "userid_below_bigint": (job('"USERID":7', f'"USERID":{-(2**63) - 1}'), "out_of_range", "$.USERID"),
+    "userid_of_5000_digits": (job('"USERID":7', '"USERID":' + "9" * 5000), "out_of_range", "$"),
+    "extra_of_5000_digits": (with_extra('"X":' + "9" * 5000), "out_of_range", "$"),
+    "extra_exponent_2000": (with_extra('"X":1e2000'), "out_of_range", "$"),
+    "revenue_beyond_column": (job("12.5", "10000000000000"), "out_of_range", "$.REVENUE"),
+    "revenue_of_3_decimals": (job("12.5", "1.005"), "out_of_range", "$.REVENUE"),
+    "revenue_a_double_would_round": (job("12.5", "1.0000000000000000000001"), "out_of_range", "$.REVENUE"),
+    "revenue_a_double_would_lose": (job("12.5", "1e-400"), "out_of_range", "$.REVENUE"),
+    "revenue_a_double_would_lose_capital": (job("12.5", "0.1E-0400"), "out_of_range", "$.REVENUE"),
+    "revenue_1e400": (job("12.5", "1e400"), "out_of_range", "$.REVENUE"),
+    "revenue_negative": (job("12.5", "-0.01"), "out_of_range", "$.REVENUE"),
+    "revenue_as_text": (job("12.5", '"12.50"'), "wrong_type", "$.REVENUE"),
+    "revenue_as_text_behind_space": (job("12.5", ' "12.50"'), "wrong_type", "$.REVENUE"),
+    "revenue_as_text_escaped_name": (job('"REVENUE":12.5', '"REVENU\\u0045":"12.50"'), "wrong_type", "$.REVENUE"),
+    "revenue_rounded_escaped_name": (job('"REVENUE":12.5', '"REVENU\\u0045":1.00000000000000001'),
+                                     "out_of_range", "$.REVENUE"),
+    "revenue_words": (job("12.5", '"lots"'), "wrong_type", "$.REVENUE"),
+    "revenue_true": (job("12.5", "true"), "wrong_type", "$.REVENUE"),
+    "revenue_null": (job("12.5", "null"), "wrong_type", "$.REVENUE"),
+    "revenue_object": (job("12.5", "{}"), "wrong_type", "$.REVENUE"),
+    "duplicate_key_same_value": (with_extra('"USERID":7'), "duplicate_key", "$..USERID"),
+    "duplicate_key_other_value": (with_extra('"USERID":8'), "duplicate_key", "$..USERID"),
+    "duplicate_key_escaped": (with_extra('"\\u0055SERID":8'), "duplicate_key", "$..USERID"),
+    "duplicate_key_spaced": (with_extra('"USERID" :8'), "duplicate_key", "$..USERID"),
+    "duplicate_key_nested": (with_extra('"X":{"a":1,"a":2}'), "duplicate_key", "$..a"),
+    "deep_array": (b"[" * 100_000, "too_deep", "$"),
+    "deep_closed_array": (b"[" * 100_000 + b"]" * 100_000, "too_deep", "$"),
+    "deep_object": (b'{"a":' * 100_000, "too_deep", "$"),
+    "deep_extra": (with_extra('"X":' + "[" * 100_000 + "]" * 100_000), "too_deep", "$"),
+    "value_of_10_mb": (job("LOC_1", "L" * 10_000_000), "too_large", "$"),
+    "location_of_256": (job("LOC_1", "L" * 256), "too_large", "$.LOCATION"),
+    "userid_true": (job('"USERID":7', '"USERID":true'), "wrong_type", "$.USERID"),
+    "userid_text": (job('"USERID":7', '"USERID":"7"'), "wrong_type", "$.USERID"),
+    "userid_float": (job('"USERID":7', '"USERID":7.0'), "wrong_type", "$.USERID"),
+    "userid_exponent": (job('"USERID":7', '"USERID":7e0'), "wrong_type", "$.USERID"),
+    "location_number": (job('"LOC_1"', "1"), "wrong_type", "$.LOCATION"),
+    "userid_missing": (job(',"USERID":7', ""), "missing_field", "$.USERID"),
+    "field_in_lower_case": (job('"USERID"', '"userid"'), "missing_field", "$.USERID"),
+    "status_unknown": (job('"SUCCESS"', '"MAYBE"'), "invalid_value", "$.JOBSTATUS"),
+    "status_lower_case": (job('"SUCCESS"', '"success"'), "invalid_value", "$.JOBSTATUS"),
+    "year_0": (job("2019-03-01 10", "0000-03-01 10"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "year_10000": (job("2019-03-01 10", "10000-03-01 10"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "february_30": (job("2019-03-01 10", "2019-02-30 10"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "hour_25": (job("2019-03-01 10", "2019-03-01 25"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "time_of_digits": (job("2019-03-01 10:00:00", "1551434400"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "time_compact": (job("2019-03-01 10:00:00", "20190301T100000"), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "time_number": (job('"2019-03-01 10:00:00"', "1551434400"), "wrong_type", "$.JOBCREATEDATE"),
+    "time_empty": (job("2019-03-01 10:00:00", ""), "invalid_timestamp", "$.JOBCREATEDATE"),
+    "empty": (b"", "empty_payload", "$"),
+    "white_space": (b" \t\r\n ", "empty_payload", "$"),
+    "null": (b"null", "wrong_type", "$"),
+    "array": (b"[]", "wrong_type", "$"),
+    "text": (b'"text"', "wrong_type", "$"),
+    "number": (b"12", "wrong_type", "$"),
+    "not_json": (b"not JSON at all", "invalid_json", "$"),
+    "cut_off": (job()[:-1], "invalid_json", "$"),
+    "two_documents": (job() + job(), "invalid_json", "$"),
+    "single_quotes": (job().replace(b'"', b"'"), "invalid_json", "$"),
+    "comment": (job() + b"// no", "invalid_json", "$"),
+    "leading_zero": (job('"USERID":7', '"USERID":007'), "invalid_json", "$"),
+    "raw_newline_in_text": (job("LOC_1", "LOC\n1"), "invalid_json", "$"),
+    "identifier_empty": (job('"job-1"', '""'), "out_of_range", "$.JOBIDENTIFIER"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_JOBS)
+def test_contract_given_a_bad_record_says_reason_and_place(name: str) -> None:
+    value, reason, json_path = BAD_JOBS[name]
+    rejection = rejected(JOBS.decode(b"job-1", value))
+    assert (rejection.reason, rejection.json_path) == (reason, json_path), rejection.detail
+    for text in (rejection.detail, rejection.json_path):
+        assert text.encode() and "\0" not in text and len(text) <= 510
+    assert "\n" not in rejection.json_path
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        (b"job-2", "found key b'job-2', expected JOBIDENTIFIER b'job-1'"),
+        (None, "found no key, expected"),
+        (b"", "found key b''"),
+        (b"job-1|", "found key b'job-1|'"),
+        (b"job-1\0", "job-1\\x00"),
+        (b"\xff", "found key b'\\xff'"),
+        (b"k" * 10_000_000, "found key b'kkk"),
+    ],
+)
+def test_contract_given_another_key_than_the_bodys_rejects(key: bytes | None, found: str) -> None:
+    rejection = rejected(JOBS.decode(key, job()))
+    assert (rejection.reason, rejection.json_path) == ("key_mismatch", "$.JOBIDENTIFIER")
+    assert found in rejection.detail
+    assert len(rejection.detail) <= 510
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("0", "0"),
+        ("12.5", "12.5"),
+        ("0.1", "0.1"),
+        ("0.07", "0.07"),
+        ("9999999999999.99", "9999999999999.99"),
+        ("4503599627370.49", "4503599627370.49"),
+        ("1e2", "100"),
+        ("1.50000000000000000000", "1.5"),
+        ("9999999999999", "9999999999999"),
+    ],
+)
+def test_contract_given_money_keeps_it_exact(text: str, exact: str) -> None:
+    assert row(JOBS.decode(b"job-1", job("12.5", text)))["REVENUE"] == Decimal(exact)
+
+
+def test_contract_given_every_cent_of_a_range_keeps_it_exact() -> None:
+    for cents in range(999_999_999_000_000 - 300, 999_999_999_000_000 + 300):
+        text = f"{cents // 100}.{cents % 100:02d}"
+        assert row(JOBS.decode(b"job-1", job("12.5", text)))["REVENUE"] == Decimal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"X":123456789012345678901234567890.123',
+        '"X":0.1234567890123456789',
+        '"X":1e400',
+        '"X":1E-400',
+        '"X":18446744073709551616',
+        '"X":[9007199254740993,{"Y":-9007199254740993}]',
+        '"X":"a \\" b\\": c"',
+        '"X":null,"Y":true,"Z":[],"Ä ö":"\\u00e9 €"',
+        '"model_config":1,"__dict__":2,"":3',
+        '"X":' + "[" * 150 + "]" * 150,
+    ],
+)
+def test_contract_given_fields_that_it_does_not_name_keeps_them_exactly(text: str) -> None:
+    extra = row(JOBS.decode(b"job-1", with_extra(text)))["_extra"]
+    exact = {"parse_float": Decimal, "parse_int": Decimal}
+    assert json.loads(extra, **exact) == json.loads("{" + text + "}", **exact)  # type: ignore[arg-type]
+
+
+def test_contract_given_no_other_fields_has_no_extra() -> None:
+    assert row(JOBS.decode(b"job-1", job()))["_extra"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2019-03-01 10:00:00", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("2019-03-01T10:00:00Z", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("2019-03-01T10:00:00.123456+05:30", datetime(2019, 3, 1, 4, 30, 0, 123456, tzinfo=UTC)),
+        ("2019-03-01", datetime(2019, 3, 1, tzinfo=UTC)),
+        ("0001-01-01 00:00:00", datetime(1, 1, 1, tzinfo=UTC)),
+        ("9999-12-31 23:59:59", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_contract_given_a_time_reads_it_as_utc_unless_it_names_a_zone(text: str, expected: datetime) -> None:
+    assert row(JOBS.decode(b"job-1", job("2019-03-01 10:00:00", text)))["JOBCREATEDATE"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2019-01-15 12:00:00", "2019-01-15 17:00:00"),  # winter: UTC-5
+        ("2019-07-15 12:00:00", "2019-07-15 16:00:00"),  # summer: UTC-4
+        ("2019-11-03 01:30:00", "2019-11-03 05:30:00"),  # it comes twice: the first
+        ("2019-07-15 12:00:00+00:00", "2019-07-15 12:00:00"),
+    ],
+)
+def test_contract_of_new_york_places_zoneless_times_there(text: str, utc: str) -> None:
+    decoded = contract(AT=(Timestamp, ...), zone=ZoneInfo("America/New_York")).decode(
+        None, b'{"AT":"%s"}' % text.encode()
+    )
+    assert isinstance(decoded, list)
+    assert decoded[0].astimezone(UTC) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
+
+
+def test_contract_given_a_time_that_no_utc_year_holds_keeps_its_moment() -> None:
+    at = row(JOBS.decode(b"job-1", job("2019-03-01 10:00:00", "9999-12-31T23:59:59-12:00")))["JOBCREATEDATE"]
+    assert at - datetime(9999, 12, 31, tzinfo=timezone(-timedelta(hours=12))) == timedelta(seconds=86_399)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1551434400", "out_of_range"),  # seconds
+        ("1551434400000000", "out_of_range"),  # microseconds
+        ("-1", "out_of_range"),
+        ('"1551434400000"', "wrong_type"),
+        ("1551434400000.0", "wrong_type"),
+        ("true", "wrong_type"),
+    ],
+)
+def test_contract_given_another_unit_than_milliseconds_rejects(text: str, reason: str) -> None:
+    rejection = rejected(RIDES.decode(None, b'{"AT":%s}' % text.encode()))
+    assert (rejection.reason, rejection.json_path) == (reason, "$.AT")
+
+
+def test_contract_given_milliseconds_keeps_them_exactly() -> None:
+    decoded = RIDES.decode(None, b'{"AT":1551434400123,"DISTANCE":1}')
+    assert decoded == [datetime(2019, 3, 1, 10, 0, 0, 123_000, tzinfo=UTC), 1.0, None]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e400"])
+def test_contract_given_a_float_that_is_no_number_rejects(text: str) -> None:
+    rejection = rejected(RIDES.decode(None, b'{"AT":1551434400123,"DISTANCE":%s}' % text.encode()))
+    assert (rejection.reason, rejection.json_path) == ("out_of_range", "$.DISTANCE")
+
+
+def test_contract_given_a_tombstone_keeps_its_key_alone() -> None:
+    assert row(JOBS.decode("job-ä".encode(), None)) == dict.fromkeys([*FIELDS, "_extra"]) | {"JOBIDENTIFIER": "job-ä"}
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (None, "missing_key"),
+        (b"", "key_mismatch"),
+        (b"a\0b", "key_mismatch"),
+        (b"\xff", "key_mismatch"),
+        (b"k" * 256, "key_mismatch"),
+        ("ä".encode() * 256, "key_mismatch"),
+        (b"k" * 10_000_000, "key_mismatch"),
+    ],
+)
+def test_contract_given_a_tombstone_whose_key_cannot_be_one_rejects(key: bytes | None, reason: str) -> None:
+    rejection = rejected(JOBS.decode(key, None))
+    assert rejection.reason == reason
+    assert "\0" not in rejection.detail and len(rejection.detail) <= 510
+
+
+def test_contract_given_a_tombstone_of_255_characters_keeps_it() -> None:
+    assert row(JOBS.decode("ä".encode() * 255, None))["JOBIDENTIFIER"] == "ä" * 255
+
+
+@pytest.mark.parametrize(
+    "key", [b"1_0", b" 1", b"+1", b"01", b"1.0", b"", b"9" * 30, b"-9223372036854775809", "١".encode()]
+)
+def test_contract_with_a_numeric_key_given_an_odd_tombstone_rejects(key: bytes) -> None:
+    for numeric in (contract("ID", ID=(Integer, ...)), contract("ID", ID=(int, ...))):
+        assert rejected(numeric.decode(key, None)).reason == "key_mismatch"
+
+
+@pytest.mark.parametrize("number", [-(2**63), -1, 0, 2**63 - 1])
+def test_contract_with_a_numeric_key_compares_and_tombstones_by_its_digits(number: int) -> None:
+    numeric = contract("ID", ID=(Integer, ...))
+    assert numeric.decode(str(number).encode(), b'{"ID":%d}' % number) == [number, None]
+    assert numeric.decode(str(number).encode(), None) == [number, None]
+
+
+def test_contract_without_a_key_takes_any_key() -> None:
+    keyless = contract(A=(Text, ...))
+    for key in (None, b"", b"\0\xff", b"k" * 10_000_000):
+        assert keyless.decode(key, b'{"A":"x"}') == ["x", None]
+        assert keyless.decode(key, None) == [None, None]
+
+
+def test_contract_of_a_file_compares_no_keys() -> None:
+    model = create_model("Made", __config__=CONTRACT_CONFIG, ID=(Integer, ...))
+    assert Contract(model, key="ID", keyed=False).decode(None, b'{"ID":1}') == [1, None]
+
+
+@pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), "9" * 30])
+def test_contract_with_an_unlimited_integer_keeps_it_within_its_column(text: str) -> None:
+    for kind in (int, int | None, Integer | None, Annotated[int, Field(ge=0)]):
+        rejection = rejected(contract(N=(kind, None)).decode(None, b'{"N":%s}' % text.encode()))
+        assert (rejection.reason, rejection.json_path) == ("out_of_range", "$.N")
+    narrow = contract(N=(Annotated[int, SqlType("smallint")], ...))
+    assert rejected(narrow.decode(None, b'{"N":32768}')).reason == "out_of_range"
+    assert narrow.decode(None, b'{"N":-32768}') == [-32768, None]
+
+
+def test_contract_with_a_json_field_keeps_numbers_as_they_were_written() -> None:
+    value = b'{"PAYLOAD":{"big":123456789012345678901234567890,"exact":0.1234567890123456789,"e":1e400,"list":[1.50]}}'
+    decoded = contract(PAYLOAD=(dict[str, Any], ...)).decode(None, value)
+    assert isinstance(decoded, list)
+    assert decoded[0] == value[len(b'{"PAYLOAD":') : -1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "expected"),
+    [
+        ({"P": (dict[str, Any] | None, None)}, b"{}", None),
+        ({"P": (dict[str, Any] | None, None)}, b'{"P":null}', None),
+        ({"P": (dict[str, Any], {"a": 1})}, b"{}", b'{"a":1}'),
+        ({"P": (dict[str, Any], {"a": 1})}, b'{"P":{}}', b"{}"),
+        ({"P": (list[Decimal], ...)}, b'{"P":[1.5]}', b"[1.5]"),
+        ({"P": (list[Any], ...)}, b'{"P":[1e5,"\\u00e9"]}', '[1e5,"é"]'.encode()),
+    ],
+)
+def test_contract_with_a_json_field_keeps_defaults_nulls_and_kinds(
+    fields: dict[str, Any], value: bytes, expected: bytes | None
+) -> None:
+    assert contract(**fields).decode(None, value) == [expected, None]
+
+
+class Order(BaseModel):
+    model_config = CONTRACT_CONFIG
+
+    A: Integer
+    B: Integer
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Order":
+        if self.A > self.B:
+            raise ValueError("A comes after B")
+        return self
+
+
+def test_contract_with_a_broken_business_rule_says_so() -> None:
+    rejection = rejected(Contract(Order).decode(None, b'{"A":2,"B":1}'))
+    assert (rejection.reason, rejection.json_path) == ("business_rule", "$")
+    assert "A comes after B" in rejection.detail
+
+
+def test_contract_given_several_defects_names_the_first_and_lists_the_others() -> None:
+    rejection = rejected(JOBS.decode(b"job-1", job('"USERID":7', '"USERID":"7"').replace(b'"LOC_1"', b"1")))
+    assert rejection.json_path == "$.LOCATION"
+    assert "LOCATION" in rejection.detail and "USERID" in rejection.detail
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"A": (bytes, ...)}, "field 'A' is <class 'bytes'>, expected one of"),
+        ({"A": (Decimal, ...)}, "field 'A' is <class 'decimal.Decimal'>"),
+        ({"A": (Any, ...)}, "field 'A' is typing.Any"),
+        ({"A": (int | str, ...)}, "field 'A' may be int, str, expected one type"),
+        ({"A": (Literal["a", 1], ...)}, "field 'A' may be int, str, expected one type"),
+        ({"A": (Text, ...), "a": (Text, ...)}, "field 'a' cannot be a column"),
+        ({"ÄRA": (Text, ...)}, "field 'ÄRA' cannot be a column"),
+        ({"A" * 42: (Text, ...)}, "cannot be a column"),
+        ({"A": (Annotated[Decimal, SqlType("numeric(10,2)")], ...)}, "allows max_digits None, decimal_places None"),
+        (
+            {"A": (Annotated[Decimal, Field(max_digits=15, decimal_places=2), SqlType("numeric(10,2)")], ...)},
+            "expected Field(max_digits=10, decimal_places=2) or less",
+        ),
+        (
+            {"A": (Annotated[Decimal, Field(max_digits=10, decimal_places=3), SqlType("numeric(10,2)")], ...)},
+            "allows max_digits 10, decimal_places 3",
+        ),
+    ],
+)
+def test_contract_that_no_column_can_hold_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        contract(**fields)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        ("B", {"A": (Text, ...)}),
+        ("A", {"A": (str, ...)}),  # of any length: an index may not hold it
+        ("A", {"A": (Annotated[str, Field(max_length=256)], ...)}),
+        ("A", {"A": (Text | None, None)}),
+        ("A", {"A": (Float, ...)}),
+        ("A", {"A": (Money, ...)}),
+        ("A", {"A": (Timestamp, ...)}),
+        ("A", {"A": (dict[str, Any], ...)}),
+    ],
+)
+def test_contract_with_a_key_that_cannot_be_one_is_refused(key: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match="key '[AB]' is"):
+        contract(key, **fields)
+
+
+def test_contract_with_a_key_that_can_be_one_is_accepted() -> None:
+    for kind in (Identifier, Text, Integer, int, Literal["a", "b"], Annotated[Identifier, Field(max_length=10)]):
+        assert contract("A", A=(kind, ...)).columns[0].required
+
+
+@pytest.mark.parametrize("config", [{}, {"extra": "allow"}, {"strict": True}, {"strict": True, "extra": "ignore"}])
+def test_contract_that_would_drop_or_bend_fields_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match="expected model_config = CONTRACT_CONFIG"):
+        Contract(create_model("Lax", __config__=config, A=(Text, ...)))  # type: ignore[call-overload]
+
+
+def test_contract_columns_follow_the_fields_and_their_types() -> None:
+    made = contract(
+        B=(bool, ...),
+        F=(Float | None, None),
+        J=(list[int], []),
+        L=(Literal["x"], ...),
+        M=(Money, ...),
+        T=(Timestamp, ...),
+    )
+    assert [(c.name, c.sql_type, c.required) for c in made.columns] == [
+        ("b", "boolean", True),
+        ("f", "double precision", False),
+        ("j", "jsonb", False),
+        ("l", "text", True),
+        ("m", "numeric(15,2)", True),
+        ("t", "timestamptz", True),
+    ]

@@ -1,0 +1,77 @@
+"""Settings."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.exceptions import SettingError
+from headrace.settings import Settings, read_services
+
+
+def test_settings_of_an_empty_environment_are_the_defaults(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "PATH": "/bin", "HOME": "/"})
+    assert settings == Settings(home=tmp_path)
+
+
+def test_settings_given_values_have_their_types(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {
+            "HEADRACE_HOME": str(tmp_path),
+            "HEADRACE_BATCH_ROWS": "12",
+            "HEADRACE_POSTGRES_PORT": "5433",
+            "HEADRACE_DATA_DIR": "~/data",
+            "HEADRACE_POSTGRES_DSN": "postgresql:///x",
+            "HEADRACE_DBT_HOST": "int-host",
+        }
+    )
+    assert (settings.batch_rows, settings.postgres_port, settings.dbt_host) == (12, 5433, "int-host")
+    assert settings.data_dir == Path("~/data").expanduser()
+    assert settings.require_postgres_dsn() == "postgresql:///x"
+
+
+def test_settings_given_an_empty_value_use_the_default(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_BATCH_ROWS": ""})
+    assert settings.batch_rows == Settings().batch_rows
+
+
+@pytest.mark.parametrize("variable", ["HEADRACE_POSTGRES", "HEADRACE_batch_rows", "HEADRACE_SERVICES", "HEADRACE_"])
+def test_settings_given_an_unknown_one_refuse_and_list_those_that_there_are(variable: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=f"^{variable}: not a setting; expected one of .*HEADRACE_POSTGRES_DSN"):
+        Settings.from_environment({"HEADRACE_HOME": str(tmp_path), variable: "x"})
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-1", "1.5", "1e3", " "])
+def test_settings_given_a_bad_number_refuse(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="^HEADRACE_BATCH_ROWS: found .*, expected a whole number above 0$"):
+        Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_BATCH_ROWS": text})
+
+
+def test_settings_whose_home_cannot_be_read_refuse(tmp_path: Path) -> None:
+    (tmp_path / "services.json").mkdir()  # root may read any file, and no directory as one
+    with pytest.raises(SettingError, match=f"^HEADRACE_HOME: {tmp_path} cannot be read: Is a directory"):
+        Settings.from_environment({"HEADRACE_HOME": str(tmp_path)})
+
+
+def test_settings_whose_home_is_a_file_or_absent_know_no_services(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert read_services(tmp_path / "file") == {}
+    assert read_services(tmp_path / "absent") == {}
+
+
+@pytest.mark.parametrize("cut_off", [b"", b'{"postgres": {"addr', b"[1]", b"\xff\xfe", b'{"postgres": 1}', b"null"])
+def test_settings_with_services_json_cut_off_know_no_services(cut_off: bytes, tmp_path: Path) -> None:
+    (tmp_path / "services.json").write_bytes(cut_off)
+    settings = Settings.from_environment({"HEADRACE_HOME": str(tmp_path)})
+    assert settings.services == {}
+    with pytest.raises(SettingError, match="run `headrace up` or set HEADRACE_POSTGRES_DSN"):
+        settings.require_postgres_dsn()
+    with pytest.raises(SettingError, match="run `headrace up` or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
+        settings.require_kafka_bootstrap_servers()
+
+
+def test_settings_given_and_local_prefer_the_given(tmp_path: Path) -> None:
+    (tmp_path / "services.json").write_text('{"kafka": {"address": "local:9092"}, "airflow": {"address": "http://l"}}')
+    environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": "given:9092"}
+    settings = Settings.from_environment(environ)
+    assert settings.require_kafka_bootstrap_servers() == "given:9092"
+    assert settings.require_airflow_url() == "http://l"

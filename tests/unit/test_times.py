@@ -1,0 +1,32 @@
+"""Record times."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from headrace.times import LATEST, record_time
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "expected"),
+    [
+        (None, None),
+        (-1, None),
+        (-(2**63), None),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (1, datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)),
+        (1_551_434_400_123, datetime(2019, 3, 1, 10, 0, 0, 123_000, tzinfo=UTC)),
+        (253_402_300_799_999, datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
+        (253_402_300_800_000, LATEST),
+        (2**63 - 1, LATEST),
+    ],
+)
+def test_record_time_of_any_number_is_a_moment_or_none(timestamp_ms: int | None, expected: datetime | None) -> None:
+    assert record_time(timestamp_ms) == expected
+
+
+def test_record_time_of_every_millisecond_of_a_second_is_exact() -> None:
+    for ms in range(1_551_434_400_000, 1_551_434_401_000):
+        at = record_time(ms)
+        assert at is not None
+        assert at.microsecond == ms % 1000 * 1000
