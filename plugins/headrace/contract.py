@@ -318,7 +318,7 @@ def _refuse_nul(document: Any) -> None:
             detail = "text holds U+0000, which Postgres stores neither as text nor as jsonb"
             raise _Refused(Rejection("nul_character", detail, _json_path(path)))
         if isinstance(value, dict):
-            waiting.extend(((*path, "(key)"), name) for name in value)
+            waiting.extend(((*path, name), name) for name in value)
             waiting.extend(((*path, name), item) for name, item in value.items())
         elif isinstance(value, list):
             waiting.extend(((*path, i), item) for i, item in enumerate(value))

@@ -75,7 +75,7 @@ BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
     "utf16": (VALID.encode("utf-16"), "invalid_utf8", "$"),
     "nul_escape_in_text": (job("LOC_1", "LOC_\\u0000"), "nul_character", "$.LOCATION"),
     "nul_escape_in_extra": (with_extra('"X":{"y":["\\u0000"]}'), "nul_character", "$.X.y[0]"),
-    "nul_escape_in_extra_key": (with_extra('"X\\u0000":1'), "nul_character", "$.(key)"),
+    "nul_escape_in_extra_key": (with_extra('"X\\u0000":1'), "nul_character", "$['X\\x00']"),
     "raw_nul": (job().replace(b"LOC_1", b"LOC_\0"), "invalid_json", "$"),
     "leading_surrogate": (job("LOC_1", "\\ud800"), "invalid_json", "$"),
     "trailing_surrogate": (job("LOC_1", "\\udc00"), "invalid_json", "$"),
@@ -95,7 +95,7 @@ BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
     "revenue_of_3_decimals": (job("12.5", "1.005"), "out_of_range", "$.REVENUE"),
     "revenue_a_double_would_round": (job("12.5", "1.0000000000000000000001"), "out_of_range", "$.REVENUE"),
     "revenue_a_double_would_lose": (job("12.5", "1e-400"), "out_of_range", "$.REVENUE"),
-    "revenue_a_double_would_lose_capital": (job("12.5", "0.1E-0400"), "out_of_range", "$.REVENUE"),
+    "revenue_a_double_would_lose_capital": (job("12.5", "0.1E-999"), "out_of_range", "$.REVENUE"),
     "revenue_1e400": (job("12.5", "1e400"), "out_of_range", "$.REVENUE"),
     "revenue_negative": (job("12.5", "-0.01"), "out_of_range", "$.REVENUE"),
     "revenue_as_text": (job("12.5", '"12.50"'), "wrong_type", "$.REVENUE"),
@@ -158,7 +158,9 @@ def test_contract_given_a_bad_record_says_reason_and_place(name: str) -> None:
     rejection = rejected(JOBS.decode(b"job-1", value))
     assert (rejection.reason, rejection.json_path) == (reason, json_path), rejection.detail
     for text in (rejection.detail, rejection.json_path):
-        assert text.encode() and "\0" not in text and len(text) <= 510
+        assert text.encode()
+        assert "\0" not in text
+        assert len(text) <= 510
     assert "\n" not in rejection.json_path
 
 
@@ -313,7 +315,8 @@ def test_contract_given_a_tombstone_keeps_its_key_alone() -> None:
 def test_contract_given_a_tombstone_whose_key_cannot_be_one_rejects(key: bytes | None, reason: str) -> None:
     rejection = rejected(JOBS.decode(key, None))
     assert rejection.reason == reason
-    assert "\0" not in rejection.detail and len(rejection.detail) <= 510
+    assert "\0" not in rejection.detail
+    assert len(rejection.detail) <= 510
 
 
 def test_contract_given_a_tombstone_of_255_characters_keeps_it() -> None:
@@ -321,7 +324,7 @@ def test_contract_given_a_tombstone_of_255_characters_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [b"1_0", b" 1", b"+1", b"01", b"1.0", b"", b"9" * 30, b"-9223372036854775809", "١".encode()]
+    "key", [b"1_0", b" 1", b"+1", b"01", b"1.0", b"", b"9" * 30, b"-9223372036854775809", "\u0661".encode()]
 )
 def test_contract_with_a_numeric_key_given_an_odd_tombstone_rejects(key: bytes) -> None:
     for numeric in (contract("ID", ID=(Integer, ...)), contract("ID", ID=(int, ...))):
@@ -403,7 +406,8 @@ def test_contract_with_a_broken_business_rule_says_so() -> None:
 def test_contract_given_several_defects_names_the_first_and_lists_the_others() -> None:
     rejection = rejected(JOBS.decode(b"job-1", job('"USERID":7', '"USERID":"7"').replace(b'"LOC_1"', b"1")))
     assert rejection.json_path == "$.LOCATION"
-    assert "LOCATION" in rejection.detail and "USERID" in rejection.detail
+    assert "LOCATION" in rejection.detail
+    assert "USERID" in rejection.detail
 
 
 @pytest.mark.parametrize(
@@ -448,7 +452,7 @@ def test_contract_that_no_column_can_hold_is_refused(fields: dict[str, Any], mes
     ],
 )
 def test_contract_with_a_key_that_cannot_be_one_is_refused(key: str, fields: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError, match="key '[AB]' is"):
+    with pytest.raises(DatasetError, match=r"key '[AB]' is"):
         contract(key, **fields)
 
 

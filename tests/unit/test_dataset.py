@@ -62,7 +62,7 @@ def test_dataset_declared_by_this_deployment_can_all_be_loaded() -> None:
 
 @pytest.mark.parametrize("name", ["absent", "Jobs", "../jobs", "", "__init__"])
 def test_dataset_that_is_not_declared_is_refused_with_a_list(name: str) -> None:
-    with pytest.raises(DatasetError, match="expected one of .*jobs, .*users"):
+    with pytest.raises(DatasetError, match=r"expected one of .*jobs, .*users"):
         load_dataset(Settings().datasets_dir, name)
 
 

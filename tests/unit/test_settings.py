@@ -42,7 +42,7 @@ def test_settings_given_an_unknown_one_refuse_and_list_those_that_there_are(vari
 
 @pytest.mark.parametrize("text", ["many", "0", "-1", "1.5", "1e3", " "])
 def test_settings_given_a_bad_number_refuse(text: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="^HEADRACE_BATCH_ROWS: found .*, expected a whole number above 0$"):
+    with pytest.raises(SettingError, match=r"^HEADRACE_BATCH_ROWS: found .*, expected a whole number above 0$"):
         Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_BATCH_ROWS": text})
 
 

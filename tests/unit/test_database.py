@@ -1,0 +1,50 @@
+"""Postgres' errors in our words."""
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from headrace.database import is_retriable, translate
+from headrace.exceptions import DatabaseError, DatabaseUnavailable
+
+RETRIABLE = [
+    errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled,
+    errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.TooManyConnections,
+    errors.ConnectionException, errors.ConnectionFailure, errors.ProtocolViolation, errors.SqlclientUnableToEstablishSqlconnection,
+    errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout, psycopg.OperationalError,
+]  # fmt: skip
+PERMANENT = [
+    errors.DiskFull, errors.OutOfMemory, errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege, errors.UndefinedColumn,
+    errors.UndefinedTable, errors.DatatypeMismatch, errors.UniqueViolation, errors.NumericValueOutOfRange,
+    errors.InvalidPassword, psycopg.InterfaceError, psycopg.DataError,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RETRIABLE)
+def test_database_error_that_may_pass_is_retriable(kind: type[psycopg.Error]) -> None:
+    assert is_retriable(kind("x"))
+    assert type(translate(kind("x"))) is DatabaseUnavailable
+
+
+@pytest.mark.parametrize("kind", PERMANENT)
+def test_database_error_that_somebody_must_mend_is_permanent(kind: type[psycopg.Error]) -> None:
+    assert not is_retriable(kind("x"))
+    assert type(translate(kind("x"))) is DatabaseError
+
+
+def test_database_error_is_translated_into_one_line() -> None:
+    text = str(translate(errors.DiskFull("could not extend file\nHINT:  Check free disk space.\n")))
+    assert text == (
+        "postgres: could not extend file HINT: Check free disk space.; nothing was changed; "
+        "repair it and run the same command again"
+    )
+
+
+@pytest.mark.parametrize("kind", [errors.UndefinedTable, errors.InvalidSchemaName])
+def test_database_without_the_tables_names_headrace_init(kind: type[psycopg.Error]) -> None:
+    assert "run `headrace init`" in str(translate(kind('relation "headrace.datasets" does not exist')))
+
+
+def test_database_error_of_a_rival_does_not_blame_the_server() -> None:
+    assert "start it" not in str(translate(errors.DeadlockDetected("deadlock detected")))
+    assert "start it" in str(translate(psycopg.OperationalError("connection refused")))

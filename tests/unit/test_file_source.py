@@ -1,0 +1,145 @@
+"""Records from files."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from headrace import file_source
+from headrace.exceptions import FileSourceError, SourceChanged
+from headrace.file_source import FileSource
+from headrace.source import PartitionState, SourceState
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def lines(source: FileSource, start: int = 1, end: int | None = None) -> list[tuple[int, bytes | None]]:
+    end = source.describe().partitions[0].end_offset if end is None else end
+    chunks = list(source.read({0: (start, end)}))
+    assert not chunks or chunks[-1].next_offset == end
+    return [(record.offset, record.value) for chunk in chunks for record in chunk.records]
+
+
+NAMES = ["users.ndjson", "users.jsonl", "users.ndjson.gz", "2026-01.users.ndjson"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_with_blank_lines_keeps_line_numbers(name: str, tmp_path: Path) -> None:
+    source = FileSource(written(tmp_path / name, b'\n{"a":1}\n  \t\n\r\n{"a":2}\r\n\n'))
+    assert source.describe().partitions == {0: PartitionState(1, 7, 7)}
+    assert lines(source) == [(2, b'{"a":1}'), (5, b'{"a":2}')]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_without_a_trailing_newline_has_its_last_line(name: str, tmp_path: Path) -> None:
+    source = FileSource(written(tmp_path / name, b'{"a":1}\n{"a":2}'))
+    assert lines(source) == [(1, b'{"a":1}'), (2, b'{"a":2}')]
+
+
+def test_file_without_lines_has_nothing_to_read(tmp_path: Path) -> None:
+    source = FileSource(written(tmp_path / "users.ndjson", b""))
+    assert source.describe().partitions == {0: PartitionState(1, 1, 1)}
+    assert lines(source) == []
+
+
+def test_file_identity_is_its_content(tmp_path: Path) -> None:
+    first, copy, other = (
+        FileSource(written(tmp_path / name, content)).describe()
+        for name, content in (("a.ndjson", b"{}\n"), ("b.ndjson", b"{}\n"), ("c.ndjson", b"{} \n"))
+    )
+    assert first.topic_id == copy.topic_id != other.topic_id
+    assert first == SourceState("a.ndjson", first.topic_id, {0: PartitionState(1, 2, 2)})
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 4, 5])
+def test_file_resumed_at_an_offset_gives_the_rest(start: int, tmp_path: Path) -> None:
+    source = FileSource(written(tmp_path / "users.ndjson.gz", b"1\n2\n\n4\n"))
+    assert lines(source, start) == [item for item in [(1, b"1"), (2, b"2"), (4, b"4")] if item[0] >= start]
+
+
+def test_file_read_up_to_an_offset_stops_there(tmp_path: Path) -> None:
+    source = FileSource(written(tmp_path / "users.ndjson", b"1\n2\n3\n4\n"))
+    assert lines(source, 2, 4) == [(2, b"2"), (3, b"3")]
+    assert list(source.read({})) == list(source.read({0: (2, 2)})) == []
+
+
+def test_file_longer_than_a_chunk_comes_in_chunks_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_source, "CHUNK_LINES", 10)
+    source = FileSource(written(tmp_path / "users.ndjson", b"".join(b"%d\n" % n for n in range(1, 36))))
+    chunks = list(source.read({0: (1, 36)}))
+    assert [(len(chunk.records), chunk.next_offset) for chunk in chunks] == [(10, 11), (10, 21), (10, 31), (5, 36)]
+
+
+def test_file_cut_off_in_its_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "users.ndjson.gz"
+    path.write_bytes(gzip.compress(os.urandom(5_000).hex().encode())[:-20])
+    with pytest.raises(FileSourceError, match="cannot be read: Compressed file ended before"):
+        FileSource(path).describe()
+
+
+def test_file_damaged_in_its_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "users.ndjson.gz"
+    packed = bytearray(gzip.compress(os.urandom(5_000).hex().encode()))
+    packed[100:200] = bytes(100)
+    path.write_bytes(packed)
+    with pytest.raises(FileSourceError, match=r"cannot be read: .+; name a file"):
+        FileSource(path).describe()
+
+
+def test_file_that_only_claims_to_be_compressed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "users.ndjson.gz").write_bytes(b'{"a":1}\n')
+    with pytest.raises(FileSourceError, match="Not a gzipped file"):
+        FileSource(tmp_path / "users.ndjson.gz").describe()
+
+
+@pytest.mark.parametrize("name", ["absent.ndjson", "absent.ndjson.gz", "folder.ndjson"])
+def test_file_that_cannot_be_opened_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.ndjson").mkdir()
+    with pytest.raises(FileSourceError, match=f"{name}: cannot be read: (No such file|Is a directory)"):
+        FileSource(tmp_path / name).describe()
+
+
+@pytest.mark.parametrize("name", ["users.txt", "users", "users.ndjson.zip", "users.gz", ".ndjson"])
+def test_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileSourceError, match=r"expected \.ndjson or \.jsonl, also \.gz"):
+        FileSource(tmp_path / name)
+
+
+def test_file_with_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_source, "LINE_BYTES_MAX", 100)
+    source = FileSource(written(tmp_path / "users.ndjson", b"1\n" + b"x" * 101 + b"\n"))
+    with pytest.raises(FileSourceError, match="line 2 is longer than 100 bytes"):
+        source.describe()
+
+
+def test_file_written_to_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path / "users.ndjson", b"1\n2\n")
+    source = FileSource(path)
+    digest = source.describe().topic_id
+    assert source.topic_id() == digest
+    with path.open("ab") as file:
+        file.write(b"3\n")
+    with pytest.raises(SourceChanged, match="the file changed while it was read"):
+        source.topic_id()
+
+
+def test_file_replaced_by_another_of_the_same_size_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path / "users.ndjson", b"1\n2\n")
+    source = FileSource(path)
+    source.describe()
+    written(tmp_path / "new", b"3\n4\n").replace(path)
+    with pytest.raises(SourceChanged, match="the file changed while it was read"):
+        source.topic_id()
+
+
+def test_file_removed_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path / "users.ndjson", b"1\n2\n")
+    source = FileSource(path)
+    source.describe()
+    path.unlink()
+    with pytest.raises(FileSourceError, match="cannot be read: No such file"):
+        source.topic_id()
