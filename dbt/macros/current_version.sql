@@ -9,28 +9,41 @@
 #}
 {% macro current_version(versions, dataset, key, wins='newest') -%}
     {%- set newest = 'desc' if wins == 'newest' else 'asc' -%}
-    {%- set is_incremental_run = is_incremental() -%}
+    {%- set in_partition = '_generation ' ~ newest ~ ', _partition, _offset ' ~ newest -%}
+    {%- set between_partitions = '_generation ' ~ newest ~ ', _timestamp ' ~ newest ~ ' nulls last, _partition ' ~ newest -%}
+    {%- if is_incremental() -%}
+    {#- key by key: a join was planned as a scan of all staged rows -#}
     select *
-    from (
+    from {{ claimed(dataset) }} as claimed
+    left join lateral (
         select *
         from (
-            select distinct on ({{ key }}) *
+            select *
             from (
-                select distinct on ({{ key }}, _generation, _partition) *
+                select distinct on (_generation, _partition) *
                 from {{ versions }}
-                {% if is_incremental_run -%}
-                inner join {{ claimed(dataset) }} as claimed_versions using ({{ key }})
-                {% endif -%}
-                where not is_replaced and {{ key }} is not null
-                order by {{ key }}, _generation {{ newest }}, _partition, _offset {{ newest }}
+                where {{ versions }}.{{ key }} = claimed.{{ key }} and not is_replaced
+                order by {{ in_partition }}
             ) as partition_winners
-            order by {{ key }}, _generation {{ newest }}, _timestamp {{ newest }} nulls last, _partition {{ newest }}
-        ) as winners
+            order by {{ between_partitions }}
+            limit 1
+        ) as winner
         where not _deleted
-    ) as left_over
-    {% if is_incremental_run -%}
-    right join {{ claimed(dataset) }} as claimed_keys using ({{ key }})
-    {%- endif %}
+    ) as left_over using ({{ key }})
+    {%- else -%}
+    select *
+    from (
+        select distinct on ({{ key }}) *
+        from (
+            select distinct on ({{ key }}, _generation, _partition) *
+            from {{ versions }}
+            where not is_replaced and {{ key }} is not null
+            order by {{ key }}, {{ in_partition }}
+        ) as partition_winners
+        order by {{ key }}, {{ between_partitions }}
+    ) as winners
+    where not _deleted
+    {%- endif -%}
 {%- endmacro %}
 
 

@@ -67,6 +67,7 @@ class FileSource:
         if start >= end:
             return
         records: list[Line] = []
+        position = start
         try:
             with self._open() as file:
                 for offset, line in enumerate(_lines(file, self.path), start=FIRST_LINE):
@@ -77,11 +78,13 @@ class FileSource:
                     if line.strip():
                         records.append(Line(offset, line.rstrip(b"\r\n")))
                     if len(records) >= CHUNK_LINES:
-                        yield Chunk(0, records, offset + 1)
+                        position = offset + 1
+                        yield Chunk(0, records, position)
                         records = []
         except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
-        yield Chunk(0, records, end)
+        if position < end:
+            yield Chunk(0, records, end)
 
     def close(self) -> None:
         """Nothing stays open between reads."""

@@ -82,8 +82,6 @@ class KafkaSource:
             yield from self._poll_until_read(consumer, wanted)
         except KafkaError as error:
             self._raise(error)
-        except UnicodeDecodeError as error:  # kafka-python insists on headers whose names are UTF-8
-            raise SourceError(f"{self.topic}: a record that kafka-python cannot decode: {error}") from error
         finally:
             consumer.close(autocommit=False)
 

@@ -49,7 +49,12 @@ def marts(job_versions: Iterable[Version], user_versions: Iterable[Version]) -> 
     jobs = {}
     for jobidentifier, columns in current(job_versions).items():
         revenue = columns["revenue"] if columns["jobstatus"] == "SUCCESS" else Decimal(0)
-        jobs[jobidentifier] = {**columns, "jobidentifier": jobidentifier, "reported": columns["revenue"], "revenue": revenue}
+        jobs[jobidentifier] = {
+            **columns,
+            "jobidentifier": jobidentifier,
+            "reported": columns["revenue"],
+            "revenue": revenue,
+        }
 
     minutes: dict[datetime, list[Decimal]] = defaultdict(list)
     visitors: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
@@ -61,7 +66,9 @@ def marts(job_versions: Iterable[Version], user_versions: Iterable[Version]) -> 
 
     top_users = set()
     for place in {location for location, _ in visitors}:
-        ranking = sorted((-revenue, userid) for (location, userid), revenue in visitors.items() if location == place and revenue)
+        ranking = sorted(
+            (-revenue, userid) for (location, userid), revenue in visitors.items() if location == place and revenue
+        )
         top_users |= {(place, rank, userid, -revenue) for rank, (revenue, userid) in enumerate(ranking[:RANKS], 1)}
 
     return {
@@ -97,5 +104,7 @@ def _latest(jobs: Iterable[Mapping[str, Any]], column: str) -> set[tuple[Any, ..
         group.sort(key=lambda job: job["jobidentifier"])
         group.sort(key=lambda job: job["jobdate"], reverse=True)
         for rank, job in enumerate(group[:RANKS], 1):
-            found.add((value, job["jobidentifier"], job["userid"], job["jobstatus"], job["revenue"], job["jobdate"], rank))
+            found.add(
+                (value, job["jobidentifier"], job["userid"], job["jobstatus"], job["revenue"], job["jobdate"], rank)
+            )
     return found

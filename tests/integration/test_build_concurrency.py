@@ -119,6 +119,9 @@ def test_builds_one_after_another_leave_no_session_behind(warehouse: Warehouse) 
     for n in range(3):
         warehouse.jobs((10 + n, f"J{n}", job(minute=n)))
         warehouse.build()
-    assert warehouse.query(
-        "select pid from pg_stat_activity where application_name = 'headrace-build' and datname = current_database()"
-    ) == []
+    assert (
+        warehouse.query(
+            "select pid from pg_stat_activity where application_name = 'headrace-build' and datname = current_database()"
+        )
+        == []
+    )

@@ -170,7 +170,10 @@ def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse)
     assert {minute for (minute,) in written("jobs_per_minute", "minute")} == minutes
     assert written("visitor_revenues", "location, userid") == {("L7", 2), ("L8", 2), ("L11", 2), ("L20", 1)}
     assert {location for (location,) in written("top_users_by_location", "location")} == {"L7", "L8", "L11", "L20"}
-    assert {location for (location,) in written("latest_jobs_by_location", "location")} == {"L8", "L20"}  # others only lost
+    assert {location for (location,) in written("latest_jobs_by_location", "location")} == {
+        "L8",
+        "L20",
+    }  # others only lost
 
 
 def test_tombstoned_and_replayed_records_leave_the_marts_right(warehouse: Warehouse) -> None:
@@ -186,7 +189,11 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
     warehouse.users(*((n, n, "LOC_1294" if n % 5 == 0 else "LOC_7") for n in range(30)))
     warehouse.jobs(
         *(
-            (n, f"J{n:03}", job("LOC_1294", n % 30, str(n % 7), minute=n // 2, status="NO SUCCESS" if n % 4 == 0 else "SUCCESS"))
+            (
+                n,
+                f"J{n:03}",
+                job("LOC_1294", n % 30, str(n % 7), minute=n // 2, status="NO SUCCESS" if n % 4 == 0 else "SUCCESS"),
+            )
             for n in range(200)
         )
     )
@@ -210,9 +217,12 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
         assert len(connection.execute("select * from top_users('LOC_1294', 100)").fetchall()) == len(
             warehouse.marts()["visitor_revenues"]
         )
-        assert connection.execute("select * from jobs_by_location('LOC_1294', 3)").fetchall() == connection.execute(
-            "select jobidentifier, userid, jobstatus, revenue, jobdate from latest_jobs_by_location where rank <= 3 order by rank"
-        ).fetchall()
+        assert (
+            connection.execute("select * from jobs_by_location('LOC_1294', 3)").fetchall()
+            == connection.execute(
+                "select jobidentifier, userid, jobstatus, revenue, jobdate from latest_jobs_by_location where rank <= 3 order by rank"
+            ).fetchall()
+        )
         assert len(connection.execute("select * from jobs_by_service('Driver')").fetchall()) == 5
     revenues = {userid: revenue for _, _, userid, revenue in warehouse.expected()["top_users_by_location"]}
     assert [revenues[userid] for (userid,) in top] == [revenue for _, revenue in functions]
@@ -274,7 +284,12 @@ def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Wareho
     assert "its claim was rolled back with its rows" in str(failure.value)
     assert warehouse.claims()["jobs", "jobs"] == 2
     assert warehouse.claims()["jobs_per_minute", "jobs"] == 1
-    assert warehouse.query("select 1 from pg_stat_activity where application_name like 'headrace-%' and datname = current_database()") == []
+    assert (
+        warehouse.query(
+            "select 1 from pg_stat_activity where application_name like 'headrace-%' and datname = current_database()"
+        )
+        == []
+    )
     warehouse.build(select="jobs_per_minute", full_refresh=True)
     warehouse.build()
     warehouse.assert_right()

@@ -24,7 +24,9 @@ def test_drain_of_a_topic_stages_or_dead_letters_every_record_once(stage: Stage,
     dead = stage.query("select key, value from headrace.dead_letters")
     assert staged + len(dead) == 2_000
     assert {key + b"|" + value for key, value in dead} <= set(produced)
-    ledger = stage.query("select seq, end_offset - start_offset, staged + dead + tombstones + empty from headrace.batches order by seq")
+    ledger = stage.query(
+        "select seq, end_offset - start_offset, staged + dead + tombstones + empty from headrace.batches order by seq"
+    )
     assert [seq for seq, _, _ in ledger] == list(range(1, len(ledger) + 1))
     assert all(length == accounted for _, length, accounted in ledger)
 

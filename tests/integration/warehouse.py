@@ -145,7 +145,9 @@ class Warehouse:
 
     def expected(self) -> dict[str, set[tuple[Any, ...]]]:
         """What the oracle says of the rows that are staged."""
-        return marts(self._versions("jobs", "jobidentifier", JOB_COLUMNS), self._versions("users", "userid", USER_COLUMNS))
+        return marts(
+            self._versions("jobs", "jobidentifier", JOB_COLUMNS), self._versions("users", "userid", USER_COLUMNS)
+        )
 
     def assert_right(self) -> None:
         """Every mart is what the oracle says."""
@@ -168,7 +170,14 @@ class Warehouse:
         """The `dbt` command as an analyst would run it, in a process and folders of its own."""
         folder = self.settings.home / f"dbt-{uuid4().hex[:8]}"
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "dbt"), *arguments, "--target-path", str(folder), "--log-path", str(folder)],
+            [
+                str(Path(sys.executable).parent / "dbt"),
+                *arguments,
+                "--target-path",
+                str(folder),
+                "--log-path",
+                str(folder),
+            ],
             cwd=self.settings.dbt_dir,
             env={**os.environ, **self.environment()},
             stdout=subprocess.PIPE,
@@ -191,7 +200,16 @@ class Warehouse:
         os.environ.update(self.environment())
         try:
             folder, project = str(self.settings.home / "dbt" / "trial"), str(self.settings.dbt_dir)
-            options = ["--project-dir", project, "--profiles-dir", project, "--target-path", folder, "--log-path", folder]
+            options = [
+                "--project-dir",
+                project,
+                "--profiles-dir",
+                project,
+                "--target-path",
+                folder,
+                "--log-path",
+                folder,
+            ]
             outcome = dbtRunner().invoke([arguments[0], *options, "--log-level", "none", *arguments[1:]])
         finally:
             os.environ.clear()

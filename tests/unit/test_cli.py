@@ -157,8 +157,9 @@ def test_plugins_folder_on_the_path_shadows_no_client() -> None:
     """Airflow puts plugins/ on sys.path and imports what lies there by bare name."""
     script = (
         "import sys\nsys.path.insert(0, sys.argv[1])\n"
-        "import importlib.util as u\n"
-        "print(*(u.find_spec(name).origin for name in ('kafka', 'dbt.version', 'redis', 'airflow') if u.find_spec(name)), sep='\\n')"
+        "from importlib.util import find_spec\n"
+        "specs = map(find_spec, ('kafka', 'dbt.version', 'redis', 'airflow'))\n"
+        "print(*(spec.origin for spec in specs if spec), sep='\\n')"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     output = subprocess.run(

@@ -10,13 +10,13 @@ from headrace.exceptions import DatabaseError, DatabaseUnavailable
 RETRIABLE = [
     errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled,
     errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.TooManyConnections,
-    errors.ConnectionException, errors.ConnectionFailure, errors.ProtocolViolation, errors.SqlclientUnableToEstablishSqlconnection,
+    errors.ConnectionException, errors.ConnectionFailure, errors.ProtocolViolation,
     errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout, psycopg.OperationalError,
 ]  # fmt: skip
 PERMANENT = [
-    errors.DiskFull, errors.OutOfMemory, errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege, errors.UndefinedColumn,
+    errors.DiskFull, errors.OutOfMemory, errors.ReadOnlySqlTransaction, errors.UndefinedColumn,
     errors.UndefinedTable, errors.DatatypeMismatch, errors.UniqueViolation, errors.NumericValueOutOfRange,
-    errors.InvalidPassword, psycopg.InterfaceError, psycopg.DataError,
+    errors.InsufficientPrivilege, errors.InvalidPassword, psycopg.InterfaceError, psycopg.DataError,
 ]  # fmt: skip
 
 

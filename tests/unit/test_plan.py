@@ -78,12 +78,12 @@ def test_check_identity_of_the_same_source_is_silent() -> None:
     ("found", "message"),
     [
         (state("other", p0=(0, 3)), "topic jobs has id other, expected id: it was deleted and made anew; at risk: "
-                                    "what the old one held from jobs[0] from 5 on; `headrace adopt jobs` closes generation 1"),
+                                    "what the old one held from jobs[0] from 5 on; `headrace adopt jobs` closes"),
         (state(topic="else", p0=(0, 9)), "the topic is else, generation 1 belongs to jobs; at risk: jobs[0] from 5 on"),
         (state(p1=(0, 9)), "jobs[0]: the partition is gone, its checkpoint is 5"),
         (state(p0=(6, 9)), "retention overtook the checkpoint: [5, 6) is no longer served and was never read; "
                            "`headrace accept-loss jobs --partition 0 --to 6`"),
-        (state(p0=(0, 4)), "the checkpoint is 5, the log ends at 4: [4, 5) was read and the source lost it; `headrace "),
+        (state(p0=(0, 4)), "the checkpoint is 5, the log ends at 4: [4, 5) was read and the source lost it; "),
         (state(p0=(0, 9), p1=(2, 9)), "jobs[1]: a new partition whose log starts at 2, expected 0: [0, 2) is lost; "
                                       "`headrace accept-loss jobs --partition 1 --to 2`"),
     ],

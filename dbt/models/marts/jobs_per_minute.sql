@@ -22,10 +22,13 @@ versions as (
 
 -- the minutes of every version, so that a job that moved or went corrects its old minute too
 touched as (
-    select distinct {{ minute_of('versions.jobcreatedate') }} as minute
+    select distinct minutes.minute
     from {{ claimed('jobs') }} as claimed
-    inner join versions on claimed.jobidentifier = versions.jobidentifier
-    where versions.jobcreatedate is not null
+    cross join lateral (
+        select distinct {{ minute_of('versions.jobcreatedate') }} as minute
+        from versions
+        where versions.jobidentifier = claimed.jobidentifier and versions.jobcreatedate is not null
+    ) as minutes
 ),
 
 final as (

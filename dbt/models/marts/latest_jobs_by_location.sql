@@ -22,10 +22,13 @@ versions as (
 
 -- the locations of every version of a job
 touched as (
-    select distinct versions.location
+    select distinct locations.location
     from {{ claimed('jobs') }} as claimed
-    inner join versions on claimed.jobidentifier = versions.jobidentifier
-    where versions.location is not null
+    cross join lateral (
+        select distinct versions.location
+        from versions
+        where versions.jobidentifier = claimed.jobidentifier and versions.location is not null
+    ) as locations
 ),
 
 {% else %}

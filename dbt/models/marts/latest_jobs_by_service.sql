@@ -22,10 +22,13 @@ versions as (
 
 -- the services of every version of a job
 touched as (
-    select distinct versions.servicename
+    select distinct services.servicename
     from {{ claimed('jobs') }} as claimed
-    inner join versions on claimed.jobidentifier = versions.jobidentifier
-    where versions.servicename is not null
+    cross join lateral (
+        select distinct versions.servicename
+        from versions
+        where versions.jobidentifier = claimed.jobidentifier and versions.servicename is not null
+    ) as services
 ),
 
 {% else %}

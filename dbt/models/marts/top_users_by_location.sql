@@ -33,10 +33,13 @@ built as (
 
 -- the locations of every version of a job, and for a user who moved those where they count or counted
 touched as (
-    select versions.location
+    select locations.location
     from {{ claimed('jobs') }} as claimed
-    inner join versions on claimed.jobidentifier = versions.jobidentifier
-    where versions.location is not null
+    cross join lateral (
+        select distinct versions.location
+        from versions
+        where versions.jobidentifier = claimed.jobidentifier and versions.location is not null
+    ) as locations
     union
     select locations.location
     from {{ claimed('users') }} as claimed

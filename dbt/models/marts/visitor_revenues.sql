@@ -40,11 +40,16 @@ built as (
 -- the pairs of every version of a job, and for a user who moved those of all their jobs, as they are and as they were
 touched as (
     select
-        versions.location,
-        versions.userid
+        pairs.location,
+        pairs.userid
     from {{ claimed('jobs') }} as claimed
-    inner join versions on claimed.jobidentifier = versions.jobidentifier
-    where versions.location is not null and versions.userid is not null
+    cross join lateral (
+        select distinct
+            versions.location,
+            versions.userid
+        from versions
+        where versions.jobidentifier = claimed.jobidentifier and versions.location is not null and versions.userid is not null
+    ) as pairs
     union
     select
         pairs.location,

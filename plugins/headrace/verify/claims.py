@@ -1,0 +1,198 @@
+"""Checks of what dbt has built: claims against the ledger, marts against staging."""
+
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier
+
+from headrace.database import Connect, database
+from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.snapshot import Snapshot
+
+PRODUCTION_SCHEMA = "marts"
+
+
+def check_claims(snapshot: Snapshot, report: Report) -> None:
+    """No model has built a batch that the ledger, or the model that it reads, does not have.
+
+    A claim whose upstreams were built anew since (a reset, a full refresh) does not count: its model starts from
+    zero at its next build, and a note says so. What is not built yet is counted.
+    """
+    report.checks.append("claims")
+    claims = _claims(snapshot)
+    for claim in claims:
+        model, to_seq = claim["model"], claim["to_seq"]
+        if claim["is_stale"]:
+            report.notes.append(f"{model} starts from zero at its next build: what it was built on was built anew")
+        elif to_seq > claim["limit_seq"]:
+            report.add(
+                "claims",
+                found=f"a claim of {model} up to seq {to_seq}",
+                expected=f"at most {claim['limit_seq']}, the newest that {claim['limited_by']} has",
+                remedy=f"`headrace build --full-refresh --select {claim['identifier']}+`",
+            )
+    unclaimed = snapshot.row(
+        """
+        select count(*) as batches from headrace.batches
+        where dataset = %(dataset)s and seq > coalesce(%(claimed)s, 0)
+        """,
+        claimed=min((claim["to_seq"] for claim in claims if claim["schema"] == PRODUCTION_SCHEMA), default=None),
+    )
+    report.counts["batches not yet built"] = unclaimed["batches"]
+
+
+def _claims(snapshot: Snapshot) -> list[dict[str, Any]]:
+    return snapshot.rows(
+        """
+        with recursive held as (
+            select *, schema || '.' || identifier as model from headrace.claims where dataset = %(dataset)s
+        ),
+
+        upstreams as (
+            select held.model, seen.upstream, seen.built from held cross join jsonb_each_text(held.seen) as seen (upstream, built)
+        ),
+
+        available as (
+            select
+                'headrace.datasets' as upstream,
+                d.built::text as built,
+                coalesce((select max(b.seq) from headrace.batches as b where b.dataset = d.dataset), 0) as to_seq
+            from headrace.datasets as d
+            where d.dataset = %(dataset)s
+            union all
+            select model, built::text, to_seq from held
+        ),
+
+        stale (model) as (
+            select upstreams.model
+            from upstreams
+            left join available using (upstream, built)
+            where available.upstream is null
+            union
+            select upstreams.model
+            from upstreams
+            inner join stale on upstreams.upstream = stale.model
+        ),
+
+        limits as (
+            select distinct on (upstreams.model) upstreams.model, upstreams.upstream as limited_by, available.to_seq as limit_seq
+            from upstreams
+            inner join available using (upstream, built)
+            order by upstreams.model, available.to_seq
+        )
+
+        select held.*, limits.limited_by, limits.limit_seq, stale.model is not null as is_stale
+        from held
+        left join limits using (model)
+        left join stale using (model)
+        order by held.model
+        """
+    )
+
+
+def check_mart(snapshot: Snapshot, report: Report) -> None:
+    """Where marts.<dataset> has built every batch, its keys are those whose current version is not deleted."""
+    subject = snapshot.subject
+    key = subject.declared.key_column if subject.declared else None
+    claim = next((c for c in _claims(snapshot) if c["model"] == f"{PRODUCTION_SCHEMA}.{subject.name}"), None)
+    newest = snapshot.row("select max(seq) as seq from headrace.batches where dataset = %(dataset)s")["seq"]
+    if key is None or claim is None or claim["is_stale"] or claim["to_seq"] != newest or not snapshot.has_tables:
+        return
+    mart = f"{PRODUCTION_SCHEMA}.{subject.name}"
+    has_key = snapshot.rows(
+        "select from pg_attribute where attrelid = to_regclass(%(mart)s) and attname = %(key)s and not attisdropped",
+        mart=mart,
+        key=key,
+    )
+    report.checks.append("marts")
+    if not has_key:
+        report.add(
+            "marts",
+            found=f"no table {mart} with a column {key}, and a claim that it is built",
+            expected=f"{mart} as dbt builds it",
+            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+        )
+        return
+    names = {
+        "key": Identifier(key),
+        "mart": Identifier(PRODUCTION_SCHEMA, subject.name),
+        "staging": subject.staging,
+    }
+    # the rule of dbt/macros/current_version.sql
+    compared = SQL(
+        """
+        with partition_winners as (
+            select distinct on ({key}, _generation, _partition) {key}, _generation, _partition, _offset, _timestamp, _deleted
+            from {staging}
+            where {key} is not null
+            order by {key}, _generation desc, _partition desc, _offset desc
+        ),
+
+        winners as (
+            select distinct on ({key}) *
+            from partition_winners
+            order by {key}, _generation desc, _timestamp desc nulls last, _partition desc
+        ),
+
+        compared as (
+            select
+                winners._generation as generation,
+                winners._partition as partition,
+                winners._offset as at,
+                coalesce(winners.{key}, m.{key})::text as key,
+                coalesce(not winners._deleted, false) as is_expected,
+                m.{key} is not null as is_found
+            from winners
+            full join {mart} as m on winners.{key} = m.{key}
+        )
+        """
+    ).format(**names)
+    with snapshot.connection.cursor(row_factory=dict_row) as cursor:
+        totals = cursor.execute(
+            compared
+            + SQL(
+                " select count(*) filter (where is_found) as found, count(*) filter (where is_expected) as expected,"
+                " count(*) filter (where is_found <> is_expected) as wrong from compared"
+            )
+        ).fetchone()
+        assert totals is not None
+        report.counts[f"keys of {mart} equal to staging's"] = totals["expected"]
+        if not totals["wrong"]:
+            return
+        wrong = cursor.execute(
+            compared
+            + SQL(" select * from compared where is_found <> is_expected order by generation, partition, at, key limit %s"),
+            (LISTED_MAX,),
+        ).fetchall()
+    for row in wrong:
+        report.add(
+            "marts",
+            generation=row["generation"],
+            partition=row["partition"],
+            offset=row["at"],
+            found=f"{'a' if row['is_found'] else 'no'} row of {key} {row['key']!r:.80} in {mart} ({totals['found']} rows)",
+            expected=f"{'one' if row['is_expected'] else 'none'}: {totals['expected']} keys are current in staging",
+            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+        )
+    report.hide("marts", totals["wrong"], len(wrong))
+    del report.counts[f"keys of {mart} equal to staging's"]
+
+
+def orphaned_claims(connect: Connect) -> list[Report]:
+    """A report for every dataset that is claimed and that the loader does not know."""
+    with database(connect) as connection:
+        found = connection.execute(
+            "select dataset, string_agg(schema || '.' || identifier, ', ' order by schema, identifier) "
+            "from headrace.claims where dataset not in (select dataset from headrace.datasets) group by dataset"
+        ).fetchall()
+    reports = []
+    for dataset, models in found:
+        report = Report(dataset, checks=["claims"])
+        report.add(
+            "claims",
+            found=f"claims of {models}",
+            expected="claims of datasets that headrace.datasets knows",
+            remedy="remove the models' claim of it, then `headrace build --full-refresh`",
+        )
+        reports.append(report)
+    return reports

@@ -1,0 +1,206 @@
+"""Checks of the ledger alone: generations, seq, the chain of offset ranges, each line's arithmetic."""
+
+from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.snapshot import Snapshot
+
+# lines that move a checkpoint; replay and reload never do
+CHAINED = ["drain", "load", "adopt", "accept_loss"]
+
+
+def check_generations(snapshot: Snapshot, report: Report) -> None:
+    """At most one generation is open: the loader would not know whose offsets it reads."""
+    report.checks.append("generations")
+    found = snapshot.rows(
+        "select generation from headrace.generations where dataset = %(dataset)s and is_open order by generation"
+    )
+    if len(found) > 1:
+        numbers = ", ".join(str(row["generation"]) for row in found)
+        report.add(
+            "generations",
+            generation=found[0]["generation"],
+            found=f"{len(found)} open generations ({numbers})",
+            expected="one",
+            remedy="close all but the newest: update headrace.generations set is_open = false, closed_at = now()",
+        )
+
+
+def check_seq(snapshot: Snapshot, report: Report) -> None:
+    """seq counts the lines 1..last_seq without a gap, so a claim of (from, to] misses no batch."""
+    report.checks.append("seq")
+    counted = snapshot.row(
+        "select coalesce(max(b.seq), 0) as newest, coalesce((select last_seq from headrace.datasets "
+        "where dataset = %(dataset)s), 0) as last_seq from headrace.batches as b where b.dataset = %(dataset)s"
+    )
+    remedy = f"a line of the ledger was deleted or changed: {snapshot.subject.restage}"
+    if counted["newest"] > counted["last_seq"]:
+        report.add(
+            "seq",
+            found=f"a line with seq {counted['newest']}",
+            expected=f"none above headrace.datasets.last_seq, {counted['last_seq']}",
+            remedy=remedy,
+        )
+    gaps = snapshot.rows(
+        """
+        with numbered as (
+            select seq from headrace.batches where dataset = %(dataset)s and seq <= %(last_seq)s
+            union all
+            select 0
+        ),
+
+        followed as (
+            select seq, lead(seq, 1, %(last_seq)s + 1) over (order by seq) as next_seq from numbered
+        )
+
+        select seq + 1 as first_missing, next_seq - 1 as last_missing, count(*) over () as total
+        from followed
+        where next_seq <> seq + 1
+        order by seq
+        limit %(limit)s
+        """,
+        last_seq=counted["last_seq"],
+        limit=LISTED_MAX,
+    )
+    for gap in gaps:
+        several = gap["first_missing"] != gap["last_missing"]
+        report.add(
+            "seq",
+            found=f"no line with seq {gap['first_missing']}" + (f" to {gap['last_missing']}" if several else ""),
+            expected=f"every one of 1 to {counted['last_seq']}",
+            remedy=remedy,
+        )
+    report.hide("seq", gaps[0]["total"] if gaps else 0, len(gaps))
+
+
+def check_chain(snapshot: Snapshot, report: Report) -> None:
+    """Per generation and partition the lines join end to start, from the first offset to the checkpoint."""
+    report.checks.append("chain")
+    restage = snapshot.subject.restage
+    broken = snapshot.rows(
+        """
+        with lines as (
+            select
+                generation,
+                partition,
+                start_offset,
+                end_offset,
+                seq,
+                coalesce(
+                    max(end_offset) over earlier,
+                    case when %(is_file)s or bool_or(kind = 'load') over (partition by generation) then 1 else 0 end
+                ) as expected_start,
+                max(seq) over earlier as earlier_seq
+            from headrace.batches
+            where dataset = %(dataset)s and kind = any(%(chained)s)
+            window earlier as (
+                partition by generation, partition
+                order by start_offset, end_offset, seq
+                rows between unbounded preceding and 1 preceding
+            )
+        )
+
+        select *, count(*) over () as total
+        from lines
+        where start_offset <> expected_start or seq < earlier_seq
+        order by generation, partition, start_offset
+        limit %(limit)s
+        """,
+        is_file=snapshot.subject.is_file,
+        chained=CHAINED,
+        limit=LISTED_MAX,
+    )
+    for line in broken:
+        start, end, expected_start = line["start_offset"], line["end_offset"], line["expected_start"]
+        if start > expected_start:
+            offset, found = expected_start, f"no line for [{expected_start}, {start})"
+        elif start < expected_start:
+            offset, found = start, f"seq {line['seq']} at [{start}, {end}) though lines reach to {expected_start}"
+        else:
+            offset, found = start, f"seq {line['seq']} at [{start}, {end}) behind seq {line['earlier_seq']}"
+        report.add(
+            "chain",
+            generation=line["generation"],
+            partition=line["partition"],
+            offset=offset,
+            found=found,
+            expected=f"the next line to start at {expected_start}, and seq to rise",
+            remedy=restage,
+        )
+    report.hide("chain", broken[0]["total"] if broken else 0, len(broken))
+    _check_ends(snapshot, report)
+
+
+def _check_ends(snapshot: Snapshot, report: Report) -> None:
+    ends = snapshot.rows(
+        """
+        with reached as (
+            select generation, partition, max(end_offset) as end_offset, bool_or(kind = 'load') as is_file
+            from headrace.batches
+            where dataset = %(dataset)s and kind = any(%(chained)s)
+            group by generation, partition
+        ),
+
+        checkpoints as (
+            select generation, partition, next_offset from headrace.checkpoints where dataset = %(dataset)s
+        ),
+
+        joined as (
+            select
+                generation,
+                partition,
+                checkpoints.next_offset,
+                coalesce(reached.end_offset, case when %(is_file)s then 1 else 0 end) as end_offset
+            from reached
+            full join checkpoints using (generation, partition)
+        )
+
+        select * from joined
+        where next_offset is distinct from end_offset
+        order by generation, partition
+        """,
+        is_file=snapshot.subject.is_file,
+        chained=CHAINED,
+    )
+    for end in ends:
+        checkpoint, reached = end["next_offset"], end["end_offset"]
+        report.add(
+            "chain",
+            generation=end["generation"],
+            partition=end["partition"],
+            offset=reached if checkpoint is None else min(checkpoint, reached),
+            found="no checkpoint" if checkpoint is None else f"checkpoint {checkpoint}",
+            expected=f"{reached}, where the ledger ends",
+            remedy=f"the checkpoint or the ledger's last lines were changed by hand: {snapshot.subject.restage}",
+        )
+
+
+def check_arithmetic(snapshot: Snapshot, report: Report) -> None:
+    """Every offset of a line's range is counted once: staged, dead, tombstone or empty."""
+    report.checks.append("arithmetic")
+    wrong = snapshot.rows(
+        """
+        select
+            *,
+            end_offset - start_offset as length,
+            staged + dead + tombstones + empty as accounted,
+            count(*) over () as total
+        from headrace.batches
+        where
+            dataset = %(dataset)s
+            and kind in ('drain', 'load')
+            and end_offset - start_offset <> staged + dead + tombstones + empty
+        order by generation, partition, start_offset
+        limit %(limit)s
+        """,
+        limit=LISTED_MAX,
+    )
+    for line in wrong:
+        report.add(
+            "arithmetic",
+            generation=line["generation"],
+            partition=line["partition"],
+            offset=line["start_offset"],
+            found=f"{line['accounted']} staged, dead, tombstones and empty in seq {line['seq']}",
+            expected=f"{line['length']}, the length of [{line['start_offset']}, {line['end_offset']})",
+            remedy=snapshot.subject.restage,
+        )
+    report.hide("arithmetic", wrong[0]["total"] if wrong else 0, len(wrong))

@@ -1,0 +1,97 @@
+"""One moment of the database: a read-only REPEATABLE READ transaction that drains neither see nor disturb."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import Connection, IsolationLevel
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier, Literal
+
+from headrace.database import Connect, database
+from headrace.dataset import Dataset, File
+from headrace.staging import SCHEMA
+
+# sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
+WORK_MEM = "64MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The dataset that is verified; `declared` is None for one that is only in the database."""
+
+    name: str
+    declared: Dataset | None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its records are lines of a file."""
+        return self.declared is not None and isinstance(self.declared.source, File)
+
+    @property
+    def staging(self) -> Identifier:
+        """Its staging table."""
+        return Identifier(SCHEMA, self.name)
+
+    @property
+    def replaced(self) -> Identifier:
+        """The rows that reloads replaced."""
+        return Identifier(SCHEMA, f"{self.name}_replaced")
+
+    @property
+    def restage(self) -> str:
+        """The remedy for rows that are not what the source sent."""
+        command = "load" if self.is_file else "drain"
+        return (
+            f"restore a backup, or, if the source still serves it all, `headrace reset {self.name} --yes` and "
+            f"`headrace {command} {self.name}`"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A connection inside the transaction, and the dataset that is looked at."""
+
+    connection: Connection[Any]
+    subject: Subject
+    has_tables: bool  # staging.<dataset> and staging.<dataset>_replaced exist
+
+    def rows(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own."""
+        statement = SQL(query).format(staging=self.subject.staging, replaced=self.subject.replaced)
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, {"dataset": self.subject.name, **parameters}).fetchall()
+
+    def row(self, query: LiteralString, **parameters: Any) -> dict[str, Any]:
+        """The one row of a query."""
+        return self.rows(query, **parameters)[0]
+
+
+@contextmanager
+def snapshot(
+    connect: Connect, subject: Subject, lock_timeout_ms: int, *, also: Sequence[tuple[str, str]] = ()
+) -> Iterator[Snapshot]:
+    """See one moment of a dataset, and of other tables (schema, name), until the end.
+
+    Tables are locked (ACCESS SHARE) before the snapshot is taken: truncate and the rename of a full refresh are not
+    seen through snapshots as deletes are, a table emptied by them would look as if its rows were lost.
+    """
+    with database(connect) as connection:
+        wanted = [(SCHEMA, subject.name), (SCHEMA, f"{subject.name}_replaced"), *also]
+        existing = [table for table in wanted if _exists(connection, *table)]
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        with connection.transaction():
+            # none of these three takes the snapshot: the first query does (Postgres, LOCK)
+            connection.execute(SQL("set local work_mem = {}").format(Literal(WORK_MEM)))
+            connection.execute(SQL("set local lock_timeout = {}").format(Literal(f"{lock_timeout_ms}ms")))
+            if existing:
+                names = SQL(", ").join(Identifier(*table) for table in existing)
+                connection.execute(SQL("lock table {} in access share mode").format(names))
+            yield Snapshot(connection, subject, set(wanted[:2]) <= set(existing))
+
+
+def _exists(connection: Connection[Any], schema: str, name: str) -> bool:
+    row = connection.execute("select to_regclass(format('%%I.%%I', %s::text, %s::text))", (schema, name)).fetchone()
+    return row is not None and row[0] is not None
