@@ -203,4 +203,5 @@ def ensure_topic(client_config: Mapping[str, Any], topic: str, partitions: int) 
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    name = type(error).__name__
+    return " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())

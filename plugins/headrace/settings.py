@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,8 +66,11 @@ class Settings:
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in kinds or variable != variable.upper():
-                known = ", ".join(PREFIX + known.upper() for known in kinds)
-                raise SettingError(f"{variable}: not a setting; expected one of {known}; unset it or correct its name")
+                known = [PREFIX + known.upper() for known in kinds]
+                expected = get_close_matches(variable.upper(), known, n=2) or known
+                raise SettingError(
+                    f"{variable}: not a setting; expected one of {', '.join(expected)}; unset it or correct its name"
+                )
             if environ[variable]:
                 values[name] = _parse(variable, environ[variable], kinds[name])
         home = values.get("home", ROOT / ".headrace")

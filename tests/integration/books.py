@@ -30,7 +30,8 @@ def totals(stage: Stage, dataset: str = "jobs") -> dict[str, Any]:
     return {
         "coordinates": coordinates(stage, dataset),
         "dead": stage.query(
-            'select partition, "offset", key, value, reason from headrace.dead_letters where dataset = %s order by 1, 2',
+            'select partition, "offset", key, value, reason from headrace.dead_letters where dataset = %s '
+            "order by 1, 2",
             dataset,
         ),
         "checkpoints": stage.query(

@@ -70,6 +70,12 @@ class Stage:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
 
+    def execute(self, *statements: str) -> None:
+        """Run statements, each in a transaction of its own."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a query gives."""
         return self.query(statement, *parameters)[0][0]

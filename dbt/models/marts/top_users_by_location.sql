@@ -31,8 +31,8 @@ built as (
     select * from {{ this }}
 ),
 
--- the locations of every version of a job, and for a user who moved those where they count or counted
-touched as (
+-- the locations of every version, so that a job that moved or went corrects its old location too
+touched_by_jobs as (
     select locations.location
     from {{ claimed('jobs') }} as claimed
     cross join lateral (
@@ -40,7 +40,10 @@ touched as (
         from versions
         where versions.jobidentifier = claimed.jobidentifier and versions.location is not null
     ) as locations
-    union
+),
+
+-- of a user who moved: the locations where they count, and where they counted
+touched_by_users as (
     select locations.location
     from {{ claimed('users') }} as claimed
     cross join lateral (
@@ -52,6 +55,12 @@ touched as (
         from built
         where built.userid = claimed.userid
     ) as locations
+),
+
+touched as (
+    select * from touched_by_jobs
+    union distinct
+    select * from touched_by_users
 ),
 
 {% else %}

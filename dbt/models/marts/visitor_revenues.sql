@@ -37,8 +37,8 @@ built as (
     select * from {{ this }}
 ),
 
--- the pairs of every version of a job, and for a user who moved those of all their jobs, as they are and as they were
-touched as (
+-- the pairs of every version, so that a job that moved or went corrects its old pair too
+touched_by_jobs as (
     select
         pairs.location,
         pairs.userid
@@ -48,9 +48,15 @@ touched as (
             versions.location,
             versions.userid
         from versions
-        where versions.jobidentifier = claimed.jobidentifier and versions.location is not null and versions.userid is not null
+        where
+            versions.jobidentifier = claimed.jobidentifier
+            and versions.location is not null
+            and versions.userid is not null
     ) as pairs
-    union
+),
+
+-- of a user who moved: the pairs of all their jobs, as they are and as they were
+touched_by_users as (
     select
         pairs.location,
         pairs.userid
@@ -68,6 +74,12 @@ touched as (
         from built
         where built.userid = claimed.userid
     ) as pairs
+),
+
+touched as (
+    select * from touched_by_jobs
+    union distinct
+    select * from touched_by_users
 ),
 
 final as (

@@ -81,7 +81,11 @@ def _claims(snapshot: Snapshot) -> list[dict[str, Any]]:
             order by upstreams.model, available.to_seq
         )
 
-        select held.*, limits.limited_by, limits.limit_seq, stale.model is not null as is_stale
+        select
+            held.*,
+            coalesce(limits.limited_by, 'the ledger') as limited_by,
+            coalesce(limits.limit_seq, 0) as limit_seq,
+            stale.model is not null as is_stale
         from held
         left join limits using (model)
         left join stale using (model)

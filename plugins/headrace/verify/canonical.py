@@ -1,0 +1,119 @@
+"""One form for a row as the contract decodes it and for the same row as Postgres stores it.
+
+Times are microseconds, JSON is compared by value and numbers exactly: a cent, a microsecond or a digit shows.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from hashlib import blake2b
+from typing import Any
+
+from psycopg import Connection, ServerCursor
+from psycopg.adapt import Buffer, Loader
+from psycopg.pq import Format
+
+from headrace.dataset import Dataset
+from headrace.dead_letters import headers_json
+from headrace.times import record_time
+from headrace.verify.readers import VisibleRecord
+
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+EXACT = Context(prec=200_000)  # Postgres's numeric ends at 131,072 digits: nothing is rounded
+
+BOOKKEEPING = ("_timestamp", "_key", "_headers", "_deleted", "_extra")
+
+
+class _Microseconds(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> int:
+        """Read a timestamptz as it is sent: Python's datetime neither holds infinity nor years before 1."""
+        return int.from_bytes(data, "big", signed=True)
+
+
+class _JsonText(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        """Read a jsonb's text behind the byte that gives its version."""
+        return bytes(data)[1:]
+
+
+class CanonicalRow:
+    """The canonical form of a dataset's rows: the contract's columns, then those of BOOKKEEPING."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        columns = dataset.compiled.columns
+        self.names = [column.name for column in columns] + list(BOOKKEEPING)
+        self.fields = {column.name: column.field for column in columns if not column.required}
+        self._decode = dataset.compiled.decode
+        types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
+        self._times = [index for index, name in enumerate(types) if name == "timestamptz"]
+        self._json = [index for index, name in enumerate(types) if name == "jsonb"]
+
+    def of_record(self, record: VisibleRecord) -> list[Any] | str:
+        """What the contract of today makes of a record, or the reason for which it rejects it."""
+        _, key, value, headers, timestamp = record
+        decoded = self._decode(key, value)
+        if not isinstance(decoded, list):
+            return f"{decoded.reason}: {decoded.detail}"
+        extra = decoded.pop()
+        decoded += (record_time(timestamp), key, headers_json(headers), value is None, extra)
+        for index in self._times:
+            if decoded[index] is not None:
+                decoded[index] = (decoded[index] - POSTGRES_EPOCH) // MICROSECOND
+        return self._parsed(decoded)
+
+    def of_stored(self, values: Sequence[Any]) -> list[Any]:
+        """What Postgres stores, read through a cursor of `canonical_cursor`."""
+        return self._parsed(list(values))
+
+    def _parsed(self, row: list[Any]) -> list[Any]:
+        for index in self._json:
+            if row[index] is not None:
+                row[index] = json_value(row[index])
+        return row
+
+
+def canonical_cursor(connection: Connection[Any], name: str) -> ServerCursor[Any]:
+    """A server-side cursor that reads times as microseconds since 2000 and jsonb as text."""
+    cursor = connection.cursor(name, binary=True)
+    cursor.itersize = 5_000
+    cursor.adapters.register_loader("timestamptz", _Microseconds)
+    cursor.adapters.register_loader("jsonb", _JsonText)
+    return cursor
+
+
+def json_value(text: bytes) -> Any:
+    """JSON for comparison: every number as its exact value, told apart from text by a NUL that jsonb cannot hold."""
+    return json.loads(text, parse_int=_number, parse_float=_number)
+
+
+def digest(row: Sequence[Any]) -> str:
+    """The blake2b hash of a canonical row, or of a few of its values, as 16 hexadecimal digits."""
+    text = "\x1f".join(_text(value) for value in row)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def shown(value: Any) -> str:
+    """A value for a message, not endless."""
+    return _text(value).replace("\0", "")[:80]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Decimal):
+        return _number(str(value))
+    if isinstance(value, dict | list):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return repr(value)
+
+
+def _number(text: str) -> str:
+    return "\0" + str(EXACT.normalize(Decimal(text)))
+
+
