@@ -77,6 +77,8 @@ class Batch:
             )
             return
         extra = decoded.pop()
+        for i in self.dataset.compiled.json_columns:
+            decoded[i] = json_text(decoded[i])
         deleted = value is None
         self.tombstones += deleted
         decoded += (

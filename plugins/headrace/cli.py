@@ -234,6 +234,29 @@ def psql(arguments: tuple[str, ...]) -> None:
     os.execv(command[0], [*command, *arguments])
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("tool")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kafka(tool: str, arguments: tuple[str, ...]) -> None:
+    """Run one of Kafka's own tools: console-producer, console-consumer, topics, get-offsets, ...
+
+    The broker's address is filled in.
+    """
+    from headrace.local.home import locked
+    from headrace.local.jars import tool_command
+
+    settings = _settings()
+    servers = settings.require_kafka_bootstrap_servers()
+    with locked(settings.home, _say) as home:
+        command = tool_command(home, tool, _say)
+    given = () if "--bootstrap-server" in arguments else ("--bootstrap-server", servers)
+    os.execv(command[0], [*command, *given, *arguments])
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 

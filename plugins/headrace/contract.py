@@ -82,6 +82,7 @@ class Contract:
     keyed: whether a record's key must equal it; the lines of a file have no keys.
     zone: where times that name no zone were written.
     max_value_bytes: a longer value is a dead letter, `too_large`.
+    json_columns: the places of a row that hold JSON text.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Contract:
             info = model.model_fields[fields[self._key_index]]
             self._validate_key = _validator(info.annotation, info)
         self._times = [i for i, column in enumerate(self.columns) if column.sql_type == "timestamptz"]
+        self.json_columns = [i for i, column in enumerate(self.columns) if column.sql_type == "jsonb"]
         self._json = [(i, column.field) for i, column in enumerate(self.columns) if column.sql_type == "jsonb"]
         self._integers = [
             (i, column.field, INTEGER_MAX[column.sql_type])

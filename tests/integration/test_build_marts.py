@@ -55,7 +55,7 @@ def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Ware
 def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     warehouse.jobs((0, "J1", job()))
     warehouse.build()
-    monkeypatch.setattr("headrace.build._Dbt.run_pass", None)  # to start dbt would fail
+    monkeypatch.setattr("headrace.dbt_runner.DbtRunner.run_pass", None)  # to start dbt would fail
     result = warehouse.build()
     assert result.passes == ()
     assert result.story() == "build: nothing new; every model has built every batch"

@@ -16,7 +16,8 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.build import BuildResult, build, profile_environment
+from headrace.build import BuildResult, build
+from headrace.dbt_runner import profile_environment
 from headrace.ingest import Deployment, initialise
 from headrace.settings import Settings
 from tests.integration.marts_oracle import Version, marts

@@ -12,7 +12,8 @@ from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, Report, write_file
 
 # Kafka's own dependencies hold no logger: without slf4j-simple the broker dies without a word.
-ENDPOINT = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
+BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
+TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # console-producer and the like
 
 
 def java() -> Path:
@@ -27,22 +28,22 @@ def java() -> Path:
     return path
 
 
-def classpath(home: Home, report: Report) -> list[Path]:
-    """Every jar that the broker needs, each a whole one.
+def classpath(home: Home, report: Report, endpoint: str = BROKER) -> list[Path]:
+    """Every jar that the broker, or Kafka's own tools, need, each a whole one.
 
-    The list is kept in HEADRACE_HOME/kafka/classpath; later starts need neither jgo nor the network. Jars that are
-    missing or cut off (a download was killed) are resolved again, into a cache of our own, since jgo takes a half
-    file in ~/.m2 for a whole one. Raises LocalServiceError when Maven Central cannot be reached.
+    The list is kept in HEADRACE_HOME/kafka/classpath (tools-classpath); later starts need neither jgo nor the
+    network. Jars that are missing or cut off (a download was killed) are resolved again, into a cache of our own,
+    since jgo takes a half file in ~/.m2 for a whole one. Raises LocalServiceError when Maven Central cannot be reached.
     """
-    kept = home.path / "kafka" / "classpath"
+    kept = home.path / "kafka" / ("classpath" if endpoint == BROKER else "tools-classpath")
     if kept.exists():
-        endpoint, *names = kept.read_text().splitlines() or [""]
+        known, *names = kept.read_text().splitlines() or [""]
         jars = [Path(name) for name in names]
-        if endpoint == ENDPOINT and _are_whole(jars):
+        if known == endpoint and _are_whole(jars):
             return jars
     report("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
-    jars = _resolve(home, report)
-    write_file(kept, "\n".join([ENDPOINT, *map(str, jars)]) + "\n", mode=0o644)
+    jars = _resolve(home, report, endpoint)
+    write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n", mode=0o644)
     return jars
 
 
@@ -52,12 +53,12 @@ def forget(home: Home) -> None:
     (home.path / "kafka" / "distrust").touch()
 
 
-def _resolve(home: Home, report: Report) -> list[Path]:
+def _resolve(home: Home, report: Report, endpoint: str) -> list[Path]:
     distrust = home.path / "kafka" / "distrust"
     failure: Exception | None = None
     if not distrust.exists():
         try:
-            jars = _build(None)
+            jars = _build(endpoint, None)
             if _are_whole(jars):
                 return jars
         except Exception as error:  # jgo raises whatever its libraries and a half-written cache raise
@@ -66,7 +67,7 @@ def _resolve(home: Home, report: Report) -> list[Path]:
     own = home.path / "kafka" / "jars"
     shutil.rmtree(own, ignore_errors=True)
     try:
-        jars = _build(own)
+        jars = _build(endpoint, own)
     except Exception as error:
         failure = error
     else:
@@ -75,12 +76,12 @@ def _resolve(home: Home, report: Report) -> list[Path]:
             return jars
     found = " ".join(str(failure or "broken jars").split())[:300]
     raise LocalServiceError(
-        f"kafka: {ENDPOINT} cannot be had ({found}); expected Maven Central to answer; check the "
+        f"kafka: {endpoint} cannot be had ({found}); expected Maven Central to answer; check the "
         "network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
     ) from failure
 
 
-def _build(own: Path | None) -> list[Path]:
+def _build(endpoint: str, own: Path | None) -> list[Path]:
     """Let jgo build the environment, in its shared caches or in one of our own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
@@ -95,14 +96,23 @@ def _build(own: Path | None) -> list[Path]:
         os.environ["JAVA_HOME"] = str(JAVA_HOME)
         logging.getLogger("jgo").setLevel(logging.ERROR)
         if own is None:
-            environment = jgo.build(ENDPOINT)
+            environment = jgo.build(endpoint)
         else:
             context = MavenContext(repo_cache=own / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
             builder = EnvironmentBuilder(context=context, cache_dir=own)
-            environment = builder.from_endpoint(ENDPOINT, update=True)
+            environment = builder.from_endpoint(endpoint, update=True)
         return [Path(jar) for jar in environment.all_jars]
 
 
 def _are_whole(jars: list[Path]) -> bool:
     # env.classpath alone lists 2 of the 44 jars: a short list is a sign of a broken cache
     return len(jars) > 20 and all(jar.is_file() and zipfile.is_zipfile(jar) for jar in jars)
+
+
+def tool_command(home: Home, tool: str, report: Report) -> list[str]:
+    """The command line of one of Kafka's own tools by the name of its script: console-producer, topics, ..."""
+    name = "".join(part.capitalize() for part in tool.split("-"))
+    name = {"Topics": "TopicCommand", "Configs": "ConfigCommand", "GetOffsets": "GetOffsetShell"}.get(name, name)
+    jars = classpath(home, report, TOOLS)
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return [str(java()), "-cp", os.pathsep.join(map(str, jars)), quiet, f"org.apache.kafka.tools.{name}"]

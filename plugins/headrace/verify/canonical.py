@@ -71,6 +71,23 @@ class CanonicalRow:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""
         return self._parsed(list(values))
 
+    def of_letter(self, record: VisibleRecord) -> list[Any]:
+        """What a dead letter holds of a record: key, value, headers and time, as they came."""
+        _, key, value, headers, timestamp = record
+        at = record_time(timestamp)
+        text = headers_json(headers)
+        return [
+            key,
+            value,
+            None if text is None else json_value(text),
+            None if at is None else (at - POSTGRES_EPOCH) // MICROSECOND,
+        ]
+
+    def of_stored_letter(self, values: Sequence[Any]) -> list[Any]:
+        """The same of headrace.dead_letters, read through a cursor of `canonical_cursor`."""
+        key, value, headers, at = values
+        return [key, value, None if headers is None else json_value(headers), at]
+
     def _parsed(self, row: list[Any]) -> list[Any]:
         for index in self._json:
             if row[index] is not None:
@@ -115,5 +132,3 @@ def _text(value: Any) -> str:
 
 def _number(text: str) -> str:
     return "\0" + str(EXACT.normalize(Decimal(text)))
-
-

@@ -165,7 +165,9 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             return
         wrong = cursor.execute(
             compared
-            + SQL(" select * from compared where is_found <> is_expected order by generation, partition, at, key limit %s"),
+            + SQL(
+                " select * from compared where is_found <> is_expected order by generation, partition, at, key limit %s"
+            ),
             (LISTED_MAX,),
         ).fetchall()
     for row in wrong:

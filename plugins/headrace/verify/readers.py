@@ -66,7 +66,9 @@ class TopicReader:
                     )
         except (KafkaError, UnicodeDecodeError) as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SourceError(f"{self._topic}[{partition}]: {text}; check the broker, run the same command again") from error
+            raise SourceError(
+                f"{self._topic}[{partition}]: {text}; check the broker, run the same command again"
+            ) from error
 
     def close(self) -> None:
         """Close the consumer."""
@@ -139,4 +141,5 @@ def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:
             admin.close()
     except KafkaError:
         return False
-    return "compact" in str(described)
+    policy = described.get("topic", {}).get(topic, {}).get("cleanup.policy", {}).get("value")
+    return "compact" in str(policy)

@@ -1,0 +1,145 @@
+"""What dbt has built and what it has not: headrace.claims against the ledger, and headrace.builds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+SCHEMA = "marts"  # of the target `prod` in dbt/profiles.yml
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself."""
+
+    schema: str
+    model: str
+    kind: str
+    status: str
+    rows: int | None
+    seconds: float
+    failed_tests: tuple[str, ...]
+    message: str | None
+    started_at: datetime
+    finished_at: datetime
+
+
+def is_up_to_date(connection: Connection[Any], project: str) -> bool:
+    """Whether the last whole build succeeded with this project, all it made is there, and nothing is unclaimed."""
+    (last_is_whole,) = connection.execute(
+        """
+        select coalesce(bool_and(
+            project = %s and status = 'success'
+            and case kind
+                when 'model' then to_regclass(format('%%I.%%I', schema, model)) is not null and (
+                    not has_claim or exists (
+                        select from headrace.claims as c where (c.schema, c.identifier) = (b.schema, b.model)
+                    )
+                )
+                when 'function' then exists (
+                    select from pg_proc as p where p.proname = b.model and p.pronamespace = to_regnamespace(b.schema)
+                )
+                else true
+            end
+        ), false)
+        from headrace.builds as b
+        where build_id = (
+            select build_id from headrace.builds where selection is null order by finished_at desc limit 1
+        )
+        """,
+        (project,),
+    ).fetchone() or (False,)
+    return bool(last_is_whole) and not unclaimed(connection, newest_batches(connection), None)
+
+
+def newest_batches(connection: Connection[Any]) -> dict[str, int]:
+    return dict(connection.execute("select dataset, max(seq) from headrace.batches group by dataset").fetchall())
+
+
+def claims(connection: Connection[Any], newest: Mapping[str, int]) -> set[tuple[Any, ...]]:
+    """The claims as far as the batches that this build is about go: newer ones do not keep it going."""
+    rows = connection.execute(
+        "select identifier, dataset, to_seq, built, seen::text from headrace.claims where schema = %s", (SCHEMA,)
+    )
+    return {(model, dataset, min(to_seq, newest.get(dataset, 0)), *rest) for model, dataset, to_seq, *rest in rows}
+
+
+def unclaimed(connection: Connection[Any], newest: Mapping[str, int], models: set[str] | None) -> set[str]:
+    """The models (of those given; None: of all) that have batches to build or must start from zero."""
+    rows = connection.execute(
+        """
+        select
+            c.identifier,
+            c.dataset,
+            c.to_seq,
+            exists (
+                select from jsonb_each_text(c.seen) as s (upstream, built)
+                where s.built is distinct from case s.upstream
+                    when 'headrace.datasets' then (
+                        select d.built::text from headrace.datasets as d where d.dataset = c.dataset
+                    )
+                    else (
+                        select u.built::text from headrace.claims as u
+                        where u.schema || '.' || u.identifier = s.upstream and u.dataset = c.dataset
+                    )
+                end
+            ) or c.to_seq > coalesce((select max(seq) from headrace.batches as b where b.dataset = c.dataset), 0)
+        from headrace.claims as c
+        where c.schema = %s
+        """,
+        (SCHEMA,),
+    )
+    return {
+        model
+        for model, dataset, to_seq, is_stale in rows
+        if (is_stale or to_seq < newest.get(dataset, 0)) and (models is None or model in models)
+    }
+
+
+def record(
+    connection: Connection[Any],
+    build_id: UUID,
+    pass_number: int,
+    nodes: Sequence[NodeResult],
+    selection: str | None,
+    project: str,
+) -> None:
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into headrace.builds (
+                build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, message, has_claim,
+                selection, project, started_at, finished_at
+            )
+            values (
+                %(build_id)s, %(pass)s, %(schema)s, %(model)s, %(kind)s, %(status)s, %(rows)s, %(seconds)s,
+                %(failed_tests)s, %(message)s,
+                exists (
+                    select from headrace.claims as c where (c.schema, c.identifier) = (%(schema)s, %(model)s)
+                ),
+                %(selection)s, %(project)s, %(started_at)s, %(finished_at)s
+            )
+            """,
+            [
+                {
+                    "build_id": build_id,
+                    "pass": pass_number,
+                    "schema": node.schema,
+                    "model": node.model,
+                    "kind": node.kind,
+                    "status": node.status,
+                    "rows": node.rows,
+                    "seconds": node.seconds,
+                    "failed_tests": list(node.failed_tests),
+                    "message": node.message,
+                    "selection": selection,
+                    "project": project,
+                    "started_at": node.started_at,
+                    "finished_at": node.finished_at,
+                }
+                for node in nodes
+            ],
+        )

@@ -1,0 +1,270 @@
+"""The deep check: every visible record, read again, against what is stored of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import ServerCursor
+from psycopg.sql import SQL, Identifier
+
+from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, json_value, shown
+from headrace.verify.readers import RecordReader, VisibleRecord
+from headrace.verify.report import Report
+from headrace.verify.snapshot import Snapshot
+
+PROGRESS_RECORDS = 2_000
+NOTES_MAX = 5
+
+LETTER_COLUMNS = ("key", "value", "headers", "timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What is compared of one partition: [start, end) of a generation."""
+
+    generation: int
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a deep check of a dataset counted."""
+
+    records: int = 0
+    equal: int = 0
+    compacted: int = 0
+    older_contract: int = 0
+    rejected_today: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def example(self, kind: str, text: str) -> None:
+        """Remember a place for a note."""
+        kept = self.examples.setdefault(kind, [])
+        if len(kept) < NOTES_MAX:
+            kept.append(text)
+
+
+class RecordCheck:
+    """Walks the source, the staged rows, the dead letters and the ledger side by side, in offset order.
+
+    `records`: each visible record is a staged row or a dead letter, and nothing else is. `hashes`: what is stored is
+    what the source holds. `empty`: the offsets of a batch without a record are those that its line counts.
+    Memory holds a few thousand rows, however long the range.
+    """
+
+    def __init__(self, snapshot: Snapshot, canonical: CanonicalRow, report: Report, *, is_compacted: bool) -> None:
+        self.tally = Tally()
+        self._snapshot = snapshot
+        self._canonical = canonical
+        self._report = report
+        self._is_compacted = is_compacted
+        self._restage = snapshot.subject.restage
+
+    def compare(self, part: Range, reader: RecordReader, progress: Callable[[int], None]) -> None:
+        """Compare one range; `progress` is told how many of its offsets are done."""
+        with self._staged(part) as staged, self._letters(part) as letters, self._lines(part) as lines:
+            rows, dead, batches = _Stream(staged), _Stream(letters), _Emptiness(self, part, lines)
+            offset = part.start - 1
+            with closing(_generator(reader.visible_records(part.partition, part.start, part.end))) as records:
+                for record in records:
+                    if record[0] <= offset:
+                        self._wrong("records", part, record[0], "the record again", f"one behind {offset}")
+                        continue
+                    offset = record[0]
+                    self._lost(part, rows, dead, offset)
+                    batches.saw(offset)
+                    self._compare_record(part, record, rows.take(offset), dead.take(offset))
+                    if self.tally.records % PROGRESS_RECORDS == 0:
+                        progress(offset - part.start)
+            self._lost(part, rows, dead, part.end)
+            batches.finish()
+        progress(part.end - part.start)
+
+    def _compare_record(self, part: Range, record: VisibleRecord, row: Any, letter: Any) -> None:
+        self.tally.records += 1
+        if letter is not None:
+            self._compare_letter(part, record, letter)
+            is_replayed = letter[-1]
+            if not is_replayed and row is None:
+                return
+            if not is_replayed:
+                self._wrong("records", part, record[0], "a staged row and a dead letter", "one of the two")
+        if row is None:
+            _, key, value, _, _ = record
+            size = "a tombstone" if value is None else f"a record of {len(value)} bytes"
+            self._wrong(
+                "records",
+                part,
+                record[0],
+                f"{size}, key {key!r:.60}, neither staged nor dead",
+                "the row or the dead letter",
+            )
+            return
+        self._compare_row(part, record, row)
+
+    def _compare_row(self, part: Range, record: VisibleRecord, row: Any) -> None:
+        expected = self._canonical.of_record(record)
+        if isinstance(expected, str):
+            self.tally.rejected_today += 1
+            self.tally.example("rejected", f"[{part.partition}] {record[0]} ({expected:.80})")
+            return
+        stored = self._canonical.of_stored(row[1:])
+        if stored == expected:
+            self.tally.equal += 1
+            return
+        names = self._canonical.names
+        differing = [i for i, value in enumerate(expected) if value != stored[i]]
+        if self._is_older_contract(record, stored, expected, differing):
+            self.tally.older_contract += 1
+            self.tally.example("older", f"[{part.partition}] {record[0]}")
+            return
+        found = ", ".join(f"{names[i]} {shown(stored[i])}" for i in differing[:3])
+        wanted = ", ".join(f"{names[i]} {shown(expected[i])}" for i in differing[:3])
+        self._wrong("hashes", part, record[0], f"{digest(stored)} ({found})", f"{digest(expected)} ({wanted})")
+
+    def _is_older_contract(
+        self, record: VisibleRecord, stored: list[Any], expected: list[Any], differing: list[int]
+    ) -> bool:
+        # a field that the contract has named since: null in its column, kept in _extra, as the record has it
+        names = self._canonical.names
+        fields = {self._canonical.fields.get(names[i]) for i in differing if names[i] != "_extra"}
+        extra, value = stored[-1], record[2]
+        if value is None or not isinstance(extra, dict) or None in fields or not fields:
+            return False
+        document = json_value(value)
+        newer = expected[-1] or {}
+        return (
+            all(stored[i] is None for i in differing if names[i] != "_extra")
+            and extra.keys() == newer.keys() | fields
+            and all(extra[name] == (document[name] if name in fields else newer[name]) for name in extra)
+        )
+
+    def _compare_letter(self, part: Range, record: VisibleRecord, letter: Any) -> None:
+        expected = self._canonical.of_letter(record)
+        stored = self._canonical.of_stored_letter(letter[1:-1])
+        if stored == expected:
+            self.tally.equal += not letter[-1]  # a replayed one is counted with its row
+            return
+        differing = [name for i, name in enumerate(LETTER_COLUMNS) if stored[i] != expected[i]]
+        what = f"a dead letter with another {' and '.join(differing)}"
+        self._wrong("hashes", part, record[0], f"{digest(stored)}, {what}", digest(expected))
+
+    def _lost(self, part: Range, rows: "_Stream", dead: "_Stream", offset: int) -> None:
+        # what is stored below the next record has none
+        for stream, what in ((rows, "a staged row"), (dead, "a dead letter")):
+            for row in stream.below(offset):
+                if what == "a dead letter" and row[-1]:
+                    continue  # replayed: its row is reported
+                if self._is_compacted:
+                    self.tally.compacted += 1
+                else:
+                    self._wrong("records", part, row[0], f"{what} without a visible record", "none")
+
+    def _wrong(self, check: str, part: Range, offset: int, found: str, expected: str) -> None:
+        self._report.add(
+            check,
+            generation=part.generation,
+            partition=part.partition,
+            offset=offset,
+            found=found,
+            expected=expected,
+            remedy=self._restage,
+        )
+
+    def wrong_emptiness(self, part: Range, line: Any, empty: int) -> None:
+        """A batch's line counts other empty offsets than the source has; compaction adds some, never takes."""
+        start, end, expected = line
+        if empty == expected or (self._is_compacted and empty > expected):
+            return
+        self._wrong(
+            "empty", part, start, f"{expected} empty offsets in the line [{start}, {end})", f"{empty}, as at the source"
+        )
+
+    @contextmanager
+    def _staged(self, part: Range) -> Iterator[ServerCursor[Any]]:
+        names = SQL(", ").join(Identifier(name) for name in ("_offset", *self._canonical.names))
+        with canonical_cursor(self._snapshot.connection, "verified_rows") as cursor:
+            yield cursor.execute(
+                SQL(
+                    "select {} from {} where _generation = %s and _partition = %s and _offset >= %s and _offset < %s "
+                    "order by _offset"
+                ).format(names, self._snapshot.subject.staging),
+                (part.generation, part.partition, part.start, part.end),
+            )
+
+    @contextmanager
+    def _letters(self, part: Range) -> Iterator[ServerCursor[Any]]:
+        with canonical_cursor(self._snapshot.connection, "verified_letters") as cursor:
+            yield cursor.execute(
+                'select "offset", key, value, headers, "timestamp", replayed_by is not null from headrace.dead_letters '
+                'where dataset = %s and generation = %s and partition = %s and "offset" >= %s and "offset" < %s '
+                'order by "offset"',
+                (self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
+            )
+
+    @contextmanager
+    def _lines(self, part: Range) -> Iterator[ServerCursor[Any]]:
+        # a line that begins below the range was read in part only: nothing can be said of its empty offsets
+        with canonical_cursor(self._snapshot.connection, "verified_lines") as cursor:
+            yield cursor.execute(
+                "select start_offset, end_offset, empty from headrace.batches where dataset = %s and generation = %s "
+                "and partition = %s and start_offset >= %s and end_offset <= %s and kind in ('drain', 'load') "
+                "order by start_offset, end_offset",
+                (self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
+            )
+
+
+class _Stream:
+    """Rows in offset order, looked at one ahead."""
+
+    def __init__(self, rows: ServerCursor[Any]) -> None:
+        self._rows = iter(rows)
+        self._next = next(self._rows, None)
+
+    def below(self, offset: int) -> Iterator[Any]:
+        while self._next is not None and self._next[0] < offset:
+            row, self._next = self._next, next(self._rows, None)
+            yield row
+
+    def take(self, offset: int) -> Any:
+        row = self._next
+        if row is None or row[0] != offset:
+            return None
+        self._next = next(self._rows, None)
+        return row
+
+
+class _Emptiness:
+    """Counts the records of each line's range."""
+
+    def __init__(self, check: RecordCheck, part: Range, lines: ServerCursor[Any]) -> None:
+        self._check = check
+        self._part = part
+        self._lines = iter(lines)
+        self._line = next(self._lines, None)
+        self._records = 0
+
+    def saw(self, offset: int) -> None:
+        while self._line is not None and offset >= self._line[1]:
+            self._close()
+        if self._line is not None and offset >= self._line[0]:
+            self._records += 1
+
+    def finish(self) -> None:
+        while self._line is not None:
+            self._close()
+
+    def _close(self) -> None:
+        assert self._line is not None
+        start, end, _ = self._line
+        self._check.wrong_emptiness(self._part, self._line, end - start - self._records)
+        self._records = 0
+        self._line = next(self._lines, None)
+
+
+def _generator(records: Iterator[VisibleRecord]) -> Any:
+    # so that a reader that is left early lets go, whatever kind of iterator it gave
+    yield from records

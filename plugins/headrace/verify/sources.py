@@ -1,0 +1,177 @@
+"""Checks of the source: is it the one that the checkpoints belong to, does it hold what they point at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.dataset import File, KafkaTopic
+from headrace.exceptions import FileSourceError, HeadraceError, RetriableError, TopicMissing
+from headrace.ingest import Deployment, open_source
+from headrace.source import SourceState
+from headrace.verify.readers import FileReader, RecordReader, TopicReader, is_compacted
+from headrace.verify.records import Range
+from headrace.verify.report import Report
+from headrace.verify.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a deep check re-reads, and from where."""
+
+    reader: RecordReader
+    ranges: list[Range]
+    is_compacted: bool
+
+
+def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, deep: bool) -> SourceState | None:
+    """The open generation's topic id is the source's, and no checkpoint is beyond its last stable offset.
+
+    Asked after the snapshot was taken, so that its offsets can only be newer. A source that cannot be reached is a
+    note; in a deep check it is the report's error. Returns what the source said.
+    """
+    subject = snapshot.subject
+    generation = _open_generation(snapshot)
+    if subject.declared is None:
+        report.notes.append("not declared in this deployment: its source was not asked")
+        return None
+    if generation is None:
+        return None
+    try:
+        source = open_source(deployment, subject.declared)
+        try:
+            state = source.describe()
+        finally:
+            source.close()
+    except (TopicMissing, FileSourceError) as error:
+        if isinstance(error, FileSourceError):
+            report.notes.append(f"the file was not compared: {error}")
+            return None
+        report.checks.append("source")
+        report.add(
+            "source",
+            generation=generation["generation"],
+            found=f"no topic {generation['topic']}",
+            expected=f"the topic with id {generation['topic_id']}",
+            remedy=f"create it and `headrace adopt {subject.name}` reads it from its start; what is staged stays",
+        )
+        return None
+    except HeadraceError as error:
+        if deep or not isinstance(error, RetriableError):
+            report.error = str(error)
+        else:
+            report.notes.append(f"the source could not be asked: {error}")
+        return None
+    if isinstance(subject.declared.source, File):
+        if state.topic_id != generation["topic_id"]:
+            report.notes.append(
+                f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
+                f"({generation['topic']}, sha256 {generation['topic_id'][:12]}...): not compared"
+            )
+        return state
+    report.checks.append("source")
+    _check_topic(snapshot, report, generation, state)
+    return state
+
+
+def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any], state: SourceState) -> None:
+    name, number = snapshot.subject.name, generation["generation"]
+    adopt = f"`headrace adopt {name}` closes generation {number} and reads the topic as it is now"
+    if (state.topic, state.topic_id) != (generation["topic"], generation["topic_id"]):
+        report.add(
+            "source",
+            generation=number,
+            found=f"topic {state.topic} with id {state.topic_id}",
+            expected=f"{generation['topic']} with id {generation['topic_id']}, as generation {number} has it",
+            remedy=adopt,
+        )
+        return
+    for partition, checkpoint in _checkpoints(snapshot, number).items():
+        found = state.partitions.get(partition)
+        if found is None:
+            offset, what, expected = checkpoint, "no such partition at the source", "the one that was drained"
+        elif checkpoint > found.end_offset:
+            offset, what = found.end_offset, f"checkpoint {checkpoint}"
+            expected = f"at most {found.end_offset}, the last stable offset"
+        elif checkpoint < found.log_start_offset:
+            offset, what = checkpoint, f"a log that starts at {found.log_start_offset}"
+            expected = f"{checkpoint}, the checkpoint: [{checkpoint}, {found.log_start_offset}) was never read"
+        else:
+            continue
+        remedy = adopt
+        if found is not None and checkpoint < found.log_start_offset:
+            remedy = (
+                f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
+            )
+        report.add(
+            "source",
+            generation=number,
+            partition=partition,
+            offset=offset,
+            found=what,
+            expected=expected,
+            remedy=remedy,
+        )
+
+
+def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Plan | None:
+    """What to re-read: of every generation of this very source, [its start or the log's, checkpoint).
+
+    What the source no longer serves is noted, not compared.
+    """
+    declared = snapshot.subject.declared
+    assert declared is not None
+    generations = snapshot.rows(
+        "select generation, topic, topic_id from headrace.generations where dataset = %(dataset)s order by generation"
+    )
+    ranges: list[Range] = []
+    for generation in generations:
+        number = generation["generation"]
+        if generation["topic_id"] != state.topic_id:
+            if generation is not generations[-1]:
+                report.notes.append(f"generation {number} came from another {generation['topic']}: not compared")
+            continue
+        starts = _starts(snapshot, number)
+        for partition, checkpoint in _checkpoints(snapshot, number).items():
+            found = state.partitions.get(partition)
+            if found is None:
+                continue
+            start, end = starts.get(partition, found.log_start_offset), checkpoint
+            first = max(start, found.log_start_offset)
+            if isinstance(declared.source, File):
+                end = min(checkpoint, found.end_offset)  # behind it: tombstones of `load --replace`
+            if first > start:
+                report.notes.append(f"[{partition}] no longer served: not compared [{start}, {min(first, end)})")
+            if first < end:
+                ranges.append(Range(number, partition, first, end))
+    if isinstance(declared.source, KafkaTopic):
+        config = deployment.kafka()
+        return Plan(TopicReader(state.topic, config), ranges, is_compacted(state.topic, config))
+    path: Path = deployment.settings.data_dir / declared.source.path
+    return Plan(FileReader(path), ranges, False)
+
+
+def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:
+    found = snapshot.rows(
+        "select generation, topic, topic_id from headrace.generations where dataset = %(dataset)s and is_open "
+        "order by generation desc"
+    )
+    return found[0] if found else None
+
+
+def _checkpoints(snapshot: Snapshot, generation: int) -> dict[int, int]:
+    found = snapshot.rows(
+        "select partition, next_offset from headrace.checkpoints "
+        "where dataset = %(dataset)s and generation = %(generation)s order by partition",
+        generation=generation,
+    )
+    return {row["partition"]: row["next_offset"] for row in found}
+
+
+def _starts(snapshot: Snapshot, generation: int) -> dict[int, int]:
+    # where the records of a partition begin: behind its adopt line, at its first drained batch
+    found = snapshot.rows(
+        "select partition, min(start_offset) as start_offset from headrace.batches where dataset = %(dataset)s "
+        "and generation = %(generation)s and kind in ('drain', 'load') group by partition",
+        generation=generation,
+    )
+    return {row["partition"]: row["start_offset"] for row in found}

@@ -1,0 +1,124 @@
+"""The verification of datasets: all checks, in an order in which the first finding explains the others."""
+
+from collections.abc import Callable
+
+from headrace.database import database
+from headrace.dataset import dataset_names
+from headrace.exceptions import DatasetError, RetriableError
+from headrace.ingest import Deployment
+from headrace.verify.canonical import CanonicalRow
+from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
+from headrace.verify.ledger import check_arithmetic, check_chain, check_generations, check_seq
+from headrace.verify.readers import RecordReader
+from headrace.verify.records import RecordCheck, Tally
+from headrace.verify.report import Report, Verification
+from headrace.verify.rows import check_checkpoint, check_counts, check_exactly_one, check_strays, check_tables
+from headrace.verify.snapshot import Subject, snapshot
+from headrace.verify.sources import check_source, plan_records
+
+Progress = Callable[[int, int], None]  # offsets done, offsets in all
+ReaderFactory = Callable[[Subject], RecordReader]
+
+
+def verify(
+    deployment: Deployment,
+    name: str | None = None,
+    *,
+    deep: bool = False,
+    reader: ReaderFactory | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Verification:
+    """Compare ledger, rows, dead letters and claims of a dataset, or of all; change nothing.
+
+    deep: re-read the source and compare every record with what is stored. reader: another client to re-read with.
+    Raises DatasetError for a dataset that is neither declared nor in the database.
+    """
+    reports = [_verify_one(deployment, subject, deep, reader, progress) for subject in _subjects(deployment, name)]
+    if name is None:
+        reports += orphaned_claims(deployment.connect("headrace verify"))
+    return Verification(reports, deep)
+
+
+def _subjects(deployment: Deployment, name: str | None) -> list[Subject]:
+    declared = dataset_names(deployment.settings.datasets_dir)
+    with database(deployment.connect("headrace verify")) as connection:
+        found = connection.execute("select dataset from headrace.datasets").fetchall()
+    known = {row[0] for row in found} | set(declared)
+    if name is not None and name not in known:
+        raise DatasetError(
+            f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database; expected one "
+            f"of {', '.join(sorted(known)) or 'none'}"
+        )
+    names = sorted(known) if name is None else [name]
+    return [Subject(each, deployment.dataset(each) if each in declared else None) for each in names]
+
+
+def _verify_one(
+    deployment: Deployment, subject: Subject, deep: bool, reader: ReaderFactory | None, progress: Progress
+) -> Report:
+    report = Report(subject.name)
+    connect = deployment.connect(f"headrace verify {subject.name}")
+    lock_timeout_ms = deployment.settings.lock_timeout_ms
+    with snapshot(connect, subject, lock_timeout_ms) as view:
+        check_generations(view, report)
+        check_seq(view, report)
+        check_chain(view, report)
+        check_arithmetic(view, report)
+        has_tables = check_tables(view, report)
+        if has_tables:
+            check_counts(view, report)
+            check_strays(view, report)
+            check_checkpoint(view, report)
+            check_exactly_one(view, report)
+        check_claims(view, report)
+        check_source(deployment, view, report, deep=deep)
+    # in a moment of its own: a full refresh waits for it, and must not wait for a deep check
+    with snapshot(connect, subject, lock_timeout_ms, also=[(PRODUCTION_SCHEMA, subject.name)]) as view:
+        check_mart(view, report)
+    if deep and has_tables and subject.declared is not None and report.error is None:
+        _verify_records(deployment, subject, report, reader, progress)
+    return report
+
+
+def _verify_records(
+    deployment: Deployment, subject: Subject, report: Report, reader: ReaderFactory | None, progress: Progress
+) -> None:
+    assert subject.declared is not None
+    connect = deployment.connect(f"headrace verify {subject.name}")
+    silent = Report(subject.name)  # the source was checked before; here its offsets are what counts
+    with snapshot(connect, subject, deployment.settings.lock_timeout_ms) as view:
+        state = check_source(deployment, view, silent, deep=True)
+        if state is None:
+            report.error = report.error or silent.error
+            return
+        plan = plan_records(deployment, view, report, state)
+        report.checks += ["records", "hashes", "empty"]
+        check = RecordCheck(view, CanonicalRow(subject.declared), report, is_compacted=plan.is_compacted)
+        client = reader(subject) if reader else plan.reader
+        total = sum(part.end - part.start for part in plan.ranges)
+        done = 0
+        try:
+            for part in plan.ranges:
+                before = done
+                check.compare(part, client, lambda offsets, before=before: progress(before + offsets, total))  # type: ignore[misc]
+                done += part.end - part.start
+        except RetriableError as error:
+            report.error = str(error)
+        finally:
+            client.close()
+    _tell(check.tally, report)
+
+
+def _tell(tally: Tally, report: Report) -> None:
+    report.counts["records re-read"] = tally.records
+    report.counts["hashes equal"] = tally.equal
+    if tally.compacted:
+        report.notes.append(f"{tally.compacted} rows whose records compaction took since: not compared")
+    if tally.older_contract:
+        places = ", ".join(tally.examples["older"])
+        report.notes.append(
+            f"{tally.older_contract} rows were staged before the contract named one of their fields (it is in _extra): {places}"
+        )
+    if tally.rejected_today:
+        places = ", ".join(tally.examples["rejected"])
+        report.notes.append(f"{tally.rejected_today} staged records break the contract of today: {places}")
