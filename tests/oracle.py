@@ -26,7 +26,7 @@ def valid_jobs(path: Path) -> Iterator[dict[str, Any] | None]:
         for line in file:
             key, _, payload = line.rstrip(b"\n").partition(b"|")
             try:
-                yield _job(key.decode(), payload.decode())
+                yield decode_job(key.decode(), payload.decode())
             except (ValueError, RecursionError):
                 yield None
 
@@ -65,7 +65,8 @@ def jobs_per_minute(jobs: dict[str, dict[str, Any]]) -> dict[str, tuple[int, Dec
     return minutes
 
 
-def _job(key: str, payload: str) -> dict[str, Any]:
+def decode_job(key: str, payload: str) -> dict[str, Any]:
+    """The job of one record; raises ValueError or RecursionError where it breaks the contract."""
     job = json.loads(payload, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_object)
     for field, kind in FIELDS.items():
         if not isinstance(job[field] if field in job else None, kind) or isinstance(job[field], bool):

@@ -1,7 +1,7 @@
 """A batch: a contiguous range of one partition, decoded, and the one transaction that commits it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,12 +17,15 @@ from headrace.contract import Rejection
 from headrace.database import Connect, is_retriable, pause_before_retry
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.exceptions import DatabaseError
 from headrace.fence import Patience, drain_name, patience
+from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.source import Record
-from headrace.staging import columns, copy_rows, json_text, table
+from headrace.staging import BOOKKEEPING_COLUMNS, check_table, columns, copy_rows, json_text, table
 from headrace.times import record_time
 
 COMMIT_ATTEMPTS_MAX = 5
+DELETED = [name for name, _, _ in BOOKKEEPING_COLUMNS].index("_deleted")  # behind the contract's columns
 
 Barrier = Callable[[str], None]
 
@@ -35,7 +38,9 @@ def no_barrier(_step: str) -> None:
 class Batch:
     """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
 
-    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened.
+    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. accepted:
+    the rows' records, in the same order, for what Postgres turns out not to store. weight: bytes of keys, values and
+    headers, what the batch costs to hold.
     """
 
     dataset: Dataset
@@ -45,9 +50,11 @@ class Batch:
     end_offset: int = 0
     batch_id: UUID = field(default_factory=uuid4)
     rows: list[list[Any]] = field(default_factory=list)
+    accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
     bytes: int = 0
+    weight: int = 0
     first_record_at: datetime | None = None
     last_record_at: datetime | None = None
     began: float = field(default_factory=time.monotonic)
@@ -60,11 +67,26 @@ class Batch:
         """Rows, tombstones included, and dead letters."""
         return len(self.rows) + len(self.dead)
 
+    def fill(self, records: Iterator[Record], rows: int, weight: int) -> bool:
+        """Take records until the batch holds so many or weighs so much; False when they ran out before."""
+        rows -= self.records
+        for record in records:
+            self.add(record)
+            rows -= 1
+            if rows <= 0 or self.weight >= weight:
+                self.end_offset = record.offset + 1
+                return True
+        return False
+
     def add(self, record: Record) -> None:
         """Decode a record into a row or a dead letter."""
-        key, value = record.key, record.value
+        key, value, headers = record.key, record.value, record.headers
         at = record_time(record.timestamp)
-        self.bytes += (len(key) if key else 0) + (len(value) if value else 0)
+        size = (len(key) if key else 0) + (len(value) if value else 0)
+        self.bytes += size
+        self.weight += size
+        if headers:
+            self.weight += sum(len(name) + (len(text) if text else 0) for name, text in headers)
         if at is not None:
             if self.first_record_at is None or at < self.first_record_at:
                 self.first_record_at = at
@@ -72,9 +94,7 @@ class Batch:
                 self.last_record_at = at
         decoded = self.dataset.compiled.decode(key, value)
         if isinstance(decoded, Rejection):
-            self.dead.append(
-                dead_letter_row(self.dataset.name, self.generation, self.partition, record, decoded, self.batch_id)
-            )
+            self._bury(record, decoded)
             return
         extra = decoded.pop()
         for i in self.dataset.compiled.json_columns:
@@ -87,12 +107,27 @@ class Batch:
             record.offset,
             at,
             key,
-            json_text(headers_json(record.headers)),
+            json_text(headers_json(headers)),
             deleted,
             json_text(extra),
             self.batch_id,
         )
         self.rows.append(decoded)
+        self.accepted.append(record)
+
+    def reject(self, rejections: Mapping[int, Rejection]) -> None:
+        """Make dead letters of rows, by their index, which Postgres did not take."""
+        deleted = len(self.dataset.compiled.columns) + DELETED
+        for index, rejection in rejections.items():
+            self.tombstones -= self.rows[index][deleted]
+            self._bury(self.accepted[index], rejection)
+        self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
+        self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
+
+    def _bury(self, record: Record, rejection: Rejection) -> None:
+        self.dead.append(
+            dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
+        )
 
     def line(self, kind: Kind, run: RunContext) -> LedgerLine:
         """The batch as the ledger writes it down."""
@@ -129,8 +164,8 @@ class Committer:
         """Commit the batch's rows, dead letters, checkpoint and ledger line together, or raise and change nothing.
 
         Deadlocks, serialization failures and lost connections are tried again; after a connection lost at
-        COMMIT the ledger decides whether it happened. Raises CheckpointMoved when another run was first, and
-        psycopg's errors for all that trying again does not mend.
+        COMMIT the ledger decides whether it happened. Rows that the server does not store become dead letters. Raises
+        CheckpointMoved when another run was first, and psycopg's errors for all that trying again does not mend.
         """
         line = batch.line(kind, run)
         in_doubt = False
@@ -140,7 +175,14 @@ class Committer:
                 if in_doubt and self._is_committed(connection, line):
                     return
                 in_doubt = False
-                self._run_transaction(connection, batch, line)
+                try:
+                    self._run_transaction(connection, batch, line)
+                except Exception as error:
+                    if not may_be_a_records_fault(error):
+                        raise
+                    self._reject_rows(connection, batch, line, error)
+                    line = batch.line(kind, run)
+                    self._run_transaction(connection, batch, line)
                 return
             except psycopg.Error as error:
                 lost = self._connection is None or self._connection.closed or self._connection.broken
@@ -178,6 +220,7 @@ class Committer:
             with connection.cursor() as cursor:
                 if batch.rows:
                     copy_rows(cursor, table(batch.dataset), columns(batch.dataset), batch.rows)
+                check_table(connection, batch.dataset)  # locked by now: nobody changes it before this commits
                 self._barrier("staged")
                 if batch.dead:
                     copy_dead_letters(cursor, batch.dead)
@@ -186,6 +229,28 @@ class Committer:
                 checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
+
+    def _reject_rows(self, connection: Connection[Any], batch: Batch, line: LedgerLine, error: Exception) -> None:
+        """Find the rows that Postgres does not store and make dead letters of them.
+
+        Fenced like the commit, and rolled back. Raises `error` when no row is to blame, DatasetError when the table
+        is no longer the contract's, and DatabaseError when not one of several rows is taken: that is no record's fault.
+        """
+        with connection.transaction(force_rollback=True):
+            with self._patience(connection, line.dataset):
+                checkpoints.advance(connection, line)
+            rejections = find_rejected(connection, table(batch.dataset), columns(batch.dataset), batch.rows)
+            check_table(connection, batch.dataset)
+        if not rejections:
+            raise error
+        if len(rejections) == len(batch.rows) > 1:
+            where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
+            raise DatabaseError(
+                f"{where}: postgres took none of {len(batch.rows)} rows: {rejections[0].detail}; expected some to be "
+                f"stored: the table or the server is at fault; nothing was changed; repair it and run the same command "
+                "again"
+            ) from error
+        batch.reject(rejections)
 
     def _patience(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
         return patience(connection, self._connect, dataset, self._limits, drain_name(dataset))

@@ -71,10 +71,10 @@ def build(
     passes: list[tuple[NodeResult, ...]] = []
     with database(connect) as connection:
         may_skip = selection is None and not full_refresh
-        if may_skip and is_up_to_date(connection, project):
+        if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
         with _turn(connect, report), DbtRunner(settings, connection, project, vars) as dbt:
-            if may_skip and is_up_to_date(connection, project):
+            if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
             newest = newest_batches(connection)
             while len(passes) < PASSES_MAX:
@@ -84,10 +84,10 @@ def build(
                     nodes = dbt.run_pass(select, full_refresh and not passes, tests)
                 except BuildError as error:
                     failed = _project_failed(error, started_at)
-                    record(connection, build_id, len(passes) + 1, (failed,), selection, project)
+                    record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
                     raise
                 passes.append(nodes)
-                record(connection, build_id, len(passes), nodes, selection, project)
+                record(connection, build_id, len(passes), nodes, selection, project, tests)
                 _report_pass(nodes, report)
                 _raise_failures(nodes)
                 after = claims(connection, newest)

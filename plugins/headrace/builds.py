@@ -27,12 +27,15 @@ class NodeResult:
     finished_at: datetime
 
 
-def is_up_to_date(connection: Connection[Any], project: str) -> bool:
-    """Whether the last whole build succeeded with this project, all it made is there, and nothing is unclaimed."""
+def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> bool:
+    """Whether the last whole build succeeded with this project, all it made is there, and nothing is unclaimed.
+
+    tests: whether it must have run the data tests.
+    """
     (last_is_whole,) = connection.execute(
         """
         select coalesce(bool_and(
-            project = %s and status = 'success'
+            project = %(project)s and status = 'success' and tested >= %(tests)s
             and case kind
                 when 'model' then to_regclass(format('%%I.%%I', schema, model)) is not null and (
                     not has_claim or exists (
@@ -50,13 +53,14 @@ def is_up_to_date(connection: Connection[Any], project: str) -> bool:
             select build_id from headrace.builds where selection is null order by finished_at desc limit 1
         )
         """,
-        (project,),
+        {"project": project, "tests": tests},
     ).fetchone() or (False,)
     return bool(last_is_whole) and not unclaimed(connection, newest_batches(connection), None)
 
 
 def newest_batches(connection: Connection[Any]) -> dict[str, int]:
-    return dict(connection.execute("select dataset, max(seq) from headrace.batches group by dataset").fetchall())
+    """The seq of each dataset's newest batch; 0 before the first."""
+    return dict(connection.execute("select dataset, last_seq from headrace.datasets").fetchall())
 
 
 def claims(connection: Connection[Any], newest: Mapping[str, int]) -> set[tuple[Any, ...]]:
@@ -86,7 +90,7 @@ def unclaimed(connection: Connection[Any], newest: Mapping[str, int], models: se
                         where u.schema || '.' || u.identifier = s.upstream and u.dataset = c.dataset
                     )
                 end
-            ) or c.to_seq > coalesce((select max(seq) from headrace.batches as b where b.dataset = c.dataset), 0)
+            ) or c.to_seq > coalesce((select d.last_seq from headrace.datasets as d where d.dataset = c.dataset), 0)
         from headrace.claims as c
         where c.schema = %s
         """,
@@ -106,13 +110,15 @@ def record(
     nodes: Sequence[NodeResult],
     selection: str | None,
     project: str,
+    tests: bool,
 ) -> None:
+    """Write a pass's lines into headrace.builds, all or none."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             """
             insert into headrace.builds (
                 build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, message, has_claim,
-                selection, project, started_at, finished_at
+                selection, project, tested, started_at, finished_at
             )
             values (
                 %(build_id)s, %(pass)s, %(schema)s, %(model)s, %(kind)s, %(status)s, %(rows)s, %(seconds)s,
@@ -120,7 +126,7 @@ def record(
                 exists (
                     select from headrace.claims as c where (c.schema, c.identifier) = (%(schema)s, %(model)s)
                 ),
-                %(selection)s, %(project)s, %(started_at)s, %(finished_at)s
+                %(selection)s, %(project)s, %(tested)s, %(started_at)s, %(finished_at)s
             )
             """,
             [
@@ -137,6 +143,7 @@ def record(
                     "message": node.message,
                     "selection": selection,
                     "project": project,
+                    "tested": tests,
                     "started_at": node.started_at,
                     "finished_at": node.finished_at,
                 }

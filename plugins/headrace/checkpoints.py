@@ -59,6 +59,24 @@ class LedgerLine:
     run: RunContext = RunContext()
 
 
+def register(connection: Connection[Any], dataset: str) -> None:
+    """Make a dataset known; waits for nobody.
+
+    `on conflict` alone would wait for a batch that has counted itself and not committed: for ever, if it is frozen.
+    """
+    connection.execute(
+        "insert into headrace.datasets (dataset) select %(dataset)s "
+        "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
+        {"dataset": dataset},
+    )
+
+
+def lock(connection: Connection[Any], dataset: str) -> None:
+    """Hold a dataset's row until the transaction ends: first contacts take turns with commits."""
+    register(connection, dataset)
+    connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
+
+
 def hold(connection: Connection[Any], dataset: str) -> None:
     """Make a dataset known, and hold its checkpoints and its row until the transaction ends.
 
@@ -68,18 +86,7 @@ def hold(connection: Connection[Any], dataset: str) -> None:
     connection.execute(
         "select 1 from headrace.checkpoints where dataset = %s order by generation, partition for update", (dataset,)
     )
-    register(connection, dataset)
-
-
-def register(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known; waits for nobody."""
-    connection.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))
-
-
-def lock(connection: Connection[Any], dataset: str) -> None:
-    """Hold a dataset's row until the transaction ends: first contacts and acceptances take turns with commits."""
-    register(connection, dataset)
-    connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
+    lock(connection, dataset)
 
 
 def open_generation(connection: Connection[Any], dataset: str) -> Generation | None:

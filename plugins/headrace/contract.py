@@ -24,15 +24,31 @@ from headrace.exceptions import DatasetError
 DETAIL_MAX = 500  # characters of a dead letter's detail
 
 
+# What fromisoformat makes of more than this is another moment: 10:00.5 is half past the minute and not half a second,
+# and 2019-03-01+01:00 is a day and a zone and not one o'clock.
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:"
+    r"([Tt ]\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?|\d\d(?:\d\d(?:[.,]\d+)?)?)?)"
+    r" ?([Zz]|[+-]\d\d(?:\d\d|:\d\d(?::\d\d)?)?)?"
+    r")?",
+    re.ASCII,
+).fullmatch
+_PLAIN_TIME = ("--T::", "-- ::")  # every third character from the fifth on: YYYY-MM-DDThh:mm:ss, for which no pattern is needed
+
+
 def parse_timestamp(value: object) -> datetime:
     """Parse an ISO 8601 date and time, with or without a zone; a date alone is its midnight.
 
-    Stricter than pydantic: digits alone are not a time, because seconds and milliseconds look alike.
+    Stricter than pydantic: digits alone are not a time, because seconds and milliseconds look alike. Stricter than
+    datetime.fromisoformat, which bends what it does not know. Digits behind the microseconds are cut off.
     """
     if not isinstance(value, str):
         raise PydanticCustomError("wrong_type", "expected an ISO 8601 time as text")
-    if value[4:5] != "-" or value[7:8] != "-":
-        raise PydanticCustomError("invalid_timestamp", "expected YYYY-MM-DD, then a time")
+    if len(value) != 19 or value[4::3] not in _PLAIN_TIME:
+        found = _TIME(value)
+        if found is None:
+            raise PydanticCustomError("invalid_timestamp", "expected YYYY-MM-DD, then a time hh:mm:ss and a zone, if any")
+        value = "".join(part for part in found.groups() if part).upper()
     try:
         return datetime.fromisoformat(value)
     except ValueError as error:
@@ -214,13 +230,13 @@ class Contract:
             row[self._key_index] = self._validate_key(found)
         except ValueError as error:
             message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            return Rejection("key_mismatch", _clean(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+            return Rejection("key_mismatch", storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
         return row
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
         field = self.columns[self._key_index or 0].field
         found = "no key" if key is None else f"key {key[:60]!r}"
-        return Rejection("key_mismatch", _clean(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
+        return Rejection("key_mismatch", storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
 
     def _reject(self, value: bytes, errors: list[ErrorDetails]) -> Rejection:
         first = errors[0]
@@ -229,9 +245,9 @@ class Contract:
             if isinstance(document, Rejection):
                 return document
             message = first["msg"].removeprefix("Invalid JSON: ")
-            return Rejection(_json_reason(message), _clean(message))
+            return Rejection(_json_reason(message), storable(message))
         detail = "; ".join(_describe(error) for error in errors[:5])
-        return Rejection(_reason(first["type"]), _clean(detail), _json_path(first["loc"]))
+        return Rejection(_reason(first["type"]), storable(detail), _json_path(first["loc"]))
 
 
 def _validator(annotation: Any, info: FieldInfo) -> Callable[[object], Any]:
@@ -271,7 +287,7 @@ def _parse_strictly(value: bytes) -> dict[str, Any] | Rejection:
     except RecursionError:
         return Rejection("too_deep", "nested more than 200 deep")
     except ValueError as error:
-        return Rejection("invalid_json", _clean(str(error)))
+        return Rejection("invalid_json", storable(str(error)))
     return document if isinstance(document, dict) else Rejection("wrong_type", "expected a JSON object", "$")
 
 
@@ -281,7 +297,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         detail = f"{twice!r} stands twice in one object"
-        raise _Refused(Rejection("duplicate_key", _clean(detail), _clean(f"$..{twice}")))
+        raise _Refused(Rejection("duplicate_key", storable(detail), storable(f"$..{twice}")))
     return document
 
 
@@ -377,9 +393,9 @@ def _json_path(location: tuple[str | int, ...]) -> str:
             path += f".{part}"
         else:
             path += f"[{part!r}]"
-    return _clean(path)
+    return storable(path)
 
 
-def _clean(text: str) -> str:
+def storable(text: str) -> str:
     """Make text storable: no U+0000, no lone surrogate, not endless."""
     return text[:DETAIL_MAX].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -72,6 +72,10 @@ class DbtRunner:
             if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
                 node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
         result = self._invoke(arguments, manifest)
+        if select and not result.results:
+            raise BuildError(
+                f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
+            )
         return _node_results(result.results, manifest)
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:

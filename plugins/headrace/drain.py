@@ -1,7 +1,7 @@
 """The drain: read pinned ranges, decode, commit batch by batch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -17,7 +17,8 @@ from headrace.source import Source
 class Limits:
     """When a batch is full, and when a drain stops early.
 
-    batch_rows and batch_bytes: a batch ends when either is reached. max_seconds: what has been read by then is
+    batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
+    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then is
     committed and nothing more is read; None for as long as there is something to read.
     """
 
@@ -89,33 +90,49 @@ def drain(
     result = DrainResult(dataset.name)
     kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
     open_batches: dict[int, Batch] = {}
+
+    def commit(batch: Batch) -> None:
+        open_batches.pop(batch.partition, None)
+        _check_source(source, plan)
+        committer.commit(batch, kind, run or RunContext())
+        _count(result, batch)
+        result.seconds = time.monotonic() - began
+        progress(result)
+
     with closing(source.read(plan.ranges)) as chunks:
         for chunk in chunks:
-            batch = open_batches.get(chunk.partition)
-            if batch is None:
-                start = result.next_offsets.get(chunk.partition, plan.ranges[chunk.partition][0])
-                batch = open_batches[chunk.partition] = Batch(dataset, plan.generation, chunk.partition, start)
-            for record in chunk.records:
-                batch.add(record)
-            batch.end_offset = chunk.next_offset
             barrier("fetched")
+            partition, records = chunk.partition, iter(chunk.records)
+            start, end = plan.ranges[partition]
+            batch = open_batches.get(partition)
+            if batch is None:
+                batch = Batch(dataset, plan.generation, partition, result.next_offsets.get(partition, start))
+            while batch.fill(records, limits.batch_rows, limits.batch_bytes):
+                commit(batch)
+                batch = Batch(dataset, plan.generation, partition, batch.end_offset)
+            batch.end_offset = chunk.next_offset
+            if batch.end_offset > batch.start_offset:
+                open_batches[partition] = batch
+            del batch, records, chunk  # not held while the next one is fetched
             out_of_time = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
-            for batch in list(open_batches.values()):
-                if out_of_time or batch.end_offset == plan.ranges[batch.partition][1] or _is_full(batch, limits):
-                    del open_batches[batch.partition]
-                    _check_source(source, plan)
-                    committer.commit(batch, kind, run or RunContext())
-                    _count(result, batch)
-                    result.seconds = time.monotonic() - began
-                    progress(result)
+            for batch in _due(open_batches, plan, limits, out_of_time):
+                commit(batch)
             if out_of_time:
                 break
     result.seconds = time.monotonic() - began
     return result
 
 
-def _is_full(batch: Batch, limits: Limits) -> bool:
-    return batch.records >= limits.batch_rows or batch.bytes >= limits.batch_bytes
+def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: Limits, out_of_time: bool) -> list[Batch]:
+    """Batches that end here: all that were read to the plan's end, and the largest while all together are too much."""
+    due: list[Batch] = []
+    rows = weight = 0
+    for batch in sorted(open_batches.values(), key=lambda batch: batch.weight):
+        rows, weight = rows + batch.records, weight + batch.weight
+        is_complete = batch.end_offset == plan.ranges[batch.partition][1]
+        if out_of_time or is_complete or rows >= limits.batch_rows or weight >= limits.batch_bytes:
+            due.append(batch)
+    return due
 
 
 def _check_source(source: Source, plan: Plan) -> None:

@@ -64,7 +64,7 @@ class Deployment:
             connection.transaction(),
             patience(connection, connect, dataset.name, self.patience, f"headrace {purpose} {dataset.name}"),
         ):
-            checkpoints.lock(connection, dataset.name)
+            checkpoints.hold(connection, dataset.name)
             yield connection
 
     def dataset(self, name: str) -> Dataset:
@@ -94,6 +94,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
             deployment.kafka(),
             max_poll_records=settings.batch_rows,
             max_partition_fetch_bytes=settings.batch_bytes,
+            poll_bytes=settings.batch_bytes,
         )
     from headrace.file_source import FileSource
 
@@ -260,8 +261,7 @@ def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
 
     Generations are closed, not reused. Marts that were built on it start from zero at their next build.
     """
-    with database(deployment.connect(f"headrace reset {dataset.name}")) as connection, connection.transaction():
-        checkpoints.hold(connection, dataset.name)
+    with deployment.turn(dataset, "reset") as connection:
         staging.ensure_table(connection, dataset)
         staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
         # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
@@ -292,8 +292,7 @@ def adopt(deployment: Deployment, dataset: Dataset) -> int:
         state = source.describe()
     finally:
         source.close()
-    with database(deployment.connect(f"headrace adopt {dataset.name}")) as connection, connection.transaction():
-        checkpoints.hold(connection, dataset.name)
+    with deployment.turn(dataset, "adopt") as connection:
         generation = begin_generation(connection, dataset, state, RunContext(), always_line=True)
         return generation.generation
 
@@ -309,8 +308,7 @@ def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: in
     finally:
         source.close()
     found = state.partitions.get(partition)
-    with database(deployment.connect(f"headrace accept-loss {dataset.name}")) as connection, connection.transaction():
-        checkpoints.hold(connection, dataset.name)
+    with deployment.turn(dataset, "accept-loss") as connection:
         generation = checkpoints.open_generation(connection, dataset.name)
         where = f"{dataset.name}[{partition}]"
         if generation is None or found is None or state.topic_id != generation.topic_id:

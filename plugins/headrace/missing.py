@@ -21,10 +21,12 @@ def count_missing(connection: Connection[Any], dataset: Dataset) -> int:
 
 
 def replace_missing(connection: Connection[Any], dataset: Dataset, run: RunContext) -> int:
-    """Tombstone them, as lines behind the file's last one: a batch of its own; return how many there were."""
+    """Tombstone them, as lines behind the file's last one: a batch of its own; return how many there were.
+
+    The caller holds the dataset (`checkpoints.hold`), so that nobody is loaded between counting and writing.
+    """
     if dataset.key_column is None:
         raise DatasetError(f"{dataset.name}: has no key, expected one to tell who is missing; leave --replace out")
-    checkpoints.hold(connection, dataset.name)
     generation = checkpoints.open_generation(connection, dataset.name)
     missing = count_missing(connection, dataset)
     if generation is None or not missing:

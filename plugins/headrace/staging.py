@@ -42,18 +42,11 @@ def ensure_table(connection: Connection[Any], dataset: Dataset) -> None:
 
     A new optional field adds a column. Raises DatasetError for any other difference: that takes a migration.
     """
-    found = dict(
-        connection.execute(
-            "select attname, format_type(atttypid, atttypmod) from pg_attribute "
-            "where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
-            (f"{SCHEMA}.{dataset.name}",),
-        ).fetchall()
-    )
+    found = _found_columns(connection, dataset)
     if not found:
         _create(connection, dataset)
         return
     for column in dataset.compiled.columns:
-        name = _canonical(column.sql_type)
         if column.name not in found:
             if column.required:
                 raise DatasetError(
@@ -67,11 +60,40 @@ def ensure_table(connection: Connection[Any], dataset: Dataset) -> None:
                         Identifier(SCHEMA, target), Identifier(column.name), SQL(column.sql_type)
                     )
                 )
-        elif found[column.name] != name:
+    check_table(connection, dataset)
+
+
+def check_table(connection: Connection[Any], dataset: Dataset) -> None:
+    """Raise DatasetError unless the staging table has the contract's columns and types, and the bookkeeping ones.
+
+    Binary COPY would write eight bytes of one type as another one's without a word.
+    """
+    found = _found_columns(connection, dataset)
+    for name, sql_type in columns(dataset):
+        expected = _canonical(sql_type)
+        if found.get(name) == expected:
+            continue
+        where = f"staging.{dataset.name}"
+        if name not in found:
             raise DatasetError(
-                f"staging.{dataset.name}.{column.name}: found {found[column.name]}, expected {name}; write a "
-                f"migration: alter table staging.{dataset.name} alter column {column.name} type {column.sql_type}"
+                f"{where}: found no column {name}, expected {expected}; nothing was changed; write a migration: "
+                f"alter table {where} add column {name} {sql_type}"
             )
+        raise DatasetError(
+            f"{where}.{name}: found {found[name]}, expected {expected}; nothing was changed; write a migration: "
+            f"alter table {where} alter column {name} type {sql_type}"
+        )
+
+
+def _found_columns(connection: Connection[Any], dataset: Dataset) -> dict[str, str]:
+    """Names and types of the staging table's columns as they are; empty without a table."""
+    return dict(
+        connection.execute(
+            "select attname, format_type(atttypid, atttypmod) from pg_attribute "
+            "where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
+            (f"{SCHEMA}.{dataset.name}",),
+        ).fetchall()
+    )
 
 
 def copy_rows(

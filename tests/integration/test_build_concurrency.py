@@ -31,7 +31,8 @@ def _wait_for(warehouse: Warehouse, condition: str, count: int, seconds: float =
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = warehouse.value(
-            f"select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and {condition}"
+            "select count(*) from pg_stat_activity "
+            f"where datname = current_database() and pid <> pg_backend_pid() and {condition}"
         )
         if found >= count:
             return
@@ -121,7 +122,8 @@ def test_builds_one_after_another_leave_no_session_behind(warehouse: Warehouse) 
         warehouse.build()
     assert (
         warehouse.query(
-            "select pid from pg_stat_activity where application_name = 'headrace-build' and datname = current_database()"
+            "select pid from pg_stat_activity "
+            "where application_name = 'headrace-build' and datname = current_database()"
         )
         == []
     )

@@ -29,7 +29,8 @@ START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 # the columns of each mart, in the oracle's order
 MARTS = {
     "users": "userid, location",
-    "jobs": "jobidentifier, userid, jobcreatedate, jobdate, jobstatus, location, revenue, reported_revenue, servicename",
+    "jobs": "jobidentifier, userid, jobcreatedate, jobdate, jobstatus, location, revenue, reported_revenue, "
+    "servicename",
     "jobs_per_minute": "minute, jobs, revenue",
     "visitor_revenues": "location, userid, revenue",
     "top_users_by_location": "location, rank, userid, revenue",
@@ -78,12 +79,12 @@ class Warehouse:
     def execute(self, statement: str, *parameters: Any) -> None:
         """Run one statement and commit."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            connection.execute(statement, parameters or None)
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(statement, parameters or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement, parameters or None).fetchall()
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a query gives."""
@@ -105,23 +106,26 @@ class Warehouse:
             for version in versions:
                 place = (version.generation, version.partition, version.offset)
                 cursor.execute(
-                    f"with gone as (delete from staging.{dataset} where (_generation, _partition, _offset) = (%s, %s, %s) "
-                    f"returning *) insert into staging.{dataset}_replaced select *, %s from gone",
+                    f"with gone as (delete from staging.{dataset} "
+                    "where (_generation, _partition, _offset) = (%s, %s, %s) returning *) "
+                    f"insert into staging.{dataset}_replaced select *, %s from gone",
                     (*place, batch_id),
                 )
                 columns = version.columns or {}
                 cursor.execute(
                     f"insert into staging.{dataset} ({key}, {', '.join(names)}, _generation, _partition, _offset, "
                     f"_timestamp, _deleted, _batch_id) values ({', '.join(['%s'] * (len(names) + 7))})",
-                    (version.key, *(columns.get(name) for name in names), *place, version.timestamp)
-                    + (version.columns is None, batch_id),
+                    (
+                        *(version.key, *(columns.get(name) for name in names)),
+                        *(*place, version.timestamp, version.columns is None, batch_id),
+                    ),
                 )
             (seq,) = cursor.execute(
                 "update headrace.datasets set last_seq = last_seq + 1 where dataset = %s returning last_seq", (dataset,)
             ).fetchone() or (0,)
             cursor.execute(
-                "insert into headrace.batches (batch_id, dataset, seq, generation, partition, start_offset, end_offset, "
-                "staged, started_at, kind) values (%s, %s, %s, 1, 0, 0, %s, %s, now(), %s)",
+                "insert into headrace.batches (batch_id, dataset, seq, generation, partition, start_offset, "
+                "end_offset, staged, started_at, kind) values (%s, %s, %s, 1, 0, 0, %s, %s, now(), %s)",
                 (batch_id, dataset, seq, len(versions), len(versions), kind),
             )
         return int(seq)
@@ -222,11 +226,19 @@ class Warehouse:
 
     def _versions(self, dataset: str, key: str, names: Sequence[str]) -> list[Version]:
         rows = self.query(
-            f"select _generation, _partition, _offset, _timestamp, {key}, _deleted, {', '.join(names)} from staging.{dataset}"
+            f"select _generation, _partition, _offset, _timestamp, {key}, _deleted, {', '.join(names)} "
+            f"from staging.{dataset}"
         )
         return [
-            Version(*row[:5], None if row[5] else dict(zip(names, row[6:], strict=True)))  # type: ignore[arg-type]
-            for row in rows
+            Version(
+                generation,
+                partition,
+                offset,
+                timestamp,
+                key,
+                None if deleted else dict(zip(names, columns, strict=True)),
+            )
+            for generation, partition, offset, timestamp, key, deleted, *columns in rows
         ]
 
 
@@ -257,13 +269,13 @@ class RandomBatches:
         self._generation = {"jobs": 1, "users": 1}
 
     def batch(self, dataset: str) -> list[Version]:
-        """New keys, changed and moved ones, tombstones, late rows, replayed old offsets, reloaded and new generations."""
+        """New keys, changed and moved ones, tombstones, late rows, replayed offsets, reloads, new generations."""
         rng = self._random
         if rng.random() < 0.05:
             self._generation[dataset] += 1
             self._next[dataset] = [0] * len(self._next[dataset])
         versions: dict[tuple[int, int, int], Version] = {}
-        for _ in range(rng.randint(0, 12)):
+        for _ in range(rng.randint(0, 6)):
             place = self._place(dataset)
             late = rng.choice([0, 0, 0, 10_000])
             timestamp = START + timedelta(seconds=rng.randint(0, 300) - late) if rng.random() < 0.95 else None
@@ -292,8 +304,8 @@ class RandomBatches:
         if rng.random() < 0.12:
             return key, None
         return key, job(
-            location=rng.choice("ABCD"),
-            userid=rng.randrange(8),
+            location=rng.choice("ABCDEF"),
+            userid=rng.randrange(20),
             revenue=str(Decimal(rng.randint(0, 500)) / 100),
             minute=rng.choice([0, 0.999999, 1, 1.5, 2, rng.randint(0, 10), -10_000]),
             status=rng.choice(["SUCCESS", "SUCCESS", "NO SUCCESS"]),
@@ -302,4 +314,4 @@ class RandomBatches:
 
     def _user(self) -> tuple[int, dict[str, Any] | None]:
         rng = self._random
-        return rng.randrange(8), None if rng.random() < 0.15 else {"location": rng.choice("ABCD")}
+        return rng.randrange(20), None if rng.random() < 0.15 else {"location": rng.choice("ABCDEF")}

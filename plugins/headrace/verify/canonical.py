@@ -131,4 +131,5 @@ def _text(value: Any) -> str:
 
 
 def _number(text: str) -> str:
-    return "\0" + str(EXACT.normalize(Decimal(text)))
+    number = EXACT.normalize(Decimal(text))
+    return f"\0{number}" if number else "\0" + "0"  # numeric has no -0

@@ -17,6 +17,7 @@ VisibleRecord = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes
 SILENCE_MAX_S = 20.0
 POLL_TIMEOUT_MS = 500
 REQUEST_TIMEOUT_MS = 15_000
+MAX_POLL_RECORDS = 500  # a poll unpacks them all: with values of 1 MB half a gigabyte; more read no faster
 UNREADABLE = (OSError, EOFError)
 
 
@@ -90,7 +91,7 @@ class TopicReader:
                 bootstrap_timeout_ms=8_000,
                 request_timeout_ms=REQUEST_TIMEOUT_MS,
                 metrics_enabled=False,
-                max_poll_records=5_000,
+                max_poll_records=MAX_POLL_RECORDS,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
                 fetch_max_wait_ms=100,
             )

@@ -1,6 +1,6 @@
 """The deep check: every visible record, read again, against what is stored of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,8 +63,8 @@ class RecordCheck:
         self._is_compacted = is_compacted
         self._restage = snapshot.subject.restage
 
-    def compare(self, part: Range, reader: RecordReader, progress: Callable[[int], None]) -> None:
-        """Compare one range; `progress` is told how many of its offsets are done."""
+    def compare(self, part: Range, reader: RecordReader) -> Iterator[int]:
+        """Compare one range; yields now and then how many of its offsets are done."""
         with self._staged(part) as staged, self._letters(part) as letters, self._lines(part) as lines:
             rows, dead, batches = _Stream(staged), _Stream(letters), _Emptiness(self, part, lines)
             offset = part.start - 1
@@ -78,10 +78,10 @@ class RecordCheck:
                     batches.saw(offset)
                     self._compare_record(part, record, rows.take(offset), dead.take(offset))
                     if self.tally.records % PROGRESS_RECORDS == 0:
-                        progress(offset - part.start)
+                        yield offset - part.start
             self._lost(part, rows, dead, part.end)
             batches.finish()
-        progress(part.end - part.start)
+        yield part.end - part.start
 
     def _compare_record(self, part: Range, record: VisibleRecord, row: Any, letter: Any) -> None:
         self.tally.records += 1

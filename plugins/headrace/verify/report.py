@@ -85,7 +85,7 @@ class Report:
                 dataset=self.dataset,
                 check=check,
                 found=" ".join(found.split()),
-                expected=expected,
+                expected=" ".join(expected.split()),
                 remedy=remedy,
                 generation=generation,
                 partition=partition,
@@ -110,10 +110,8 @@ class Report:
 
     def story(self) -> str:
         """What was compared, in one line."""
-        counts = dict(self.counts)
         parts = [", ".join(self.ranges)] if self.ranges else ["nothing was ingested yet"]
-        parts += [f"{count} {what}" for what, count in counts.items()]
-        return "; ".join(parts)
+        return "; ".join(parts + [f"{count} {what}" for what, count in self.counts.items()])
 
     def document(self) -> dict[str, Any]:
         """The same as plain JSON types."""

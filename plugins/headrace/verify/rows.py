@@ -1,5 +1,6 @@
-"""Checks of staged rows and dead letters against the ledger: set-based, a few passes over the tables."""
+"""Checks of the ledger's counts against staged rows and dead letters: set-based, one pass over the tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.verify.report import LISTED_MAX, Report
@@ -21,6 +22,15 @@ def check_tables(snapshot: Snapshot, report: Report) -> bool:
             remedy="restore a backup; `headrace init` makes the tables anew, empty",
         )
     return False
+
+
+def missing_columns(snapshot: Snapshot, names: Sequence[str]) -> list[str]:
+    """Those of the names that are no columns of the staging table."""
+    found = snapshot.rows(
+        "select attname from pg_attribute where attrelid = to_regclass(%(table)s) and not attisdropped",
+        table=f"staging.{snapshot.subject.name}",
+    )
+    return sorted(set(names) - {row["attname"] for row in found})
 
 
 def check_counts(snapshot: Snapshot, report: Report) -> None:
@@ -137,7 +147,9 @@ def _uncovered(snapshot: Snapshot, line: dict[str, Any]) -> tuple[int, int]:
             select held + 1 as gap_start, lead(held, 1, %(end_offset)s) over (order by held) as gap_end from present
         )
 
-        select coalesce(sum(gap_end - gap_start), 0) as free, min(gap_start) filter (where gap_end > gap_start) as first_free
+        select
+            coalesce(sum(gap_end - gap_start), 0) as free,
+            min(gap_start) filter (where gap_end > gap_start) as first_free
         from gaps
         """,
         **{name: line[name] for name in ("generation", "partition", "start_offset", "end_offset", "batch_id")},
@@ -179,223 +191,3 @@ def _count(snapshot: Snapshot, report: Report) -> None:
         """
     )
     report.ranges += [f"[{row['partition']}] [{row['start_offset']}, {row['next_offset']})" for row in partitions]
-
-
-def check_strays(snapshot: Snapshot, report: Report) -> None:
-    """Every row and dead letter names a batch of the ledger (`batch`) and lies inside its range (`range`)."""
-    report.checks += ["batch", "range"]
-    strays = snapshot.rows(
-        """
-        with landed as (
-            select 'staged row' as what, _generation as generation, _partition as partition, _offset as at, _batch_id as batch_id
-            from {staging}
-            union all
-            select 'replaced row', _generation, _partition, _offset, _batch_id from {replaced}
-            union all
-            select 'replacement', _generation, _partition, _offset, _replaced_by from {replaced}
-            union all
-            select 'dead letter', generation, partition, "offset", batch_id
-            from headrace.dead_letters
-            where dataset = %(dataset)s
-        )
-
-        select
-            landed.*,
-            lines.batch_id is null as is_unknown,
-            lines.seq,
-            lines.generation as line_generation,
-            lines.partition as line_partition,
-            lines.start_offset,
-            lines.end_offset,
-            count(*) over (partition by lines.batch_id is null) as total,
-            row_number() over (
-                partition by lines.batch_id is null order by landed.generation, landed.partition, landed.at
-            ) as place
-        from landed
-        left join headrace.batches as lines on landed.batch_id = lines.batch_id and lines.dataset = %(dataset)s
-        where
-            lines.batch_id is null
-            or (landed.generation, landed.partition) <> (lines.generation, lines.partition)
-            or landed.at < lines.start_offset
-            or landed.at >= lines.end_offset
-        order by place
-        limit %(limit)s
-        """,
-        limit=2 * LISTED_MAX,
-    )
-    for row in strays:
-        check = "batch" if row["is_unknown"] else "range"
-        if row["place"] > LISTED_MAX:
-            continue
-        if row["is_unknown"]:
-            expected = "one of the ledger's"
-        else:
-            expected = (
-                f"its batch's place, [{row['start_offset']}, {row['end_offset']}) of partition "
-                f"{row['line_partition']}, generation {row['line_generation']} (seq {row['seq']})"
-            )
-        report.add(
-            check,
-            generation=row["generation"],
-            partition=row["partition"],
-            offset=row["at"],
-            found=f"a {row['what']} under batch {row['batch_id']}",
-            expected=expected,
-            remedy=snapshot.subject.restage,
-        )
-    for check, is_unknown in (("batch", True), ("range", False)):
-        of_check = [row for row in strays if row["is_unknown"] is is_unknown]
-        report.hide(check, of_check[0]["total"] if of_check else 0, min(len(of_check), LISTED_MAX))
-
-
-def check_checkpoint(snapshot: Snapshot, report: Report) -> None:
-    """Nothing lies at or beyond a checkpoint: it would be staged a second time."""
-    report.checks.append("checkpoint")
-    beyond = snapshot.rows(
-        """
-        select
-            c.generation,
-            c.partition,
-            c.next_offset,
-            beyond.what,
-            beyond.at,
-            count(*) over () as total
-        from headrace.checkpoints as c
-        cross join lateral (
-            select 'staged row' as what, s._offset as at
-            from {staging} as s
-            where s._generation = c.generation and s._partition = c.partition and s._offset >= c.next_offset
-            union all
-            select 'dead letter', d."offset"
-            from headrace.dead_letters as d
-            where
-                d.dataset = c.dataset and d.generation = c.generation and d.partition = c.partition
-                and d."offset" >= c.next_offset
-        ) as beyond
-        where c.dataset = %(dataset)s
-        order by c.generation, c.partition, beyond.at
-        limit %(limit)s
-        """,
-        limit=LISTED_MAX,
-    )
-    for row in beyond:
-        report.add(
-            "checkpoint",
-            generation=row["generation"],
-            partition=row["partition"],
-            offset=row["at"],
-            found=f"a {row['what']}",
-            expected=f"none at or beyond the checkpoint, {row['next_offset']}",
-            remedy=snapshot.subject.restage,
-        )
-    report.hide("checkpoint", beyond[0]["total"] if beyond else 0, len(beyond))
-
-
-def check_exactly_one(snapshot: Snapshot, report: Report) -> None:
-    """A coordinate is a staged row or an unreplayed dead letter, never both, and none was lost on the way."""
-    report.checks.append("exactly_one")
-    wrong = snapshot.rows(
-        """
-        with letters as (
-            select generation, partition, "offset" as at, replayed_by from headrace.dead_letters where dataset = %(dataset)s
-        ),
-
-        wrong as (
-            select
-                letters.generation,
-                letters.partition,
-                letters.at,
-                'a staged row and a dead letter that was not replayed' as found,
-                'one of the two' as expected
-            from letters
-            inner join {staging} as s on (letters.generation, letters.partition, letters.at) = (s._generation, s._partition, s._offset)
-            where letters.replayed_by is null
-            union all
-            select
-                letters.generation,
-                letters.partition,
-                letters.at,
-                'a dead letter replayed by batch ' || letters.replayed_by || ', and no row',
-                'the row that the replay staged'
-            from letters
-            where
-                letters.replayed_by is not null
-                and not exists (
-                    select from {staging} as s
-                    where (s._generation, s._partition, s._offset) = (letters.generation, letters.partition, letters.at)
-                )
-            union all
-            select
-                letters.generation,
-                letters.partition,
-                letters.at,
-                'a dead letter replayed by batch ' || letters.replayed_by || ', its row under another',
-                'the row under the batch that replayed it, in staging or replaced by a reload'
-            from letters
-            inner join {staging} as s on (letters.generation, letters.partition, letters.at) = (s._generation, s._partition, s._offset)
-            where
-                letters.replayed_by is not null
-                and s._batch_id <> letters.replayed_by
-                and not exists (
-                    select from {replaced} as r
-                    where
-                        r._batch_id = letters.replayed_by
-                        and (r._generation, r._partition, r._offset) = (letters.generation, letters.partition, letters.at)
-                )
-            union all
-            select
-                r._generation,
-                r._partition,
-                r._offset,
-                'a row replaced by batch ' || r._replaced_by || ', and nothing in its place',
-                'the row or the dead letter that replaced it'
-            from {replaced} as r
-            where
-                not exists (
-                    select from {staging} as s
-                    where (s._generation, s._partition, s._offset) = (r._generation, r._partition, r._offset)
-                )
-                and not exists (
-                    select from letters
-                    where
-                        letters.replayed_by is null
-                        and (letters.generation, letters.partition, letters.at) = (r._generation, r._partition, r._offset)
-                )
-            union all
-            select
-                s._generation,
-                s._partition,
-                s._offset,
-                'a row staged by replay ' || b.batch_id,
-                'the dead letter that it was'
-            from headrace.batches as b
-            inner join {staging} as s on b.batch_id = s._batch_id
-            where
-                b.dataset = %(dataset)s
-                and b.kind = 'replay'
-                and not exists (
-                    select from letters
-                    where
-                        letters.replayed_by = b.batch_id
-                        and (letters.generation, letters.partition, letters.at) = (s._generation, s._partition, s._offset)
-                )
-        )
-
-        select *, count(*) over () as total
-        from wrong
-        order by generation, partition, at
-        limit %(limit)s
-        """,
-        limit=LISTED_MAX,
-    )
-    for row in wrong:
-        report.add(
-            "exactly_one",
-            generation=row["generation"],
-            partition=row["partition"],
-            offset=row["at"],
-            found=row["found"],
-            expected=row["expected"],
-            remedy=snapshot.subject.restage,
-        )
-    report.hide("exactly_one", wrong[0]["total"] if wrong else 0, len(wrong))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.dataset import File, KafkaTopic
-from headrace.exceptions import FileSourceError, HeadraceError, RetriableError, TopicMissing
+from headrace.exceptions import FileSourceError, HeadraceError, TopicMissing
 from headrace.ingest import Deployment, open_source
 from headrace.source import SourceState
 from headrace.verify.readers import FileReader, RecordReader, TopicReader, is_compacted
@@ -15,7 +15,7 @@ from headrace.verify.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Rereading:
     """What a deep check re-reads, and from where."""
 
     reader: RecordReader
@@ -56,7 +56,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
         )
         return None
     except HeadraceError as error:
-        if deep or not isinstance(error, RetriableError):
+        if deep:
             report.error = str(error)
         else:
             report.notes.append(f"the source could not be asked: {error}")
@@ -75,7 +75,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
 
 def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any], state: SourceState) -> None:
     name, number = snapshot.subject.name, generation["generation"]
-    adopt = f"`headrace adopt {name}` closes generation {number} and reads the topic as it is now"
+    adopt = f"`headrace adopt {name}` closes generation {number} and reads the topic as it is now from its start"
     if (state.topic, state.topic_id) != (generation["topic"], generation["topic_id"]):
         report.add(
             "source",
@@ -97,7 +97,7 @@ def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any],
             expected = f"{checkpoint}, the checkpoint: [{checkpoint}, {found.log_start_offset}) was never read"
         else:
             continue
-        remedy = adopt
+        remedy = f"the topic lost records, or the checkpoint was moved by hand; {adopt}"
         if found is not None and checkpoint < found.log_start_offset:
             remedy = (
                 f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
@@ -113,7 +113,7 @@ def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any],
         )
 
 
-def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Plan | None:
+def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Rereading:
     """What to re-read: of every generation of this very source, [its start or the log's, checkpoint).
 
     What the source no longer serves is noted, not compared.
@@ -135,19 +135,22 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
             found = state.partitions.get(partition)
             if found is None:
                 continue
-            start, end = starts.get(partition, found.log_start_offset), checkpoint
-            first = max(start, found.log_start_offset)
+            start, end = starts.get(partition, 0), checkpoint
             if isinstance(declared.source, File):
-                end = min(checkpoint, found.end_offset)  # behind it: tombstones of `load --replace`
+                start, end = (
+                    found.log_start_offset,
+                    min(checkpoint, found.end_offset),
+                )  # behind: `load --replace`'s tombstones
+            first = max(start, found.log_start_offset)
             if first > start:
                 report.notes.append(f"[{partition}] no longer served: not compared [{start}, {min(first, end)})")
             if first < end:
                 ranges.append(Range(number, partition, first, end))
     if isinstance(declared.source, KafkaTopic):
         config = deployment.kafka()
-        return Plan(TopicReader(state.topic, config), ranges, is_compacted(state.topic, config))
+        return Rereading(TopicReader(state.topic, config), ranges, is_compacted(state.topic, config))
     path: Path = deployment.settings.data_dir / declared.source.path
-    return Plan(FileReader(path), ranges, False)
+    return Rereading(FileReader(path), ranges, False)
 
 
 def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:
@@ -168,10 +171,10 @@ def _checkpoints(snapshot: Snapshot, generation: int) -> dict[int, int]:
 
 
 def _starts(snapshot: Snapshot, generation: int) -> dict[int, int]:
-    # where the records of a partition begin: behind its adopt line, at its first drained batch
+    # where a partition begins to be ours: behind the line that adopted it
     found = snapshot.rows(
-        "select partition, min(start_offset) as start_offset from headrace.batches where dataset = %(dataset)s "
-        "and generation = %(generation)s and kind in ('drain', 'load') group by partition",
+        "select partition, max(end_offset) as start_offset from headrace.batches where dataset = %(dataset)s "
+        "and generation = %(generation)s and kind = 'adopt' group by partition",
         generation=generation,
     )
     return {row["partition"]: row["start_offset"] for row in found}

@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 from headrace.database import database
 from headrace.dataset import dataset_names
-from headrace.exceptions import DatasetError, RetriableError
+from headrace.exceptions import DatasetError, HeadraceError
 from headrace.ingest import Deployment
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
+from headrace.verify.coordinates import check_checkpoint, check_exactly_one, check_strays
 from headrace.verify.ledger import check_arithmetic, check_chain, check_generations, check_seq
 from headrace.verify.readers import RecordReader
 from headrace.verify.records import RecordCheck, Tally
 from headrace.verify.report import Report, Verification
-from headrace.verify.rows import check_checkpoint, check_counts, check_exactly_one, check_strays, check_tables
+from headrace.verify.rows import check_counts, check_tables, missing_columns
 from headrace.verify.snapshot import Subject, snapshot
 from headrace.verify.sources import check_source, plan_records
 
@@ -46,8 +47,8 @@ def _subjects(deployment: Deployment, name: str | None) -> list[Subject]:
     known = {row[0] for row in found} | set(declared)
     if name is not None and name not in known:
         raise DatasetError(
-            f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database; expected one "
-            f"of {', '.join(sorted(known)) or 'none'}"
+            f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database; "
+            f"expected one of {', '.join(sorted(known)) or 'none'}"
         )
     names = sorted(known) if name is None else [name]
     return [Subject(each, deployment.dataset(each) if each in declared else None) for each in names]
@@ -92,17 +93,21 @@ def _verify_records(
             report.error = report.error or silent.error
             return
         plan = plan_records(deployment, view, report, state)
+        canonical = CanonicalRow(subject.declared)
+        missing = missing_columns(view, canonical.names)
+        if missing:
+            report.error = f"staging.{subject.name} has no column {', '.join(missing)}; `headrace init` adds it"
+            return
         report.checks += ["records", "hashes", "empty"]
-        check = RecordCheck(view, CanonicalRow(subject.declared), report, is_compacted=plan.is_compacted)
+        check = RecordCheck(view, canonical, report, is_compacted=plan.is_compacted)
         client = reader(subject) if reader else plan.reader
-        total = sum(part.end - part.start for part in plan.ranges)
-        done = 0
+        total, done = sum(part.end - part.start for part in plan.ranges), 0
         try:
             for part in plan.ranges:
-                before = done
-                check.compare(part, client, lambda offsets, before=before: progress(before + offsets, total))  # type: ignore[misc]
+                for reached in check.compare(part, client):
+                    progress(done + reached, total)
                 done += part.end - part.start
-        except RetriableError as error:
+        except HeadraceError as error:
             report.error = str(error)
         finally:
             client.close()
@@ -117,7 +122,7 @@ def _tell(tally: Tally, report: Report) -> None:
     if tally.older_contract:
         places = ", ".join(tally.examples["older"])
         report.notes.append(
-            f"{tally.older_contract} rows were staged before the contract named one of their fields (it is in _extra): {places}"
+            f"{tally.older_contract} rows hold a field in _extra that the contract has named since: {places}"
         )
     if tally.rejected_today:
         places = ", ".join(tally.examples["rejected"])

@@ -30,6 +30,7 @@ create table headrace.builds (
     has_claim boolean not null, -- the model had one when the pass ended
     selection text, -- --select as given; null: the whole project
     project text not null, -- sha256 over the dbt project's files
+    tested boolean not null, -- the data tests ran too
     started_at timestamptz not null,
     finished_at timestamptz not null,
     primary key (build_id, pass, kind, model)

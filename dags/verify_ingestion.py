@@ -1,0 +1,70 @@
+"""Airflow DAG `verify_ingestion`: once a day, whether ledger, rows, dead letters and claims tie."""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
+
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declared_datasets
+
+DOC = """
+Compares, inside one read-only snapshot per dataset, so that drains may go on meanwhile:
+
+- the ledger with the checkpoints: ranges join without gap or overlap, seq without gap,
+- each batch's counts with its rows in `staging` and its dead letters,
+- dbt's claims with the ledger, and marts of one row per key with staging,
+- the checkpoints with the source's last stable offsets and identity.
+
+**deep** reads the source again, with another reader than the loader's, and compares every record with what is
+stored. The run fails with the first finding; the task's log lists all. The same in a shell: `headrace verify --deep`.
+"""
+
+
+@dag(
+    schedule="@daily",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
+    tags=["headrace", "verify"],
+    description="Whether ledger, rows, dead letters, claims and, deep, the source's records tie",
+    doc_md=DOC,
+    params={
+        "dataset": Param(
+            "",
+            type="string",
+            enum=["", *(dataset.name for dataset in declared_datasets())],
+            title="Dataset",
+            description="Empty for all of them.",
+        ),
+        "deep": Param(
+            False,
+            type="boolean",
+            title="Deep",
+            description="Read the source again and compare every record: minutes per ten million.",
+        ),
+    },
+)
+def verify_ingestion() -> None:
+    @task
+    def verify(params: dict[str, str | bool]) -> str:
+        """Compare everything; fail with the first finding."""
+        from airflow.exceptions import AirflowFailException
+
+        from headrace.airflow.connections import deployment, task_errors
+        from headrace.exceptions import SourceUnavailable
+        from headrace.verify import verify as verify_datasets
+
+        with task_errors():
+            verification = verify_datasets(deployment(), str(params["dataset"]) or None, deep=bool(params["deep"]))
+        for line in verification.lines():
+            print(line)
+        if verification.findings:
+            raise AirflowFailException(verification.findings[0].line())
+        if verification.errors:
+            raise SourceUnavailable(verification.errors[0])
+        return verification.summary()
+
+    verify()
+
+
+verify_ingestion()

@@ -1,0 +1,129 @@
+"""Dead letters: the bytes that were sent, where they were, and why they are dead."""
+
+from headrace.generate import DEFECTS
+from headrace.ingest import drain_dataset
+from tests.integration import topics
+from tests.integration.books import assert_books
+from tests.integration.conftest import Stage
+from tests.integration.test_drain import job, jobs, servers, topic_of
+
+# reason and JSON path of every entry of generate.DEFECTS, in its order
+EXPECTED = [
+    ("missing_field", "$.USERID"),
+    ("missing_field", "$.JOBCREATEDATE"),
+    ("wrong_type", "$.USERID"),
+    ("wrong_type", "$.USERID"),
+    ("out_of_range", "$.USERID"),
+    ("out_of_range", "$.REVENUE"),
+    ("wrong_type", "$.REVENUE"),
+    ("out_of_range", "$.REVENUE"),
+    ("out_of_range", "$.REVENUE"),
+    ("invalid_value", "$.JOBSTATUS"),
+    ("wrong_type", "$.LOCATION"),
+    ("nul_character", "$.LOCATION"),
+    ("too_large", "$.SERVICENAME"),
+    ("invalid_timestamp", "$.JOBDATE"),
+    ("wrong_type", "$.JOBDATE"),
+    ("out_of_range", "$.REVENUE"),
+    ("invalid_utf8", "$"),
+    ("duplicate_key", "$..USERID"),
+    ("invalid_json", "$"),
+    ("key_mismatch", "$.JOBIDENTIFIER"),
+    ("empty_payload", "$"),
+    ("wrong_type", "$"),
+    ("invalid_json", "$"),
+    ("too_deep", "$"),
+]
+JOB = {
+    "JOBCREATEDATE": "2019-03-01 10:00:00",
+    "JOBDATE": "2019-03-01 11:00:00",
+    "JOBIDENTIFIER": "job-1",
+    "JOBSTATUS": "SUCCESS",
+    "LOCATION": "LOC_1",
+    "REVENUE": 12.5,
+    "SERVICENAME": "S",
+    "USERID": 7,
+}
+
+
+def test_dead_letters_of_every_defect_hold_bytes_coordinates_reason_and_place(stage: Stage) -> None:
+    assert len(EXPECTED) == len(DEFECTS)
+    sent: list[tuple[int, int, bytes, bytes, int, str, str]] = []
+    with topics.producer(servers(stage)) as client:
+        futures = []
+        for n, defect in enumerate(DEFECTS):
+            key, _, value = defect(dict(JOB)).partition(b"|")
+            at = 1_551_434_400_000 + n
+            headers = [("n", b"%d" % n), ("raw", b"\xff")]
+            futures.append(
+                client.send(topic_of(stage), partition=n % 3, key=key, value=value, timestamp_ms=at, headers=headers)
+            )
+            sent.append((n % 3, n // 3, key, value, at, *EXPECTED[n]))
+        client.flush()
+    assert [(f.get(5).partition, f.get(5).offset) for f in futures] == [row[:2] for row in sent]
+    _, result = drain_dataset(stage.deployment, "jobs")
+    assert (result.staged, result.dead) == (0, len(DEFECTS))
+    found = stage.query(
+        'select partition, "offset", key, value, (extract(epoch from "timestamp") * 1000)::bigint, reason, json_path '
+        'from headrace.dead_letters order by "offset", partition'
+    )
+    assert found == sent
+    headers_of = dict(stage.query('select partition * 100 + "offset", headers from headrace.dead_letters'))
+    for n in range(len(DEFECTS)):
+        assert headers_of[n % 3 * 100 + n // 3] == [{"key": "n", "value": str(n)}, {"key": "raw", "base64": "/w=="}]
+    assert stage.query("select distinct dataset, generation, replayed_by is null from headrace.dead_letters") == [
+        ("jobs", 1, True)
+    ]
+    assert_books(stage)
+
+
+def test_dead_letters_do_not_keep_their_neighbours_from_being_staged(stage: Stage) -> None:
+    bad = [defect(dict(JOB)).partition(b"|") for defect in DEFECTS]
+    good = jobs(40, 1)
+    mixed = [message for n, (key, _, value) in enumerate(bad) for message in ((0, key, value), good[n])]
+    sent = topics.send(servers(stage), topic_of(stage), mixed)
+    _, result = drain_dataset(stage.deployment, "jobs")
+    assert (result.staged, result.dead) == (len(bad), len(bad))
+    assert stage.query("select _offset from staging.jobs order by 1") == [(2 * n + 1,) for n in range(len(bad))]
+    assert_books(stage, sent)
+
+
+def test_dead_letters_of_records_that_would_break_the_text_columns_are_stored(stage: Stage) -> None:
+    values = [
+        b'{"\\u0000":1,"\\u0000":2}',
+        b'{"\\ud800":1,"\\ud800":2}',
+        b'{"a\\nb\\u2028":1,"a\\nb\\u2028":2}',
+        b"\xff" * 2_000,
+    ]
+    keys = [b"\0", b"\xff\xfe", b"", None]
+    messages: list[topics.Message] = [(0, key, value) for key, value in zip(keys, values, strict=True)]
+    sent = topics.send(servers(stage), topic_of(stage), [*messages, (0, b"ok", job("ok"))])
+    drain_dataset(stage.deployment, "jobs")
+    assert stage.query('select key, value from headrace.dead_letters order by "offset"') == list(
+        zip(keys, values, strict=True)
+    )
+    assert all(len(path) < 600 for (path,) in stage.query("select json_path || detail from headrace.dead_letters"))
+    assert_books(stage, sent)
+
+
+def test_status_counts_dead_letters_by_reason(stage: Stage) -> None:
+    topics.send(
+        servers(stage), topic_of(stage), [(0, b"a", b"bad"), (1, b"b", b"bad"), (2, b"c", b""), (2, b"d", job("d"))]
+    )
+    drain_dataset(stage.deployment, "jobs")
+    assert stage.query("select dead_by_reason from headrace.status where partition = 0") == [
+        ({"invalid_json": 2, "empty_payload": 1},)
+    ]
+
+
+def test_dead_letter_of_a_value_over_the_limit_keeps_it_whole(stage: Stage) -> None:
+    declared = stage.deployment.settings.datasets_dir / "jobs.py"
+    declared.write_text(
+        declared.read_text().replace('    key="JOBIDENTIFIER",', '    key="JOBIDENTIFIER",\n    max_value_bytes=500,')
+    )
+    at_limit = job("a").ljust(500)
+    topics.send(servers(stage), topic_of(stage), [(0, b"a", at_limit), (0, b"a", at_limit + b" ")])
+    drain_dataset(stage.deployment, "jobs")
+    assert stage.query('select "offset", reason, detail, value from headrace.dead_letters') == [
+        (1, "too_large", "value has 501 bytes, expected at most 500", at_limit + b" ")
+    ]

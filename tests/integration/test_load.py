@@ -1,0 +1,174 @@
+"""Loading the users: unchanged files are skipped, changed ones merged, the missing kept or tombstoned."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
+from headrace.ingest import Deployment, LoadResult, drain_plan, load_file, plan
+from headrace.settings import Settings
+from tests.integration.books import assert_books, assert_nothing_left
+from tests.integration.conftest import Stage
+
+CURRENT = (
+    "select userid, location from (select distinct on (userid) userid, location, _deleted from staging.users "
+    "order by userid, _generation desc, _offset desc) as newest where not _deleted order by userid"
+)
+
+
+def user(number: int, location: str = "L") -> str:
+    return json.dumps({"LOCATION": location, "USERID": number})
+
+
+def load(stage: Stage, path: Path, *lines: str, replace: bool = False) -> LoadResult:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return load_file(stage.deployment, "users", path=path, replace=replace)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "users.ndjson"
+
+
+def test_load_of_all_users_stages_each_once_and_skips_them_the_next_time(stage: Stage) -> None:
+    first = load_file(stage.deployment, "users")
+    assert (first.result.staged, first.result.dead, first.unchanged, first.missing) == (21_467, 0, False, 0)
+    assert first.story() == "users: 21467 staged and 0 dead from users.ndjson"
+    lines = (Settings().data_dir / "users.ndjson").read_bytes().splitlines()
+    expected = sorted((row["USERID"], row["LOCATION"]) for row in map(json.loads, lines))
+    assert stage.query("select userid, location from staging.users order by 1") == expected
+    assert_books(stage, [(0, n) for n in range(1, 21_468)], "users")
+    again = load_file(stage.deployment, "users")
+    assert (again.unchanged, again.result.batches, again.missing) == (True, 0, 0)
+    assert again.story() == "users: unchanged, skipped users.ndjson"
+    assert stage.value("select count(*) from headrace.generations") == 1
+    assert_nothing_left(stage)
+
+
+def test_load_of_a_changed_file_merges_it_and_keeps_the_missing(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2), user(3))
+    result = load(stage, path, user(2), user(3, "moved"), user(4))
+    assert (result.result.staged, result.missing, result.replaced) == (3, 1, 0)
+    assert result.story().endswith("1 no longer in the file: kept (--replace tombstones them)")
+    assert stage.query(CURRENT) == [(1, "L"), (2, "L"), (3, "moved"), (4, "L")]
+    assert_books(stage, dataset="users")
+
+
+def test_load_with_replace_tombstones_the_missing_once(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2), user(3))
+    result = load(stage, path, user(3), user(4), replace=True)
+    assert (result.result.staged, result.missing, result.replaced) == (2, 0, 2)
+    assert result.story().endswith("2 no longer in the file: tombstoned")
+    assert stage.query(CURRENT) == [(3, "L"), (4, "L")]
+    assert_books(stage, dataset="users")
+    before = stage.value("select count(*) from headrace.batches")
+    again = load_file(stage.deployment, "users", path=path, replace=True)
+    assert (again.unchanged, again.replaced) == (True, 0)
+    assert stage.value("select count(*) from headrace.batches") == before
+
+
+def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_missing(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2))
+    load(stage, path, user(2))
+    assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 1
+    assert stage.query(CURRENT) == [(2, "L")]
+    assert_books(stage, dataset="users")
+
+
+def test_load_of_a_user_who_returns_brings_them_back(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2))
+    load(stage, path, user(2), replace=True)
+    load(stage, path, user(1, "back"), user(2))
+    assert stage.query(CURRENT) == [(1, "back"), (2, "L")]
+    assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 0
+    assert_books(stage, dataset="users")
+
+
+def test_load_of_an_earlier_content_is_a_change_too(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1, "a"))
+    load(stage, path, user(1, "b"))
+    assert load(stage, path, user(1, "a")).result.staged == 1
+    assert stage.query(CURRENT) == [(1, "a")]
+    assert stage.value("select count(*) from headrace.generations where is_open") == 1
+
+
+def test_load_of_bad_lines_dead_letters_them_with_their_line_numbers(stage: Stage, path: Path) -> None:
+    result = load(stage, path, user(1), "not JSON", "", '{"USERID":"2","LOCATION":"L"}', '{"USERID":3}', user(4))
+    assert (result.result.staged, result.result.dead, result.result.empty) == (2, 3, 1)
+    assert stage.query('select "offset", reason, json_path, value from headrace.dead_letters order by 1') == [
+        (2, "invalid_json", "$", b"not JSON"),
+        (4, "wrong_type", "$.USERID", b'{"USERID":"2","LOCATION":"L"}'),
+        (5, "missing_field", "$.LOCATION", b'{"USERID":3}'),
+    ]
+    assert_books(stage, [(0, n) for n in (1, 2, 4, 5, 6)], "users")
+
+
+def test_load_of_a_compressed_copy_is_another_file_with_the_same_users(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2))
+    packed = path.with_name("users.ndjson.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert load_file(stage.deployment, "users", path=packed).missing == 0
+    assert stage.query(CURRENT) == [(1, "L"), (2, "L")]
+
+
+@pytest.mark.parametrize("lines", [200, 400, 401, 10_000, 20_000])
+def test_load_of_a_file_of_any_length_writes_no_empty_ledger_line(lines: int, stage: Stage, path: Path) -> None:
+    load(stage, path, *(user(n) for n in range(lines)))
+    assert stage.value("select count(*) from headrace.batches where start_offset = end_offset") == 0
+    assert_books(stage, [(0, n) for n in range(1, lines + 1)], "users")
+
+
+def test_load_of_an_empty_file_stages_nothing_and_keeps_everybody(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1))
+    assert load(stage, path).missing == 1
+    assert stage.query(CURRENT) == [(1, "L")]
+
+
+def test_load_of_a_file_that_changes_after_it_was_planned_is_refused(stage: Stage, path: Path) -> None:
+    dataset = stage.deployment.dataset("users")
+    path.write_text(user(1) + "\n")
+    planned = plan(stage.deployment, dataset, path=path)
+    path.write_text(user(2) + "\n")
+    with pytest.raises(SourceChanged, match="the source was replaced"):
+        drain_plan(stage.deployment, dataset, planned, path=path)
+    assert_books(stage, [], "users")
+    load_file(stage.deployment, "users", path=path)
+    assert stage.query(CURRENT) == [(2, "L")]
+
+
+def test_load_of_a_file_that_changes_while_it_is_read_is_refused_and_goes_well_the_next_time(
+    stage: Stage, path: Path
+) -> None:
+    dataset = stage.deployment.dataset("users")
+    path.write_text("".join(user(n) + "\n" for n in range(25_000)))
+    planned = plan(stage.deployment, dataset, path=path)
+
+    def append(step: str) -> None:
+        if step == "committed":
+            with path.open("a") as file:
+                file.write(user(99_999) + "\n")
+
+    with pytest.raises(SourceChanged, match="the file changed while it was read; load it again"):
+        drain_plan(stage.deployment, dataset, planned, path=path, barrier=append)
+    assert 0 < stage.value("select count(*) from staging.users") < 25_000
+    load_file(stage.deployment, "users", path=path)
+    assert len(stage.query(CURRENT)) == 25_001
+    assert_books(stage, dataset="users")
+
+
+def test_load_of_a_link_that_leads_out_of_the_data_is_refused(stage: Stage, tmp_path: Path) -> None:
+    data, outside = tmp_path / "data", tmp_path / "outside.ndjson"
+    data.mkdir()
+    outside.write_text(user(1) + "\n")
+    (data / "users.ndjson").symlink_to(outside)
+    deployment = Deployment.from_settings(replace(stage.deployment.settings, data_dir=data))
+    with pytest.raises(FileSourceError, match=r"leads to .*outside.ndjson, expected a file below"):
+        load_file(deployment, "users")
+
+
+def test_load_of_a_topic_is_refused(stage: Stage) -> None:
+    with pytest.raises(DatasetError, match="use `headrace drain jobs`"):
+        load_file(stage.deployment, "jobs")

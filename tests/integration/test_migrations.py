@@ -1,0 +1,151 @@
+"""Tables: migrated once, whoever is first, and brought up to their contracts."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from headrace.database import migrate
+from headrace.exceptions import DatabaseError, DatasetError
+from headrace.ingest import drain_dataset, initialise, load_file
+from tests.integration import topics
+from tests.integration.books import assert_books
+from tests.integration.conftest import Stage
+from tests.integration.test_drain import job, send_jobs, servers, topic_of
+
+SCHEMA = (
+    "select table_schema, table_name, column_name, data_type, is_nullable, column_default from information_schema.columns "
+    "where table_schema in ('headrace', 'staging', 'marts') order by 1, 2, ordinal_position"
+)
+
+
+def test_migrations_applied_twice_do_nothing_the_second_time(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        applied = migrate(connection)
+        assert applied == sorted(applied)
+        assert applied[0] == "0001_bookkeeping"
+        schema = connection.execute(SCHEMA).fetchall()
+        assert migrate(connection) == []
+        assert connection.execute(SCHEMA).fetchall() == schema
+        assert connection.execute("select name from headrace.migrations order by 1").fetchall() == [
+            (n,) for n in applied
+        ]
+
+
+def test_migrations_applied_by_four_at_once_are_applied_once(database: str) -> None:
+    meeting = threading.Barrier(4)
+
+    def run(_: int) -> list[str]:
+        with psycopg.connect(database, autocommit=True) as connection:
+            meeting.wait(20)
+            return migrate(connection)
+
+    with ThreadPoolExecutor(4) as pool:
+        applied = sorted(pool.map(run, range(4)))
+    assert applied[:3] == [[], [], []]
+    assert applied[3]
+
+
+def test_initialisation_by_four_at_once_makes_every_table_once(stage: Stage) -> None:
+    stage.execute("drop schema staging cascade", "drop schema headrace cascade")
+    meeting = threading.Barrier(4)
+
+    def run(_: int) -> list[str]:
+        meeting.wait(20)
+        return initialise(stage.deployment)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(map(bool, pool.map(run, range(4)))) == 1
+    load_file(stage.deployment, "users")
+
+
+def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = [
+        ("0001_a", "create table headrace.a (x int)"),
+        ("0002_b", "create table headrace.b (x int); select 1 / 0"),
+    ]
+    monkeypatch.setattr("headrace.database._migrations", lambda: broken)
+    with psycopg.connect(database, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            migrate(connection)
+        assert connection.execute("select to_regnamespace('headrace')").fetchone() == (None,)
+
+
+def test_database_without_tables_is_refused_in_one_line(stage: Stage) -> None:
+    stage.execute("drop schema headrace cascade")
+    with pytest.raises(DatabaseError, match=r"^postgres: .*; expected Headrace's tables; run `headrace init`$"):
+        drain_dataset(stage.deployment, "jobs")
+
+
+def declare(stage: Stage, old: str, new: str) -> Path:
+    path = stage.deployment.settings.datasets_dir / "jobs.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
+    sent = send_jobs(stage, 5)
+    drain_dataset(stage.deployment, "jobs")
+    declare(stage, "    USERID: Integer\n", "    USERID: Integer\n    CHANNEL: Text | None = None\n")
+    sent += topics.send(servers(stage), topic_of(stage), [(0, b"new", job("new", CHANNEL="web"))])
+    drain_dataset(stage.deployment, "jobs")
+    found = stage.query("select channel, count(*), count(_extra) from staging.jobs group by 1 order by 1")
+    assert found == [("web", 1, 0), (None, 5, 0)]
+    assert_books(stage, sent)
+    replaced = (
+        "select count(*) from information_schema.columns where table_name = 'jobs_replaced' and column_name = 'channel'"
+    )
+    assert stage.value(replaced) == 1
+
+
+def test_contract_without_a_former_field_keeps_it_as_an_extra(stage: Stage) -> None:
+    sent = send_jobs(stage, 5)
+    drain_dataset(stage.deployment, "jobs")
+    declare(stage, "    SERVICENAME: Text\n", "")
+    sent += topics.send(servers(stage), topic_of(stage), [(0, b"new", job("new"))])
+    drain_dataset(stage.deployment, "jobs")
+    assert stage.query("select servicename, _extra from staging.jobs where jobidentifier = 'new'") == [
+        (None, {"SERVICENAME": "S"})
+    ]
+    assert_books(stage, sent)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "USERID: Integer\n",
+            "USERID: Text\n",
+            r"staging\.jobs\.userid: found bigint, expected text; write a migration",
+        ),
+        (
+            "USERID: Integer\n",
+            "USERID: Integer\n    CHANNEL: Text\n",
+            r"has no column channel, which the contract requires",
+        ),
+        (
+            "LOCATION: Text\n",
+            "LOCATION: Integer | None = None\n",
+            r"staging\.jobs\.location: found text, expected bigint",
+        ),
+    ],
+)
+def test_contract_that_changes_otherwise_is_refused_with_the_migration_to_write(
+    old: str, new: str, message: str, stage: Stage
+) -> None:
+    sent = send_jobs(stage, 5)
+    drain_dataset(stage.deployment, "jobs")
+    declare(stage, old, new)
+    steps: list[Callable[[], object]] = [
+        lambda: drain_dataset(stage.deployment, "jobs"),
+        lambda: initialise(stage.deployment),
+    ]
+    for step in steps:
+        with pytest.raises(DatasetError, match=message + ".*alter table staging.jobs"):
+            step()
+    assert_books(stage, sent)

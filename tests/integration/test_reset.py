@@ -1,0 +1,72 @@
+"""Reset: forget a dataset, so that the next drain starts anew."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.exceptions import CheckpointMoved
+from headrace.ingest import drain_dataset, load_file, reset
+from tests.integration.books import assert_books, assert_nothing_left, totals
+from tests.integration.conftest import Stage
+from tests.integration.killing import at, drain
+from tests.integration.test_drain import _produce_jobs, send_jobs
+
+
+def test_reset_and_drain_come_to_the_same_totals(stage: Stage, tmp_path: Path) -> None:
+    _produce_jobs(stage, tmp_path / "jobs.kafka", 1_000)
+    drain_dataset(stage.deployment, "jobs")
+    before = totals(stage)
+    built = stage.value("select built from headrace.datasets where dataset = 'jobs'")
+    deleted = reset(stage.deployment, stage.deployment.dataset("jobs"))
+    assert deleted["staged"] + deleted["dead"] == 1_000
+    for table in ("staging.jobs", "headrace.dead_letters", "headrace.batches", "headrace.checkpoints"):
+        assert stage.value(f"select count(*) from {table}") == 0
+    assert stage.value("select built from headrace.datasets where dataset = 'jobs'") != built
+    drain_dataset(stage.deployment, "jobs")
+    assert totals(stage) == before
+    assert stage.query("select distinct _generation from staging.jobs") == [(2,)]
+    assert_books(stage)
+
+
+def test_reset_of_nothing_deletes_nothing_and_can_be_repeated(stage: Stage) -> None:
+    for _ in range(2):
+        assert set(reset(stage.deployment, stage.deployment.dataset("jobs")).values()) == {0}
+    sent = send_jobs(stage, 10)
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+
+
+def test_reset_of_one_dataset_leaves_the_others(stage: Stage) -> None:
+    send_jobs(stage, 10)
+    drain_dataset(stage.deployment, "jobs")
+    load_file(stage.deployment, "users")
+    before = totals(stage, "users")
+    reset(stage.deployment, stage.deployment.dataset("jobs"))
+    assert totals(stage, "users") == before
+    assert load_file(stage.deployment, "users").unchanged
+
+
+@pytest.mark.parametrize("step", ["fetched", "advanced", "staged", "before_commit", "committed"])
+def test_reset_while_a_drain_runs_waits_for_its_batch_and_fences_the_next(step: str, stage: Stage) -> None:
+    sent = send_jobs(stage, 1_000, 1)
+    dataset = stage.deployment.dataset("jobs")
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        futures: list[Future[Any]] = []
+
+        def begin() -> None:
+            futures.append(pool.submit(reset, stage.deployment, dataset))
+            futures[0].add_done_callback(lambda _: done.set())
+            done.wait(0.5)  # inside the drain's transaction the reset has to wait for it
+
+        with pytest.raises(CheckpointMoved, match="generation 1 is closed or gone"):
+            drain(stage, at(step, begin))
+        futures[0].result(10)
+    assert stage.value("select count(*) from staging.jobs") == 0
+    assert stage.value("select count(*) from headrace.batches") == 0
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+    assert_nothing_left(stage)

@@ -1,0 +1,212 @@
+"""Sources that are not what they were: refused, with the range at risk and the command that accepts it."""
+
+import pytest
+
+from headrace.exceptions import DatasetError, HeadraceError, SourceChanged
+from headrace.ingest import accept_loss, adopt, drain_dataset, drain_plan, plan
+from tests.integration import topics
+from tests.integration.books import assert_books, coordinates
+from tests.integration.conftest import Stage
+from tests.integration.killing import at, drain
+from tests.integration.test_drain import job, send_jobs, servers, topic_of
+
+
+def recreate(stage: Stage, partitions: int = 3) -> None:
+    topics.delete(servers(stage), topic_of(stage))
+    topics.create(servers(stage), topic_of(stage), partitions)
+
+
+def lines(stage: Stage) -> list[tuple[object, ...]]:
+    return stage.query(
+        "select kind, generation, partition, start_offset, end_offset, staged from headrace.batches order by generation, "
+        "partition, start_offset, seq"
+    )
+
+
+def test_first_contact_with_a_log_that_begins_later_says_so_in_the_ledger(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    topics.delete_records(servers(stage), topic_of(stage), {0: 4, 2: 10})
+    _, result = drain_dataset(stage.deployment, "jobs")
+    assert result.records == 6 + 10
+    assert lines(stage) == [
+        ("adopt", 1, 0, 0, 4, 0),
+        ("drain", 1, 0, 4, 10, 6),
+        ("drain", 1, 1, 0, 10, 10),
+        ("adopt", 1, 2, 0, 10, 0),
+    ]
+    assert_books(stage, [(0, n) for n in range(4, 10)] + [(1, n) for n in range(10)])
+
+
+@pytest.mark.parametrize("records", [0, 6, 90])
+def test_topic_made_anew_is_refused_and_adopted(records: int, stage: Stage) -> None:
+    old = send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    recreate(stage)
+    sent = send_jobs(stage, records)
+    for _ in range(2):
+        with pytest.raises(SourceChanged) as caught:
+            drain_dataset(stage.deployment, "jobs")
+        text = str(caught.value)
+        assert "it was deleted and made anew" in text
+        for partition in range(3):
+            assert f"{topic_of(stage)}[{partition}] from 10 on" in text
+        assert "`headrace adopt jobs` closes generation 1" in text
+        assert_books(stage, old)
+    assert adopt(stage.deployment, stage.deployment.dataset("jobs")) == 2
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+    assert stage.value("select count(*) from staging.jobs where _generation = 1") == 30
+    assert stage.query("select generation, is_open from headrace.generations order by 1") == [(1, False), (2, True)]
+    assert stage.value("select count(*) from headrace.batches where kind = 'adopt' and generation = 2") == 3
+
+
+def test_topic_made_anew_with_fewer_partitions_is_refused_and_adopted(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    recreate(stage, 1)
+    sent = send_jobs(stage, 5, 1)
+    with pytest.raises(SourceChanged, match="`headrace adopt jobs`"):
+        drain_dataset(stage.deployment, "jobs")
+    adopt(stage.deployment, stage.deployment.dataset("jobs"))
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+
+
+def test_topic_made_anew_after_it_was_planned_is_refused_before_anything_is_stored(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    dataset = stage.deployment.dataset("jobs")
+    planned = plan(stage.deployment, dataset)
+    recreate(stage)
+    send_jobs(stage, 30)
+    with pytest.raises(SourceChanged, match=r"has id .*, expected .*: the source was replaced while it was read"):
+        drain_plan(stage.deployment, dataset, planned)
+    assert_books(stage, [])
+
+
+def test_topic_made_anew_while_it_is_read_is_refused_before_the_next_batch(stage: Stage) -> None:
+    send_jobs(stage, 600, 1)
+
+    def replace_topic() -> None:
+        recreate(stage)
+        send_jobs(stage, 600, 1)
+
+    with pytest.raises(HeadraceError):
+        drain(stage, at("committed", replace_topic, occurrence=1))
+    assert_books(stage)
+    assert 0 < len(coordinates(stage)) < 600
+
+
+def test_dataset_that_names_another_topic_is_refused_and_adopted(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    old, new = topic_of(stage), f"{topic_of(stage)}-b"
+    declared = stage.deployment.settings.datasets_dir / "jobs.py"
+    declared.write_text(declared.read_text().replace(f'topic="{old}"', f'topic="{new}"'))
+    topics.create(servers(stage), new, 2)
+    sent = topics.send(servers(stage), new, [(1, b"j", job("j"))])
+    with pytest.raises(
+        SourceChanged, match=rf"the topic is {new}, generation 1 belongs to {old}; at risk: .*headrace adopt"
+    ):
+        drain_dataset(stage.deployment, "jobs")
+    adopt(stage.deployment, stage.deployment.dataset("jobs"))
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+
+
+def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss(stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    sent = send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    sent += send_jobs(stage, 30)
+    topics.delete_records(servers(stage), topic_of(stage), {1: 15, 2: 7})
+    with pytest.raises(SourceChanged) as caught:
+        drain_dataset(stage.deployment, "jobs")
+    assert "jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read; " in str(
+        caught.value
+    )
+    assert "`headrace accept-loss jobs --partition 1 --to 15` goes on behind it" in str(caught.value)
+    assert accept_loss(stage.deployment, dataset, 1, 15) == (10, 15)
+    assert ("accept_loss", 1, 1, 10, 15, 0) in lines(stage)
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])
+
+
+@pytest.mark.parametrize(
+    ("partition", "to"), [(1, 16), (1, 10), (1, 9), (0, 11), (0, 20), (3, 1)], ids=lambda number: str(number)
+)
+def test_loss_of_anything_that_the_source_still_serves_is_not_accepted(partition: int, to: int, stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    send_jobs(stage, 30)
+    topics.delete_records(servers(stage), topic_of(stage), {1: 15})
+    before = lines(stage)
+    with pytest.raises(DatasetError, match=rf"jobs\[{partition}\]: "):
+        accept_loss(stage.deployment, dataset, partition, to)
+    assert lines(stage) == before
+    assert_books(stage)
+
+
+def test_loss_is_not_accepted_before_first_contact_nor_of_another_topic(stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    with pytest.raises(DatasetError, match="no such partition in an open generation"):
+        accept_loss(stage.deployment, dataset, 0, 1)
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    recreate(stage)
+    send_jobs(stage, 60)
+    topics.delete_records(servers(stage), topic_of(stage), {0: 20})
+    with pytest.raises(DatasetError, match="no such partition in an open generation"):
+        accept_loss(stage.deployment, dataset, 0, 20)
+    assert_books(stage)
+
+
+def test_part_of_a_loss_can_be_accepted_and_then_the_rest(stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    send_jobs(stage, 30)
+    topics.delete_records(servers(stage), topic_of(stage), {1: 15})
+    assert accept_loss(stage.deployment, dataset, 1, 12) == (10, 12)
+    with pytest.raises(SourceChanged, match=r"\[12, 15\)"):
+        drain_dataset(stage.deployment, "jobs")
+    assert accept_loss(stage.deployment, dataset, 1, 15) == (12, 15)
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage)
+
+
+def test_new_partition_whose_head_is_gone_is_refused_and_accepted_as_a_loss(stage: Stage) -> None:
+    sent = send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    with topics.admin(servers(stage)) as client:
+        client.create_partitions({topic_of(stage): 4})
+    topics.wait_for_end(servers(stage), topic_of(stage), [10, 10, 10, 0])
+    sent += topics.send(servers(stage), topic_of(stage), [(3, b"j%d" % n, job(f"j{n}")) for n in range(8)])
+    topics.delete_records(servers(stage), topic_of(stage), {3: 5})
+    with pytest.raises(SourceChanged, match=r"jobs\[3\]: a new partition whose log starts at 5.*--partition 3 --to 5"):
+        drain_dataset(stage.deployment, "jobs")
+    assert accept_loss(stage.deployment, stage.deployment.dataset("jobs"), 3, 5) == (0, 5)
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, [(p, o) for p, o in sent if not (p == 3 and o < 5)])
+
+
+def test_checkpoint_beyond_the_end_of_the_log_is_refused_and_adopted(stage: Stage) -> None:
+    sent = send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    stage.execute("update headrace.checkpoints set next_offset = 12 where partition = 1")  # the log lost its tail
+    with pytest.raises(
+        SourceChanged, match=r"jobs\[1\]: the checkpoint is 12, the log ends at 10: \[10, 12\) was read and"
+    ):
+        drain_dataset(stage.deployment, "jobs")
+    adopt(stage.deployment, stage.deployment.dataset("jobs"))
+    drain_dataset(stage.deployment, "jobs")
+    assert coordinates(stage) == sorted(sent)
+
+
+def test_adoption_while_a_drain_runs_stops_it(stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    sent = send_jobs(stage, 600, 1)
+    with pytest.raises(HeadraceError, match="generation 1 is closed or gone"):
+        drain(stage, at("committed", lambda: adopt(stage.deployment, dataset) and None, occurrence=1))
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
