@@ -52,7 +52,8 @@ class File:
 class Dataset:
     """What this deployment ingests under one name.
 
-    key: the contract's field that identifies an entity; a Kafka record's key must equal it.
+    key: the contract's field that identifies an entity; None where every record is one of its own.
+    keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
     zone: where times that name no zone were written. Defaults to UTC.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -63,6 +64,7 @@ class Dataset:
     contract: type[BaseModel]
     source: KafkaTopic | File
     key: str | None = None
+    keyed: bool = True
     time_column: str | None = None
     zone: str = "UTC"
     max_value_bytes: int = 1024 * 1024
@@ -82,7 +84,7 @@ class Dataset:
         return Contract(
             self.contract,
             key=self.key,
-            keyed=isinstance(self.source, KafkaTopic),
+            keyed=self.keyed and isinstance(self.source, KafkaTopic),
             zone=UTC if self.zone == "UTC" else ZoneInfo(self.zone),
             max_value_bytes=self.max_value_bytes,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -31,6 +31,7 @@ RUN_LIMIT_S = 60.0  # a run that is not over by then hangs
 QUIET_LIMIT_S = 30.0  # faults.md, check 8
 STREAM_TRIALS_MAX = 15  # every check reads a whole stream: a new one begins before that takes long
 HEALS_MAX = 4
+CRASHED = "runs end in words"
 
 # sessions of the loader, what they hold and what they left; a lane's own connection excluded
 LEFTOVERS = """
@@ -318,6 +319,9 @@ class Lane:
         """Give a topic more partitions."""
         self.admin.create_partitions([NewPartitions(log.topic, partitions)])[log.topic].result(30)
         log.partitions = partitions
+        deadline = time.monotonic() + 30
+        while len(self.admin.list_topics(log.topic, 10).topics[log.topic].partitions) < partitions:
+            assert time.monotonic() < deadline, f"{log.topic}: {partitions} partitions did not appear"
 
     def stable_ends(self, log: Log) -> dict[int, int]:
         """The last stable offsets."""
@@ -343,6 +347,8 @@ class Lane:
             except Exception:  # the topic is brand-new, or the broker has only just come back
                 if time.monotonic() > deadline:
                     raise
+                with suppress(KafkaException):
+                    self.admin.list_topics(log.topic, 5)
                 time.sleep(0.05)
 
     # runs
@@ -412,6 +418,11 @@ class Lane:
         violations = judge(evidence)
         violations += [Violation("honest runs", message) for message in _lies(self.ended, evidence)]
         violations += [Violation("8 nothing left", message) for message in self._leftovers()]
+        violations += [
+            Violation(CRASHED, f"{run.run_id} ended with {run.text}, expected one of Headrace's own errors\n{run.trace}")
+            for run in self.ended
+            if run.trace
+        ]
         return violations
 
     def _leftovers(self) -> list[str]:
@@ -523,8 +534,6 @@ def _lies(runs: list[Ended], evidence: Evidence) -> list[str]:
                         f"{run.run_id}: {run.message}: but its own line {line.seq} "
                         f"[{line.start_offset}, {line.end_offset}) covers that offset, expected it to know its batch"
                     )
-        if run.trace:
-            found.append(f"{run.run_id}: ended with {run.text}, expected one of Headrace's own errors")
     return found
 
 

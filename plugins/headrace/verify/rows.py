@@ -41,7 +41,7 @@ def check_counts(snapshot: Snapshot, report: Report) -> None:
     report.checks.append("counts")
     wrong = snapshot.rows(
         """
-        with lines as (
+        with lines as not materialized (
             select * from headrace.batches where dataset = %(dataset)s
         ),
 
@@ -100,8 +100,9 @@ def check_counts(snapshot: Snapshot, report: Report) -> None:
         missing, first = _uncovered(snapshot, line)
         hint = ""
         if missing:
-            which = "the first is" if line["empty"] == 0 else "the first to hold neither row nor dead letter is"
-            hint = f"; {missing} missing, {which} {first}"
+            hint = f"; {missing} missing, the first is {first}"
+            if line["empty"]:
+                hint = f"; {missing} missing among {missing + line['empty']} offsets that hold nothing, from {first} on"
         report.add(
             "counts",
             generation=line["generation"],

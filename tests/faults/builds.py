@@ -1,0 +1,156 @@
+"""Trials in which `headrace build` dies in the middle of a model."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from headrace.build import build
+from headrace.ingest import Deployment, initialise, load_file
+from headrace.settings import Settings
+from tests.faults.evidence import Stream
+from tests.faults.lane import ROOT, Lane, Stuck
+from tests.faults.trials import KINDS, Play, Scene
+from tests.integration.warehouse import MARTS, Warehouse
+
+# a session of dbt that works on a model: not the one that holds the build's turn
+WORKING = """
+select pid, wait_event_type
+from pg_stat_activity
+where
+    datname = current_database() and application_name = 'headrace-build' and xact_start is not null
+    and query not ilike '%advisory%' and query not ilike 'set local%'
+"""
+
+
+class BuildLane(Lane):
+    """A lane whose one stream is the dataset jobs, and that has users: what the marts are built from."""
+
+    def new_stream(self, partitions: int = 3) -> Stream:
+        """The dataset jobs, once: marts are built on all of its past."""
+        if self._streams:
+            self.stream.users = 0
+            return self.stream
+        stream = super().new_stream(partitions)
+        folder = self._folder / "datasets"
+        declared = (folder / f"{stream.name}.py").read_text().replace(f'name="{stream.name}"', 'name="jobs"')
+        (folder / f"{stream.name}.py").unlink()
+        (folder / "jobs.py").write_text(declared)
+        (folder / "users.py").write_text((ROOT / "plugins" / "datasets" / "users.py").read_text())
+        stream.name = "jobs"
+        self.deployment = Deployment.from_settings(
+            Settings(
+                home=self._folder, postgres_dsn=self.dsn, datasets_dir=folder, data_dir=self._folder, dbt_threads=1
+            )
+        )
+        initialise(self.deployment)
+        self.warehouse = Warehouse(self.deployment.settings, self.dsn)
+        self._users = self.users_file.read_text().splitlines()
+        return stream
+
+    def move_users(self, scene: Scene) -> None:
+        """Load the users file; some of them have moved."""
+        rng = scene.rng
+        for _ in range(3):
+            number = rng.randrange(len(self._users))
+            userid = self._users[number].rpartition(":")[2]
+            location = self._users[rng.randrange(len(self._users))].split('"')[3]
+            self._users[number] = f'{{"LOCATION":"{location}","USERID":{userid}'
+        self.users_file.write_text("\n".join(self._users) + "\n")
+        load_file(self.deployment, "users", path=self.users_file)
+
+    def start_build(self) -> "subprocess.Popen[bytes]":
+        """`headrace build` as a task would run it."""
+        settings = self.deployment.settings
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        with (self._folder / "build.log").open("ab") as output:
+            return subprocess.Popen(
+                [str(Path(sys.executable).parent / "headrace"), "build"],
+                env=environment
+                | {
+                    "HEADRACE_HOME": str(settings.home),
+                    "HEADRACE_POSTGRES_DSN": self.dsn,
+                    "HEADRACE_DATASETS_DIR": str(settings.datasets_dir),
+                    "HEADRACE_DBT_THREADS": "1",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+
+def build_killed(scene: Scene) -> None:
+    """SIGKILL for dbt while it writes a model; then a build that is let be, and the marts against the oracle."""
+    lane = scene.lane
+    assert isinstance(lane, BuildLane)
+    scene.send(least=40)
+    lane.move_users(scene)
+    ended = scene.run()
+    scene.expect("8 no lag", ended.how == "done", f"the drain ended with {ended.text}, expected done")
+    model = scene.trial.step
+    exists = lane.warehouse.value("select to_regclass(%s) is not null", f"marts.{model}")
+    gated = exists and scene.trial.nth == 1
+    with ExitStack() as stack:
+        if gated:  # the model can be read; its merge waits
+            gate = stack.enter_context(psycopg.connect(lane.dsn, application_name="faults gate"))
+            gate.execute(f"lock table marts.{model} in share mode".encode())
+        process = lane.start_build()
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        _wait_until_at_work(lane, process, blocked=gated)
+        if not gated:
+            time.sleep(scene.rng.uniform(0, 0.5))
+        scene.verdict.fired = process.poll() is None
+    scene.verdict.notes = f"killed {'at ' + model if gated else 'somewhere'}"
+    _wait_until_nobody_builds(lane)
+    if scene.rng.random() < 0.5:
+        scene.send(least=10)
+        scene.run()
+    _build_and_compare(scene, full_refresh=False)
+    if scene.trial.nth == 3:
+        _build_and_compare(scene, full_refresh=True)
+
+
+def _build_and_compare(scene: Scene, *, full_refresh: bool) -> None:
+    lane = scene.lane
+    assert isinstance(lane, BuildLane)
+    build(lane.deployment.settings, tests=not full_refresh, full_refresh=full_refresh)
+    found, expected = lane.warehouse.marts(), lane.warehouse.expected()
+    for name in MARTS:
+        wrong = sorted(found[name] ^ expected[name], key=repr)[:3]
+        told: list[Any] = [("extra" if row in found[name] else "missing", row) for row in wrong]
+        scene.expect("5 6 marts", not wrong, f"marts.{name} (full refresh: {full_refresh}): {told}, expected the oracle's rows")
+    last = lane.warehouse.value("select last_seq from headrace.datasets where dataset = 'jobs'")
+    for (name, dataset), to_seq in lane.warehouse.claims().items():
+        scene.expect(
+            "5 6 marts", dataset != "jobs" or to_seq == last, f"marts.{name} has claimed {to_seq}, expected {last}"
+        )
+
+
+def _wait_until_at_work(lane: Lane, process: "subprocess.Popen[bytes]", *, blocked: bool) -> None:
+    deadline = time.monotonic() + 90
+    while process.poll() is None:
+        sessions = lane.sql.execute(WORKING.encode()).fetchall()
+        if any(not blocked or waits_for == "Lock" for _, waits_for in sessions):
+            return
+        if time.monotonic() > deadline:
+            raise Stuck("a build did not begin to work on a model")
+        time.sleep(0.01)
+
+
+def _wait_until_nobody_builds(lane: Lane) -> None:
+    deadline = time.monotonic() + 30
+    query = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'headrace-build'"
+    while (lane.sql.execute(query.encode()).fetchone() or (0,))[0]:
+        if time.monotonic() > deadline:
+            raise Stuck("30 s after a build was killed its sessions are still there")
+        time.sleep(0.05)
+
+
+BUILDS: dict[str, Play] = {"build_killed": build_killed}
+KINDS.update(BUILDS)
