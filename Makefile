@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down test lint format psql stats faults clean lock install install-dev
+.PHONY: help demo up down test lint format psql stats faults mutants clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -28,10 +28,13 @@ stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
 test: install-dev ## Unit, integration and system tests
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/system
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/system tests/faults -m "not faults"
 
-faults: install-dev ## The long fault suite
-	@$(BIN)/python -m pytest tests/faults -m faults
+faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
+	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest tests/faults/test_faults.py -m faults
+
+mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
+	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest tests/faults/test_mutants.py -m faults
 
 lint: install-dev ## ruff, mypy --strict, sqlfluff
 	@$(BIN)/ruff check .

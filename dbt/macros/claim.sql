@@ -32,10 +32,10 @@
 {%- endmacro %}
 
 
-{# The claimed keys of a dataset, in a model's SQL: a temp table with one column, the dataset's key. #}
+{# The claimed keys of a dataset, in a model's SQL: a temp table whose columns are the dataset's key. #}
 {% macro claimed(dataset) -%}
     {%- if execute and is_partial_run() -%}
-        (select {{ key_of(dataset) }} from staging.{{ dataset }} where false)
+        (select {{ key_of(dataset) | join(', ') }} from staging.{{ dataset }} where false)
     {%- else -%}
         pg_temp.claimed_{{ dataset }}
     {%- endif -%}
@@ -237,13 +237,15 @@
     a reload replaced count by both batches, the one that staged them and the one that moved them away.
 #}
 {% macro stage_claimed_keys(dataset, from_seq, to_seq, from_zero) -%}
-    {%- set key = key_of(dataset) -%}
+    {%- set columns = key_of(dataset) -%}
+    {%- set key = columns | join(', ') -%}
+    {%- set has_key = columns | join(' is not null and ') ~ ' is not null' -%}
     {%- set sql -%}
         create temporary table claimed_{{ dataset }} on commit drop as
         {% if from_zero -%}
-        select {{ key }} from staging.{{ dataset }} where {{ key }} is not null
+        select {{ key }} from staging.{{ dataset }} where {{ has_key }}
         union
-        select {{ key }} from staging.{{ dataset }}_replaced where {{ key }} is not null
+        select {{ key }} from staging.{{ dataset }}_replaced where {{ has_key }}
         {%- else -%}
         with
 
@@ -256,17 +258,17 @@
         select {{ key }}
         from claimed_batches
         inner join staging.{{ dataset }} on batch_id = _batch_id
-        where {{ key }} is not null
+        where {{ has_key }}
         union
         select {{ key }}
         from claimed_batches
         inner join staging.{{ dataset }}_replaced on batch_id = _batch_id
-        where {{ key }} is not null
+        where {{ has_key }}
         union
         select {{ key }}
         from claimed_batches
         inner join staging.{{ dataset }}_replaced on batch_id = _replaced_by
-        where {{ key }} is not null
+        where {{ has_key }}
         {%- endif %}
     {%- endset -%}
     {%- do run_sql(sql) -%}
@@ -274,20 +276,21 @@
 {%- endmacro %}
 
 
-{# The key column of a dataset: what its source in models/staging says under meta. #}
+{#
+    The key columns of a dataset: what its source in models/staging says under meta, one column or a list. A source
+    that says nothing has no key: every record is an entity of its own, and its coordinates tell it from the others.
+#}
 {% macro key_of(dataset) -%}
     {%- if not execute -%}
-        {{ return(dataset ~ '_key') }}
+        {{ return([dataset ~ '_key']) }}
     {%- endif -%}
     {%- for source in graph.sources.values() if source.source_name == 'staging' and source.name == dataset -%}
-        {%- set key = source.config.meta.get('key') or source.meta.get('key') -%}
-        {%- if key -%}
-            {{ return(key) }}
-        {%- endif -%}
+        {%- set key = source.config.meta.get('key') or source.meta.get('key') or ['_generation', '_partition', '_offset'] -%}
+        {{ return([key] if key is string else key) }}
     {%- endfor -%}
     {%- do exceptions.raise_compiler_error(
-        "claim('" ~ dataset ~ "'): found no source staging." ~ dataset ~ ' with a key, expected `config: {meta: {key: <column>}}`'
-        ~ ' in models/staging/; add it to the YAML of its stg_ model'
+        "claim('" ~ dataset ~ "'): found no source staging." ~ dataset ~ ', expected one in models/staging/, with'
+        ~ ' `config: {meta: {key: <column>}}` unless every record is an entity of its own; add it to the YAML of its stg_ model'
     ) -%}
 {%- endmacro %}
 

@@ -2,15 +2,18 @@
     The current version of each key of a dataset, from a CTE that holds all its staged versions: the newest
     generation; inside a partition the highest offset; between partitions those winners by time, then partition.
     Replayed rows keep their coordinates, so an old one never beats a newer version or a tombstone. wins='first'
-    turns the order round: of events that were sent twice the first one stays.
+    turns the order round: of events that were sent twice the first one stays, and tombstones count for nothing.
 
     A run from nothing returns the keys that are left. An incremental run returns exactly one row for every claimed
     key: all but the key is null where a tombstone, or nothing, is left of it.
 #}
-{% macro current_version(versions, dataset, key, wins='newest') -%}
-    {%- set newest = 'desc' if wins == 'newest' else 'asc' -%}
+{% macro current_version(versions, dataset, wins='newest') -%}
+    {%- set columns = key_of(dataset) -%}
+    {%- set key = columns | join(', ') -%}
+    {%- set newest, unknown = ('desc', 'last') if wins == 'newest' else ('asc', 'first') -%}
     {%- set in_partition = '_generation ' ~ newest ~ ', _partition, _offset ' ~ newest -%}
-    {%- set between_partitions = '_generation ' ~ newest ~ ', _timestamp ' ~ newest ~ ' nulls last, _partition ' ~ newest -%}
+    {%- set between_partitions = '_generation ' ~ newest ~ ', _timestamp ' ~ newest ~ ' nulls ' ~ unknown ~ ', _partition ' ~ newest -%}
+    {%- set counts = 'not is_replaced' if wins == 'newest' else 'not is_replaced and not _deleted' -%}
     {%- if is_incremental() -%}
     {#- key by key: a join was planned as a scan of all staged rows -#}
     select *
@@ -22,7 +25,9 @@
             from (
                 select distinct on (_generation, _partition) *
                 from {{ versions }}
-                where {{ versions }}.{{ key }} = claimed.{{ key }} and not is_replaced
+                where
+                    ({{ versions }}.{{ columns | join(', ' ~ versions ~ '.') }}) = (claimed.{{ columns | join(', claimed.') }})
+                    and {{ counts }}
                 order by {{ in_partition }}
             ) as partition_winners
             order by {{ between_partitions }}
@@ -37,7 +42,7 @@
         from (
             select distinct on ({{ key }}, _generation, _partition) *
             from {{ versions }}
-            where not is_replaced and {{ key }} is not null
+            where {{ columns | join(' is not null and ') }} is not null and {{ counts }}
             order by {{ key }}, {{ in_partition }}
         ) as partition_winners
         order by {{ key }}, {{ between_partitions }}
@@ -50,6 +55,12 @@
 {# The minute that a time falls into, in UTC whatever the session's zone: immutable, so that an index can hold it. #}
 {% macro minute_of(column) -%}
     date_trunc('minute', {{ column }}, 'UTC')
+{%- endmacro %}
+
+
+{# The hour, likewise. #}
+{% macro hour_of(column) -%}
+    date_trunc('hour', {{ column }}, 'UTC')
 {%- endmacro %}
 
 

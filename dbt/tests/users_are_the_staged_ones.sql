@@ -6,7 +6,7 @@ versions as (
 ),
 
 staged as (
-    {{ current_version('versions', 'users', key='userid') }}
+    {{ current_version('versions', 'users') }}
 ),
 
 users as (

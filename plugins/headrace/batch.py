@@ -39,7 +39,8 @@ class Batch:
     """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
 
     batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. accepted:
-    the rows' records, in the same order, for what Postgres turns out not to store. weight: bytes of keys, values and
+    the rows' records, in the same order, for what Postgres turns out not to store. position: where end_offset is, for
+    sources with positions of their own. weight: bytes of keys, values and
     headers, what the batch costs to hold.
     """
 
@@ -55,6 +56,7 @@ class Batch:
     tombstones: int = 0
     bytes: int = 0
     weight: int = 0
+    position: str | None = None
     first_record_at: datetime | None = None
     last_record_at: datetime | None = None
     began: float = field(default_factory=time.monotonic)
@@ -67,7 +69,7 @@ class Batch:
         """Rows, tombstones included, and dead letters."""
         return len(self.rows) + len(self.dead)
 
-    def fill(self, records: Iterator[Record], rows: int, weight: int) -> bool:
+    def fill(self, records: Iterator[Record], rows: int, weight: int, *, has_positions: bool = False) -> bool:
         """Take records until the batch holds so many or weighs so much; False when they ran out before."""
         rows -= self.records
         for record in records:
@@ -75,6 +77,7 @@ class Batch:
             rows -= 1
             if rows <= 0 or self.weight >= weight:
                 self.end_offset = record.offset + 1
+                self.position = record.key.decode() if has_positions and record.key else None
                 return True
         return False
 
@@ -147,6 +150,7 @@ class Batch:
             bytes=self.bytes,
             first_record_at=self.first_record_at,
             last_record_at=self.last_record_at,
+            position=self.position,
             run=run,
         )
 

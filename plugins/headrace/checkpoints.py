@@ -25,6 +25,7 @@ class Generation:
     topic: str
     topic_id: str
     next_offsets: Mapping[int, int] = field(default_factory=dict)
+    positions: Mapping[int, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class LedgerLine:
     bytes: int = 0
     first_record_at: datetime | None = None
     last_record_at: datetime | None = None
+    position: str | None = None
     run: RunContext = RunContext()
 
 
@@ -97,11 +99,14 @@ def open_generation(connection: Connection[Any], dataset: str) -> Generation | N
     if found is None:
         return None
     generation, topic, topic_id = found
-    next_offsets = connection.execute(
-        "select partition, next_offset from headrace.checkpoints where dataset = %s and generation = %s",
+    checkpoints = connection.execute(
+        "select partition, next_offset, source_position from headrace.checkpoints "
+        "where dataset = %s and generation = %s",
         (dataset, generation),
     ).fetchall()
-    return Generation(dataset, generation, topic, topic_id, dict(next_offsets))
+    next_offsets = {partition: next_offset for partition, next_offset, _ in checkpoints}
+    positions = {partition: position for partition, _, position in checkpoints}
+    return Generation(dataset, generation, topic, topic_id, next_offsets, positions)
 
 
 def start_generation(connection: Connection[Any], dataset: str, topic: str, topic_id: str) -> int:
@@ -143,42 +148,44 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
     """
     moved = connection.execute(
         """
-        update headrace.checkpoints as c
-        set next_offset = %(end)s, updated_at = clock_timestamp()
-        from headrace.generations as g
+        update headrace.checkpoints
+        set
+            next_offset = %(end)s,
+            source_position = coalesce(%(position)s, source_position),
+            updated_at = clock_timestamp()
         where
-            c.dataset = %(dataset)s
-            and c.generation = %(generation)s
-            and c.partition = %(partition)s
-            and c.next_offset = %(start)s
-            and g.dataset = c.dataset
-            and g.generation = c.generation
-            and g.is_open
+            dataset = %(dataset)s
+            and generation = %(generation)s
+            and partition = %(partition)s
+            and next_offset = %(start)s
         """,
         {
             "end": line.end_offset,
+            "position": line.position,
             "dataset": line.dataset,
             "generation": line.generation,
             "partition": line.partition,
             "start": line.start_offset,
         },
     ).rowcount
+    # A statement of its own, with a snapshot from after the wait for the row: a join in the update would still see the
+    # generation open when what it waited for was the adoption that closed it.
+    found = connection.execute(
+        """
+        select c.next_offset, g.is_open
+        from headrace.checkpoints as c
+        inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation
+        where c.dataset = %s and c.generation = %s and c.partition = %s
+        """,
+        (line.dataset, line.generation, line.partition),
+    ).fetchone()
+    where = f"{line.dataset}[{line.partition}]"
+    if found is None or not found[1]:
+        raise CheckpointMoved(
+            f"{where}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
+            "adopted or reset meanwhile; run the drain again"
+        )
     if moved != 1:
-        found = connection.execute(
-            """
-            select c.next_offset, g.is_open
-            from headrace.checkpoints as c
-            inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation
-            where c.dataset = %s and c.generation = %s and c.partition = %s
-            """,
-            (line.dataset, line.generation, line.partition),
-        ).fetchone()
-        where = f"{line.dataset}[{line.partition}]"
-        if found is None or not found[1]:
-            raise CheckpointMoved(
-                f"{where}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
-                "adopted or reset meanwhile; run the drain again"
-            )
         raise CheckpointMoved(
             f"{where}: checkpoint is {found[0]}, this batch starts at {line.start_offset}: another run committed "
             "first; retry the task"

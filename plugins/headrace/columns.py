@@ -47,6 +47,11 @@ class Column:
     sql_type: str
     required: bool
 
+    @property
+    def is_numeric(self) -> bool:
+        """Whether JSON writes its values as numbers: for sources that hold nothing but text."""
+        return self.sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real"))
+
 
 def columns_of(model: type[BaseModel]) -> Iterator[Column]:
     """Yield a contract's columns in the order of its fields; raises DatasetError for what no column can hold."""

@@ -38,6 +38,13 @@ class KafkaTopic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisStream:
+    """Records are the entries of a Redis stream; numbers among their fields are told by the contract."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """Records are the lines of a file below HEADRACE_DATA_DIR."""
 
@@ -62,7 +69,7 @@ class Dataset:
 
     name: str
     contract: type[BaseModel]
-    source: KafkaTopic | File
+    source: KafkaTopic | File | RedisStream
     key: str | None = None
     keyed: bool = True
     time_column: str | None = None

@@ -18,8 +18,8 @@ class Limits:
     """When a batch is full, and when a drain stops early.
 
     batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
-    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then is
-    committed and nothing more is read; None for as long as there is something to read.
+    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
+    is committed and nothing more is read; None for as long as there is something to read.
     """
 
     batch_rows: int
@@ -40,6 +40,7 @@ class DrainResult:
     bytes: int = 0
     seconds: float = 0.0
     next_offsets: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, str | None] = field(default_factory=dict)
 
     @property
     def records(self) -> int:
@@ -103,14 +104,15 @@ def drain(
         for chunk in chunks:
             barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
-            start, end = plan.ranges[partition]
+            start = plan.ranges[partition].start
             batch = open_batches.get(partition)
             if batch is None:
                 batch = Batch(dataset, plan.generation, partition, result.next_offsets.get(partition, start))
-            while batch.fill(records, limits.batch_rows, limits.batch_bytes):
+            while batch.fill(records, limits.batch_rows, limits.batch_bytes, has_positions=chunk.position is not None):
                 commit(batch)
                 batch = Batch(dataset, plan.generation, partition, batch.end_offset)
             batch.end_offset = chunk.next_offset
+            batch.position = chunk.position
             if batch.end_offset > batch.start_offset:
                 open_batches[partition] = batch
             del batch, records, chunk  # not held while the next one is fetched
@@ -129,7 +131,7 @@ def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: Limits, out_of_t
     rows = weight = 0
     for batch in sorted(open_batches.values(), key=lambda batch: batch.weight):
         rows, weight = rows + batch.records, weight + batch.weight
-        is_complete = batch.end_offset == plan.ranges[batch.partition][1]
+        is_complete = batch.end_offset == plan.ranges[batch.partition].end
         if out_of_time or is_complete or rows >= limits.batch_rows or weight >= limits.batch_bytes:
             due.append(batch)
     return due
@@ -153,3 +155,4 @@ def _count(result: DrainResult, batch: Batch) -> None:
     result.empty += batch.end_offset - batch.start_offset - batch.records
     result.bytes += batch.bytes
     result.next_offsets[batch.partition] = batch.end_offset
+    result.positions[batch.partition] = batch.position

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from headrace.exceptions import FileSourceError, SourceChanged
-from headrace.source import Chunk, PartitionState, SourceState
+from headrace.source import Chunk, PartitionState, Range, SourceState
 
 CHUNK_LINES = 10_000
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
@@ -56,14 +56,17 @@ class FileSource:
         end = FIRST_LINE + lines
         return SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
 
+    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
+        """Nothing to add: a file is known by its contents."""
+
     def topic_id(self) -> str:
         """The sha256 that `describe` found; raises SourceChanged if the file was written to since."""
         self._check_unchanged()
         return self._digest
 
-    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Generator[Chunk]:
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the lines of partition 0's range; blank ones hold no record. See `Source.read`."""
-        start, end = ranges.get(0, (0, 0))
+        start, end = ranges.get(0, Range(0, 0))[:2]
         if start >= end:
             return
         records: list[Line] = []
@@ -85,6 +88,9 @@ class FileSource:
             raise _unreadable(self.path, error) from error
         if position < end:
             yield Chunk(0, records, end)
+
+    def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
+        """Files have no lag tools."""
 
     def close(self) -> None:
         """Nothing stays open between reads."""

@@ -1,5 +1,6 @@
 """What the command line and the DAGs do with a dataset: plan, drain, reset, adopt; the same code for both."""
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -19,14 +20,16 @@ from headrace import checkpoints, staging
 from headrace.batch import Barrier, Committer, no_barrier
 from headrace.checkpoints import LedgerLine, RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
-from headrace.dataset import Dataset, File, KafkaTopic, dataset_names, load_dataset
+from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names, load_dataset
 from headrace.drain import DrainResult, Limits, Progress, drain
-from headrace.exceptions import DatasetError, DrainKilled, FileSourceError
+from headrace.exceptions import DatasetError, DrainKilled, FileSourceError, PermanentError, RetriableError
 from headrace.fence import Patience, drain_name, patience
 from headrace.missing import count_missing, replace_missing
 from headrace.plan import Plan, begin_generation, make_plan
 from headrace.settings import Settings
 from headrace.source import Source
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,13 @@ class Deployment:
     """The services that a run works with.
 
     connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
-    kafka-python's client settings, called only for datasets that come from Kafka.
+    kafka-python's client settings, called only for datasets that come from Kafka. redis: likewise, a URL.
     """
 
     settings: Settings
     connect: Callable[[str], Connect]
     kafka: Callable[[], Mapping[str, Any]]
+    redis: Callable[[], str]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -48,6 +52,7 @@ class Deployment:
             settings,
             lambda name: connector(settings.require_postgres_dsn(), name),
             lambda: {"bootstrap_servers": settings.require_kafka_bootstrap_servers().split(",")},
+            settings.require_redis_url,
         )
 
     @property
@@ -96,6 +101,11 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
             max_partition_fetch_bytes=settings.batch_bytes,
             poll_bytes=settings.batch_bytes,
         )
+    if isinstance(dataset.source, RedisStream):
+        from headrace.redis_source import RedisSource
+
+        numeric = frozenset(column.field for column in dataset.compiled.columns if column.is_numeric)
+        return RedisSource(dataset.source.stream, deployment.redis(), numeric=numeric)
     from headrace.file_source import FileSource
 
     if path is None:
@@ -146,10 +156,20 @@ def drain_plan(
         with translated_errors():
             if isinstance(dataset.source, File):
                 source.describe()  # remembers the file that is read, to notice when it changes
-            return drain(dataset, source, plan, committer, limits, run=run, progress=progress, barrier=barrier)
+            result = drain(dataset, source, plan, committer, limits, run=run, progress=progress, barrier=barrier)
+        _mirror(source, dataset, result)
+        return result
     finally:
         committer.close()
         source.close()
+
+
+def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:
+    try:
+        if result.batches:
+            source.mirror(f"headrace.{dataset.name}", result.next_offsets, result.positions)
+    except (RetriableError, PermanentError) as error:
+        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", dataset.name, error)
 
 
 def drain_dataset(
@@ -246,13 +266,13 @@ def load_file(
     dataset = deployment.dataset(name)
     if not isinstance(dataset.source, File):
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
-    path = path or deployment.settings.data_dir / dataset.source.path
     planned = plan(deployment, dataset, path=path, run=run)
     result = drain_plan(deployment, dataset, planned, path=path, run=run)
     with deployment.turn(dataset, "load") as connection:
         missing = (
             replace_missing(connection, dataset, run or RunContext()) if replace else count_missing(connection, dataset)
         )
+    path = path or deployment.settings.data_dir / dataset.source.path
     return LoadResult(path, not planned.ranges, result, 0 if replace else missing, missing if replace else 0)
 
 

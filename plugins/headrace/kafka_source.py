@@ -4,12 +4,25 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from kafka import IsolationLevel, KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka import (
+    IsolationLevel,
+    KafkaAdminClient,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    OffsetSpec,
+    TopicPartition,
+)
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.serializer import Deserializer
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.source import Chunk, PartitionState, SourceState
+from headrace.source import Chunk, PartitionState, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
@@ -70,6 +83,9 @@ class KafkaSource:
             },
         )
 
+    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
+        """Nothing to add: the topic's id and its offsets tell it all."""
+
     def topic_id(self) -> str:
         """KIP-516's topic id, as the broker knows it now."""
         try:
@@ -77,7 +93,7 @@ class KafkaSource:
         except KafkaError as error:
             self._raise(error)
 
-    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Generator[Chunk]:
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield each range's records as polls bring them; see `Source.read`."""
         wanted = {TopicPartition(self.topic, p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
         if not wanted:
@@ -89,8 +105,8 @@ class KafkaSource:
         except UnicodeDecodeError as error:  # kafka-python insists on headers whose names are UTF-8
             raise SourceError(f"{self.topic}: a record that kafka-python cannot decode: {error}") from error
 
-    def _poll_until_read(self, wanted: dict[TopicPartition, tuple[int, int]]) -> Generator[Chunk]:
-        positions = {tp: start for tp, (start, _) in wanted.items()}
+    def _poll_until_read(self, wanted: dict[TopicPartition, Range]) -> Generator[Chunk]:
+        positions = {tp: bounds[0] for tp, bounds in wanted.items()}
         silent_polls = 0
         meter = _Meter(self._poll_bytes)
         consumer = self._consumer(positions, meter)
@@ -131,6 +147,14 @@ class KafkaSource:
                     consumer = self._consumer(positions, meter)
         finally:
             consumer.close(autocommit=False)
+
+    def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
+        """Commit the group's offsets, for kafka-consumer-groups and the like."""
+        offsets = {TopicPartition(self.topic, p): OffsetAndMetadata(o, "", -1) for p, o in next_offsets.items()}
+        try:
+            self._admin_client().alter_group_offsets(group, offsets)
+        except KafkaError as error:
+            self._raise(error)
 
     def close(self) -> None:
         """Close the admin client; consumers are closed where they are used."""
@@ -187,7 +211,7 @@ class KafkaSource:
         return servers if isinstance(servers, str) else ",".join(servers)
 
     def _raise(self, error: KafkaError) -> NoReturn:
-        if isinstance(error, OffsetOutOfRangeError):
+        if isinstance(error, OffsetOutOfRangeError | LogTruncationError):
             raise SourceChanged(
                 f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {error}; "
                 "retention or a recreated topic overtook this run; run the drain again to see the range"

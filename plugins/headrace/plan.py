@@ -13,9 +13,9 @@ from psycopg import Connection
 
 from headrace import checkpoints
 from headrace.checkpoints import Generation, LedgerLine, RunContext
-from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.dataset import Dataset, File
 from headrace.exceptions import SourceChanged
-from headrace.source import PartitionState, Source, SourceState
+from headrace.source import PartitionState, Range, Source, SourceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +26,32 @@ class Plan:
     generation: int
     topic: str
     topic_id: str
-    ranges: Mapping[int, tuple[int, int]]
+    ranges: Mapping[int, Range]
     waiting: int = 0  # records behind the last stable offset: a transaction is open
 
     @property
     def lag(self) -> int:
         """Offsets to read in all."""
-        return sum(end - start for start, end in self.ranges.values())
+        return sum(bounds.end - bounds.start for bounds in self.ranges.values())
 
     def limited(self, max_records: int | None) -> Self:
         """The same plan with ends so low that no more than max_records offsets are left."""
         if max_records is None:
             return self
-        ranges: dict[int, tuple[int, int]] = {}
-        for partition, (start, end) in self.ranges.items():
-            end = min(end, start + max_records - sum(end - start for start, end in ranges.values()))
-            if end > start:
-                ranges[partition] = (start, end)
+        ranges: dict[int, Range] = {}
+        for partition, bounds in self.ranges.items():
+            left = max_records - sum(taken.end - taken.start for taken in ranges.values())
+            cut = bounds._replace(end=min(bounds.end, bounds.start + left))
+            if cut.end > cut.start:
+                ranges[partition] = cut
         return replace(self, ranges=ranges)
 
     def split(self, parts: int) -> list[Self]:
         """At most `parts` plans of whole partitions, as even as partitions allow, the longest first."""
-        shares: list[dict[int, tuple[int, int]]] = [{} for _ in range(max(parts, 1))]
-        for partition, (start, end) in sorted(self.ranges.items(), key=lambda item: item[1][0] - item[1][1]):
-            smallest = min(shares, key=lambda share: sum(end - start for start, end in share.values()))
-            smallest[partition] = (start, end)
+        shares: list[dict[int, Range]] = [{} for _ in range(max(parts, 1))]
+        for partition, bounds in sorted(self.ranges.items(), key=lambda item: item[1].start - item[1].end):
+            smallest = min(shares, key=lambda share: sum(taken.end - taken.start for taken in share.values()))
+            smallest[partition] = bounds
         return [replace(self, ranges=share) for share in shares if share]
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The plan that to_dict wrote."""
-        ranges = {int(partition): (start, end) for partition, (start, end) in values["ranges"].items()}
+        ranges = {int(partition): Range(*bounds) for partition, bounds in values["ranges"].items()}
         return cls(**{**values, "ranges": ranges})
 
 
@@ -79,11 +80,17 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
             generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None or _is_new(dataset, generation, state):
             generation = begin_generation(connection, dataset, state, run or RunContext(), always_line=False)
-        elif isinstance(dataset.source, KafkaTopic):
+        elif not isinstance(dataset.source, File):
             check_identity(generation, state)
+            for partition, next_offset in generation.next_offsets.items():
+                source.check_position(partition, next_offset, generation.positions[partition])
             generation = _with_new_partitions(connection, generation, state)
     ranges = {
-        partition: (generation.next_offsets[partition], state.partitions[partition].end_offset)
+        partition: Range(
+            generation.next_offsets[partition],
+            state.partitions[partition].end_offset,
+            generation.positions[partition],
+        )
         for partition in sorted(state.partitions)
         if generation.next_offsets[partition] < state.partitions[partition].end_offset
     }

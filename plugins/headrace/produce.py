@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from headrace.dataset import Dataset, KafkaTopic
 from headrace.exceptions import DatasetError, FileSourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_source import KafkaSource, ensure_topic
+from headrace.source import Range
 
 SEPARATOR = b"|"
 Progress = Callable[[int, int], None]  # records sent, records in all
@@ -89,7 +90,7 @@ def has_records(topic: str, client_config: Mapping[str, Any]) -> bool:
     """
     source = KafkaSource(topic, client_config)
     try:
-        ranges = {p: (s.log_start_offset, s.end_offset) for p, s in source.describe().partitions.items()}
+        ranges = {p: Range(s.log_start_offset, s.end_offset) for p, s in source.describe().partitions.items()}
         return any(chunk.records for chunk in source.read(ranges))
     except TopicMissing:
         return False

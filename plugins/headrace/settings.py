@@ -37,6 +37,7 @@ class Settings:
     postgres_port: int | None = None  # where the local server must start. Defaults to 5432, or a free port
     kafka_port: int | None = None  # likewise. Defaults to 9092, or a free port
     airflow_port: int | None = None  # likewise. Defaults to 8080, or a free port
+    redis_port: int | None = None  # likewise. Defaults to 6379
     datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
     dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
     data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
@@ -83,6 +84,10 @@ class Settings:
     def require_kafka_bootstrap_servers(self) -> str:
         """The brokers to ask first, given or local; raises SettingError when there are neither."""
         return self._require("kafka", self.kafka_bootstrap_servers, "HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
+
+    def require_redis_url(self) -> str:
+        """The Redis server's URL, given or local; raises SettingError when there is neither."""
+        return self._require("redis", self.redis_url, "HEADRACE_REDIS_URL")
 
     def require_airflow_url(self) -> str:
         """Airflow's address, given or local; raises SettingError when there is neither."""

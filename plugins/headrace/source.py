@@ -6,7 +6,7 @@ holds every one of them to what is written here.
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Record(Protocol):
@@ -51,6 +51,14 @@ class SourceState:
     partitions: Mapping[int, PartitionState]
 
 
+class Range(NamedTuple):
+    """Offsets to read: [start, end); position says where start is, for sources with positions of their own."""
+
+    start: int
+    end: int
+    position: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Some records of one partition, in offset order, and the first offset that has not been looked at.
@@ -61,6 +69,7 @@ class Chunk:
     partition: int
     records: Sequence[Record]
     next_offset: int
+    position: str | None = None  # of the last record; where there is one, each record's key is its position
 
 
 class Source(Protocol):
@@ -72,14 +81,23 @@ class Source(Protocol):
         Raises TopicMissing, or SourceUnavailable when nothing answers.
         """
 
+    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
+        """Raise SourceChanged where identity and offsets alone do not tell that the source became another one."""
+
     def topic_id(self) -> str:
         """The identity alone, asked for again and cheaply: it is compared before every commit."""
 
-    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Generator[Chunk]:
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the records of half-open offset ranges, partition to (start, end).
 
         Always ends: each partition's last chunk has next_offset = end. No record at or beyond an end is
         yielded. Raises SourceError, SourceUnavailable or SourceChanged; what was yielded before stays true.
+        """
+
+    def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
+        """Tell lag tools how far a consumer group of that name is; nothing is ever decided by it.
+
+        Raises SourceUnavailable or SourceError, which a caller may pass over.
         """
 
     def close(self) -> None:

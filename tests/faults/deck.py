@@ -32,6 +32,7 @@ def _drain_cards() -> list[Card]:
     cards += [("retried", step, 1) for step in STEPS]
     cards += [("slow_beside_fast", "", nth) for nth in (1, 2, 3)]
     cards += [("adopted_meanwhile", step, nth) for step, nth in (("fetched", 1), ("committed", 2), ("staged", 1))]
+    cards += [("adopted_under_it", "fetched", 1)]
     cards += [("open_transaction", step, 1) for step in ("fetched", *HOLDING[:2], "committed")]
     cards += [("growing", step, nth) for step, nth in (("fetched", 1), ("before_commit", 1), ("committed", 2))]
     cards += [("recreated", step, nth) for step, nth in (("planned", 1), ("fetched", 1), ("committed", 2))]

@@ -292,13 +292,15 @@ class Lane:
         for statement in (
             f"alter table staging.{name} drop constraint if exists {name}_pkey",
             "alter table headrace.dead_letters drop constraint if exists dead_letters_pkey",
+            "alter table headrace.dead_letters drop constraint if exists dead_letters_batch_id_fkey",
             "drop index if exists headrace.batches_chain",
         ):
             self.sql.execute(statement.encode())
 
     def create_topic(self, topic: str, partitions: int) -> Log:
         """Create a topic and wait until it can be written to."""
-        self.admin.create_topics([NewTopic(topic, partitions)])[topic].result(30)
+        config = {"retention.ms": "-1"}  # else records with old timestamps are gone after minutes
+        self.admin.create_topics([NewTopic(topic, partitions, config=config)])[topic].result(30)
         return Log(topic, partitions)
 
     def delete_topic(self, topic: str) -> None:

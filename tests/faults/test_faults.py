@@ -7,7 +7,6 @@
 
 import os
 import random
-import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -142,5 +141,3 @@ def test_every_card_is_dealt_once_a_round() -> None:
         assert sorted((trial.kind, trial.step, trial.nth) for trial in dealt) == sorted(cards)
 
 
-def test_threads_of_the_suite_end() -> None:
-    assert all(not thread.name.startswith("lane") for thread in threading.enumerate())

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class _Child:
     def _work(self) -> dict[str, Any]:
         request = self._request
         settings = Settings(**{name: _typed(name, value) for name, value in request["settings"].items()})
-        deployment = Deployment(settings, self._connect, lambda: {"bootstrap_servers": settings.kafka_bootstrap_servers})
+        deployment = replace(Deployment.from_settings(settings), connect=self._connect)
         dataset = deployment.dataset(request["dataset"])
         if request["what"] == "adopt":
             return {"generation": adopt(deployment, dataset)}

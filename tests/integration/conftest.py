@@ -12,9 +12,9 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from headrace.ingest import Deployment, initialise
-from headrace.kafka_source import ensure_topic
 from headrace.local import services
 from headrace.settings import Settings
+from tests.integration import topics
 
 _numbers = itertools.count(1)
 
@@ -54,7 +54,7 @@ def database(postgres_dsn: str) -> Iterator[str]:
 def topic(bootstrap_servers: str) -> str:
     """The name of an empty topic of the test's own, with three partitions."""
     name = f"topic-{next(_numbers)}"
-    ensure_topic({"bootstrap_servers": bootstrap_servers}, name, 3)
+    topics.create(bootstrap_servers, name, 3, retention_ms="-1")  # else records of 1970 would not live long
     return name
 
 

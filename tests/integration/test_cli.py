@@ -174,7 +174,7 @@ def test_command_leaves_no_session_behind(stage: Stage) -> None:
         run(stage, *arguments)
     with psycopg.connect(stage.dsn) as connection:
         found = connection.execute(
-            "select application_name from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
-            "and backend_type = 'client backend'"
+            "select application_name from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
         ).fetchall()
     assert found == []

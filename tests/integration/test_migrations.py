@@ -17,8 +17,8 @@ from tests.integration.conftest import Stage
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 
 SCHEMA = (
-    "select table_schema, table_name, column_name, data_type, is_nullable, column_default from information_schema.columns "
-    "where table_schema in ('headrace', 'staging', 'marts') order by 1, 2, ordinal_position"
+    "select table_schema, table_name, column_name, data_type, is_nullable, column_default "
+    "from information_schema.columns where table_schema in ('headrace', 'staging', 'marts') order by 1, 2, ordinal_position"
 )
 
 
@@ -121,7 +121,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra(stage: Stage) -> N
         (
             "USERID: Integer\n",
             "USERID: Text\n",
-            r"staging\.jobs\.userid: found bigint, expected text; write a migration",
+            r"staging\.jobs\.userid: found bigint, expected text; .*write a migration",
         ),
         (
             "USERID: Integer\n",

@@ -18,8 +18,8 @@ def recreate(stage: Stage, partitions: int = 3) -> None:
 
 def lines(stage: Stage) -> list[tuple[object, ...]]:
     return stage.query(
-        "select kind, generation, partition, start_offset, end_offset, staged from headrace.batches order by generation, "
-        "partition, start_offset, seq"
+        "select kind, generation, partition, start_offset, end_offset, staged from headrace.batches "
+        "order by generation, partition, start_offset, seq"
     )
 
 

@@ -14,7 +14,7 @@ from headrace import file_source, kafka_source
 from headrace.exceptions import FileSourceError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.file_source import FileSource
 from headrace.kafka_source import KafkaSource
-from headrace.source import Chunk, Record, Source
+from headrace.source import Chunk, Range, Record, Source
 from tests.integration import topics
 
 Filled = Callable[[list[bytes]], Source]  # a source whose partition 0 holds exactly these values
@@ -49,9 +49,13 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 VALUES = [b'{"n":%d}' % n for n in range(30)]
 
 
+def ranged(ranges: dict[int, tuple[int, int]]) -> dict[int, Range]:
+    return {partition: Range(*bounds) for partition, bounds in ranges.items()}
+
+
 def read(source: Source, ranges: dict[int, tuple[int, int]]) -> list[Chunk]:
     """Read ranges, holding every chunk to the docstrings of Source."""
-    chunks = list(source.read(ranges))
+    chunks = list(source.read(ranged(ranges)))
     positions = {partition: start for partition, (start, _) in ranges.items()}
     for chunk in chunks:
         offsets = [record.offset for record in chunk.records]
@@ -104,13 +108,13 @@ def test_source_read_in_the_middle_gives_exactly_the_range(filled: Filled, skip:
 def test_source_read_of_nothing_gives_nothing(filled: Filled) -> None:
     source = filled(VALUES)
     assert list(source.read({})) == []
-    assert list(source.read({0: (5, 5)})) == []
+    assert list(source.read(ranged({0: (5, 5)}))) == []
 
 
 def test_source_left_while_it_is_read_can_be_read_again(filled: Filled) -> None:
     source = filled(VALUES)
     state = source.describe().partitions[0]
-    reading = source.read({0: (state.log_start_offset, state.end_offset)})
+    reading = source.read(ranged({0: (state.log_start_offset, state.end_offset)}))
     first = next(reading)
     reading.close()
     rest = read(source, {0: (first.next_offset, state.end_offset)})
@@ -244,13 +248,13 @@ def test_kafka_offset_that_is_no_longer_served_is_refused(source: KafkaSource, b
     topics.delete_records(bootstrap_servers, source.topic, {0: 4})
     assert source.describe().partitions[0].log_start_offset == 4
     with pytest.raises(SourceChanged, match="no longer serves an offset"):
-        list(source.read({0: (2, 10)}))
+        list(source.read(ranged({0: (2, 10)})))
     assert [r.offset for r in records(read(source, {0: (4, 10)}))] == list(range(4, 10))
 
 
 def test_kafka_range_beyond_the_end_is_refused(source: KafkaSource) -> None:
     with pytest.raises(SourceChanged, match="no longer serves an offset"):
-        list(source.read({0: (5, 10)}))
+        list(source.read(ranged({0: (5, 10)})))
 
 
 def test_kafka_deleted_topic_is_an_error_not_a_hang(
@@ -258,7 +262,7 @@ def test_kafka_deleted_topic_is_an_error_not_a_hang(
 ) -> None:
     monkeypatch.setattr(kafka_source, "SILENT_POLLS_MAX", 2)
     topics.send(bootstrap_servers, source.topic, [(0, b"k", b"v")] * 10)
-    reading = source.read({0: (0, 1_000)})  # pinned while the topic still was longer, so to speak
+    reading = source.read(ranged({0: (0, 1_000)}))  # pinned while the topic still was longer, so to speak
     assert len(next(reading).records) == 3
     topics.delete(bootstrap_servers, source.topic)
     with pytest.raises((SourceUnavailable, TopicMissing, SourceChanged)):
@@ -291,7 +295,7 @@ def test_kafka_record_that_the_client_cannot_decode_is_an_error(source: KafkaSou
         client.send(source.topic, partition=0, key=b"k", value=b"v", headers=[(NotUtf8("x"), b"v")])
         client.flush()
     with pytest.raises(SourceError, match=r"CorruptRecordError.*a new process may try again"):
-        list(source.read({0: (0, 1)}))
+        list(source.read(ranged({0: (0, 1)})))
 
 
 def test_kafka_source_agrees_with_another_consumer(source: KafkaSource, bootstrap_servers: str) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from psycopg.sql import SQL, Identifier
 from headrace.cli import main
 from headrace.exceptions import DatasetError
 from headrace.ingest import Deployment, adopt, drain_dataset, initialise, load_file, reset
-from headrace.kafka_source import ensure_topic
+from headrace.kafka_source import KafkaSource, ensure_topic
 from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
@@ -126,6 +127,17 @@ def _produce(drained: Drained) -> None:
     _send(producer, topic, [_job(n, CHANNEL="web", RATE=1.50, ZERO=-0.0) for n in range(30, 50)], partition=1)
     _send(producer, topic, [_job(n) for n in range(50, 55)], partition=2)
     producer.close()
+    _wait_until_stable(drained)
+
+
+def _wait_until_stable(drained: Drained) -> None:
+    # a commit returns before its markers are written: a drain that is quick stops before the last transaction
+    source = KafkaSource(drained.topic, {"bootstrap_servers": drained.bootstrap_servers})
+    deadline = time.monotonic() + 10
+    while any(p.end_offset < p.high_watermark for p in source.describe().partitions.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    source.close()
 
 
 def _producer(drained: Drained, **options: Any) -> KafkaProducer:
@@ -379,7 +391,6 @@ DEEP = {
 def test_verify_deep_finds_that(drained: Drained, name: str) -> None:
     statement, check, offset = DEEP[name]
     drained.execute(statement)
-    assert not [finding for finding in drained.verify().findings if finding.offset == offset]
     drained.assert_found(check, offset, deep=True)
 
 
@@ -640,7 +651,8 @@ RUN_TASK = """
 import runpy, sys
 dag = runpy.run_path(sys.argv[1])["verify_ingestion"]()
 try:
-    print("result", dag.get_task("verify").python_callable({"dataset": "", "deep": True}))
+    print("result", dag.get_task("verify").python_callable({"dataset": "users", "deep": True}))
+    print("result", dag.get_task("verify").python_callable({"dataset": "", "deep": False}))
 except Exception as error:
     print("raised", type(error).__name__, error)
 """
@@ -666,13 +678,10 @@ def test_verify_dag_fails_with_the_first_finding(drained: Drained, tmp_path: Pat
         "HEADRACE_DATASETS_DIR": str(drained.stage.deployment.settings.datasets_dir),
     }
 
-    def run() -> str:
-        command = [sys.executable, "-c", RUN_TASK, str(ROOT / "dags" / "verify_ingestion.py")]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
-
-    assert "result verify: clean: ledger, rows, claims and records of 2 datasets tie\n" in run()
     drained.execute(f"delete from staging.jobs where {ONE_ROW % 3}; delete from staging.jobs where _partition = 1")
-    output = run()
+    command = [sys.executable, "-c", RUN_TASK, str(ROOT / "dags" / "verify_ingestion.py")]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "\nresult verify: clean: ledger, rows, claims and records of 1 dataset tie\n" in output
     assert "\nraised AirflowFailException jobs[0] offset 3 of generation 1: counts: found 7 staged" in output
     assert "\njobs[1] offset 0 of generation 1: counts: found 0 staged" in output
 

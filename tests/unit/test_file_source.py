@@ -9,7 +9,7 @@ import pytest
 from headrace import file_source
 from headrace.exceptions import FileSourceError, SourceChanged
 from headrace.file_source import FileSource
-from headrace.source import PartitionState, SourceState
+from headrace.source import PartitionState, Range, SourceState
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -19,7 +19,7 @@ def written(path: Path, content: bytes) -> Path:
 
 def lines(source: FileSource, start: int = 1, end: int | None = None) -> list[tuple[int, bytes | None]]:
     end = source.describe().partitions[0].end_offset if end is None else end
-    chunks = list(source.read({0: (start, end)}))
+    chunks = list(source.read({0: Range(start, end)}))
     assert not chunks or chunks[-1].next_offset == end
     return [(record.offset, record.value) for chunk in chunks for record in chunk.records]
 
@@ -64,13 +64,13 @@ def test_file_resumed_at_an_offset_gives_the_rest(start: int, tmp_path: Path) ->
 def test_file_read_up_to_an_offset_stops_there(tmp_path: Path) -> None:
     source = FileSource(written(tmp_path / "users.ndjson", b"1\n2\n3\n4\n"))
     assert lines(source, 2, 4) == [(2, b"2"), (3, b"3")]
-    assert list(source.read({})) == list(source.read({0: (2, 2)})) == []
+    assert list(source.read({})) == list(source.read({0: Range(2, 2)})) == []
 
 
 def test_file_longer_than_a_chunk_comes_in_chunks_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_source, "CHUNK_LINES", 10)
     source = FileSource(written(tmp_path / "users.ndjson", b"".join(b"%d\n" % n for n in range(1, 36))))
-    chunks = list(source.read({0: (1, 36)}))
+    chunks = list(source.read({0: Range(1, 36)}))
     assert [(len(chunk.records), chunk.next_offset) for chunk in chunks] == [(10, 11), (10, 21), (10, 31), (5, 36)]
 
 

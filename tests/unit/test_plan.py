@@ -7,11 +7,14 @@ import pytest
 from headrace.checkpoints import Generation
 from headrace.exceptions import SourceChanged
 from headrace.plan import Plan, check_identity
+from headrace.source import Range
 from headrace.source import PartitionState, SourceState
 
 
 def plan(**ranges: tuple[int, int]) -> Plan:
-    return Plan("jobs", 2, "jobs", "id", {int(p.removeprefix("p")): bounds for p, bounds in ranges.items()}, waiting=4)
+    return Plan(
+        "jobs", 2, "jobs", "id", {int(p.removeprefix("p")): Range(*bounds) for p, bounds in ranges.items()}, waiting=4
+    )
 
 
 PLAN = plan(p0=(0, 10), p1=(5, 105), p7=(3, 33))
@@ -38,7 +41,7 @@ def test_plan_lag_is_the_offsets_to_read() -> None:
 )
 def test_plan_limited_reads_no_more_offsets_than_allowed(limit: int | None, ranges: dict[int, tuple[int, int]]) -> None:
     limited = PLAN.limited(limit)
-    assert limited.ranges == ranges
+    assert {p: (bounds.start, bounds.end) for p, bounds in limited.ranges.items()} == ranges
     assert limited.lag == min(PLAN.lag, PLAN.lag if limit is None else limit)
     assert (limited.topic_id, limited.generation, limited.waiting) == ("id", 2, 4)
 

@@ -36,7 +36,7 @@ def test_settings_given_an_empty_value_use_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["HEADRACE_POSTGRES", "HEADRACE_batch_rows", "HEADRACE_SERVICES", "HEADRACE_"])
 def test_settings_given_an_unknown_one_refuse_and_list_those_that_there_are(variable: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=f"^{variable}: not a setting; expected one of .*HEADRACE_POSTGRES_DSN"):
+    with pytest.raises(SettingError, match=f"^{variable}: not a setting; expected .*HEADRACE_[A-Z]"):
         Settings.from_environment({"HEADRACE_HOME": str(tmp_path), variable: "x"})
 
 

@@ -1,9 +1,10 @@
-"""The services as Airflow's connections name them: headrace_postgres and headrace_kafka."""
+"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from airflow.exceptions import AirflowFailException
 from airflow.sdk import BaseHook, get_current_context
@@ -17,6 +18,7 @@ from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
 KAFKA = "headrace_kafka"
+REDIS = "headrace_redis"
 
 # librdkafka's names, as Airflow's Kafka provider documents its connection, and kafka-python's
 _KAFKA_NAMES = {
@@ -32,7 +34,7 @@ _KAFKA_NAMES = {
 
 def deployment() -> Deployment:
     """The deployment of a task: settings from the environment, services from connections."""
-    return Deployment(Settings.from_environment(), lambda _name: _connect, _kafka_config)
+    return Deployment(Settings.from_environment(), lambda _name: _connect, _kafka_config, _redis_url)
 
 
 def build_settings() -> Settings:
@@ -81,6 +83,15 @@ def _connect() -> Connection[Any]:
     connection.autocommit = True
     connection.prepare_threshold = None  # pgbouncer in transaction mode gives every transaction another backend
     return connection
+
+
+def _redis_url() -> str:
+    connection = BaseHook.get_connection(REDIS)
+    credentials = ""
+    if connection.login or connection.password:
+        credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
+    scheme = "rediss" if connection.extra_dejson.get("ssl") else "redis"
+    return f"{scheme}://{credentials}{connection.host}:{connection.port or 6379}/{connection.extra_dejson.get('db', 0)}"
 
 
 def _kafka_config() -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
@@ -67,6 +67,8 @@ def options(settings: Settings) -> dict[str, str]:
     if servers := known.get("HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
         connection = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers}}
         values["AIRFLOW_CONN_HEADRACE_KAFKA"] = json.dumps(connection)
+    if redis_url := known.get("HEADRACE_REDIS_URL"):
+        values["AIRFLOW_CONN_HEADRACE_REDIS"] = json.dumps(_redis_connection(redis_url))
     return values | _own_settings(settings) | known
 
 
@@ -107,6 +109,14 @@ def _postgres_connection(parameters: Mapping[str, str]) -> dict[str, Any]:
         connection["port"] = int(parameters["port"].split(",")[0])
     extra = {name: value for name, value in parameters.items() if name not in ("host", "port", "user", "dbname")}
     return connection | {"extra": extra}
+
+
+def _redis_connection(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    connection: dict[str, Any] = {"conn_type": "redis", "host": parts.hostname, "port": parts.port or 6379}
+    if parts.password:
+        connection |= {"login": unquote(parts.username or ""), "password": unquote(parts.password)}
+    return connection | {"extra": {"db": int(parts.path.strip("/") or 0), "ssl": parts.scheme == "rediss"}}
 
 
 def _own_settings(settings: Settings) -> dict[str, str]:

