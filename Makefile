@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down test lint format psql stats faults mutants clean lock install install-dev
+.PHONY: help demo up down test lint format psql stats faults mutants fuzz clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -35,6 +35,9 @@ faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 
 
 mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
 	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest tests/faults/test_mutants.py -m faults
+
+fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
+	@$(BIN)/python -m tests.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
 
 lint: install-dev ## ruff, mypy --strict, sqlfluff
 	@$(BIN)/ruff check .

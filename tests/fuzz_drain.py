@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 from kafka import KafkaAdminClient, KafkaProducer
 from psycopg import Connection
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.local import services
@@ -130,7 +130,9 @@ def _produce(client_config: Any, topic: str, records: Iterable[Payload]) -> None
 def _check(deployment: Deployment, target: Target, records: Iterable[Payload], drain_s: float) -> Account:
     reasons: Counter[str] = Counter()
     staged = tombstones = 0
-    fields = [(column.field, column.name, column.sql_type) for column in deployment.dataset(target.name).compiled.columns]
+    fields = [
+        (column.field, column.name, column.sql_type) for column in deployment.dataset(target.name).compiled.columns
+    ]
     with ExitStack() as stack:
         connection = stack.enter_context(psycopg.connect(deployment.settings.require_postgres_dsn()))
         rows = [_Cursor(stack, connection, _staged_query(target, fields, p)) for p in range(PARTITIONS)]
@@ -167,7 +169,7 @@ def _check(deployment: Deployment, target: Target, records: Iterable[Payload], d
 class _Cursor:
     """Rows in offset order, taken by offset."""
 
-    def __init__(self, stack: ExitStack, connection: Connection[Any], query: Composable) -> None:
+    def __init__(self, stack: ExitStack, connection: Connection[Any], query: Composed) -> None:
         cursor = stack.enter_context(connection.cursor(f"fuzz_{id(self)}"))
         cursor.itersize = 50
         self._rows = iter(cursor.execute(query))
@@ -186,16 +188,16 @@ class _Cursor:
         return tuple(found[1:])
 
 
-def _staged_query(target: Target, fields: list[tuple[str, str, str]], partition: int) -> Composable:
+def _staged_query(target: Target, fields: list[tuple[str, str, str]], partition: int) -> Composed:
     # as text or as seconds where Python could not hold what Postgres does: years beyond 9999, numbers in jsonb
     kinds = {"timestamptz": "extract(epoch from {})", "jsonb": "({})::text"}
-    columns = [SQL(kinds.get(kind, "{}")).format(Identifier(name)) for _, name, kind in fields]  # type: ignore[arg-type]
+    columns = [SQL(kinds.get(kind, "{}")).format(Identifier(name)) for _, name, kind in fields]
     return SQL(
-        'select _offset, _key, _headers, _deleted, {}, _extra::text from {} where _partition = {} order by _offset'
+        "select _offset, _key, _headers, _deleted, {}, _extra::text from {} where _partition = {} order by _offset"
     ).format(SQL(", ").join(columns), Identifier("staging", target.name), partition)
 
 
-def _dead_query(target: Target, partition: int) -> Composable:
+def _dead_query(target: Target, partition: int) -> Composed:
     return SQL(
         'select "offset", key, headers, value, reason, detail from headrace.dead_letters '
         'where dataset = {} and partition = {} order by "offset"'

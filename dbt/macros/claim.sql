@@ -276,22 +276,27 @@
 {%- endmacro %}
 
 
-{#
-    The key columns of a dataset: what its source in models/staging says under meta, one column or a list. A source
-    that says nothing has no key: every record is an entity of its own, and its coordinates tell it from the others.
-#}
+{# The key columns of a dataset: what its source in models/staging says under meta. #}
 {% macro key_of(dataset) -%}
     {%- if not execute -%}
         {{ return([dataset ~ '_key']) }}
     {%- endif -%}
     {%- for source in graph.sources.values() if source.source_name == 'staging' and source.name == dataset -%}
-        {%- set key = source.config.meta.get('key') or source.meta.get('key') or ['_generation', '_partition', '_offset'] -%}
-        {{ return([key] if key is string else key) }}
+        {{ return(columns_of(source.config.meta.get('key') or source.meta.get('key'))) }}
     {%- endfor -%}
     {%- do exceptions.raise_compiler_error(
-        "claim('" ~ dataset ~ "'): found no source staging." ~ dataset ~ ', expected one in models/staging/, with'
-        ~ ' `config: {meta: {key: <column>}}` unless every record is an entity of its own; add it to the YAML of its stg_ model'
+        "claim('" ~ dataset ~ "'): found no source staging." ~ dataset ~ ', expected one, with `config: {meta: {key: <column>}}`'
+        ~ ' unless every record is an entity of its own; add it to the YAML of its stg_ model in models/staging/'
     ) -%}
+{%- endmacro %}
+
+
+{# A key is a column or a list of them. Without one every record is an entity of its own: its coordinates tell it. #}
+{% macro columns_of(key) -%}
+    {%- if not key -%}
+        {{ return(['_generation', '_partition', '_offset']) }}
+    {%- endif -%}
+    {{ return([key] if key is string else key) }}
 {%- endmacro %}
 
 

@@ -6,9 +6,12 @@
 
     A run from nothing returns the keys that are left. An incremental run returns exactly one row for every claimed
     key: all but the key is null where a tombstone, or nothing, is left of it.
+
+    key is the one under the source's meta, said again: unit tests do not see sources. Without one every record is
+    an entity of its own.
 #}
-{% macro current_version(versions, dataset, wins='newest') -%}
-    {%- set columns = key_of(dataset) -%}
+{% macro current_version(versions, dataset, key=none, wins='newest') -%}
+    {%- set columns = columns_of(key) -%}
     {%- set key = columns | join(', ') -%}
     {%- set newest, unknown = ('desc', 'last') if wins == 'newest' else ('asc', 'first') -%}
     {%- set in_partition = '_generation ' ~ newest ~ ', _partition, _offset ' ~ newest -%}

@@ -6,7 +6,7 @@ versions as (
 ),
 
 staged as (
-    {{ current_version('versions', 'events', wins='first') }}
+    {{ current_version('versions', 'events', key='event_id', wins='first') }}
 ),
 
 events as (

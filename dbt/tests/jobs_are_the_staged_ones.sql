@@ -6,7 +6,7 @@ versions as (
 ),
 
 staged as (
-    {{ current_version('versions', 'jobs') }}
+    {{ current_version('versions', 'jobs', key='jobidentifier') }}
 ),
 
 jobs as (

@@ -6,7 +6,7 @@ versions as (
 ),
 
 staged as (
-    {{ current_version('versions', 'users') }}
+    {{ current_version('versions', 'users', key='userid') }}
 ),
 
 users as (

@@ -20,7 +20,7 @@ class Event(BaseModel):
 DATASET = Dataset(
     name="events",
     contract=Event,
-    source=KafkaTopic(topic="events", partitions=3),
+    source=KafkaTopic(topic="events", partitions=3, dead_letter_topic="events_dlq"),
     key="event_id",
     keyed=False,  # producers key events as they like, or not at all
     time_column="time",

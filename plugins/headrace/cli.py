@@ -15,6 +15,7 @@ from headrace.exceptions import HeadraceError
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
+    from headrace.dataset import Dataset
     from headrace.ingest import Deployment
 
 
@@ -96,19 +97,30 @@ def generate() -> None:
     """Write repeatable sample data: the same seed gives the same bytes."""
 
 
-@generate.command("jobs")
-@click.option("--records", type=click.IntRange(min=0), required=True, help="How many lines.")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--bad-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="Invalid ones.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def generate_jobs_command(records: int, seed: int, bad_percent: float, out: Path) -> None:
-    """Write `jobid|{JSON}` lines about the users of users.ndjson."""
-    from headrace.generate import generate_jobs
+def _generate(dataset: str, summary: str) -> None:
+    """Add `headrace generate DATASET`."""
 
-    settings = _settings()
-    lines = generate_jobs(records, seed, bad_percent, settings.data_dir / "users.ndjson")
-    _write_whole(out, lines)
-    click.echo(f"{records} lines in {out}")
+    @generate.command(dataset, help=summary)
+    @click.option("--records", type=click.IntRange(min=0), required=True, help="How many lines.")
+    @click.option("--seed", type=int, default=1, show_default=True)
+    @click.option("--bad-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="Invalid ones.")
+    @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+    def command(records: int, seed: int, bad_percent: float, out: Path) -> None:
+        from headrace import generate as generators
+
+        settings = _settings()
+        if dataset == "jobs":
+            lines = generators.generate_jobs(records, seed, bad_percent, settings.data_dir / "users.ndjson")
+        else:
+            lines = getattr(generators, f"generate_{dataset}")(records, seed, bad_percent)
+        _write_whole(out, lines)
+        click.echo(f"{records} lines in {out}")
+
+
+_generate("jobs", "Write `jobid|{JSON}` lines about the users of users.ndjson.")
+_generate("events", "Write events as JSON lines; some are sent twice, some are late.")
+_generate("rides", "Write rides as JSON lines, like the real ones of rides.ndjson.")
+_generate("telemetry", "Write readings of devices as JSON lines.")
 
 
 @main.command()
@@ -116,11 +128,19 @@ def generate_jobs_command(records: int, seed: int, bad_percent: float, out: Path
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
 def produce(dataset: str, file: Path, transactional_id: str | None) -> None:
-    """Send FILE's lines, `key|value` or JSON, to the topic of DATASET."""
+    """Send FILE's lines, `key|value` or JSON, to the topic or stream of DATASET."""
+    from headrace.dataset import RedisStream
     from headrace.produce import produce as produce_file
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
+    if isinstance(declared.source, RedisStream):
+        from headrace.produce_stream import produce_entries
+
+        with _progress_bar("producing") as update:
+            added = produce_entries(declared, deployment.redis(), file, progress=update)
+        click.echo(f"{added} entries added to {declared.source.stream}")
+        return
     with _progress_bar("producing") as update:
         sent = produce_file(declared, deployment.kafka(), file, transactional_id=transactional_id, progress=update)
     click.echo(f"{sent} records sent to {getattr(declared.source, 'topic', dataset)}")
@@ -146,6 +166,7 @@ def load(dataset: str, file: Path | None, replace: bool) -> None:
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
     """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
     from headrace.ingest import drain_dataset
+    from headrace.outbox import publish_after_drain
 
     deployment = _deployment()
     with _progress_bar("draining") as update:
@@ -158,6 +179,9 @@ def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: flo
             progress=update,
         )
     click.echo(result.story(plan))
+    published = publish_after_drain(deployment, deployment.dataset(dataset))
+    if published:
+        click.echo(f"{dataset}: {published} dead letters published")
 
 
 @main.command()
@@ -246,6 +270,130 @@ def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+@main.command()
+@click.argument("dataset")
+@click.option("--from", "start", required=True, metavar="FROM", help="An offset, or a time: 2026-01-31T09:30:00Z.")
+@click.option("--to", "end", required=True, metavar="TO", help="The first one that is not read, likewise.")
+@click.option("--partition", type=click.IntRange(min=0), help="Needed for offsets. Times: defaults to all of them.")
+def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
+    """Read a range of DATASET's topic again and replace what was staged of it, in one transaction.
+
+    By offsets of one partition, or by the records' times. Only below the checkpoint, and what the topic still serves.
+    Today's contract decides; marts follow at the next build.
+    """
+    from headrace.reload import reload_range
+
+    deployment = _deployment()
+    with _progress_bar("reloading") as update:
+        result = reload_range(deployment, deployment.dataset(dataset), start, end, partition=partition, progress=update)
+    click.echo(result.story())
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("field")
+def fill(dataset: str, field: str) -> None:
+    """Move what rows hold of FIELD in _extra into its column, for a field that the contract names since.
+
+    FIELD as the contract writes it. Values that break the contract stay in _extra; marts follow at the next build.
+    """
+    from headrace.evolution import fill as fill_field
+
+    deployment = _deployment()
+    with _progress_bar("filling") as update:
+        result = fill_field(deployment, deployment.dataset(dataset), field, progress=update)
+    click.echo(result.story())
+
+
+@main.command("dead-letters")
+@click.argument("dataset")
+@click.option("--reason", help="Only those of this reason.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List so many of the newest.")
+@click.option("--show", "place", metavar="PARTITION:OFFSET", help="Print one whole; GENERATION: may stand in front.")
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all of them to a file of JSON lines, replayed ones too.",
+)
+@click.option("--publish", is_flag=True, help="Send what is not yet in the dead-letter topic now.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def dead_letters(
+    dataset: str, reason: str | None, limit: int, place: str | None, out: Path | None, publish: bool, as_json: bool
+) -> None:
+    """Show the records of DATASET that broke their contract: how many of which reason, and the newest.
+
+    They are kept as they came. `headrace replay` stages those that a corrected contract lets pass.
+    """
+    if sum(map(bool, (place, out, publish))) > 1:
+        raise click.UsageError("--show, --export and --publish exclude each other")
+    deployment = _deployment()
+    declared = deployment.dataset(dataset)
+    if publish:
+        _publish_dead_letters(deployment, declared)
+        return
+    from headrace import letter_text, letters
+    from headrace.database import database
+
+    with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
+        if place is not None:
+            letter = letters.find(connection, dataset, place)
+            lines = [json.dumps(letter_text.letter_document(letter))] if as_json else letter_text.letter_lines(letter)
+            click.echo("\n".join(lines))
+        elif out is not None:
+            written = _write_whole(out, letter_text.json_lines(connection, letters.Selection(dataset, reason)))
+            click.echo(f"{dataset}: {written} dead letters in {out}")
+        else:
+            found = letters.overview(connection, dataset, reason, limit)
+            if as_json:
+                click.echo(json.dumps(letter_text.overview_document(found), indent=2))
+            else:
+                publishes = getattr(declared.source, "dead_letter_topic", None) is not None
+                click.echo("\n".join(letter_text.overview_lines(found, publishes=publishes)))
+
+
+def _publish_dead_letters(deployment: "Deployment", declared: "Dataset") -> None:
+    from headrace.exceptions import DatasetError
+    from headrace.outbox import publish as publish_now
+
+    topic = getattr(declared.source, "dead_letter_topic", None)
+    if topic is None:
+        raise DatasetError(
+            f"{declared.name}: declares no dead-letter topic, expected KafkaTopic(..., dead_letter_topic=...) in "
+            f"{deployment.settings.datasets_dir / declared.name}.py"
+        )
+    click.echo(f"{declared.name}: {publish_now(deployment, declared)} dead letters published to {topic}")
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--reason", help="Only those of this reason. Defaults to all.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
+def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
+    """Stage the dead letters of DATASET that its contract of today lets pass, in one transaction.
+
+    What still fails stays as it is; replaying again finds only that. Drains of DATASET wait meanwhile.
+    """
+    from headrace.replay import replay as replay_letters
+
+    deployment = _deployment()
+    declared = deployment.dataset(dataset)
+    with _progress_bar("replaying") as update:
+        result = replay_letters(deployment, declared, reason=reason, dry_run=dry_run, progress=update)
+    click.echo(result.story())
+
+
+@main.command()
+@click.argument("dataset")
+def describe(dataset: str) -> None:
+    """Print the contract of DATASET, where its fields go, and what a breach is called."""
+    from headrace.dataset import load_dataset
+    from headrace.describe import lines
+
+    for line in lines(load_dataset(_settings().datasets_dir, dataset)):
+        click.echo(line)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
@@ -283,15 +431,18 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 
 
-def _write_whole(path: Path, lines: Iterator[bytes]) -> None:
-    """Write a file under another name first, so that nobody finds half of it."""
+def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
+    """Write a file under another name first, so that nobody finds half of it; return how many lines it has."""
     from headrace.exceptions import FileSourceError
 
     partial = path.with_name(f"{path.name}.partial")
+    written = 0
     try:
         with partial.open("wb") as file:
-            file.writelines(lines)
+            for written, line in enumerate(lines, start=1):  # noqa: B007
+                file.write(line)
         partial.replace(path)
+        return written
     except OSError as error:
         raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error
     finally:

@@ -97,7 +97,7 @@ def _only(model: type[BaseModel], field: str, kinds: set[Any]) -> Any:
     return kinds.pop()
 
 
-def _metadata(info: FieldInfo) -> Iterator[Any]:
+def metadata(info: FieldInfo) -> Iterator[Any]:
     """What a field's Annotated says, also inside `X | None`."""
     yield from info.metadata
     for part in get_args(info.annotation):
@@ -107,7 +107,7 @@ def _metadata(info: FieldInfo) -> Iterator[Any]:
 
 
 def _limits(info: FieldInfo, name: str) -> list[Any]:
-    return [limit for item in _metadata(info) if (limit := getattr(item, name, None)) is not None]
+    return [limit for item in metadata(info) if (limit := getattr(item, name, None)) is not None]
 
 
 def is_bounded(info: FieldInfo, sql_type: str) -> bool:

@@ -27,14 +27,28 @@ CONTRACT_CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaTopic:
-    """Records come from a Kafka topic; `partitions` is how many it gets where `produce` creates it."""
+    """Records come from a Kafka topic; `partitions` is how many it gets where `produce` creates it.
+
+    dead_letter_topic: where dead letters are sent too, besides headrace.dead_letters. Defaults to nowhere.
+    dead_letter_partitions: how many it gets where the first dead letter creates it. Defaults to 1.
+    """
 
     topic: str
     partitions: int = 3
+    dead_letter_topic: str | None = None
+    dead_letter_partitions: int = 1
 
     def __post_init__(self) -> None:
-        if not TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
-            raise DatasetError(f"topic {self.topic!r}: expected {TOPIC.pattern}, as Kafka does")
+        for topic in (self.topic, self.dead_letter_topic):
+            if topic is not None and (not TOPIC.fullmatch(topic) or topic in (".", "..")):
+                raise DatasetError(f"topic {topic!r}: expected {TOPIC.pattern}, as Kafka does")
+        if self.dead_letter_topic == self.topic:
+            raise DatasetError(
+                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: what is sent there would "
+                "be read again"
+            )
+        if self.partitions < 1 or self.dead_letter_partitions < 1:
+            raise DatasetError(f"topic {self.topic!r}: expected at least one partition")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

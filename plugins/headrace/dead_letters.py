@@ -1,7 +1,7 @@
 """Dead letters: records that broke their contract, as they came, with the reason."""
 
-from base64 import b64encode
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +65,20 @@ def headers_json(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
     if not headers:
         return None
     return orjson.dumps([_header(key, value) for key, value in headers])
+
+
+def headers_of(stored: Sequence[Mapping[str, str | None]] | None) -> list[tuple[str, bytes | None]]:
+    """The headers that `headers_json` wrote down, as the record had them."""
+    return [_pair(header) for header in stored or ()]
+
+
+def _pair(header: Mapping[str, str | None]) -> tuple[str, bytes | None]:
+    raw_key = header.get("key_base64")
+    key = header["key"] if raw_key is None else b64decode(raw_key).decode("utf-8", "surrogatepass")
+    raw_value, value = header.get("base64"), header.get("value")
+    if raw_value is not None:
+        return key or "", b64decode(raw_value)
+    return key or "", None if value is None else value.encode()
 
 
 def _header(key: str, value: bytes | None) -> dict[str, str | None]:

@@ -1,6 +1,6 @@
 """Records from a Kafka topic, read by offset and without a consumer group."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from kafka import (
     OffsetSpec,
     TopicPartition,
 )
+from kafka.admin import OffsetTimestamp
 from kafka.errors import (
     KafkaError,
     LogTruncationError,
@@ -93,6 +94,18 @@ class KafkaSource:
         except KafkaError as error:
             self._raise(error)
 
+    def offsets_at(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
+        """Per partition the first offset whose record's time is at or after this one; None where there is none.
+
+        The broker looks it up by record timestamps: where these are out of order, later records may be older.
+        """
+        wanted = {TopicPartition(self.topic, p): OffsetTimestamp(max(timestamp_ms, 0)) for p in partitions}
+        try:
+            found = self._admin_client().list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+        except KafkaError as error:
+            self._raise(error)
+        return {tp.partition: found[tp].offset if found[tp].offset >= 0 else None for tp in wanted}
+
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield each range's records as polls bring them; see `Source.read`."""
         wanted = {TopicPartition(self.topic, p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
@@ -114,7 +127,7 @@ class KafkaSource:
             while positions:
                 meter.start()
                 polled: dict[TopicPartition, Sequence[Any]] = {}
-                with suppress(_PollIsFull):  # full of records that a compressed batch holds before the position
+                with suppress(_PollIsFull):
                     polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
                 silent_polls += 1
                 for tp in sorted(positions):
@@ -140,8 +153,11 @@ class KafkaSource:
                         f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
                         f"expected to reach the pinned end; check the broker at {self._address()} and retry"
                     )
-                if meter.is_full and positions:
-                    meter.limit = self._poll_bytes if silent_polls == 0 else meter.limit * 2
+                if not meter.is_full:
+                    meter.limit = self._poll_bytes
+                elif positions:
+                    if silent_polls:  # a compressed batch holds more than the limit before the position
+                        meter.limit *= 2
                     consumer.close(autocommit=False)
                     meter.start()
                     consumer = self._consumer(positions, meter)
@@ -261,8 +277,10 @@ class _Meter(Deserializer):  # type: ignore[misc]
         return data
 
 
-def ensure_topic(client_config: Mapping[str, Any], topic: str, partitions: int) -> bool:
-    """Create a topic with the declared partitions unless it exists; True if it was created.
+def ensure_topic(
+    client_config: Mapping[str, Any], topic: str, partitions: int, configs: Mapping[str, str] | None = None
+) -> bool:
+    """Create a topic with the declared partitions, and Kafka's configs, unless it exists; True if it was created.
 
     Raises SourceUnavailable when no broker answers.
     """
@@ -271,7 +289,8 @@ def ensure_topic(client_config: Mapping[str, Any], topic: str, partitions: int) 
         try:
             source.describe()
         except TopicMissing:
-            source._admin_client().create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
+            wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
+            source._admin_client().create_topics(wanted, wait_for_metadata=True)
             return True
         return False
     except TopicAlreadyExistsError:  # somebody else was faster

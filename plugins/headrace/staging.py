@@ -1,6 +1,6 @@
 """Staging tables: made from the contracts, filled by COPY."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection, Cursor
@@ -37,30 +37,40 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
     return contract + [(name, sql_type) for name, sql_type, _ in BOOKKEEPING_COLUMNS]
 
 
-def ensure_table(connection: Connection[Any], dataset: Dataset) -> None:
-    """Create the dataset's staging table, or bring it up to its contract.
+def replaced_table(dataset: Dataset) -> Identifier:
+    """Where rows go that a reload replaced: kept, because marts correct the buckets in which they used to be."""
+    return Identifier(SCHEMA, f"{dataset.name}_replaced")
 
-    A new optional field adds a column. Raises DatasetError for any other difference: that takes a migration.
+
+def ensure_table(connection: Connection[Any], dataset: Dataset) -> None:
+    """Create the dataset's staging tables, or bring them up to its contract.
+
+    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write.
     """
-    found = _found_columns(connection, dataset)
+    found = _found_columns(connection, dataset.name)
     if not found:
         _create(connection, dataset)
         return
+    _refuse_former_fields(dataset, found)
     for column in dataset.compiled.columns:
-        if column.name not in found:
-            if column.required:
-                raise DatasetError(
-                    f"staging.{dataset.name}: has no column {column.name}, which the contract requires; give the field "
-                    f"a default, or write a migration: alter table staging.{dataset.name} add column "
-                    f"{column.name} {column.sql_type}"
-                )
-            for target in (dataset.name, f"{dataset.name}_replaced"):
+        if column.name not in found and column.required:
+            clause = f"add column {column.name} {column.sql_type}"
+            raise DatasetError(
+                f"staging.{dataset.name}: has no column {column.name}, which the contract requires; nothing was "
+                f"changed; give the field a default, or write a migration: {_migration(dataset, clause)}"
+            )
+    for target in (dataset.name, f"{dataset.name}_replaced"):
+        present = _found_columns(connection, target)
+        for column in dataset.compiled.columns:
+            if column.name not in present:
                 connection.execute(
                     SQL("alter table {} add column if not exists {} {}").format(
                         Identifier(SCHEMA, target), Identifier(column.name), SQL(column.sql_type)
                     )
                 )
     check_table(connection, dataset)
+    replaced = f"{dataset.name}_replaced"
+    _check_types(dataset, replaced, _found_columns(connection, replaced))
 
 
 def check_table(connection: Connection[Any], dataset: Dataset) -> None:
@@ -68,30 +78,70 @@ def check_table(connection: Connection[Any], dataset: Dataset) -> None:
 
     Binary COPY would write eight bytes of one type as another one's without a word.
     """
-    found = _found_columns(connection, dataset)
+    found = _found_columns(connection, dataset.name)
     for name, sql_type in columns(dataset):
-        expected = _canonical(sql_type)
-        if found.get(name) == expected:
-            continue
-        where = f"staging.{dataset.name}"
         if name not in found:
+            clause = f"add column {name} {sql_type}"
             raise DatasetError(
-                f"{where}: found no column {name}, expected {expected}; nothing was changed; write a migration: "
-                f"alter table {where} add column {name} {sql_type}"
+                f"staging.{dataset.name}: found no column {name}, expected {_canonical(sql_type)}; nothing was "
+                f"changed; write a migration: {_migration(dataset, clause)}"
             )
+    _check_types(dataset, dataset.name, found)
+
+
+def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> None:
+    for name, sql_type in columns(dataset):
+        if found.get(name) != _canonical(sql_type):
+            clause = f"alter column {name} type {sql_type} using {name}::{sql_type}"
+            raise DatasetError(
+                f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
+                f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
+                "build the marts anew: `headrace build --full-refresh`"
+            )
+
+
+def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
+    """Refuse columns that the contract does not name any more: marts would read null where they read values before.
+
+    A column whose name begins with an underscore is nobody's field: a migration may keep one so.
+    """
+    names = {column.name for column in dataset.compiled.columns}
+    for former in found:
+        if former in names or former.startswith("_"):
+            continue
+        renamed = [
+            column.name
+            for column in dataset.compiled.columns
+            if column.name not in found and _canonical(column.sql_type) == found[former]
+        ]
+        clauses = [f"rename column {former} to _former_{former}"]
+        if len(renamed) == 1:
+            clauses.append(f"rename column {former} to {renamed[0]}")
+        migrations = ", or, as the field of another name, ".join(_migration(dataset, clause) for clause in clauses)
         raise DatasetError(
-            f"{where}.{name}: found {found[name]}, expected {expected}; nothing was changed; write a migration: "
-            f"alter table {where} alter column {name} type {sql_type}"
+            f"staging.{dataset.name}.{former}: found a column that the contract does not name, expected its field; "
+            "nothing was changed; restore the field (it may be optional), or write a migration that keeps what was "
+            f"staged under another name: {migrations}"
         )
 
 
-def _found_columns(connection: Connection[Any], dataset: Dataset) -> dict[str, str]:
-    """Names and types of the staging table's columns as they are; empty without a table."""
+def _migration(dataset: Dataset, clause: str) -> str:
+    return f"alter table staging.{dataset.name} {clause}; alter table staging.{dataset.name}_replaced {clause}"
+
+
+def shared_columns(connection: Connection[Any], dataset: Dataset) -> list[str]:
+    """The columns that the staging table and that of replaced rows have in common: what moves from one to the other."""
+    replaced = _found_columns(connection, f"{dataset.name}_replaced")
+    return [name for name in _found_columns(connection, dataset.name) if name in replaced]
+
+
+def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
+    """Names and types of a table's columns as they are; empty without a table."""
     return dict(
         connection.execute(
             "select attname, format_type(atttypid, atttypmod) from pg_attribute "
-            "where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
-            (f"{SCHEMA}.{dataset.name}",),
+            "where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+            (f"{SCHEMA}.{name}",),
         ).fetchall()
     )
 

@@ -47,7 +47,9 @@ def judge(evidence: Evidence) -> list[Violation]:
 def truths_agree(e: Evidence) -> Iterator[str]:
     """The second client read what the producer's record says, or there is no truth to judge by."""
     for generation, log in e.stream.logs.items():
-        recorded = {place: record.digest for place, record in log.visible().items() if not _is_gone(e, generation, place)}
+        recorded = {
+            place: record.digest for place, record in log.visible().items() if not _is_gone(e, generation, place)
+        }
         seen = {place: found for place, found in e.seen[generation].items() if not _is_gone(e, generation, place)}
         for place in sorted(recorded.keys() | seen.keys()):
             if recorded.get(place) != seen.get(place):
@@ -60,10 +62,7 @@ def truths_agree(e: Evidence) -> Iterator[str]:
 def accounted_once(e: Evidence) -> Iterator[str]:
     """1: staged + dead + tombstones = what the second client saw below the checkpoint, without duplicates."""
     expected = {
-        (generation, *place)
-        for generation, seen in e.seen.items()
-        for place in seen
-        if _is_ours(e, generation, place)
+        (generation, *place) for generation, seen in e.seen.items() for place in seen if _is_ours(e, generation, place)
     }
     for at in sorted(expected | e.staged.keys() | e.dead.keys()):
         staged, dead = len(e.staged.get(at, ())), len(e.dead.get(at, ()))
@@ -123,7 +122,8 @@ def chain(e: Evidence) -> Iterator[str]:
         for start, end in ranges.pop((generation, partition), []):  # in the order in which they were committed
             if start != at:
                 what = "a gap" if start > at else "an overlap"
-                yield f"{_at(e, (generation, partition, start))}: the ledger has {what}: a line starts here, expected {at}"
+                where = _at(e, (generation, partition, start))
+                yield f"{where}: the ledger has {what}: a line starts here, expected {at}"
             at = end
         if at != checkpoint:
             yield f"{_at(e, (generation, partition, at))}: the ledger ends here, the checkpoint is {checkpoint}"

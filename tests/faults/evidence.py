@@ -93,14 +93,14 @@ def gather(
         found.checkpoints = {(generation, p): offset for generation, p, offset in cursor.fetchall()}
         cursor.execute(SQL("select last_seq from headrace.datasets where dataset = {}").format(name))
         found.last_seq = (cursor.fetchone() or (0,))[0]
-        names = [name for name in Line.__slots__]  # type: ignore[attr-defined]
+        names = list(Line.__slots__)
         cursor.execute(
             SQL("select {} from headrace.batches where dataset = {} order by seq").format(
                 SQL(", ").join(map(Identifier, names)), name
             )
         )
         found.lines = [Line(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
-        columns = (*JOB_COLUMNS, "_timestamp", "_key", "_headers", "_deleted", "_extra", "_batch_id")
+        columns: tuple[str, ...] = (*JOB_COLUMNS, "_timestamp", "_key", "_headers", "_deleted", "_extra", "_batch_id")
         cursor.execute(
             SQL("select _generation, _partition, _offset, {} from {}").format(
                 SQL(", ").join(map(Identifier, columns)), Identifier("staging", stream.name)

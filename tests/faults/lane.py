@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.ingest import Deployment, initialise
@@ -160,7 +160,7 @@ class Run:
         elif "at" in message:
             self.barriers[message["at"]] = message["nth"]
         elif "end" in message:
-            known = {name: message[name] for name in Ended.__slots__ if name in message}  # type: ignore[attr-defined]
+            known = {name: message[name] for name in Ended.__slots__ if name in message}
             self._end = Ended(how=message["end"], run_id=self.run_id, **known)
         return message
 
@@ -230,7 +230,9 @@ class Lane:
         info = conninfo_to_dict(postgres_dsn) | {"dbname": self._database}
         self.dsn = make_conninfo("", **info)
         self.proxy = Proxy(int(str(info["port"])))
-        self.proxied_dsn = make_conninfo("", **info | {"port": self.proxy.port, "sslmode": "disable", "gssencmode": "disable"})
+        self.proxied_dsn = make_conninfo(
+            "", **info | {"port": self.proxy.port, "sslmode": "disable", "gssencmode": "disable"}
+        )
         self.settings: dict[str, Any] = {
             "home": str(self._folder),
             "postgres_dsn": self.dsn,
@@ -275,11 +277,15 @@ class Lane:
         self._readers.clear()
         self._streams += 1
         name = f"jobs_{self._streams}"
-        self.stream = Stream(name, {1: self.create_topic(f"{self._database}-{os.getpid()}-{self._streams}", partitions)})
+        self.stream = Stream(
+            name, {1: self.create_topic(f"{self._database}-{os.getpid()}-{self._streams}", partitions)}
+        )
         declared = (ROOT / "plugins" / "datasets" / "jobs.py").read_text()
         assert 'topic="jobs"' in declared
         assert 'name="jobs"' in declared
-        declared = declared.replace('topic="jobs"', f'topic="{self.stream.log.topic}"').replace('name="jobs"', f'name="{name}"')
+        declared = declared.replace('topic="jobs"', f'topic="{self.stream.log.topic}"').replace(
+            'name="jobs"', f'name="{name}"'
+        )
         (self._folder / "datasets" / f"{name}.py").write_text(declared)
         if self._undefended:
             self._remove_defences(name)
@@ -340,7 +346,10 @@ class Lane:
             time.sleep(0.005)
 
     def _ends(self, log: Log, isolation: IsolationLevel) -> dict[int, int]:
-        asked = {TopicPartition(log.topic, p): OffsetSpec.latest() for p in range(log.partitions)}
+        asked = {
+            TopicPartition(log.topic, p): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for p in range(log.partitions)
+        }
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -421,7 +430,9 @@ class Lane:
         violations += [Violation("honest runs", message) for message in _lies(self.ended, evidence)]
         violations += [Violation("8 nothing left", message) for message in self._leftovers()]
         violations += [
-            Violation(CRASHED, f"{run.run_id} ended with {run.text}, expected one of Headrace's own errors\n{run.trace}")
+            Violation(
+                CRASHED, f"{run.run_id} ended with {run.text}, expected one of Headrace's own errors\n{run.trace}"
+            )
             for run in self.ended
             if run.trace
         ]
@@ -502,11 +513,14 @@ class _SecondClient:
                 error = message.error()
                 if error is None:
                     headers: Any = message.headers() or ()
-                    raw = digest(message.key(), message.value(), headers, message.timestamp()[1])  # type: ignore[arg-type]
+                    raw = digest(message.key(), message.value(), headers, message.timestamp()[1])
                     self._seen[partition, offset] = raw
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self._ends[partition] = offset
-                elif not error.retriable() and error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+                elif not error.retriable() and error.code() not in (
+                    KafkaError._ALL_BROKERS_DOWN,
+                    KafkaError._TRANSPORT,
+                ):
                     raise RuntimeError(f"{self._log.topic}[{partition}]: {error}")
         return self._seen
 
@@ -537,5 +551,3 @@ def _lies(runs: list[Ended], evidence: Evidence) -> list[str]:
                         f"[{line.start_offset}, {line.end_offset}) covers that offset, expected it to know its batch"
                     )
     return found
-
-

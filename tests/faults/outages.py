@@ -32,7 +32,8 @@ def _finish(scene: Scene, run: Run) -> Ended:
     scene.verdict.notes = f"the run ended with {ended.text}"
     scene.expect(
         "outage",
-        ended.how == "done" or ended.error in ("DatabaseUnavailable", "SourceUnavailable", "SourceError", "CheckpointMoved"),
+        ended.how == "done"
+        or ended.error in ("DatabaseUnavailable", "SourceUnavailable", "SourceError", "CheckpointMoved"),
         f"the run ended with {ended.text}, expected it to finish, or an error that says to try again",
     )
     return ended

@@ -140,7 +140,8 @@ class Tally:
         for verdict in self.verdicts:
             kinds.setdefault(verdict.trial.kind, []).append(verdict)
         lines = [
-            f"{'fault':<20} {'trials':>6} {'counted':>7} {'not fired':>9} {'few batches':>11} {'violations':>10} {'s each':>6}"
+            f"{'fault':<20} {'trials':>6} {'counted':>7} {'not fired':>9} {'few batches':>11} {'violations':>10} "
+            f"{'s each':>6}"
         ]
         for kind, verdicts in sorted(kinds.items()):
             fired = [verdict for verdict in verdicts if verdict.fired]
@@ -168,7 +169,9 @@ class Work:
     trials: Iterator[Trial]
 
 
-def run(work: list[Work], seed: int, report: Report, *, budget_s: float | None = None, total: int | None = None) -> Tally:
+def run(
+    work: list[Work], seed: int, report: Report, *, budget_s: float | None = None, total: int | None = None
+) -> Tally:
     """Run all trials, or as many as begin within the budget; the first failed lane ends its part."""
     tally = Tally(seed)
     began = time.monotonic()
@@ -188,7 +191,9 @@ def run(work: list[Work], seed: int, report: Report, *, budget_s: float | None =
                 tally.verdicts.append(verdict)
                 tally.seconds = time.monotonic() - began
                 for violation in verdict.violations:
-                    report(f"{trial.name} ({trial.kind} {trial.step} {trial.nth}): {violation.check}: {violation.message}")
+                    report(
+                        f"{trial.name} ({trial.kind} {trial.step} {trial.nth}): {violation.check}: {violation.message}"
+                    )
                 if tally.seconds >= next_report:
                     next_report = tally.seconds + REPORT_EVERY_S
                     report(tally.progress(total))

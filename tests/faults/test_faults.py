@@ -1,8 +1,8 @@
 """The fault suite: loaders, servers and builds are killed, stopped and cut off, and the database is judged.
 
-    make faults                            all trials, with a new seed
-    make faults SEED=5                     the same ones again
-    make faults SEED=5 TRIAL=drain-137     one of them
+make faults                            all trials, with a new seed
+make faults SEED=5                     the same ones again
+make faults SEED=5 TRIAL=drain-137     one of them
 """
 
 import os
@@ -72,6 +72,9 @@ def _lane(name: str, deck_name: str, folder: Path, servers: Servers, broker: Ser
 def _tell(tally: Tally, report: Report, total: int | None = None) -> None:
     report("")
     report(tally.table())
+    for verdict in tally.verdicts:
+        if verdict.trial.kind == "zombie_defaults":
+            report(f"{verdict.trial.name}: with the default time limits {verdict.notes}")
     report(tally.progress(total))
 
 
@@ -80,13 +83,18 @@ def _tell(tally: Tally, report: Report, total: int | None = None) -> None:
 def test_faults_all_trials_find_no_violation(
     servers: Servers, doomed_servers: Servers, tmp_path: Path, report: Report
 ) -> None:
-    report(f"\nfaults: seed {SEED}, {sum(TRIALS.values())} trials in {DRAIN_LANES} lanes for drains, 1 for outages, 1 for builds")
+    report(
+        f"\nfaults: seed {SEED}, {sum(TRIALS.values())} trials in {DRAIN_LANES} lanes for drains, "
+        "1 for outages, 1 for builds"
+    )
     work = [
         Work(
             [_lane(f"drain_{number}", "drain", tmp_path, servers) for number in range(1, DRAIN_LANES + 1)],
             islice(deck.trials("drain", SEED), TRIALS["drain"]),
         ),
-        Work([_lane("outage", "outage", tmp_path, doomed_servers)], islice(deck.trials("outage", SEED), TRIALS["outage"])),
+        Work(
+            [_lane("outage", "outage", tmp_path, doomed_servers)], islice(deck.trials("outage", SEED), TRIALS["outage"])
+        ),
         Work([_lane("build", "build", tmp_path, servers)], islice(deck.trials("build", SEED), TRIALS["build"])),
     ]
     tally = run(work, SEED, report, total=sum(TRIALS.values()))
@@ -115,7 +123,9 @@ def test_faults_a_minute_of_trials_finds_no_violation(
 ) -> None:
     """The slice of the long run that belongs to every `make test`."""
     work = [
-        Work([_lane(f"drain_{number}", "drain", tmp_path, servers) for number in (1, 2, 3)], deck.trials("drain", SEED)),
+        Work(
+            [_lane(f"drain_{number}", "drain", tmp_path, servers) for number in (1, 2, 3)], deck.trials("drain", SEED)
+        ),
         Work([_lane("postgres", "postgres", tmp_path, doomed_servers, servers)], deck.trials("postgres", SEED)),
         Work([_lane("build", "build", tmp_path, servers)], islice(deck.trials("build", SEED), 1)),
     ]
@@ -131,7 +141,7 @@ def test_trial_is_repeated_by_seed_and_name() -> None:
         assert trial.name == name
         assert trial == deck.find(name, 7)
         assert trial.random(7).random() == deck.find(name, 7).random(7).random()
-    assert [trial for trial in islice(deck.trials("drain", 7), 50)] != [trial for trial in islice(deck.trials("drain", 8), 50)]
+    assert list(islice(deck.trials("drain", 7), 50)) != list(islice(deck.trials("drain", 8), 50))
 
 
 def test_every_card_is_dealt_once_a_round() -> None:
@@ -139,5 +149,3 @@ def test_every_card_is_dealt_once_a_round() -> None:
         slow = len(deck.SLOW_CARDS) if name == "drain" else 0
         dealt = list(islice(deck.trials(name, 3), slow, slow + len(cards)))
         assert sorted((trial.kind, trial.step, trial.nth) for trial in dealt) == sorted(cards)
-
-

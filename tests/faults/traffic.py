@@ -74,10 +74,18 @@ class Sender:
 
     def __init__(self, bootstrap_servers: str, name: str) -> None:
         common = {"bootstrap.servers": bootstrap_servers, "linger.ms": 0, "log_level": 0, "acks": "all"}
-        self._plain = Producer({**common, "enable.idempotence": True})
-        self._transactional = Producer(
-            {**common, "transactional.id": f"faults-{name}", "transaction.timeout.ms": 300_000}
-        )
+        self._plain_config = {**common, "enable.idempotence": True}
+        self._transactional_config = {
+            **common,
+            "transactional.id": f"faults-{name}",
+            "transaction.timeout.ms": 300_000,
+        }
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with new producers: the old ones go on counting where a topic that was made anew begins at 0."""
+        self._plain = Producer(self._plain_config)
+        self._transactional = Producer(self._transactional_config)
         self._transactional.init_transactions(60)
         self._known: dict[str, int] = {}  # partitions that both producers know of
 
@@ -100,7 +108,7 @@ class Sender:
                 value=record.value,
                 partition=partition,
                 timestamp=record.timestamp,
-                headers=list(record.headers),  # type: ignore[arg-type]
+                headers=list(record.headers),
                 on_delivery=_noted(log, record),
             )
             producer.poll(0)
@@ -136,7 +144,7 @@ class Sender:
 
 def _noted(log: Log, record: Produced):  # type: ignore[no-untyped-def]
     def delivered(error: KafkaError | None, message: Message) -> None:
-        assert error is None, error
+        assert error is None, f"{log.topic}: {error}"
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None

@@ -118,7 +118,9 @@ def play(lane: Lane, trial: Trial, seed: int) -> Verdict:
         heals = lane.heal()
         verdict.notes = verdict.notes or heals[-1].text
         if heals[-1].how != "done":
-            scene.expect("8 no lag", False, f"a drain without faults ended with {heals[-1].text}, expected it to finish")
+            scene.expect(
+                "8 no lag", False, f"a drain without faults ended with {heals[-1].text}, expected it to finish"
+            )
         violations = lane.judge()
         verdict.violations += violations
         verdict.batches = _lines(lane) - (lines if lane.stream is stream else 0)
@@ -211,7 +213,9 @@ def _strike(scene: Scene, function: str, certain: tuple[str, ...]) -> None:
         run.go()
     ended = scene.lane.note(run.end())
     if scene.verdict.fired and scene.trial.step in certain:
-        scene.expect("recovers", ended.how == "done", f"the run ended with {ended.text}, expected it to try again and finish")
+        scene.expect(
+            "recovers", ended.how == "done", f"the run ended with {ended.text}, expected it to try again and finish"
+        )
 
 
 def cut(scene: Scene) -> None:
@@ -222,7 +226,9 @@ def cut(scene: Scene) -> None:
     ended = scene.run(through_proxy=True)
     scene.verdict.fired = fault.fired.is_set()
     if scene.verdict.fired:
-        scene.expect("recovers", ended.how == "done", f"the run ended with {ended.text}, expected it to go on by itself")
+        scene.expect(
+            "recovers", ended.how == "done", f"the run ended with {ended.text}, expected it to go on by itself"
+        )
 
 
 def silence(scene: Scene) -> None:
@@ -249,11 +255,18 @@ def zombie(scene: Scene) -> None:
 
 
 def zombie_defaults(scene: Scene) -> None:
-    """The same with the real time limits: the replacement has to finish within 20 s."""
-    _zombie(scene)
+    """The same with the real time limits: the frozen run costs its replacement less than 20 s.
+
+    On a machine that is idle the replacement finishes within them; on a busy one a drain alone takes seconds, which
+    are measured first.
+    """
+    scene.send()
+    began = time.monotonic()
+    scene.run()
+    _zombie(scene, usual_s=time.monotonic() - began)
 
 
-def _zombie(scene: Scene) -> None:
+def _zombie(scene: Scene, usual_s: float = 0.0) -> None:
     scene.send()
     run = scene.start(at(scene.trial, "stop"))
     if run.wait_for(scene.trial.step) is None:
@@ -264,10 +277,13 @@ def _zombie(scene: Scene) -> None:
     replacement = scene.run(settings={"batch_rows": scene.rng.choice([7, 20, 500])})
     seconds = time.monotonic() - began
     scene.verdict.fired = True
-    scene.verdict.notes = f"the replacement took {seconds:.1f} s"
+    scene.verdict.notes = f"the replacement of a run that was frozen at {scene.trial.step!r} took {seconds:.1f} s"
     scene.expect("fence", replacement.how == "done", f"the replacement ended with {replacement.text}, expected done")
     scene.expect(
-        "fence", seconds < REPLACEMENT_LIMIT_S, f"the replacement took {seconds:.1f} s, expected {REPLACEMENT_LIMIT_S} s"
+        "fence",
+        seconds - usual_s < REPLACEMENT_LIMIT_S,
+        f"the replacement took {seconds:.1f} s and a drain alone {usual_s:.1f} s, expected at most "
+        f"{REPLACEMENT_LIMIT_S:.0f} s more",
     )
     before = scene.lane.evidence().fingerprint
     run.signal(signal.SIGCONT)
@@ -312,13 +328,13 @@ def slow_beside_fast(scene: Scene) -> None:
     scene.send()
     scene.verdict.settings |= IMPATIENT
     naps = [{"step": step, "nth": 1, "do": "sleep", "seconds": 0.25} for step in HOLDING if step != "copying_dead"]
+    fast = scene.start({"step": "fetched", "nth": 1, "do": "wait"})
+    fast.wait_for("fetched")
     slow = scene.start(*naps)
-    if slow.wait_for("advanced") is None:
-        scene.lane.note(slow.end())
-        return
-    fast = scene.start()
-    _wait(lambda: fast.has_ended() or _blocked(scene.lane) > 0)
-    scene.verdict.fired = not fast.has_ended()
+    slow.wait_for("advanced")
+    fast.go()
+    _wait(lambda: fast.has_ended() or slow.has_ended() or _blocked(scene.lane) > 0)
+    scene.verdict.fired = not fast.has_ended() and not slow.has_ended()
     for run, who in ((slow, "the slow drain"), (fast, "the fast drain")):
         ended = scene.lane.note(run.end())
         scene.expect_fenced(ended, who)
@@ -347,7 +363,9 @@ def adopted_meanwhile(scene: Scene) -> None:
     stream.logs[int(adopted.result["generation"])] = stream.log
     run.go()
     ended = scene.lane.note(run.end())
-    scene.expect("fence", ended.error == "CheckpointMoved", f"ended with {ended.text}, expected to hear of the adoption")
+    scene.expect(
+        "fence", ended.error == "CheckpointMoved", f"ended with {ended.text}, expected to hear of the adoption"
+    )
 
 
 def adopted_under_it(scene: Scene) -> None:
@@ -368,7 +386,9 @@ def adopted_under_it(scene: Scene) -> None:
     scene.verdict.fired = adopted.how == "done"
     scene.lane.stream.logs[int(adopted.result["generation"])] = scene.lane.stream.log
     ended = scene.lane.note(run.end())
-    scene.expect("fence", ended.error == "CheckpointMoved", f"ended with {ended.text}, expected to hear of the adoption")
+    scene.expect(
+        "fence", ended.error == "CheckpointMoved", f"ended with {ended.text}, expected to hear of the adoption"
+    )
 
 
 # sources that change
@@ -384,7 +404,9 @@ def open_transaction(scene: Scene) -> None:
     ended = scene.run(at(scene.trial, "kill"))
     scene.verdict.fired = ended.how == "killed"
     again = scene.run()
-    scene.expect("pinned", again.how == "done", f"with a transaction open the drain ended with {again.text}, expected done")
+    scene.expect(
+        "pinned", again.how == "done", f"with a transaction open the drain ended with {again.text}, expected done"
+    )
     hidden = [record for place, record in log.records.items() if place[1] >= scene.lane.stable_ends(log)[place[0]]]
     fates = [record.fate for record in hidden]
     for record in hidden:
@@ -445,6 +467,7 @@ def recreated(scene: Scene) -> None:
     ends = lane.stable_ends(old)
     lane.delete_topic(old.topic)
     new = lane.create_topic(old.topic, old.partitions)
+    lane.sender.renew()
     stream.logs[2] = new
     scene.traffic.send(lane.sender, new, least=scene.rng.choice([30, 300]))
     lane.settle(new)
@@ -477,7 +500,9 @@ def retention(scene: Scene) -> None:
     scene.run({"step": "committed", "nth": scene.trial.nth, "do": "kill"})
     evidence = lane.evidence()
     log = stream.log
-    partition = scene.rng.choice([p for p, end in evidence.stable_ends.items() if evidence.checkpoints.get((1, p), 0) < end])
+    partition = scene.rng.choice(
+        [p for p, end in evidence.stable_ends.items() if evidence.checkpoints.get((1, p), 0) < end]
+    )
     checkpoint = evidence.checkpoints.get((1, partition), 0)
     to = scene.rng.randint(checkpoint + 1, evidence.stable_ends[partition])
     lane.delete_records(log, partition, to)
@@ -488,7 +513,7 @@ def retention(scene: Scene) -> None:
     scene.expect(
         "refuses",
         refused.error == "SourceChanged" and f"[{checkpoint}, {to})" in refused.message,
-        f"[{partition}]: with [{checkpoint}, {to}) gone the run ended with {refused.text}, expected it to name the range",
+        f"[{partition}]: with [{checkpoint}, {to}) gone the run ended with {refused.text}, expected it to name that",
     )
     accepted = scene.run(what="accept_loss", partition=partition, to=to)
     scene.expect("refuses", accepted.how == "done", f"accept-loss ended with {accepted.text}, expected done")
@@ -510,11 +535,27 @@ KINDS: dict[str, Play] = {
     function.__name__: function
     for function in (
         *(calm, kill, kill_twice, kill_anywhen, interrupt, terminate, cancel, cut, silence, zombie, zombie_defaults),
-        *(two_at_once, retried, slow_beside_fast, adopted_meanwhile, adopted_under_it, open_transaction, growing, recreated, retention),
+        *(
+            two_at_once,
+            retried,
+            slow_beside_fast,
+            adopted_meanwhile,
+            adopted_under_it,
+            open_transaction,
+            growing,
+            recreated,
+            retention,
+        ),
         new_partition,
     )
 }
-SPOILING = {"adopted_meanwhile", "adopted_under_it", "recreated", "retention", "new_partition"}  # their streams are not used again
+SPOILING = {
+    "adopted_meanwhile",
+    "adopted_under_it",
+    "recreated",
+    "retention",
+    "new_partition",
+}  # their streams are not used again
 
 
 def _wait(condition: Callable[[], bool], limit_s: float = 30.0) -> None:

@@ -98,9 +98,7 @@ class _Child:
         self._barrier("planned")
         self._hook_copies()
         result = drain_plan(deployment, dataset, planned, run=run, barrier=self._barrier)
-        return {
-            name: getattr(result, name) for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes")
-        }
+        return {name: getattr(result, name) for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes")}
 
     def _connect(self, name: str) -> Connect:
         dsn = self._request["settings"]["postgres_dsn"]

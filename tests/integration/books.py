@@ -19,7 +19,7 @@ def coordinates(stage: Stage, dataset: str = "jobs") -> list[tuple[int, int]]:
             select _partition, _offset from staging.{dataset} where _generation = (select generation from open)
             union all
             select partition, "offset" from headrace.dead_letters
-            where dataset = %(d)s and generation = (select generation from open)
+            where dataset = %(d)s and generation = (select generation from open) and replayed_by is null
             """.replace("%(d)s", f"'{dataset}'")
         )
     )
@@ -59,9 +59,9 @@ def assert_books(stage: Stage, sent: Iterable[tuple[int, int]] | None = None, da
     assert stage.query("select last_seq from headrace.datasets where dataset = %s", dataset) == [(len(lines),)]
     ends: dict[tuple[int, int], int] = {}
     for _, generation, partition, start, end, staged, dead, tombstones, empty, kind, batch_id in lines:
-        first = 1 if kind == "load" else 0
-        assert start == ends.get((generation, partition), first)
-        ends[generation, partition] = end
+        if kind not in ("replay", "reload"):  # they move no checkpoint
+            assert start == ends.get((generation, partition), 1 if kind == "load" else 0)
+            ends[generation, partition] = end
         if kind in ("drain", "load"):
             assert end - start == staged + dead + tombstones + empty
         assert (staged, tombstones) == stage.query(

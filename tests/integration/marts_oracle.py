@@ -1,6 +1,6 @@
 """What the marts must hold, worked out from the staged rows in plain Python: no SQL, no incremental anything."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,31 +23,84 @@ class Version:
     columns: Mapping[str, Any] | None
 
 
-def current(versions: Iterable[Version]) -> dict[Any, Mapping[str, Any]]:
-    """The current version of every key that is not deleted."""
+def current(versions: Iterable[Version], wins: str = "newest") -> dict[Any, Mapping[str, Any]]:
+    """The current version of every key that is not deleted; of events the first one that was sent."""
     by_key: dict[Any, list[Version]] = defaultdict(list)
     for version in versions:
-        by_key[version.key].append(version)
+        if version.key is not None and (wins == "newest" or version.columns is not None):
+            by_key[version.key].append(version)
+    best = max if wins == "newest" else min
     found = {}
     for key, candidates in by_key.items():
-        generation = max(version.generation for version in candidates)
-        winners: dict[int, Version] = {}
+        generation = best(version.generation for version in candidates)
+        partitions: dict[int, list[Version]] = defaultdict(list)
         for version in candidates:
             if version.generation == generation:
-                other = winners.get(version.partition)
-                if other is None or version.offset > other.offset:
-                    winners[version.partition] = version
-        newest = max(winners.values(), key=lambda version: (version.timestamp or LONG_AGO, version.partition))
-        if newest.columns is not None:
-            found[key] = newest.columns
+                partitions[version.partition].append(version)
+        winners = [best(partition, key=lambda version: version.offset) for partition in partitions.values()]
+        winner = best(winners, key=lambda version: (version.timestamp or LONG_AGO, version.partition))
+        if winner.columns is not None:
+            found[key] = winner.columns
     return found
 
 
-def marts(job_versions: Iterable[Version], user_versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
+def marts(
+    users: Iterable[Version], jobs: Iterable[Version], events: Iterable[Version], rides: Iterable[Version]
+) -> dict[str, set[tuple[Any, ...]]]:
     """Every mart as a set of rows."""
+    return {**_marts_of_jobs(jobs, users), **_marts_of_events(events), **_marts_of_rides(rides)}
+
+
+def _marts_of_events(versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
+    events = current(versions, wins="first")
+    minutes = Counter((_minute(event["time"]), event["event_type"]) for event in events.values())
+    return {
+        "events": {(key, event["event_type"], event["time"], event["payload"]) for key, event in events.items()},
+        "events_per_minute": {(*bucket, count) for bucket, count in minutes.items()},
+    }
+
+
+def _marts_of_rides(versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
+    rides = {
+        (version.generation, version.partition, version.offset): version.columns
+        for version in versions
+        if version.columns is not None
+    }
+    hours: dict[datetime, list[Mapping[str, Any]]] = defaultdict(list)
+    for ride in rides.values():
+        hours[_minute(ride["tpep_pickup_datetime"]).replace(minute=0)].append(ride)
+    return {
+        "rides": {
+            (
+                ride["pulocationid"],
+                ride["dolocationid"],
+                ride["trip_distance"],
+                ride["total_amount"],
+                ride["tpep_pickup_datetime"],
+                *place,
+            )
+            for place, ride in rides.items()
+        },
+        "rides_per_hour": {
+            (
+                hour,
+                sum(ride["total_amount"] for ride in group),
+                len(group),
+                sum(ride["trip_distance"] for ride in group),
+            )
+            for hour, group in hours.items()
+        },
+    }
+
+
+def _minute(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+def _marts_of_jobs(versions: Iterable[Version], user_versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
     users = {userid: columns["location"] for userid, columns in current(user_versions).items()}
     jobs = {}
-    for jobidentifier, columns in current(job_versions).items():
+    for jobidentifier, columns in current(versions).items():
         revenue = columns["revenue"] if columns["jobstatus"] == "SUCCESS" else Decimal(0)
         jobs[jobidentifier] = {
             **columns,
@@ -59,7 +112,7 @@ def marts(job_versions: Iterable[Version], user_versions: Iterable[Version]) -> 
     minutes: dict[datetime, list[Decimal]] = defaultdict(list)
     visitors: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
     for job in jobs.values():
-        minutes[job["jobcreatedate"].astimezone(UTC).replace(second=0, microsecond=0)].append(job["revenue"])
+        minutes[_minute(job["jobcreatedate"])].append(job["revenue"])
         home = users.get(job["userid"])
         if home is not None and home != job["location"]:
             visitors[job["location"], job["userid"]] += job["revenue"]

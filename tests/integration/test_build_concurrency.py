@@ -2,29 +2,24 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.integration.warehouse import Warehouse, job, make_warehouse
-
-
-@pytest.fixture(scope="module")
-def module_warehouse(postgres_dsn: str, session_home: Path) -> Iterator[Warehouse]:
-    """One database for all tests here: dbt parses the project once per database."""
-    yield from make_warehouse(postgres_dsn, session_home, "concurrency")
+from tests.integration.warehouse import Warehouse, job, shared_warehouse
 
 
 @pytest.fixture
-def warehouse(module_warehouse: Warehouse) -> Warehouse:
-    """Two jobs are staged and nothing is built."""
-    module_warehouse.clear()
-    module_warehouse.users((0, 1, "B"))
-    module_warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
-    return module_warehouse
+def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
+    """Two jobs are staged and everything is built."""
+    warehouse = shared_warehouse(postgres_dsn, session_home)
+    warehouse.empty()
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
+    warehouse.build()
+    return warehouse
 
 
 def _wait_for(warehouse: Warehouse, condition: str, count: int, seconds: float = 60) -> None:
@@ -42,8 +37,10 @@ def _wait_for(warehouse: Warehouse, condition: str, count: int, seconds: float =
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--full-refresh"]], ids=["first builds", "full refreshes"])
 def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list[str]) -> None:
-    if "--full-refresh" in arguments:
-        warehouse.build()
+    if "--full-refresh" not in arguments:
+        warehouse.clear()
+        warehouse.users((0, 1, "B"))
+        warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
     with ExitStack() as stack:
         # both have listed the relations, and found none or the same, before either may claim
         gate = stack.enter_context(psycopg.connect(warehouse.dsn))
@@ -51,17 +48,17 @@ def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list
         runs = [stack.enter_context(warehouse.dbt(*arguments, "--threads", "1")) for _ in range(2)]
         _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 2)
         gate.commit()
-        outputs = [run.communicate(timeout=120)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], outputs
+        for run in runs:
+            run.join(120)
+        assert [run.exitcode for run in runs] == [0, 0]
     warehouse.assert_right()
-    assert set(warehouse.claims().values()) == {1}
+    assert {to_seq for (_, dataset), to_seq in warehouse.claims().items() if dataset in ("jobs", "users")} == {1}
     warehouse.jobs((2, "J3", job(minute=9)))
     warehouse.build()
     warehouse.assert_right()
 
 
 def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: Warehouse) -> None:
-    warehouse.build()
     warehouse.jobs((2, "J3", job(minute=9)))
     reports: list[str] = []
     with psycopg.connect(warehouse.dsn) as first:
@@ -79,15 +76,14 @@ def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: War
 
 @pytest.mark.parametrize("blocked", ["jobs", "jobs_per_minute"])
 def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(warehouse: Warehouse, blocked: str) -> None:
-    warehouse.build()
     warehouse.jobs((2, "J1", job(minute=60)), (3, "J2", None))
     before = warehouse.marts()[blocked]
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute(f"lock table marts.{blocked} in share mode".encode())  # it can be read; the merge waits
-        with warehouse.dbt("run", "--threads", "1") as run:
+        with warehouse.dbt("run", "--select", "jobs", "jobs_per_minute", "--threads", "1") as run:
             _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
             run.kill()
-            run.wait()
+            run.join()
         gate.commit()
     # the backend notices that its client is gone: at the latest client_connection_check_interval later
     deadline = time.monotonic() + 20
@@ -101,7 +97,6 @@ def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(wareh
 
 
 def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: Warehouse) -> None:
-    warehouse.build()
     warehouse.jobs((2, "J3", job(minute=9)))
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute("lock table marts.jobs_per_minute in share mode")
@@ -119,7 +114,7 @@ def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: War
 def test_builds_one_after_another_leave_no_session_behind(warehouse: Warehouse) -> None:
     for n in range(3):
         warehouse.jobs((10 + n, f"J{n}", job(minute=n)))
-        warehouse.build()
+        warehouse.build(select=["jobs", "jobs_per_minute"])
     assert (
         warehouse.query(
             "select pid from pg_stat_activity "

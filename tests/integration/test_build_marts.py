@@ -1,7 +1,6 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
 import random
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,46 +9,58 @@ import pytest
 
 from headrace.build import build
 from headrace.exceptions import BuildError
-from tests.integration.warehouse import MARTS, START, RandomBatches, Warehouse, job, make_warehouse
+from tests.integration.warehouse import COLUMNS, MARTS, START, RandomBatches, Warehouse, job, shared_warehouse
 
-DOWNSTREAM = [name for name in MARTS if name not in ("users", "jobs")]
-
-
-@pytest.fixture(scope="module")
-def module_warehouse(postgres_dsn: str, session_home: Path) -> Iterator[Warehouse]:
-    """One database for all tests here: dbt parses the project once per database."""
-    yield from make_warehouse(postgres_dsn, session_home, "marts")
+# the models that read marts.jobs, or what was made of it
+DOWNSTREAM = (
+    "jobs_per_minute",
+    "visitor_revenues",
+    "top_users_by_location",
+    "latest_jobs_by_location",
+    "latest_jobs_by_service",
+)
 
 
 @pytest.fixture
-def warehouse(module_warehouse: Warehouse) -> Warehouse:
-    """A database with Headrace's tables, nothing staged and nothing built."""
-    module_warehouse.clear()
-    return module_warehouse
+def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
+    """Everything is built on nothing: no record is staged."""
+    warehouse = shared_warehouse(postgres_dsn, session_home)
+    warehouse.empty()
+    return warehouse
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Warehouse, seed: int) -> None:
     batches, rng = RandomBatches(seed), random.Random(seed)
-    warehouse.build()
     for _ in range(7):
-        for _ in range(rng.randint(1, 2)):
-            dataset = rng.choice(["jobs", "jobs", "users"])
-            warehouse.stage(dataset, batches.batch(dataset))
+        for _ in range(rng.randint(2, 4)):
+            dataset = rng.choice(["jobs", "jobs", "users", "events", "rides"])
+            warehouse.stage(dataset, *batches.batch(dataset))
         # any selection, any time: a model alone, or an upstream from zero
         choice = rng.random()
         if choice < 0.4:
-            warehouse.build(select=rng.choice(list(MARTS)))
+            warehouse.build(select=rng.sample(list(MARTS), 2))
         elif choice < 0.5:
-            warehouse.build(select=rng.choice(["jobs", "users"]), full_refresh=True)
+            warehouse.build(select=rng.choice(list(COLUMNS)), full_refresh=True)
         if choice > 0.2:
             warehouse.build()
             warehouse.assert_right()
     warehouse.build()
     warehouse.assert_right()
     incremental = warehouse.marts()
+    assert all(incremental.values())
     warehouse.build(full_refresh=True)
     assert warehouse.marts() == incremental
+
+
+def test_first_build_makes_every_mart_and_what_readers_need(warehouse: Warehouse) -> None:
+    warehouse.clear()
+    batches = RandomBatches(3)
+    for dataset in [*COLUMNS, *COLUMNS]:
+        warehouse.stage(dataset, *batches.batch(dataset))
+    warehouse.build()
+    warehouse.assert_right()
+    assert warehouse.build().passes == ()
 
 
 def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +72,14 @@ def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeyp
     assert result.story() == "build: nothing new; every model has built every batch"
 
 
-@pytest.mark.parametrize("gone", ["table marts.jobs_per_minute", "function marts.top_users"])
-def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse, gone: str) -> None:
+def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:
     warehouse.jobs((0, "J1", job()))
     warehouse.build()
-    warehouse.execute(f"drop {gone} cascade")
-    warehouse.build()
-    warehouse.assert_right()
-    assert warehouse.query("select * from marts.top_users('A')") == []
+    for gone in ("table marts.jobs_per_minute", "function marts.top_users"):
+        warehouse.execute(f"drop {gone} cascade")
+        warehouse.build()
+        warehouse.assert_right()
+        assert warehouse.query("select * from marts.top_users('A')") == []
 
 
 def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: Warehouse) -> None:
@@ -77,12 +88,11 @@ def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: W
     warehouse.build()
     warehouse.jobs((1, "J2", job(minute=5)))
     warehouse.users((1, 1, "C"))
-    for model in DOWNSTREAM:
-        warehouse.build(select=model)
+    warehouse.build(select=DOWNSTREAM)
     assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {1}
     warehouse.build()
     warehouse.assert_right()
-    assert set(warehouse.claims().values()) == {2}
+    assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {2}
 
 
 def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Warehouse) -> None:
@@ -92,6 +102,7 @@ def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Wa
     warehouse.build(select="jobs", full_refresh=True)
     assert warehouse.marts()["jobs_per_minute"] != warehouse.expected()["jobs_per_minute"]
     warehouse.build(select="jobs_per_minute")
+    warehouse.assert_right("jobs_per_minute")
     warehouse.build()
     warehouse.assert_right()
 
@@ -122,8 +133,8 @@ def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) 
     assert warehouse.query("select userid from marts.top_users('A')") == [(1,)]
     warehouse.build()
     warehouse.assert_right()
-    warehouse.run_dbt("run", "--empty", "--full-refresh")
-    assert warehouse.claims() == {}
+    warehouse.run_dbt("run", "--empty", "--full-refresh", "--select", "jobs", "rides")
+    assert not {("jobs", "jobs"), ("rides", "rides")} & set(warehouse.claims())
     assert warehouse.marts()["jobs"] == set()
     warehouse.build()
     warehouse.assert_right()
@@ -131,22 +142,23 @@ def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) 
 
 def test_developers_target_builds_beside_production_with_claims_of_its_own(warehouse: Warehouse) -> None:
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
+    warehouse.build(select="jobs jobs_per_minute")
     warehouse.jobs((1, "J2", job(minute=3)))
     assert warehouse.run_dbt("run", "--target", "dev") == (True, "")
     assert warehouse.marts("marts_dev") == warehouse.expected()
-    assert set(warehouse.claims().values()) == {0, 1}
-    warehouse.build()
-    warehouse.assert_right()
+    assert warehouse.claims()["jobs", "jobs"] == 1
+    warehouse.build(select="jobs jobs_per_minute")
+    warehouse.assert_right("jobs", "jobs_per_minute")
 
 
 def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.jobs((0, "J1", job()))
     profile = (warehouse.settings.dbt_dir / "profiles.yml").read_text()
     (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
     succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
     assert not succeeded
     assert "found a connection with autocommit, expected one transaction for the claim and the rows" in messages
-    assert warehouse.claims() == {}
+    assert warehouse.claims()["jobs", "jobs"] == 0
 
 
 def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse) -> None:
@@ -179,24 +191,24 @@ def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse)
 
 def test_tombstoned_and_replayed_records_leave_the_marts_right(warehouse: Warehouse) -> None:
     warehouse.jobs((5, "J1", job(minute=1)), (6, "J1", None))
-    warehouse.build()
+    warehouse.build(select="jobs jobs_per_minute")
     warehouse.jobs((4, "J1", job(minute=9)))  # replayed: it keeps its old place, so the tombstone still wins
-    warehouse.build()
-    warehouse.assert_right()
+    warehouse.build(select="jobs jobs_per_minute")
+    warehouse.assert_right("jobs", "jobs_per_minute")
     assert warehouse.value("select count(*) from marts.jobs") == 0
 
 
 def test_user_who_moves_changes_every_location_with_a_job_of_theirs(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "C"), (1, 2, "C"))
     warehouse.jobs((0, "J1", job("A")), (1, "J2", job("B")), (2, "J3", job("C")), (3, "J4", job("A", userid=2)))
-    warehouse.build()
+    warehouse.build(select="+top_users_by_location")
     warehouse.users((2, 1, "B"))
-    warehouse.build()
-    warehouse.assert_right()
+    warehouse.build(select="+top_users_by_location")
+    warehouse.assert_right("visitor_revenues", "top_users_by_location")
     assert {location for location, userid, _ in warehouse.marts()["visitor_revenues"] if userid == 1} == {"A", "C"}
     warehouse.users((3, 1, None))
-    warehouse.build()
-    warehouse.assert_right()
+    warehouse.build(select="+top_users_by_location")
+    warehouse.assert_right("visitor_revenues", "top_users_by_location")
     assert {userid for _, _, userid, _ in warehouse.marts()["top_users_by_location"]} == {2}
 
 
@@ -205,10 +217,10 @@ def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehou
     warehouse.jobs((0, "J1", job("A", minute=1)), (1, "J2", job("A", minute=2)))
     warehouse.build()
     warehouse.jobs((0, "J1", job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
-    warehouse.build()
+    warehouse.build(select="jobs+")
     warehouse.assert_right()
     warehouse.jobs((1, "J9", job("B", minute=9)))  # J2 is left without any row
-    warehouse.build()
+    warehouse.build(select="jobs+")
     warehouse.assert_right()
     assert warehouse.query("select jobidentifier from marts.jobs order by 1") == [("J1",), ("J9",)]
 
@@ -272,19 +284,19 @@ def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: War
         assert reader.execute("select jobidentifier from marts.jobs_by_location('A', 1)").fetchall() == [("J1",)]
 
 
-def test_index_on_the_minute_exists_and_is_used(warehouse: Warehouse) -> None:
-    warehouse.build()
-    (definition,) = warehouse.query(
-        "select indexdef from pg_indexes "
-        "where schemaname = 'marts' and tablename = 'jobs' and indexdef like '%date_trunc%'"
-    )[0]
-    assert "date_trunc('minute'::text, jobcreatedate, 'UTC'::text)" in definition
+@pytest.mark.parametrize(
+    ("table", "bucket"),
+    [
+        ("jobs", "date_trunc('minute'::text, jobcreatedate, 'UTC'::text)"),
+        ("events", "date_trunc('minute'::text, \"time\", 'UTC'::text)"),
+        ("rides", "date_trunc('hour'::text, tpep_pickup_datetime, 'UTC'::text)"),
+    ],
+)
+def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str, bucket: str) -> None:
     with psycopg.connect(warehouse.dsn) as connection:
         connection.execute("set enable_seqscan = off")
-        plan = connection.execute(
-            "explain select count(*) from marts.jobs where date_trunc('minute', jobcreatedate, 'UTC') = %s", (START,)
-        ).fetchall()
-    assert any("Index Cond" in line for (line,) in plan)
+        plan = connection.execute(f"explain select count(*) from marts.{table} where {bucket} = '{START}'").fetchall()
+    assert any("Index Cond" in line and bucket in line for (line,) in plan), plan
 
 
 def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehouse) -> None:
@@ -299,8 +311,8 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     assert "marts.jobs: test jobs_are_the_staged_ones: 1 rows found, expected none" in str(failure.value)
     lines = warehouse.query("select model, failed_tests from headrace.builds where status = 'failed tests'")
     assert ("jobs", ["jobs_are_the_staged_ones: 1 rows"]) in lines
-    warehouse.build(full_refresh=True, tests=True)
-    warehouse.assert_right()
+    warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
+    warehouse.assert_right("jobs", "jobs_per_minute")
 
 
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,27 @@ def headrace(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers too: they hold the pipes
         process.communicate()
+
+
+def assert_session_ended(session: int) -> None:
+    """Assert that no process of a session runs any more, or will in a moment."""
+    for _ in range(100):
+        left = [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if session_of(path) == session]
+        if not left:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still running: {left}")
+
+
+def session_of(stat: Path) -> int | None:
+    try:
+        state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+    except OSError:
+        return None
+    return None if state == "Z" else int(session)
 
 
 def wait_for_batches(stage: Stage, count: int) -> None:
@@ -85,7 +104,7 @@ def test_drain_killed_at_any_step_goes_on_where_it_was(step: str, stage: Stage) 
 @pytest.mark.parametrize(
     ("number", "parallel"),
     [(signal.SIGKILL, "1"), (signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGKILL, "3"), (signal.SIGINT, "3")],
-    ids=str,
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_drain_command_that_gets_a_signal_leaves_nothing_behind_and_the_next_one_completes_it(
     number: signal.Signals, parallel: str, stage: Stage
@@ -101,7 +120,8 @@ def test_drain_command_that_gets_a_signal_leaves_nothing_behind_and_the_next_one
             process.send_signal(number)
         process.wait(10)
         assert process.returncode != 0
-        assert_nothing_left(stage)  # the workers of a drain end with it
+        assert_session_ended(process.pid)  # the workers of a drain end with it
+        assert_nothing_left(stage)
     assert_books(stage)
     assert 0 < stage.value("select count(*) from staging.jobs") < 900
     stage.execute("drop trigger slow on headrace.batches")

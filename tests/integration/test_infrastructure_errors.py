@@ -22,8 +22,8 @@ from tests.integration.books import assert_books, totals
 from tests.integration.conftest import Stage
 from tests.integration.killing import at
 
-RECORDS = 1_000
-BEFORE = 300
+RECORDS = 400
+BEFORE = 100
 
 
 @dataclass(frozen=True, slots=True)

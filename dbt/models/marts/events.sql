@@ -17,7 +17,7 @@ versions as (
 ),
 
 first_versions as (
-    {{ current_version('versions', 'events', wins='first') }}
+    {{ current_version('versions', 'events', key='event_id', wins='first') }}
 ),
 
 final as (

@@ -20,7 +20,7 @@ versions as (
 ),
 
 current_versions as (
-    {{ current_version('versions', 'jobs') }}
+    {{ current_version('versions', 'jobs', key='jobidentifier') }}
 ),
 
 final as (

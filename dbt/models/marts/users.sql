@@ -14,7 +14,7 @@ versions as (
 ),
 
 current_versions as (
-    {{ current_version('versions', 'users') }}
+    {{ current_version('versions', 'users', key='userid') }}
 ),
 
 final as (

@@ -5,12 +5,15 @@ the tasks.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
 from headrace.dataset import Dataset, File, dataset_names, load_dataset
 from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.ingest import Deployment
 
 OWNER = "headrace"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,7 +45,7 @@ def ingest_dag(dataset: Dataset) -> DAG:
 
     @dag(
         dag_id=f"ingest_{dataset.name}",
-        description=f"{dataset.description or dataset.name}: from its topic into staging.{dataset.name}",
+        description=f"{dataset.description or dataset.name}: from its source into staging.{dataset.name}",
         schedule=timedelta(seconds=dataset.schedule_s),
         start_date=START,
         catchup=False,
@@ -50,9 +53,9 @@ def ingest_dag(dataset: Dataset) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["headrace", "ingest"],
         doc_md=f"""
-Reads topic records into `staging.{dataset.name}`, up to the end as it is when the run starts.
+Reads records into `staging.{dataset.name}`, up to the end as it is when the run starts.
 
-- **plan** compares the checkpoints with the topic and pins the offsets to read. With nothing new, the run ends there.
+- **plan** compares the checkpoints with the source and pins the offsets to read. With nothing new, the run ends there.
 - **drain** commits batch by batch; rows, dead letters, checkpoint and ledger line are one transaction. Retrying,
   clearing or running it twice is safe: the checkpoint decides.
 
@@ -78,6 +81,8 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
                         raise
                     raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
             print(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
+            if not planned.ranges:
+                _publish_dead_letters(ours, dataset)  # what an earlier run could not: no drain follows
             parts = ours.settings.drain_parallel_max if planned.lag > PARALLEL_LAG else 1
             return [share.to_dict() for share in planned.split(parts)]
 
@@ -88,15 +93,25 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.plan import Plan
 
+            ours = deployment()
             with task_errors():
                 planned = Plan.from_dict(share)
-                result = ingest.drain_plan(deployment(), dataset, planned, run=run_context())
+                result = ingest.drain_plan(ours, dataset, planned, run=run_context())
             print(result.story(planned))
+            _publish_dead_letters(ours, dataset)
             return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
 
         drain_task.expand(share=plan_task())
 
     return ingest()
+
+
+def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
+    from headrace.outbox import publish_after_drain
+
+    published = publish_after_drain(deployment, dataset)
+    if published:
+        print(f"{dataset.name}: {published} dead letters published")
 
 
 def load_dag(dataset: Dataset) -> DAG:

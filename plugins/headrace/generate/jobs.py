@@ -1,4 +1,4 @@
-"""Repeatable sample data: the same seed gives the same bytes."""
+"""Jobs of the real users, as `jobid|{JSON}` lines."""
 
 import json
 import random

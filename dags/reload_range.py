@@ -1,0 +1,94 @@
+"""Airflow DAG `reload_range`: a range of a topic is read again and replaces what was staged of it."""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import AssetAlias, Param, dag, task
+
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declared_datasets, staging_asset
+from headrace.dataset import KafkaTopic
+
+DATASETS = [dataset.name for dataset in declared_datasets() if isinstance(dataset.source, KafkaTopic)]
+RELOADED = AssetAlias("staging/reloaded")  # stands for the staging asset of the dataset that was reloaded
+
+DOC = """
+Reads a range of a topic again, as long as Kafka retains it, and replaces exactly what was staged of it:
+
+- by **offsets** of one partition (`from` 1200, `to` 1500, `partition` 0), or by **times** of the records in all
+  partitions (`from` 2026-01-31T09:30:00Z, `to` 2026-01-31T10:00:00Z); `to` itself is not read,
+- today's contract decides: what passes is staged, what fails is a dead letter,
+- rows that were staged before move to `staging.<dataset>_replaced`; `build_marts` corrects the marts.
+
+All of it is one transaction, so retrying, clearing or running it twice is safe. Nothing above the checkpoint is
+touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
+"""
+
+
+@dag(
+    schedule=None,
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
+    tags=["headrace", "reload"],
+    description="A range of a topic, by offsets or times, read again in place of what was staged of it",
+    doc_md=DOC,
+    params={
+        "dataset": Param(
+            DATASETS[0], type="string", enum=DATASETS, title="Dataset", description="One that comes from a Kafka topic."
+        ),
+        "partition": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Partition",
+            description="Needed for offsets, unless the topic has but one. Empty, for times: all partitions.",
+        ),
+        "from": Param(
+            None,
+            type="string",
+            minLength=1,
+            title="From",
+            description="The first offset, or the time from which on; UTC unless it names a zone.",
+            examples=["1200", "2026-01-31T09:30:00Z"],
+        ),
+        "to": Param(
+            None,
+            type="string",
+            minLength=1,
+            title="To",
+            description="The first offset, or the time, that is not read again.",
+            examples=["1500", "2026-01-31T10:00:00Z"],
+        ),
+    },
+)
+def reload_range() -> None:
+    @task(outlets=[RELOADED])
+    def reload(params: dict[str, Any], outlet_events: Any = None) -> dict[str, int]:
+        """Read the range again and replace what was staged of it."""
+        from headrace.airflow.connections import deployment, run_context, task_errors
+        from headrace.reload import reload_range
+
+        with task_errors():
+            ours = deployment()
+            result = reload_range(
+                ours,
+                ours.dataset(params["dataset"]),
+                params["from"],
+                params["to"],
+                partition=params["partition"],
+                run=run_context(),
+            )
+        print(result.story())
+        if result.partitions:
+            outlet_events[RELOADED].add(staging_asset(result.dataset))
+        return {
+            "staged": sum(each.staged for each in result.partitions),
+            "dead": sum(each.dead for each in result.partitions),
+            "replaced": sum(each.replaced for each in result.partitions),
+        }
+
+    reload()
+
+
+reload_range()

@@ -1,0 +1,106 @@
+"""A drain's memory does not grow with the backlog, the number of partitions, the size of records or their compression.
+
+Measured on the real command, `headrace drain`, as the operating system counts it: its peak resident set.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import psycopg
+import pytest
+from kafka import KafkaProducer
+
+from headrace.generate import generate_jobs
+from headrace.kafka_source import KafkaSource
+from tests.integration import topics
+from tests.integration.books import assert_books, environment
+from tests.integration.conftest import Stage
+from tests.integration.test_drain import servers, topic_of
+
+LIMIT_MB = 250
+HEADRACE = Path(sys.executable).with_name("headrace")
+MB = 1_000_000
+
+
+def test_drain_of_a_large_backlog_in_many_partitions_stays_within_its_memory(stage: Stage) -> None:
+    partitions, records = 12, 120_000
+    topics.delete(servers(stage), topic_of(stage))
+    topics.create(servers(stage), topic_of(stage), partitions)
+    lines = generate_jobs(records, 5, 1, stage.deployment.settings.data_dir / "users.ndjson")
+    with KafkaProducer(bootstrap_servers=servers(stage), linger_ms=20, batch_size=512 * 1024) as producer:
+        for number, line in enumerate(lines):
+            key, _, value = line.rstrip(b"\n").partition(b"|")
+            producer.send(topic_of(stage), key=key, value=value, partition=number % partitions)
+    assert _drain_peak_mb(stage) < LIMIT_MB
+    _assert_drained(stage, records)
+    assert stage.value("select max(staged + dead) from headrace.batches") == 20_000
+
+
+@pytest.mark.parametrize(("compression", "records"), [(None, 12), ("gzip", 30)], ids=["incompressible", "compressed"])
+def test_drain_of_records_of_10_mb_stays_within_its_memory(stage: Stage, compression: str | None, records: int) -> None:
+    # compressed, all of them are one small answer of the broker: 300 MB in one poll
+    values = [b"x" * 10 * MB if compression else Random(n).randbytes(5 * MB).hex().encode() for n in range(records)]
+    _produce(stage, values, compression, batch_size=16_384)
+    del values
+    assert _drain_peak_mb(stage) < LIMIT_MB
+    _assert_drained(stage, records)
+    assert stage.query("select distinct length(value), reason from headrace.dead_letters") == [(10 * MB, "too_large")]
+
+
+def test_drain_of_a_compressed_batch_larger_than_a_poll_goes_through_it_piece_by_piece(stage: Stage) -> None:
+    # 40 records of 1 MB in one batch of Kafka's: unpacked as a whole, it cannot be less than twice its 40 MB
+    _produce(stage, [b"x" * MB] * 40, "gzip", batch_size=64 * MB)
+    assert _drain_peak_mb(stage) < LIMIT_MB
+    _assert_drained(stage, 40)
+
+
+def test_source_given_a_limit_below_one_record_still_reads_them_all_in_order(stage: Stage) -> None:
+    _produce(stage, [b"x" * 50_000] * 40, "gzip", batch_size=MB)
+    source = KafkaSource(topic_of(stage), stage.deployment.kafka(), poll_bytes=10_000)
+    end = source.describe().partitions[0].end_offset
+    chunks = list(source.read({0: (3, end)}))
+    source.close()
+    assert [record.offset for chunk in chunks for record in chunk.records] == list(range(3, 40))
+    assert chunks[-1].next_offset == end == 40
+    assert max(len(chunk.records) for chunk in chunks) < 40
+
+
+def _produce(stage: Stage, values: list[bytes], compression: str | None, batch_size: int) -> None:
+    with topics.admin(servers(stage)) as admin:
+        admin.delete_topics([topic_of(stage)])
+    topics.create(servers(stage), topic_of(stage), 1, max_message_bytes=str(64 * MB))
+    with KafkaProducer(
+        bootstrap_servers=servers(stage),
+        compression_type=compression,
+        max_request_size=64 * MB,
+        batch_size=batch_size,
+        linger_ms=500,
+    ) as producer:
+        for number, value in enumerate(values):
+            producer.send(topic_of(stage), key=b"%d" % number, value=value)
+
+
+def _drain_peak_mb(stage: Stage) -> float:
+    environ = environment(stage.deployment.settings) | {"HEADRACE_BATCH_ROWS": "20000"}
+    process = subprocess.Popen(
+        [HEADRACE, "drain", "jobs"], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.stderr.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return usage.ru_maxrss * 1024 / MB
+
+
+def _assert_drained(stage: Stage, records: int) -> None:
+    assert_books(stage)
+    with psycopg.connect(stage.dsn) as connection:
+        counted = connection.execute(
+            "select (select count(*) from staging.jobs) + (select count(*) from headrace.dead_letters)"
+        ).fetchone()
+    assert counted == (records,)

@@ -1,0 +1,258 @@
+"""The outbox: the dead-letter topic, repeats dropped, is the dead-letter table; read by another client than ours."""
+
+import json
+import logging
+import multiprocessing
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from random import Random
+from threading import Event
+
+import confluent_kafka
+import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from headrace import outbox
+from headrace.exceptions import SourceUnavailable
+from headrace.ingest import drain_dataset
+from headrace.outbox import publish, publish_after_drain
+from tests.integration import topics
+from tests.integration.books import assert_books, assert_nothing_left
+from tests.integration.conftest import Stage
+from tests.integration.killing import at, signal_itself
+from tests.integration.test_cli import assert_refused, run
+from tests.integration.test_drain import job, servers, topic_of
+from tests.integration.test_replay import HEADERS, allow_refunds, change_contract, refund, replayed
+
+Found = dict[str, tuple[bytes | None, dict[str, bytes]]]  # message key to value and headers
+
+
+def dead_letter_topic(stage: Stage) -> str:
+    return f"{topic_of(stage)}_dlq"
+
+
+@pytest.fixture
+def declared(stage: Stage) -> Stage:
+    """A stage whose jobs have a dead-letter topic, which nobody has created."""
+    change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{dead_letter_topic(stage)}"'))
+    return stage
+
+
+def published(stage: Stage) -> int:
+    return publish(stage.deployment, stage.deployment.dataset("jobs"))
+
+
+def drain_bad(stage: Stage, count: int, first: int = 0) -> None:
+    """Dead letters of every partition, and rows between them."""
+    numbers = range(first, first + count)
+    bad: list[topics.Message] = [(n % 3, b"bad-%d" % n, b"bad %d" % n) for n in numbers]
+    topics.send(servers(stage), topic_of(stage), [*bad, *((n % 3, b"j%d" % n, job(f"j{n}")) for n in numbers)])
+    drain_dataset(stage.deployment, "jobs")
+
+
+def messages(stage: Stage) -> list[tuple[str, bytes | None, dict[str, bytes]]]:
+    """All that the dead-letter topic holds."""
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": servers(stage), "group.id": "outbox-test", "enable.partition.eof": True}
+    )
+    try:
+        known = consumer.list_topics(dead_letter_topic(stage), timeout=10).topics[dead_letter_topic(stage)].partitions
+        left = set(known)
+        consumer.assign([confluent_kafka.TopicPartition(dead_letter_topic(stage), p, 0) for p in known])
+        found = []
+        while left:
+            message = consumer.poll(10)
+            assert message is not None, "the dead-letter topic ended nowhere"
+            error = message.error()
+            if error is not None:
+                assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
+                left.discard(message.partition())
+                continue
+            found.append((message.key().decode(), message.value(), dict(message.headers() or ())))
+        return found
+    finally:
+        consumer.close()
+
+
+def expected(stage: Stage) -> Found:
+    """What the table says that the topic holds."""
+    rows = stage.query(
+        'select generation, partition, "offset", key, value, reason, detail, json_path, '
+        "(extract(epoch from \"timestamp\") * 1000)::bigint, headers from headrace.dead_letters where dataset = 'jobs'"
+    )
+    found: Found = {}
+    for generation, partition, offset, key, value, reason, detail, json_path, timestamp, headers in rows:
+        texts = {
+            "reason": reason,
+            "detail": detail,
+            "json_path": json_path,
+            "dataset": "jobs",
+            "generation": generation,
+            "partition": partition,
+            "offset": offset,
+            "original_timestamp": timestamp,
+        }
+        expected_headers = {name: str(text).encode() for name, text in texts.items() if text is not None}
+        if key is not None:
+            expected_headers["original_key"] = key
+        if headers:
+            expected_headers["original_headers"] = headers
+        found[f"jobs/{generation}/{partition}/{offset}"] = (value, expected_headers)
+    return found
+
+
+def assert_published(stage: Stage, *, repeats: int = 0) -> None:
+    """Assert check 7: the topic, repeats dropped, is the table; a repeat is the same message again."""
+    sent = messages(stage)
+    found: Found = {}
+    for key, value, headers in sent:
+        if "original_headers" in headers:
+            headers["original_headers"] = json.loads(headers["original_headers"])
+        assert found.setdefault(key, (value, headers)) == (value, headers)
+    assert found == expected(stage)
+    assert len(sent) - len(found) == repeats
+    assert stage.value("select count(*) from headrace.dead_letters where published_at is null") == 0
+
+
+def configure(stage: Stage, topic: str, **configs: str) -> None:
+    with topics.admin(servers(stage)) as client:
+        dotted = {name.replace("_", "."): value for name, value in configs.items()}
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dotted)])
+
+
+def test_drain_publishes_its_dead_letters_to_the_declared_topic(declared: Stage) -> None:
+    configure(declared, topic_of(declared), max_message_bytes="2000000")
+    huge = b"x" * 1_900_000
+    with topics.producer(servers(declared)) as client:
+        client.send(topic_of(declared), partition=0, key=b"k", value=b"\xff\x00", timestamp_ms=5, headers=HEADERS)
+        client.send(topic_of(declared), partition=1, key=None, value=b"bad")
+        client.send(topic_of(declared), partition=1, key=b"", value=None)
+        client.send(topic_of(declared), partition=2, key=b"huge", value=huge)
+        client.send(topic_of(declared), partition=2, key=b"good", value=job("good"))
+        client.flush()
+    outcome = run(declared, "drain", "jobs")
+    assert outcome.stdout.endswith("\njobs: 4 dead letters published\n")
+    assert outcome.stderr == ""
+    assert_published(declared)
+    assert len(messages(declared)) == 4
+    with topics.admin(servers(declared)) as client:
+        described = client.describe_topics([dead_letter_topic(declared)])[0]
+    assert len(described["partitions"]) == 1
+    assert "published" not in run(declared, "drain", "jobs").stdout
+    drain_bad(declared, 6)
+    assert published(declared) == 6
+    assert_published(declared)
+    assert_books(declared)
+    assert_nothing_left(declared)
+
+
+def test_publisher_killed_before_it_marked_sends_again_and_nothing_else(declared: Stage) -> None:
+    drain_bad(declared, 30)
+    process = multiprocessing.get_context("fork").Process(
+        target=publish,
+        args=(declared.deployment, declared.deployment.dataset("jobs")),
+        kwargs={"barrier": at("sent", lambda: signal_itself(signal.SIGKILL), occurrence=1)},
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert_nothing_left(declared)
+    assert declared.value("select count(published_at) from headrace.dead_letters") == 0
+    assert len(messages(declared)) == 30
+    assert published(declared) == 30
+    assert_published(declared, repeats=30)
+    assert published(declared) == 0
+
+
+def test_publishers_at_once_send_each_dead_letter_once(declared: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PAGE_ROWS", 10)
+    drain_bad(declared, 50)
+    arrived, let_go = Event(), Event()
+
+    def waits() -> None:
+        arrived.set()
+        let_go.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(
+            publish,
+            declared.deployment,
+            declared.deployment.dataset("jobs"),
+            barrier=at("sent", waits, occurrence=1),
+        )
+        assert arrived.wait(20)
+        assert published(declared) == 40
+        drain_bad(declared, 9, first=50)  # nobody waits for a publisher
+        let_go.set()
+        assert first.result(30) == 19
+    assert_published(declared)
+
+
+def test_publishing_that_fails_neither_fails_the_drain_nor_loses_a_letter(
+    declared: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in ("outbox", "kafka_source"):
+        monkeypatch.setattr(f"headrace.{module}.BOOTSTRAP_TIMEOUT_MS", 500)
+    drain_bad(declared, 8)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed_port = listener.getsockname()[1]
+    unreachable = replace(declared.deployment, kafka=lambda: {"bootstrap_servers": [f"127.0.0.1:{closed_port}"]})
+    with caplog.at_level(logging.WARNING, "headrace"):
+        assert publish_after_drain(unreachable, declared.deployment.dataset("jobs")) == 0
+    logged = [record.getMessage() for record in caplog.records if record.name == "headrace.outbox"]
+    assert len(logged) == 1
+    assert logged[0].startswith(f"jobs: dead letters not published: kafka: 127.0.0.1:{closed_port} did not answer: ")
+    assert logged[0].endswith("; the next run tries again")
+    assert "\n" not in logged[0]
+    assert declared.value("select count(published_at) from headrace.dead_letters") == 0
+    assert_books(declared)
+    outcome = run(declared, "drain", "jobs")
+    assert outcome.stdout == "jobs: nothing new\njobs: 8 dead letters published\n"
+    assert_published(declared)
+
+
+def test_publishing_to_a_topic_that_takes_nothing_goes_on_once_it_does(declared: Stage) -> None:
+    # any message is older than now when the broker looks at it
+    topics.create(servers(declared), dead_letter_topic(declared), 2, message_timestamp_before_max_ms="0")
+    drain_bad(declared, 8)
+    with pytest.raises(SourceUnavailable, match=r"_dlq: dead letters were not accepted: .* out of range.*; 0 were"):
+        published(declared)
+    assert declared.value("select count(published_at) from headrace.dead_letters") == 0
+    configure(declared, dead_letter_topic(declared), message_timestamp_before_max_ms="9999999")
+    assert published(declared) == 8
+    assert_published(declared)
+
+
+def test_publishing_a_letter_that_the_topic_does_not_hold_sends_the_others_and_names_it(declared: Stage) -> None:
+    topics.create(servers(declared), dead_letter_topic(declared), 1, max_message_bytes="3000")
+    topics.send(servers(declared), topic_of(declared), [(0, b"big", Random(1).randbytes(9_000))])
+    drain_bad(declared, 40)
+    topics.send(servers(declared), topic_of(declared), [(1, b"big", Random(2).randbytes(9_000))])
+    drain_bad(declared, 3, first=40)
+    with pytest.raises(SourceUnavailable) as caught:
+        published(declared)
+    assert str(caught.value) == (
+        f"{dead_letter_topic(declared)}: 2 dead letters are larger than the topic's max.message.bytes, the first is "
+        "jobs[0] 0; 43 others were published; raise it and run `headrace dead-letters jobs --publish`"
+    )
+    configure(declared, dead_letter_topic(declared), max_message_bytes="30000")
+    outcome = run(declared, "dead-letters", "jobs", "--publish")
+    assert outcome.stdout == f"jobs: 2 dead letters published to {dead_letter_topic(declared)}\n"
+    assert_published(declared)
+
+
+def test_publishing_without_a_declared_topic_does_nothing_until_there_is_one(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1")), (0, b"bad", b"bad")])
+    assert "published" not in run(stage, "drain", "jobs").stdout
+    assert published(stage) == 0
+    assert_refused(run(stage, "dead-letters", "jobs", "--publish"), "jobs: declares no dead-letter topic")
+    assert stage.value("select count(published_at) from headrace.dead_letters") == 0
+    allow_refunds(stage)
+    assert replayed(stage).staged == 1
+    change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{dead_letter_topic(stage)}"'))
+    listed = run(stage, "dead-letters", "jobs").stdout
+    assert listed.startswith("jobs: 1 dead letters, 1 more were replayed; 2 not yet published\n")
+    assert published(stage) == 2
+    assert_published(stage)

@@ -1,0 +1,388 @@
+"""Replays: dead letters that the contract of today lets pass become rows, once, under their own coordinates."""
+
+import json
+import multiprocessing
+import re
+import signal
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from headrace.exceptions import DatasetError
+from headrace.ingest import adopt, drain_dataset
+from headrace.replay import ReplayResult, replay
+from headrace.verify import verify
+from tests.integration import topics
+from tests.integration.books import assert_books, assert_nothing_left
+from tests.integration.conftest import Stage
+from tests.integration.killing import at, signal_itself
+from tests.integration.test_cli import assert_refused, run
+from tests.integration.test_drain import job, jobs, servers, topic_of
+
+HEADERS = [
+    ("trace", b"a"),
+    ("trace", b"b"),
+    ("binary", b"\x00\xff"),
+    ("nul\0", b"a\0b"),
+    ("é", "ü".encode()),
+    ("", b""),
+]
+FAR_FUTURE_MS = 2**62
+
+
+def change_contract(stage: Stage, *changes: tuple[str, str]) -> None:
+    """Rewrite the declaration of jobs, as an engineer would who found it too strict."""
+    path = stage.deployment.settings.datasets_dir / "jobs.py"
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def allow_refunds(stage: Stage) -> None:
+    change_contract(stage, ("REVENUE: Annotated[Money, Field(ge=0)]", "REVENUE: Money"))
+
+
+def refund(identifier: str, **fields: Any) -> bytes:
+    return job(identifier, REVENUE=-1.5, **fields)
+
+
+def replayed(stage: Stage, **arguments: Any) -> ReplayResult:
+    return replay(stage.deployment, stage.deployment.dataset("jobs"), **arguments)
+
+
+def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
+    """All that a replay may write."""
+    return [
+        stage.query("select * from staging.jobs order by _generation, _partition, _offset"),
+        stage.query('select * from headrace.dead_letters order by generation, partition, "offset"'),
+        stage.query("select * from headrace.batches order by seq"),
+        stage.query("select * from headrace.checkpoints order by 1, 2, 3"),
+        stage.query("select last_seq from headrace.datasets order by 1"),
+    ]
+
+
+def assert_proven(stage: Stage) -> None:
+    """Our own books, and verify's."""
+    assert_books(stage)
+    assert verify(stage.deployment, "jobs", deep=True).findings == []
+
+
+def test_replay_stages_what_passes_under_its_own_coordinates(stage: Stage) -> None:
+    with topics.producer(servers(stage)) as client:
+        client.send(
+            topic_of(stage), partition=1, key=b"r1", value=refund("r1", NOTE="kept"), timestamp_ms=1_551_434_400_123,
+            headers=HEADERS,
+        )  # fmt: skip
+        client.flush()
+    others = [(0, b"a", job("a")), (1, b"bad", b"bad"), (1, b"r2", refund("r2")), (2, b"r3", refund("r3"))]
+    topics.send(servers(stage), topic_of(stage), others)
+    drain_dataset(stage.deployment, "jobs")
+    letter = stage.query('select "timestamp", key, headers from headrace.dead_letters where key = %s', b"r1")[0]
+    checkpoints = state(stage)[3]
+    assert_proven(stage)
+    allow_refunds(stage)
+    result = replayed(stage)
+    assert (result.staged, result.tombstones, result.batches, result.remaining) == (3, 0, 2, {"invalid_json": 1})
+    assert not result.changed
+    assert result.story() == (
+        "jobs: 3 of 4 dead letters were replayed: 3 staged, 0 tombstones, 2 batches; 1 still fail: invalid_json 1"
+    )
+    rows = stage.query(
+        "select jobidentifier, revenue::text, _generation, _partition, _offset, _timestamp, _key, _headers, _extra, "
+        "_deleted from staging.jobs where revenue < 0 order by 1"
+    )
+    assert rows[0] == ("r1", "-1.50", 1, 1, 0, *letter, {"NOTE": "kept"}, False)
+    assert [row[:5] for row in rows[1:]] == [("r2", "-1.50", 1, 1, 2), ("r3", "-1.50", 1, 2, 0)]
+    assert len(letter[2]) == len(HEADERS)
+    assert stage.query(
+        "select seq, partition, start_offset, end_offset, staged, dead, tombstones, empty, bytes, first_record_at "
+        "is not null, last_record_at >= first_record_at from headrace.batches where kind = 'replay' order by seq"
+    ) == [
+        (4, 1, 0, 3, 2, 0, 0, 0, len(refund("r1", NOTE="kept")) + len(refund("r2")) + 4, True, True),
+        (5, 2, 0, 1, 1, 0, 0, 0, len(refund("r3")) + 2, True, True),
+    ]
+    assert stage.query(
+        "select count(*) from headrace.dead_letters as d inner join staging.jobs as j on "
+        '(d.generation, d.partition, d."offset", d.replayed_by) = (j._generation, j._partition, j._offset, j._batch_id)'
+    ) == [(3,)]
+    assert state(stage)[3] == checkpoints
+    assert_proven(stage)
+    assert_nothing_left(stage)
+
+
+def test_replay_twice_finds_nothing_the_second_time(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1")), (0, b"bad", b"bad")])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    assert replayed(stage).passed == 1
+    before = state(stage)
+    again = replayed(stage)
+    assert (again.passed, again.records) == (0, 1)
+    assert again.story() == (
+        "jobs: 0 of 1 dead letters were replayed: 0 staged, 0 tombstones, 0 batches; 1 still fail: invalid_json 1"
+    )
+    assert state(stage) == before
+
+
+def test_replay_of_one_reason_leaves_the_others(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1")), (0, b"r2", job("r2", JOBSTATUS="UNKNOWN"))])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    change_contract(stage, ('"NO SUCCESS"]', '"NO SUCCESS", "UNKNOWN"]'))
+    nothing = replayed(stage, reason="wrong_type")
+    assert nothing.story() == (
+        "jobs: nothing to replay: no dead letter of reason wrong_type; there are invalid_value 1, out_of_range 1"
+    )
+    assert replayed(stage, reason="invalid_value").passed == 1
+    assert stage.query("select jobidentifier from staging.jobs") == [("r2",)]
+    assert replayed(stage).passed == 1
+    assert replayed(stage).story() == "jobs: nothing to replay: no dead letters"
+    assert_proven(stage)
+
+
+def test_replay_in_a_dry_run_tells_the_same_and_changes_nothing(stage: Stage) -> None:
+    topics.send(
+        servers(stage), topic_of(stage), [(0, b"r1", refund("r1")), (1, b"r2", refund("r2")), (1, b"bad", b"bad")]
+    )
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    before = state(stage)
+    dry = replayed(stage, dry_run=True)
+    assert state(stage) == before
+    assert dry.story().startswith("jobs: 2 of 3 dead letters would be replayed: 2 staged, ")
+    assert dry.story().replace("would be", "were") == replayed(stage).story()
+    assert_proven(stage)
+
+
+def test_replay_of_what_fails_for_another_reason_now_says_so_and_keeps_the_old_one(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1", JOBSTATUS="x")), (0, b"bad", b"bad")])
+    change_contract(stage, ('JOBSTATUS: Literal["SUCCESS", "NO SUCCESS"]', "JOBSTATUS: Text"))
+    drain_dataset(stage.deployment, "jobs")
+    change_contract(stage, ("JOBSTATUS: Text", 'JOBSTATUS: Literal["SUCCESS"]'))
+    allow_refunds(stage)
+    before = state(stage)
+    result = replayed(stage)
+    assert result.changed == {("out_of_range", "invalid_value"): 1}
+    assert result.story().endswith(
+        "2 still fail: invalid_json 1, out_of_range 1; for another reason than the one that they keep: "
+        "out_of_range now invalid_value 1"
+    ) or result.story().endswith(
+        "2 still fail: out_of_range 1, invalid_json 1; for another reason than the one that they keep: "
+        "out_of_range now invalid_value 1"
+    )
+    assert state(stage) == before
+
+
+def test_replay_of_tombstones_and_of_times_beyond_all_bounds_keeps_them(stage: Stage) -> None:
+    topics.delete(servers(stage), topic_of(stage))
+    topics.create(servers(stage), topic_of(stage), 1, message_timestamp_after_max_ms=str(2**63 - 1))
+    change_contract(stage, ("JOBIDENTIFIER: Identifier", "JOBIDENTIFIER: Annotated[Identifier, Field(max_length=9)]"))
+    key = b"a-longer-key"
+    with topics.producer(servers(stage)) as client:
+        client.send(topic_of(stage), partition=0, key=key, value=None, timestamp_ms=FAR_FUTURE_MS)
+        client.send(topic_of(stage), partition=0, key=key, value=job(key.decode()), timestamp_ms=FAR_FUTURE_MS)
+        client.flush()
+    drain_dataset(stage.deployment, "jobs")
+    name = stage.value("select current_database()")
+    stage.execute(f"alter database {name} set timezone = 'Asia/Tokyo'")
+    change_contract(stage, ("Annotated[Identifier, Field(max_length=9)]", "Identifier"))
+    result = replayed(stage)
+    assert (result.staged, result.tombstones, result.batches) == (1, 1, 1)
+    assert stage.query(
+        "select jobidentifier, _deleted, _timestamp = '9999-12-31 23:59:59.999+00' from staging.jobs order by _offset"
+    ) == [("a-longer-key", True, True), ("a-longer-key", False, True)]
+    assert stage.query("select staged, tombstones from headrace.batches where kind = 'replay'") == [(1, 1)]
+    assert_proven(stage)
+
+
+def test_replay_covers_every_generation(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1"))])
+    drain_dataset(stage.deployment, "jobs")
+    topics.delete(servers(stage), topic_of(stage))
+    topics.create(servers(stage), topic_of(stage), 3)
+    adopt(stage.deployment, stage.deployment.dataset("jobs"))
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1", USERID=8))])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    assert replayed(stage).batches == 2
+    assert stage.query("select _generation, userid from staging.jobs order by 1") == [(1, 7), (2, 8)]
+    assert_proven(stage)
+
+
+def test_replay_in_small_pages_comes_to_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.replay.PAGE_ROWS", 3)
+    monkeypatch.setattr("headrace.replay.PAGE_BYTES", 900)  # of refunds with 400 bytes, three
+    messages: list[topics.Message] = [
+        (n % 3, b"r%d" % n, refund(f"r{n}", LOCATION="x" * 200) if n % 4 else b"bad") for n in range(40)
+    ]
+    messages.insert(7, (1, b"big", job("big", LOCATION="x" * 5_000)))
+    sent = topics.send(servers(stage), topic_of(stage), messages)
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    seen: list[tuple[int, int]] = []
+    result = replayed(stage, progress=lambda done, total: seen.append((done, total)))
+    assert (result.staged, result.batches) == (30, 3)
+    assert result.remaining == {"invalid_json": 10, "too_large": 1}
+    assert len(seen) >= 41 / 3
+    assert seen[-1] == (41, 41)
+    assert_books(stage, sent)
+    assert_proven(stage)
+
+
+def test_replay_of_rows_that_postgres_does_not_store_leaves_them_dead(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r%d" % n, refund(f"r{n}")) for n in range(9)])
+    drain_dataset(stage.deployment, "jobs")
+    stage.execute(
+        "create function refuse() returns trigger language plpgsql as $$begin if new._offset in (2, 5) then raise "
+        "sqlstate '22000' using message = 'no'; end if; return new; end$$",
+        "create trigger refuse before insert on staging.jobs for each row execute function refuse()",
+    )
+    allow_refunds(stage)
+    result = replayed(stage)
+    assert (result.staged, result.changed) == (7, {("out_of_range", "rejected_by_postgres"): 2})
+    assert stage.query('select "offset", reason from headrace.dead_letters where replayed_by is null order by 1') == [
+        (2, "out_of_range"),
+        (5, "out_of_range"),
+    ]
+    stage.execute("drop trigger refuse on staging.jobs")
+    assert_proven(stage)
+    assert replayed(stage).staged == 2
+    assert_proven(stage)
+
+
+def test_replay_with_a_new_optional_field_adds_its_column(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1", NOTE="n"))])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    change_contract(stage, ("    USERID: Integer", "    USERID: Integer\n    NOTE: Text | None = None"))
+    assert replayed(stage, dry_run=True).staged == 1
+    assert stage.value("select count(*) from information_schema.columns where column_name = 'note'") == 0
+    assert replayed(stage).staged == 1
+    assert stage.query("select note, _extra from staging.jobs") == [("n", None)]
+    assert_proven(stage)
+
+
+def test_replay_into_a_damaged_table_fails_loudly_and_changes_nothing(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(0, b"r1", refund("r1"))])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    stage.execute("alter table staging.jobs alter column userid type text")
+    before = state(stage)
+    with pytest.raises(DatasetError, match=r"staging.jobs.userid: found text, expected bigint; nothing was changed"):
+        replayed(stage)
+    assert state(stage) == before
+
+
+@pytest.mark.parametrize("step", ["staged", "before_commit"])
+def test_replay_killed_before_its_commit_changes_nothing_and_can_be_run_again(stage: Stage, step: str) -> None:
+    topics.send(servers(stage), topic_of(stage), [(n % 3, b"r%d" % n, refund(f"r{n}")) for n in range(30)])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    before = state(stage)
+    barrier = at(step, lambda: signal_itself(signal.SIGKILL), occurrence=1)
+    process = multiprocessing.get_context("fork").Process(target=replayed, args=(stage,), kwargs={"barrier": barrier})
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert_nothing_left(stage)
+    assert state(stage) == before
+    assert replayed(stage).staged == 30
+    assert_proven(stage)
+
+
+def test_replays_at_once_stage_each_dead_letter_once_and_drains_go_on(stage: Stage) -> None:
+    topics.send(servers(stage), topic_of(stage), [(n % 3, b"r%d" % n, refund(f"r{n}")) for n in range(60)])
+    drain_dataset(stage.deployment, "jobs")
+    allow_refunds(stage)
+    topics.send(servers(stage), topic_of(stage), jobs(60))
+    arrived = Event()
+
+    def waits() -> None:
+        arrived.set()
+        Event().wait(0.5)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(replayed, stage, barrier=at("staged", waits, occurrence=1))
+        assert arrived.wait(20)
+        others = [pool.submit(replayed, stage), pool.submit(drain_dataset, stage.deployment, "jobs")]
+        assert first.result(30).staged == 60
+        assert others[0].result(30).records == 0
+        assert others[1].result(30)[1].staged == 60
+    assert_proven(stage)
+    assert stage.value("select count(*) from staging.jobs") == 120
+
+
+def test_commands_list_show_export_and_replay_dead_letters(stage: Stage, tmp_path: Path) -> None:
+    value, raw = refund("r1"), b"\xff\x00\x1b[2Jbad"
+    with topics.producer(servers(stage)) as client:
+        client.send(topic_of(stage), partition=0, key=b"r1", value=value, timestamp_ms=1_551_434_400_123)
+        client.send(topic_of(stage), partition=0, key=None, value=raw, headers=HEADERS)
+        client.send(topic_of(stage), partition=1, key=b"", value=None)
+        client.send(topic_of(stage), partition=2, key=b"big", value=b"x" * 40_000)
+        client.flush()
+    assert run(stage, "dead-letters", "jobs").stdout == "jobs: no dead letters\n"
+    drain_dataset(stage.deployment, "jobs")
+
+    listed = run(stage, "dead-letters", "jobs", "--limit", "2").stdout.splitlines()
+    assert listed[0] == "jobs: 4 dead letters, 0 more were replayed"
+    assert [line.split() for line in listed[1:5]] == [
+        ["invalid_json", "1"], ["invalid_utf8", "1"], ["key_mismatch", "1"], ["out_of_range", "1"],
+    ]  # fmt: skip
+    assert listed[5] == "the newest, by generation:partition:offset"
+    assert len(listed) == 8
+    only = run(stage, "dead-letters", "jobs", "--reason", "out_of_range").stdout.splitlines()
+    assert only[0] == "jobs: 1 dead letters, 0 more were replayed"
+    assert re.fullmatch(r"  1:0:0 +out_of_range at \$\.REVENUE: REVENUE: found .*", only[-1])
+
+    text = run(stage, "dead-letters", "jobs", "--show", "0:0").stdout
+    assert text.startswith(
+        "jobs[0] offset 0 of generation 1\ntime      2019-03-01 10:00:00.123+00:00\nreason    out_of"
+    )
+    assert f"\nkey       2 bytes of text\nr1\nvalue     {len(value)} bytes of text\n{value.decode()}\n" in text
+    binary = run(stage, "dead-letters", "jobs", "--show", "1:0:1").stdout
+    assert "\x1b" not in binary
+    shown = re.search(r"value +9 bytes .*\n(\S+)\n00000000  ff 00 1b 5b .*  \|\.\.\.\[2Jbad\|\n$", binary)
+    assert shown is not None
+    assert b64decode(shown[1]) == raw
+    assert "\nkey       null\n" in binary
+    assert "\nheader    trace = a\nheader    trace = b\nheader    binary = base64 AP8=\n" in binary
+    assert json.loads(run(stage, "dead-letters", "jobs", "--show", "1:0", "--json").stdout)["value"] is None
+    assert_refused(run(stage, "dead-letters", "jobs", "--show", "0:9"), "jobs[0] 9: no dead letter there")
+    assert_refused(run(stage, "dead-letters", "jobs", "--show", "x"), "'x': expected PARTITION:OFFSET")
+
+    allow_refunds(stage)
+    assert run(stage, "replay", "jobs", "--dry-run").stdout.startswith("jobs: 1 of 4 dead letters would be replayed")
+    assert run(stage, "replay", "jobs", "--reason", "out_of_range").stdout.startswith("jobs: 1 of 1 dead letters were")
+    document = json.loads(run(stage, "dead-letters", "jobs", "--json").stdout)
+    assert {"reason": "out_of_range", "dead": 0, "replayed": 1} in document["reasons"]
+    assert len(document["newest"]) == 3
+
+    out = tmp_path / "dlq.jsonl"
+    assert run(stage, "dead-letters", "jobs", "--export", str(out)).stdout == f"jobs: 4 dead letters in {out}\n"
+    found = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert [(f["generation"], f["partition"], f["offset"]) for f in found] == [
+        (1, 0, 0),
+        (1, 0, 1),
+        (1, 1, 0),
+        (1, 2, 0),
+    ]
+    assert (found[0]["key"], found[0]["value"], found[0]["timestamp"]) == (
+        "r1", value.decode(), "2019-03-01T10:00:00.123+00:00",
+    )  # fmt: skip
+    assert found[0]["replayed_by"] == str(stage.value("select _batch_id from staging.jobs"))
+    assert (found[1]["key"], b64decode(found[1]["value_base64"])) == (None, raw)
+    assert "value" not in found[1]
+    assert [header["key"] for header in found[1]["headers"] if "key" in header][:2] == ["trace", "trace"]
+    assert (found[2]["key"], found[2]["value"], found[2]["headers"]) == ("", None, [])
+    assert found[3]["value"] == "x" * 40_000
+    before = out.read_bytes()
+    stage.execute("alter table headrace.dead_letters rename column value to elsewhere")
+    assert_refused(run(stage, "dead-letters", "jobs", "--export", str(out)), "postgres: ")
+    assert out.read_bytes() == before
+    assert list(tmp_path.glob("*.partial")) == []
