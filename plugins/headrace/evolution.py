@@ -102,7 +102,9 @@ def field_contract(dataset: Dataset, column: Column) -> Contract:
     """The contract of one field alone, with its own validators, as strict as the whole one's."""
     info = dataset.contract.model_fields[column.field]
     validators = {
-        name: field_validator(column.field, mode=found.info.mode)(found.func)
+        name: field_validator(column.field, mode=found.info.mode)(
+            staticmethod(found.func)
+        )  # bound to its class already
         for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
         if column.field in found.info.fields or "*" in found.info.fields
     }
@@ -166,7 +168,14 @@ def _judge(
     prefix = b'{"' + column.field.encode() + b'":'
     rows: list[list[Any]] = []
     for *place, text in page:
-        decoded = contract.decode(None, prefix + text.encode() + b"}")
+        try:
+            decoded = contract.decode(None, prefix + text.encode() + b"}")
+        except Exception as error:  # a validator's own: the contract raises nothing for what a value can be
+            raise DatasetError(
+                f"{dataset.name}.{column.name}: a validator of {column.field} failed without the record's other "
+                f"fields: {type(error).__name__}: {error}; nothing was changed; `headrace reload {dataset.name}` "
+                "judges whole records"
+            ) from error
         if isinstance(decoded, Rejection):
             result.left[decoded.reason] += 1
             continue

@@ -1,4 +1,4 @@
-"""Contracts that change: new optional fields get their column and are filled; other changes are refused with the SQL."""
+"""Contracts that change: a new optional field gets its column and is filled, all else is refused with the SQL."""
 
 import json
 import multiprocessing
@@ -88,9 +88,9 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
 
 FIELDS = [
     ("PRICE: Money | None = None", "PRICE", ["12.50", "0.1", "3"], ['"1.5"', "1.005", "1e20", "true", "[]"],
-     [Decimal("12.50"), Decimal("0.1"), Decimal(3)]),
-    ("COUNT: Integer | None = None", "COUNT", ["7", "-9223372036854775808"], ["9223372036854775808", "1.5", '"7"', "{}"],
-     [7, -(2**63)]),
+     [Decimal("12.50"), Decimal("0.10"), Decimal("3.00")]),
+    ("COUNT: Integer | None = None", "COUNT", ["7", "-9223372036854775808"],
+     ["9223372036854775808", "1.5", '"7"', "{}"], [7, -(2**63)]),
     ("SEEN: Timestamp | None = None", "SEEN", ['"2019-03-01 10:00:00"', '"2019-03-01T10:00:00+01:00"'],
      ['"2019-02-30"', "1551434400"], [datetime(2019, 3, 1, 10, tzinfo=UTC), datetime(2019, 3, 1, 9, tzinfo=UTC)]),
     ("DETAILS: dict[str, Any] | None = None", "DETAILS", ['{"a": [1.10, "ü", {}]}'], ['"x"', "[1]"],
@@ -140,6 +140,24 @@ def test_fill_asks_the_fields_own_validators(stage: Stage) -> None:
         ("a", None),
         (None, {"GRADE": "z"}),
     ]
+
+
+def test_fill_of_a_field_whose_validator_needs_the_others_is_refused(stage: Stage) -> None:
+    send(stage, (0, '"GRADE": "a"'))
+    change_contract(
+        stage,
+        (
+            LAST_FIELD,
+            f"{LAST_FIELD}    GRADE: Text | None = None\n\n"
+            '    @field_validator("GRADE")\n    @classmethod\n    def known(cls, value: str, info: Any) -> str:\n'
+            '        return value + info.data["LOCATION"]\n',
+        ),
+        ("from pydantic import BaseModel, Field", "from pydantic import BaseModel, Field, field_validator"),
+        ("from typing import Annotated", "from typing import Any, Annotated"),
+    )
+    with pytest.raises(DatasetError, match="a validator of GRADE failed without the record's other fields: KeyError"):
+        filled(stage, "GRADE")
+    assert stage.query("select grade, _extra from staging.jobs") == [(None, {"GRADE": "a"})]
 
 
 def test_fill_in_pages_takes_every_row_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from tests.integration.test_drain import job, send_jobs, servers, topic_of
 
 SCHEMA = (
     "select table_schema, table_name, column_name, data_type, is_nullable, column_default "
-    "from information_schema.columns where table_schema in ('headrace', 'staging', 'marts') order by 1, 2, ordinal_position"
+    "from information_schema.columns where table_schema in ('headrace', 'staging', 'marts') "
+    "order by 1, 2, ordinal_position"
 )
 
 

@@ -7,8 +7,7 @@ import pytest
 from headrace.checkpoints import Generation
 from headrace.exceptions import SourceChanged
 from headrace.plan import Plan, check_identity
-from headrace.source import Range
-from headrace.source import PartitionState, SourceState
+from headrace.source import PartitionState, Range, SourceState
 
 
 def plan(**ranges: tuple[int, int]) -> Plan:
