@@ -69,7 +69,7 @@ def decode_job(key: str, payload: str) -> dict[str, Any]:
     """The job of one record; raises ValueError or RecursionError where it breaks the contract."""
     job = json.loads(payload, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_object)
     for field, kind in FIELDS.items():
-        if not isinstance(job[field] if field in job else None, kind) or isinstance(job[field], bool):
+        if not isinstance(job.get(field), kind) or isinstance(job[field], bool):
             raise ValueError(field)
     for value in job.values():
         if isinstance(value, str) and ("\0" in value or len(value) > 255):

@@ -101,10 +101,9 @@ def fill(
 def field_contract(dataset: Dataset, column: Column) -> Contract:
     """The contract of one field alone, with its own validators, as strict as the whole one's."""
     info = dataset.contract.model_fields[column.field]
-    validators = {
-        name: field_validator(column.field, mode=found.info.mode)(
-            staticmethod(found.func)
-        )  # bound to its class already
+    validators: dict[str, Any] = {
+        # bound to its class already: static here
+        name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
         for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
         if column.field in found.info.fields or "*" in found.info.fields
     }

@@ -35,9 +35,9 @@ MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
 POLL_BYTES = 16 * 1024 * 1024  # keys, values and headers that one poll unpacks, give or take its last record
 # Where a range ends in transaction markers poll() brings nothing and waits this long: with 1 s a drain of 120 records
 # took 1.3 s, with 50 ms 0.3 s.
-POLL_TIMEOUT_MS = 1_000
+POLL_TIMEOUT_MS = 50
 # A deleted topic and a dead broker look the same to poll(): nothing, for ever. So silence has a limit.
-SILENT_POLLS_MAX = 20
+SILENT_POLLS_MAX = 400
 
 
 class KafkaSource:
@@ -153,9 +153,9 @@ class KafkaSource:
                         f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
                         f"expected to reach the pinned end; check the broker at {self._address()} and retry"
                     )
-                if not meter.is_full:
+                if not silent_polls and not meter.is_full:
                     meter.limit = self._poll_bytes
-                elif positions:
+                elif meter.is_full and positions:
                     if silent_polls:  # a compressed batch holds more than the limit before the position
                         meter.limit *= 2
                     consumer.close(autocommit=False)

@@ -326,8 +326,9 @@ def retried(scene: Scene) -> None:
 def slow_beside_fast(scene: Scene) -> None:
     """A drain that is slow at every step, but alive, beside a fast one: neither ends the other."""
     scene.send()
-    scene.verdict.settings |= IMPATIENT
-    naps = [{"step": step, "nth": 1, "do": "sleep", "seconds": 0.25} for step in HOLDING if step != "copying_dead"]
+    # two naps without a statement between them stay below what counts as stuck, all together are far above it
+    scene.verdict.settings |= {"lock_timeout_ms": 150, "stuck_after_ms": 1_000}
+    naps = [{"step": step, "nth": 1, "do": "sleep", "seconds": 0.35} for step in HOLDING if step != "copying_dead"]
     fast = scene.start({"step": "fetched", "nth": 1, "do": "wait"})
     fast.wait_for("fetched")
     slow = scene.start(*naps)

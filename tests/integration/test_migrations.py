@@ -104,15 +104,22 @@ def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
     assert stage.value(replaced) == 1
 
 
-def test_contract_without_a_former_field_keeps_it_as_an_extra(stage: Stage) -> None:
+def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is_renamed(stage: Stage) -> None:
     sent = send_jobs(stage, 5)
     drain_dataset(stage.deployment, "jobs")
     declare(stage, "    SERVICENAME: Text\n", "")
     sent += topics.send(servers(stage), topic_of(stage), [(0, b"new", job("new"))])
+    with pytest.raises(DatasetError, match=r"jobs\.servicename: found a column that the contract does not name"):
+        drain_dataset(stage.deployment, "jobs")
+    stage.execute(
+        "alter table staging.jobs rename column servicename to _former_servicename; "
+        "alter table staging.jobs_replaced rename column servicename to _former_servicename"
+    )
     drain_dataset(stage.deployment, "jobs")
-    assert stage.query("select servicename, _extra from staging.jobs where jobidentifier = 'new'") == [
+    assert stage.query("select _former_servicename, _extra from staging.jobs where jobidentifier = 'new'") == [
         (None, {"SERVICENAME": "S"})
     ]
+    assert stage.value("select count(*) from staging.jobs where _former_servicename = 'S'") == 5
     assert_books(stage, sent)
 
 

@@ -61,5 +61,3 @@ def system(session_home: Path) -> Iterator[System]:
         yield System(home, AirflowApi.from_settings(settings), environment)
     finally:
         subprocess.run([HEADRACE, "down"], env=environment, check=True, timeout=120)
-
-

@@ -16,7 +16,9 @@ RECORDS = 20_000
 def produced(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of jobs that was produced, drained and built through Airflow."""
     path = tmp_path_factory.mktemp("produced") / "jobs.kafka"
-    system.headrace("generate", "jobs", "--records", str(RECORDS), "--seed", "11", "--bad-percent", "2", "--out", str(path))
+    system.headrace(
+        "generate", "jobs", "--records", str(RECORDS), "--seed", "11", "--bad-percent", "2", "--out", str(path)
+    )
     system.headrace("produce", "jobs", str(path))
     system.run_dag("load_users")
     system.run_dag("ingest_jobs")
@@ -32,7 +34,8 @@ def locations() -> dict[int, str]:
 def test_every_record_is_staged_or_dead_per_partition(system: System, produced: Path) -> None:
     jobs = list(oracle.valid_jobs(produced))
     staged, dead = system.query(
-        "select (select count(*) from staging.jobs), (select count(*) from headrace.dead_letters where dataset = 'jobs')"
+        "select (select count(*) from staging.jobs), "
+        "(select count(*) from headrace.dead_letters where dataset = 'jobs')"
     )[0]
     assert dead == sum(job is None for job in jobs)
     assert staged + dead == len(jobs) == RECORDS
@@ -40,7 +43,9 @@ def test_every_record_is_staged_or_dead_per_partition(system: System, produced: 
         """
         select c.partition, c.next_offset, s.staged, d.dead
         from headrace.checkpoints as c
-        left join (select _partition, count(*) as staged from staging.jobs group by 1) as s on s._partition = c.partition
+        left join (
+            select _partition, count(*) as staged from staging.jobs group by 1
+        ) as s on s._partition = c.partition
         left join (
             select partition, count(*) as dead from headrace.dead_letters where dataset = 'jobs' group by 1
         ) as d on d.partition = c.partition
