@@ -68,6 +68,8 @@ def jobs_per_minute(jobs: dict[str, dict[str, Any]]) -> dict[str, tuple[int, Dec
 def decode_job(key: str, payload: str) -> dict[str, Any]:
     """The job of one record; raises ValueError or RecursionError where it breaks the contract."""
     job = json.loads(payload, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_object)
+    if not isinstance(job, dict):
+        raise ValueError("no object")
     for field, kind in FIELDS.items():
         if not isinstance(job.get(field), kind) or isinstance(job[field], bool):
             raise ValueError(field)

@@ -3,21 +3,27 @@
 import json
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from threading import Event
 
 import confluent_kafka
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
+from psycopg.conninfo import conninfo_to_dict
 
 from headrace import outbox
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import drain_dataset
 from headrace.outbox import publish, publish_after_drain
+from headrace.settings import ROOT
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left
 from tests.integration.conftest import Stage
@@ -256,3 +262,79 @@ def test_publishing_without_a_declared_topic_does_nothing_until_there_is_one(sta
     assert listed.startswith("jobs: 1 dead letters, 1 more were replayed; 2 not yet published\n")
     assert published(stage) == 2
     assert_published(stage)
+
+
+RUN_TASKS = """
+import runpy, sys
+from pathlib import Path
+import headrace.airflow.connections as connections
+from headrace.airflow.dag_factory import ingest_dag
+from headrace.checkpoints import RunContext
+from headrace.dataset import load_dataset
+
+connections.run_context = lambda: RunContext("the_dag", "the_run", "the_task", 1)
+folder, dags = map(Path, sys.argv[1:])
+ingest = ingest_dag(load_dataset(folder, "jobs"))
+plan, drain = (ingest.get_task(name).python_callable for name in ("plan", "drain"))
+for share in plan():
+    print("drained", drain(share)["dead"])
+print("planned", plan())
+
+declared = folder / "jobs.py"
+declared.write_text(declared.read_text().replace("Annotated[Money, Field(ge=0)]", "Money"))
+replay = runpy.run_path(str(dags / "replay_dead_letters.py"))["replay_dead_letters"]()
+
+
+class Events(dict):
+    def __missing__(self, alias):
+        self[alias] = self
+        return self
+
+    def add(self, asset):
+        print("event", asset.uri)
+
+
+for reason in ("", "", "wrong_type"):
+    params = {"dataset": "jobs", "reason": reason, "dry_run": False}
+    print("replayed", replay.get_task("replay").python_callable(params, Events())["staged"])
+"""
+
+
+def test_dags_publish_what_a_run_left_behind_and_announce_what_a_replay_staged(declared: Stage, tmp_path: Path) -> None:
+    # in a process of its own: Airflow takes over the logging of any that imports it
+    postgres = conninfo_to_dict(declared.dsn)
+    connection = {
+        "conn_type": "postgres",
+        "host": postgres["host"],
+        "port": int(postgres["port"] or 0),
+        "login": postgres["user"],
+        "schema": postgres["dbname"],
+        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres},
+    }
+    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers(declared)}}
+    environ = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(connection),
+        "AIRFLOW_CONN_HEADRACE_KAFKA": json.dumps(kafka),
+        "HEADRACE_DATASETS_DIR": str(declared.deployment.settings.datasets_dir),
+    }
+    sent: list[topics.Message] = [(0, b"r1", refund("r1")), (1, b"bad", b"bad")]
+    topics.send(servers(declared), topic_of(declared), sent)
+    command = [sys.executable, "-c", RUN_TASKS, environ["HEADRACE_DATASETS_DIR"], str(ROOT / "dags")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith(("drained", "planned", "event", "replayed"))]
+    assert told == [
+        "drained 2", "planned []", "event headrace://staging/jobs", "replayed 1", "replayed 0", "replayed 0",
+    ]  # fmt: skip
+    assert done.stdout.count("jobs: 2 dead letters published\n") == 1
+    assert declared.query("select dag_id, run_id, task_id from headrace.batches where kind = 'replay'") == [
+        ("the_dag", "the_run", "the_task")
+    ]
+    assert_published(declared)
+    declared.execute("update headrace.dead_letters set published_at = null")
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90)
+    assert "planned []\n" in done.stdout
+    assert "jobs: 2 dead letters published\n" in done.stdout  # by the plan: there was nothing to drain
+    assert_published(declared, repeats=2)
