@@ -95,7 +95,8 @@ class Batch:
                 self.first_record_at = at
             if self.last_record_at is None or at > self.last_record_at:
                 self.last_record_at = at
-        decoded = self.dataset.compiled.decode(key, value)
+        rejection: Rejection | None = getattr(record, "rejection", None)  # a file's: its row is none
+        decoded = rejection or self.dataset.compiled.decode(key, value)
         if isinstance(decoded, Rejection):
             self._bury(record, decoded)
             return

@@ -151,10 +151,15 @@ def produce(dataset: str, file: Path, transactional_id: str | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--replace", is_flag=True, help="Tombstone the entities that FILE no longer names.")
 def load(dataset: str, file: Path | None, replace: bool) -> None:
-    """Load a file dataset; an unchanged file is skipped, a changed one merged."""
+    """Load a file dataset; an unchanged file is skipped, a changed one merged.
+
+    .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet.
+    """
     from headrace.ingest import load_file
 
-    outcome = load_file(_deployment(), dataset, path=file.absolute() if file else None, replace=replace)
+    with _progress_bar("loading") as update:
+        path = file.absolute() if file else None
+        outcome = load_file(_deployment(), dataset, path=path, replace=replace, progress=update)
     click.echo(outcome.story())
 
 
@@ -439,8 +444,9 @@ def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
     written = 0
     try:
         with partial.open("wb") as file:
-            for written, line in enumerate(lines, start=1):  # noqa: B007
+            for line in lines:
                 file.write(line)
+                written += 1
         partial.replace(path)
         return written
     except OSError as error:

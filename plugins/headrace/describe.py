@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
@@ -11,6 +12,7 @@ from pydantic import BaseModel, PlainValidator
 from headrace.columns import INTEGER_MAX, Column, SqlType, metadata
 from headrace.contract import parse_epoch_ms, parse_timestamp
 from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.letters import READERS_REASONS
 from headrace.rejects import REASON as REJECTED_BY_POSTGRES
 from headrace.staging import BOOKKEEPING_COLUMNS, SCHEMA
 
@@ -211,8 +213,12 @@ def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
 
 
 def _record_reasons(dataset: Dataset) -> list[str]:
-    keyed = ["key_mismatch", "missing_key"] if _is_keyed(dataset) else []
-    return [*RECORD_REASONS, *keyed, REJECTED_BY_POSTGRES]
+    found = [*RECORD_REASONS]
+    if _is_keyed(dataset):
+        found += ["key_mismatch", "missing_key"]
+    if isinstance(dataset.source, File) and ".csv" in PurePath(dataset.source.path).suffixes:
+        found += sorted(READERS_REASONS)
+    return [*found, REJECTED_BY_POSTGRES]
 
 
 def _is_keyed(dataset: Dataset) -> bool:

@@ -1,47 +1,42 @@
-"""Records from a file: one line is one record, its line number is its offset."""
+"""Records from a file: one JSON document per line, or the rows of a table; its line number is a record's offset."""
 
-import gzip
 import hashlib
 import os
-import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Protocol
 
 from headrace.exceptions import FileSourceError, SourceChanged
+from headrace.file_lines import FIRST_LINE, UNREADABLE, Line, numbered_lines, unreadable
 from headrace.source import Chunk, PartitionState, Range, SourceState
 
 CHUNK_LINES = 10_000
-LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
-FIRST_LINE = 1
-UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: compressed, and cut off or damaged
+CHUNK_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a file; it has neither key, headers nor a time of its own."""
+class FileFormat(Protocol):
+    """How records stand in a file."""
 
-    offset: int
-    value: bytes | None
-    timestamp: int | None = None
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    def end(self) -> int:
+        """The first offset behind the last one; raises FileSourceError for a file that is not of this format."""
+
+    def records(self, start: int) -> Iterator[Line]:
+        """Yield the records from an offset on, in their order."""
 
 
 class FileSource:
-    """A file of one JSON document per line (.ndjson or .jsonl, also .gz); partition 0, offsets from 1.
+    """A file of records; partition 0, offsets from 1.
 
+    .ndjson or .jsonl: one JSON document per line. .csv: a header, and commas. All three also with .gz. .parquet.
+    types: the contract's fields with the Postgres types of their columns, by which numbers are told in a .csv.
     Its identity is the sha256 of its bytes: the same content is the same source, whenever it was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, types: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._format = _format(path, types or {})
         self._seen: os.stat_result | None = None
         self._digest = ""
-        suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-        if not suffixes or suffixes[-1] not in (".ndjson", ".jsonl"):
-            raise FileSourceError(f"{path}: found a file of another kind, expected .ndjson or .jsonl, also .gz")
 
     def describe(self) -> SourceState:
         """Hash the file and count its lines; raises FileSourceError when it cannot be read."""
@@ -49,11 +44,9 @@ class FileSource:
             self._seen = self.path.stat()
             with self.path.open("rb") as file:
                 self._digest = hashlib.file_digest(file, "sha256").hexdigest()
-            with self._open() as file:
-                lines = sum(1 for _ in _lines(file, self.path))
+            end = self._format.end()
         except UNREADABLE as error:
-            raise _unreadable(self.path, error) from error
-        end = FIRST_LINE + lines
+            raise unreadable(self.path, error) from error
         return SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
 
     def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
@@ -65,27 +58,24 @@ class FileSource:
         return self._digest
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
-        """Yield the lines of partition 0's range; blank ones hold no record. See `Source.read`."""
+        """Yield the records of partition 0's range; blank lines hold none. See `Source.read`."""
         start, end = ranges.get(0, Range(0, 0))[:2]
         if start >= end:
             return
         records: list[Line] = []
-        position = start
+        size, position = 0, start
         try:
-            with self._open() as file:
-                for offset, line in enumerate(_lines(file, self.path), start=FIRST_LINE):
-                    if offset < start:
-                        continue
-                    if offset >= end:
-                        break
-                    if line.strip():
-                        records.append(Line(offset, line.rstrip(b"\r\n")))
-                    if len(records) >= CHUNK_LINES:
-                        position = offset + 1
-                        yield Chunk(0, records, position)
-                        records = []
+            for record in self._format.records(start):
+                if record.offset >= end:
+                    break
+                records.append(record)
+                size += len(record.value or b"")
+                if len(records) >= CHUNK_LINES or size >= CHUNK_BYTES:
+                    position = record.offset + 1
+                    yield Chunk(0, records, position)
+                    records, size = [], 0
         except UNREADABLE as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
         if position < end:
             yield Chunk(0, records, end)
 
@@ -95,17 +85,12 @@ class FileSource:
     def close(self) -> None:
         """Nothing stays open between reads."""
 
-    def _open(self) -> BinaryIO:
-        if self.path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(self.path, "rb"))
-        return self.path.open("rb")
-
     def _check_unchanged(self) -> None:
         # asked before every commit: a file rewritten while it is read must not become half of each
         try:
             now = self.path.stat()
         except OSError as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
         if self._seen is not None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
             self._seen.st_mtime_ns,
             self._seen.st_size,
@@ -114,20 +99,40 @@ class FileSource:
             raise SourceChanged(f"{self.path}: the file changed while it was read; load it again when it is complete")
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    number = FIRST_LINE
-    while line := file.readline(LINE_BYTES_MAX + 1):
-        if len(line) > LINE_BYTES_MAX:
-            raise FileSourceError(
-                f"{path}: line {number} is longer than {LINE_BYTES_MAX} bytes, expected one JSON document per line"
-            )
-        number += 1
-        yield line
+class JsonLines:
+    """One JSON document per line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def end(self) -> int:
+        """Behind the last line."""
+        return FIRST_LINE + sum(1 for _ in numbered_lines(self._path))
+
+    def records(self, start: int) -> Iterator[Line]:
+        """Yield the lines that are not blank."""
+        for number, line in numbered_lines(self._path):
+            if number >= start and line.strip():
+                yield Line(number, line.rstrip(b"\r\n"))
 
 
-def _unreadable(path: Path, error: Exception) -> FileSourceError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return FileSourceError(f"{path}: cannot be read: {reason}; name a file that exists and that you may read")
+def _format(path: Path, types: Mapping[str, str]) -> FileFormat:
+    suffixes = path.suffixes
+    is_packed = suffixes[-1:] == [".gz"]
+    suffix = (suffixes[:-1] if is_packed else suffixes)[-1:]
+    if suffix in ([".ndjson"], [".jsonl"]):
+        return JsonLines(path)
+    if suffix == [".csv"]:
+        from headrace.csv_rows import CsvRows  # pandas takes 1.5 s to import
+
+        return CsvRows(path, types)
+    if suffix == [".parquet"] and not is_packed:
+        from headrace.parquet_rows import ParquetRows
+
+        return ParquetRows(path, types)
+    raise FileSourceError(
+        f"{path}: found a file of another kind, expected .ndjson, .jsonl or .csv, also with .gz, or .parquet"
+    )
 
 
 def below(root: Path, name: str) -> Path:

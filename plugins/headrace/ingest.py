@@ -112,7 +112,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         path = settings.data_dir / dataset.source.path
         if not path.resolve().is_relative_to(settings.data_dir.resolve()):
             raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
-    return FileSource(path)
+    return FileSource(path, {column.field: column.sql_type for column in dataset.compiled.columns})
 
 
 def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, run: RunContext | None = None) -> Plan:
@@ -258,6 +258,7 @@ def load_file(
     path: Path | None = None,
     replace: bool = False,
     run: RunContext | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LoadResult:
     """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
 
@@ -267,7 +268,14 @@ def load_file(
     if not isinstance(dataset.source, File):
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
     planned = plan(deployment, dataset, path=path, run=run)
-    result = drain_plan(deployment, dataset, planned, path=path, run=run)
+    result = drain_plan(
+        deployment,
+        dataset,
+        planned,
+        path=path,
+        run=run,
+        progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
+    )
     with deployment.turn(dataset, "load") as connection:
         missing = (
             replace_missing(connection, dataset, run or RunContext()) if replace else count_missing(connection, dataset)

@@ -11,12 +11,16 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
+from headrace.contract import Rejection
 from headrace.dead_letters import headers_of
 from headrace.exceptions import DatasetError
 
 # What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
+
+# what a reader of files says of a row that was none (csv_rows.REASON): its bytes are no document to judge by a contract
+READERS_REASONS = frozenset({"malformed_row"})
 
 Place = tuple[int, int, int]  # generation, partition, offset
 BEGINNING: Place = (0, -1, -1)
@@ -47,6 +51,11 @@ class Letter:
     def headers(self) -> list[tuple[str, bytes | None]]:
         """The record's headers, in order, repeats included."""
         return headers_of(self.stored_headers)
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Why it stays dead, whatever its contract says."""
+        return Rejection(self.reason, self.detail, self.json_path or "$") if self.reason in READERS_REASONS else None
 
     @property
     def place(self) -> Place:

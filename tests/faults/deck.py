@@ -34,6 +34,7 @@ def _drain_cards() -> list[Card]:
     cards += [("adopted_meanwhile", step, nth) for step, nth in (("fetched", 1), ("committed", 2), ("staged", 1))]
     cards += [("adopted_under_it", "fetched", 1)]
     cards += [("open_transaction", step, 1) for step in ("fetched", *HOLDING[:2], "committed")]
+    cards += [("large_records", step, nth) for step, nth in (("fetched", 3), ("copying", 2), ("committed", 2))]
     cards += [("growing", step, nth) for step, nth in (("fetched", 1), ("before_commit", 1), ("committed", 2))]
     cards += [("recreated", step, nth) for step, nth in (("planned", 1), ("fetched", 1), ("committed", 2))]
     cards += [("retention", "", nth) for nth in (1, 2)]

@@ -73,7 +73,7 @@ class Sender:
     """Sends to topics through two confluent-kafka producers, one of them transactional."""
 
     def __init__(self, bootstrap_servers: str, name: str) -> None:
-        common = {"bootstrap.servers": bootstrap_servers, "linger.ms": 0, "log_level": 0, "acks": "all"}
+        common = {"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "log_level": 0, "acks": "all"}
         self._plain_config = {**common, "enable.idempotence": True}
         self._transactional_config = {
             **common,
@@ -166,6 +166,20 @@ class Traffic:
         rng = self._rng
         weights = rng.choice([[1] * partitions, [6, *[1] * (partitions - 1)], [*[1] * (partitions - 1), 6]])
         return [(rng.choices(range(partitions), weights)[0], self._record()) for _ in range(count)]
+
+    def large(self, count: int, partitions: int) -> list[tuple[int, Produced]]:
+        """Valid records of 2 to 60 kB, all for one partition: the producer puts several into one batch of its own."""
+        partition = self._rng.randrange(partitions)
+        records = []
+        for _ in range(count):
+            record = self._record()
+            while not (record.value or b"").endswith(b"}"):
+                record.key, _, record.value = next(self._lines).rstrip(b"\n").partition(b"|")
+            assert record.value is not None
+            note = b"x" * self._rng.choice([2_000, 10_000, 60_000])
+            record.value = record.value[:-1] + b',"NOTES":["' + note + b'"]}'
+            records.append((partition, record))
+        return records
 
     def _record(self) -> Produced:
         rng = self._rng

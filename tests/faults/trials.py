@@ -449,6 +449,19 @@ def growing(scene: Scene) -> None:
             )
 
 
+def large_records(scene: Scene) -> None:
+    """Records larger than a batch and a fetch may be, while a run is killed: what is too large for both still flows."""
+    scene.verdict.settings["batch_bytes"] = 4_000
+    log = scene.lane.stream.log
+    for _ in range(3):
+        scene.send(least=15)
+        records = scene.traffic.large(scene.rng.randint(4, 12), log.partitions)
+        scene.lane.sender.send(log, records, transaction=scene.rng.random() < 0.5, end="visible")
+    scene.lane.settle(log)
+    ended = scene.run(at(scene.trial, "kill"))
+    scene.verdict.fired = ended.how == "killed"
+
+
 def recreated(scene: Scene) -> None:
     """The topic is deleted and made anew, longer or shorter, before the plan or in the middle of a run."""
     lane = scene.lane
@@ -532,31 +545,14 @@ def new_partition(scene: Scene) -> None:
     scene.verdict.fired = ended.how == "killed"
 
 
-KINDS: dict[str, Play] = {
-    function.__name__: function
-    for function in (
-        *(calm, kill, kill_twice, kill_anywhen, interrupt, terminate, cancel, cut, silence, zombie, zombie_defaults),
-        *(
-            two_at_once,
-            retried,
-            slow_beside_fast,
-            adopted_meanwhile,
-            adopted_under_it,
-            open_transaction,
-            growing,
-            recreated,
-            retention,
-        ),
-        new_partition,
-    )
-}
-SPOILING = {
-    "adopted_meanwhile",
-    "adopted_under_it",
-    "recreated",
-    "retention",
-    "new_partition",
-}  # their streams are not used again
+_DIE = (calm, kill, kill_twice, kill_anywhen, interrupt)
+_CUT_OFF = (terminate, cancel, cut, silence)
+_RIVALS = (zombie, zombie_defaults, two_at_once, retried, slow_beside_fast, adopted_meanwhile, adopted_under_it)
+_SOURCES = (open_transaction, growing, large_records, recreated, retention, new_partition)
+
+KINDS: dict[str, Play] = {play_.__name__: play_ for play_ in (*_DIE, *_CUT_OFF, *_RIVALS, *_SOURCES)}
+# their streams are not used again
+SPOILING = {"adopted_meanwhile", "adopted_under_it", "recreated", "retention", "new_partition"}
 
 
 def _wait(condition: Callable[[], bool], limit_s: float = 30.0) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.warehouse import Warehouse, job, shared_warehouse
+from tests.integration.warehouse import ALL_OF_JOBS, Warehouse, job, shared_warehouse
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     warehouse.empty()
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     return warehouse
 
 
@@ -54,7 +54,7 @@ def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list
     warehouse.assert_right()
     assert {to_seq for (_, dataset), to_seq in warehouse.claims().items() if dataset in ("jobs", "users")} == {1}
     warehouse.jobs((2, "J3", job(minute=9)))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
 
 
@@ -92,7 +92,7 @@ def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(wareh
         time.sleep(0.1)
     assert warehouse.claims()[blocked, "jobs"] == 1
     assert warehouse.marts()[blocked] == before
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
 
 
@@ -100,14 +100,14 @@ def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: War
     warehouse.jobs((2, "J3", job(minute=9)))
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute("lock table marts.jobs_per_minute in share mode")
-        second = threading.Thread(target=lambda: warehouse.build())
+        second = threading.Thread(target=lambda: warehouse.build(select=ALL_OF_JOBS))
         second.start()
         _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
         warehouse.jobs((3, "J1", job(minute=12)), (4, "J4", job(minute=9)))  # after the upstream's claim
         gate.commit()
         second.join(60)
     assert warehouse.claims()["jobs_per_minute", "jobs"] == 2
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
 
 

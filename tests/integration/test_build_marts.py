@@ -9,7 +9,16 @@ import pytest
 
 from headrace.build import build
 from headrace.exceptions import BuildError
-from tests.integration.warehouse import COLUMNS, MARTS, START, RandomBatches, Warehouse, job, shared_warehouse
+from tests.integration.warehouse import (
+    ALL_OF_JOBS,
+    COLUMNS,
+    MARTS,
+    START,
+    RandomBatches,
+    Warehouse,
+    job,
+    shared_warehouse,
+)
 
 # the models that read marts.jobs, or what was made of it
 DOWNSTREAM = (
@@ -32,9 +41,11 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Warehouse, seed: int) -> None:
     batches, rng = RandomBatches(seed), random.Random(seed)
-    for _ in range(7):
-        for _ in range(rng.randint(2, 4)):
-            dataset = rng.choice(["jobs", "jobs", "users", "events", "rides"])
+    for dataset in COLUMNS:
+        warehouse.stage(dataset, *batches.batch(dataset))
+    for _ in range(8):
+        staged = rng.choices(["jobs", "jobs", "users", "events", "rides"], k=rng.randint(1, 3))
+        for dataset in staged:
             warehouse.stage(dataset, *batches.batch(dataset))
         # any selection, any time: a model alone, or an upstream from zero
         choice = rng.random()
@@ -43,8 +54,7 @@ def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Ware
         elif choice < 0.5:
             warehouse.build(select=rng.choice(list(COLUMNS)), full_refresh=True)
         if choice > 0.2:
-            warehouse.build()
-            warehouse.assert_right()
+            warehouse.build(select=[f"{dataset}+,resource_type:model" for dataset in staged])
     warehouse.build()
     warehouse.assert_right()
     incremental = warehouse.marts()
@@ -53,19 +63,15 @@ def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Ware
     assert warehouse.marts() == incremental
 
 
-def test_first_build_makes_every_mart_and_what_readers_need(warehouse: Warehouse) -> None:
+def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warehouse.clear()
     batches = RandomBatches(3)
     for dataset in [*COLUMNS, *COLUMNS]:
         warehouse.stage(dataset, *batches.batch(dataset))
     warehouse.build()
     warehouse.assert_right()
-    assert warehouse.build().passes == ()
-
-
-def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    warehouse.jobs((0, "J1", job()))
-    warehouse.build()
     monkeypatch.setattr("headrace.dbt_runner.DbtRunner.run_pass", None)  # to start dbt would fail
     result = warehouse.build()
     assert result.passes == ()
@@ -74,7 +80,6 @@ def test_build_with_nothing_new_does_not_start_dbt(warehouse: Warehouse, monkeyp
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
     for gone in ("table marts.jobs_per_minute", "function marts.top_users"):
         warehouse.execute(f"drop {gone} cascade")
         warehouse.build()
@@ -85,19 +90,19 @@ def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> No
 def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.jobs((1, "J2", job(minute=5)))
     warehouse.users((1, 1, "C"))
     warehouse.build(select=DOWNSTREAM)
     assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {1}
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {2}
 
 
 def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Warehouse) -> None:
     warehouse.jobs((0, "J1", job(minute=1)), (1, "J2", job(minute=2)))
-    warehouse.build()
+    warehouse.build(select="jobs jobs_per_minute")
     warehouse.execute("update staging.jobs set jobcreatedate = jobcreatedate + interval '1 hour'")  # no batch tells
     warehouse.build(select="jobs", full_refresh=True)
     assert warehouse.marts()["jobs_per_minute"] != warehouse.expected()["jobs_per_minute"]
@@ -110,13 +115,13 @@ def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Wa
 def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Warehouse) -> None:
     warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=2)))
     warehouse.jobs((2, "J3", job()))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.execute(
         "truncate staging.jobs; delete from headrace.batches where dataset = 'jobs'; "
         "update headrace.datasets set last_seq = 0, built = gen_random_uuid() where dataset = 'jobs'"
     )
     warehouse.jobs((0, "J1", job(minute=7)))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     assert warehouse.value("select count(*) from marts.jobs") == 1
 
@@ -124,19 +129,19 @@ def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Ware
 def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     before = warehouse.claims()
     warehouse.jobs((1, "J2", job()))
     no_tests = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test")
-    assert warehouse.run_dbt("build", "--empty", *no_tests) == (True, "")
+    assert warehouse.run_dbt("build", "--empty", "--select", "+top_users", *no_tests) == (True, "")
     assert warehouse.claims() == before
     assert warehouse.query("select userid from marts.top_users('A')") == [(1,)]
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     warehouse.run_dbt("run", "--empty", "--full-refresh", "--select", "jobs", "rides")
     assert not {("jobs", "jobs"), ("rides", "rides")} & set(warehouse.claims())
     assert warehouse.marts()["jobs"] == set()
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
 
 
@@ -164,12 +169,12 @@ def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path
 def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"), (1, 2, "B"))
     warehouse.jobs(*((n, f"J{n}", job(location=f"L{n % 50}", userid=1 + n % 2, minute=n)) for n in range(100)))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     newest = {name: warehouse.value(f"select max(xmin::text::bigint) from marts.{name}") for name in DOWNSTREAM}
     # J7 moves from minute 7 and L7 to minute 300 and L8, J11 goes, J500 comes late
     warehouse.jobs((100, "J7", job(location="L8", userid=2, minute=300)), (101, "J11", None))
     warehouse.jobs((102, "J500", job(location="L20", userid=1, minute=20.5)))
-    result = warehouse.build()
+    result = warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     rows = {node.model: node.rows for node in result.passes[0] if node.kind == "model"}
     assert rows["jobs"] == 3
@@ -215,12 +220,12 @@ def test_user_who_moves_changes_every_location_with_a_job_of_theirs(warehouse: W
 def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "C"))
     warehouse.jobs((0, "J1", job("A", minute=1)), (1, "J2", job("A", minute=2)))
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.jobs((0, "J1", job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
-    warehouse.build(select="jobs+")
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     warehouse.jobs((1, "J9", job("B", minute=9)))  # J2 is left without any row
-    warehouse.build(select="jobs+")
+    warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     assert warehouse.query("select jobidentifier from marts.jobs order by 1") == [("J1",), ("J9",)]
 
@@ -237,7 +242,7 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
             for n in range(200)
         )
     )
-    warehouse.build()
+    warehouse.build(select=ALL_OF_JOBS)
     with psycopg.connect(warehouse.dsn, options="-c search_path=marts") as connection:
         top = connection.execute(
             "SELECT j.userid FROM jobs j JOIN users u ON j.userid = u.userid WHERE j.location = 'LOC_1294' AND "
@@ -274,7 +279,7 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
 def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
+    warehouse.build(select="+visitor_revenues")
     with psycopg.connect(warehouse.dsn, autocommit=True) as reader:
         reader.execute("prepare one (text) as select userid from marts.jobs where location = $1")
         assert reader.execute("execute one ('A')").fetchall() == [(1,)]
@@ -321,15 +326,17 @@ def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
 
 
 def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:
+    selection = "jobs jobs_per_minute latest_jobs_by_service"
     warehouse.jobs((0, "J1", job()))
-    warehouse.build()
+    warehouse.build(select=selection)
     warehouse.jobs((1, "J2", job(minute=4)))
     warehouse.execute("alter table marts.jobs_per_minute drop column revenue")
     with pytest.raises(BuildError) as failure:
-        warehouse.build()
+        warehouse.build(select=selection)
     assert "marts.jobs_per_minute: found " in str(failure.value)
     assert "its claim was rolled back with its rows" in str(failure.value)
     assert warehouse.claims()["jobs", "jobs"] == 2
+    assert warehouse.claims()["latest_jobs_by_service", "jobs"] == 2
     assert warehouse.claims()["jobs_per_minute", "jobs"] == 1
     assert (
         warehouse.query(
@@ -338,5 +345,4 @@ def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Wareho
         == []
     )
     warehouse.build(select="jobs_per_minute", full_refresh=True)
-    warehouse.build()
-    warehouse.assert_right()
+    warehouse.assert_right("jobs", "jobs_per_minute", "latest_jobs_by_service")

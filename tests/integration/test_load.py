@@ -5,11 +5,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
 from headrace.ingest import Deployment, LoadResult, drain_plan, load_file, plan
 from headrace.settings import Settings
+from headrace.verify import verify
 from tests.integration.books import assert_books, assert_nothing_left
 from tests.integration.conftest import Stage
 
@@ -172,3 +174,81 @@ def test_load_of_a_link_that_leads_out_of_the_data_is_refused(stage: Stage, tmp_
 def test_load_of_a_topic_is_refused(stage: Stage) -> None:
     with pytest.raises(DatasetError, match="use `headrace drain jobs`"):
         load_file(stage.deployment, "jobs")
+
+
+TABULAR = ["users.csv", "users.csv.gz", "users.parquet"]
+
+
+@pytest.mark.parametrize("name", TABULAR)
+def test_load_of_the_users_as_a_table_gives_the_rows_of_the_lines(name: str, stage: Stage, tmp_path: Path) -> None:
+    columns = "select userid, location, _partition, _deleted, _extra, _key from staging.users order by _offset"
+    load_file(stage.deployment, "users")
+    expected = stage.query(columns)
+    stage.execute("truncate staging.users")
+    frame = pandas.read_json(Settings().data_dir / "users.ndjson", lines=True, dtype={"USERID": "int64"})
+    if name == "users.parquet":
+        frame.to_parquet(tmp_path / name, index=False)
+    else:
+        frame.to_csv(tmp_path / name, index=False)
+    seen: list[tuple[int, int]] = []
+    result = load_file(
+        stage.deployment, "users", path=tmp_path / name, progress=lambda done, total: seen.append((done, total))
+    )
+    assert (result.result.staged, result.result.dead) == (21_467, 0)
+    assert stage.query(columns) == expected
+    lines = 21_467 + (name != "users.parquet")
+    assert seen[-1] == (lines, lines)
+    assert len(seen) > 100
+    assert load_file(stage.deployment, "users", path=tmp_path / name).unchanged
+
+
+def test_load_of_a_csv_dead_letters_its_bad_lines_with_their_numbers_and_bytes(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_bytes(
+        b'USERID,LOCATION,AGE\r\n1,"a ""b""\r\nc",30\r\n2,b,31,more\r\n"3,c\r\n\r\nx,d,1\r\n,e,2\r\n12.0,f,\r\n'
+        b'5,\xff,\r\n{"USERID":6,"LOCATION":"x"},,,,\r\n7,g,\r\n'
+    )
+    result = load_file(stage.deployment, "users", path=path)
+    assert (result.result.staged, result.result.dead, result.result.empty) == (2, 7, 3)
+    assert stage.query("select _offset, userid, location, _extra from staging.users order by 1") == [
+        (2, 1, 'a "b"\r\nc', {"AGE": "30"}),
+        (12, 7, "g", None),
+    ]
+    assert stage.query('select "offset", reason, detail, value from headrace.dead_letters order by 1') == [
+        (4, "malformed_row", "line 4: 4 fields, expected at most 3", b"2,b,31,more"),
+        (5, "malformed_row", "line 5: a quote that is not closed", b'"3,c'),
+        (
+            7,
+            "wrong_type",
+            "USERID: found 'x', input should be a valid integer",
+            b'{"USERID":"x","LOCATION":"d","AGE":"1"}',
+        ),
+        (8, "missing_field", "USERID: missing", b'{"LOCATION":"e","AGE":"2"}'),
+        (9, "wrong_type", "USERID: found 12.0, input should be a valid integer", b'{"USERID":12.0,"LOCATION":"f"}'),
+        (10, "invalid_utf8", "byte 24 is 0xff, expected UTF-8", b'{"USERID":5,"LOCATION":"\xff"}'),
+        (11, "malformed_row", "line 11: 6 fields, expected at most 3", b'{"USERID":6,"LOCATION":"x"},,,,'),
+    ]
+    assert_books(stage, [(0, n) for n in (2, 4, 5, 7, 8, 9, 10, 11, 12)], "users")
+    verification = verify(stage.deployment, "users")
+    assert verification.is_clean, list(verification.lines())
+
+
+def test_load_of_a_table_of_something_else_is_refused_and_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("id;place\n1;a\n")
+    with pytest.raises(
+        FileSourceError, match="found columns 'id;place', expected some of the contract's: LOCATION, USERID"
+    ):
+        load_file(stage.deployment, "users", path=path)
+    assert stage.value("select count(*) from headrace.generations") == 0
+
+
+def test_verify_deep_of_a_table_says_that_its_rows_were_not_compared(stage: Stage, tmp_path: Path) -> None:
+    deployment = Deployment.from_settings(replace(stage.deployment.settings, data_dir=tmp_path))
+    declared = deployment.settings.datasets_dir / "users.py"
+    declared.write_text(declared.read_text().replace("users.ndjson", "users.csv"))
+    (tmp_path / "users.csv").write_text("USERID,LOCATION\n1,a\n")
+    assert load_file(deployment, "users").result.staged == 1
+    verification = verify(deployment, "users", deep=True)
+    assert verification.is_clean, list(verification.lines())
+    assert "no second reader for .csv: its records were not compared" in verification.reports[0].notes

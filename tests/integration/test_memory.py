@@ -3,7 +3,6 @@
 Measured on the real command, `headrace drain`, as the operating system counts it: its peak resident set.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,20 +22,25 @@ from tests.integration.test_drain import servers, topic_of
 LIMIT_MB = 250
 HEADRACE = Path(sys.executable).with_name("headrace")
 MB = 1_000_000
+# A process begins with the peak of the one that forked it, before exec: so a small one stands between, not pytest.
+WATCHER = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def test_drain_of_a_large_backlog_in_many_partitions_stays_within_its_memory(stage: Stage) -> None:
-    partitions, records = 12, 120_000
-    topics.delete(servers(stage), topic_of(stage))
-    topics.create(servers(stage), topic_of(stage), partitions)
+    partitions, records, topic = 12, 120_000, topic_of(stage)
+    topics.delete(servers(stage), topic)
+    topics.create(servers(stage), topic, partitions)
     lines = generate_jobs(records, 5, 1, stage.deployment.settings.data_dir / "users.ndjson")
     with KafkaProducer(bootstrap_servers=servers(stage), linger_ms=20, batch_size=512 * 1024) as producer:
         for number, line in enumerate(lines):
             key, _, value = line.rstrip(b"\n").partition(b"|")
-            producer.send(topic_of(stage), key=key, value=value, partition=number % partitions)
+            producer.send(topic, key=key, value=value, partition=number % partitions)
     assert _drain_peak_mb(stage) < LIMIT_MB
     _assert_drained(stage, records)
-    assert stage.value("select max(staged + dead) from headrace.batches") == 20_000
 
 
 @pytest.mark.parametrize(("compression", "records"), [(None, 12), ("gzip", 30)], ids=["incompressible", "compressed"])
@@ -69,9 +73,9 @@ def test_source_given_a_limit_below_one_record_still_reads_them_all_in_order(sta
 
 
 def _produce(stage: Stage, values: list[bytes], compression: str | None, batch_size: int) -> None:
-    with topics.admin(servers(stage)) as admin:
-        admin.delete_topics([topic_of(stage)])
-    topics.create(servers(stage), topic_of(stage), 1, max_message_bytes=str(64 * MB))
+    topic = topic_of(stage)
+    topics.delete(servers(stage), topic)
+    topics.create(servers(stage), topic, 1, max_message_bytes=str(64 * MB))
     with KafkaProducer(
         bootstrap_servers=servers(stage),
         compression_type=compression,
@@ -80,21 +84,17 @@ def _produce(stage: Stage, values: list[bytes], compression: str | None, batch_s
         linger_ms=500,
     ) as producer:
         for number, value in enumerate(values):
-            producer.send(topic_of(stage), key=b"%d" % number, value=value)
+            producer.send(topic, key=b"%d" % number, value=value)
 
 
 def _drain_peak_mb(stage: Stage) -> float:
     environ = environment(stage.deployment.settings) | {"HEADRACE_BATCH_ROWS": "20000"}
-    process = subprocess.Popen(
-        [HEADRACE, "drain", "jobs"], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", WATCHER, HEADRACE, "drain", "jobs"], env=environ, capture_output=True, text=True
     )
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.stderr.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
-    return usage.ru_maxrss * 1024 / MB
+    assert done.returncode == 0, done.stderr
+    print("PEAK", int(done.stdout.split()[-1]) * 1024 / MB)
+    return int(done.stdout.split()[-1]) * 1024 / MB
 
 
 def _assert_drained(stage: Stage, records: int) -> None:

@@ -191,7 +191,8 @@ def test_reasons_are_all_that_a_dead_letter_of_the_dataset_may_have() -> None:
     assert found == sorted(set(found))
     assert {"anonymous", "odd_number", "business_rule", "invalid_json", "key_mismatch", "missing_key"} <= set(found)
     loaded = Dataset(name="things", contract=Thing, source=File(path="things.ndjson"), key="ID")
-    assert {"key_mismatch", "missing_key"}.isdisjoint(reasons(loaded))
+    assert {"key_mismatch", "missing_key", "malformed_row"}.isdisjoint(reasons(loaded))
+    assert "malformed_row" in reasons(Dataset(name="things", contract=Thing, source=File(path="things.csv.gz")))
 
 
 def test_dead_letter_topic_that_cannot_be_one_is_refused() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import file_source
+from headrace import file_lines, file_source
 from headrace.exceptions import FileSourceError, SourceChanged
 from headrace.file_source import FileSource
 from headrace.source import PartitionState, Range, SourceState
@@ -103,14 +103,14 @@ def test_file_that_cannot_be_opened_is_refused(name: str, tmp_path: Path) -> Non
         FileSource(tmp_path / name).describe()
 
 
-@pytest.mark.parametrize("name", ["users.txt", "users", "users.ndjson.zip", "users.gz", ".ndjson"])
+@pytest.mark.parametrize("name", ["users.txt", "users", "users.ndjson.zip", "users.gz", ".ndjson", "users.parquet.gz"])
 def test_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileSourceError, match=r"expected \.ndjson or \.jsonl, also \.gz"):
+    with pytest.raises(FileSourceError, match=r"expected \.ndjson, \.jsonl or \.csv, also with \.gz, or \.parquet"):
         FileSource(tmp_path / name)
 
 
 def test_file_with_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_source, "LINE_BYTES_MAX", 100)
+    monkeypatch.setattr(file_lines, "LINE_BYTES_MAX", 100)
     source = FileSource(written(tmp_path / "users.ndjson", b"1\n" + b"x" * 101 + b"\n"))
     with pytest.raises(FileSourceError, match="line 2 is longer than 100 bytes"):
         source.describe()
@@ -143,3 +143,19 @@ def test_file_removed_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileSourceError, match="cannot be read: No such file"):
         source.topic_id()
+
+
+def test_file_that_unpacks_to_far_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_lines, "EXPANSION_FREE_BYTES", 1_000_000)
+    bomb = written(tmp_path / "bomb.ndjson.gz", (b" " * 999 + b"\n") * 20_000)
+    message = rf"bomb.ndjson.gz: unpacks to more than {bomb.stat().st_size * 200} bytes, 200 times its size, expected"
+    with pytest.raises(FileSourceError, match=message):
+        FileSource(bomb).describe()
+    assert FileSource(written(tmp_path / "zeros.ndjson.gz", b" " * 999_999)).describe().partitions[0].end_offset == 2
+    assert FileSource(written(tmp_path / "plain.ndjson", (b" " * 999 + b"\n") * 2_000)).describe()
+
+
+def test_file_of_long_lines_comes_in_small_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_source, "CHUNK_BYTES", 1_000)
+    source = FileSource(written(tmp_path / "users.ndjson", (b"x" * 600 + b"\n") * 5))
+    assert [len(chunk.records) for chunk in source.read({0: Range(1, 6)})] == [2, 2, 1]

@@ -24,6 +24,7 @@ __all__ = ["airflow_environment", "down", "environment", "postgres_binary", "psq
 
 SERVICES = ("postgres", "kafka", "redis", "airflow")
 HUNG_LIMIT_S = 20.0  # how long a service that runs may take to answer before it is started again
+PORT_TAKEN = ("Address already in use", "could not bind")  # in the words of Java, Valkey and Postgres
 ATTEMPTS_MAX = 3  # another program may take the chosen port before our service does
 
 
@@ -175,8 +176,10 @@ class _Starter:
             try:
                 self._remember(service, start())
                 break
-            except LocalServiceError:
-                if attempt == ATTEMPTS_MAX or not self._lost_a_port(service):
+            except LocalServiceError as error:
+                # whoever took a port may be gone by now: then the same ports will do
+                lost = self._lost_a_port(service) or any(sign in str(error) for sign in PORT_TAKEN)
+                if attempt == ATTEMPTS_MAX or not lost:
                     raise
         self.report(f"{service}: ready on 127.0.0.1:{self.ports[service]} ({time.monotonic() - began:.1f} s)")
 

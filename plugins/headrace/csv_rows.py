@@ -1,0 +1,249 @@
+"""The rows of a .csv file as JSON documents: a header, commas, quotes as RFC 4180 has them, UTF-8.
+
+pandas splits the rows into fields. Which lines are a row is decided here, before: pandas neither says where a bad row
+stands nor goes on behind a quote that is never closed.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from itertools import islice
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import orjson
+import pandas
+
+from headrace.contract import Rejection
+from headrace.exceptions import FileSourceError
+from headrace.file_lines import FIRST_LINE, Line, numbered_lines
+
+CHUNK_ROWS = 10_000
+CHUNK_BYTES = 8 * 1024 * 1024
+# A quoted field may go over lines. One that is longer than this is a quote that somebody forgot to close.
+ROW_LINES_MAX = 1_000
+ROW_BYTES_MAX = 4 * 1024 * 1024
+REASON = "malformed_row"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel writes one
+
+_QUOTED = rb'"[^"]*(?:""[^"]*)*"'
+_UNQUOTED = rb'[^",\r\n][^,\r\n]*'
+_FIELD = rb"(?:%s|%s|)" % (_QUOTED, _UNQUOTED)
+_is_row = re.compile(rb"%s(?:,%s)*\r*\n?" % (_FIELD, _FIELD)).fullmatch
+_match_field = re.compile(rb'(?:%s|[^",][^,]*|)(?:,|\Z)' % _QUOTED).match
+_inside_quotes = re.compile(rb'[^"]*(?:""[^"]*)*').match
+_is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
+
+Kind = Literal["text", "number", "boolean", "json"]
+
+
+class RawRow(NamedTuple):
+    """A row as it stands in the file, by its first line; problem: why it is none."""
+
+    number: int
+    text: bytes
+    problem: str | None = None
+
+
+class CsvRows:
+    """A .csv file, or .csv.gz. A record's offset is the number of its row's first line; the header is in line 1.
+
+    A field becomes text, or, where the contract's column says so and it looks like JSON's, a number, a boolean, an
+    object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
+    """
+
+    def __init__(self, path: Path, types: Mapping[str, str]) -> None:
+        self._path = path
+        self._types = types
+
+    def end(self) -> int:
+        """Behind the last line; raises FileSourceError for a header that cannot be used."""
+        self._header(raw_rows(numbered_lines(self._path)))
+        return FIRST_LINE + sum(1 for _ in numbered_lines(self._path))
+
+    def records(self, start: int) -> Iterator[Line]:
+        """Yield the rows below the header that begin at a line or behind it."""
+        rows = raw_rows(numbered_lines(self._path))
+        names = self._header(rows)
+        encoded = [encode_basestring(name) for name in names]
+        kinds = [_kind(self._types.get(name, "text")) for name in names]
+        wanted = (row for row in rows if row.number >= start)
+        while chunk := _chunk(wanted):
+            checked = [_with_count_checked(row, len(names)) for row in chunk]
+            fields = iter(_split([row.text for row in checked if row.problem is None], len(names)))
+            for row in checked:
+                if row.problem is None:
+                    yield Line(row.number, _document(encoded, kinds, next(fields)))
+                else:
+                    yield Line(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
+
+    def _header(self, rows: Iterator[RawRow]) -> list[str]:
+        header = next(rows, None)
+        if header is None:
+            return []
+        if header.problem is not None:
+            raise self._refused(f"line {header.number}: {header.problem}", "a header")
+        try:
+            header.text.decode()
+        except UnicodeDecodeError as error:
+            raise self._refused(f"a header that is not UTF-8: {error}", "UTF-8") from error
+        names = _split([header.text], None)[0]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise self._refused(f"column {sorted(twice)[0]!r} twice in the header", "one of each")
+        check_columns(self._path, names, self._types)
+        return names
+
+    def _refused(self, found: str, expected: str) -> FileSourceError:
+        return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")
+
+
+def check_columns(path: Path, names: Sequence[str], types: Mapping[str, str]) -> None:
+    """Refuse a table that has none of the contract's fields: every row of it would be a dead letter."""
+    if types and not types.keys() & set(names):
+        raise FileSourceError(
+            f"{path}: found columns {', '.join(map(repr, names))[:200]}, expected some of the contract's: "
+            f"{', '.join(types)} (of a .csv: in its first line, between commas); nothing was loaded"
+        )
+
+
+def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
+    """Yield rows, the header among them; blank lines are none.
+
+    A row whose quotes are wrong is its first line alone: the next line is looked at as if it began a row.
+    """
+    waiting: deque[tuple[int, bytes]] = deque()
+
+    def next_line() -> tuple[int, bytes] | None:
+        return waiting.popleft() if waiting else next(lines, None)
+
+    while (item := next_line()) is not None:
+        number, line = item
+        if number == FIRST_LINE:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        if not line.strip():
+            continue
+        if b'"' not in line or _is_row(line):
+            yield _row(number, line)
+            continue
+        taken, size, state = [line], len(line), _state_behind(line, is_inside=False)
+        behind: list[tuple[int, bytes]] = []
+        while state == "inside" and len(taken) < ROW_LINES_MAX and size < ROW_BYTES_MAX:
+            more = next_line()
+            if more is None:
+                break
+            behind.append(more)
+            taken.append(more[1])
+            size += len(more[1])
+            state = _state_behind(more[1], is_inside=True)
+        if state == "closed":
+            yield _row(number, b"".join(taken))
+            continue
+        waiting.extendleft(reversed(behind))
+        problem = "a quote that is not closed" if state == "inside" else "text behind a closing quote"
+        yield RawRow(number, line.rstrip(b"\r\n"), problem)
+
+
+def _row(number: int, text: bytes) -> RawRow:
+    # pandas reads C strings: what is behind a NUL would be gone
+    return RawRow(number, text.rstrip(b"\r\n"), "a NUL, which Postgres does not store" if b"\0" in text else None)
+
+
+def _state_behind(line: bytes, *, is_inside: bool) -> Literal["closed", "inside", "broken"]:
+    """Where a line leaves a row: at its end, inside a quoted field, or nowhere."""
+    end = len(line.rstrip(b"\r\n"))
+    at = -1 if is_inside else 0
+    while True:
+        if at < 0 or line[at : at + 1] == b'"':
+            found = _inside_quotes(line, at + 1)
+            assert found is not None
+            at = found.end()
+            if at == len(line):
+                return "inside"
+            at += 1  # the closing quote
+            if at < end and line[at : at + 1] != b",":
+                return "broken"
+        else:
+            comma = line.find(b",", at)
+            at = end if comma < 0 else comma
+        if at >= end:
+            return "closed"
+        at += 1  # the comma
+
+
+def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
+    chunk: list[RawRow] = []
+    size = 0
+    for row in islice(rows, CHUNK_ROWS):
+        chunk.append(row)
+        size += len(row.text)
+        if size >= CHUNK_BYTES:
+            break
+    return chunk
+
+
+def _with_count_checked(row: RawRow, columns: int) -> RawRow:
+    if row.problem is not None or row.text.count(b",") < columns:
+        return row
+    fields, at = 1, 0
+    while (found := _match_field(row.text, at)) is not None and found.group().endswith(b","):
+        fields, at = fields + 1, found.end()
+    return row if fields <= columns else row._replace(problem=f"{fields} fields, expected at most {columns}")
+
+
+def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
+    """The fields of rows; bytes that are not UTF-8 are kept, as surrogates."""
+    if not rows:
+        return []
+    frame = pandas.read_csv(
+        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas takes one off, wherever in the file this is from
+        header=None,
+        names=None if columns is None else range(columns),
+        index_col=False,
+        dtype=object,
+        na_filter=False,  # "NA" is text
+        skip_blank_lines=False,
+        lineterminator="\n",
+        encoding="utf-8",
+        encoding_errors="surrogateescape",
+        low_memory=False,
+    )
+    if len(frame) != len(rows):
+        raise FileSourceError(f"pandas made {len(frame)} rows of {len(rows)}, expected as many; nothing was loaded")
+    return [list(fields) for fields in zip(*(frame[column].tolist() for column in frame.columns), strict=True)]
+
+
+def _kind(sql_type: str) -> Kind:
+    # a time may be milliseconds since 1970; times as text hold more than digits
+    if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
+        return "number"
+    return {"boolean": "boolean", "jsonb": "json"}.get(sql_type, "text")  # type: ignore[return-value]
+
+
+def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:
+    parts = [
+        f"{name}:{encode_basestring(text) if kind == 'text' else _literal(kind, text)}"
+        for name, kind, text in zip(names, kinds, fields, strict=True)
+        if isinstance(text, str) and text
+    ]
+    return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
+
+
+def _literal(kind: Kind, text: str) -> str:
+    if kind == "number" and _is_number(text):
+        return text
+    if kind == "boolean" and text in ("true", "false"):
+        return text
+    if kind == "json" and text[0] in "{[" and _is_json(text):
+        return text
+    return encode_basestring(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except (ValueError, UnicodeError):
+        return False
+    return True

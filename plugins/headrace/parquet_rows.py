@@ -1,0 +1,148 @@
+"""The rows of a .parquet file as JSON documents.
+
+Read by pyarrow itself, a few rows at a time: pandas' reader takes the whole file, and makes floats of integers where
+one is null.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date, time
+from decimal import Decimal
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from headrace.csv_rows import check_columns
+from headrace.exceptions import FileSourceError
+from headrace.file_lines import (
+    EXPANSION_FREE_BYTES,
+    FIRST_LINE,
+    LINE_BYTES_MAX,
+    Line,
+    expansion_limit,
+    too_much,
+)
+
+BATCH_ROWS = 1_000
+# what a file may be and what a value may hold that Python cannot
+BROKEN = (pyarrow.ArrowException, ValueError, OverflowError)
+
+
+class ParquetRows:
+    """A .parquet file. A record's offset is its row's number, from 1.
+
+    Types stay what they are: text is text, numbers keep their digits, times become ISO 8601 text. Null is missing.
+    """
+
+    def __init__(self, path: Path, types: Mapping[str, str]) -> None:
+        self._path = path
+        self._types = types
+
+    def end(self) -> int:
+        """Behind the last row; raises FileSourceError for a file that is no table of the contract's."""
+        with self._opened() as file:
+            names = file.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise FileSourceError(
+                    f"{self._path}: found column {twice[0]!r} twice, expected one of each; nothing was loaded"
+                )
+            check_columns(self._path, names, self._types)
+            rows = file.metadata.num_rows
+            unpacked = sum(
+                file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)
+            )
+            if max(rows, unpacked) > expansion_limit(self._path.stat().st_size):
+                raise too_much(self._path)
+        return FIRST_LINE + int(rows)
+
+    def records(self, start: int) -> Iterator[Line]:
+        """Yield the rows from a number on."""
+        with self._opened() as file:
+            number = FIRST_LINE
+            try:
+                for group in range(file.metadata.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    if number + rows <= start:
+                        number += rows
+                        continue
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
+                        if batch.nbytes > EXPANSION_FREE_BYTES + LINE_BYTES_MAX:
+                            raise FileSourceError(
+                                f"{self._path}: rows {number} to {number + batch.num_rows - 1} hold {batch.nbytes} "
+                                "bytes, expected records of a few kilobytes"
+                            )
+                        for value in _documents(batch):
+                            if number >= start:
+                                yield Line(number, value)
+                            number += 1
+            except (*BROKEN, OSError) as error:  # the latter: compressed, and damaged
+                raise self._unreadable(error) from error
+
+    def _opened(self) -> Any:
+        try:
+            return pyarrow.parquet.ParquetFile(self._path)
+        except BROKEN as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> FileSourceError:
+        text = " ".join(str(error).split())
+        return FileSourceError(f"{self._path}: cannot be read as Parquet: {text}; name a file that is complete")
+
+
+def _documents(batch: Any) -> Iterator[bytes]:
+    names = [encode_basestring(name) for name in batch.schema.names]
+    columns = [_texts(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        parts = [f"{name}:{text}" for name, text in zip(names, values, strict=True) if text is not None]
+        yield f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
+
+
+def _texts(column: Any) -> list[str | None]:
+    """A column's values as JSON text."""
+    kinds = pyarrow.types
+    if kinds.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if kinds.is_timestamp(column.type) and column.type.tz is not None:
+        column = column.cast(pyarrow.timestamp(column.type.unit, "UTC"))
+    if kinds.is_timestamp(column.type) or kinds.is_date(column.type) or kinds.is_time(column.type):
+        # arrow's own text: Python's datetime ends at microseconds and at the year 9999
+        return [None if text is None else encode_basestring(text) for text in column.cast(pyarrow.string()).to_pylist()]
+    if kinds.is_floating(column.type):
+        # the shortest digits that give the value back, of a float of 32 bits too
+        return [_float(text) for text in column.cast(pyarrow.string()).to_pylist()]
+    return [None if value is None else _json(value) for value in column.to_pylist()]
+
+
+def _float(text: str | None) -> str | None:
+    if text is None or math.isfinite(float(text)):
+        return text
+    return "NaN"  # no JSON: the contract says so
+
+
+def _json(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case Decimal():
+            return format(value, "f")
+        case float():
+            return repr(value) if math.isfinite(value) else "NaN"
+        case str():
+            return encode_basestring(value)
+        case bytes():
+            return encode_basestring(value.decode("utf-8", "surrogateescape"))
+        case date() | time():  # datetime is a date
+            return encode_basestring(value.isoformat())
+        case dict():
+            return "{" + ",".join(f"{encode_basestring(str(name))}:{_json(item)}" for name, item in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_json, value)) + "]"
+    return encode_basestring(str(value))
