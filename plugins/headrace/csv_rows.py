@@ -142,7 +142,8 @@ def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
             yield _row(number, b"".join(taken))
             continue
         waiting.extendleft(reversed(behind))
-        problem = "a quote that is not closed" if state == "inside" else "text behind a closing quote"
+        # closed lines later, by the quote that opens another field: not closed either
+        problem = "a quote that is not closed" if state == "inside" or behind else "text behind a closing quote"
         yield RawRow(number, line.rstrip(b"\r\n"), problem)
 
 

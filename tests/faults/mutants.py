@@ -22,14 +22,21 @@ class Mutant:
     cards: tuple[Card, ...]
     undefended: bool = False
 
-    def apply(self, plugins: Path) -> None:
-        """Change a copy of the loader; ValueError for a text that does not stand there exactly once."""
+    def changed(self, plugins: Path) -> dict[Path, str]:
+        """The loader's files with the bug; ValueError for a text that does not stand there exactly once."""
+        files: dict[Path, str] = {}
         for module, old, new in self.edits:
             path = plugins / "headrace" / module
-            text = path.read_text()
+            text = files.get(path) or path.read_text()
             if text.count(old) != 1:
                 raise ValueError(f"{self.name}: {module}: found {text.count(old)} times, expected once: {old!r}")
-            path.write_text(text.replace(old, new))
+            files[path] = text.replace(old, new)
+        return files
+
+    def apply(self, plugins: Path) -> None:
+        """Change a copy of the loader."""
+        for path, text in self.changed(plugins).items():
+            path.write_text(text)
 
 
 KILLS: tuple[Card, ...] = (
@@ -286,9 +293,9 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "        decoded = self.dataset.compiled.decode(key, value)\n",
+                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
                 "        if value is None:\n            return\n"
-                "        decoded = self.dataset.compiled.decode(key, value)\n",
+                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
             ),
         ),
         CALM,
@@ -438,7 +445,7 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "        decoded = self.dataset.compiled.decode(key, value)\n",
+                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
                 "        decoded = _CACHE.setdefault(key, self.dataset.compiled.decode(key, value))\n"
                 "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
             ),

@@ -18,7 +18,7 @@ from tests.faults.servers import Servers
 from tests.faults.suite import LaneSpec, Report, Tally, Work, run
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.randrange(100_000))
-TRIAL = os.environ.get("FAULTS_TRIAL")
+TRIAL = os.environ.get("FAULTS_TRIAL") or None
 DRAIN_LANES = int(os.environ.get("FAULTS_LANES") or 5)  # a trial waits more than it works
 TRIALS = {"drain": int(os.environ.get("FAULTS_TRIALS") or 880), "outage": 60, "build": 15}
 COUNTED_MIN = 900

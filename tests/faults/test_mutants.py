@@ -26,7 +26,7 @@ from tests.faults.test_faults import report, servers  # noqa: F401 - fixtures
 from tests.faults.trials import Trial
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.randrange(100_000))
-ONLY = os.environ.get("FAULTS_MUTANT")
+ONLY = os.environ.get("FAULTS_MUTANT") or None
 AT_ONCE = 4
 ATTEMPTS = 10
 CONTROL_TRIALS = 40
@@ -98,7 +98,7 @@ def _rank(violation: Violation) -> tuple[bool, bool]:
 
 @pytest.mark.faults
 def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
-    wanted = [mutant for mutant in MUTANTS if ONLY in (None, "", mutant.name)]
+    wanted = [mutant for mutant in MUTANTS if ONLY in (None, mutant.name)]
     assert wanted, f"MUTANT: found {ONLY!r}, expected one of {', '.join(mutant.name for mutant in MUTANTS)}"
     report(f"\nmutants: seed {SEED}, {len(wanted)} mutants")
     outcomes: dict[str, Outcome] = {}
@@ -130,7 +130,7 @@ def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(bool(ONLY), reason="one mutant is asked for")
+@pytest.mark.skipif(ONLY is not None, reason="one mutant is asked for")
 def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
     plugins = _copy(tmp_path, None)
     specs = [
@@ -152,7 +152,6 @@ def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, r
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutant_fits_the_loader_as_it_is(mutant: Mutant, tmp_path: Path) -> None:
-    plugins = _copy(tmp_path, mutant)
-    for module, _, _ in mutant.edits:
-        ast.parse((plugins / "headrace" / module).read_text())
+def test_mutant_fits_the_loader_as_it_is(mutant: Mutant) -> None:
+    for text in mutant.changed(ROOT / "plugins").values():
+        ast.parse(text)

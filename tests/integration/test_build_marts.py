@@ -296,12 +296,17 @@ def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: War
         ("events", "date_trunc('minute'::text, \"time\", 'UTC'::text)"),
         ("rides", "date_trunc('hour'::text, tpep_pickup_datetime, 'UTC'::text)"),
     ],
+    ids=["jobs", "events", "rides"],
 )
 def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str, bucket: str) -> None:
     with psycopg.connect(warehouse.dsn) as connection:
         connection.execute("set enable_seqscan = off")
         plan = connection.execute(f"explain select count(*) from marts.{table} where {bucket} = '{START}'").fetchall()
     assert any("Index Cond" in line and bucket in line for (line,) in plan), plan
+
+
+def test_models_pass_their_unit_tests(warehouse: Warehouse) -> None:
+    assert warehouse.run_dbt("test", "--select", "test_type:unit") == (True, "")
 
 
 def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehouse) -> None:

@@ -104,7 +104,7 @@ def test_command_whose_services_are_down_is_refused_in_one_line_and_in_time(
 def test_command_that_is_refused_says_why_in_one_line(stage: Stage, tmp_path: Path) -> None:
     cases = [
         (("load", "users", str(tmp_path / "absent.ndjson")), {}, ("absent.ndjson: cannot be read: No such file",)),
-        (("load", "users", str(tmp_path / "users.txt")), {}, ("expected .ndjson or .jsonl",)),
+        (("load", "users", str(tmp_path / "users.txt")), {}, ("users.txt: found ", "expected .ndjson")),
         (("produce", "jobs", str(tmp_path / "absent")), {}, ("absent: cannot be read",)),
         (("drain", "dance"), {}, ("dataset 'dance': not declared", "expected one of jobs, users")),
         (("drain", "jobs"), {"HEADRACE_BATCH_ROW": "1"}, ("HEADRACE_BATCH_ROW: not a setting",)),

@@ -93,7 +93,6 @@ def _drain_peak_mb(stage: Stage) -> float:
         [sys.executable, "-S", "-c", WATCHER, HEADRACE, "drain", "jobs"], env=environ, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    print("PEAK", int(done.stdout.split()[-1]) * 1024 / MB)
     return int(done.stdout.split()[-1]) * 1024 / MB
 
 

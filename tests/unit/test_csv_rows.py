@@ -111,7 +111,7 @@ def test_csv_lines_that_are_no_rows_are_told_with_their_bytes_and_keep_nobody_el
     assert read_all(found) == [
         (2, b'{"NAME":"a","OTHER":"1"}', None),
         (3, b"b,2,3", "line 3: 3 fields, expected at most 2"),
-        (4, b'"c,4', "line 4: text behind a closing quote"),
+        (4, b'"c,4', "line 4: a quote that is not closed"),
         (5, b'{"NAME":"d","OTHER":"5"}', None),
         (6, b'"e"f,6', "line 6: text behind a closing quote"),
         (7, b'{"NAME":"g\\"h","OTHER":"7"}', None),
