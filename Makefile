@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down test lint format psql stats faults mutants fuzz clean lock install install-dev
+.PHONY: help demo up down test test-loader test-marts lint format psql stats faults mutants fuzz clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -27,8 +27,16 @@ psql: install ## psql on the database
 stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
-test: install-dev ## Unit, integration and system tests
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/system tests/faults -m "not faults"
+# two at once, each with services of its own: most of the time is waiting for them
+test: install-dev ## Unit, integration and system tests, and a slice of the fault suite
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-loader test-marts
+
+test-loader: install-dev
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/faults -m "not faults" \
+		--ignore-glob='tests/integration/test_build_*' --ignore=tests/integration/test_verify.py
+
+test-marts: install-dev
+	@$(BIN)/python -m pytest tests/system tests/integration/test_build_*.py tests/integration/test_verify.py
 
 faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest tests/faults/test_faults.py -m faults
