@@ -6,7 +6,7 @@ in `_extra` until they are filled.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
@@ -144,7 +144,8 @@ def _count(connection: Connection[Any], dataset: Dataset, column: Column) -> int
     return int(row[0]) if row else 0
 
 
-def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Any:
+def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Iterator[list[tuple[Any, ...]]]:
+    """Place, batch and value, as JSON text, of every row that can be filled."""
     query = SQL(
         "select _generation, _partition, _offset, _batch_id, (_extra -> %(field)s)::text from {} "
         "where {} is null and _extra ? %(field)s"

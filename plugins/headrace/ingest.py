@@ -290,7 +290,7 @@ def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
     Generations are closed, not reused. Marts that were built on it start from zero at their next build.
     """
     with deployment.turn(dataset, "reset") as connection:
-        staging.ensure_table(connection, dataset)
+        staging.ensure_table(connection, dataset, anew=True)
         staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
         # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
         connection.execute(

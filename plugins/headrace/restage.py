@@ -87,6 +87,7 @@ class Restaged:
 
 
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
+    """Make the temporary tables; they are gone when the transaction ends."""
     # with the staging table's indexes: what they do not take must not fail when the rows are moved
     for target, like in ((ROWS, staging.table(dataset)), (LETTERS, dead_letters.TABLE)):
         connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))

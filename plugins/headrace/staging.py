@@ -42,13 +42,16 @@ def replaced_table(dataset: Dataset) -> Identifier:
     return Identifier(SCHEMA, f"{dataset.name}_replaced")
 
 
-def ensure_table(connection: Connection[Any], dataset: Dataset) -> None:
+def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = False) -> None:
     """Create the dataset's staging tables, or bring them up to its contract.
 
-    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write.
+    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write; and
+    for a table that is gone with what the ledger says was staged in it, unless all begins anew.
     """
     found = _found_columns(connection, dataset.name)
     if not found:
+        if not anew:
+            _refuse_lost_table(connection, dataset)
         _create(connection, dataset)
         return
     _refuse_former_fields(dataset, found)
@@ -87,6 +90,19 @@ def check_table(connection: Connection[Any], dataset: Dataset) -> None:
                 f"changed; write a migration: {_migration(dataset, clause)}"
             )
     _check_types(dataset, dataset.name, found)
+
+
+def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
+    # an empty table behind a checkpoint that has moved would lose in silence what the dropped one held
+    row = connection.execute(
+        "select sum(staged + tombstones) from headrace.batches where dataset = %s", (dataset.name,)
+    ).fetchone()
+    if row and row[0]:
+        raise DatasetError(
+            f"staging.{dataset.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
+            f"nothing was changed; restore it from a backup, or `headrace reset {dataset.name} --yes` forgets them and "
+            "the next run reads the source from its start"
+        )
 
 
 def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> None:
@@ -181,6 +197,8 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
     connection.execute(_create_table(dataset.name, [*contract, *bookkeeping, primary_key]))
     # rows that a reload replaced: kept, because marts correct the buckets in which they used to be
     replaced = f"{dataset.name}_replaced"
+    # left behind by a staging table that was dropped: what it replaced is gone too
+    connection.execute(SQL("drop table if exists {}").format(Identifier(SCHEMA, replaced)))
     connection.execute(_create_table(replaced, [*contract, *bookkeeping, SQL("_replaced_by uuid not null")]))
     indexed = [(dataset.name, "_batch_id"), (replaced, "_replaced_by"), (replaced, "_batch_id")]
     if dataset.key_column:

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
 from headrace.generate import generate_jobs
-from headrace.ingest import Deployment, drain_dataset, drain_plan, plan
+from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan, reset
 from headrace.produce import produce
 from tests.integration.books import assert_books, totals
 from tests.integration.conftest import Stage
@@ -196,6 +196,19 @@ def test_drain_whose_table_changes_under_it_fails_in_one_line_and_goes_on_after_
 
     assert totals(loader) == before
     _finish(loader)
+
+
+def test_drain_whose_table_was_dropped_refuses_until_it_is_reset(stage: Stage, tmp_path: Path) -> None:
+    _produce_and_begin(stage, tmp_path)
+    ledger = stage.query("select * from headrace.batches order by seq")
+    staged = stage.value("select sum(staged) from headrace.batches")
+    stage.execute("drop table staging.jobs cascade")
+    message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs --yes`"
+    for refused in (lambda: drain_dataset(stage.deployment, "jobs"), lambda: initialise(stage.deployment)):
+        _assert_refused(refused, Fault((), DatasetError, message, ()))
+    assert stage.query("select * from headrace.batches order by seq") == ledger
+    reset(stage.deployment, stage.deployment.dataset("jobs"))
+    _finish(stage)
 
 
 @pytest.mark.parametrize("table", ["staging.jobs", "headrace.dead_letters"])

@@ -1,9 +1,11 @@
 """Reloads: a range is read again from the topic and replaces exactly what was staged of it."""
 
 import multiprocessing
+import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from headrace.build import build
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest import adopt, drain_dataset, initialise
+from headrace.ingest import Deployment, adopt, drain_dataset, initialise
 from headrace.reload import ReloadResult, reload_range
 from headrace.replay import replay
 from headrace.settings import Settings
@@ -375,6 +377,36 @@ def test_reload_and_drain_that_meet_take_turns(stage: Stage) -> None:
         reload.result(30)
         drain.result(30)
     assert len(coordinates(stage)) == 390
+    assert_proven(stage)
+
+
+def test_reload_frozen_in_its_turn_is_ended_by_a_drain_and_changes_nothing(stage: Stage) -> None:
+    settings = replace(stage.deployment.settings, lock_timeout_ms=100, stuck_after_ms=400)
+    stage = replace(stage, deployment=Deployment.from_settings(settings))
+    send_jobs(stage, 300)
+    drain_dataset(stage.deployment, "jobs")
+    before = state(stage)
+    send_jobs(stage, 90)
+    process = multiprocessing.get_context("fork").Process(
+        target=reloaded,
+        args=(stage, "1970-01-01", "2100-01-01"),
+        kwargs={"barrier": at("replaced", lambda: signal_itself(signal.SIGSTOP), occurrence=1)},
+    )
+    process.start()
+    try:
+        assert process.pid is not None
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        drain_dataset(stage.deployment, "jobs")
+        os.kill(process.pid, signal.SIGCONT)
+        process.join(20)
+        assert process.exitcode == 1
+    finally:
+        process.kill()
+        process.join()
+    assert len(coordinates(stage)) == 390
+    assert state(stage)[1:3] == before[1:3]
+    assert lines(stage) == []
     assert_proven(stage)
 
 
