@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down test test-loader test-marts lint format psql stats faults mutants fuzz clean lock install install-dev
+.PHONY: help demo up down test test-first-half test-second-half lint format psql stats faults mutants fuzz clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -27,16 +27,18 @@ psql: install ## psql on the database
 stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
-# two at once, each with services of its own: most of the time is waiting for them
+# two at once, each with services of its own: most of the time is waiting for them; as even as files allow
+SECOND_HALF := $(wildcard tests/system tests/faults tests/integration/test_build_*.py tests/integration/test_verify.py \
+	tests/integration/test_drain_killed.py tests/integration/test_infrastructure_errors.py)
+
 test: install-dev ## Unit, integration and system tests, and a slice of the fault suite
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-loader test-marts
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
 
-test-loader: install-dev
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/faults -m "not faults" \
-		--ignore-glob='tests/integration/test_build_*' --ignore=tests/integration/test_verify.py
+test-first-half: install-dev
+	@$(BIN)/python -m pytest --durations=15 tests/unit tests/integration $(addprefix --ignore=,$(SECOND_HALF))
 
-test-marts: install-dev
-	@$(BIN)/python -m pytest tests/system tests/integration/test_build_*.py tests/integration/test_verify.py
+test-second-half: install-dev
+	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
 
 faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest tests/faults/test_faults.py -m faults

@@ -5,6 +5,8 @@
         pre_hook="{{ claim('jobs') }}"                         a model that reads staging
         pre_hook="{{ claim(ref('jobs'), ref('users')) }}"      a model that reads other models
 
+        pre_hook="{{ claim('telemetry', settings=thresholds()) }}"   ... whose rows depend on settings: with others it refuses
+
     The claim is raised in the model's own transaction: it commits with the model's rows or rolls back with them.
     READ COMMITTED is needed: every statement below must see what was committed before it began.
 #}
@@ -15,13 +17,15 @@
             {%- do clear_the_way() -%}
         {%- endif -%}
         {%- if not is_partial_run() -%}
+            {%- set settings = tojson(kwargs.get('settings', {})) -%}
+            {%- do refuse_other_settings(settings) -%}
             {%- set ranges = read_ranges(varargs) -%}
             {%- set from_zero = is_incremental() and (ranges | selectattr('is_stale') | list | length > 0) -%}
             {%- if from_zero -%}
                 {%- do run_sql('delete from ' ~ this.render()) -%}
                 {%- do delete_claims() -%}
             {%- endif -%}
-            {%- do raise_claims(ranges, is_anew=from_zero or not is_incremental()) -%}
+            {%- do raise_claims(ranges, settings, is_anew=from_zero or not is_incremental()) -%}
             {%- if is_incremental() -%}
                 {%- for range in ranges if range.to_seq is not none -%}
                     {%- do stage_claimed_keys(range.dataset, 0 if from_zero else range.from_seq, range.to_seq, from_zero) -%}
@@ -59,6 +63,21 @@
             and (downstream.schema, downstream.identifier)
             = ({{ literal(downstream.schema) }}, {{ literal(downstream.identifier) }})
     )
+{%- endmacro %}
+
+
+{# Rows that were built with other settings stay as they are: only a full refresh makes them anew. #}
+{% macro refuse_other_settings(settings) -%}
+    {%- set others = fetch_rows(
+        "select settings::text as settings from headrace.claims where (schema, identifier) = (" ~ literal(this.schema) ~ ", "
+        ~ literal(this.identifier) ~ ") and settings <> " ~ literal(settings) ~ "::jsonb limit 1"
+    ) -%}
+    {%- for row in others -%}
+        {%- do exceptions.raise_compiler_error(
+            this.render() ~ ': found the settings ' ~ settings ~ ', expected those that it was built with, ' ~ row.settings
+            ~ '; set them back, or build it anew: dbt run --full-refresh --select ' ~ this.identifier ~ '+'
+        ) -%}
+    {%- endfor -%}
 {%- endmacro %}
 
 
@@ -210,16 +229,17 @@
 
 
 {# A claim never moves back. Where nothing is new, nothing is written. #}
-{% macro raise_claims(ranges, is_anew) -%}
+{% macro raise_claims(ranges, settings, is_anew) -%}
     {%- for range in ranges if range.to_seq is not none and (is_anew or range.from_seq != range.to_seq) -%}
         {%- set sql -%}
-            insert into headrace.claims as claims (schema, identifier, dataset, to_seq, seen)
+            insert into headrace.claims as claims (schema, identifier, dataset, to_seq, seen, settings)
             values (
                 {{ literal(this.schema) }},
                 {{ literal(this.identifier) }},
                 {{ literal(range.dataset) }},
                 {{ range.to_seq }},
-                {{ literal(range.seen) }}
+                {{ literal(range.seen) }},
+                {{ literal(settings) }}
             )
             on conflict (schema, identifier, dataset) do update
             set

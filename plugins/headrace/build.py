@@ -65,7 +65,7 @@ def build(
     """
     began = time.monotonic()
     selection = _selection(select, vars)
-    project = fingerprint(settings.dbt_dir)
+    project = fingerprint(settings)
     connect = connector(settings.require_postgres_dsn(), "headrace-build")
     build_id = uuid4()
     passes: list[tuple[NodeResult, ...]] = []

@@ -15,6 +15,8 @@ from headrace.exceptions import HeadraceError
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from headrace.dataset import Dataset
     from headrace.ingest import Deployment
 
@@ -106,13 +108,9 @@ def _generate(dataset: str, summary: str) -> None:
     @click.option("--bad-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="Invalid ones.")
     @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
     def command(records: int, seed: int, bad_percent: float, out: Path) -> None:
-        from headrace import generate as generators
+        from headrace.generate import generate as generate_lines
 
-        settings = _settings()
-        if dataset == "jobs":
-            lines = generators.generate_jobs(records, seed, bad_percent, settings.data_dir / "users.ndjson")
-        else:
-            lines = getattr(generators, f"generate_{dataset}")(records, seed, bad_percent)
+        lines = generate_lines(dataset, records, seed, bad_percent, _settings().data_dir)
         _write_whole(out, lines)
         click.echo(f"{records} lines in {out}")
 
@@ -125,25 +123,86 @@ _generate("telemetry", "Write readings of devices as JSON lines.")
 
 @main.command()
 @click.argument("dataset")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
-def produce(dataset: str, file: Path, transactional_id: str | None) -> None:
+@click.option("--sample", is_flag=True, help="Not a FILE but sample records that happen now, until stopped.")
+@click.option("--per-second", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
+@click.option("--records", type=click.IntRange(min=0), help="Stop after so many sample records.")
+@click.option("--bad-percent", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Invalid ones.")
+@click.option("--seed", type=int, help="Of the sample. Defaults to another one each time.")
+def produce(
+    dataset: str,
+    file: Path | None,
+    transactional_id: str | None,
+    sample: bool,
+    per_second: float,
+    records: int | None,
+    bad_percent: float,
+    seed: int | None,
+) -> None:
     """Send FILE's lines, `key|value` or JSON, to the topic or stream of DATASET."""
-    from headrace.dataset import RedisStream
-    from headrace.produce import produce as produce_file
-
+    if sample == (file is not None):
+        raise click.UsageError("name a FILE, or --sample, not both")
     deployment = _deployment()
     declared = deployment.dataset(dataset)
-    if isinstance(declared.source, RedisStream):
-        from headrace.produce_stream import produce_entries
-
-        with _progress_bar("producing") as update:
-            added = produce_entries(declared, deployment.redis(), file, progress=update)
-        click.echo(f"{added} entries added to {declared.source.stream}")
+    if sample:
+        _produce_sample(deployment, declared, per_second, records, bad_percent, seed)
         return
+    from headrace.produce import produce as produce_file
+
+    assert file is not None
     with _progress_bar("producing") as update:
-        sent = produce_file(declared, deployment.kafka(), file, transactional_id=transactional_id, progress=update)
-    click.echo(f"{sent} records sent to {getattr(declared.source, 'topic', dataset)}")
+        sent = produce_file(deployment, declared, file, transactional_id=transactional_id, progress=update)
+    click.echo(f"{sent} records sent to {_target(declared)}")
+
+
+def _produce_sample(
+    deployment: "Deployment",
+    declared: "Dataset",
+    per_second: float,
+    records: int | None,
+    bad_percent: float,
+    seed: int | None,
+) -> None:
+    import random
+
+    from headrace.generate import DATASETS, generate, now
+    from headrace.produce import produce_paced
+
+    if declared.name not in DATASETS:
+        raise click.UsageError(f"there is no sample of {declared.name}, only of {', '.join(DATASETS)}")
+    lines = generate(
+        declared.name,
+        sys.maxsize if records is None else records,
+        random.randrange(2**31) if seed is None else seed,
+        bad_percent,
+        deployment.settings.data_dir,
+        now,
+    )
+    with _stopped_by_signals() as stop:
+        click.echo(f"sample records to {_target(declared)}, {per_second:g} per second; Ctrl-C stops")
+        report = lambda sent: click.echo(f"{sent} sent")  # noqa: E731
+        sent = produce_paced(deployment, declared, lines, per_second, stop=stop, report=report)
+    click.echo(f"{sent} records sent to {_target(declared)}")
+
+
+def _target(declared: "Dataset") -> str:
+    return str(getattr(declared.source, "topic", None) or getattr(declared.source, "stream", declared.name))
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator["Event"]:
+    """An event that SIGINT and SIGTERM set, so that what was begun is ended properly."""
+    import signal
+    from threading import Event
+
+    stop = Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @main.command()

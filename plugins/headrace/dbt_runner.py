@@ -116,12 +116,13 @@ class DbtRunner:
             copy.replace(self._home / "partial_parse.msgpack")
 
 
-def fingerprint(dbt_dir: Path) -> str:
-    """The sha256 over the project's files: a changed model is a reason to build."""
-    digest = hashlib.sha256()
-    for path in sorted(dbt_dir.rglob("*")):
-        if path.suffix in {".sql", ".yml"} and not {"target", "logs"} & set(path.relative_to(dbt_dir).parts):
-            digest.update(f"{path.relative_to(dbt_dir)}\0".encode() + path.read_bytes() + b"\0")
+def fingerprint(settings: Settings) -> str:
+    """The sha256 over the project's files and the settings that it reads: a changed one is a reason to build."""
+    root = settings.dbt_dir
+    digest = hashlib.sha256(json.dumps(settings.thresholds).encode())
+    for path in sorted(root.rglob("*")):
+        if path.suffix in {".sql", ".yml"} and not {"target", "logs"} & set(path.relative_to(root).parts):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -134,7 +135,9 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
         for keyword, value in conninfo_to_dict(settings.require_postgres_dsn()).items()
         if (variable := variables.get(keyword)) and keyword not in {"host", "port", "user", "dbname", "password"}
     }
-    return environment | {
+    return {
+        **environment,
+        **settings.thresholds,
         "HEADRACE_DBT_HOST": info.host,
         "HEADRACE_DBT_PORT": str(info.port),
         "HEADRACE_DBT_USER": info.user,

@@ -1,30 +1,38 @@
 """The main job, end to end: `make demo` runs it, on this machine, through Airflow's own API."""
 
+import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from headrace.airflow_api import AirflowApi
 from headrace.database import connector, database
-from headrace.exceptions import HeadraceError
-from headrace.generate import generate_jobs
+from headrace.exceptions import HeadraceError, PermanentError
+from headrace.generate import generate
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
 from headrace.produce import has_records, produce
 from headrace.settings import ROOT, Settings
 
-RECORDS = 200_000
+RECORDS = {"jobs": 200_000, "events": 20_000, "telemetry": 20_000}  # rides are the real ones
+FILES = {"jobs": "jobs.kafka", "events": "events.ndjson", "rides": "rides.ndjson", "telemetry": "telemetry.ndjson"}
 BAD_PERCENT = 1.0
 SEED = 7
 LOCATION = "LOC_1294"
+DATASETS = ("users", *FILES)
 TRANSACTIONAL_ID = "headrace-demo"  # fixed: a demo that was killed while it produced is aborted by the next
 
 
@@ -47,33 +55,41 @@ class Demo:
         api = AirflowApi.from_settings(self.settings)
         with self._stage("load users"):
             self._run_dag(api, "load_users")
-        with self._stage("generate and produce jobs"):
-            self._produce(deployment)
-        with self._stage("drain jobs"):
-            self._run_dag(api, "ingest_jobs")
+        with self._stage("generate and produce"):
+            for name in FILES:
+                self._produce(deployment, name)
+        with self._stage("drain"):
+            self._run_dags(api, [f"ingest_{name}" for name in FILES])
         with self._stage("build marts"):
             self._run_dag(api, "build_marts")
         with self._stage("answer"):
             answers = api.result(self._run_dag(api, "answer_case", {"location": LOCATION}), "answer")
-        self._show_totals(deployment)
+        self._show_totals()
+        self._show_datasets()
         self._show_answer(answers["top_users"])
         self._show_where()
 
-    def _produce(self, deployment: Deployment) -> None:
-        path = self.settings.data_dir / "jobs.kafka"
+    def _produce(self, deployment: Deployment, name: str) -> None:
+        path = self.settings.data_dir / FILES[name]
         if not path.exists():
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
-                file.writelines(generate_jobs(RECORDS, SEED, BAD_PERCENT, self.settings.data_dir / "users.ndjson"))
+                file.writelines(generate(name, RECORDS[name], SEED, BAD_PERCENT, self.settings.data_dir))
             partial.replace(path)
-        dataset = deployment.dataset("jobs")
-        config = deployment.kafka()
-        if has_records("jobs", config):
-            self._say("the topic jobs has records already: nothing is produced")
+        dataset = deployment.dataset(name)
+        if has_records(deployment, dataset):
+            self._say(f"{name}: has records already, nothing is produced")
             return
-        with self._bar("producing") as update:
-            sent = produce(dataset, config, path, transactional_id=TRANSACTIONAL_ID, progress=update)
-        self._say(f"{sent} records in one transaction to the topic jobs, from {_short(path)}")
+        with self._bar(f"producing {name}") as update:
+            sent = produce(deployment, dataset, path, transactional_id=f"{TRANSACTIONAL_ID}-{name}", progress=update)
+        self._say(f"{name}: {sent} records in one transaction, from {_short(path)}")
+
+    def _run_dags(self, api: AirflowApi, dag_ids: list[str]) -> None:
+        """All at once."""
+        with self._bar(f"Airflow runs {', '.join(dag_ids)}"):
+            for run in [api.trigger(dag_id, {}) for dag_id in dag_ids]:
+                api.wait(run)
+        self._say(f"{', '.join(dag_ids)}: success")
 
     def _run_dag(self, api: AirflowApi, dag_id: str, conf: dict[str, Any] | None = None) -> tuple[str, str]:
         with self._bar(f"Airflow runs {dag_id}"):
@@ -82,8 +98,8 @@ class Demo:
         self._say(f"{dag_id}: success")
         return run
 
-    def _show_totals(self, deployment: Deployment) -> None:
-        with database(connector(self.settings.require_postgres_dsn(), "headrace demo")) as connection:
+    def _show_totals(self) -> None:
+        with self._database() as connection:
             totals = connection.execute(
                 """
                 select
@@ -118,6 +134,44 @@ class Demo:
         self.console.print()
         self.console.print(table)
 
+    def _show_datasets(self) -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, 2))
+        for heading in ("dataset", "records", "staged", "dead letters", "rows in its mart"):
+            table.add_column(heading, justify="left" if heading == "dataset" else "right")
+        with self._database() as connection:
+            for name in DATASETS:
+                row = connection.execute(
+                    SQL(
+                        "select coalesce(sum(end_offset - start_offset - empty), 0), coalesce(sum(staged), 0), "
+                        "coalesce(sum(dead), 0), (select count(*) from marts.{}) "
+                        "from headrace.batches where dataset = %s and kind in ('drain', 'load')"
+                    ).format(Identifier(name)),
+                    (name,),
+                ).fetchone()
+                assert row is not None
+                table.add_row(name, *(f"{figure:,}" for figure in row))
+            hours = dict(connection.execute("select hour, revenue from marts.rides_per_hour").fetchall())
+        self.console.print()
+        self.console.print(table)
+        self._compare_rides(hours)
+
+    def _compare_rides(self, found: dict[datetime, Decimal]) -> None:
+        path = self.settings.data_dir / FILES["rides"]
+        expected: defaultdict[datetime, Decimal] = defaultdict(Decimal)
+        with path.open("rb") as file:
+            for line in file:
+                ride = json.loads(line, parse_float=Decimal)
+                hour = ride["tpep_pickup_datetime"] // 3_600_000 * 3_600
+                expected[datetime.fromtimestamp(hour, UTC)] += Decimal(ride["total_amount"])
+        differing = sorted(hour for hour in {*found, *expected} if found.get(hour) != expected.get(hour))
+        if differing:
+            raise PermanentError(
+                f"rides: marts.rides_per_hour has {found.get(differing[0])} in hour {differing[0]}, {_short(path)} has "
+                f"{expected.get(differing[0])}; run `headrace verify rides --deep`"
+            )
+        total = sum(found.values())
+        self.console.print(f"\nrides: {total:,} of revenue in {len(found)} hours, each as in {_short(path)}")
+
     def _show_answer(self, rows: list[dict[str, str]]) -> None:
         self.console.print(f"\nselect * from marts.top_users('{LOCATION}');\n", highlight=False, markup=False)
         table = Table(box=None, pad_edge=False, padding=(0, 2))
@@ -139,6 +193,9 @@ class Demo:
         )
         for line in lines:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _database(self) -> AbstractContextManager[Connection[Any]]:
+        return database(connector(self.settings.require_postgres_dsn(), "headrace demo"))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

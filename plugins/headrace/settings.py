@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +47,10 @@ class Settings:
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
     stuck_after_ms: int = 10_000  # a drain that waits for its client this long may be ended. Defaults to 10000
+    threshold_temperature: Decimal = Decimal(80)  # a reading above it is degraded. Defaults to 80
+    threshold_humidity: Decimal = Decimal(70)  # likewise. Defaults to 70
+    threshold_pressure: Decimal = Decimal(1050)  # likewise. Defaults to 1050
+    threshold_vibration: Decimal = Decimal(5)  # likewise. Defaults to 5
     dbt_host: str | None = None  # what dbt/profiles.yml reads; `headrace env` derives these from the DSN
     dbt_port: int | None = None
     dbt_user: str | None = None
@@ -93,6 +98,12 @@ class Settings:
         """Airflow's address, given or local; raises SettingError when there is neither."""
         return self._require("airflow", self.airflow_url, "HEADRACE_AIRFLOW_URL")
 
+    @property
+    def thresholds(self) -> dict[str, str]:
+        """The thresholds of telemetry, as the variables that dbt/macros/telemetry.sql reads."""
+        names = [name for name in type(self).__annotations__ if name.startswith("threshold_")]
+        return {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
+
     def _require(self, service: str, given: str | None, variable: str) -> str:
         address = given or self.services.get(service, {}).get("address")
         if not address:
@@ -123,6 +134,8 @@ def read_services(home: Path) -> dict[str, Any]:
 
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
+    if kind is Decimal:
+        return _number(variable, text)
     if "Path" in str(kind):
         return Path(text).expanduser().absolute()
     if "int" in str(kind):
@@ -134,3 +147,13 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
             raise SettingError(f"{variable}: found {text!r}, expected a whole number above 0")
         return number
     return text
+
+
+def _number(variable: str, text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise SettingError(f"{variable}: found {text!r}, expected a number")
+    return number

@@ -1,5 +1,6 @@
 """What the marts must hold, worked out from the staged rows in plain Python: no SQL, no incremental anything."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 RANKS = 20
+THRESHOLDS = {"temperature": 80, "humidity": 70, "pressure": 1050, "vibration": 5}
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -45,10 +47,43 @@ def current(versions: Iterable[Version], wins: str = "newest") -> dict[Any, Mapp
 
 
 def marts(
-    users: Iterable[Version], jobs: Iterable[Version], events: Iterable[Version], rides: Iterable[Version]
+    users: Iterable[Version],
+    jobs: Iterable[Version],
+    events: Iterable[Version],
+    rides: Iterable[Version],
+    telemetry: Iterable[Version],
 ) -> dict[str, set[tuple[Any, ...]]]:
     """Every mart as a set of rows."""
-    return {**_marts_of_jobs(jobs, users), **_marts_of_events(events), **_marts_of_rides(rides)}
+    return {
+        **_marts_of_jobs(jobs, users),
+        **_marts_of_events(events),
+        **_marts_of_rides(rides),
+        **_marts_of_telemetry(telemetry),
+    }
+
+
+def _marts_of_telemetry(versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
+    readings = current(versions, wins="first")
+    degraded = {key: reading["value"] > THRESHOLDS.get(reading["kpi"], math.inf) for key, reading in readings.items()}
+    buckets: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for key, reading in readings.items():
+        buckets[_minute(reading["ts"]), reading["zone"], reading["kpi"]].append(key)
+    figures = set()
+    for bucket, keys in buckets.items():
+        values = sorted(readings[key]["value"] for key in keys)
+        total = 0.0  # as Postgres adds them up: sum() of later Pythons compensates
+        for value in values:
+            total += value
+        figures.add(
+            (*bucket, len(values), sum(degraded[key] for key in keys), values[0], values[-1], total / len(values))
+        )
+    return {
+        "telemetry": {
+            (key, r["device_id"], r["zone"], r["ts"], r["kpi"], r["value"], degraded[key])
+            for key, r in readings.items()
+        },
+        "telemetry_per_minute": figures,
+    }
 
 
 def _marts_of_events(versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:

@@ -44,7 +44,7 @@ def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Ware
     for dataset in COLUMNS:
         warehouse.stage(dataset, *batches.batch(dataset))
     for _ in range(8):
-        staged = rng.choices(["jobs", "jobs", "users", "events", "rides"], k=rng.randint(1, 3))
+        staged = rng.choices(["jobs", "jobs", "users", "events", "rides", "telemetry"], k=rng.randint(1, 3))
         for dataset in staged:
             warehouse.stage(dataset, *batches.batch(dataset))
         # any selection, any time: a model alone, or an upstream from zero

@@ -56,7 +56,7 @@ def topic_of(stage: Stage) -> str:
 def _produce_jobs(stage: Stage, path: Path, records: int, bad_percent: float = 5, seed: int = 3) -> list[bytes]:
     lines = list(generate_jobs(records, seed, bad_percent, stage.deployment.settings.data_dir / "users.ndjson"))
     path.write_bytes(b"".join(lines))
-    produce(stage.deployment.dataset("jobs"), stage.deployment.kafka(), path)
+    produce(stage.deployment, stage.deployment.dataset("jobs"), path)
     return [line.rstrip(b"\n") for line in lines]
 
 

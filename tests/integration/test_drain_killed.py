@@ -41,6 +41,11 @@ def with_settings(stage: Stage, **settings: Any) -> Stage:
     return Stage(Deployment.from_settings(replace(stage.deployment.settings, **settings)), stage.dsn)
 
 
+def _heed_interrupts() -> None:
+    # a shell starts what it puts in the background with SIGINT ignored, and processes inherit that
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def headrace(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """A running `headrace` command, in a session of its own, which is gone at the end."""
@@ -51,6 +56,7 @@ def headrace(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     try:
         yield process

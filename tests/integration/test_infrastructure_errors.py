@@ -240,7 +240,7 @@ def test_drain_into_a_full_disk_fails_in_one_line_and_goes_on_when_there_is_room
 def _produce_and_begin(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "jobs.kafka"
     path.write_bytes(b"".join(generate_jobs(RECORDS, 3, 20, stage.deployment.settings.data_dir / "users.ndjson")))
-    produce(stage.deployment.dataset("jobs"), stage.deployment.kafka(), path)
+    produce(stage.deployment, stage.deployment.dataset("jobs"), path)
     drain_dataset(stage.deployment, "jobs", max_records=BEFORE)
 
 

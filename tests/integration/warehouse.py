@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     ),
     "events": ("event_id", ("event_type", "time", "payload")),
     "rides": (None, ("pulocationid", "dolocationid", "trip_distance", "total_amount", "tpep_pickup_datetime")),
+    "telemetry": ("event_id", ("device_id", "zone", "ts", "kpi", "value")),
 }
 BOOKKEEPING = ("_generation", "_partition", "_offset", "_timestamp", "_deleted", "_batch_id")
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
@@ -56,6 +57,8 @@ MARTS = {
     "rides": "pulocationid, dolocationid, trip_distance, total_amount, tpep_pickup_datetime, "
     "_generation, _partition, _offset",
     "rides_per_hour": "hour, revenue, rides, distance",
+    "telemetry": "event_id, device_id, zone, ts, kpi, value, is_degraded",
+    "telemetry_per_minute": "minute, zone, kpi, readings, degraded, min, max, mean",
 }
 
 
@@ -100,6 +103,17 @@ def ride(total_amount: str = "1.00", hour: float = 0, trip_distance: str = "1.00
     }
 
 
+def reading(value: float = 1.0, kpi: str = "humidity", minute: float = 0, zone: str = "north") -> dict[str, Any]:
+    """A reading's columns; it was taken `minute` after START."""
+    return {
+        "device_id": f"device of {zone}",
+        "zone": zone,
+        "ts": START + timedelta(minutes=minute),
+        "kpi": kpi,
+        "value": value,
+    }
+
+
 _STAGED = ", ".join(
     [f"staging.{dataset}, staging.{dataset}_replaced" for dataset in COLUMNS]
     + ["headrace.batches, headrace.dead_letters"]
@@ -131,7 +145,7 @@ class Warehouse:
                 "drop schema if exists marts_dev cascade; delete from headrace.claims where schema <> 'marts'"
             )
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            is_built = is_up_to_date(connection, fingerprint(self.settings.dbt_dir), tests=False)
+            is_built = is_up_to_date(connection, fingerprint(self.settings), tests=False)
         if not is_built:
             self.clear()
             self.build()
@@ -212,6 +226,10 @@ class Warehouse:
     def rides(self, *rows: tuple[int, Mapping[str, Any] | None], partition: int = 0) -> int:
         """Stage rides as (offset, columns or None)."""
         return self.stage("rides", [_version(partition, offset, None, columns) for offset, columns in rows])
+
+    def telemetry(self, *rows: tuple[Any, ...]) -> int:
+        """Stage readings as (offset, event_id, columns)."""
+        return self.stage("telemetry", [_version(0, *row) for row in rows])
 
     def build(self, **options: Any) -> BuildResult:
         """`headrace build` in this process, without the data tests unless asked for."""
@@ -324,11 +342,17 @@ class RandomBatches:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._next = {"jobs": [0, 0, 0], "users": [0], "events": [0, 0, 0], "rides": [0, 0, 0]}
+        self._next = {"jobs": [0, 0, 0], "users": [0], "events": [0, 0, 0], "rides": [0, 0, 0], "telemetry": [0]}
         self._held_back: dict[str, list[Place]] = {dataset: [] for dataset in COLUMNS}
         self._written: dict[str, list[Place]] = {dataset: [] for dataset in COLUMNS}
         self._generation = dict.fromkeys(COLUMNS, 1)
-        self._entities = {"jobs": self._job, "users": self._user, "events": self._event, "rides": self._ride}
+        self._entities = {
+            "jobs": self._job,
+            "users": self._user,
+            "events": self._event,
+            "rides": self._ride,
+            "telemetry": self._reading,
+        }
 
     def batch(self, dataset: str) -> tuple[list[Version], list[Place]]:
         """New keys, changed and moved ones, tombstones, late rows, replayed offsets, reloads, new generations.
@@ -398,3 +422,8 @@ class RandomBatches:
             return None, None
         amount, distance = Decimal(rng.randint(-200, 900)) / 100, Decimal(rng.randint(0, 900)) / 100
         return None, ride(str(amount), rng.choice([0, 0.999999, 1, 2.5, -720]), str(distance))
+
+    def _reading(self) -> tuple[str, dict[str, Any]]:
+        rng = self._random
+        kpi, value = rng.choice(["humidity", "light"]), rng.choice([0.0, 0.1, 69.9, 70.0, 70.1, rng.uniform(0, 1e6)])
+        return f"R{rng.randrange(30)}", reading(value, kpi, self._minute(), rng.choice(["north", "south"]))

@@ -4,13 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from headrace.dataset import load_dataset
 from headrace.exceptions import FileSourceError
-from headrace.produce import read_keyed_lines
+from headrace.produce import check_lines
+from headrace.settings import Settings
+from headrace.sinks import split_line
+
+JOBS = load_dataset(Settings().datasets_dir, "jobs")
+TELEMETRY = load_dataset(Settings().datasets_dir, "telemetry")
 
 
-def keyed(tmp_path: Path, content: bytes, key_field: str | None = "ID") -> list[tuple[bytes | None, bytes]]:
-    (tmp_path / "lines").write_bytes(content)
-    return list(read_keyed_lines(tmp_path / "lines", key_field))
+def written(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -29,27 +36,29 @@ def keyed(tmp_path: Path, content: bytes, key_field: str | None = "ID") -> list[
         (b'{"ID":' * 100_000, (None, b'{"ID":' * 100_000)),
     ],
 )
-def test_keyed_lines_give_key_and_value(line: bytes, record: tuple[bytes | None, bytes], tmp_path: Path) -> None:
-    for end in (b"\n", b"\r\n", b""):
-        assert keyed(tmp_path, line + end) == [record]
+def test_line_gives_key_and_value(line: bytes, record: tuple[bytes | None, bytes]) -> None:
+    assert split_line(line, "ID") == record
 
 
-def test_keyed_lines_of_a_dataset_without_a_key_have_none(tmp_path: Path) -> None:
-    assert keyed(tmp_path, b'{"ID":1}\n', None) == [(None, b'{"ID":1}')]
+def test_line_of_a_dataset_without_a_key_has_none() -> None:
+    assert split_line(b'{"ID":1}', None) == (None, b'{"ID":1}')
 
 
 @pytest.mark.parametrize("bad", [b"", b"no separator", b"   "])
-def test_keyed_lines_with_one_that_is_neither_form_name_it(bad: bytes, tmp_path: Path) -> None:
+def test_lines_with_one_that_is_neither_form_name_it(bad: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path, b"k|v\n" + bad + b"\nk|v\n")
     with pytest.raises(
         FileSourceError, match=r"line 2: found .*, expected key\|value or a JSON object; nothing was sent"
     ):
-        keyed(tmp_path, b"k|v\n" + bad + b"\nk|v\n")
+        check_lines(path, JOBS)
+    assert check_lines(path, TELEMETRY) == 3  # a stream takes any line
 
 
-def test_keyed_lines_of_an_empty_file_are_none(tmp_path: Path) -> None:
-    assert keyed(tmp_path, b"") == []
+def test_lines_of_any_ending_are_counted(tmp_path: Path) -> None:
+    assert check_lines(written(tmp_path, b""), JOBS) == 0
+    assert check_lines(written(tmp_path, b"a|b\r\nc|d"), JOBS) == 2
 
 
-def test_keyed_lines_of_an_absent_file_are_refused(tmp_path: Path) -> None:
+def test_lines_of_an_absent_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileSourceError, match="cannot be read: No such file"):
-        list(read_keyed_lines(tmp_path / "absent", None))
+        check_lines(tmp_path / "absent", JOBS)

@@ -1,10 +1,12 @@
 """Events as JSON lines: some sent twice, some late, some invalid."""
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from headrace.generate.clock import REMEMBERED, Clock, spread
 from headrace.generate.defects import broken, line
 
 FIRST_DAY = datetime(2026, 3, 1)
@@ -14,16 +16,16 @@ REPEATED = 0.03  # the share of records that send an earlier event again
 LATE = 0.02  # the share of events that happened up to three hours before their neighbours
 
 
-def generate_events(records: int, seed: int, bad_percent: float) -> Iterator[bytes]:
+def generate_events(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[bytes]:
     """Yield one JSON document per line: event_id, event_type, time, payload."""
     rng = random.Random(seed)
-    step = timedelta(days=DAYS) / max(records, 1)
-    earlier: list[dict[str, Any]] = []
+    earlier: deque[dict[str, Any]] = deque(maxlen=REMEMBERED if clock else None)
+    clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
         if earlier and rng.random() < REPEATED:
             event = rng.choice(earlier)
         else:
-            event = _event(rng, number, FIRST_DAY + step * number)
+            event = _event(rng, number, clock(number))
             earlier.append(event)
         yield broken(rng, event, number="event_id") if rng.random() * 100 < bad_percent else line(event)
 

@@ -2,12 +2,14 @@
 
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import FileSourceError
+from headrace.generate.clock import REMEMBERED, Clock, spread
 
 FIRST_DAY = datetime(2019, 3, 1)
 DAYS = 7
@@ -19,7 +21,9 @@ NO_SUCCESS = 0.15
 EXTRA_FIELD = 0.01
 
 
-def generate_jobs(records: int, seed: int, bad_percent: float, users_file: Path) -> Iterator[bytes]:
+def generate_jobs(
+    records: int, seed: int, bad_percent: float, users_file: Path, clock: Clock | None = None
+) -> Iterator[bytes]:
     """Yield `jobid|{JSON}` lines about the users of users_file.
 
     Jobs run mostly where their user lives; some did not succeed and yet carry a revenue; some records change an
@@ -27,13 +31,13 @@ def generate_jobs(records: int, seed: int, bad_percent: float, users_file: Path)
     """
     rng = random.Random(seed)
     users = _users(users_file)
-    earlier: list[dict[str, Any]] = []
-    step = timedelta(days=DAYS) / max(records, 1)
+    earlier: deque[dict[str, Any]] = deque(maxlen=REMEMBERED if clock else None)
+    clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
         if earlier and rng.random() < UPDATE:
             job = _changed(rng, rng.choice(earlier))
         else:
-            job = _new_job(rng, number, FIRST_DAY + step * number, users)
+            job = _new_job(rng, number, clock(number), users)
             earlier.append(job)
         if rng.random() * 100 < bad_percent:
             yield rng.choice(DEFECTS)(job) + b"\n"

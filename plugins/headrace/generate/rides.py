@@ -4,20 +4,21 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from headrace.generate.clock import Clock, spread
 from headrace.generate.defects import broken, line
 
-FIRST_DAY = datetime(2019, 4, 1, tzinfo=UTC)  # the real ones end with March
+FIRST_DAY = datetime(2019, 4, 1)  # the real ones end with March
 DAYS = 7
 LATE = 0.02
 ZONES = 265
 
 
-def generate_rides(records: int, seed: int, bad_percent: float) -> Iterator[bytes]:
+def generate_rides(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[bytes]:
     """Yield one JSON document per line, with the real rides' fields."""
     rng = random.Random(seed)
-    step = timedelta(days=DAYS) / max(records, 1)
+    clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
-        at = FIRST_DAY + step * number
+        at = clock(number).replace(tzinfo=UTC)
         if rng.random() < LATE:
             at -= timedelta(seconds=rng.randrange(7_200, 172_800))
         distance = round(min(rng.expovariate(1 / 2.9), 60), 2)

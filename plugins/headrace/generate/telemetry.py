@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from headrace.generate.clock import Clock, spread
 from headrace.generate.defects import broken, line
 
 FIRST_DAY = datetime(2026, 3, 1)
@@ -15,12 +16,12 @@ ZONES = ("north", "south", "east", "west")
 DEVICES = 40
 
 
-def generate_telemetry(records: int, seed: int, bad_percent: float) -> Iterator[bytes]:
+def generate_telemetry(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[bytes]:
     """Yield one JSON document per line: event_id, device_id, zone, ts, kpi, value."""
     rng = random.Random(seed)
-    step = timedelta(days=DAYS) / max(records, 1)
+    clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
-        reading = _reading(rng, number, FIRST_DAY + step * number)
+        reading = _reading(rng, number, clock(number))
         if rng.random() * 100 >= bad_percent:
             yield line(reading)
         elif rng.random() < 0.5:

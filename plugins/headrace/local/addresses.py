@@ -52,6 +52,7 @@ def environment(settings: Settings) -> dict[str, str]:
     values = {"HEADRACE_HOME": str(home)}
     if dsn := address(settings, "postgres"):
         values |= _postgres_environment(home, dsn) | {"HEADRACE_DBT_THREADS": str(settings.dbt_threads)}
+        values |= settings.thresholds
     if servers := address(settings, "kafka"):
         values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
     if redis_url := address(settings, "redis"):

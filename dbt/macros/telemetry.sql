@@ -1,0 +1,26 @@
+{# Above which value a reading of a KPI is degraded; each can be set. Returns KPI to number. #}
+{% macro thresholds() -%}
+    {%- set settings = {
+        'temperature': env_var('HEADRACE_THRESHOLD_TEMPERATURE', '80'),
+        'humidity': env_var('HEADRACE_THRESHOLD_HUMIDITY', '70'),
+        'pressure': env_var('HEADRACE_THRESHOLD_PRESSURE', '1050'),
+        'vibration': env_var('HEADRACE_THRESHOLD_VIBRATION', '5'),
+    } -%}
+    {%- set numbers = {} -%}
+    {%- for kpi, text in settings.items() -%}
+        {%- set number = text | float(default=none) -%}
+        {%- if number is none -%}
+            {%- do exceptions.raise_compiler_error(
+                'HEADRACE_THRESHOLD_' ~ kpi | upper ~ ": found '" ~ text ~ "', expected a number"
+            ) -%}
+        {%- endif -%}
+        {%- do numbers.update({kpi: number}) -%}
+    {%- endfor -%}
+    {{ return(numbers) }}
+{%- endmacro %}
+
+
+{# The threshold of a KPI, null where it has none. #}
+{% macro threshold_of(kpi) -%}
+    ({{ literal(tojson(thresholds())) }}::jsonb ->> {{ kpi }})::double precision
+{%- endmacro %}
