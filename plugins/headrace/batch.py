@@ -14,17 +14,17 @@ from psycopg import Connection
 from headrace import checkpoints
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.contract import Rejection
-from headrace.database import Connect, is_retriable, pause_before_retry
+from headrace.database import Connect, is_retriable
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
 from headrace.exceptions import DatabaseError
 from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
+from headrace.retries import Retries
 from headrace.source import Record
 from headrace.staging import BOOKKEEPING_COLUMNS, check_table, columns, copy_rows, json_text, table
 from headrace.times import record_time
 
-COMMIT_ATTEMPTS_MAX = 5
 DELETED = [name for name, _, _ in BOOKKEEPING_COLUMNS].index("_deleted")  # behind the contract's columns
 
 Barrier = Callable[[str], None]
@@ -159,45 +159,47 @@ class Batch:
 class Committer:
     """Commits batches over one connection, which it opens anew when it is lost."""
 
-    def __init__(self, connect: Connect, *, limits: Patience, barrier: Barrier = no_barrier) -> None:
+    def __init__(self, connect: Connect, retries: Retries, *, limits: Patience, barrier: Barrier = no_barrier) -> None:
         self._connect = connect
+        self._retries = retries
         self._limits = limits
         self._barrier = barrier
         self._connection: Connection[Any] | None = None
 
-    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> None:
+    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> tuple[LedgerLine, int]:
         """Commit the batch's rows, dead letters, checkpoint and ledger line together, or raise and change nothing.
 
-        Deadlocks, serialization failures and lost connections are tried again; after a connection lost at
-        COMMIT the ledger decides whether it happened. Rows that the server does not store become dead letters. Raises
-        CheckpointMoved when another run was first, and psycopg's errors for all that trying again does not mend.
+        Returns the line and its seq. Deadlocks, serialization failures and lost connections are tried again; after a
+        connection lost at COMMIT the ledger decides whether it happened. Rows that the server does not store become
+        dead letters. Raises CheckpointMoved when another run was first, and psycopg's errors for all that trying again
+        does not mend.
         """
-        line = batch.line(kind, run)
+        line, seq = batch.line(kind, run), None
         in_doubt = False
-        for attempt in range(1, COMMIT_ATTEMPTS_MAX + 1):
+        while seq is None:
             try:
                 connection = self.connection()
-                if in_doubt and self._is_committed(connection, line):
-                    return
+                if in_doubt and (seq := self._committed_seq(connection, line)):
+                    break
                 in_doubt = False
                 try:
-                    self._run_transaction(connection, batch, line)
+                    seq = self._run_transaction(connection, batch, line)
                 except Exception as error:
                     if not may_be_a_records_fault(error):
                         raise
                     self._reject_rows(connection, batch, line, error)
                     line = batch.line(kind, run)
-                    self._run_transaction(connection, batch, line)
-                return
+                    seq = self._run_transaction(connection, batch, line)
             except psycopg.Error as error:
                 lost = self._connection is None or self._connection.closed or self._connection.broken
                 # a connection that was lost may have been lost at COMMIT, after the server did it
                 in_doubt = in_doubt or lost
                 if lost:
                     self.close()
-                if not is_retriable(error) or attempt == COMMIT_ATTEMPTS_MAX:
+                if not is_retriable(error) or not self._retries.again(error):
                     raise
-                pause_before_retry(attempt)
+        self._retries.reset()
+        return line, seq
 
     def connection(self) -> Connection[Any]:
         """The connection, opened if need be."""
@@ -212,11 +214,11 @@ class Committer:
             self._connection.close()
             self._connection = None
 
-    def _is_committed(self, connection: Connection[Any], line: LedgerLine) -> bool:
+    def _committed_seq(self, connection: Connection[Any], line: LedgerLine) -> int | None:
         with connection.transaction(), self._patience(connection, line.dataset):
-            return checkpoints.is_committed(connection, line)
+            return checkpoints.committed_seq(connection, line)
 
-    def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> None:
+    def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
         # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
         with connection.transaction():
             with self._patience(connection, line.dataset):
@@ -231,9 +233,10 @@ class Committer:
                     copy_dead_letters(cursor, batch.dead)
             self._barrier("dead_lettered")
             with self._patience(connection, line.dataset):
-                checkpoints.append_line(connection, line)
+                seq = checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
+        return seq
 
     def _reject_rows(self, connection: Connection[Any], batch: Batch, line: LedgerLine, error: Exception) -> None:
         """Find the rows that Postgres does not store and make dead letters of them.

@@ -130,13 +130,18 @@ def start_generation(connection: Connection[Any], dataset: str, topic: str, topi
 
 
 def start_partition(
-    connection: Connection[Any], dataset: str, generation: int, partition: int, next_offset: int
+    connection: Connection[Any],
+    dataset: str,
+    generation: int,
+    partition: int,
+    next_offset: int,
+    position: str | None = None,
 ) -> None:
     """Give a partition its first checkpoint, unless another run was first."""
     connection.execute(
-        "insert into headrace.checkpoints (dataset, generation, partition, next_offset) values (%s, %s, %s, %s) "
-        "on conflict do nothing",
-        (dataset, generation, partition, next_offset),
+        "insert into headrace.checkpoints (dataset, generation, partition, next_offset, source_position) "
+        "values (%s, %s, %s, %s, %s) on conflict do nothing",
+        (dataset, generation, partition, next_offset, position),
     )
 
 
@@ -242,14 +247,15 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
     return int(row[0])
 
 
-def is_committed(connection: Connection[Any], line: LedgerLine) -> bool:
+def committed_seq(connection: Connection[Any], line: LedgerLine) -> int | None:
     """Decide a commit that was in doubt: it happened if and only if the ledger holds the batch's id.
 
-    Locks the checkpoint first, so that a backend that may still be committing has ended.
+    Returns its seq, from 1, or None. Locks the checkpoint first, so that a backend that may still be committing has
+    ended.
     """
     connection.execute(
         "select 1 from headrace.checkpoints where dataset = %s and generation = %s and partition = %s for update",
         (line.dataset, line.generation, line.partition),
     )
-    found = connection.execute("select 1 from headrace.batches where batch_id = %s", (line.batch_id,)).fetchone()
-    return found is not None
+    found = connection.execute("select seq from headrace.batches where batch_id = %s", (line.batch_id,)).fetchone()
+    return None if found is None else int(found[0])

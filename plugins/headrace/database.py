@@ -1,7 +1,5 @@
 """Connections to Postgres, and its errors in our words."""
 
-import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -82,11 +80,6 @@ def is_retriable(error: psycopg.Error) -> bool:
     if error.sqlstate is None:  # psycopg's own: no server answered
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith((*UNREACHABLE, *INTERRUPTED))
-
-
-def pause_before_retry(attempt: int) -> None:
-    """Wait 0.1 s, 0.2 s, 0.4 s ..., each give or take a half, so that rivals do not meet again."""
-    time.sleep(0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
 
 
 def migrate(connection: Connection[Any]) -> list[str]:

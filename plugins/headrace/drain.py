@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from headrace.batch import Barrier, Batch, Committer, no_barrier
-from headrace.checkpoints import Kind, RunContext
+from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
 from headrace.exceptions import SourceChanged
 from headrace.plan import Plan
@@ -19,12 +19,14 @@ class Limits:
 
     batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
     the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
-    is committed and nothing more is read; None for as long as there is something to read.
+    is committed and nothing more is read; None for as long as there is something to read. stop: likewise, once it
+    returns true.
     """
 
     batch_rows: int
     batch_bytes: int
     max_seconds: float | None = None
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class DrainResult:
 
 
 Progress = Callable[[DrainResult], None]
+Committed = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
 
 
 def drain(
@@ -79,24 +82,28 @@ def drain(
     limits: Limits,
     *,
     run: RunContext | None = None,
+    result: DrainResult | None = None,
     progress: Progress = lambda _: None,
+    committed: Committed = lambda _line, _seq, _seconds: None,
     barrier: Barrier = no_barrier,
 ) -> DrainResult:
     """Read the plan's ranges and commit them in batches; return what was committed.
 
+    result: what an earlier try committed; it is counted on, and right when this raises too.
     Every batch is one transaction, so whatever ends this early leaves the checkpoint where the next run goes on.
     Raises CheckpointMoved when another run was first, SourceChanged when the source became another one meanwhile.
     """
-    began = time.monotonic()
-    result = DrainResult(dataset.name)
+    result = result or DrainResult(dataset.name)
+    began = time.monotonic() - result.seconds
     kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
     open_batches: dict[int, Batch] = {}
 
     def commit(batch: Batch) -> None:
         open_batches.pop(batch.partition, None)
         _check_source(source, plan)
-        committer.commit(batch, kind, run or RunContext())
+        line, seq = committer.commit(batch, kind, run or RunContext())
         _count(result, batch)
+        committed(line, seq, time.monotonic() - batch.began)
         result.seconds = time.monotonic() - began
         progress(result)
 
@@ -116,7 +123,8 @@ def drain(
             if batch.end_offset > batch.start_offset:
                 open_batches[partition] = batch
             del batch, records, chunk  # not held while the next one is fetched
-            out_of_time = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
+            is_late = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
+            out_of_time = is_late or limits.stop()
             for batch in _due(open_batches, plan, limits, out_of_time):
                 commit(batch)
             if out_of_time:

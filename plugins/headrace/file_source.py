@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from headrace.exceptions import FileSourceError, SourceChanged
 from headrace.file_lines import FIRST_LINE, UNREADABLE, Line, numbered_lines, unreadable
-from headrace.source import Chunk, PartitionState, Range, SourceState
+from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 16 * 1024 * 1024
@@ -49,8 +50,11 @@ class FileSource:
             raise unreadable(self.path, error) from error
         return SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
 
-    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
+    def seen_from(
+        self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
+    ) -> SourceState:
         """Nothing to add: a file is known by its contents."""
+        return state
 
     def topic_id(self) -> str:
         """The sha256 that `describe` found; raises SourceChanged if the file was written to since."""
@@ -78,6 +82,11 @@ class FileSource:
             raise unreadable(self.path, error) from error
         if position < end:
             yield Chunk(0, records, end)
+
+    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+        """A file is whole: nothing comes behind its end."""
+        time.sleep(seconds)
+        return False
 
     def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
         """Files have no lag tools."""

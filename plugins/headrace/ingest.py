@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,16 +16,25 @@ from uuid import uuid4
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from headrace import checkpoints, staging
+from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
 from headrace.checkpoints import LedgerLine, RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
 from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names, load_dataset
 from headrace.drain import DrainResult, Limits, Progress, drain
-from headrace.exceptions import DatasetError, DrainKilled, FileSourceError, PermanentError, RetriableError
+from headrace.exceptions import (
+    DatasetError,
+    DrainKilled,
+    FileSourceError,
+    HeadraceError,
+    PermanentError,
+    RetriableError,
+)
 from headrace.fence import Patience, drain_name, patience
+from headrace.logs import Journal, configure
 from headrace.missing import count_missing, replace_missing
-from headrace.plan import Plan, begin_generation, make_plan
+from headrace.plan import Plan, begin_generation, make_plan, seen_from
+from headrace.retries import Retries
 from headrace.settings import Settings
 from headrace.source import Source
 
@@ -59,6 +68,10 @@ class Deployment:
     def patience(self) -> Patience:
         """How long a run waits for locks."""
         return Patience(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
+
+    def retries(self) -> Retries:
+        """A run's budget of retries."""
+        return Retries(self.settings.max_retries)
 
     @contextmanager
     def turn(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
@@ -116,16 +129,22 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
 
 
 def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, run: RunContext | None = None) -> Plan:
-    """Pin what a drain of the dataset reads; see `make_plan`."""
-    source = open_source(deployment, dataset, path)
+    """Pin what a drain of the dataset reads; see `make_plan`.
+
+    Not tried again here: who finds a service down from the start hears of it at once.
+    """
+    connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
-        with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
+        with closing(open_source(deployment, dataset, path)) as source, database(connect) as connection:
             with connection.transaction():
                 checkpoints.register(connection, dataset.name)
                 staging.ensure_table(connection, dataset)
-            return make_plan(connection, dataset, source, run)
-    finally:
-        source.close()
+            planned = make_plan(connection, dataset, source, run)
+            history.note(connection, dataset.name)
+            return planned
+    except HeadraceError as error:
+        history.note_failure(connect, dataset.name, error)
+        raise
 
 
 def is_known(deployment: Deployment, dataset: Dataset) -> bool:
@@ -142,26 +161,56 @@ def drain_plan(
     path: Path | None = None,
     run: RunContext | None = None,
     max_seconds: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda _: None,
     barrier: Barrier = no_barrier,
 ) -> DrainResult:
-    """Drain what was planned; see `drain`. With nothing planned nothing is opened."""
+    """Drain what was planned; see `drain`. With nothing planned nothing is opened.
+
+    When a service does not answer it is asked again, and the drain goes on behind what is committed.
+    """
+    result = DrainResult(dataset.name)
     if not plan.ranges:
-        return DrainResult(dataset.name)
+        return result
     settings = deployment.settings
-    limits = Limits(batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds)
-    source = open_source(deployment, dataset, path)
-    committer = Committer(deployment.connect(drain_name(dataset.name)), limits=deployment.patience, barrier=barrier)
-    try:
-        with translated_errors():
+    limits = Limits(
+        batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds, stop=stop
+    )
+    retries = deployment.retries()
+    connect, journal = deployment.connect(drain_name(dataset.name)), Journal(settings)
+    committer = Committer(connect, retries, limits=deployment.patience, barrier=barrier)
+
+    def work() -> None:
+        source = open_source(deployment, dataset, path)
+        try:
             if isinstance(dataset.source, File):
                 source.describe()  # remembers the file that is read, to notice when it changes
-            result = drain(dataset, source, plan, committer, limits, run=run, progress=progress, barrier=barrier)
-        _mirror(source, dataset, result)
-        return result
+            with translated_errors():
+                drain(
+                    dataset,
+                    source,
+                    plan.rest(result.next_offsets, result.positions),
+                    committer,
+                    limits,
+                    run=run,
+                    result=result,
+                    progress=progress,
+                    committed=journal.batch,
+                    barrier=barrier,
+                )
+            _mirror(source, dataset, result)
+        finally:
+            source.close()
+
+    try:
+        retries.run(work)
+    except BaseException as error:
+        journal.end(plan, result, error)
+        raise
     finally:
         committer.close()
-        source.close()
+    journal.end(plan, result)
+    return result
 
 
 def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:
@@ -213,6 +262,7 @@ def drain_dataset(
 
 
 def _drain_share(settings: Settings, name: str, share: Plan, max_seconds: float | None) -> DrainResult:
+    configure(settings)
     deployment = Deployment.from_settings(settings)
     return drain_plan(deployment, deployment.dataset(name), share, max_seconds=max_seconds)
 
@@ -276,10 +326,14 @@ def load_file(
         run=run,
         progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
     )
-    with deployment.turn(dataset, "load") as connection:
-        missing = (
-            replace_missing(connection, dataset, run or RunContext()) if replace else count_missing(connection, dataset)
-        )
+
+    def settle_missing() -> int:
+        with deployment.turn(dataset, "load") as connection:
+            if replace:
+                return replace_missing(connection, dataset, run or RunContext())
+            return count_missing(connection, dataset)
+
+    missing = deployment.retries().run(settle_missing)
     path = path or deployment.settings.data_dir / dataset.source.path
     return LoadResult(path, not planned.ranges, result, 0 if replace else missing, missing if replace else 0)
 
@@ -333,33 +387,36 @@ def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: in
     source = open_source(deployment, dataset)
     try:
         state = source.describe()
+        with deployment.turn(dataset, "accept-loss") as connection:
+            generation = checkpoints.open_generation(connection, dataset.name)
+            where = f"{dataset.name}[{partition}]"
+            if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
+                raise DatasetError(
+                    f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`"
+                )
+            found = seen_from(source, generation, state).partitions[partition]
+            if partition not in generation.next_offsets:
+                checkpoints.start_partition(connection, dataset.name, generation.generation, partition, 0)
+            start = generation.next_offsets.get(partition, 0)
+            if not start < to <= found.log_start_offset:
+                raise DatasetError(
+                    f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above "
+                    f"the one and at most the other, got {to}: only what the source no longer serves can be given up"
+                )
+            line = LedgerLine(
+                batch_id=uuid4(),
+                dataset=dataset.name,
+                generation=generation.generation,
+                partition=partition,
+                start_offset=start,
+                end_offset=to,
+                kind="accept_loss",
+                position=found.start_position if to == found.log_start_offset else None,
+            )
+            checkpoints.advance(connection, line)
+            checkpoints.append_line(connection, line)
     finally:
         source.close()
-    found = state.partitions.get(partition)
-    with deployment.turn(dataset, "accept-loss") as connection:
-        generation = checkpoints.open_generation(connection, dataset.name)
-        where = f"{dataset.name}[{partition}]"
-        if generation is None or found is None or state.topic_id != generation.topic_id:
-            raise DatasetError(f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`")
-        if partition not in generation.next_offsets:
-            checkpoints.start_partition(connection, dataset.name, generation.generation, partition, 0)
-        start = generation.next_offsets.get(partition, 0)
-        if not start < to <= found.log_start_offset:
-            raise DatasetError(
-                f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above the "
-                f"one and at most the other, got {to}: only what the source no longer serves can be given up"
-            )
-        line = LedgerLine(
-            batch_id=uuid4(),
-            dataset=dataset.name,
-            generation=generation.generation,
-            partition=partition,
-            start_offset=start,
-            end_offset=to,
-            kind="accept_loss",
-        )
-        checkpoints.advance(connection, line)
-        checkpoints.append_line(connection, line)
     return start, to
 
 

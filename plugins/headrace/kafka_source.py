@@ -23,7 +23,7 @@ from kafka.errors import (
 from kafka.serializer import Deserializer
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.source import Chunk, PartitionState, Range, SourceState
+from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
@@ -63,6 +63,7 @@ class KafkaSource:
             **client_config,
         }
         self._admin: KafkaAdminClient | None = None
+        self._waiting: KafkaConsumer | None = None
 
     def describe(self) -> SourceState:
         """Identity (KIP-516's topic id), log starts, last stable offsets and high watermarks."""
@@ -70,22 +71,27 @@ class KafkaSource:
             described = self._describe_topic()
             partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
             starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
-            # the stable ends first: asked for in this order an end never exceeds its watermark
-            ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+            # the watermarks first: what arrives in between must not look as if it waited behind a transaction
             watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+            ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
         except KafkaError as error:
             self._raise(error)
         return SourceState(
             topic=self.topic,
             topic_id=str(described["topic_id"]),
             partitions={
-                tp.partition: PartitionState(starts[tp], max(ends[tp], starts[tp]), watermarks[tp])
+                tp.partition: PartitionState(
+                    starts[tp], max(ends[tp], starts[tp]), max(watermarks[tp], ends[tp], starts[tp])
+                )
                 for tp in sorted(partitions)
             },
         )
 
-    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
+    def seen_from(
+        self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
+    ) -> SourceState:
         """Nothing to add: the topic's id and its offsets tell it all."""
+        return state
 
     def topic_id(self) -> str:
         """KIP-516's topic id, as the broker knows it now."""
@@ -164,6 +170,30 @@ class KafkaSource:
         finally:
             consumer.close(autocommit=False)
 
+    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+        """Wait at the broker, by a consumer that is kept until `close`, whose records are thrown away."""
+        wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in places.items()}
+        try:
+            if self._waiting is None or self._waiting.assignment() != set(wanted):
+                self._stop_waiting()
+                self._waiting = self._consumer(
+                    wanted, _Meter(POLL_BYTES), max_partition_fetch_bytes=1, max_poll_records=1
+                )
+            for tp, offset in wanted.items():
+                self._waiting.seek(tp, offset)
+            with suppress(_PollIsFull):
+                if self._waiting.poll(timeout_ms=int(seconds * 1000)):
+                    return True
+            return any(self._waiting.position(tp) != offset for tp, offset in wanted.items())
+        except KafkaError as error:
+            self._stop_waiting()
+            self._raise(error)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close(autocommit=False)
+            self._waiting = None
+
     def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
         """Commit the group's offsets, for kafka-consumer-groups and the like."""
         offsets = {TopicPartition(self.topic, p): OffsetAndMetadata(o, "", -1) for p, o in next_offsets.items()}
@@ -173,7 +203,8 @@ class KafkaSource:
             self._raise(error)
 
     def close(self) -> None:
-        """Close the admin client; consumers are closed where they are used."""
+        """Close the admin client and the consumer that waits; others are closed where they are used."""
+        self._stop_waiting()
         if self._admin is not None:
             self._admin.close()
             self._admin = None
@@ -195,22 +226,22 @@ class KafkaSource:
             self._admin = KafkaAdminClient(**config)
         return self._admin
 
-    def _consumer(self, positions: Mapping[TopicPartition, int], meter: "_Meter") -> KafkaConsumer:
-        consumer = KafkaConsumer(
-            **self._config,
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            allow_auto_create_topics=False,
-            check_crcs=True,
-            max_poll_records=self._max_poll_records,
-            fetch_max_bytes=FETCH_MAX_BYTES,
-            max_partition_fetch_bytes=self._max_partition_fetch_bytes,
-            fetch_max_wait_ms=100,
-            key_deserializer=meter,
-            value_deserializer=meter,
-        )
+    def _consumer(self, positions: Mapping[TopicPartition, int], meter: "_Meter", **differently: Any) -> KafkaConsumer:
+        options = {
+            "group_id": None,
+            "enable_auto_commit": False,
+            "isolation_level": "read_committed",
+            "auto_offset_reset": "none",
+            "allow_auto_create_topics": False,
+            "check_crcs": True,
+            "max_poll_records": self._max_poll_records,
+            "fetch_max_bytes": FETCH_MAX_BYTES,
+            "max_partition_fetch_bytes": self._max_partition_fetch_bytes,
+            "fetch_max_wait_ms": 100,
+            "key_deserializer": meter,
+            "value_deserializer": meter,
+        }
+        consumer = KafkaConsumer(**self._config, **(options | differently))
         consumer.assign(list(positions))
         for tp, position in positions.items():
             consumer.seek(tp, position)

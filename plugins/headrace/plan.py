@@ -5,7 +5,7 @@ is not the one that the checkpoint belongs to is refused.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from headrace import checkpoints
 from headrace.checkpoints import Generation, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
 from headrace.exceptions import SourceChanged
-from headrace.source import PartitionState, Range, Source, SourceState
+from headrace.source import PartitionState, Place, Range, Source, SourceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Plan:
     topic_id: str
     ranges: Mapping[int, Range]
     waiting: int = 0  # records behind the last stable offset: a transaction is open
+    behind: Mapping[int, Place] = field(default_factory=dict)  # of every partition, what comes next after this plan
 
     @property
     def lag(self) -> int:
@@ -46,6 +47,16 @@ class Plan:
                 ranges[partition] = cut
         return replace(self, ranges=ranges)
 
+    def rest(self, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> Self:
+        """What is left of the plan once partitions are committed up to next_offsets."""
+        ranges = {
+            partition: bounds._replace(
+                start=next_offsets.get(partition, bounds.start), position=positions.get(partition, bounds.position)
+            )
+            for partition, bounds in self.ranges.items()
+        }
+        return replace(self, ranges={p: bounds for p, bounds in ranges.items() if bounds.start < bounds.end})
+
     def split(self, parts: int) -> list[Self]:
         """At most `parts` plans of whole partitions, as even as partitions allow, the longest first."""
         shares: list[dict[int, Range]] = [{} for _ in range(max(parts, 1))]
@@ -56,7 +67,9 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, to hand it from task to task."""
-        return asdict(self) | {"ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()}}
+        values = asdict(self) | {"ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()}}
+        del values["behind"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -81,27 +94,47 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
         if generation is None or _is_new(dataset, generation, state):
             generation = begin_generation(connection, dataset, state, run or RunContext(), always_line=False)
         elif not isinstance(dataset.source, File):
-            check_identity(generation, state)
-            for partition, next_offset in generation.next_offsets.items():
-                source.check_position(partition, next_offset, generation.positions[partition])
+            check_identity(generation, seen_from(source, generation, state))
             generation = _with_new_partitions(connection, generation, state)
     ranges = {
         partition: Range(
             generation.next_offsets[partition],
             state.partitions[partition].end_offset,
             generation.positions[partition],
+            state.partitions[partition].end_position,
         )
         for partition in sorted(state.partitions)
         if generation.next_offsets[partition] < state.partitions[partition].end_offset
     }
+    behind = {
+        partition: (ranges[partition].end, ranges[partition].end_position)
+        if partition in ranges
+        else (generation.next_offsets[partition], generation.positions[partition])
+        for partition in state.partitions
+    }
     waiting = sum(max(p.high_watermark - p.end_offset, 0) for p in state.partitions.values())
-    return Plan(dataset.name, generation.generation, state.topic, state.topic_id, ranges, waiting)
+    return Plan(dataset.name, generation.generation, state.topic, state.topic_id, ranges, waiting, behind)
+
+
+def seen_from(source: Source, generation: Generation, state: SourceState) -> SourceState:
+    """The source as it looks from a generation's checkpoints.
+
+    Raises SourceChanged, with the range at risk and the command, when the source can tell that it is another one.
+    """
+    if state.topic != generation.topic:
+        return state
+    try:
+        return source.seen_from(state, generation.next_offsets, generation.positions)
+    except SourceChanged as error:
+        raise SourceChanged(
+            f"{generation.dataset}: {error}; at risk: what the old one held from {_at_risk(generation)}; "
+            f"{_adopt(generation)}"
+        ) from error
 
 
 def check_identity(generation: Generation, state: SourceState) -> None:
     """Refuse a source that is not the one that the checkpoints belong to, or that lost what they point at."""
-    name = generation.dataset
-    adopt = f"`headrace adopt {name}` closes generation {generation.generation} and reads the new one from its start"
+    name, adopt = generation.dataset, _adopt(generation)
     if state.topic != generation.topic:
         raise SourceChanged(
             f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
@@ -170,7 +203,7 @@ def begin_generation(
     number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id)
     for partition, found in sorted(state.partitions.items()):
         start = found.log_start_offset
-        checkpoints.start_partition(connection, dataset.name, number, partition, start)
+        checkpoints.start_partition(connection, dataset.name, number, partition, start, found.start_position)
         if isinstance(dataset.source, File) or (start == 0 and not always_line):
             continue
         checkpoints.append_line(
@@ -205,6 +238,13 @@ def _with_new_partitions(connection: Connection[Any], generation: Generation, st
     found = checkpoints.open_generation(connection, generation.dataset)
     assert found is not None
     return found
+
+
+def _adopt(generation: Generation) -> str:
+    return (
+        f"`headrace adopt {generation.dataset}` closes generation {generation.generation} and reads the new one from "
+        "its start"
+    )
 
 
 def _at_risk(generation: Generation) -> str:

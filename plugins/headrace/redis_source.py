@@ -2,26 +2,51 @@
 
 A stream has no offsets and no identity. Its entries are numbered here as XADD counted them (`entries-added`): an
 entry's offset is how many were added before it, and what was trimmed away lies below the log start, as in Kafka. The
-checkpoint's source_position is the id of the last entry read; where to go on is decided by that id alone.
+checkpoint's source_position is the id of the last entry that lies below it; where to go on is decided by that id alone.
 """
 
 import re
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, NoReturn, Self
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.source import Chunk, PartitionState, Range, SourceState
+from headrace.exceptions import DatasetError, SettingError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 CHUNK_ENTRIES = 5_000
-BEGINNING = "0-0"
 NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 ESCAPES = {byte: b"\\u%04x" % byte for byte in range(0x20)} | {ord('"'): b'\\"', ord("\\"): b"\\\\"}
+SEQUENCE_MAX = 2**64 - 1
+
+
+class EntryId(NamedTuple):
+    """An entry's id, `milliseconds-sequence`; a stream's entries lie in their order."""
+
+    milliseconds: int
+    sequence: int
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Self:
+        """Read an id as Redis writes it."""
+        milliseconds, _, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
+        return cls(int(milliseconds), int(sequence or 0))
+
+    def __str__(self) -> str:
+        return f"{self.milliseconds}-{self.sequence}"
+
+    def before(self) -> "EntryId":
+        """The id just below; no entry is 0-0."""
+        if self.sequence:
+            return EntryId(self.milliseconds, self.sequence - 1)
+        return EntryId(self.milliseconds - 1, SEQUENCE_MAX)
+
+
+BEGINNING = EntryId(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +60,51 @@ class Entry:
     headers: Sequence[tuple[str, bytes | None]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What XINFO STREAM says at one moment.
+
+    added: entries that were ever added. gone: those of them that are no longer there, trimmed or deleted (XDEL).
+    first: of what is there; None where nothing is. last: the last that was ever added. deleted: the highest that XDEL
+    took; trimming leaves no trace.
+    """
+
+    added: int
+    gone: int
+    first: EntryId | None
+    last: EntryId
+    deleted: EntryId
+
+    def contradiction(self, offset: int, position: EntryId, is_there: bool | None) -> str | None:
+        """Why this is not the stream of which `position` was the offset-th entry; None where it may be.
+
+        is_there: whether the entry at `position` still is; None where nobody looked. A stream that was made anew, and
+        trimmed behind its entry number `offset` exactly, looks like the old one trimmed at the checkpoint.
+        """
+        if self.last < position:
+            return f"its last id is {self.last}, expected {position} or a later one"
+        if self.added < offset:
+            return f"{self.added} entries were ever added to it, {offset} were read"
+        if self.added == offset and self.last != position and self.deleted < self.last:
+            return f"its entry {offset} is {self.last}, expected {position}"
+        if self.is_past(position) and self.gone < offset:
+            return (
+                f"its first entry is {self.first}, behind {position}, yet only {self.gone} of the "
+                f"{offset} entries that were read are gone"
+            )
+        if is_there is False and not self.is_past(position) and self.deleted < position:
+            return f"it holds older entries than {position}, not that one, and none was deleted there"
+        return None
+
+    def is_past(self, position: EntryId) -> bool:
+        """Whether nothing up to `position` is left."""
+        return self.first is None or self.first > position
+
+    def may_be_trimmed(self, position: EntryId) -> bool:
+        """Whether entries behind `position` can have been trimmed: not while it, or the id right behind it, leads."""
+        return self.first is None or self.first.before() > position
+
+
 class RedisSource:
     """A stream; partition 0.
 
@@ -45,66 +115,72 @@ class RedisSource:
     def __init__(self, stream: str, url: str, *, numeric: frozenset[str] = frozenset()) -> None:
         self.stream = stream
         self._numeric = {name.encode() for name in numeric}
-        self._url = url
-        self._client = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
-        )
-        # fields as they came: redis-py would make a dictionary of them, and lose a field that stands twice
-        self._client.set_response_callback("XRANGE", lambda entries, **_: entries)
+        self._client = connect(url)
 
     def describe(self) -> SourceState:
-        """What was added and what is still there; see `check_position` for what that proves."""
+        """What was added and what is still there; see `seen_from` for what that proves."""
         info = self._info()
-        added, length = int(info["entries-added"]), int(info["length"])
-        return SourceState(self.stream, self.stream, {0: PartitionState(added - length, added, added)})
+        start = info.last if info.first is None else info.first.before()
+        found = PartitionState(info.gone, info.added, info.added, str(start), str(info.last))
+        return SourceState(self.stream, self.stream, {0: found})
 
     def topic_id(self) -> str:
-        """A stream has no identity of its own but its name."""
-        self._info()
+        """A stream has no identity of its own but its name; `read` looks at more."""
         return self.stream
 
-    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
-        """Refuse a stream that cannot be the one of which `position` was the last entry read.
+    def seen_from(
+        self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
+    ) -> SourceState:
+        """The state for a checkpoint; raises SourceChanged when the stream was made anew or set back.
 
-        Raises SourceChanged when the stream was made anew or set back. Trimming past the checkpoint shows in the log
-        start that `describe` gives.
+        Where an entry at or before the checkpoint is still there nothing behind it was trimmed, whatever XDEL took.
         """
-        info = self._info()
-        if position is None:
-            return
-        last, first = _id(info["last-generated-id"]), info["first-entry"]
-        gone = int(info["entries-added"]) - int(info["length"])
-        if _order(last) < _order(position):
-            raise SourceChanged(
-                f"{self.stream}: its last id is {last}, the checkpoint's is {position}: the stream was deleted and "
-                "made anew, or set back; at risk: what it holds now; `headrace adopt` reads it from its start"
-            )
-        if first is not None and _order(_id(first[0])) > _order(position) and gone < next_offset:
-            raise SourceChanged(
-                f"{self.stream}: its first entry is {_id(first[0])}, behind the checkpoint's {position}, yet only "
-                f"{gone} of the {next_offset} entries that were read are gone: the stream was deleted and made anew; "
-                "at risk: what it holds now; `headrace adopt` reads it from its start"
-            )
+        offset, position = next_offsets.get(0), positions.get(0)
+        if offset is None or position is None:
+            return state
+        at = EntryId.parse(position)
+        entries, info = self._look(at, at, 1)
+        wrong = info.contradiction(offset, at, bool(entries))
+        if wrong:
+            raise SourceChanged(f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back")
+        found = state.partitions[0]
+        if not info.may_be_trimmed(at):
+            found = replace(found, log_start_offset=min(found.log_start_offset, offset))
+        return replace(state, partitions={0: found})
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the entries after the range's position; see `Source.read`.
 
-        Entries that were deleted one by one (XDEL) leave a gap at the range's end.
+        Entries that were deleted one by one (XDEL) leave a gap at the range's end. Raises SourceChanged when the
+        stream was trimmed past what is to be read, set back or made anew meanwhile.
         """
         wanted = ranges.get(0)
         if wanted is None or wanted.start >= wanted.end:
             return
-        offset, position = wanted.start, wanted.position or BEGINNING
+        offset, position = wanted.start, EntryId.parse(wanted.position or str(BEGINNING))
+        end_position = EntryId.parse(wanted.end_position) if wanted.end_position else None
         while offset < wanted.end:
-            entries = self._entries(position, min(CHUNK_ENTRIES, wanted.end - offset))
+            count = min(CHUNK_ENTRIES, wanted.end - offset)
+            # with the entry before, whose presence tells a stream from another of its name
+            entries, info = self._look(position, end_position, 1 + count)
+            is_there = bool(entries) and EntryId.parse(entries[0][0]) == position
+            if wanted.position is not None:
+                self._check(info, offset, position, is_there, wanted)
+            entries = entries[is_there:][:count]
             if not entries:
-                break
+                yield Chunk(0, [], wanted.end, str(end_position or position))
+                return
             records = [self._record(offset + i, *entry) for i, entry in enumerate(entries)]
-            offset += len(records)
-            position = _id(entries[-1][0])
-            yield Chunk(0, records, offset, position)
-        if offset < wanted.end:
-            yield Chunk(0, [], wanted.end, position)
+            offset, position = offset + len(records), EntryId.parse(entries[-1][0])
+            yield Chunk(0, records, offset, str(position))
+
+    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+        """Wait for an entry behind the place's id."""
+        position = places[0][1] or str(BEGINNING)
+        try:
+            return bool(self._client.xread({self.stream: position}, count=1, block=max(int(seconds * 1000), 1)))
+        except RedisError as error:
+            self._raise(error)
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,34 +197,76 @@ class RedisSource:
             except ResponseError:  # no such group yet
                 self._client.xgroup_create(self.stream, group, id=position, entries_read=next_offsets[0])
         except RedisError as error:
-            raise self._failed(error) from error
+            self._raise(error)
 
-    def _entries(self, position: str, count: int) -> list[tuple[bytes, list[bytes]]]:
+    def _check(self, info: StreamInfo, offset: int, position: EntryId, is_there: bool, wanted: Range) -> None:
+        """Refuse a stream that is not the one of this position, or not the one in which the range's end was pinned."""
+        end = wanted.end
+        wrong = info.contradiction(offset, position, is_there)
+        if wanted.end_position is not None:
+            wrong = wrong or info.contradiction(end, EntryId.parse(wanted.end_position), None)
+        if wrong:
+            raise SourceChanged(
+                f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back, while it was read; "
+                f"at risk: [{offset}, {end}); run the drain again to see what it holds now"
+            )
+        if info.may_be_trimmed(position) and info.gone > offset:
+            raise SourceChanged(
+                f"{self.stream}: [{offset}, {min(info.gone, end)}) was trimmed or deleted before it was read; run the "
+                "drain again to see the range"
+            )
+
+    def _look(
+        self, start: EntryId, end: EntryId | None, count: int
+    ) -> tuple[list[tuple[bytes, list[bytes]]], StreamInfo]:
+        """Up to `count` entries of [start, end] and the stream's state at the same moment."""
         try:
-            entries: Any = self._client.xrange(self.stream, min=f"({position}", count=count)
+            with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.xinfo_stream(self.stream)
+                pipeline.xrange(self.stream, min=str(start), max=str(end or "+"), count=count)
+                info, entries = pipeline.execute()
         except RedisError as error:
-            raise self._failed(error) from error
-        return [(entry_id, fields) for entry_id, fields in entries]
+            self._raise(error)
+        return entries, self._parsed(info)
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self) -> StreamInfo:
         try:
-            info: dict[str, Any] = self._client.xinfo_stream(self.stream)
-        except ResponseError as error:
-            if "no such key" in str(error):
-                raise TopicMissing(
-                    f"{self.stream}: no such stream at {self._address()}; add an entry, `headrace produce` into it, or "
-                    "correct the dataset's stream"
-                ) from error
-            raise SourceError(f"{self.stream}: {error}; expected a stream of Redis 7 or Valkey") from error
+            info: Mapping[str, Any] = self._client.xinfo_stream(self.stream)
         except RedisError as error:
-            raise self._failed(error) from error
-        return info
+            self._raise(error)
+        return self._parsed(info)
 
-    def _failed(self, error: RedisError) -> SourceUnavailable:
-        return SourceUnavailable(
-            f"redis: {self._address()} did not answer: {' '.join(str(error).split())}; start it (`headrace up`) or "
-            "correct HEADRACE_REDIS_URL"
+    def _parsed(self, info: Mapping[str, Any]) -> StreamInfo:
+        if "entries-added" not in info:
+            raise DatasetError(
+                f"{self.stream}: {self._address()} does not count what is added to a stream, expected Redis 7 or Valkey"
+            )
+        added, first = int(info["entries-added"]), info["first-entry"]
+        return StreamInfo(
+            added=added,
+            gone=added - int(info["length"]),
+            first=EntryId.parse(first[0]) if first else None,
+            last=EntryId.parse(info["last-generated-id"]),
+            deleted=EntryId.parse(info["max-deleted-entry-id"]),
         )
+
+    def _raise(self, error: RedisError) -> NoReturn:
+        text = " ".join(str(error).split())
+        if not isinstance(error, ResponseError):
+            raise SourceUnavailable(
+                f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "
+                "HEADRACE_REDIS_URL"
+            ) from error
+        if "no such key" in text or "requires the key to exist" in text:
+            raise TopicMissing(
+                f"{self.stream}: no such stream at {self._address()}; add an entry, `headrace produce` into it, or "
+                "correct the dataset's stream"
+            ) from error
+        if "WRONGTYPE" in text:
+            raise DatasetError(
+                f"{self.stream}: the key at {self._address()} is no stream, expected one; correct the dataset's stream"
+            ) from error
+        raise SourceError(f"{self.stream}: {self._address()} answered {text}") from error
 
     def _address(self) -> str:
         options = self._client.get_connection_kwargs()  # the URL itself may hold a password
@@ -167,15 +285,21 @@ class RedisSource:
         return text if name in self._numeric and NUMBER.fullmatch(text) else _quoted(text)
 
 
+def connect(url: str) -> "redis.Redis":
+    """A client that gives fields as they came: redis-py makes a dictionary of them, and loses one that stands twice.
+
+    Raises SettingError for a URL that is none.
+    """
+    try:
+        client = redis.Redis.from_url(
+            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
+        )
+    except ValueError as error:
+        raise SettingError(f"redis: {error}; correct HEADRACE_REDIS_URL") from error
+    client.set_response_callback("XRANGE", lambda entries, **_: entries)
+    return client
+
+
 def _quoted(text: bytes) -> bytes:
     """A JSON string of the bytes as they are: what is not UTF-8 stays so, for the contract to find."""
     return b'"' + b"".join(ESCAPES.get(byte) or bytes((byte,)) for byte in text) + b'"'
-
-
-def _id(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

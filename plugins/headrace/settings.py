@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from headrace.exceptions import SettingError
 
 PREFIX = "HEADRACE_"
+Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
+LogFormat = Literal["text", "json"]
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
 
@@ -47,6 +49,8 @@ class Settings:
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
     stuck_after_ms: int = 10_000  # a drain that waits for its client this long may be ended. Defaults to 10000
+    max_retries: Count = 3  # how often what a service failed at is tried again, 1 s, 2 s, ... later. Defaults to 3
+    log_format: LogFormat = "text"  # json: a JSON object per line, for every batch and drain too. Defaults to text
     threshold_temperature: Decimal = Decimal(80)  # a reading above it is degraded. Defaults to 80
     threshold_humidity: Decimal = Decimal(70)  # likewise. Defaults to 70
     threshold_pressure: Decimal = Decimal(1050)  # likewise. Defaults to 1050
@@ -138,13 +142,17 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
         return _number(variable, text)
     if "Path" in str(kind):
         return Path(text).expanduser().absolute()
+    if kind is LogFormat and text not in get_args(kind):
+        raise SettingError(f"{variable}: found {text!r}, expected {' or '.join(get_args(kind))}")
     if "int" in str(kind):
+        minimum = 0 if kind is Count else 1
         try:
             number = int(text)
         except ValueError:
-            number = 0
-        if number <= 0:
-            raise SettingError(f"{variable}: found {text!r}, expected a whole number above 0")
+            number = minimum - 1
+        if number < minimum:
+            wanted = "0 or a whole number above it" if kind is Count else "a whole number above 0"
+            raise SettingError(f"{variable}: found {text!r}, expected {wanted}")
         return number
     return text
 

@@ -35,11 +35,14 @@ class PartitionState:
     log_start_offset: the first offset that is still served.
     end_offset: the first one that may not be read yet; for Kafka the last stable offset.
     high_watermark: the first one that does not exist yet; above end_offset when a transaction is open.
+    start_position, end_position: where log_start_offset and end_offset are, for sources with positions of their own.
     """
 
     log_start_offset: int
     end_offset: int
     high_watermark: int
+    start_position: str | None = None
+    end_position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,16 @@ class SourceState:
 
 
 class Range(NamedTuple):
-    """Offsets to read: [start, end); position says where start is, for sources with positions of their own."""
+    """Offsets to read: [start, end).
+
+    position, end_position: for sources with positions of their own, where start is, and what must not be read beyond,
+    even where fewer records than offsets are left.
+    """
 
     start: int
     end: int
     position: str | None = None
+    end_position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,9 @@ class Chunk:
     position: str | None = None  # of the last record; where there is one, each record's key is its position
 
 
+Place = tuple[int, str | None]  # an offset, and where it is for sources with positions of their own
+
+
 class Source(Protocol):
     """Where records come from. A source knows nothing of Postgres."""
 
@@ -81,8 +92,13 @@ class Source(Protocol):
         Raises TopicMissing, or SourceUnavailable when nothing answers.
         """
 
-    def check_position(self, partition: int, next_offset: int, position: str | None) -> None:
-        """Raise SourceChanged where identity and offsets alone do not tell that the source became another one."""
+    def seen_from(
+        self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
+    ) -> SourceState:
+        """The state as a reader has it who stands there: log starts may be lower than for somebody who begins.
+
+        Raises SourceChanged where identity and offsets alone do not tell that the source became another one.
+        """
 
     def topic_id(self) -> str:
         """The identity alone, asked for again and cheaply: it is compared before every commit."""
@@ -92,6 +108,12 @@ class Source(Protocol):
 
         Always ends: each partition's last chunk has next_offset = end. No record at or beyond an end is
         yielded. Raises SourceError, SourceUnavailable or SourceChanged; what was yielded before stays true.
+        """
+
+    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+        """Wait until something can be read at or behind a partition's place; False when nothing came in time.
+
+        True promises nothing: what there is, `describe` tells. Raises what `read` raises.
         """
 
     def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:

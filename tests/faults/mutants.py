@@ -58,7 +58,7 @@ ADVANCE = """\
 """
 APPEND = """\
             with self._patience(connection, line.dataset):
-                checkpoints.append_line(connection, line)
+                seq = checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
 """
@@ -74,6 +74,9 @@ def _swallowed(statement: str) -> str:
         "                    except psycopg.Error:\n"
         "                        pass\n"
     )
+
+
+IN_DOUBT = ("batch.py", "if in_doubt and (seq := self._committed_seq(connection, line)):")
 
 
 MUTANTS = (
@@ -316,7 +319,7 @@ MUTANTS = (
     Mutant(
         "read_uncommitted",
         "records of aborted transactions are stored",
-        (("kafka_source.py", 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (("kafka_source.py", '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         CALM,
     ),
     Mutant(
@@ -335,13 +338,13 @@ MUTANTS = (
     Mutant(
         "blind retry",
         "after a COMMIT without an answer the batch is tried again without looking into the ledger",
-        (("batch.py", "if in_doubt and self._is_committed(connection, line):", "if in_doubt and False:"),),
+        ((*IN_DOUBT, "if in_doubt and False:"),),
         CUTS,
     ),
     Mutant(
         "commit assumed",
         "after a lost connection the batch passes for committed",
-        (("batch.py", "if in_doubt and self._is_committed(connection, line):", "if in_doubt:"),),
+        ((*IN_DOUBT, "if in_doubt and (seq := 1):"),),
         (("cut", "before", 1), ("cut", "copy", 1), ("terminate", "staged", 1)),
     ),
     Mutant(
@@ -350,8 +353,9 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "                pause_before_retry(attempt)\n",
-                "                pause_before_retry(attempt)\n                batch.rows += batch.rows\n",
+                "or not self._retries.again(error):\n                    raise\n",
+                "or not self._retries.again(error):\n                    raise\n"
+                "                batch.rows += batch.rows\n",
             ),
         ),
         (("cut", "before", 1), ("terminate", "staged", 1), ("cancel", "copying", 1)),
@@ -384,7 +388,7 @@ MUTANTS = (
                 APPEND,
                 '            self._barrier("before_commit")\n'
                 '        self._barrier("committed")\n'
-                "        checkpoints.append_line(connection, line)\n",
+                "        seq = checkpoints.append_line(connection, line)\n",
             ),
         ),
         (("kill", "committed", 1), ("kill", "committed", 2)),
@@ -491,7 +495,7 @@ MUTANTS = (
         "a checkpoint below the log's start moves up to it in silence",
         (
             ("plan.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
-            ("kafka_source.py", 'auto_offset_reset="none"', 'auto_offset_reset="earliest"'),
+            ("kafka_source.py", '"auto_offset_reset": "none"', '"auto_offset_reset": "earliest"'),
         ),
         (("retention", "", 1), ("retention", "", 2)),
     ),

@@ -103,12 +103,15 @@ def assert_nothing_left(stage: Stage) -> None:
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a subprocess that works with the same settings."""
     assert settings.postgres_dsn
-    assert settings.kafka_bootstrap_servers
+    services = {
+        "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "HEADRACE_REDIS_URL": settings.redis_url,
+    }
     return {
         "PATH": "/usr/bin:/bin",
         "HEADRACE_HOME": str(settings.home),
         "HEADRACE_POSTGRES_DSN": settings.postgres_dsn,
-        "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        **{name: address for name, address in services.items() if address},
         "HEADRACE_DATASETS_DIR": str(settings.datasets_dir),
         "HEADRACE_DATA_DIR": str(settings.data_dir),
         "HEADRACE_BATCH_ROWS": str(settings.batch_rows),

@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real Kafka, started once per session on free ports and stopped at its end."""
+"""A real PostgreSQL, a real Kafka and a real Valkey, started once per session on free ports and stopped at its end."""
 
 import itertools
 import re
@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from headrace import retries
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
 from headrace.settings import Settings
@@ -39,6 +40,18 @@ def bootstrap_servers(local_settings: Settings) -> str:
     return str(services.up(local_settings, only=("kafka",), report=_quiet)["kafka"]["address"])
 
 
+@pytest.fixture(scope="session")
+def redis_url(local_settings: Settings) -> str:
+    """The URL of a real Valkey."""
+    return str(services.up(local_settings, only=("redis",), report=_quiet)["redis"]["address"])
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of this process wait 0.2 s, 0.4 s, 0.6 s."""
+    monkeypatch.setattr(retries, "BASE_S", 0.2)
+
+
 @pytest.fixture
 def database(postgres_dsn: str) -> Iterator[str]:
     """The DSN of a database of the test's own, empty, dropped at the end."""
@@ -56,6 +69,12 @@ def topic(bootstrap_servers: str) -> str:
     name = f"topic-{next(_numbers)}"
     topics.create(bootstrap_servers, name, 3, retention_ms="-1")  # else records of 1970 would not live long
     return name
+
+
+@pytest.fixture
+def stream(redis_url: str) -> str:
+    """The name of a stream of the test's own, which does not exist yet."""
+    return f"stream-{next(_numbers)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +120,24 @@ def stage(database: str, bootstrap_servers: str, topic: str, tmp_path: Path, ses
     deployment = Deployment.from_settings(settings)
     initialise(deployment)
     return Stage(deployment, database)
+
+
+@pytest.fixture
+def telemetry(database: str, redis_url: str, stream: str, tmp_path: Path, session_home: Path) -> Stage:
+    """A migrated database and the dataset telemetry, reading from the test's own stream; no Kafka."""
+    return telemetry_stage(database, redis_url, stream, tmp_path / "datasets", session_home)
+
+
+def telemetry_stage(dsn: str, redis_url: str, stream: str, datasets_dir: Path, home: Path) -> Stage:
+    """A deployment whose one dataset is telemetry, its tables made."""
+    datasets_dir.mkdir()
+    declared = (Settings().datasets_dir / "telemetry.py").read_text()
+    assert 'stream="telemetry_stream"' in declared
+    (datasets_dir / "telemetry.py").write_text(declared.replace('stream="telemetry_stream"', f'stream="{stream}"'))
+    settings = Settings(home=home, postgres_dsn=dsn, redis_url=redis_url, datasets_dir=datasets_dir, batch_rows=20)
+    deployment = Deployment.from_settings(settings)
+    initialise(deployment)
+    return Stage(deployment, dsn)
 
 
 def _quiet(_line: str) -> None:

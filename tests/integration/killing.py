@@ -41,10 +41,12 @@ def signal_itself(number: signal.Signals) -> None:
 
 
 @contextmanager
-def drain_that_gets(number: signal.Signals, step: str, stage: Stage) -> Iterator[Any]:
-    """A drain in a process of its own, which sends itself a signal at the second occurrence of a step."""
+def drain_that_gets(
+    number: signal.Signals, step: str, stage: Stage, name: str = "jobs", *, occurrence: int = 2
+) -> Iterator[Any]:
+    """A drain in a process of its own, which sends itself a signal at an occurrence of a step, mostly the second."""
     process = multiprocessing.get_context("fork").Process(
-        target=drain, args=(stage, at(step, lambda: signal_itself(number)))
+        target=drain, args=(stage, at(step, lambda: signal_itself(number), occurrence=occurrence), name)
     )
     process.start()
     try:

@@ -1,4 +1,4 @@
-"""Every source keeps what source.py promises; Kafka's own oddities follow below."""
+"""Every source keeps what source.py promises; Kafka's own oddities follow below, Redis's in test_redis_source.py."""
 
 import gzip
 import itertools
@@ -12,17 +12,18 @@ import pyarrow.parquet
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from headrace import file_source, kafka_source
+from headrace import file_source, kafka_source, redis_source
 from headrace.exceptions import FileSourceError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.file_source import FileSource
 from headrace.kafka_source import KafkaSource
+from headrace.redis_source import RedisSource
 from headrace.source import Chunk, Range, Record, Source
-from tests.integration import topics
+from tests.integration import streams, topics
 
 Filled = Callable[[list[bytes]], Source]  # a source whose partition 0 holds exactly these values
 
 
-@pytest.fixture(params=["kafka", "ndjson", "ndjson.gz", "csv", "csv.gz", "parquet"])
+@pytest.fixture(params=["kafka", "redis", "ndjson", "ndjson.gz", "csv", "csv.gz", "parquet"])
 def filled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
     """A function that fills a source of each kind; chunks are small, so that there are several."""
     opened: list[Source] = []
@@ -34,6 +35,13 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
             topic = request.getfixturevalue("topic")
             topics.send(servers, topic, [(0, b"key", value) for value in values])
             source = KafkaSource(topic, {"bootstrap_servers": servers}, max_poll_records=7)
+        elif request.param == "redis":
+            monkeypatch.setattr(redis_source, "CHUNK_ENTRIES", 7)
+            url, stream = request.getfixturevalue("redis_url"), request.getfixturevalue("stream")
+            with streams.client(url) as client:
+                client.xgroup_create(stream, "makes-an-empty-stream", mkstream=True)
+            streams.add(url, stream, ({b"data": value} for value in values))
+            source = RedisSource(stream, url)
         else:
             monkeypatch.setattr(file_source, "CHUNK_LINES", 7)
             path = tmp_path / f"records.{request.param}"
@@ -72,15 +80,27 @@ def ranged(ranges: dict[int, tuple[int, int]]) -> dict[int, Range]:
     return {partition: Range(*bounds) for partition, bounds in ranges.items()}
 
 
+def position_of(source: Source, offset: int) -> str | None:
+    """Where an offset is, for sources with positions of their own: the key of the record before it."""
+    start = source.describe().partitions[0]
+    if start.start_position is None or offset == start.log_start_offset:
+        return start.start_position
+    reading = source.read({0: Range(start.log_start_offset, offset, start.start_position)})
+    return [record.key for chunk in reading for record in chunk.records][-1].decode()
+
+
 def read(source: Source, ranges: dict[int, tuple[int, int]]) -> list[Chunk]:
     """Read ranges, holding every chunk to the docstrings of Source."""
-    chunks = list(source.read(ranged(ranges)))
+    bounds = {p: Range(start, end, position_of(source, start)) for p, (start, end) in ranges.items()}
+    chunks = list(source.read(bounds))
     positions = {partition: start for partition, (start, _) in ranges.items()}
     for chunk in chunks:
         offsets = [record.offset for record in chunk.records]
         assert offsets == sorted(set(offsets))
         assert all(positions[chunk.partition] <= offset < chunk.next_offset for offset in offsets)
         assert positions[chunk.partition] < chunk.next_offset <= ranges[chunk.partition][1]
+        if chunk.position is not None and chunk.records:
+            assert chunk.position.encode() == chunk.records[-1].key
         positions[chunk.partition] = chunk.next_offset
     assert positions == {partition: max(bounds) for partition, bounds in ranges.items()}
     return chunks

@@ -1,16 +1,19 @@
 """The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+import structlog
 from airflow.exceptions import AirflowFailException
 from airflow.sdk import BaseHook, get_current_context
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
+from headrace import logs
 from headrace.checkpoints import RunContext
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
@@ -34,7 +37,17 @@ _KAFKA_NAMES = {
 
 def deployment() -> Deployment:
     """The deployment of a task: settings from the environment, services from connections."""
-    return Deployment(Settings.from_environment(), lambda _name: _connect, _kafka_config, _redis_url)
+    settings = Settings.from_environment()
+    if settings.log_format == "json":
+        logs.use(_TaskLog())
+    return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
+
+
+class _TaskLog(logging.Handler):
+    """Hands records to the task's log, of JSON lines, by its own way: the standard library's loses their fields."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), **logs.fields_of(record))
 
 
 def build_settings() -> Settings:

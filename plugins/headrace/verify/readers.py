@@ -1,11 +1,13 @@
 """Reading the source a second time, by another path than the loader's.
 
-The drain trusts kafka_source and file_source; a verification that did too would share their mistakes.
+The drain trusts kafka_source, redis_source and file_source; a verification that did too would share their mistakes.
 """
 
 import gzip
+import json
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -19,6 +21,7 @@ POLL_TIMEOUT_MS = 500
 REQUEST_TIMEOUT_MS = 15_000
 MAX_POLL_RECORDS = 500  # a poll unpacks them all: with values of 1 MB half a gigabyte; more read no faster
 UNREADABLE = (OSError, EOFError)
+PAGE_ENTRIES = 1_000
 
 
 class RecordReader(Protocol):
@@ -123,6 +126,129 @@ class FileReader:
         if self._path.suffix == ".gz":
             return cast(BinaryIO, gzip.open(self._path, "rb"))
         return self._path.open("rb")
+
+
+class StreamReader:
+    """A Redis stream's entries by XRANGE, up to the id that the checkpoint names.
+
+    numeric: the fields whose numbers are numbers. stored: offset and key of what is stored of [start, end), in offset
+    order. An entry's offset is how many were added before it, counted from the first that is still there. Where XDEL
+    took some, counting tells nothing: then it is the one under which its id is stored, and an entry that is stored
+    nowhere follows the one before it.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        url: str,
+        numeric: frozenset[str],
+        until: str,
+        stored: Callable[[int, int], Iterator[tuple[int, bytes | None]]],
+    ) -> None:
+        import redis
+
+        self._stream = stream
+        self._numeric = {name.encode() for name in numeric}
+        self._until = until
+        self._stored = stored
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30, retry=None)
+        self._client.set_response_callback("XRANGE", lambda entries, **_: entries)
+
+    def has_deletions(self) -> bool:
+        """Whether entries were ever deleted one by one, by XDEL."""
+        return bool(self._page("-", 1)[0]["max-deleted-entry-id"] != b"0-0")
+
+    def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
+        """Yield the entries; raises SourceUnavailable when no server answers or the stream was trimmed meanwhile."""
+        info, entries = self._page("-", PAGE_ENTRIES)
+        counts = info["max-deleted-entry-id"] == b"0-0"
+        offset = info["entries-added"] - info["length"] - 1
+        places = None if counts else _Places(self._stored(start, end), start)
+        while entries:
+            for entry_id, fields in entries:
+                offset = offset + 1 if places is None else places.find(entry_id)
+                if offset >= end:
+                    return
+                if offset >= start:
+                    yield offset, entry_id, self._value(fields), (), int(entry_id.split(b"-")[0])
+            info, entries = self._page(f"({entries[-1][0].decode()}", PAGE_ENTRIES)
+            if counts and (
+                info["max-deleted-entry-id"] != b"0-0" or info["entries-added"] - info["length"] > offset + 1
+            ):
+                raise SourceUnavailable(
+                    f"{self._stream}: entries were trimmed or deleted while they were read again; run the same command "
+                    "again"
+                )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _page(self, start: str, count: int) -> tuple[dict[str, Any], list[tuple[bytes, list[bytes]]]]:
+        from redis.exceptions import RedisError
+
+        try:
+            with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.xinfo_stream(self._stream)
+                pipeline.xrange(self._stream, start, self._until, count)
+                info, entries = pipeline.execute()
+        except RedisError as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SourceUnavailable(
+                f"{self._stream}: {text}; check the server and run the same command again"
+            ) from error
+        return info, entries
+
+    def _value(self, fields: list[bytes]) -> bytes:
+        names, texts = fields[0::2], fields[1::2]
+        if len(names) == 1 and texts[0].lstrip().startswith(b"{"):
+            return texts[0]
+        members = [
+            _json_text(name) + b":" + (text if name in self._numeric and _is_number(text) else _json_text(text))
+            for name, text in zip(names, texts, strict=True)
+        ]
+        return b"{%s}" % b",".join(members)
+
+
+class _Places:
+    """Where a stream's ids are stored, asked for in the stream's own order."""
+
+    def __init__(self, stored: Iterator[tuple[int, bytes | None]], start: int) -> None:
+        self._stored = ((offset, key) for offset, key in stored if key and re.fullmatch(rb"\d+-\d+", key))
+        self._next = next(self._stored, None)
+        self._last = start - 1
+
+    def find(self, entry_id: bytes) -> int:
+        """The offset of an id, or the one behind the id before it."""
+        while self._next is not None and _order(self._next[1]) < _order(entry_id):
+            self._last, self._next = self._next[0], next(self._stored, None)
+        if self._next is not None and self._next[1] == entry_id:
+            self._last, self._next = self._next[0], next(self._stored, None)
+        else:
+            self._last += 1
+        return self._last
+
+
+def _order(entry_id: bytes) -> list[int]:
+    return [int(number) for number in entry_id.split(b"-")]
+
+
+def _json_text(raw: bytes) -> bytes:
+    return b'"%s"' % re.sub(
+        rb'[\x00-\x1f"\\]',
+        lambda found: b"\\" + found[0] if found[0] in b'"\\' else b"\\u00" + found[0].hex().encode(),
+        raw,
+    )
+
+
+def _is_number(raw: bytes) -> bool:
+    if raw[:1] not in b"-0123456789" or not raw[-1:].isdigit():
+        return False  # what json takes around numbers, and for numbers, and is none
+    try:
+        json.loads(raw.decode("ascii"), parse_int=str, parse_float=str)
+    except ValueError:
+        return False
+    return True
 
 
 def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:

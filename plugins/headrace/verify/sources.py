@@ -1,15 +1,18 @@
 """Checks of the source: is it the one that the checkpoints belong to, does it hold what they point at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.dataset import File, KafkaTopic
-from headrace.exceptions import FileSourceError, HeadraceError, TopicMissing
+from psycopg.sql import SQL
+
+from headrace import checkpoints
+from headrace.dataset import File, KafkaTopic, RedisStream
+from headrace.exceptions import FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest import Deployment, open_source
 from headrace.source import SourceState
-from headrace.verify.readers import FileReader, RecordReader, TopicReader, is_compacted
+from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
 from headrace.verify.records import Range
 from headrace.verify.report import Report
 from headrace.verify.snapshot import Snapshot
@@ -17,11 +20,12 @@ from headrace.verify.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Rereading:
-    """What a deep check re-reads, and from where."""
+    """What a deep check re-reads, and from where; taken_by: what lets records be gone where is_compacted says so."""
 
     reader: RecordReader
     ranges: list[Range]
     is_compacted: Callable[[], bool]
+    taken_by: str = "compaction"
 
 
 def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, deep: bool) -> SourceState | None:
@@ -41,8 +45,21 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
         source = open_source(deployment, subject.declared)
         try:
             state = source.describe()
+            ours = checkpoints.open_generation(snapshot.connection, subject.name)
+            if ours is not None and ours.topic == state.topic:
+                state = source.seen_from(state, ours.next_offsets, ours.positions)
         finally:
             source.close()
+    except SourceChanged as error:
+        report.checks.append("source")
+        report.add(
+            "source",
+            generation=generation["generation"],
+            found=str(error),
+            expected=f"the {generation['topic']} of generation {generation['generation']}",
+            remedy=_adopt(subject.name, generation["generation"]),
+        )
+        return None
     except (TopicMissing, FileSourceError) as error:
         if isinstance(error, FileSourceError):
             report.notes.append(f"the file was not compared: {error}")
@@ -76,7 +93,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
 
 def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any], state: SourceState) -> None:
     name, number = snapshot.subject.name, generation["generation"]
-    adopt = f"`headrace adopt {name}` closes generation {number} and reads the topic as it is now from its start"
+    adopt = _adopt(name, number)
     if (state.topic, state.topic_id) != (generation["topic"], generation["topic_id"]):
         report.add(
             "source",
@@ -121,6 +138,8 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
     """
     declared = snapshot.subject.declared
     assert declared is not None
+    if isinstance(declared.source, RedisStream):
+        return _plan_entries(deployment, snapshot, report, state)
     generations = snapshot.rows(
         "select generation, topic, topic_id from headrace.generations where dataset = %(dataset)s order by generation"
     )
@@ -159,6 +178,83 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
         return Rereading(FileReader(path), ranges, lambda: False)
     report.notes.append(f"no second reader for {type(declared.source).__name__}: its records were not compared")
     return None
+
+
+def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Rereading | None:
+    """What to re-read of a stream: only what the open generation read, as ids do not tell whose the older ones were."""
+    declared, name = snapshot.subject.declared, snapshot.subject.name
+    generation = checkpoints.open_generation(snapshot.connection, name)
+    assert declared is not None
+    if generation is None:
+        return None
+    report.notes += [
+        f"generation {row['generation']} came from an earlier {row['topic']}: not compared"
+        for row in snapshot.rows(
+            "select generation, topic from headrace.generations where dataset = %(dataset)s and not is_open order by 1"
+        )
+    ]
+    number = generation.generation
+    _check_doubled(snapshot, report, number)
+    reader = StreamReader(
+        state.topic,
+        deployment.redis(),
+        frozenset(column.field for column in declared.compiled.columns if column.is_numeric),
+        generation.positions[0] or "0-0",
+        lambda start, end: _stored_keys(snapshot, number, start, end),
+    )
+    start, end = _starts(snapshot, number).get(0, 0), generation.next_offsets[0]
+    first = start if reader.has_deletions() else max(start, state.partitions[0].log_start_offset)
+    if first > start:
+        report.notes.append(f"[0] no longer served: not compared [{start}, {min(first, end)})")
+    ranges = [Range(number, 0, first, end)] if first < end else []
+    return Rereading(reader, ranges, reader.has_deletions, "XDEL or XTRIM")
+
+
+def _check_doubled(snapshot: Snapshot, report: Report, generation: int) -> None:
+    """No id is stored twice: where XDEL took entries a second row of one would pass for the row of another."""
+    found = snapshot.rows(
+        """
+        with stored as (
+            select _offset, _key from {staging} where _generation = %(generation)s
+            union
+            select "offset", key from headrace.dead_letters
+            where dataset = %(dataset)s and generation = %(generation)s
+        )
+
+        select min(_offset) as first_offset, max(_offset) as last_offset, encode(_key, 'escape') as id
+        from stored
+        group by _key
+        having count(*) > 1
+        order by last_offset
+        """,
+        generation=generation,
+    )
+    for row in found:
+        report.add(
+            "records",
+            generation=generation,
+            partition=0,
+            offset=row["last_offset"],
+            found=f"entry {row['id']} again",
+            expected=f"it at {row['first_offset']} alone",
+            remedy=snapshot.subject.restage,
+        )
+
+
+def _stored_keys(snapshot: Snapshot, generation: int, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+    query = SQL(
+        "select _offset, _key from {} where _generation = %(generation)s and _partition = 0 "
+        "and _offset >= %(start)s and _offset < %(end)s "
+        'union select "offset", key from headrace.dead_letters where dataset = %(dataset)s '
+        'and generation = %(generation)s and partition = 0 and "offset" >= %(start)s and "offset" < %(end)s order by 1'
+    ).format(snapshot.subject.staging)
+    parameters = {"dataset": snapshot.subject.name, "generation": generation, "start": start, "end": end}
+    with snapshot.connection.cursor("verified_keys") as cursor:
+        yield from cursor.execute(query, parameters)
+
+
+def _adopt(name: str, generation: int) -> str:
+    return f"`headrace adopt {name}` closes generation {generation} and reads the topic as it is now from its start"
 
 
 def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:

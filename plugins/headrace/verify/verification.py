@@ -113,14 +113,14 @@ def _verify_records(
             report.error = str(error)
         finally:
             client.close()
-    _tell(check.tally, report)
+    _tell(check.tally, report, plan.taken_by)
 
 
-def _tell(tally: Tally, report: Report) -> None:
+def _tell(tally: Tally, report: Report, taken_by: str) -> None:
     report.counts["records re-read"] = tally.records
     report.counts["hashes equal"] = tally.equal
     if tally.compacted:
-        report.notes.append(f"{tally.compacted} rows whose records compaction took since: not compared")
+        report.notes.append(f"{tally.compacted} rows whose records {taken_by} took since: not compared")
     if tally.older_contract:
         places = ", ".join(tally.examples["older"])
         report.notes.append(
