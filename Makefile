@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down test test-first-half test-second-half lint format psql stats faults mutants fuzz clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint format psql stats faults mutants fuzz rounds bench clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -26,6 +26,12 @@ psql: install ## psql on the database
 
 stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
+
+producer: install ## Keep producing events, some of them invalid; Ctrl-C stops
+	@$(HEADRACE) produce events --sample --per-second 20 --bad-percent 2
+
+consumer: install ## Keep draining and building what arrives; Ctrl-C stops
+	@$(HEADRACE) follow
 
 # two at once, each with services of its own: most of the time is waiting for them; as even as files allow
 SECOND_HALF := $(wildcard tests/system tests/faults tests/integration/test_build_*.py tests/integration/test_verify.py \
@@ -48,6 +54,12 @@ mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries o
 
 fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
 	@$(BIN)/python -m tests.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
+
+rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = full refresh; SEED=5 ROUND=17 repeats one
+	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest tests/integration/test_build_rounds.py
+
+bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000 is one bench, and quicker
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))
 
 lint: install-dev ## ruff, mypy --strict, sqlfluff
 	@$(BIN)/ruff check .

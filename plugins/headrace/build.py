@@ -52,6 +52,7 @@ def build(
     vars: Mapping[str, Any] | str | None = None,
     full_refresh: bool = False,
     tests: bool = True,
+    may_be_empty: bool = False,
     report: Report = lambda _line: None,
 ) -> BuildResult:
     """Run dbt build in this process until a pass advances no claim, and record it in headrace.builds.
@@ -59,6 +60,7 @@ def build(
     Builds what is committed when it begins: it ends, however fast batches go on to come. Without a selection it
     returns at once when every model has built every batch. Builds take turns: a second one waits, then finds
     nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
+    A selection of nothing is refused as a misspelt one, unless it may_be_empty.
 
     Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
     failed model's claim was rolled back with its rows. Raises DatabaseUnavailable when trying again can help.
@@ -81,7 +83,7 @@ def build(
                 before = claims(connection, newest)
                 started_at = datetime.now(UTC)
                 try:
-                    nodes = dbt.run_pass(select, full_refresh and not passes, tests)
+                    nodes = dbt.run_pass(select, full_refresh and not passes, tests, may_be_empty=may_be_empty)
                 except BuildError as error:
                     failed = _project_failed(error, started_at)
                     record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)

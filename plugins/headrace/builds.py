@@ -73,6 +73,15 @@ def claims(connection: Connection[Any], newest: Mapping[str, int]) -> set[tuple[
 
 def unclaimed(connection: Connection[Any], newest: Mapping[str, int], models: set[str] | None) -> set[str]:
     """The models (of those given; None: of all) that have batches to build or must start from zero."""
+    return {model for model, _ in _unclaimed(connection, newest) if models is None or model in models}
+
+
+def unclaimed_datasets(connection: Connection[Any]) -> set[str]:
+    """The datasets of which some model has batches to build."""
+    return {dataset for _, dataset in _unclaimed(connection, newest_batches(connection))}
+
+
+def _unclaimed(connection: Connection[Any], newest: Mapping[str, int]) -> set[tuple[str, str]]:
     rows = connection.execute(
         """
         select
@@ -97,9 +106,7 @@ def unclaimed(connection: Connection[Any], newest: Mapping[str, int], models: se
         (SCHEMA,),
     )
     return {
-        model
-        for model, dataset, to_seq, is_stale in rows
-        if (is_stale or to_seq < newest.get(dataset, 0)) and (models is None or model in models)
+        (model, dataset) for model, dataset, to_seq, is_stale in rows if is_stale or to_seq < newest.get(dataset, 0)
     }
 
 

@@ -54,7 +54,9 @@ class DbtRunner:
             else:
                 os.environ[name] = value
 
-    def run_pass(self, select: str | Sequence[str] | None, full_refresh: bool, tests: bool) -> tuple[NodeResult, ...]:
+    def run_pass(
+        self, select: str | Sequence[str] | None, full_refresh: bool, tests: bool, *, may_be_empty: bool = False
+    ) -> tuple[NodeResult, ...]:
         """One `dbt build`; raises BuildError when dbt itself fails, not when a model does."""
         if self._manifest_key not in _manifests:
             _manifests.clear()  # of another project or database: it will not be asked for again
@@ -72,7 +74,7 @@ class DbtRunner:
             if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
                 node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
         result = self._invoke(arguments, manifest)
-        if select and not result.results:
+        if select and not result.results and not may_be_empty:
             raise BuildError(
                 f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
             )

@@ -1,0 +1,213 @@
+"""Following: records arrive in staging and marts by themselves; whatever fails is said once and waited out."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from headrace.build import BuildResult
+from headrace.follow import FollowResult, follow
+from headrace.ingest import Deployment, adopt, initialise
+from headrace.leases import held_lease
+from headrace.settings import Settings
+from headrace.sinks import open_sink
+from tests.integration import topics
+from tests.integration.books import environment
+from tests.integration.conftest import Stage
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+
+
+class Following:
+    """`follow` in a thread, what it said, and what it came to."""
+
+    def __init__(self, deployment: Deployment, names: tuple[str, ...] = ("jobs",)) -> None:
+        self.stop = threading.Event()
+        self.lines: list[str] = []
+        self.result: FollowResult | None = None
+        self._deployment, self._names = deployment, names
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        self.result = follow(self._deployment, self._names, stop=self.stop, report=self.lines.append)
+
+    def __enter__(self) -> "Following":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def said(self, part: str) -> int:
+        return sum(part in line for line in self.lines)
+
+
+def until(what: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.05)
+
+
+def send(stage: Stage, *numbers: int) -> None:
+    with open_sink(stage.deployment, stage.deployment.dataset("jobs")) as sink:
+        for number in numbers:
+            sink.send(
+                b'J%d|{"JOBIDENTIFIER":"J%d","JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
+                b'"JOBSTATUS":"SUCCESS","LOCATION":"A","REVENUE":1.5,"SERVICENAME":"S","USERID":1}' % (number, number)
+            )
+
+
+def staged(stage: Stage) -> int:
+    return int(stage.value("select count(*) from staging.jobs"))
+
+
+@pytest.fixture
+def ready(stage: Stage) -> Stage:
+    """The tables exist, of every dataset that has models, and the topic with a record."""
+    for name in ("events", "rides", "telemetry"):
+        shutil.copy(Settings().datasets_dir / f"{name}.py", stage.deployment.settings.datasets_dir)
+    initialise(stage.deployment)
+    send(stage, 0)
+    return stage
+
+
+def test_follow_brings_records_to_their_marts_as_they_arrive(ready: Stage) -> None:
+    with Following(ready.deployment) as following:
+        until(lambda: following.said("build: "), 60)  # the first one builds everything
+        for number in range(1, 4):
+            send(ready, number)
+            until(lambda n=number: ready.value("select count(*) from marts.jobs") == n + 1)
+        assert held_lease(ready.deployment, "jobs") is not None
+    assert ready.query("select jobs, revenue from marts.jobs_per_minute") == [(4, 6)]
+    assert held_lease(ready.deployment, "jobs") is None
+    assert following.result is not None
+    assert (following.result.records, following.result.failing) == (4, {})
+
+
+@pytest.fixture
+def no_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of draining: a first build takes ten seconds."""
+    nothing_to_build = BuildResult(uuid4(), (), 0.0)
+    monkeypatch.setattr("headrace.follow.build", lambda *_, **__: nothing_to_build)
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_second_follower_stands_back_until_the_lease_lapses(ready: Stage) -> None:
+    with Following(ready.deployment):
+        until(lambda: held_lease(ready.deployment, "jobs"))
+        until(lambda: staged(ready) == 1)
+        with Following(ready.deployment) as second:
+            send(ready, 1)
+            until(lambda: staged(ready) == 2)
+        assert second.result is not None
+        assert second.result.records == 0
+    # one that was killed gives nothing back: what is left of it lapses
+    ready.execute(
+        "insert into headrace.leases (dataset, holder, holder_name, lapses_at) "
+        "values ('jobs', gen_random_uuid(), 'gone', clock_timestamp() - interval '1 s')"
+    )
+    send(ready, 2)
+    with Following(ready.deployment):
+        until(lambda: staged(ready) == 3)
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_without_a_broker_says_so_once_and_goes_on_when_it_is_back(ready: Stage) -> None:
+    config = {**ready.deployment.kafka(), "bootstrap_servers": ["127.0.0.1:9"]}
+    deployment = replace(ready.deployment, kafka=lambda: config)
+    with Following(deployment) as following:
+        until(lambda: following.said("kafka: 127.0.0.1:9 did not answer"))
+        time.sleep(4)
+        assert following.said("did not answer") == 1
+        config.update(ready.deployment.kafka())
+        until(lambda: staged(ready) == 1)
+        until(lambda: following.said("jobs: goes on"))
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_of_a_topic_that_was_made_anew_waits_for_adopt(ready: Stage, topic: str) -> None:
+    with Following(ready.deployment) as following:
+        until(lambda: staged(ready) == 1)
+        servers = ready.deployment.settings.require_kafka_bootstrap_servers()
+        topics.delete(servers, topic)
+        topics.create(servers, topic, 3)
+        send(ready, 1, 2)
+        until(lambda: following.said("`headrace adopt jobs`"))
+        time.sleep(2)
+        assert following.said("`headrace adopt jobs`") == 1
+        adopt(ready.deployment, ready.deployment.dataset("jobs"))
+        until(lambda: staged(ready) == 3, 60)
+
+
+@contextmanager
+def command(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [HEADRACE, "follow", *arguments],
+        env=environment(stage.deployment.settings),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["waiting", "building"])
+def test_follow_command_ends_within_5_s_of_a_signal_and_gives_its_leases_back(ready: Stage, idle: bool) -> None:
+    with command(ready, "jobs") as process:
+        if idle:
+            until(lambda: ready.query("select from headrace.builds"), 60)
+        else:
+            until(lambda: ready.query("select from pg_stat_activity where application_name = 'headrace-build'"), 60)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+        assert process.returncode == 0, output
+        assert "followed for" in output
+    assert held_lease(ready.deployment, "jobs") is None
+
+
+def test_follow_command_that_is_killed_keeps_its_lease_until_it_lapses(ready: Stage) -> None:
+    with command(ready, "jobs") as process:
+        until(lambda: held_lease(ready.deployment, "jobs"), 60)
+        process.kill()
+        process.wait()
+    lease = held_lease(ready.deployment, "jobs")
+    assert lease is not None
+    assert ready.value("select %s <= clock_timestamp() + interval '15 s'", lease.lapses_at)
+
+
+def test_model_that_does_not_build_is_said_once_and_holds_up_no_other_dataset(ready: Stage) -> None:
+    settings = ready.deployment.settings
+    deployment = replace(ready.deployment, settings=replace(settings, dbt_dir=settings.home / "broken dbt"))
+    shutil.copytree(settings.dbt_dir, deployment.settings.dbt_dir, ignore=shutil.ignore_patterns("target", "logs"))
+    (deployment.settings.dbt_dir / "models" / "marts" / "jobs_per_minute.sql").write_text(
+        "select 1 / (jobs.userid - 1) as minute from {{ ref('jobs') }} as jobs"
+    )
+    try:
+        with Following(deployment) as following:
+            until(lambda: following.said("division by zero"), 60)
+            send(ready, 1, 2)
+            until(lambda: ready.value("select count(*) from marts.jobs") == 3, 60)
+            assert following.said("division by zero") == 1
+    finally:
+        shutil.rmtree(deployment.settings.dbt_dir)
+    assert following.result is not None
+    assert list(following.result.failing) == ["build"]
