@@ -1,4 +1,26 @@
 {#
+    All staged versions of a dataset's records, also those that a reload replaced (is_replaced), with these columns of
+    the contract and the bookkeeping that current_version needs.
+
+    No CTEs here: Postgres flattens no subquery that has some, and would scan the whole table for a few claimed keys.
+#}
+{% macro staged_versions(dataset, columns) -%}
+    {%- for name in [dataset, dataset ~ '_replaced'] -%}
+select
+    {{ columns | join(',\n    ') }},
+    _generation,
+    _partition,
+    _offset,
+    _timestamp,
+    _deleted,
+    {{ 'false' if loop.first else 'true' }} as is_replaced
+from {{ source('staging', name) }}
+{{ 'union all\n' if loop.first }}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{#
     The current version of each key of a dataset, from a CTE that holds all its staged versions: the newest
     generation; inside a partition the highest offset; between partitions those winners by time, then partition.
     Replayed rows keep their coordinates, so an old one never beats a newer version or a tombstone. wins='first'

@@ -44,6 +44,10 @@ def test_environment_of_local_services_names_all_of_them(home: Path) -> None:
         "HEADRACE_DBT_USER": "headrace",
         "HEADRACE_DBT_DBNAME": "headrace",
         "HEADRACE_DBT_THREADS": "2",
+        "HEADRACE_THRESHOLD_TEMPERATURE": "80",
+        "HEADRACE_THRESHOLD_HUMIDITY": "70",
+        "HEADRACE_THRESHOLD_PRESSURE": "1050",
+        "HEADRACE_THRESHOLD_VIBRATION": "5",
         "PGPASSFILE": str(home / "postgres" / "pgpass"),
     }
 

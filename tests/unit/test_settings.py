@@ -1,5 +1,6 @@
 """Settings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,34 @@ def test_settings_given_and_local_prefer_the_given(tmp_path: Path) -> None:
     settings = Settings.from_environment(environ)
     assert settings.require_kafka_bootstrap_servers() == "given:9092"
     assert settings.require_airflow_url() == "http://l"
+
+
+@pytest.mark.parametrize("text", ["hot", "nan", "Infinity", "1,5"])
+def test_threshold_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match=f"HEADRACE_THRESHOLD_HUMIDITY: found '{text}', expected a number"):
+        Settings.from_environment({"HEADRACE_THRESHOLD_HUMIDITY": text})
+
+
+def test_thresholds_default_to_what_the_dbt_project_defaults_to() -> None:
+    macro = (Settings().dbt_dir / "macros" / "telemetry.sql").read_text()
+    assert dict(re.findall(r"env_var\('(\w+)', '(\w+)'\)", macro)) == Settings().thresholds
+
+
+@pytest.mark.parametrize(("text", "retries"), [("0", 0), ("7", 7)])
+def test_settings_given_a_number_of_retries_take_0_too(text: str, retries: int, tmp_path: Path) -> None:
+    environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_MAX_RETRIES": text}
+    assert Settings.from_environment(environ).max_retries == retries
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5"])
+def test_settings_given_a_bad_number_of_retries_refuse(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"^HEADRACE_MAX_RETRIES: found .*, expected 0 or a whole number above it$"):
+        Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_MAX_RETRIES": text})
+
+
+def test_settings_given_a_log_format_know_text_and_json(tmp_path: Path) -> None:
+    for text in ("text", "json"):
+        environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_LOG_FORMAT": text}
+        assert Settings.from_environment(environ).log_format == text
+    with pytest.raises(SettingError, match=r"^HEADRACE_LOG_FORMAT: found 'JSON', expected text or json$"):
+        Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_LOG_FORMAT": "JSON"})
