@@ -244,7 +244,10 @@
             on conflict (schema, identifier, dataset) do update
             set
                 to_seq = greatest(claims.to_seq, excluded.to_seq),
-                claimed_at = excluded.claimed_at
+                -- when it got that far: a build that finds nothing new does not make its rows any younger
+                claimed_at = case
+                    when excluded.to_seq > claims.to_seq then excluded.claimed_at else claims.claimed_at
+                end
         {%- endset -%}
         {%- do run_sql(sql) -%}
     {%- endfor -%}

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace import __version__
+from headrace import __version__, logs
 from headrace.exceptions import HeadraceError
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
-    from threading import Event
-
     from headrace.dataset import Dataset
     from headrace.ingest import Deployment
+    from headrace.problems import Overview
 
 
 class HeadraceGroup(click.Group):
@@ -28,7 +27,9 @@ class HeadraceGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            click.echo(f"headrace: {' '.join(str(error).split())}", err=True)
+            line = f"headrace: {' '.join(str(error).split())}"
+            if not logs.refused(line):
+                click.echo(line, err=True)
             ctx.exit(1)
 
 
@@ -43,7 +44,9 @@ def main() -> None:
 
 
 def _settings() -> Settings:
-    return Settings.from_environment()
+    settings = Settings.from_environment()
+    logs.configure(settings)
+    return settings
 
 
 def _deployment() -> "Deployment":
@@ -168,6 +171,7 @@ def _produce_sample(
 
     from headrace.generate import DATASETS, generate, now
     from headrace.produce import produce_paced
+    from headrace.stopping import stopped_by_signals
 
     if declared.name not in DATASETS:
         raise click.UsageError(f"there is no sample of {declared.name}, only of {', '.join(DATASETS)}")
@@ -179,7 +183,7 @@ def _produce_sample(
         deployment.settings.data_dir,
         now,
     )
-    with _stopped_by_signals() as stop:
+    with stopped_by_signals() as stop:
         click.echo(f"sample records to {_target(declared)}, {per_second:g} per second; Ctrl-C stops")
         report = lambda sent: click.echo(f"{sent} sent")  # noqa: E731
         sent = produce_paced(deployment, declared, lines, per_second, stop=stop, report=report)
@@ -188,21 +192,6 @@ def _produce_sample(
 
 def _target(declared: "Dataset") -> str:
     return str(getattr(declared.source, "topic", None) or getattr(declared.source, "stream", declared.name))
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator["Event"]:
-    """An event that SIGINT and SIGTERM set, so that what was begun is ended properly."""
-    import signal
-    from threading import Event
-
-    stop = Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @main.command()
@@ -261,6 +250,30 @@ def build(select: str | None, variables: str | None, full_refresh: bool) -> None
 
 
 @main.command()
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so long. Defaults to never.")
+def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
+    """Drain and build as records arrive, until stopped. Defaults to every topic and stream.
+
+    Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
+    """
+    from headrace.dataset import File, dataset_names
+    from headrace.follow import follow as follow_datasets
+    from headrace.stopping import stopped_by_signals
+
+    deployment = _deployment()
+    names = datasets or tuple(
+        name
+        for name in dataset_names(deployment.settings.datasets_dir)
+        if not isinstance(deployment.dataset(name).source, File)
+    )
+    with stopped_by_signals() as stop:
+        result = follow_datasets(deployment, names, stop=stop, max_seconds=max_seconds, report=click.echo)
+    click.echo(result.story())
+    result.raise_failures()
+
+
+@main.command()
 @click.argument("dataset")
 @click.option("--yes", is_flag=True, help="Really.")
 def reset(dataset: str, yes: bool) -> None:
@@ -300,16 +313,29 @@ def accept_loss(dataset: str, partition: int, to: int) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def status(as_json: bool) -> None:
-    """Show per dataset and partition what is staged, dead, behind and how fresh."""
-    from headrace.status import read_status, render
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, that of the page's /headrace/status.")
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+@click.option("--partitions", is_flag=True, help="A line for each partition too.")
+def status(as_json: bool, watch: bool, partitions: bool) -> None:
+    """Show what is wrong, and per dataset what is staged, dead, behind and how fresh."""
+    if as_json and watch:
+        raise click.UsageError("--json and --watch exclude each other")
+    from headrace import status_text
+    from headrace.problems import judge
+    from headrace.status import read_status
 
-    rows = read_status(_deployment().connect("headrace status"))
+    deployment = _deployment()
+
+    def read() -> "Overview":
+        return judge(read_status(deployment.connect("headrace status")), deployment.settings)
+
+    overview = read()  # what cannot be read at all is refused before the screen is taken
     if as_json:
-        click.echo(json.dumps(rows, default=str, indent=2))
+        click.echo(json.dumps(overview.document(), indent=2))
+    elif watch:
+        status_text.watch(read, partitions=partitions)
     else:
-        render(rows)
+        status_text.render(overview, partitions=partitions)
 
 
 @main.command()

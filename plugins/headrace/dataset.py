@@ -79,6 +79,8 @@ class Dataset:
     zone: where times that name no zone were written. Defaults to UTC.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
     schedule_s: how often its DAG looks for records. Defaults to 60.
+    max_lag: more unread records than this are a problem, which fails the DAG check_freshness. Defaults to no limit.
+    max_freshness_s: likewise a record that has waited longer than this and is not in every mart. Defaults to no limit.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Dataset:
     zone: str = "UTC"
     max_value_bytes: int = 1024 * 1024
     schedule_s: int = 60
+    max_lag: int | None = None
+    max_freshness_s: float | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -98,6 +102,9 @@ class Dataset:
         for role, field in (("key", self.key), ("time_column", self.time_column)):
             if field is not None and field not in self.contract.model_fields:
                 raise DatasetError(f"{self.name}: {role} {field!r} is not a field of {self.contract.__name__}")
+        for limit, value in (("max_lag", self.max_lag), ("max_freshness_s", self.max_freshness_s)):
+            if value is not None and value <= 0:
+                raise DatasetError(f"{self.name}: {limit} is {value}, expected more than 0")
 
     @cached_property
     def compiled(self) -> Contract:

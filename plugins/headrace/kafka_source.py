@@ -36,6 +36,8 @@ POLL_BYTES = 16 * 1024 * 1024  # keys, values and headers that one poll unpacks,
 # Where a range ends in transaction markers poll() brings nothing and waits this long: with 1 s a drain of 120 records
 # took 1.3 s, with 50 ms 0.3 s.
 POLL_TIMEOUT_MS = 50
+# poll() sleeps so long where positions are not yet validated: three times at the start of every range
+RETRY_BACKOFF_MS = 10
 # A deleted topic and a dead broker look the same to poll(): nothing, for ever. So silence has a limit.
 SILENT_POLLS_MAX = 400
 
@@ -238,6 +240,7 @@ class KafkaSource:
             "fetch_max_bytes": FETCH_MAX_BYTES,
             "max_partition_fetch_bytes": self._max_partition_fetch_bytes,
             "fetch_max_wait_ms": 100,
+            "retry_backoff_ms": RETRY_BACKOFF_MS,
             "key_deserializer": meter,
             "value_deserializer": meter,
         }

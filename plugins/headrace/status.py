@@ -1,48 +1,491 @@
-"""What the view headrace.status says, for people and for programs."""
+"""What is staged, built, behind and dead, read once for everybody: page, JSON, Prometheus and `headrace status`.
 
+All of it is one snapshot. No query reads a staging table, and none reads the ledger from its beginning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from psycopg.rows import dict_row
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row
 
+from headrace.builds import SCHEMA
 from headrace.database import Connect, database
 
-COLUMNS = (
-    "dataset",
-    "partition",
-    "next_offset",
-    "lag",
-    "staged",
-    "dead",
-    "rows_per_s",
-    "staging_freshness_s",
-    "unbuilt_s",
-)
+MINUTES = 60  # of the charts
+BATCHES = 12
+BUILDS = 8
+BUILD_LINES = 400  # the newest lines of headrace.builds among which the last builds are looked for
+SAMPLES = 2  # dead letters of each reason
+SAMPLE_BYTES = 200
+STATEMENT_TIMEOUT_MS = 15_000  # a page that refreshes itself must not pile up queries
 
 
-def read_status(connect: Connect) -> list[dict[str, Any]]:
-    """One dictionary per dataset and partition, with the columns of headrace.status."""
-    with database(connect) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("select * from headrace.status order by dataset, partition").fetchall()
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A partition of a dataset's open generation, as headrace.status has it."""
+
+    partition: int
+    next_offset: int
+    end_offset: int | None
+    lag: int
+    lag_s: float | None
+    behind_open_transaction: int | None
+    staged: int
+    dead: int
+    tombstones: int
+    rows_per_s: float | None
+    staging_freshness_s: float | None
+    last_committed_at: datetime | None
+    observed_at: datetime | None
 
 
-def render(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as a table, then dead letters by reason and errors."""
-    from rich.console import Console
-    from rich.table import Table
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetStatus:
+    """A dataset: sums over its partitions, and what is true of it as a whole.
 
-    console = Console()
-    if not rows:
-        console.print("nothing was ingested yet; `headrace load users` and `headrace drain jobs` begin")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name.replace("_", " "), justify="left" if name == "dataset" else "right")
-    for row in rows:
-        table.add_row(*("-" if row[name] is None else str(row[name]) for name in COLUMNS))
-    console.print(table)
-    for dataset, row in {row["dataset"]: row for row in rows}.items():
-        if row["dead_by_reason"]:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(row["dead_by_reason"].items()))
-            console.print(f"{dataset}: dead letters: {reasons}")
-        if row["last_error"]:
-            console.print(f"{dataset}: {row['last_error']}", markup=False)
+    lag: unread records. lag_s: how long the first of them has waited; None where nobody can tell.
+    staging_freshness_s, mart_freshness_s: how long the newest batch's last record took from the source to there.
+    stale_s: age of the oldest record that is not in every mart; 0 when all that was seen is.
+    rows_per_s: while draining, over the last hour. batches: lines in the ledger.
+    """
+
+    dataset: str
+    generation: int | None = None
+    topic: str | None = None
+    lag: int = 0
+    lag_s: float | None = 0.0
+    behind_open_transaction: int = 0
+    staging_freshness_s: float | None = None
+    mart_freshness_s: float | None = None
+    stale_s: float | None = None
+    staged: int = 0
+    dead: int = 0
+    tombstones: int = 0
+    recent_dead: int = 0
+    rows_per_s: float | None = None
+    batches: int = 0
+    last_committed_at: datetime | None = None
+    has_marts: bool = False
+    unbuilt_batches: int = 0
+    unbuilt_s: float = 0.0
+    dead_by_reason: Mapping[str, int] = field(default_factory=dict)
+    observed_at: datetime | None = None
+    last_error: str | None = None
+    followed_by: str | None = None
+    follower_lost_at: datetime | None = None
+    partitions: Sequence[PartitionStatus] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever ingested."""
+        return self.generation is None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSample:
+    """The beginning of a dead letter, and why it is one."""
+
+    dataset: str
+    reason: str
+    generation: int
+    partition: int
+    offset: int
+    timestamp: str | None  # as Postgres writes it: a record may claim a year that Python does not have
+    detail: str
+    json_path: str | None
+    size: int | None  # of the value, in bytes; None: it had none
+    value: str | None  # its beginning; bytes that are no text are escaped
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """A line of the ledger."""
+
+    dataset: str
+    seq: int
+    kind: str
+    partition: int
+    start_offset: int
+    end_offset: int
+    staged: int
+    dead: int
+    tombstones: int
+    seconds: float
+    committed_at: datetime
+    dag_id: str | None
+    run_id: str | None
+    task_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What the last build did with a model; failed_tests are those of its last build that tested.
+
+    message: why it failed; of what Postgres said, the first line.
+    """
+
+    model: str
+    kind: str
+    status: str
+    rows: int | None
+    seconds: float
+    failed_tests: Sequence[str]
+    message: str | None
+    finished_at: datetime
+    unbuilt_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStatus:
+    """A build: its models together."""
+
+    build_id: UUID
+    status: str
+    models: int
+    rows: int
+    passes: int
+    seconds: float
+    failed_tests: int
+    selection: str | None
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Minutes:
+    """The last hour, minute by minute: records that were committed, and the lag at each minute's end."""
+
+    minutes: Sequence[int]  # their beginnings, in seconds since 1970
+    rows: Mapping[str, Sequence[int]]
+    lag: Mapping[str, Sequence[int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything, at one moment."""
+
+    at: datetime
+    datasets: Sequence[DatasetStatus]
+    models: Sequence[ModelStatus]
+    builds: Sequence[BuildStatus]
+    batches: Sequence[BatchStatus]
+    dead_letters: Sequence[DeadLetterSample]
+    history: Minutes
+
+    def document(self) -> dict[str, Any]:
+        """As plain types; times are ISO 8601."""
+        document: dict[str, Any] = _plain(asdict(self))
+        return document
+
+
+def read_status(connect: Connect) -> Status:
+    """Read everything in one snapshot. Raises DatabaseUnavailable, or DatabaseError without Headrace's tables."""
+    with database(connect) as connection, connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
+        (at,) = connection.execute("select now()").fetchone() or (datetime.now(UTC),)
+        datasets = _datasets(connection)
+        return Status(
+            at=at,
+            datasets=datasets,
+            models=_models(connection),
+            builds=_builds(connection),
+            batches=_batches(connection),
+            dead_letters=_dead_letters(connection, datasets),
+            history=_history(connection, at, datasets),
+        )
+
+
+def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        lines: dict[str, list[dict[str, Any]]] = {}
+        for line in cursor.execute("select * from headrace.status order by dataset, partition").fetchall():
+            lines.setdefault(line["dataset"], []).append(line)
+        known = cursor.execute(
+            """
+            select
+                d.dataset,
+                d.last_seq,
+                o.error,
+                o.observed_at,
+                l.holder_name,
+                l.lapses_at,
+                l.lapses_at > clock_timestamp() as is_held
+            from headrace.datasets as d
+            left join headrace.leases as l on d.dataset = l.dataset
+            left join lateral (
+                select max(o.error) as error, max(o.observed_at) filter (where o.end_offset is not null) as observed_at
+                from headrace.observations as o
+                where o.dataset = d.dataset
+            ) as o on true
+            order by d.dataset
+            """
+        ).fetchall()
+    return [_dataset(found, lines.get(found["dataset"], [])) for found in known]
+
+
+def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> DatasetStatus:
+    common = {
+        "dataset": found["dataset"],
+        "batches": found["last_seq"],
+        "last_error": found["error"],
+        "observed_at": found["observed_at"],
+        "followed_by": found["holder_name"] if found["is_held"] else None,
+        "follower_lost_at": None if found["is_held"] else found["lapses_at"],
+    }
+    if not lines:
+        return DatasetStatus(**common)
+    first = lines[0]
+    newest = max((line for line in lines if line["last_committed_at"]), key=_committed_at, default=first)
+    lagging = [line["lag_s"] for line in lines if line["lag"]]
+    lag_s = None if None in lagging else max(lagging, default=0.0)
+    seconds = sum(line["recent_s"] for line in lines)
+    records = sum(line["recent_records"] for line in lines)
+    return DatasetStatus(
+        **common,
+        generation=first["generation"],
+        topic=first["topic"],
+        lag=sum(line["lag"] for line in lines),
+        lag_s=lag_s,
+        behind_open_transaction=sum(line["behind_open_transaction"] or 0 for line in lines),
+        staging_freshness_s=newest["staging_freshness_s"],
+        mart_freshness_s=first["mart_freshness_s"],
+        stale_s=None if lag_s is None else max(lag_s, first["unbuilt_record_s"] if first["has_marts"] else 0.0),
+        staged=sum(line["staged"] for line in lines),
+        dead=sum(line["dead"] for line in lines),
+        tombstones=sum(line["tombstones"] for line in lines),
+        recent_dead=sum(line["recent_dead"] for line in lines),
+        rows_per_s=round(records / seconds) if seconds else None,
+        last_committed_at=newest["last_committed_at"],
+        has_marts=first["has_marts"],
+        unbuilt_batches=first["unbuilt_batches"],
+        unbuilt_s=first["unbuilt_s"],
+        dead_by_reason=dict(sorted(first["dead_by_reason"].items(), key=lambda item: (-item[1], item[0]))),
+        partitions=[
+            PartitionStatus(**{name: line[name] for name in PartitionStatus.__dataclass_fields__}) for line in lines
+        ],
+    )
+
+
+def _committed_at(line: Mapping[str, Any]) -> datetime:
+    at: datetime = line["last_committed_at"]
+    return at
+
+
+def _models(connection: Connection[Any]) -> list[ModelStatus]:
+    """Models that have a claim, and whatever else the last builds made or failed at."""
+    with connection.cursor(row_factory=class_row(ModelStatus)) as cursor:
+        return cursor.execute(
+            """
+            with models as (
+                select schema, identifier as model from headrace.claims where schema = %(schema)s
+                union
+                select schema, model from (
+                    select schema, model from headrace.builds order by finished_at desc limit %(lines)s
+                ) as newest
+            )
+
+            select
+                m.model,
+                last.kind,
+                last.status,
+                last.rows,
+                last.seconds,
+                coalesce(tested.failed_tests, '{}') as failed_tests,
+                left(split_part(coalesce(last.message, tested.message), E'\\n', 1), 500) as message,
+                last.finished_at,
+                coalesce(behind.batches, 0) as unbuilt_batches
+            from models as m
+            inner join lateral (
+                select b.* from headrace.builds as b
+                where b.schema = m.schema and b.model = m.model
+                order by b.finished_at desc
+                limit 1
+            ) as last on true
+            left join lateral (
+                select b.failed_tests, b.message from headrace.builds as b
+                where b.schema = m.schema and b.model = m.model and b.tested and b.status <> 'skipped'
+                order by b.finished_at desc
+                limit 1
+            ) as tested on true
+            left join lateral (
+                select max(d.last_seq - c.to_seq) as batches
+                from headrace.claims as c
+                inner join headrace.datasets as d on d.dataset = c.dataset
+                where c.schema = m.schema and c.identifier = m.model
+            ) as behind on true
+            order by last.status = 'success' and cardinality(coalesce(tested.failed_tests, '{}')) = 0, m.model
+            """,
+            {"schema": SCHEMA, "lines": BUILD_LINES},
+        ).fetchall()
+
+
+def _builds(connection: Connection[Any]) -> list[BuildStatus]:
+    with connection.cursor(row_factory=class_row(BuildStatus)) as cursor:
+        return cursor.execute(
+            """
+            select
+                build_id,
+                case
+                    when bool_or(status = 'error') then 'error'
+                    when bool_or(status = 'failed tests') then 'failed tests'
+                    else 'success'
+                end as status,
+                count(distinct model) filter (where kind = 'model') as models,
+                coalesce(sum(rows), 0)::bigint as rows,
+                max(pass) as passes,
+                round(extract(epoch from max(finished_at) - min(started_at)), 2)::double precision as seconds,
+                coalesce(sum(cardinality(failed_tests)), 0)::integer as failed_tests,
+                max(selection) as selection,
+                max(finished_at) as finished_at
+            from (select * from headrace.builds order by finished_at desc limit %(lines)s) as newest
+            group by build_id
+            order by finished_at desc
+            limit %(builds)s
+            """,
+            {"lines": BUILD_LINES, "builds": BUILDS},
+        ).fetchall()
+
+
+def _batches(connection: Connection[Any]) -> list[BatchStatus]:
+    with connection.cursor(row_factory=class_row(BatchStatus)) as cursor:
+        return cursor.execute(
+            """
+            select
+                dataset, seq, kind, partition, start_offset, end_offset, staged, dead, tombstones,
+                round(extract(epoch from committed_at - started_at), 3)::double precision as seconds,
+                committed_at, dag_id, run_id, task_id
+            from headrace.batches
+            order by committed_at desc, dataset, seq desc
+            limit %s
+            """,
+            (BATCHES,),
+        ).fetchall()
+
+
+def _dead_letters(connection: Connection[Any], datasets: Sequence[DatasetStatus]) -> list[DeadLetterSample]:
+    """The last of each reason, by generation, partition and offset; of a value of megabytes only the beginning."""
+    reasons = [(each.dataset, reason) for each in datasets for reason in each.dead_by_reason]
+    query = """
+        select
+            l.dataset, l.reason, l.generation, l.partition, l."offset", l."timestamp"::text, l.detail, l.json_path,
+            octet_length(l.value) as size, substring(l.value from 1 for %(bytes)s) as value
+        from unnest(%(datasets)s::text[], %(reasons)s::text[]) with ordinality as wanted (dataset, reason, place)
+        cross join lateral (
+            select * from headrace.dead_letters as d
+            where d.dataset = wanted.dataset and d.reason = wanted.reason and d.replayed_by is null
+            order by d.generation desc, d.partition desc, d."offset" desc
+            limit %(samples)s
+        ) as l
+        order by wanted.place, l.generation desc, l.partition desc, l."offset" desc
+        """
+    parameters = {
+        "bytes": SAMPLE_BYTES,
+        "datasets": [dataset for dataset, _ in reasons],
+        "reasons": [reason for _, reason in reasons],
+        "samples": SAMPLES,
+    }
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query, parameters).fetchall()
+    return [DeadLetterSample(**row | {"value": _beginning(row["value"], row["size"])}) for row in rows]
+
+
+def _beginning(value: bytes | None, size: int | None) -> str | None:
+    """The beginning of a value as one line of visible text."""
+    if value is None:
+        return None
+    text = value.decode(errors="backslashreplace")
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)[:SAMPLE_BYTES]
+    return f"{shown}…" if (size or 0) > len(value) or len(shown) == SAMPLE_BYTES else shown
+
+
+def _history(connection: Connection[Any], at: datetime, datasets: Sequence[DatasetStatus]) -> Minutes:
+    this_minute = at.replace(second=0, microsecond=0)
+    first = this_minute - timedelta(minutes=MINUTES - 1)
+    rows = connection.execute(
+        """
+        select
+            b.dataset,
+            b.partition,
+            b.generation,
+            date_trunc('minute', b.committed_at) as minute,
+            coalesce(sum(b.staged + b.dead + b.tombstones) filter (where b.kind in ('drain', 'load')), 0)::bigint,
+            max(b.end_offset) filter (where b.kind in ('drain', 'load', 'accept_loss'))
+        from headrace.batches as b
+        where b.committed_at >= %s
+        group by 1, 2, 3, 4
+        """,
+        (first,),
+    ).fetchall()
+    # the sample before the first minute too: it says where the topic ended then
+    samples = connection.execute(
+        """
+        select s.dataset, s.partition, s.minute, s.end_offset, s.next_offset
+        from headrace.samples as s
+        inner join headrace.generations as g
+            on g.dataset = s.dataset and g.generation = s.generation and g.is_open
+        where s.minute >= %s - interval '10 minutes'
+        order by s.minute
+        """,
+        (first,),
+    ).fetchall()
+    minutes = [first + timedelta(minutes=number) for number in range(MINUTES)]
+    place = {minute: number for number, minute in enumerate(minutes)}
+    counts = {each.dataset: [0] * MINUTES for each in datasets if not each.is_empty}
+    generations = {each.dataset: each.generation for each in datasets}
+    reached: dict[tuple[str, int], dict[datetime, int]] = {}
+    for dataset, partition, generation, minute, records, end in rows:
+        if dataset in counts and minute in place:
+            counts[dataset][place[minute]] += records
+            if end is not None and generation == generations[dataset]:
+                reached.setdefault((dataset, partition), {})[minute] = end
+    seen: dict[tuple[str, int], dict[datetime, tuple[int, int]]] = {}
+    for dataset, partition, minute, end, next_offset in samples:
+        seen.setdefault((dataset, partition), {})[minute] = (end, next_offset)
+    lags: dict[str, list[int | None]] = {dataset: [None] * MINUTES for dataset in counts}
+    for each in datasets:
+        for partition in each.partitions:
+            key = each.dataset, partition.partition
+            behind = _lag_by_minute(minutes, seen.get(key, {}), reached.get(key, {}))
+            behind[-1] = partition.lag  # now, from the same figures as everywhere
+            line = lags[each.dataset]
+            for number, lag in enumerate(behind):
+                if lag is not None:
+                    line[number] = (line[number] or 0) + lag
+    return Minutes([int(minute.timestamp()) for minute in minutes], counts, lags)
+
+
+def _lag_by_minute(
+    minutes: Sequence[datetime], seen: Mapping[datetime, tuple[int, int]], reached: Mapping[datetime, int]
+) -> list[int | None]:
+    """A partition's lag at the end of each minute: where its topic ended when last seen, less how far it was read.
+
+    Within a minute the sample counts, the worst that a plan found, because a drain that follows at once would hide it.
+    """
+    lag: list[int | None] = []
+    end: int | None = None
+    position: int | None = None
+    for minute in sorted(minute for minute in seen if minute < minutes[0]):
+        end, position = seen[minute]
+    for minute in minutes:
+        sample = seen.get(minute)
+        if sample is not None:
+            end, position = sample
+        worst = None if end is None or position is None else max(end - position, 0)
+        if minute in reached:
+            position = max(reached[minute], position or 0)
+        lag.append(worst)
+    return lag
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    return str(value) if isinstance(value, UUID) else value

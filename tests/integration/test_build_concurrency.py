@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.warehouse import ALL_OF_JOBS, Warehouse, job, shared_warehouse
+from tests.integration.warehouse import ALL_OF_JOBS, BLOCKED, Warehouse, job, shared_warehouse
 
 
 @pytest.fixture
@@ -22,19 +22,6 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     return warehouse
 
 
-def _wait_for(warehouse: Warehouse, condition: str, count: int, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = warehouse.value(
-            "select count(*) from pg_stat_activity "
-            f"where datname = current_database() and pid <> pg_backend_pid() and {condition}"
-        )
-        if found >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"found no {count} sessions with {condition} in {seconds} s")
-
-
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--full-refresh"]], ids=["first builds", "full refreshes"])
 def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list[str]) -> None:
     if "--full-refresh" not in arguments:
@@ -46,7 +33,7 @@ def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list
         gate = stack.enter_context(psycopg.connect(warehouse.dsn))
         gate.execute("lock table headrace.claims in access exclusive mode")
         runs = [stack.enter_context(warehouse.dbt(*arguments, "--threads", "1")) for _ in range(2)]
-        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 2)
+        warehouse.wait_for_sessions(BLOCKED, 2)
         gate.commit()
         for run in runs:
             run.join(120)
@@ -66,7 +53,7 @@ def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: War
         passes: list[int] = []
         second = threading.Thread(target=lambda: passes.append(len(warehouse.build(report=reports.append).passes)))
         second.start()
-        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event = 'advisory'", 1)
+        warehouse.wait_for_sessions("application_name = 'headrace-build' and wait_event = 'advisory'")
         assert reports == ["build: another build is running; waiting for it to end"]
         first.commit()
         second.join(60)
@@ -81,13 +68,13 @@ def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(wareh
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute(f"lock table marts.{blocked} in share mode".encode())  # it can be read; the merge waits
         with warehouse.dbt("run", "--select", "jobs", "jobs_per_minute", "--threads", "1") as run:
-            _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
+            warehouse.wait_for_sessions(BLOCKED)
             run.kill()
             run.join()
         gate.commit()
     # the backend notices that its client is gone: at the latest client_connection_check_interval later
     deadline = time.monotonic() + 20
-    while warehouse.value("select count(*) from pg_stat_activity where application_name = 'headrace-build'"):
+    while warehouse.sessions("application_name = 'headrace-build'"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert warehouse.claims()[blocked, "jobs"] == 1
@@ -102,7 +89,7 @@ def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: War
         gate.execute("lock table marts.jobs_per_minute in share mode")
         second = threading.Thread(target=lambda: warehouse.build(select=ALL_OF_JOBS))
         second.start()
-        _wait_for(warehouse, "application_name = 'headrace-build' and wait_event_type = 'Lock'", 1)
+        warehouse.wait_for_sessions(BLOCKED)
         warehouse.jobs((3, "J1", job(minute=12)), (4, "J4", job(minute=9)))  # after the upstream's claim
         gate.commit()
         second.join(60)

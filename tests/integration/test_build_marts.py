@@ -1,6 +1,5 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
-import random
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from headrace.exceptions import BuildError
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
     COLUMNS,
-    MARTS,
     START,
     RandomBatches,
     Warehouse,
@@ -36,31 +34,6 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     warehouse = shared_warehouse(postgres_dsn, session_home)
     warehouse.empty()
     return warehouse
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_build_after_any_sequence_equals_oracle_and_full_refresh(warehouse: Warehouse, seed: int) -> None:
-    batches, rng = RandomBatches(seed), random.Random(seed)
-    for dataset in COLUMNS:
-        warehouse.stage(dataset, *batches.batch(dataset))
-    for _ in range(8):
-        staged = rng.choices(["jobs", "jobs", "users", "events", "rides", "telemetry"], k=rng.randint(1, 3))
-        for dataset in staged:
-            warehouse.stage(dataset, *batches.batch(dataset))
-        # any selection, any time: a model alone, or an upstream from zero
-        choice = rng.random()
-        if choice < 0.4:
-            warehouse.build(select=rng.sample(list(MARTS), 2))
-        elif choice < 0.5:
-            warehouse.build(select=rng.choice(list(COLUMNS)), full_refresh=True)
-        if choice > 0.2:
-            warehouse.build(select=[f"{dataset}+,resource_type:model" for dataset in staged])
-    warehouse.build()
-    warehouse.assert_right()
-    incremental = warehouse.marts()
-    assert all(incremental.values())
-    warehouse.build(full_refresh=True)
-    assert warehouse.marts() == incremental
 
 
 def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(

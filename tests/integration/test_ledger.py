@@ -41,7 +41,9 @@ def batch(stage: Stage, dataset: str, partition: int, start: int) -> Batch:
 
 
 def committer(stage: Stage, dataset: str) -> Committer:
-    return Committer(stage.deployment.connect(drain_name(dataset)), limits=stage.deployment.patience)
+    return Committer(
+        stage.deployment.connect(drain_name(dataset)), stage.deployment.retries(), limits=stage.deployment.patience
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ BOOKKEEPING = ("_generation", "_partition", "_offset", "_timestamp", "_deleted",
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 
 Place = tuple[int, int, int]  # generation, partition, offset
+
+# sessions of dbt that wait for another one's lock
+BLOCKED = "application_name = 'headrace-build' and wait_event_type = 'Lock'"
 
 # selects users and jobs and all models that read them, not the functions
 ALL_OF_JOBS = ("jobs+,resource_type:model", "users+,resource_type:model")
@@ -254,6 +258,22 @@ class Warehouse:
         rows = self.query("select identifier, dataset, to_seq from headrace.claims where schema = 'marts'")
         return {(model, dataset): to_seq for model, dataset, to_seq in rows}
 
+    def wait_for_sessions(self, condition: str, count: int = 1, seconds: float = 60) -> None:
+        """Until so many other sessions of this database are in pg_stat_activity with this condition."""
+        deadline = time.monotonic() + seconds
+        while self.sessions(condition) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"found no {count} sessions with {condition} in {seconds} s")
+            time.sleep(0.05)
+
+    def sessions(self, condition: str) -> int:
+        """How many other sessions of this database are in pg_stat_activity with this condition."""
+        found: int = self.value(
+            "select count(*) from pg_stat_activity "
+            f"where datname = current_database() and pid <> pg_backend_pid() and {condition}"
+        )
+        return found
+
     def environment(self) -> dict[str, str]:
         """What a shell needs so that `dbt` finds this database."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -293,6 +313,15 @@ class Warehouse:
             return False, str(outcome.exception)
         messages = [str(result.message) for result in outcome.result.results if result.status in ("error", "fail")]  # type: ignore[union-attr]
         return outcome.success, "\n".join(messages)
+
+    def refreshed_marts(self) -> dict[str, set[tuple[Any, ...]]]:
+        """What the marts would hold after a full refresh: it is made in the developer's schema, and claims there."""
+        folder = self.settings.home / "dbt" / "dev"  # its own parse: another target's would be thrown away
+        parsed = folder / "partial_parse.msgpack"
+        again = ("--partial-parse-file-path", str(parsed)) if parsed.exists() else ()
+        refreshed = self.run_dbt("run", "--target", "dev", "--full-refresh", "--target-path", str(folder), *again)
+        assert refreshed == (True, ""), refreshed[1]
+        return self.marts("marts_dev")
 
     def _options(self, folder: Path) -> list[str]:
         project, parsed = str(self.settings.dbt_dir), self.settings.home / "dbt" / "partial_parse.msgpack"

@@ -14,4 +14,7 @@ def run_dbt(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     if outcome.exception:
         print(outcome.exception, file=sys.stderr)
         sys.exit(2)
+    for result in outcome.result.results:  # type: ignore[union-attr]
+        if result.status == "error":
+            print(f"{result.node.name}: {result.message}", file=sys.stderr)
     sys.exit(0 if outcome.success else 1)

@@ -72,6 +72,7 @@ def test_command_version_succeeds() -> None:
         ("accept-loss", "jobs", "--partition", "-1", "--to", "5"),
         ("produce", "jobs"),
         ("reset",),
+        ("status", "--json", "--watch"),
     ],
     ids=" ".join,
 )

@@ -4,9 +4,8 @@
         meta={'emptied': 'revenue = 0'},
         pre_hook="{{ claim(ref('jobs'), ref('users')) }}",
         indexes=[
-            {'columns': ['location', 'userid'], 'unique': true},
+            {'columns': ['userid', 'location'], 'unique': true},
             {'columns': ['location', 'revenue desc', 'userid']},
-            {'columns': ['userid']},
         ],
     )
 }}
@@ -33,12 +32,16 @@ jobs_of_users as (
     select * from {{ ref('jobs') }}
 ),
 
+homes as (
+    select * from {{ ref('users') }}
+),
+
 built as (
     select * from {{ this }}
 ),
 
 -- the pairs of every version, so that a job that moved or went corrects its old pair too
-touched_by_jobs as (
+pairs_of_jobs as (
     select
         pairs.location,
         pairs.userid
@@ -53,6 +56,17 @@ touched_by_jobs as (
             and versions.location is not null
             and versions.userid is not null
     ) as pairs
+),
+
+-- Not those of users at home: nothing is held of them but what a user who moved left, and to sum their jobs took
+-- 13 s of 15 s with 10 million jobs.
+touched_by_jobs as (
+    select
+        pairs_of_jobs.location,
+        pairs_of_jobs.userid
+    from pairs_of_jobs
+    inner join homes on pairs_of_jobs.userid = homes.userid
+    where pairs_of_jobs.location <> homes.location
 ),
 
 -- of a user who moved: the pairs of all their jobs, as they are and as they were

@@ -27,6 +27,7 @@ DEFAULT_ARGS = {
 }
 # below this many offsets one task drains all partitions: every mapped task costs half a second
 PARALLEL_LAG = 500_000
+FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
 
 
 def staging_asset(name: str) -> Asset:
@@ -55,7 +56,8 @@ def ingest_dag(dataset: Dataset) -> DAG:
         doc_md=f"""
 Reads records into `staging.{dataset.name}`, up to the end as it is when the run starts.
 
-- **plan** compares the checkpoints with the source and pins the offsets to read. With nothing new, the run ends there.
+- **plan** compares the checkpoints with the source and pins the offsets to read. With nothing new, or while
+  `follow_topics` holds the dataset, the run ends there.
 - **drain** commits batch by batch; rows, dead letters, checkpoint and ledger line are one transaction. Retrying,
   clearing or running it twice is safe: the checkpoint decides.
 
@@ -71,9 +73,12 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             from headrace import ingest
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.exceptions import TopicMissing
+            from headrace.leases import held_lease
 
             ours = deployment()
             with task_errors():
+                if lease := held_lease(ours, dataset.name):
+                    raise AirflowSkipException(f"{lease.holder_name} follows {dataset.name}")
                 try:
                     planned = ingest.plan(ours, dataset, run=run_context())
                 except TopicMissing as error:
@@ -168,6 +173,75 @@ def load_dag(dataset: Dataset) -> DAG:
         load_task() >> announce_task()
 
     return load()
+
+
+def follow_dag(datasets: list[Dataset]) -> DAG:
+    """follow: drain and build as records arrive, in one task that the next run relieves."""
+    names = [dataset.name for dataset in datasets if not isinstance(dataset.source, File)]
+
+    @dag(
+        dag_id="follow_topics",
+        description="Every topic and stream, record by record: in its mart about a second after it was produced",
+        schedule="@continuous",
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
+        default_args=DEFAULT_ARGS | {"retries": 0, "execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
+        tags=["headrace", "ingest", "dbt"],
+        params={
+            "datasets": Param(
+                names,
+                type="array",
+                items={"type": "string", "enum": names},
+                title="Datasets",
+                description="What to follow. Scheduled runs leave it alone meanwhile.",
+            ),
+            "minutes": Param(
+                10,
+                type="integer",
+                minimum=1,
+                maximum=FOLLOW_S_MAX // 60 - 5,
+                title="Minutes",
+                description="How long the session is; the next one begins when it ends.",
+            ),
+        },
+        doc_md="""
+Waits at the topics, drains what arrives and builds the models that it feeds, again and again, in one process that stays
+warm. Unpause it for about a second of delay in place of a minute or two; it holds one worker slot.
+
+While its lease is fresh `ingest_<dataset>` skips the dataset, and takes over 15 seconds after it was killed. A broker
+that is down is said once and waited for. A dataset that still fails at the session's end fails the run.
+""",
+    )
+    def follow_topics() -> None:
+        @task(task_id="follow")
+        def follow_task() -> str:
+            """One session."""
+            from airflow.sdk import get_current_context
+
+            from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
+            from headrace.follow import follow
+            from headrace.stopping import stopped_by_signals
+
+            params = get_current_context()["params"]
+            with task_errors(), stopped_by_signals() as stop:
+                result = follow(
+                    deployment(),
+                    params["datasets"],
+                    stop=stop,
+                    max_seconds=params["minutes"] * 60,
+                    build_settings=build_settings(),
+                    run=run_context(),
+                    report=print,
+                )
+                print(result.story())
+                result.raise_failures()
+            return result.story()
+
+        follow_task()
+
+    return follow_topics()
 
 
 def build_dag(datasets: list[Dataset]) -> DAG:

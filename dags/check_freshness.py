@@ -1,0 +1,51 @@
+"""Airflow DAG `check_freshness`: fails when a dataset is beyond the limits of its declaration."""
+
+from datetime import timedelta
+
+from airflow.sdk import dag, task
+
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START
+
+DOC = """
+Compares every dataset with `max_lag` and `max_freshness_s` of its declaration in `plugins/datasets/`; those without
+limits are never late. A run that finds one beyond them fails in one line that names it and the command, so that
+Airflow's notifiers hear of it: docs/page.md shows how to attach one in this file.
+
+Looks at Postgres alone. A source that nobody has looked at for longer than `max_freshness_s` is beyond it too. The page
+Headrace and `headrace status` show the same.
+"""
+
+
+@dag(
+    schedule="*/5 * * * *",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(minutes=4)},
+    tags=["headrace", "alert"],
+    description="Fails when a dataset's lag or freshness is beyond the limits of its declaration",
+    doc_md=DOC,
+)
+def check_freshness() -> None:
+    @task
+    def check() -> str:
+        """Compare figures with limits."""
+        from airflow.exceptions import AirflowFailException
+
+        from headrace.airflow.connections import deployment, task_errors
+        from headrace.problems import beyond, judge
+        from headrace.status import read_status
+
+        with task_errors():
+            ours = deployment()
+            overview = judge(read_status(ours.connect("headrace check")), ours.settings)
+        late = beyond(overview)
+        if late:
+            raise AirflowFailException("; ".join(problem.line() for problem in late))
+        limited = sum(bool(limits.max_lag or limits.max_freshness_s) for limits in overview.limits.values())
+        return f"{limited} datasets have limits, none is beyond them"
+
+    check()
+
+
+check_freshness()

@@ -1,0 +1,25 @@
+"""An ASGI application that is imported at its first request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+class LazyApp:
+    """The `app` of a module. Every process of Airflow imports plugins, each task's too; one of them serves pages."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._app: Application | None = None
+
+    async def __call__(
+        self, scope: Scope, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        if self._app is None:
+            self._app = (await asyncio.to_thread(import_module, self._module)).app
+        await self._app(scope, receive, send)

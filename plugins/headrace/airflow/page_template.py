@@ -1,0 +1,115 @@
+"""The page's HTML: Jinja templates that escape everything, and how figures are written in them."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from headrace.durations import duration
+from headrace.problems import Overview, Problem, State
+from headrace.status import Status
+
+REFRESH_S = 5
+NOTHING = "\N{EN DASH}"
+STATES: dict[State, str] = {
+    "failing": "failing",
+    "late": "late",
+    "unseen": "not looked at",
+    "behind": "behind",
+    "building": "building",
+    "current": "up to date",
+    "empty": "nothing yet",
+}
+
+
+def render_page(version: str, figures: str | None = None, *, error: str | None = None) -> str:
+    """The whole page; figures: what render_figures gave, `error` in its place where there are none."""
+    return _TEMPLATES.get_template("page.html").render(
+        figures=figures, error=error, version=version, refresh_s=REFRESH_S
+    )
+
+
+def render_figures(overview: Overview, triggerable: Collection[str]) -> str:
+    """The figures; triggerable: the DAGs that are offered because the reader may trigger them."""
+    status = overview.status
+    reasons = [each for each in status.datasets if each.dead_by_reason]
+    samples: dict[tuple[str, str], list[Any]] = {}
+    for letter in status.dead_letters:
+        samples.setdefault((letter.dataset, letter.reason), []).append(letter)
+    return _TEMPLATES.get_template("figures.html").render(
+        overview=overview,
+        status=status,
+        states=STATES,
+        problems=[(problem, _dag_of(problem, overview, triggerable)) for problem in overview.problems],
+        reasons=reasons,
+        samples=samples,
+        triggerable=triggerable,
+        models=[model for model in status.models if model.kind in ("model", "project")],
+        history=_history(status),
+        ago=lambda at: _ago(at, status.at),
+    )
+
+
+def render_login(code: int) -> str:
+    """What a person sees who is not logged in, or may not see the page."""
+    return _TEMPLATES.get_template("login.html").render(code=code)
+
+
+def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
+    """The DAG that does what the problem's command does, if the reader may trigger it."""
+    words = problem.command.split()
+    by_command = {"build": "build_marts"}
+    if problem.dataset is not None and problem.kind != "declaration":
+        by_command |= {"drain": (dag := overview.dag_of(problem.dataset)), "load": dag}
+    found = by_command.get(words[1])
+    return found if found in triggerable else None
+
+
+def _history(status: Status) -> dict[str, Any]:
+    """The charts' data: datasets of which there is something to draw, oldest minute first."""
+    history = status.history
+    return {
+        "minutes": list(history.minutes),
+        "rows": {name: list(counts) for name, counts in history.rows.items() if any(counts)},
+        "lag": {name: list(lags) for name, lags in history.lag.items() if any(lags)},
+        "datasets": sorted(history.rows),
+    }
+
+
+def _ago(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return NOTHING
+    seconds = round((now - at).total_seconds())
+    return "now" if seconds < 1 else f"{seconds} s ago" if seconds < 10 else f"{duration(seconds)} ago"
+
+
+def _count(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.0f}"
+
+
+def _utc(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _clock(at: datetime | int) -> str:
+    """UTC: to the second, of a moment; to the minute, of a minute in seconds since 1970."""
+    return f"{at.astimezone(UTC):%H:%M:%S}" if isinstance(at, datetime) else f"{datetime.fromtimestamp(at, UTC):%H:%M}"
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "duration": lambda seconds: NOTHING if seconds is None else duration(seconds),
+    "count": _count,
+    "utc": _utc,
+    "clock": _clock,
+    "path": lambda text: quote(text, safe=""),
+}

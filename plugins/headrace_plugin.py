@@ -1,0 +1,23 @@
+"""Airflow's plugin `headrace`: registers the page "Headrace"; plugins/headrace/airflow/page.py is the page."""
+
+from airflow.plugins_manager import AirflowPlugin
+
+from headrace.airflow.lazy_app import LazyApp
+
+
+class HeadracePlugin(AirflowPlugin):
+    """The page, its JSON and its metrics at /headrace, and its place in the navigation."""
+
+    name = "headrace"
+    fastapi_apps = [  # noqa: RUF012
+        {"name": "headrace", "url_prefix": "/headrace", "app": LazyApp("headrace.airflow.page")}
+    ]
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Headrace",
+            "href": "headrace/",  # relative: Airflow may live below a path of its own
+            "destination": "nav",
+            "url_route": "headrace",
+            "icon": "headrace/static/icon.svg",
+        }
+    ]

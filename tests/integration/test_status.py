@@ -1,0 +1,308 @@
+"""The figures of page, JSON, Prometheus and `headrace status`, from rows that were written by hand."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import history
+from headrace.database import database as connected
+from headrace.ingest import Deployment, initialise
+from headrace.problems import judge
+from headrace.settings import Settings
+from headrace.status import DatasetStatus, Status, read_status
+from tests.integration.conftest import Stage
+
+
+@pytest.fixture
+def stage(database: str, session_home: Path) -> Stage:
+    """A migrated database with the project's datasets, and neither Kafka nor Redis."""
+    deployment = Deployment.from_settings(Settings(home=session_home, postgres_dsn=database))
+    initialise(deployment)
+    return Stage(deployment, database)
+
+
+def read(stage: Stage) -> Status:
+    return read_status(stage.deployment.connect("test"))
+
+
+def jobs(stage: Stage) -> DatasetStatus:
+    return next(dataset for dataset in read(stage).datasets if dataset.dataset == "jobs")
+
+
+def begin(stage: Stage, partitions: int = 1, dataset: str = "jobs") -> None:
+    """An open generation, nothing read."""
+    stage.execute(
+        f"insert into headrace.generations (dataset, generation, topic, topic_id) values ('{dataset}', 1, 'j', 'id')",
+        *(
+            f"insert into headrace.checkpoints (dataset, generation, partition, next_offset) "
+            f"values ('{dataset}', 1, {partition}, 0)"
+            for partition in range(partitions)
+        ),
+    )
+
+
+def batch(stage: Stage, partition: int, start: int, end: int, **columns: str) -> None:
+    """A drain's ledger line [start, end), committed now unless `columns` (SQL expressions) say otherwise."""
+    given: dict[str, str] = {
+        "staged": str(end - start),
+        "started_at": "now() - interval '2 s'",
+        "committed_at": "now()",
+        "first_record_at": "now() - interval '5 s'",
+        "last_record_at": "now() - interval '3 s'",
+        "kind": "'drain'",
+    } | columns
+    stage.execute(
+        f"""
+        with counted as (
+            update headrace.datasets set last_seq = last_seq + 1 where dataset = 'jobs' returning last_seq
+        )
+
+        insert into headrace.batches (
+            batch_id, dataset, seq, generation, partition, start_offset, end_offset, {", ".join(given)}
+        )
+        select gen_random_uuid(), 'jobs', last_seq, 1, {partition}, {start}, {end}, {", ".join(given.values())}
+        from counted
+        """,
+        f"update headrace.checkpoints set next_offset = {end} where dataset = 'jobs' and partition = {partition}",
+    )
+
+
+def observe(stage: Stage, partition: int, end: int, at: str = "now()") -> None:
+    stage.execute(
+        f"""
+        insert into headrace.observations (dataset, partition, end_offset, high_watermark, observed_at)
+        values ('jobs', {partition}, {end}, {end}, {at})
+        on conflict (dataset, partition) do update set
+            end_offset = excluded.end_offset, observed_at = excluded.observed_at, error = null
+        """
+    )
+
+
+def note(stage: Stage) -> None:
+    with connected(stage.deployment.connect("test")) as connection:
+        history.note(connection, "jobs")
+
+
+def fold(stage: Stage, lines: int = 0) -> None:
+    with connected(stage.deployment.connect("test")) as connection:
+        history.fold(connection, "jobs", lines)
+
+
+def test_status_before_anything_was_ingested_has_every_dataset_and_no_problem(stage: Stage) -> None:
+    overview = judge(read(stage), stage.deployment.settings)
+    assert [dataset.dataset for dataset in overview.status.datasets] == sorted(overview.limits)
+    assert set(overview.states.values()) == {"empty"}
+    assert overview.problems == []
+
+
+def test_status_adds_up_the_partitions(stage: Stage) -> None:
+    begin(stage, partitions=2)
+    batch(stage, 0, 0, 100, staged="90", dead="8", tombstones="2")
+    batch(stage, 1, 0, 50)
+    observe(stage, 0, 130)
+    observe(stage, 1, 50)
+    found = jobs(stage)
+    assert (found.staged, found.dead, found.tombstones, found.recent_dead) == (140, 8, 2, 8)
+    assert (found.lag, [each.lag for each in found.partitions]) == (30, [30, 0])
+    assert found.staging_freshness_s == 3.0
+    assert found.rows_per_s == round(150 / 4)
+    assert (found.batches, found.has_marts, found.generation, found.topic) == (2, False, 1, "j")
+
+
+def test_status_says_how_long_the_first_unread_record_has_waited(stage: Stage) -> None:
+    begin(stage)
+    batch(stage, 0, 0, 100, last_record_at="now() - interval '10 min'")
+    observe(stage, 0, 100, "now() - interval '8 min'")
+    note(stage)
+    observe(stage, 0, 300, "now() - interval '4 min'")  # record 100 came right behind the look of eight minutes ago
+    note(stage)
+    waited = jobs(stage).lag_s
+    assert waited is not None
+    assert waited == pytest.approx(480, abs=5)
+    batch(stage, 0, 100, 200, last_record_at="now() - interval '7 min'")
+    waited = jobs(stage).lag_s
+    assert waited is not None
+    assert waited == pytest.approx(360, abs=5)  # halfway between the two looks
+    batch(stage, 0, 200, 300)
+    assert jobs(stage).lag_s == 0
+
+
+def test_status_without_samples_takes_the_last_read_record_or_says_that_it_does_not_know(stage: Stage) -> None:
+    begin(stage)
+    observe(stage, 0, 100)
+    assert (jobs(stage).lag, jobs(stage).lag_s, jobs(stage).stale_s) == (100, None, None)
+    batch(stage, 0, 0, 50, last_record_at="now() - interval '90 s'")
+    assert jobs(stage).lag_s == pytest.approx(90, abs=5)
+
+
+def test_status_measures_marts_by_the_slowest_claim(stage: Stage) -> None:
+    begin(stage)
+    batch(stage, 0, 0, 10, last_record_at="now() - interval '60 s'")
+    batch(stage, 0, 10, 20, committed_at="now() - interval '30 s'", first_record_at="now() - interval '40 s'")
+    stage.execute(
+        "insert into headrace.claims (schema, identifier, dataset, to_seq, seen, claimed_at) values "
+        "('marts', 'jobs', 'jobs', 2, '{}', now()), "
+        "('marts', 'jobs_per_minute', 'jobs', 1, '{}', now() - interval '20 s'), "
+        "('dev', 'jobs', 'jobs', 0, '{}', now())"
+    )
+    found = jobs(stage)
+    assert (found.has_marts, found.unbuilt_batches) == (True, 1)
+    assert found.mart_freshness_s == pytest.approx(40, abs=5)
+    assert found.unbuilt_s == pytest.approx(30, abs=5)
+    assert found.stale_s == pytest.approx(40, abs=5)
+    stage.execute("update headrace.claims set to_seq = 2, claimed_at = now() where schema = 'marts'")
+    assert (jobs(stage).unbuilt_batches, jobs(stage).unbuilt_s, jobs(stage).stale_s) == (0, 0, 0)
+
+
+def test_totals_that_were_folded_give_the_same_sums(stage: Stage) -> None:
+    begin(stage, partitions=2)
+    for number in range(5):
+        batch(stage, number % 2, number * 10, number * 10 + 10, dead="1", staged="9")
+    before = jobs(stage)
+    fold(stage, lines=5)
+    assert stage.query("select * from headrace.totals") == []  # too few to bother
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fold(stage), range(4)))
+    assert stage.query("select partition, to_seq, staged, dead from headrace.totals order by 1") == [
+        (0, 5, 27, 3), (1, 5, 18, 2),
+    ]  # fmt: skip
+    assert (jobs(stage).staged, jobs(stage).dead) == (before.staged, before.dead) == (45, 5)
+    batch(stage, 0, 50, 60)
+    assert (jobs(stage).staged, jobs(stage).dead) == (55, 5)
+    fold(stage)
+    assert (jobs(stage).staged, jobs(stage).dead) == (55, 5)
+
+
+def test_samples_keep_the_worst_of_a_minute_and_a_day(stage: Stage) -> None:
+    begin(stage)
+    minute = "date_trunc('minute', now())"
+    for end, at in ((100, f"{minute} + interval '1 s'"), (700, f"{minute} + interval '2 s'"), (300, "now()")):
+        observe(stage, 0, end, at)
+        note(stage)
+    assert stage.query("select end_offset from headrace.samples") == [(700,)]
+    stage.execute("update headrace.samples set minute = minute - interval '25 h'")
+    note(stage)
+    assert stage.query("select end_offset from headrace.samples") == [(300,)]
+
+
+def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
+    begin(stage)
+    minute = "date_trunc('minute', now())"
+    observe(stage, 0, 1000, f"{minute} - interval '10 min'")
+    note(stage)
+    batch(stage, 0, 0, 400, committed_at=f"{minute} - interval '8 min' + interval '5 s'")
+    batch(stage, 0, 400, 1000, committed_at=f"{minute} - interval '7 min' + interval '5 s'")
+    minutes = read(stage).history
+    assert list(minutes.rows["jobs"])[-12:] == [0, 0, 0, 400, 600, 0, 0, 0, 0, 0, 0, 0]
+    assert list(minutes.lag["jobs"])[-12:] == [None, 1000, 1000, 1000, 600, 0, 0, 0, 0, 0, 0, 0]
+    assert minutes.minutes[-1] % 60 == 0
+    assert len(minutes.minutes) == len(minutes.rows["jobs"]) == 60
+
+
+def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:
+    with connected(stage.deployment.connect("test")) as connection:
+        history.note_error(connection, "jobs", ValueError("no broker\nat all; run `headrace up`"))
+    overview = judge(read(stage), stage.deployment.settings)
+    assert overview.states["jobs"] == "failing"
+    assert [(each.text, each.command) for each in overview.problems] == [
+        ("no broker at all; run `headrace up`", "headrace up")
+    ]
+    begin(stage)
+    observe(stage, 0, 0)
+    assert jobs(stage).last_error is None
+
+
+def test_dead_letters_are_sampled_by_reason_and_cut(stage: Stage) -> None:
+    begin(stage)
+    batch(stage, 0, 0, 30, staged="0", dead="30")
+    for offset in range(30):
+        reason = "invalid_json" if offset % 3 else "too_large"
+        stage.execute(
+            'insert into headrace.dead_letters (dataset, generation, partition, "offset", value, reason, detail, '
+            f"batch_id) select 'jobs', 1, 0, {offset}, convert_to(repeat('<b>é', 5000), 'UTF8'), '{reason}', 'd', "
+            "batch_id from headrace.batches"
+        )
+    status = read(stage)
+    assert [(each.reason, each.offset) for each in status.dead_letters] == [
+        ("invalid_json", 29), ("invalid_json", 28), ("too_large", 27), ("too_large", 24),
+    ]  # fmt: skip
+    for letter in status.dead_letters:
+        assert letter.size == 25_000
+        assert letter.value is not None
+        assert letter.value.startswith("<b>é<b>é")
+        assert len(letter.value) <= 201
+    assert jobs(stage).dead_by_reason == {"invalid_json": 20, "too_large": 10}
+
+
+def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(stage: Stage) -> None:
+    line = (
+        "insert into headrace.builds (build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, "
+        "message, has_claim, project, tested, started_at, finished_at) values "
+        "(gen_random_uuid(), 1, 'marts', '{}', 'model', '{}', 5, 1.5, '{}', {}, true, 'p', {}, now(), "
+        "now() - interval '{} s')"
+    )
+    stage.execute(
+        line.format("jobs", "failed tests", '{"unique_jobs: 3 rows"}', "null", "true", 60),
+        line.format("jobs", "success", "{}", "null", "false", 10),
+        line.format("users", "error", "{}", "E'no such column\\nline 2'", "true", 30),
+        line.format("rides", "success", "{}", "null", "true", 20),
+    )
+    overview = judge(read(stage), stage.deployment.settings)
+    models = {model.model: model for model in overview.status.models}
+    assert (models["jobs"].status, list(models["jobs"].failed_tests)) == ("success", ["unique_jobs: 3 rows"])
+    assert (models["users"].status, models["users"].message) == ("error", "no such column")
+    assert [(each.kind, each.about, each.command) for each in overview.problems] == [
+        ("tests", "marts.jobs", "headrace build --select jobs"),
+        ("model", "marts.users", "headrace build --select users"),
+    ]
+    assert len(overview.status.builds) == 4
+
+
+def test_status_of_a_long_ledger_is_read_in_time(stage: Stage) -> None:
+    begin(stage, partitions=3)
+    stage.execute(
+        """
+        insert into headrace.batches (
+            batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, first_record_at,
+            last_record_at, started_at, committed_at, kind
+        )
+        select
+            gen_random_uuid(), 'jobs', n, 1, n % 3, n * 100, n * 100 + 100, 100, at, at, at, at + interval '1 s',
+            'drain'
+        from generate_series(1, 100000) as n
+        cross join lateral (select now() - make_interval(secs => 100000 - n) as at) as times
+        """,
+        "update headrace.datasets set last_seq = 100000 where dataset = 'jobs'",
+        "update headrace.checkpoints set next_offset = 10000000 where dataset = 'jobs'",
+        """
+        insert into headrace.dead_letters (dataset, generation, partition, "offset", value, reason, detail, batch_id)
+        select 'jobs', 1, n % 3, n, 'v', case when n % 2 = 0 then 'even' else 'odd' end, 'd', batch_id
+        from generate_series(1, 100000) as n
+        cross join (select batch_id from headrace.batches where seq = 1) as b
+        """,
+        "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
+        "values ('marts', 'jobs', 'jobs', 99990, '{}')",
+        "vacuum analyze headrace.batches",
+        "vacuum analyze headrace.dead_letters",
+    )
+    for partition in range(3):
+        observe(stage, partition, 10_000_100)
+    note(stage)
+    began = time.monotonic()
+    found = jobs(stage)
+    seconds = time.monotonic() - began
+    assert (found.staged, found.lag, found.unbuilt_batches) == (10_000_000, 300, 10)
+    print(f"{seconds:.3f} s")
+    assert seconds < 1.0, seconds  # 0.1 s on an idle machine
+
+
+def test_view_has_one_row_per_partition_for_psql(stage: Stage) -> None:
+    begin(stage, partitions=3)
+    columns: Any = stage.query(
+        "select column_name from information_schema.columns where table_schema = 'headrace' and table_name = 'status'"
+    )
+    assert {("lag",), ("lag_s",), ("mart_freshness_s",), ("dead_by_reason",), ("last_error",)} <= set(columns)
+    assert stage.value("select count(*) from headrace.status") == 3

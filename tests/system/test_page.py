@@ -1,0 +1,346 @@
+"""The page "Headrace" on the real Airflow: who may see it, what it says, and how it behaves in a browser."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from headrace.settings import ROOT
+from tests.system import browser
+from tests.system.conftest import System
+
+HOSTILE = "</pre><script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>"
+PAGE = ROOT / "plugins" / "headrace" / "airflow" / "page.py"
+ROUTES = [
+    route.replace("{name}", "page.js").lstrip("/")
+    for route in re.findall(r'^@app\.get\("(.*?)"', PAGE.read_text(), re.MULTILINE)
+]
+SCHEDULED = ("ingest_events", "ingest_jobs", "ingest_rides", "ingest_telemetry", "load_users", "build_marts")
+# what moves by itself between two looks
+MOVING = re.compile(r"_s$|^at$|^observed_at$|^history$|^recent_dead$")
+
+
+@pytest.fixture(scope="module")
+def url(system: System) -> str:
+    return system.settings.require_airflow_url()
+
+
+@pytest.fixture(scope="module")
+def password(system: System) -> str:
+    return (system.home / "airflow" / "password").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def token(url: str, password: str) -> str:
+    answer = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": password}, trust_env=False)
+    return str(answer.json()["access_token"])
+
+
+@pytest.fixture(scope="module")
+def get(url: str, token: str) -> Callable[..., httpx.Response]:
+    """GET below /headrace/, as the admin unless another token is given."""
+
+    def get(path: str, bearer: str | None = token, **headers: str) -> httpx.Response:
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        return httpx.get(f"{url}/headrace/{path}", headers=headers, trust_env=False, timeout=60)
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def token_of(system: System, token: str) -> Callable[[str | None], str]:
+    """A token of somebody with another role, signed with this Airflow's key."""
+    key = (system.home / "airflow" / "jwt_secret").read_text().strip()
+
+    def token_of(role: str | None) -> str:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        claims |= {"sub": f"a {role}", "role": role, "jti": f"test-{role}"}
+        return jwt.encode(claims, key, algorithm=jwt.get_unverified_header(token)["alg"])
+
+    return token_of
+
+
+@pytest.fixture(scope="module")
+def ingested(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Events and users that were ingested and built, some of them hostile; no schedule changes them meanwhile."""
+    path = tmp_path_factory.mktemp("page") / "events.ndjson"
+    system.headrace("generate", "events", "--records", "1000", "--bad-percent", "2", "--out", str(path))
+    with path.open("a") as file:
+        file.write(json.dumps({"event_id": HOSTILE, "event_type": HOSTILE}) + "\n")
+    system.headrace("produce", "events", str(path))
+    for dag_id in SCHEDULED:
+        pause(system, dag_id, True)
+    system.headrace("drain", "events")
+    system.headrace("load", "users")
+    system.headrace("build")
+    yield system
+    for dag_id in SCHEDULED:
+        pause(system, dag_id, False)
+
+
+def pause(system: System, dag_id: str, is_paused: bool) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        found = system.api._client.patch(f"/dags/{dag_id}", json={"is_paused": is_paused})
+        if found.status_code == 200:
+            return
+        assert time.monotonic() < deadline, found.text
+        time.sleep(1)
+
+
+def still(value: Any) -> Any:
+    """A document without what moves by itself."""
+    if isinstance(value, dict):
+        return {key: still(each) for key, each in value.items() if not MOVING.search(key)}
+    return [still(each) for each in value] if isinstance(value, list) else value
+
+
+def test_every_route_is_refused_without_a_login(get: Callable[..., httpx.Response]) -> None:
+    assert {"", "figures", "status", "metrics", "static/page.js"} == set(ROUTES)
+    for route in ROUTES:
+        assert get(route, bearer=None).status_code == 401, route
+        assert get(route, bearer=None, Accept="text/html").status_code == 401
+        assert get(route, bearer="a.b.c").status_code in (401, 403)
+    assert "Log in to Airflow" in get("", bearer=None, Accept="text/html").text
+    assert get("docs").status_code == get("openapi.json").status_code == 404
+
+
+def test_every_route_is_refused_to_who_may_not_see_airflow(
+    get: Callable[..., httpx.Response], token_of: Callable[[str | None], str]
+) -> None:
+    nobody = token_of(None)
+    for route in ROUTES:
+        assert get(route, bearer=nobody).status_code == 403, route
+
+
+def test_admin_sees_every_route(get: Callable[..., httpx.Response]) -> None:
+    for route in ROUTES:
+        answer = get(route)
+        assert answer.status_code == 200, route
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_viewer_sees_and_is_offered_nothing_to_do(
+    ingested: System, url: str, get: Callable[..., httpx.Response], token_of: Callable[[str | None], str]
+) -> None:
+    viewer = token_of("VIEWER")
+    seen = get("", bearer=viewer).text
+    assert "events" in seen
+    assert "Trigger replay_dead_letters" in get("").text
+    assert "Trigger" not in seen
+    refused = httpx.post(
+        f"{url}/api/v2/dags/replay_dead_letters/dagRuns",
+        headers={"Authorization": f"Bearer {viewer}"},
+        json={"logical_date": None, "conf": {"dataset": "events"}},
+        trust_env=False,
+    )
+    assert refused.status_code == 403
+
+
+def test_navigation_has_the_page(ingested: System) -> None:
+    plugins = ingested.api._client.get("/plugins").json()["plugins"]
+    (ours,) = [plugin for plugin in plugins if plugin["name"] == "headrace"]
+    (view,) = ours["external_views"]
+    assert (view["name"], view["destination"], view["url_route"], view["href"]) == (
+        "Headrace", "nav", "headrace", "headrace/",
+    )  # fmt: skip
+    assert ingested.api._client.get("/plugins/importErrors").json()["total_entries"] == 0
+
+
+def test_json_is_that_of_the_command(ingested: System, get: Callable[..., httpx.Response]) -> None:
+    page = get("status").json()
+    command = json.loads(ingested.headrace("status", "--json").stdout)
+    assert still(page) == still(command)
+    assert {dataset["dataset"]: dataset["staged"] > 900 for dataset in command["datasets"]}["events"]
+
+
+def test_metrics_are_those_of_the_page(ingested: System, get: Callable[..., httpx.Response]) -> None:
+    events = next(each for each in get("status").json()["datasets"] if each["dataset"] == "events")
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(get("metrics").text)
+        for sample in family.samples
+    }
+    assert found["headrace_up",] == 1
+    assert found["headrace_rows_total", "events", "staged"] == events["staged"]
+    assert found["headrace_rows_total", "events", "dead"] == events["dead"]
+    assert sum(value for (name, *labels), value in found.items() if name == "headrace_dead_letters") >= events["dead"]
+
+
+def test_page_shows_problems_with_their_commands(ingested: System, get: Callable[..., httpx.Response]) -> None:
+    html = get("").text
+    assert "records became dead letters in the last hour" in html
+    assert 'data-copy="headrace dead-letters events"' in html
+    assert "<script>window.hostile" not in html
+    assert "&lt;script&gt;window.hostile" in html
+
+
+def test_check_freshness_passes_where_no_dataset_has_limits(system: System) -> None:
+    run = system.run_dag("check_freshness")
+    assert system.api.result(run, "check") == "0 datasets have limits, none is beyond them"
+
+
+# --- in a browser ---
+
+needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+
+
+@pytest.fixture(scope="module")
+def window(
+    ingested: System, url: str, password: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[webdriver.Chrome]:
+    """A browser whose user has logged in through Airflow's form."""
+    with browser.chromium(tmp_path_factory.mktemp("profile")) as driver:
+        browser.log_in(driver, url, "admin", password)
+        yield driver
+
+
+@pytest.fixture
+def driver(window: webdriver.Chrome, url: str) -> webdriver.Chrome:
+    """The page alone, wide and light."""
+    window.switch_to.default_content()
+    browser.emulate(window, width=1400)
+    window.get(f"{url}/headrace/")
+    window.execute_script("localStorage.removeItem('theme')")
+    window.get(f"{url}/headrace/")
+    return window
+
+
+def until(driver: webdriver.Chrome, condition: Callable[[webdriver.Chrome], Any], seconds: float = 30) -> Any:
+    return WebDriverWait(driver, seconds, poll_frequency=0.2).until(condition)
+
+
+def cell(driver: webdriver.Chrome, dataset: str, label: str) -> str:
+    rows = driver.find_elements(By.CSS_SELECTOR, "#datasets table.cards tbody tr")
+    row = next(row for row in rows if row.find_element(By.TAG_NAME, "a").text == dataset)
+    return str(row.find_element(By.CSS_SELECTOR, f"td[data-label='{label}']").text).splitlines()[0]
+
+
+@needs_browser
+def test_page_is_opened_from_the_navigation_and_leads_back_into_airflow(window: webdriver.Chrome, url: str) -> None:
+    browser.emulate(window, width=1400)
+    window.get(url)
+    until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "a[href$='/plugin/headrace']"))[0].click()
+    frame = until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]"))[0]
+    window.switch_to.frame(frame)
+    until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "#datasets table"))
+    browser.screenshot(window, "page-in-airflow")
+    window.find_element(By.LINK_TEXT, "events").click()
+    window.switch_to.default_content()
+    until(window, lambda d: d.current_url.split("?")[0].endswith("/dags/ingest_events"))
+    assert not window.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]")
+
+
+@needs_browser
+def test_page_runs_nothing_that_a_payload_says_and_logs_no_error(driver: webdriver.Chrome) -> None:
+    driver.get_log("browser")
+    for details in driver.find_elements(By.CSS_SELECTOR, "#dead-letters details"):
+        driver.execute_script("arguments[0].open = true", details)
+    assert HOSTILE[:30] in driver.find_element(By.ID, "dead-letters").text
+    assert driver.execute_script("return window.hostile") is None
+    assert driver.find_elements(By.CSS_SELECTOR, "#rows-chart canvas")
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    browser.screenshot(driver, "page-dead-letters")
+
+
+@needs_browser
+def test_page_refreshes_itself_and_shows_lag_fall_to_zero(
+    ingested: System, driver: webdriver.Chrome, tmp_path: Path
+) -> None:
+    driver.execute_script("window.marker = 'the same document'")
+    driver.find_element(By.CSS_SELECTOR, "#partitions summary").click()
+    before = cell(driver, "events", "Staged rows")
+    path = tmp_path / "events.ndjson"
+    ingested.headrace("generate", "events", "--records", "300", "--seed", "9", "--out", str(path))
+    ingested.headrace("produce", "events", str(path))
+    ingested.headrace("drain", "events", "--max-records", "1")
+    until(driver, lambda d: cell(d, "events", "Lag") != "0")
+    assert "behind" in cell(driver, "events", "State")
+    browser.screenshot(driver, "page-behind")
+    ingested.headrace("drain", "events")
+    until(driver, lambda d: cell(d, "events", "Lag") == "0")
+    assert cell(driver, "events", "Staged rows") != before
+    assert driver.execute_script("return window.marker") == "the same document"
+    assert driver.find_element(By.ID, "partitions").get_attribute("open")
+    ingested.headrace("build")
+    until(driver, lambda d: cell(d, "events", "State") == "up to date")
+
+
+@needs_browser
+def test_page_says_that_its_figures_are_old_when_it_cannot_refresh(driver: webdriver.Chrome) -> None:
+    driver.execute_cdp_cmd("Network.enable", {})
+    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    try:
+        trouble = until(driver, lambda d: d.find_element(By.ID, "trouble").text)
+        assert trouble.startswith("Airflow does not answer. The figures are those of ")
+    finally:
+        online = offline | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        driver.execute_cdp_cmd("Network.emulateNetworkConditions", online)
+    until(driver, lambda d: not d.find_element(By.ID, "trouble").is_displayed())
+
+
+@needs_browser
+def test_page_is_used_from_the_keyboard(driver: webdriver.Chrome) -> None:
+    focused: Callable[[], str] = lambda: str(driver.execute_script("return document.activeElement.textContent"))  # noqa: E731
+    body = driver.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.TAB)
+    assert focused() == "Skip to problems"
+    outline = driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    reached = []
+    for _ in range(60):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(focused().strip())
+        if reached[-1] == "Partitions":
+            break
+    assert {"Datasets", "Pause", "events", "Partitions"} <= set(reached)
+    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert driver.find_element(By.ID, "partitions").get_attribute("open")
+    as_of = driver.find_element(By.ID, "freshness").text
+    until(driver, lambda d: d.find_element(By.ID, "freshness").text != as_of)
+    assert focused() == "Partitions"  # a refresh takes nobody's place away
+    pause = driver.find_element(By.ID, "pause")
+    pause.send_keys(Keys.ENTER)
+    assert (pause.get_attribute("aria-pressed"), pause.text) == ("true", "Resume")
+    assert driver.find_element(By.ID, "freshness").text.endswith("paused")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 390, 800, 1400])
+def test_page_fits_its_window(driver: webdriver.Chrome, width: int) -> None:
+    browser.emulate(driver, width=width)
+    driver.refresh()
+    until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "#rows-chart canvas"))
+    wide, inner = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= inner
+    browser.screenshot(driver, f"page-{width}")
+
+
+@needs_browser
+def test_page_is_dark_where_the_system_or_airflow_is(driver: webdriver.Chrome, url: str) -> None:
+    ground: Callable[[], str] = lambda: str(  # noqa: E731
+        driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+    )
+    light = ground()
+    browser.emulate(driver, width=1400, dark=True)
+    until(driver, lambda _: ground() != light)
+    dark = ground()
+    browser.screenshot(driver, "page-dark")
+    browser.emulate(driver, width=1400)
+    until(driver, lambda _: ground() == light)
+    driver.execute_script("localStorage.setItem('theme', 'dark')")
+    driver.get(f"{url}/headrace/")
+    assert ground() == dark

@@ -1,0 +1,155 @@
+"""What is wrong, from statuses that were made up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.durations import count, duration
+from headrace.exceptions import DatasetError
+from headrace.problems import Limits, Overview, beyond, judge, judge_by
+from headrace.settings import Settings
+from tests.unit.statuses import dataset, model, seconds_ago, status
+
+
+def judged(limits: Limits | None = None, **values: object) -> Overview:
+    return judge_by(status(dataset(**values)), {"jobs": limits or Limits()})
+
+
+def found(overview: Overview) -> list[tuple[str, str, str]]:
+    return [(problem.severity, problem.kind, problem.command) for problem in overview.problems]
+
+
+def test_dataset_that_is_up_to_date_is_no_problem() -> None:
+    overview = judged(Limits(max_lag=1, max_freshness_s=10))
+    assert overview.problems == []
+    assert overview.states == {"jobs": "current"}
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ({"lag": 3, "lag_s": 1.0}, "behind"),
+        ({"unbuilt_batches": 2, "unbuilt_s": 5.0}, "building"),
+        ({"unbuilt_batches": 2, "has_marts": False}, "current"),
+        ({"generation": None}, "empty"),
+        ({"last_error": "x"}, "failing"),
+        ({"observed_at": seconds_ago(400)}, "unseen"),
+    ],
+)
+def test_state_is_the_worst_that_is_true(values: dict[str, object], state: str) -> None:
+    assert judged(**values).states == {"jobs": state}
+
+
+def test_error_of_the_source_names_the_command_that_it_names() -> None:
+    error = "jobs[0]: retention overtook the checkpoint; `headrace accept-loss jobs --partition 0 --to 9` goes on"
+    overview = judged(last_error=error)
+    assert found(overview) == [("error", "source", "headrace accept-loss jobs --partition 0 --to 9")]
+    assert found(judged(last_error="no broker")) == [("error", "source", "headrace drain jobs")]
+
+
+def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
+    overview = judged(Limits(max_lag=100), lag=101, lag_s=1.0)
+    assert found(overview) == [("error", "lag", "headrace drain jobs")]
+    assert overview.states == {"jobs": "late"}
+    assert beyond(overview)[0].line() == ("jobs: 101 unread records, expected at most 100; run `headrace drain jobs`")
+    assert judged(Limits(max_lag=100), lag=100, lag_s=1.0).problems == []
+
+
+@pytest.mark.parametrize(
+    ("values", "command", "text"),
+    [
+        ({"stale_s": 61.0}, "headrace build", "a record has waited in staging for up to 1 min"),
+        ({"stale_s": 61.0, "lag": 1}, "headrace drain jobs", "a record has waited at the source for up to 1 min"),
+        ({"stale_s": None, "lag": 1}, "headrace drain jobs", "for an unknown time"),
+        ({"observed_at": seconds_ago(70)}, "headrace drain jobs", "last looked at 1 min ago"),
+        ({"observed_at": None}, "headrace drain jobs", "last looked at never"),
+    ],
+)
+def test_freshness_beyond_its_limit_is_an_error(values: dict[str, object], command: str, text: str) -> None:
+    overview = judged(Limits(max_freshness_s=60), **values)
+    assert [problem.command for problem in beyond(overview)] == [command]
+    assert text in beyond(overview)[0].text
+    assert beyond(judged(None, **values)) == []
+
+
+def test_errors_come_before_warnings() -> None:
+    overview = judge_by(
+        status(
+            dataset("a", recent_dead=5, dead_by_reason={"wrong_type": 5}),
+            dataset("b", follower_lost_at=seconds_ago(60)),
+            dataset("c", unbuilt_batches=4, unbuilt_s=1000.0),
+            dataset("d", last_error="broken"),
+            models=[model("m", failed_tests=["unique_m: 2 rows"]), model("n", status="error", message="no column")],
+        ),
+        {name: Limits() for name in "abcd"},
+    )
+    assert found(overview) == [
+        ("error", "source", "headrace drain d"),
+        ("error", "tests", "headrace build --select m"),
+        ("error", "model", "headrace build --select n"),
+        ("warning", "dead_letters", "headrace dead-letters a"),
+        ("warning", "follower", "headrace follow b"),
+        ("warning", "unbuilt", "headrace build"),
+    ]
+    assert all("\n" not in problem.text for problem in overview.problems)
+
+
+def test_file_is_loaded_and_may_be_looked_at_once_an_hour() -> None:
+    assert judged(Limits(is_file=True, schedule_s=3600), observed_at=seconds_ago(4000)).problems == []
+    assert judged(Limits(is_file=True), last_error="x").problems[0].command == "headrace load jobs"
+    assert judged(Limits(is_file=True)).dag_of("jobs") == "load_jobs"
+
+
+def test_dataset_that_is_no_longer_declared_has_no_problems() -> None:
+    overview = judge_by(status(dataset("gone", last_error="x")), {})
+    assert overview.problems == []
+    assert overview.document()["datasets"][0]["state"] == "current"
+
+
+def test_declaration_that_cannot_be_imported_is_a_problem_and_hides_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text("import nothing_of_that_name")
+    overview = judge(status(dataset()), Settings(datasets_dir=tmp_path))
+    assert found(overview) == [("error", "declaration", "headrace describe jobs")]
+    assert overview.status.datasets[0].staged == 990
+
+
+def test_document_is_plain_json_with_the_state_in_front() -> None:
+    document = judged(Limits(max_lag=5)).document()
+    assert json.loads(json.dumps(document)) == document
+    assert list(document)[:2] == ["at", "problems"]
+    assert document["at"] == "2026-03-01T12:00:00.000+00:00"
+    first = document["datasets"][0]
+    assert list(first)[:2] == ["dataset", "state"]
+    assert (first["state"], first["max_lag"], first["staged"]) == ("current", 5, 990)
+
+
+def test_limits_of_a_declaration_are_above_zero() -> None:
+    from headrace.dataset import Dataset, load_dataset
+
+    declared = load_dataset(Settings().datasets_dir, "users")
+    assert Limits.of(declared) == Limits(None, None, 3600.0, True)
+    with pytest.raises(DatasetError, match="max_lag is 0, expected more than 0"):
+        Dataset(name="users", contract=declared.contract, source=declared.source, max_lag=0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"), (0, "0 s"), (0.001, "<0.01 s"), (0.42, "0.42 s"), (1.94, "1.9 s"), (9.97, "10 s"), (59.6, "1 min"),
+        (61, "1 min"), (3600, "1 h"), (7500, "2 h 5 min"), (200_000, "2 d 8 h"), (-5, "0 s"),
+    ],
+)  # fmt: skip
+def test_duration_is_short(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "-"), (0, "0"), (999_999, "999,999"), (1_000_000, "1.00M"), (12_345_678, "12.3M"), (987_654_321, "988M"),
+        (999_999_999, "1.00B"), (12_345_678_901, "12.3B"),
+    ],
+)  # fmt: skip
+def test_count_is_short(number: int | None, text: str) -> None:
+    assert count(number) == text

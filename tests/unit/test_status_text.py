@@ -1,0 +1,84 @@
+"""`headrace status` on terminals."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from headrace import status_text
+from headrace.exceptions import DatabaseUnavailable
+from headrace.problems import Limits, Overview, judge_by
+from tests.unit.statuses import build, dataset, model, partition, status
+
+BUSY = judge_by(
+    status(
+        dataset(
+            "telemetry",
+            lag=12_345_678,
+            lag_s=200_000.0,
+            staging_freshness_s=7500.0,
+            mart_freshness_s=7500.0,
+            staged=987_654_321,
+            dead=1_234_567,
+            rows_per_s=123_456.0,
+            last_error="no broker\x1b[2J `headrace up`",
+            dead_by_reason={"wrong_type": 7},
+            followed_by="host:1",
+            partitions=[partition(0, lag=12_345_678, lag_s=200_000.0)],
+        ),
+        dataset("rides", generation=None),
+        models=[model()],
+        builds=[build()],
+    ),
+    {"telemetry": Limits(), "rides": Limits()},
+)
+
+
+def lines(overview: Overview, width: int = 80, partitions: bool = False) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(status_text.renderable(overview, partitions=partitions))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("partitions", [False, True])
+def test_status_is_whole_at_80_columns(partitions: bool) -> None:
+    found = lines(BUSY, partitions=partitions)
+    assert all(len(line) <= 80 for line in found)
+    headings = next(line for line in found if line.startswith("dataset"))
+    assert headings.split() == ["dataset", "state", "lag", "waits", "staging", "mart", "rows", "dead", "rows/s"]
+    row = next(line for line in found if line.startswith("telemetry"))
+    for text in ("failing", "12.3M", "2 d 8 h", "2 h 5 min", "988M", "1.23M", "123,456"):
+        assert text in row
+    assert "…" not in "".join(found)
+
+
+def test_status_begins_with_problems_and_their_commands() -> None:
+    found = lines(BUSY)
+    assert found[0].startswith("error: telemetry: no broker\\x1b[2J")
+    assert found[1] == "  -> headrace up"
+    assert any(line.startswith("marts: 1 models, 0 failing") for line in found)
+
+
+def test_status_of_nothing_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    status_text.render(judge_by(status(dataset("jobs", generation=None)), {"jobs": Limits()}))
+    assert "`headrace load users` and `headrace drain jobs` begin" in " ".join(capsys.readouterr().out.split())
+
+
+def test_watch_shows_anew_says_what_fails_and_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_text, "WATCH_S", 0.0)
+    answers = iter([BUSY, DatabaseUnavailable("postgres: gone"), BUSY, KeyboardInterrupt()])
+
+    def read() -> Overview:
+        answer = next(answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    console = Console(width=100, height=40, file=io.StringIO(), force_terminal=True)
+    status_text.watch(read, console=console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    assert file.getvalue().count("telemetry") >= 3
+    assert "postgres: gone" in file.getvalue()
