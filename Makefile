@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half lint format psql stats faults mutants fuzz rounds bench clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint format psql stats faults mutants fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -57,6 +57,9 @@ fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 
 
 rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = full refresh; SEED=5 ROUND=17 repeats one
 	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest tests/integration/test_build_rounds.py
+
+bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles
+	@$(BIN)/python -m tests.benchmarks --only freshness
 
 bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000 is one bench, and quicker
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))

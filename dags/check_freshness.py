@@ -30,7 +30,7 @@ def check_freshness() -> None:
     @task
     def check() -> str:
         """Compare figures with limits."""
-        from airflow.exceptions import AirflowFailException
+        from airflow.sdk.exceptions import AirflowFailException
 
         from headrace.airflow.connections import deployment, task_errors
         from headrace.problems import beyond, judge

@@ -13,7 +13,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.build import build
 from headrace.ingest import Deployment, initialise, load_file
@@ -95,14 +94,10 @@ def run(options: Options, report: Report) -> Outcome:
 
 
 def _site(stack: ExitStack, servers: Servers, name: str) -> Site:
-    address = servers.address("postgres")
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"create database {name}".encode())
-    dsn = make_conninfo("", **{**conninfo_to_dict(address), "dbname": name})
     home = servers.home / name
     home.mkdir()
     pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-    return Site(name, Settings(home=home, postgres_dsn=dsn), pool)
+    return Site(name, Settings(home=home, postgres_dsn=servers.database(name)), pool)
 
 
 def _fill(site: Site, records: int, report: Report) -> None:

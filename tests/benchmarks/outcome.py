@@ -10,11 +10,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured: records of the long history, new records a build, interleaved rounds."""
+    """How much is measured: records of the long history, new records a build, interleaved rounds, seconds."""
 
     history: int
     records: int
     rounds: int
+    seconds: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from headrace.local import kafka, postgres, services
 from headrace.settings import Settings
@@ -32,6 +34,13 @@ class Servers:
         """Postgres's DSN or Kafka's bootstrap servers."""
         record: dict[str, Any] = Settings.from_environment({"HEADRACE_HOME": str(self.home)}).services[service]
         return str(record["address"])
+
+    def database(self, name: str) -> str:
+        """Make a database; returns its DSN."""
+        address = self.address("postgres")
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(SQL("create database {}").format(Identifier(name)))
+        return make_conninfo("", **{**conninfo_to_dict(address), "dbname": name})
 
     def kill_postgres(self) -> None:
         """SIGKILL for the postmaster; its backends notice by themselves."""

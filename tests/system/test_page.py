@@ -1,7 +1,10 @@
 """The page "Headrace" on the real Airflow: who may see it, what it says, and how it behaves in a browser."""
 
+import ast
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from headrace.settings import ROOT
 from tests.system import browser
 from tests.system.conftest import System
+
+pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the keys are Headrace's
 
 HOSTILE = "</pre><script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>"
 PAGE = ROOT / "plugins" / "headrace" / "airflow" / "page.py"
@@ -43,7 +48,9 @@ def password(system: System) -> str:
 
 @pytest.fixture(scope="module")
 def token(url: str, password: str) -> str:
-    answer = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": password}, trust_env=False)
+    answer = httpx.post(
+        f"{url}/auth/token", json={"username": "admin", "password": password}, trust_env=False, timeout=60
+    )
     return str(answer.json()["access_token"])
 
 
@@ -107,6 +114,21 @@ def still(value: Any) -> Any:
     return [still(each) for each in value] if isinstance(value, list) else value
 
 
+def test_plugin_is_imported_without_the_page() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import airflow.plugins_manager; before = set(sys.modules); "
+        "import headrace_plugin; print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "plugins")], capture_output=True, text=True, check=True, timeout=60
+    )
+    imported = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert "headrace.airflow.lazy_app" in imported
+    assert {name for name in imported if name.split(".")[0] != "asyncio"} <= {
+        "headrace", "headrace.airflow", "headrace.airflow.lazy_app", "headrace_plugin",
+    }  # fmt: skip
+
+
 def test_every_route_is_refused_without_a_login(get: Callable[..., httpx.Response]) -> None:
     assert {"", "figures", "status", "metrics", "static/page.js"} == set(ROUTES)
     for route in ROUTES:
@@ -138,13 +160,14 @@ def test_viewer_sees_and_is_offered_nothing_to_do(
     viewer = token_of("VIEWER")
     seen = get("", bearer=viewer).text
     assert "events" in seen
-    assert "Trigger replay_dead_letters" in get("").text
-    assert "Trigger" not in seen
+    assert "Open DAG replay_dead_letters" in get("").text
+    assert "Open DAG" not in seen
     refused = httpx.post(
         f"{url}/api/v2/dags/replay_dead_letters/dagRuns",
         headers={"Authorization": f"Bearer {viewer}"},
         json={"logical_date": None, "conf": {"dataset": "events"}},
         trust_env=False,
+        timeout=60,
     )
     assert refused.status_code == 403
 
@@ -344,3 +367,13 @@ def test_page_is_dark_where_the_system_or_airflow_is(driver: webdriver.Chrome, u
     driver.execute_script("localStorage.setItem('theme', 'dark')")
     driver.get(f"{url}/headrace/")
     assert ground() == dark
+    driver.get(f"{url}/plugin/headrace")  # inside Airflow, whose theme is dark now
+    frame = until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]"))[0]
+    driver.switch_to.frame(frame)
+    until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "#datasets table"))
+    until(driver, lambda _: ground() == dark)
+    browser.screenshot(driver, "page-dark-in-airflow")
+    driver.switch_to.default_content()
+    driver.execute_script("document.documentElement.className = 'light'")  # as Airflow's own switch does
+    driver.switch_to.frame(frame)
+    until(driver, lambda _: ground() == light)

@@ -85,10 +85,16 @@ def test_problems_come_first_each_with_its_command() -> None:
     ]  # fmt: skip
 
 
+def test_commands_inside_a_problem_are_set_as_code_and_nothing_else_is() -> None:
+    html = render_figures(overview(last_error="gone; `headrace adopt <b>` begins anew"), ())
+    assert "gone; <code>headrace adopt &lt;b&gt;</code> begins anew" in html
+    assert "odd ` &lt;b&gt;" in render_figures(overview(last_error="odd ` <b>"), ())
+
+
 def test_dags_are_offered_only_to_those_who_may_trigger_them() -> None:
     def triggers(*dags: str) -> list[str]:
         html = render_figures(overview(last_error="no broker"), dags)
-        return re.findall(r">Trigger (\w+)<", html)
+        return re.findall(r">Open DAG (\w+)<", html)
 
     assert triggers() == []
     assert set(triggers(*ALL_DAGS)) == {"ingest_jobs", "build_marts", "replay_dead_letters"}

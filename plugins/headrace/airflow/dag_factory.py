@@ -187,7 +187,7 @@ def follow_dag(datasets: list[Dataset]) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
-        default_args=DEFAULT_ARGS | {"retries": 0, "execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
+        default_args=DEFAULT_ARGS | {"execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
         tags=["headrace", "ingest", "dbt"],
         params={
             "datasets": Param(

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from headrace.durations import duration
 from headrace.problems import Overview, Problem, State
@@ -86,6 +87,16 @@ def _ago(at: datetime | None, now: datetime) -> str:
     return "now" if seconds < 1 else f"{seconds} s ago" if seconds < 10 else f"{duration(seconds)} ago"
 
 
+def _with_code(text: str) -> Markup:
+    """Text whose `commands` are set as code; all of it is escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
+
+
 def _count(number: float | None) -> str:
     return NOTHING if number is None else f"{number:,.0f}"
 
@@ -111,5 +122,6 @@ _TEMPLATES.filters |= {
     "count": _count,
     "utc": _utc,
     "clock": _clock,
+    "with_code": _with_code,
     "path": lambda text: quote(text, safe=""),
 }

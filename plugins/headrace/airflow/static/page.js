@@ -144,7 +144,7 @@
   const color = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
   const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
   const whole = new Intl.NumberFormat("en");
-  const height = 190;
+  const height = 180;
 
   function draw() {
     const source = document.getElementById("history")?.textContent;
@@ -207,7 +207,7 @@
       cursor: { sync: { key: "headrace" }, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { x: { range: (_, first, last) => [first, last + 60] }, y: { range: (_, __, most) => [0, Math.max(most * 1.05, 1)] } },
       axes: [
-        { ...axis, space: 60, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1]] },
+        { ...axis, size: 28, space: 60, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1]] },
         { ...axis, size: 52, values: (_, values) => values.map((value) => short.format(value)) },
       ],
       series: [time, ...series],
