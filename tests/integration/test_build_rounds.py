@@ -67,4 +67,5 @@ def test_round_is_drawn_again_from_its_seed() -> None:
 
     assert first(7) == first(7)
     assert first(7) != first(8)
-    assert {incident.kind for played in first(7)[:SLICE] for incident in played.incidents} == set(rounds.PLAYS)
+    dealt = [incident.kind for played in first(7) for incident in played.incidents]
+    assert sorted(dealt) == sorted([*rounds.PLAYS, *rounds.PLAYS])
