@@ -29,6 +29,7 @@ COLUMNS = (
     ("json_path", "text"),
     ("batch_id", "uuid"),
 )
+REASON = COLUMNS.index(("reason", "text"))  # where it stands in a row
 
 
 def dead_letter_row(

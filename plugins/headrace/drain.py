@@ -1,6 +1,7 @@
 """The drain: read pinned ranges, decode, commit batch by batch."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from headrace.batch import Barrier, Batch, Committer, no_barrier
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
+from headrace.dead_letters import REASON
 from headrace.exceptions import SourceChanged
 from headrace.plan import Plan
 from headrace.source import Source
@@ -41,6 +43,7 @@ class DrainResult:
     empty: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)  # of the dead letters
     next_offsets: dict[int, int] = field(default_factory=dict)
     positions: dict[int, str | None] = field(default_factory=dict)
 
@@ -54,6 +57,7 @@ class DrainResult:
         for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.seconds = max(self.seconds, other.seconds)
+        self.reasons += other.reasons
         self.next_offsets |= other.next_offsets
 
     def story(self, plan: Plan) -> str:
@@ -61,13 +65,32 @@ class DrainResult:
         waiting = f"; {plan.waiting} offsets wait behind an open transaction" if plan.waiting else ""
         if not self.batches:
             return f"{self.dataset}: nothing new{waiting}"
-        rate = f"{self.records / self.seconds:,.0f}" if self.seconds else "-"
-        ends = ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
         return (
-            f"{self.dataset}: {self.records} records in {self.seconds:.1f} s ({rate}/s), {self.batches} batches: "
+            f"{self.dataset}: {self.records} records in {self._pace}, {self.batches} batches: "
             f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty; "
-            f"next offsets {ends}{waiting}"
+            f"next offsets {self._ends}{waiting}"
         )
+
+    def lines(self, plan: Plan) -> list[str]:
+        """What happened, in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
+        ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+        return [
+            f"{self.dataset}: generation {plan.generation} of {plan.topic}, offsets {ranges or 'none'}",
+            f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}",
+            f"dead letters {self.dead}{': ' if reasons else ''}{reasons}",
+            f"{self.batches} batches in {self._pace}",
+            f"next offsets {self._ends or 'as they were'}",
+        ]
+
+    @property
+    def _pace(self) -> str:
+        rate = f"{self.records / self.seconds:,.0f}" if self.seconds else "-"
+        return f"{self.seconds:.1f} s ({rate}/s)"
+
+    @property
+    def _ends(self) -> str:
+        return ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
 
 
 Progress = Callable[[DrainResult], None]
@@ -159,6 +182,7 @@ def _count(result: DrainResult, batch: Batch) -> None:
     result.batches += 1
     result.staged += len(batch.rows) - batch.tombstones
     result.dead += len(batch.dead)
+    result.reasons.update(letter[REASON] for letter in batch.dead)
     result.tombstones += batch.tombstones
     result.empty += batch.end_offset - batch.start_offset - batch.records
     result.bytes += batch.bytes

@@ -218,13 +218,9 @@ def _incident(rng: random.Random, batches: RandomBatches, kind: str) -> Incident
 
 
 def _selection(rng: random.Random) -> tuple[str, ...]:
-    return rng.choice(
-        [
-            (MODELS,),
-            (f"{rng.choice(list(COLUMNS))}+,{MODELS}",),
-            tuple(rng.sample(list(MARTS), rng.randint(1, 3))),
-        ]
-    )
+    """Mostly some marts and not what they read, or what reads them: then the claims are apart."""
+    some = tuple(rng.sample(list(MARTS), rng.randint(1, 3)))
+    return rng.choice([some, some, (f"{rng.choice(list(COLUMNS))}+,{MODELS}",), (MODELS,)])
 
 
 def _some(rng: random.Random, batches: RandomBatches, number: int) -> list[Batch]:

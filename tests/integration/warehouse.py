@@ -419,7 +419,10 @@ class RandomBatches:
         return place
 
     def _minute(self) -> float:
-        return self._random.choice([0, 0.999999, 1, 1.5, 2, self._random.randint(0, 10), -10_000])
+        rng = self._random
+        if rng.random() < 0.5:  # on its own: no later batch corrects by accident what a build has missed
+            return rng.randint(3, 5_000)
+        return rng.choice([0, 0.999999, 1, 1.5, 2, rng.randint(0, 10), -10_000])
 
     def _job(self) -> tuple[str, dict[str, Any] | None]:
         rng = self._random

@@ -102,7 +102,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             with task_errors():
                 planned = Plan.from_dict(share)
                 result = ingest.drain_plan(ours, dataset, planned, run=run_context())
-            print(result.story(planned))
+            print("\n".join(result.lines(planned)))
             _publish_dead_letters(ours, dataset)
             return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
 
