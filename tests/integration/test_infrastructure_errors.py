@@ -153,6 +153,7 @@ def loader(stage: Stage, postgres_dsn: str) -> Iterator[Stage]:
         f"create role {role} login password '{password}'",
         f"grant usage on schema headrace, staging to {role}",
         f"grant select, insert, update on all tables in schema headrace to {role}",
+        f"grant delete on headrace.samples, headrace.leases to {role}",
         f"grant select, insert on all tables in schema staging to {role}",
     )
     dsn = make_conninfo(stage.dsn, user=role, password=password, passfile="/dev/null")
