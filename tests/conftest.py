@@ -12,7 +12,13 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_caller() -> Iterator[None]:
     """Tests neither read nor touch what the caller's shell points at."""
-    saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("HEADRACE_", "AIRFLOW", "PG"))}
+    saved = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.startswith(("HEADRACE_", "AIRFLOW", "PG", "JAVA_"))
+    }
+    # brokers live for minutes here: what the second compiler and a concurrent collector would take is never paid back
+    os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     yield
     os.environ.update(saved)
 

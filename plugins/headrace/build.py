@@ -75,7 +75,7 @@ def build(
         may_skip = selection is None and not full_refresh
         if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
-        with _turn(connect, report), DbtRunner(settings, connection, project, vars) as dbt:
+        with _turn(connect, report), DbtRunner(settings, connection, vars) as dbt:
             if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
             newest = newest_batches(connection)

@@ -25,16 +25,14 @@ _manifests: dict[tuple[str, ...], Any] = {}
 class DbtRunner:
     """dbt in this process, with the profile's environment; a context manager that puts the environment back."""
 
-    def __init__(
-        self, settings: Settings, connection: Connection[Any], project: str, vars: Mapping[str, Any] | str | None
-    ) -> None:
+    def __init__(self, settings: Settings, connection: Connection[Any], vars: Mapping[str, Any] | str | None) -> None:
         self._connection = connection
         self._home = settings.home / "dbt"
         self._target = _target_folder(self._home)
         self._environment = profile_environment(settings, connection)
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
-        self._manifest_key = (str(settings.dbt_dir), project, self._vars, *where)
+        self._manifest_key = (str(settings.dbt_dir), _files_digest(settings.dbt_dir), self._vars, *where)
         self._options = [
             *("--project-dir", str(settings.dbt_dir), "--profiles-dir", str(settings.dbt_dir), "--target", "prod"),
             *("--target-path", str(self._target), "--log-path", str(self._home / "logs")),
@@ -120,8 +118,11 @@ class DbtRunner:
 
 def fingerprint(settings: Settings) -> str:
     """The sha256 over the project's files and the settings that it reads: a changed one is a reason to build."""
-    root = settings.dbt_dir
-    digest = hashlib.sha256(json.dumps(settings.thresholds).encode())
+    return hashlib.sha256(f"{_files_digest(settings.dbt_dir)} {json.dumps(settings.thresholds)}".encode()).hexdigest()
+
+
+def _files_digest(root: Path) -> str:
+    digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.suffix in {".sql", ".yml"} and not {"target", "logs"} & set(path.relative_to(root).parts):
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
