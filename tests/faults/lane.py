@@ -179,6 +179,8 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # the kernel wakes what is stopped in a process group whose shell ends
+                start_new_session=True,
             )
         theirs.close()
         hello = self._control.recv(65_536)
