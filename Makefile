@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half lint format psql stats faults mutants fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint format psql stats faults mutants kills fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -51,6 +51,9 @@ faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 
 
 mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
 	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest tests/faults/test_mutants.py -m faults
+
+kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
+	@$(BIN)/python -m pytest -s -p no:randomly tests/system/test_kills.py -m faults
 
 fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
 	@$(BIN)/python -m tests.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))

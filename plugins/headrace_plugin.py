@@ -3,15 +3,17 @@
 from airflow.plugins_manager import AirflowPlugin
 
 from headrace.airflow.lazy_app import LazyApp
+from headrace.airflow.links import HeadraceLink
 
 
 class HeadracePlugin(AirflowPlugin):
-    """The page, its JSON and its metrics at /headrace, and its place in the navigation."""
+    """The page, its JSON and its metrics at /headrace, its place in the navigation, a button at every task."""
 
     name = "headrace"
     fastapi_apps = [  # noqa: RUF012
         {"name": "headrace", "url_prefix": "/headrace", "app": LazyApp("headrace.airflow.page")}
     ]
+    global_operator_extra_links = [HeadraceLink()]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {
             "name": "Headrace",

@@ -116,7 +116,8 @@ def still(value: Any) -> Any:
 
 def test_plugin_is_imported_without_the_page() -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import airflow.plugins_manager; before = set(sys.modules); "
+        "import sys; sys.path.insert(0, sys.argv[1]); import airflow.plugins_manager; import airflow.sdk; "
+        "airflow.sdk.BaseOperatorLink; before = set(sys.modules); "
         "import headrace_plugin; print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
@@ -125,7 +126,7 @@ def test_plugin_is_imported_without_the_page() -> None:
     imported = ast.literal_eval(done.stdout.splitlines()[-1])
     assert "headrace.airflow.lazy_app" in imported
     assert {name for name in imported if name.split(".")[0] != "asyncio"} <= {
-        "headrace", "headrace.airflow", "headrace.airflow.lazy_app", "headrace_plugin",
+        "headrace", "headrace.airflow", "headrace.airflow.lazy_app", "headrace.airflow.links", "headrace_plugin",
     }  # fmt: skip
 
 
@@ -208,6 +209,13 @@ def test_page_shows_problems_with_their_commands(ingested: System, get: Callable
     assert 'data-copy="headrace dead-letters events"' in html
     assert "<script>window.hostile" not in html
     assert "&lt;script&gt;window.hostile" in html
+
+
+def test_tasks_lead_to_the_page(ingested: System, url: str) -> None:
+    dag_id, run_id = ingested.run_dag("check_freshness")
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/check/links"
+    found = ingested.api._client.get(path).json()["extra_links"]
+    assert found == {"Headrace": f"{url}/plugin/headrace"}
 
 
 def test_check_freshness_passes_where_no_dataset_has_limits(system: System) -> None:
