@@ -11,11 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.settings import ROOT
-from tests.benchmarks import bad_records, freshness, growth
+from tests.benchmarks import bad_records, freshness, growth, idle
 from tests.benchmarks.machine import describe
 from tests.benchmarks.outcome import Bench, Options, Outcome
 
-BENCHES: dict[str, Bench] = {"bad-records": bad_records.run, "freshness": freshness.run, "growth": growth.run}
+BENCHES: dict[str, Bench] = {
+    "bad-records": bad_records.run,
+    "freshness": freshness.run,
+    "growth": growth.run,
+    "idle": idle.run,
+}
 
 
 def main() -> None:
