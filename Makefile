@@ -61,7 +61,7 @@ fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 
 rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = full refresh; SEED=5 ROUND=17 repeats one
 	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest tests/integration/test_build_rounds.py
 
-bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles
+bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles, followed and by schedule
 	@$(BIN)/python -m tests.benchmarks --only freshness
 
 bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000 is one bench, and quicker

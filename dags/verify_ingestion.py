@@ -48,7 +48,7 @@ def verify_ingestion() -> None:
     @task
     def verify(params: dict[str, str | bool]) -> str:
         """Compare everything; fail with the first finding."""
-        from airflow.exceptions import AirflowFailException
+        from airflow.sdk.exceptions import AirflowFailException
 
         from headrace.airflow.connections import deployment, task_errors
         from headrace.exceptions import SourceUnavailable

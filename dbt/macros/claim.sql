@@ -18,8 +18,7 @@
         {%- endif -%}
         {%- if not is_partial_run() -%}
             {%- set settings = tojson(kwargs.get('settings', {})) -%}
-            {%- do refuse_other_settings(settings) -%}
-            {%- set ranges = read_ranges(varargs) -%}
+            {%- set ranges = read_ranges(varargs, settings) -%}
             {%- set from_zero = is_incremental() and (ranges | selectattr('is_stale') | list | length > 0) -%}
             {%- if from_zero -%}
                 {%- do run_sql('delete from ' ~ this.render()) -%}
@@ -66,21 +65,6 @@
 {%- endmacro %}
 
 
-{# Rows that were built with other settings stay as they are: only a full refresh makes them anew. #}
-{% macro refuse_other_settings(settings) -%}
-    {%- set others = fetch_rows(
-        "select settings::text as settings from headrace.claims where (schema, identifier) = (" ~ literal(this.schema) ~ ", "
-        ~ literal(this.identifier) ~ ") and settings <> " ~ literal(settings) ~ "::jsonb limit 1"
-    ) -%}
-    {%- for row in others -%}
-        {%- do exceptions.raise_compiler_error(
-            this.render() ~ ': found the settings ' ~ settings ~ ', expected those that it was built with, ' ~ row.settings
-            ~ '; set them back, or build it anew: dbt run --full-refresh --select ' ~ this.identifier ~ '+'
-        ) -%}
-    {%- endfor -%}
-{%- endmacro %}
-
-
 {# SQL that is true where a model has built every batch that the ledger holds of a dataset. #}
 {% macro has_built_all(model, dataset) -%}
     exists (
@@ -99,11 +83,22 @@
 {%- endmacro %}
 
 
-{# One transaction at a time builds a model. A profile that would commit the claim without the rows is refused. #}
+{#
+    One transaction at a time builds a model. A profile that would commit the claim without the rows is refused.
+
+    synchronous_commit is off in it: what a crash of the server loses of the last moments is claim and rows together, and
+    what was built upon them later; the next build makes them again. A commit that waits for the disk took a third of
+    the time of a small model. A backend whose client was killed would keep the lock until its statement ends, if it did
+    not check the connection.
+#}
 {% macro take_model_lock() -%}
-    {%- do run_sql("select set_config('headrace.claiming', '" ~ invocation_id ~ "', true)") -%}
+    {%- do run_sql(
+        "select set_config('headrace.claiming', '" ~ invocation_id ~ "', true), set_config('synchronous_commit', 'off', true), "
+        ~ "set_config('client_connection_check_interval', '5s', true)"
+    ) -%}
     {%- set session = fetch_rows(
-        "select current_setting('headrace.claiming', true) as claiming, current_setting('transaction_isolation') as isolation"
+        "select current_setting('headrace.claiming', true) as claiming, current_setting('transaction_isolation') as isolation, "
+        ~ "pg_advisory_xact_lock(hashtextextended(" ~ literal('headrace.claims ' ~ this.schema ~ '.' ~ this.identifier) ~ ", 0))"
     )[0] -%}
     {%- if target.get('autocommit') or session.claiming != invocation_id -%}
         {%- do exceptions.raise_compiler_error(
@@ -117,11 +112,6 @@
             ~ " read after a lock; remove default_transaction_isolation from the role, the database or PGOPTIONS"
         ) -%}
     {%- endif -%}
-    {#- a backend whose client was killed would keep the lock until its statement ends -#}
-    {%- do run_sql("set local client_connection_check_interval = '5s'") -%}
-    {%- do run_sql(
-        "select pg_advisory_xact_lock(hashtextextended(" ~ literal('headrace.claims ' ~ this.schema ~ '.' ~ this.identifier) ~ ", 0))"
-    ) -%}
 {%- endmacro %}
 
 
@@ -157,9 +147,10 @@
 {#
     Per dataset the range (from_seq, to_seq] that can be claimed: up to the ledger's newest batch for a dataset that
     is named, at most up to the least that the upstreams have claimed for models. A range is stale where the model
-    has to start from zero: it never claimed the dataset, an upstream was built anew, or the ledger was.
+    has to start from zero: it never claimed the dataset, an upstream was built anew, or the ledger was. Rows that were
+    built with other settings stay as they are: only a full refresh makes them anew.
 #}
-{% macro read_ranges(upstreams) -%}
+{% macro read_ranges(upstreams, settings) -%}
     {%- set sql -%}
         with
 
@@ -187,7 +178,7 @@
         ),
 
         own_claims as (
-            select dataset, to_seq, seen
+            select dataset, to_seq, seen, settings
             from headrace.claims
             where (schema, identifier) = ({{ literal(this.schema) }}, {{ literal(this.identifier) }})
         )
@@ -197,6 +188,7 @@
             own_claims.to_seq as from_seq,
             available_ranges.to_seq as to_seq,
             available_ranges.seen::text as seen,
+            case when own_claims.settings <> {{ literal(settings) }}::jsonb then own_claims.settings::text end as other_settings,
             coalesce(
                 own_claims.to_seq > available_ranges.to_seq or own_claims.seen <> available_ranges.seen, true
             ) as is_stale
@@ -207,6 +199,13 @@
     {%- set ranges = [] -%}
     {%- set seen = [] -%}
     {%- for row in fetch_rows(sql) -%}
+        {%- if row.other_settings -%}
+            {%- do exceptions.raise_compiler_error(
+                this.render() ~ ': found the settings ' ~ settings ~ ', expected those that it was built with, '
+                ~ row.other_settings ~ '; set them back, or build it anew: dbt run --full-refresh --select '
+                ~ this.identifier ~ '+'
+            ) -%}
+        {%- endif -%}
         {%- do seen.append(row.seen or '') -%}
         {%- do ranges.append({
             'dataset': row.dataset,

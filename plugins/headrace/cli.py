@@ -56,7 +56,9 @@ def _deployment() -> "Deployment":
 
 
 @main.command()
-@click.option("--only", multiple=True, help="Start only this service: postgres, kafka, redis or airflow; may be repeated.")
+@click.option(
+    "--only", multiple=True, help="Start only this service: postgres, kafka, redis or airflow; may be repeated."
+)
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
     from headrace.ingest import Deployment, initialise

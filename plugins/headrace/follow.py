@@ -1,7 +1,9 @@
 """Following: drain and build as records arrive, in one process that stays warm.
 
 A thread per dataset waits at the source until something can be read; the main thread drains what rang, builds what the
-new batches feed, and goes on. Whatever goes wrong with a dataset is said once and tried again, ever more slowly.
+new batches feed, and goes on. While records go on to come, the models that read staging are built each time and those
+that read other models every few seconds, so that these do not hold up the others. Whatever goes wrong with a dataset is
+said once and tried again, ever more slowly.
 """
 
 import _thread
@@ -17,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from headrace.build import build
-from headrace.builds import unclaimed_datasets
+from headrace.builds import first_models, unclaimed_datasets
 from headrace.checkpoints import RunContext
 from headrace.database import database
 from headrace.dataset import Dataset, File
@@ -32,6 +34,7 @@ from headrace.source import Place, Source
 
 RECHECK_S = 15.0  # new partitions, lapsed leases and what others staged are looked for this often
 DRAIN_S = 2.0  # under backlog marts follow after each of so long
+FURTHER_S = 2.0  # models that read other models are built this long after they were, at the earliest
 WAIT_S = 1.0  # how long a source is asked to wait at a time: a stop is heeded after that
 BACK_OFF_MAX_S = 30.0
 BOOTSTRAP_TIMEOUT_MS = 2_000
@@ -110,7 +113,11 @@ class _Follower:
         self._rung: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._bells: dict[str, _Bell] = {}
         self._troubles = {name: _Trouble(name, report) for name in (*datasets, _BUILD, _LOOK)}
+        self._sources: dict[str, Source] = {}
+        self._first_models: dict[str, set[str]] = {}
         self._to_build = {_BUILD}  # first of all everything that there is
+        self._to_build_further: set[str] = set()  # built are only the models that read staging
+        self._further_at = 0.0
         self._broken: set[str] = set()  # of which some model does not build
         self._result = FollowResult()
 
@@ -123,12 +130,18 @@ class _Follower:
                 if now >= recheck:
                     self._recheck()
                     recheck = now + RECHECK_S
-                for name in self._due(min(recheck, ends)):
+                further = self._further_at if self._to_build_further else ends
+                for name in self._due(min(recheck, ends, further)):
                     self._drain(name)
+                self._build()
+            if self._to_build_further:
+                self._further_at = 0.0
                 self._build()
         finally:
             for bell in self._bells.values():
                 bell.end()
+            for name in list(self._sources):
+                self._close_source(name)
             self._result.seconds = time.monotonic() - began
         self._result.failing = {name: t.error for name, t in self._troubles.items() if t.error is not None}
         return self._result
@@ -145,6 +158,7 @@ class _Follower:
             for name in self._bells:
                 self._rung.put(name)
             self._to_build |= unclaimed_datasets(connection) | self._broken  # also what others staged meanwhile
+            self._first_models = first_models(connection)
 
     def _due(self, until: float) -> list[str]:
         """The datasets that rang, once each; waits for the first until that time."""
@@ -163,9 +177,18 @@ class _Follower:
         if bell is None or self._stop.is_set():
             return
         with self._troubles[name].heeded():
-            planned = plan(self._deployment, dataset, run=self._run)
+            if name not in self._sources:
+                self._sources[name] = open_source(self._deployment, dataset)
+            source = self._sources[name]
+            planned = plan(self._deployment, dataset, source=source, run=self._run)
             result = drain_plan(
-                self._deployment, dataset, planned, run=self._run, max_seconds=DRAIN_S, stop=self._stop.is_set
+                self._deployment,
+                dataset,
+                planned,
+                source=source,
+                run=self._run,
+                max_seconds=DRAIN_S,
+                stop=self._stop.is_set,
             )
             if result.batches:
                 self._report(result.story(planned))
@@ -177,22 +200,33 @@ class _Follower:
                 publish_after_drain(self._deployment, dataset)
             bell.wait_behind(planned, result)
         if self._troubles[name].error is not None:
+            self._close_source(name)
             bell.ring_in(self._troubles[name].seconds_left)
+
+    def _close_source(self, name: str) -> None:
+        if (source := self._sources.pop(name, None)) is not None:
+            with suppress(HeadraceError):
+                source.close()
 
     def _build(self) -> None:
         trouble = self._troubles[_BUILD]
-        if not self._to_build or self._stop.is_set() or trouble.is_waiting:
+        if self._stop.is_set() or trouble.is_waiting or not (self._to_build or self._to_build_further):
             return
         fed, is_whole = set(self._to_build), _BUILD in self._to_build
-        select = [f"source:staging.{name}+,resource_type:model" for name in sorted(fed)]
+        is_first = not is_whole and time.monotonic() < self._further_at
+        select: list[str] | None = None
+        if is_first:
+            select = sorted(model for name in fed for model in self._first_models.get(name, ()))
+        elif not is_whole:
+            fed |= self._to_build_further
+            select = [f"source:staging.{name}+,resource_type:model" for name in sorted(fed)]
+        if select == []:  # all that is left is not yet due
+            self._to_build_further |= fed
+            self._to_build.clear()
+            return
         with _cut_off(self._stop):
             try:
-                made = build(
-                    self._build_settings,
-                    select=None if is_whole else select,
-                    tests=False,
-                    may_be_empty=True,
-                )
+                made = build(self._build_settings, select=select, tests=False, may_be_empty=True)
             except BuildError as error:
                 # what could be built was; the rest is tried again at the next look at everything
                 trouble.say(error)
@@ -201,10 +235,15 @@ class _Follower:
             except HeadraceError as error:
                 trouble.happened(error)
             else:
-                self._broken -= self._broken if is_whole else fed
                 self._to_build.clear()
-                if not self._broken:
-                    trouble.is_over()
+                if is_first:
+                    self._to_build_further |= fed
+                else:
+                    self._to_build_further.clear()
+                    self._further_at = time.monotonic() + FURTHER_S
+                    self._broken -= self._broken if is_whole else fed
+                    if not self._broken:
+                        trouble.is_over()
                 if made.passes:
                     self._result.builds += 1
                     self._report(made.story())

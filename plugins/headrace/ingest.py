@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -128,14 +128,22 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
     return FileSource(path, {column.field: column.sql_type for column in dataset.compiled.columns})
 
 
-def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, run: RunContext | None = None) -> Plan:
+def plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    *,
+    source: Source | None = None,
+    path: Path | None = None,
+    run: RunContext | None = None,
+) -> Plan:
     """Pin what a drain of the dataset reads; see `make_plan`.
 
-    Not tried again here: who finds a service down from the start hears of it at once.
+    source: one that is open already, and stays so. Not tried again here: who finds a service down from the start hears
+    of it at once.
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
-        with closing(open_source(deployment, dataset, path)) as source, database(connect) as connection:
+        with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
             with connection.transaction():
                 checkpoints.register(connection, dataset.name)
                 staging.ensure_table(connection, dataset)
@@ -145,6 +153,13 @@ def plan(deployment: Deployment, dataset: Dataset, *, path: Path | None = None, 
     except HeadraceError as error:
         history.note_failure(connect, dataset.name, error)
         raise
+
+
+def _opened(
+    source: Source | None, deployment: Deployment, dataset: Dataset, path: Path | None
+) -> AbstractContextManager[Source]:
+    """The source that was given, left open at the end, or one that is closed then."""
+    return nullcontext(source) if source is not None else closing(open_source(deployment, dataset, path))
 
 
 def is_known(deployment: Deployment, dataset: Dataset) -> bool:
@@ -158,6 +173,7 @@ def drain_plan(
     dataset: Dataset,
     plan: Plan,
     *,
+    source: Source | None = None,
     path: Path | None = None,
     run: RunContext | None = None,
     max_seconds: float | None = None,
@@ -167,7 +183,8 @@ def drain_plan(
 ) -> DrainResult:
     """Drain what was planned; see `drain`. With nothing planned nothing is opened.
 
-    When a service does not answer it is asked again, and the drain goes on behind what is committed.
+    source: one that is open already, and stays so. When a service does not answer it is asked again, and the drain goes
+    on behind what is committed.
     """
     result = DrainResult(dataset.name)
     if not plan.ranges:
@@ -181,14 +198,13 @@ def drain_plan(
     committer = Committer(connect, retries, limits=deployment.patience, barrier=barrier)
 
     def work() -> None:
-        source = open_source(deployment, dataset, path)
-        try:
+        with _opened(source, deployment, dataset, path) as opened:
             if isinstance(dataset.source, File):
-                source.describe()  # remembers the file that is read, to notice when it changes
+                opened.describe()  # remembers the file that is read, to notice when it changes
             with translated_errors():
                 drain(
                     dataset,
-                    source,
+                    opened,
                     plan.rest(result.next_offsets, result.positions),
                     committer,
                     limits,
@@ -198,9 +214,7 @@ def drain_plan(
                     committed=journal.batch,
                     barrier=barrier,
                 )
-            _mirror(source, dataset, result)
-        finally:
-            source.close()
+            _mirror(opened, dataset, result)
 
     try:
         retries.run(work)

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from airflow.exceptions import AirflowFailException
 from airflow.sdk import BaseHook, get_current_context
+from airflow.sdk.exceptions import AirflowFailException
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 

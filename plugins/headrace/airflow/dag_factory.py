@@ -68,7 +68,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
         @task(task_id="plan")
         def plan_task() -> list[dict[str, Any]]:
             """Pin what to read: one share, or one per partition when there is much of it."""
-            from airflow.exceptions import AirflowSkipException
+            from airflow.sdk.exceptions import AirflowSkipException
 
             from headrace import ingest
             from headrace.airflow.connections import deployment, run_context, task_errors

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
-    from airflow.models.taskinstancekey import TaskInstanceKey
+    from airflow.sdk.types import TaskInstanceKey
 
 TAG = "headrace"  # every DAG of Headrace has it, and the tasks of other DAGs get no button
 
