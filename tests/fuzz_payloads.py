@@ -221,7 +221,7 @@ class _Maker:
 
     def _document(self) -> tuple[bytes, Fields]:
         fields = {name: maker(self._rng) for name, maker in self._shape.fields.items()}
-        return json.loads(fields[self._shape.key]).encode(), fields
+        return str(json.loads(fields[self._shape.key])).encode(), fields
 
     def _join(self, pairs: list[tuple[str, str]]) -> bytes:
         space = self._rng.choice(("", "", "", "", " ", "\n\t"))
@@ -473,3 +473,34 @@ READINGS = Shape(
         "LIST": lambda rng: rng.choice(("null", "[]", f"[{_any(rng)}]")),
     },
 )
+EVENTS = Shape(
+    "event_id",
+    {
+        "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
+        "event_type": _text,
+        "time": _time,
+        "payload": lambda rng: "{" + f'"p":{_any(rng)}' + "}",
+    },
+)
+RIDES = Shape(
+    "PULocationID",
+    {
+        "PULocationID": _bigint,
+        "DOLocationID": _bigint,
+        "trip_distance": _money,
+        "total_amount": lambda rng: rng.choice(("", "-")) + _money(rng),
+        "tpep_pickup_datetime": READINGS.fields["TAKEN"],
+    },
+)
+TELEMETRY = Shape(
+    "event_id",
+    {
+        "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
+        "device_id": _text,
+        "zone": _text,
+        "ts": _time,
+        "kpi": _text,
+        "value": READINGS.fields["VALUE"],
+    },
+)
+USERS = Shape("USERID", {"LOCATION": _text, "USERID": _bigint})

@@ -1,5 +1,6 @@
 """A batch: a contiguous range of one partition, decoded, and the one transaction that commits it."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -9,11 +10,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, Cursor
+from psycopg.sql import Identifier
 
 from headrace import checkpoints
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.contract import Rejection
+from headrace.copy_lines import NULL, escaped
 from headrace.database import Connect, is_retriable
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
@@ -22,10 +25,8 @@ from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.retries import Retries
 from headrace.source import Record
-from headrace.staging import BOOKKEEPING_COLUMNS, check_table, columns, copy_rows, json_text, table
-from headrace.times import record_time
-
-DELETED = [name for name, _, _ in BOOKKEEPING_COLUMNS].index("_deleted")  # behind the contract's columns
+from headrace.staging import check_table, columns, copy_lines, copy_rows, json_text, table
+from headrace.times import TimeTexts, record_time
 
 Barrier = Callable[[str], None]
 
@@ -38,10 +39,10 @@ def no_barrier(_step: str) -> None:
 class Batch:
     """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
 
-    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. accepted:
-    the rows' records, in the same order, for what Postgres turns out not to store. position: where end_offset is, for
-    sources with positions of their own. weight: bytes of keys, values and
-    headers, what the batch costs to hold.
+    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
+    line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
+    same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
+    their own. weight: bytes of keys, values and headers, what the batch costs to hold.
     """
 
     dataset: Dataset
@@ -50,15 +51,14 @@ class Batch:
     start_offset: int
     end_offset: int = 0
     batch_id: UUID = field(default_factory=uuid4)
-    rows: list[list[Any]] = field(default_factory=list)
+    rows: list[str | list[Any]] = field(default_factory=list)
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
     bytes: int = 0
     weight: int = 0
     position: str | None = None
-    first_record_at: datetime | None = None
-    last_record_at: datetime | None = None
+    times: TimeTexts = field(default_factory=TimeTexts)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -69,49 +69,84 @@ class Batch:
         """Rows, tombstones included, and dead letters."""
         return len(self.rows) + len(self.dead)
 
+    @property
+    def first_record_at(self) -> datetime | None:
+        """The earliest of the records' own times."""
+        return self.times.first
+
+    @property
+    def last_record_at(self) -> datetime | None:
+        """The latest of the records' own times."""
+        return self.times.last
+
     def fill(self, records: Iterator[Record], rows: int, weight: int, *, has_positions: bool = False) -> bool:
         """Take records until the batch holds so many or weighs so much; False when they ran out before."""
-        rows -= self.records
-        for record in records:
-            self.add(record)
-            rows -= 1
-            if rows <= 0 or self.weight >= weight:
-                self.end_offset = record.offset + 1
-                self.position = record.key.decode() if has_positions and record.key else None
-                return True
-        return False
+        last = self._add(records, rows - self.records, weight)
+        if last is None:
+            return False
+        self.end_offset = last.offset + 1
+        self.position = last.key.decode() if has_positions and last.key else None
+        return True
 
     def add(self, record: Record) -> None:
         """Decode a record into a row or a dead letter."""
-        key, value, headers = record.key, record.value, record.headers
-        at = record_time(record.timestamp)
-        size = (len(key) if key else 0) + (len(value) if value else 0)
-        self.bytes += size
-        self.weight += size
-        if headers:
-            self.weight += sum(len(name) + (len(text) if text else 0) for name, text in headers)
-        if at is not None:
-            if self.first_record_at is None or at < self.first_record_at:
-                self.first_record_at = at
-            if self.last_record_at is None or at > self.last_record_at:
-                self.last_record_at = at
-        rejection: Rejection | None = getattr(record, "rejection", None)  # a file's: its row is none
-        decoded = rejection or self.dataset.compiled.decode(key, value)
+        self._add(iter((record,)), 2, sys.maxsize)
+
+    def _add(self, records: Iterator[Record], room: int, weight: int) -> Record | None:
+        """Add records; returns the one that takes the last of the room, or reaches the weight."""
+        bind = self.dataset.lines
+        make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
+        times, rows, accepted = self.times, self.rows, self.accepted
+        size, held = self.bytes, self.weight
+        kind: type[Record] | None = None
+        full: Record | None = None
+        for record in records:
+            if type(record) is not kind:
+                kind = type(record)
+                may_be_rejected = hasattr(kind, "rejection")
+            key, value, headers = record.key, record.value, record.headers
+            weighs = (len(key) if key else 0) + (len(value) if value else 0)
+            size += weighs
+            held += weighs
+            headers_text = NULL
+            if headers:
+                held += sum(len(name) + (len(text) if text else 0) for name, text in headers)
+                headers_text = escaped((headers_json(headers) or b"").decode())
+            at = times[record.timestamp]
+            if may_be_rejected and _rejection(record):
+                line = None
+            else:
+                line = make_line(record.offset, at, key, value, headers_text)
+            if line is None:
+                self._decode(record)
+            else:
+                rows.append(line)
+                accepted.append(record)
+            room -= 1
+            if room <= 0 or held >= weight:
+                full = record
+                break
+        self.bytes, self.weight = size, held
+        return full
+
+    def _decode(self, record: Record) -> None:
+        """Let the contract judge a record."""
+        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)
         if isinstance(decoded, Rejection):
             self._bury(record, decoded)
             return
         extra = decoded.pop()
         for i in self.dataset.compiled.json_columns:
             decoded[i] = json_text(decoded[i])
-        deleted = value is None
+        deleted = record.value is None
         self.tombstones += deleted
         decoded += (
             self.generation,
             self.partition,
             record.offset,
-            at,
-            key,
-            json_text(headers_json(headers)),
+            record_time(record.timestamp),
+            record.key,
+            json_text(headers_json(record.headers)),
             deleted,
             json_text(extra),
             self.batch_id,
@@ -119,11 +154,29 @@ class Batch:
         self.rows.append(decoded)
         self.accepted.append(record)
 
+    def unfold(self) -> bool:
+        """Decode what the fast way took into rows of values; False when there is nothing of that kind.
+
+        The contract itself judges them again.
+        """
+        accepted, is_folded = self.accepted, any(isinstance(row, str) for row in self.rows)
+        self.rows, self.accepted, self.tombstones = [], [], 0
+        for record in accepted:
+            self._decode(record)
+        return is_folded
+
+    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+        """COPY the rows into a table: lines as text, then the others."""
+        lines = [row for row in self.rows if isinstance(row, str)]
+        if lines:
+            copy_lines(cursor, target, columns(self.dataset), lines)
+        if len(lines) < len(self.rows):
+            copy_rows(cursor, target, columns(self.dataset), [row for row in self.rows if not isinstance(row, str)])
+
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
-        """Make dead letters of rows, by their index, which Postgres did not take."""
-        deleted = len(self.dataset.compiled.columns) + DELETED
+        """Make dead letters of rows, by their index, which Postgres did not take; unfolded ones."""
         for index, rejection in rejections.items():
-            self.tombstones -= self.rows[index][deleted]
+            self.tombstones -= self.accepted[index].value is None
             self._bury(self.accepted[index], rejection)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
@@ -154,6 +207,16 @@ class Batch:
             position=self.position,
             run=run,
         )
+
+
+def _no_line(*_: Any) -> None:
+    """For a contract that has no fast way."""
+
+
+def _rejection(record: Record) -> Rejection | None:
+    """Why a file's line, whose own format is broken, is no record."""
+    rejection: Rejection | None = getattr(record, "rejection", None)
+    return rejection
 
 
 class Committer:
@@ -226,7 +289,7 @@ class Committer:
             self._barrier("advanced")
             with connection.cursor() as cursor:
                 if batch.rows:
-                    copy_rows(cursor, table(batch.dataset), columns(batch.dataset), batch.rows)
+                    batch.copy(cursor, table(batch.dataset))
                 check_table(connection, batch.dataset)  # locked by now: nobody changes it before this commits
                 self._barrier("staged")
                 if batch.dead:
@@ -241,15 +304,17 @@ class Committer:
     def _reject_rows(self, connection: Connection[Any], batch: Batch, line: LedgerLine, error: Exception) -> None:
         """Find the rows that Postgres does not store and make dead letters of them.
 
-        Fenced like the commit, and rolled back. Raises `error` when no row is to blame, DatasetError when the table
-        is no longer the contract's, and DatabaseError when not one of several rows is taken: that is no record's fault.
+        Fenced like the commit, and rolled back. What went the fast way goes the slow one from here on. Raises `error`
+        when neither a row nor the fast way is to blame, DatasetError when the table is no longer the contract's, and
+        DatabaseError when not one of several rows is taken: that is no record's fault.
         """
+        was_folded = batch.unfold()
         with connection.transaction(force_rollback=True):
             with self._patience(connection, line.dataset):
                 checkpoints.advance(connection, line)
             rejections = find_rejected(connection, table(batch.dataset), columns(batch.dataset), batch.rows)
             check_table(connection, batch.dataset)
-        if not rejections:
+        if not rejections and not was_folded:
             raise error
         if len(rejections) == len(batch.rows) > 1:
             where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"

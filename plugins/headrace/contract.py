@@ -33,7 +33,7 @@ _TIME = re.compile(
     r")?",
     re.ASCII,
 ).fullmatch
-_PLAIN_TIME = (
+PLAIN_TIMES = (
     "--T::",
     "-- ::",
 )  # every third character of YYYY-MM-DDThh:mm:ss: that needs no pattern, which costs 0.4 us
@@ -47,7 +47,7 @@ def parse_timestamp(value: object) -> datetime:
     """
     if not isinstance(value, str):
         raise PydanticCustomError("wrong_type", "expected an ISO 8601 time as text")
-    if len(value) != 19 or value[4::3] not in _PLAIN_TIME:
+    if len(value) != 19 or value[4::3] not in PLAIN_TIMES:
         found = _TIME(value)
         if found is None:
             raise PydanticCustomError(
@@ -104,6 +104,7 @@ class Contract:
     zone: where times that name no zone were written.
     max_value_bytes: a longer value is a dead letter, `too_large`.
     json_columns: the places of a row that hold JSON text.
+    key_index: the place of the key that a record's key must equal; None where there is none.
     """
 
     def __init__(
@@ -115,19 +116,20 @@ class Contract:
         zone: tzinfo = UTC,
         max_value_bytes: int = 1024 * 1024,
     ) -> None:
+        self.model = model
         self.columns = tuple(columns_of(model))
         self.key = key
         self._validate = model.__pydantic_validator__.validate_json
-        self._zone = zone
-        self._max_value_bytes = max_value_bytes
+        self.zone = zone
+        self.max_value_bytes = max_value_bytes
         fields = [column.field for column in self.columns]
         if key is not None:
             if key not in fields:
                 raise DatasetError(f"{model.__name__}: key {key!r} is not a field of the contract")
             check_key(model, self.columns[fields.index(key)])
-        self._key_index = fields.index(key) if key is not None and keyed else None
-        if self._key_index is not None:
-            info = model.model_fields[fields[self._key_index]]
+        self.key_index = fields.index(key) if key is not None and keyed else None
+        if self.key_index is not None:
+            info = model.model_fields[fields[self.key_index]]
             self._validate_key = _validator(info.annotation, info)
         self._times = [i for i, column in enumerate(self.columns) if column.sql_type == "timestamptz"]
         self.json_columns = [i for i, column in enumerate(self.columns) if column.sql_type == "jsonb"]
@@ -155,8 +157,8 @@ class Contract:
         """
         if value is None:
             return self._tombstone(key)
-        if len(value) > self._max_value_bytes:
-            return Rejection("too_large", f"value has {len(value)} bytes, expected at most {self._max_value_bytes}")
+        if len(value) > self.max_value_bytes:
+            return Rejection("too_large", f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
             model = self._validate(value)
         except ValidationError as error:
@@ -187,9 +189,9 @@ class Contract:
                 return Rejection("out_of_range", detail, f"$.{field}")
         for i in self._times:
             if row[i] is not None and row[i].tzinfo is None:
-                row[i] = row[i].replace(tzinfo=self._zone)
-        if self._key_index is not None:
-            expected = str(row[self._key_index]).encode()
+                row[i] = row[i].replace(tzinfo=self.zone)
+        if self.key_index is not None:
+            expected = str(row[self.key_index]).encode()
             if key != expected:
                 return self._key_mismatch(key, expected)
         row.append(extra_json)
@@ -219,9 +221,9 @@ class Contract:
 
     def _tombstone(self, key: bytes | None) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
-        if self._key_index is None:
+        if self.key_index is None:
             return row
-        column = self.columns[self._key_index]
+        column = self.columns[self.key_index]
         if key is None:
             return Rejection("missing_key", f"a tombstone without a key, expected {column.field} as its key")
         try:
@@ -232,14 +234,14 @@ class Contract:
             limit = INTEGER_MAX.get(column.sql_type, 0)
             if isinstance(found, int) and not -limit - 1 <= found <= limit:
                 raise ValueError(f"expected a whole number of at most {limit}")
-            row[self._key_index] = self._validate_key(found)
+            row[self.key_index] = self._validate_key(found)
         except ValueError as error:
             message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             return Rejection("key_mismatch", storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
         return row
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
-        field = self.columns[self._key_index or 0].field
+        field = self.columns[self.key_index or 0].field
         found = "no key" if key is None else f"key {key[:60]!r}"
         return Rejection("key_mismatch", storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
 

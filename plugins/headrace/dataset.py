@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict
 
 from headrace.contract import Contract
+from headrace.copy_lines import Binder, compile_lines
 from headrace.exceptions import DatasetError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
@@ -116,6 +117,11 @@ class Dataset:
             zone=UTC if self.zone == "UTC" else ZoneInfo(self.zone),
             max_value_bytes=self.max_value_bytes,
         )
+
+    @cached_property
+    def lines(self) -> Binder | None:
+        """The contract's fast way from records to lines of COPY text; None where it has none."""
+        return compile_lines(self.compiled)
 
     @property
     def key_column(self) -> str | None:

@@ -1,5 +1,6 @@
 """Records from a Kafka topic, read by offset and without a consumer group."""
 
+import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ from kafka.errors import (
 from kafka.serializer import Deserializer
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
 from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
@@ -32,7 +34,7 @@ REQUEST_TIMEOUT_MS = 15_000
 MAX_POLL_RECORDS = 10_000
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # two answers may be held at once: the next is fetched while one is read
 MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
-POLL_BYTES = 16 * 1024 * 1024  # keys, values and headers that one poll unpacks, give or take its last record
+POLL_BYTES = 16 * 1024 * 1024  # of records that one poll unpacks, give or take the last one
 # Where a range ends in transaction markers poll() brings nothing and waits this long: with 1 s a drain of 120 records
 # took 1.3 s, with 50 ms 0.3 s.
 POLL_TIMEOUT_MS = 50
@@ -129,13 +131,13 @@ class KafkaSource:
     def _poll_until_read(self, wanted: dict[TopicPartition, Range]) -> Generator[Chunk]:
         positions = {tp: bounds[0] for tp, bounds in wanted.items()}
         silent_polls = 0
-        meter = _Meter(self._poll_bytes)
-        consumer = self._consumer(positions, meter)
+        meter = Meter(self._poll_bytes)
+        consumer, goes_on = self._consumer(positions, meter)
         try:
             while positions:
                 meter.start()
                 polled: dict[TopicPartition, Sequence[Any]] = {}
-                with suppress(_PollIsFull):
+                with suppress(PollIsFull):
                     polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
                 silent_polls += 1
                 for tp in sorted(positions):
@@ -161,6 +163,8 @@ class KafkaSource:
                         f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
                         f"expected to reach the pinned end; check the broker at {self._address()} and retry"
                     )
+                if goes_on:
+                    continue
                 if not silent_polls and not meter.is_full:
                     meter.limit = self._poll_bytes
                 elif meter.is_full and positions:
@@ -168,7 +172,7 @@ class KafkaSource:
                         meter.limit *= 2
                     consumer.close(autocommit=False)
                     meter.start()
-                    consumer = self._consumer(positions, meter)
+                    consumer, goes_on = self._consumer(positions, meter)
         finally:
             consumer.close(autocommit=False)
 
@@ -178,12 +182,12 @@ class KafkaSource:
         try:
             if self._waiting is None or self._waiting.assignment() != set(wanted):
                 self._stop_waiting()
-                self._waiting = self._consumer(
-                    wanted, _Meter(POLL_BYTES), max_partition_fetch_bytes=1, max_poll_records=1
+                self._waiting, _ = self._consumer(
+                    wanted, Meter(sys.maxsize), max_partition_fetch_bytes=1, max_poll_records=1
                 )
             for tp, offset in wanted.items():
                 self._waiting.seek(tp, offset)
-            with suppress(_PollIsFull):
+            with suppress(PollIsFull):
                 if self._waiting.poll(timeout_ms=int(seconds * 1000)):
                     return True
             return any(self._waiting.position(tp) != offset for tp, offset in wanted.items())
@@ -228,7 +232,14 @@ class KafkaSource:
             self._admin = KafkaAdminClient(**config)
         return self._admin
 
-    def _consumer(self, positions: Mapping[TopicPartition, int], meter: "_Meter", **differently: Any) -> KafkaConsumer:
+    def _consumer(
+        self, positions: Mapping[TopicPartition, int], meter: Meter, **differently: Any
+    ) -> tuple[KafkaConsumer, bool]:
+        """A consumer at these positions, and whether it goes on behind a poll that was full: else it is to be closed.
+
+        Without the unpacking of our own every key and value is counted by a deserializer, and what that raises ends
+        the poll; the consumer cannot be asked again then, because its half-read record batch never moves on.
+        """
         options = {
             "group_id": None,
             "enable_auto_commit": False,
@@ -241,14 +252,14 @@ class KafkaSource:
             "max_partition_fetch_bytes": self._max_partition_fetch_bytes,
             "fetch_max_wait_ms": 100,
             "retry_backoff_ms": RETRY_BACKOFF_MS,
-            "key_deserializer": meter,
-            "value_deserializer": meter,
+            "key_deserializer": _Metered(meter),
+            "value_deserializer": _Metered(meter),
         }
         consumer = KafkaConsumer(**self._config, **(options | differently))
         consumer.assign(list(positions))
         for tp, position in positions.items():
             consumer.seek(tp, position)
-        return consumer
+        return consumer, replace_unpacking(consumer, meter)
 
     def _offsets(
         self, partitions: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
@@ -276,38 +287,19 @@ class KafkaSource:
         raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
 
 
-class _PollIsFull(Exception):
-    """Never leaves this module: it ends a poll, which returns the records before."""
+class _Metered(Deserializer):  # type: ignore[misc]
+    """Gives keys and values as they are, and counts them."""
 
-
-class _Meter(Deserializer):  # type: ignore[misc]
-    """Bounds what one poll unpacks.
-
-    kafka-python counts records, and what it fetched may be compressed a thousandfold: 10,000 records of 10 MB in
-    one poll. It has every key and value deserialized, and whatever that raises ends the poll; the consumer cannot
-    be asked again then, because its half-read record batch never moves on.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._full = _PollIsFull()
-        self.start()
-
-    def start(self) -> None:
-        """Begin a poll."""
-        self.spent = 0
-        self.is_full = False
-        self._full.__traceback__ = None  # its frames hold what was unpacked, until the next garbage collection
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
 
     def deserialize(self, _topic: str, headers: Sequence[tuple[str, bytes | None]], data: bytes | None) -> bytes | None:
         """Count a key or a value; the one that reaches the limit still passes."""
-        if self.spent >= self.limit:
-            self.is_full = True
-            raise self._full
+        self._meter.check()
         if data is not None:
-            self.spent += len(data)
+            self._meter.spent += len(data)
         if headers:
-            self.spent += sum(len(name) + (len(value) if value else 0) for name, value in headers)
+            self._meter.spent += sum(len(name) + (len(value) if value else 0) for name, value in headers)
         return data
 
 

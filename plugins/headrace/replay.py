@@ -186,20 +186,21 @@ def _stage(connection: Connection[Any], batch: Batch) -> None:
     """COPY the batch's rows; those that Postgres does not store become dead again."""
     if not batch.rows:
         return
-    target, typed_columns = staging.table(batch.dataset), staging.columns(batch.dataset)
+    target = staging.table(batch.dataset)
     try:
         with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            staging.copy_rows(cursor, target, typed_columns, batch.rows)
+            batch.copy(cursor, target)
         return
     except Exception as error:
         if not may_be_a_records_fault(error):
             raise
-        rejections = find_rejected(connection, target, typed_columns, batch.rows)
-        if not rejections:
+        was_folded = batch.unfold()
+        rejections = find_rejected(connection, target, staging.columns(batch.dataset), batch.rows)
+        if not rejections and not was_folded:
             raise
     batch.reject(rejections)
     with connection.cursor() as cursor:
-        staging.copy_rows(cursor, target, typed_columns, batch.rows)
+        batch.copy(cursor, target)
 
 
 def _mark(connection: Connection[Any], batch: Batch) -> None:

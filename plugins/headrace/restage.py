@@ -95,15 +95,15 @@ def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
 
 def shelve(connection: Connection[Any], batch: Batch) -> None:
     """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
-    typed_columns = staging.columns(batch.dataset)
     try:
         with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            staging.copy_rows(cursor, ROWS, typed_columns, batch.rows)
+            batch.copy(cursor, ROWS)
     except Exception as error:
         if not may_be_a_records_fault(error):
             raise
-        rejections = find_rejected(connection, ROWS, typed_columns, batch.rows)
-        if not rejections:
+        was_folded = batch.unfold()
+        rejections = find_rejected(connection, ROWS, staging.columns(batch.dataset), batch.rows)
+        if not rejections and not was_folded:
             raise
         if len(rejections) == len(batch.rows) > 1:
             raise DatabaseError(
@@ -113,7 +113,7 @@ def shelve(connection: Connection[Any], batch: Batch) -> None:
             ) from error
         batch.reject(rejections)
         with connection.cursor() as cursor:
-            staging.copy_rows(cursor, ROWS, typed_columns, batch.rows)
+            batch.copy(cursor, ROWS)
     with connection.cursor() as cursor:
         staging.copy_rows(cursor, LETTERS, dead_letters.COLUMNS, batch.dead)
 

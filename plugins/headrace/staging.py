@@ -1,6 +1,7 @@
 """Staging tables: made from the contracts, filled by COPY."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from psycopg import Connection, Cursor
@@ -11,6 +12,7 @@ from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 
 SCHEMA = "staging"
+LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
 
 # name, type as Postgres names it, constraint; what every staging table has behind its contract's columns
 BOOKKEEPING_COLUMNS = (
@@ -174,6 +176,19 @@ def copy_rows(
         write_row = copy.write_row
         for row in rows:
             write_row(row)
+
+
+def copy_lines(
+    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Iterable[str]
+) -> None:
+    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table."""
+    statement = SQL("copy {} ({}) from stdin").format(
+        target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
+    )
+    with cursor.copy(statement) as copy:
+        left = iter(lines)
+        while text := "".join(islice(left, LINES_AT_ONCE)):
+            copy.write(text)
 
 
 def json_text(text: bytes | None) -> Jsonb | None:

@@ -1,5 +1,6 @@
 """Record times: milliseconds since 1970 as Postgres stores them."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -18,3 +19,28 @@ def record_time(timestamp_ms: int | None) -> datetime | None:
     if timestamp_ms > LATEST_MS:
         return LATEST
     return EPOCH + timedelta(milliseconds=timestamp_ms)
+
+
+class TimeTexts(dict[int | None, str]):
+    """Record times as COPY reads them, by their milliseconds: records that were sent together share a few.
+
+    Remembers all that it was asked for, so that it knows the earliest and the latest.
+    """
+
+    def __missing__(self, timestamp_ms: int | None) -> str:
+        at = record_time(timestamp_ms)
+        text = self[timestamp_ms] = r"\N" if at is None else at.isoformat(" ", "milliseconds")
+        return text
+
+    @property
+    def first(self) -> datetime | None:
+        """The earliest time; None where no record had one."""
+        return record_time(min(self._known(), default=None))
+
+    @property
+    def last(self) -> datetime | None:
+        """The latest time; None where no record had one."""
+        return record_time(max(self._known(), default=None))
+
+    def _known(self) -> Iterator[int]:
+        return (timestamp_ms for timestamp_ms in self if timestamp_ms is not None and timestamp_ms >= 0)

@@ -62,7 +62,7 @@ APPEND = """\
             self._barrier("before_commit")
         self._barrier("committed")
 """
-COPY = "                    copy_rows(cursor, table(batch.dataset), columns(batch.dataset), batch.rows)\n"
+COPY = "                    batch.copy(cursor, table(batch.dataset))\n"
 COPY_DEAD = "                    copy_dead_letters(cursor, batch.dead)\n"
 
 
@@ -169,8 +169,9 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "            self.add(record)\n            rows -= 1\n",
-                "            rows -= 1\n            if rows > 0:\n                self.add(record)\n",
+                "            if line is None:\n                self._decode(record)\n",
+                "            if room == 1:\n                pass\n"
+                "            elif line is None:\n                self._decode(record)\n",
             ),
         ),
         CALM,
@@ -296,9 +297,9 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
-                "        if value is None:\n            return\n"
-                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
+                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
+                "        if record.value is None:\n            return\n"
+                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
             ),
         ),
         CALM,
@@ -403,6 +404,11 @@ MUTANTS = (
                 "            json_text(extra),\n            self.batch_id,\n",
                 "            json_text(extra),\n            uuid4(),\n",
             ),
+            (
+                "batch.py",
+                "bind(self.generation, self.partition, self.batch_id)",
+                "bind(self.generation, self.partition, uuid4())",
+            ),
         ),
         CALM,
     ),
@@ -422,7 +428,10 @@ MUTANTS = (
     Mutant(
         "headers dropped",
         "rows lose their headers",
-        (("batch.py", "            json_text(headers_json(headers)),\n", "            None,\n"),),
+        (
+            ("batch.py", "            json_text(headers_json(record.headers)),\n", "            None,\n"),
+            ("batch.py", "headers_text = escaped(", "headers_text = NULL or escaped("),
+        ),
         CALM,
     ),
     Mutant(
@@ -449,10 +458,13 @@ MUTANTS = (
         (
             (
                 "batch.py",
-                "        decoded = rejection or self.dataset.compiled.decode(key, value)\n",
-                "        decoded = _CACHE.setdefault(key, self.dataset.compiled.decode(key, value))\n"
+                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
+                "        decoded = _CACHE.setdefault(\n"
+                "            record.key, self.dataset.compiled.decode(record.key, record.value)\n"
+                "        )\n"
                 "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
             ),
+            ("batch.py", "            if line is None:\n", "            if line or not line:\n"),
             ("batch.py", "\n\nclass Committer:\n", "\n\n_CACHE: dict[Any, Any] = {}\n\n\nclass Committer:\n"),
         ),
         CALM,
@@ -472,7 +484,7 @@ MUTANTS = (
     Mutant(
         "first record's time is the last one's",
         "the ledger's times are wrong",
-        (("batch.py", "at < self.first_record_at", "at > self.first_record_at"),),
+        (("times.py", "record_time(min(self._known()", "record_time(max(self._known()"),),
         CALM,
     ),
     Mutant(

@@ -114,7 +114,8 @@ class _Child:
 
     def _hook_copies(self) -> None:
         """Give each COPY a barrier in its middle, without a line in the loader."""
-        for name, step in (("copy_rows", "copying"), ("copy_dead_letters", "copying_dead")):
+        hooked = (("copy_lines", "copying"), ("copy_rows", "copying"), ("copy_dead_letters", "copying_dead"))
+        for name, step in hooked:
             setattr(batch_module, name, self._halved(getattr(batch_module, name), step))
 
     def _halved(self, copy: Any, step: str) -> Any:

@@ -1,0 +1,285 @@
+"""Records out of what kafka-python fetched, in a third of its time, and no more of them than fit into memory.
+
+kafka-python fetches, keeps sessions, follows leaders, checks CRCs and unpacks compression. Of the rest of its way to a
+record (seven calls for the numbers of each, three objects, two deserializers; 5 us of a drain's 10) this module takes
+over one class, Fetcher.PartitionRecords. It is no public part of kafka-python, so it is replaced only in versions that
+tests/unit/test_kafka_records.py compares this one with, record by record; in others the public way is gone.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import kafka
+from kafka import IsolationLevel, KafkaConsumer
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
+from kafka.record.util import decode_varint
+from kafka.structs import TopicPartition
+
+KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin
+
+logger = logging.getLogger(__name__)
+
+
+class KafkaRecord(NamedTuple):
+    """What is kept of a record; see source.Record."""
+
+    offset: int
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class PollIsFull(Exception):
+    """Ends a poll, which returns the records before; never leaves the source."""
+
+
+class Meter:
+    """Bounds what one poll unpacks: bytes of its records, give or take the last one.
+
+    kafka-python counts records, and what it fetched may be compressed a thousandfold: 10,000 records of 10 MB in one
+    poll.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._full = PollIsFull()
+        self.start()
+
+    def start(self) -> None:
+        """Begin a poll."""
+        self.spent = 0
+        self.is_full = False
+        self._full.__traceback__ = None  # its frames hold what was unpacked, until the next garbage collection
+
+    def check(self) -> None:
+        """Raise PollIsFull once the limit is reached."""
+        if self.spent >= self.limit:
+            self.is_full = True
+            raise self._full
+
+
+def replace_unpacking(consumer: KafkaConsumer, meter: Meter) -> bool:
+    """Have a new consumer's records unpacked here; False where its kafka-python is not known.
+
+    poll() then gives KafkaRecords, and now and then raises PollIsFull or returns nothing: it is to be called again.
+    """
+    if not kafka.__version__.startswith(KNOWN_VERSIONS):
+        logger.info(
+            "kafka-python %s: records are unpacked by its public way, which is slower; known are %s",
+            kafka.__version__,
+            KNOWN_VERSIONS,
+        )
+        return False
+    consumer._fetcher.PartitionRecords = partial(MeteredRecords, meter)
+    return True
+
+
+class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    """The records of one partition in one answer of a broker."""
+
+    def __init__(self, meter: Meter, *arguments: Any, **options: Any) -> None:
+        self.next_fetch_offset: int
+        self._meter = meter
+        self._batch: Any = None  # the open one
+        self._left = 0  # how many of its records are not unpacked yet
+        self._old_records: Iterator[Any] = iter(())  # the open one's, where it is of an old format
+        self._error: Exception | None = None
+        super().__init__(*arguments, **options)
+
+    def _unpack_records(self, _tp: TopicPartition, records: Any, *_deserializers: Any) -> Iterator[Any]:
+        self._answer = records
+        return iter(())  # the superclass would read from it; `take` does not
+
+    def take(self, n: int | None = None) -> list[KafkaRecord]:
+        """Unpack up to n records. An error behind the first of them is raised by the next call, and by all later ones.
+
+        Raises PollIsFull where nothing may be unpacked any more; what is left waits for the next poll.
+        """
+        if self._error is not None:
+            raise self._error
+        self._meter.check()
+        taken: list[KafkaRecord] = []
+        room = sys.maxsize if n is None else n
+        try:
+            while len(taken) < room and self._meter.spent < self._meter.limit:
+                if not self._left and not self._open_next():
+                    break
+                if self._batch.magic == 2:
+                    self._unpack(taken, room - len(taken))
+                else:
+                    self._unpack_old(taken, room - len(taken))
+        except Exception as error:
+            self._error = error
+            if not taken:
+                raise
+        return taken
+
+    def _open_next(self) -> bool:
+        """Open the next batch that holds records for us; False when there is none, and all is drained."""
+        while True:
+            if self._batch is not None and self._batch.magic == 2:
+                # the batch's own end: compaction may have taken its last records
+                self.next_fetch_offset = max(self.next_fetch_offset, self._batch.next_offset)
+            self._batch = batch = self._answer.next_batch()
+            if batch is None:
+                self.drain()
+                return False
+            if self.check_crcs and not batch.validate_crc():
+                raise CorruptRecordError(
+                    f"Record batch for partition {self.topic_partition} at offset {batch.base_offset} failed crc check"
+                )
+            if batch.magic != 2:
+                self._old_records, self._left = iter(batch), sys.maxsize
+                return True
+            self.leader_epoch = batch.leader_epoch
+            if not self._is_skipped(batch) and batch.records_count:
+                batch._maybe_uncompress()
+                # bytes, whose slices are bytes; the batch lets go of its own copy
+                self._data, self._at = bytes(batch._buffer), batch._pos
+                batch._buffer = bytearray()
+                self._left = batch.records_count
+                return True
+
+    def _is_skipped(self, batch: Any) -> bool:
+        """Whether a batch is a transaction's marker, or of a transaction that was aborted; as kafka-python decides."""
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return True
+        return bool(batch.is_control_batch)
+
+    def _unpack_old(self, taken: list[KafkaRecord], room: int) -> None:
+        """Unpack records of a batch of format 0 or 1, as brokers before 0.11 wrote them, by kafka-python's own way."""
+        for record in self._old_records:
+            if self.check_crcs and not record.validate_crc():
+                raise CorruptRecordError(
+                    f"Record for partition {self.topic_partition} at offset {record.offset} failed crc check"
+                )
+            self.records_read += 1
+            self.bytes_read += record.size_in_bytes
+            self.next_fetch_offset = max(self.next_fetch_offset, record.offset + 1)
+            if record.offset >= self.fetch_offset:
+                self._meter.spent += len(record.key or b"") + len(record.value or b"")
+                taken.append(KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers))
+                room -= 1
+                if not room or self._meter.spent >= self._meter.limit:
+                    return
+        self._left = 0
+
+    def _unpack(self, taken: list[KafkaRecord], room: int) -> None:
+        """Unpack up to `room` records of the open batch, or until the meter is full.
+
+        The format is that of https://kafka.apache.org/documentation/#record: every number a zigzag varint. Those of
+        one and two bytes are read in place, because a call costs more than the reading.
+        """
+        batch, data, at, wanted = self._batch, self._data, self._at, self.fetch_offset
+        base_offset, first_time = batch.base_offset, batch.first_timestamp
+        same_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
+        make: Callable[..., KafkaRecord] = tuple.__new__  # as KafkaRecord(...) does, in Python
+        headers: Sequence[tuple[str, bytes | None]]
+        spent, limit, left = self._meter.spent, self._meter.limit, self._left
+        offset = self.next_fetch_offset - 1
+        try:
+            while room and left and spent < limit:
+                size = data[at]
+                if size < 128:
+                    at += 1
+                elif data[at + 1] < 128:
+                    size += (data[at + 1] << 7) - 128
+                    at += 2
+                else:
+                    size, at = decode_varint(data, at)
+                    size <<= 1
+                begin, end = at, at + (size >> 1)
+                at += 1  # attributes: none are in use
+                number = data[at]
+                if number < 128:
+                    at += 1
+                    time = first_time + ((number >> 1) ^ -(number & 1))
+                elif data[at + 1] < 128:
+                    number += (data[at + 1] << 7) - 128
+                    at += 2
+                    time = first_time + ((number >> 1) ^ -(number & 1))
+                else:
+                    number, at = decode_varint(data, at)
+                    time = first_time + number
+                number = data[at]
+                if number < 128:
+                    at += 1
+                    offset = base_offset + ((number >> 1) ^ -(number & 1))
+                elif data[at + 1] < 128:
+                    number += (data[at + 1] << 7) - 128
+                    at += 2
+                    offset = base_offset + ((number >> 1) ^ -(number & 1))
+                else:
+                    number, at = decode_varint(data, at)
+                    offset = base_offset + number
+                number = data[at]
+                if number < 128 and not number & 1:
+                    at += 1
+                    number >>= 1
+                else:
+                    number, at = decode_varint(data, at)
+                if number >= 0:
+                    key = data[at : at + number]
+                    at += number
+                else:
+                    key = None
+                number = data[at]
+                if number >= 128 > data[at + 1] and not number & 1:
+                    number = (number + (data[at + 1] << 7) - 128) >> 1
+                    at += 2
+                else:
+                    number, at = decode_varint(data, at)
+                if number >= 0:
+                    value = data[at : at + number]
+                    at += number
+                else:
+                    value = None
+                if data[at]:
+                    headers, at = _headers(data, at)
+                else:
+                    headers = ()
+                    at += 1
+                if at != end:
+                    raise CorruptRecordError(f"Invalid record size: expected its end at byte {end}, found it at {at}")
+                left -= 1
+                if offset >= wanted:
+                    room -= 1
+                    spent += end - begin
+                    fields = (offset, time if same_time is None else same_time, key, value, headers)
+                    taken.append(make(KafkaRecord, fields))
+        except (ValueError, IndexError) as error:
+            raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error
+        finally:
+            self.records_read += self._left - left
+            self.bytes_read += at - self._at
+            self._meter.spent, self._left, self._at = spent, left, at
+            self.next_fetch_offset = max(self.next_fetch_offset, offset + 1)
+        if not left and at != len(data):
+            raise CorruptRecordError(f"{len(data) - at} unconsumed bytes after all records consumed")
+
+
+def _headers(data: bytes, at: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    """A record's headers and where they end."""
+    headers: list[tuple[str, bytes | None]] = []
+    count, at = decode_varint(data, at)
+    if count < 0:
+        raise CorruptRecordError(f"Found invalid number of record headers {count}")
+    for _ in range(count):
+        length, at = decode_varint(data, at)
+        if length < 0:
+            raise CorruptRecordError(f"Invalid negative header key size {length}")
+        name = data[at : at + length].decode()
+        at += length
+        size, at = decode_varint(data, at)
+        headers.append((name, None if size < 0 else data[at : at + size]))
+        at += max(size, 0)
+    return headers, at

@@ -1,0 +1,335 @@
+"""The fast way against the slow one: a line of COPY text is the row that the contract makes of the same record."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import pytest
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from headrace.columns import SqlType
+from headrace.contract import Contract, Float, Identifier, Integer, Money, Text, Timestamp
+from headrace.copy_lines import LineMaker, compile_lines
+from headrace.dataset import CONTRACT_CONFIG, Dataset, dataset_names, load_dataset
+from headrace.settings import Settings
+from tests import fuzz_payloads
+from tests.fuzz_drain import DATASETS_DIR
+from tests.fuzz_oracle import exact_json
+from tests.fuzz_payloads import Shape, payloads
+from tests.unit.test_contract import BAD_JOBS, VALID, job
+
+SEED = 20_261_122
+CORPUS = sorted((Path(__file__).parents[1] / "corpus").iterdir())
+BATCH_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
+DECLARED = Settings().datasets_dir
+SHAPES: dict[str, tuple[Path, Shape]] = {
+    "jobs": (DECLARED, fuzz_payloads.JOBS),
+    "events": (DECLARED, fuzz_payloads.EVENTS),
+    "rides": (DECLARED, fuzz_payloads.RIDES),
+    "telemetry": (DECLARED, fuzz_payloads.TELEMETRY),
+    "users": (DECLARED, fuzz_payloads.USERS),
+    "readings": (DATASETS_DIR, fuzz_payloads.READINGS),
+}
+JOBS = load_dataset(DECLARED, "jobs")
+
+
+def _maker(dataset: Dataset) -> LineMaker:
+    bind = dataset.lines
+    assert bind is not None
+    return bind(3, 1, BATCH_ID)
+
+
+def _cells(line: str) -> list[str | None]:
+    """What COPY reads in a line of its text format: tabs between, backslashes before what they take the meaning of."""
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    return [None if cell == "\\N" else re.sub(r"\\(.)", r"\1", cell) for cell in line[:-1].split("\t")]
+
+
+def _value(cell: str | None, sql_type: str) -> Any:
+    """What Postgres's input function makes of a cell."""
+    if cell is None:
+        return None
+    if sql_type.startswith("numeric"):
+        return Decimal(cell)
+    if sql_type == "timestamptz":
+        assert cell.endswith("+00")
+        return datetime.fromisoformat(cell)
+    if sql_type == "bytea":
+        return bytes.fromhex(cell[2:]) if cell.startswith("\\x") else cell.encode("ascii")
+    if sql_type == "boolean":
+        return {"t": True, "f": False}[cell]
+    reader: Any = {"text": str, "jsonb": exact_json, "double precision": float}.get(sql_type, int)
+    return reader(cell)
+
+
+def _assert_the_same(dataset: Dataset, key: bytes | None, value: bytes | None) -> bool:
+    """Hold a line, if there is one, to the row; False when there is none."""
+    contract = dataset.compiled
+    line = _maker(dataset)(9_000_000_001, "2019-03-01 10:00:00.123+00:00", key, value, r"a\\b")
+    if line is None:
+        return False
+    row = contract.decode(key, value)
+    said = f"{key!r:.200} {value!r:.1000}: {line!r:.1000} for {row!r:.1000}"
+    assert isinstance(row, list), said
+    kinds = [column.sql_type for column in contract.columns]
+    cells = _cells(line)
+    found = [_value(cell, kind) for cell, kind in zip(cells, kinds, strict=False)]
+    extra = row.pop()
+    assert extra is None, said
+    for i in contract.json_columns:
+        row[i] = None if row[i] is None else exact_json(row[i])
+    # Python calls a time that comes twice in its zone unequal to any other
+    row = [item.astimezone(UTC) if isinstance(item, datetime) else item for item in row]
+    assert found == row, said
+    assert [type(item) for item in found] == [type(item) for item in row], said
+    generation, partition, offset, at, cell, headers, deleted, nothing, batch_id = cells[len(kinds) :]
+    assert (generation, partition, offset, batch_id) == ("3", "1", "9000000001", str(BATCH_ID))
+    assert (at, headers) == ("2019-03-01 10:00:00.123+00:00", r"a\b")
+    assert (deleted, nothing) == ("f", None)
+    assert _value(cell, "bytea") == key, said
+    return True
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_lines_of_fuzzed_payloads_are_the_contracts_rows(name: str) -> None:
+    datasets_dir, shape = SHAPES[name]
+    dataset = load_dataset(datasets_dir, name)
+    ways: Counter[str] = Counter()
+    for payload in payloads(shape, SEED, 8_000, huge=False):
+        is_fast = _assert_the_same(dataset, payload.key, payload.value)
+        is_valid = isinstance(dataset.compiled.decode(payload.key, payload.value), list)
+        ways["fast" if is_fast else "slow" if is_valid else "dead"] += 1
+    assert min(ways["fast"], ways["slow"], ways["dead"]) > 300, ways
+
+
+def test_every_dataset_is_fuzzed() -> None:
+    assert set(SHAPES) == {*dataset_names(DECLARED), "readings"}
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_line_of_a_file_of_the_corpus_is_the_contracts_row(path: Path) -> None:
+    is_fast = _assert_the_same(JOBS, b"job-1", path.read_bytes())
+    assert not is_fast or path.stem.startswith("valid-")
+
+
+@pytest.mark.parametrize("name", BAD_JOBS)
+def test_bad_record_has_no_line(name: str) -> None:
+    assert _maker(JOBS)(0, "", b"job-1", BAD_JOBS[name][0], "") is None
+
+
+@pytest.mark.parametrize("key", [b"job-2", None, b"", b"job-1\0", b"job-1 ", b"\xff"])
+def test_record_with_another_key_has_no_line(key: bytes | None) -> None:
+    assert _maker(JOBS)(0, "", key, job(), "") is None
+
+
+def test_tombstone_has_no_line() -> None:
+    assert _maker(JOBS)(0, "", b"job-1", None, "") is None
+
+
+def _spellings() -> Iterator[tuple[str, bytes]]:
+    document = json.loads(VALID)
+    yield "compact", VALID.encode()
+    yield "spaced", json.dumps(document).encode()
+    yield "pretty", json.dumps(document, indent=2).encode()
+    yield "other_order", json.dumps(dict(reversed(document.items()))).encode()
+    yield "time_with_t", job("2019-03-01 10", "2019-03-01T10")
+    yield "time_with_z", job("10:00:00", "10:00:00Z")
+    yield "time_with_zone", job("10:00:00", "10:00:00.5+05:30")
+    yield "date", job("2019-03-01 10:00:00", "2019-03-01")
+    yield "money_of_15_digits", job("12.5", "9999999999999.99")
+    yield "money_whole", job("12.5", "0")
+    yield "umlaut", job("LOC_1", "Zürich")
+    yield "emoji", job("LOC_1", "\U0001f600" * 255)
+    yield "looks_like_null", job("LOC_1", "N")
+
+
+@pytest.mark.parametrize(("name", "value"), list(_spellings()), ids=lambda part: part if isinstance(part, str) else "")
+def test_usual_spelling_of_a_record_has_a_line(name: str, value: bytes) -> None:
+    assert _assert_the_same(JOBS, b"job-1", value)
+
+
+@pytest.mark.parametrize("text", ["é", "日本", "job\u007f", "a|b", "N", "x"])
+def test_key_of_any_letters_is_kept_byte_by_byte(text: str) -> None:
+    assert _assert_the_same(JOBS, text.encode(), job("job-1", text))
+
+
+def test_line_of_2019_is_as_postgres_reads_it() -> None:
+    line = _maker(JOBS)(7, "2019-03-01 10:00:00.000+00:00", b"job-1", job(), r"\N")
+    assert line == (
+        "2019-03-01 10:00:00+00\t2019-03-01 11:00:00+00\tjob-1\tSUCCESS\tLOC_1\t12.5\tS\t7\t3\t1\t7\t"
+        f"2019-03-01 10:00:00.000+00:00\tjob-1\t\\N\tf\t\\N\t{BATCH_ID}\n"
+    )
+
+
+def _contract(**fields: Any) -> Contract:
+    return Contract(create_model("Made", __config__=CONTRACT_CONFIG, **fields))
+
+
+class Odd(BaseModel):
+    model_config = CONTRACT_CONFIG
+
+    n: Integer
+
+    @model_validator(mode="after")
+    def is_odd(self) -> "Odd":
+        """A rule about the whole record."""
+        assert self.n % 2
+        return self
+
+
+class Shouted(BaseModel):
+    model_config = ConfigDict(**CONTRACT_CONFIG, str_to_upper=True)
+
+    name: Text
+
+
+class Early(BaseModel):
+    model_config = CONTRACT_CONFIG
+
+    n: Integer
+
+    @field_validator("n", mode="before")
+    @classmethod
+    def strip(cls, value: object) -> object:
+        """Changes what is validated."""
+        return value
+
+
+class Started(BaseModel):
+    model_config = CONTRACT_CONFIG
+
+    n: Integer
+
+    def model_post_init(self, _context: object) -> None:
+        """Does more than validate."""
+        self.n += 1
+
+
+@pytest.mark.parametrize("model", [Odd, Shouted, Early, Started])
+def test_model_that_does_more_than_validate_its_fields_has_no_fast_way(model: type[BaseModel]) -> None:
+    assert compile_lines(Contract(model)) is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (Annotated[str, Field(pattern="^a")], ...),
+        (Annotated[str, StringConstraints(to_lower=True)], ...),
+        (Annotated[int, Field(multiple_of=2)], ...),
+        (Annotated[float, SqlType("real")], ...),
+        (Annotated[int, SqlType("numeric")], ...),
+        (Annotated[Money, Field(le=5)], ...),
+        (Annotated[Float, Field(ge=0)], ...),
+        (Annotated[Money, Field(ge=1)], ...),
+        (Annotated[Decimal, Field(max_digits=5, decimal_places=2), SqlType("numeric")], ...),
+        (Timestamp, datetime(2019, 3, 1, tzinfo=UTC)),
+        (Text, Field(default_factory=str)),
+        (Text, Field(alias="other")),
+        (Text, "a\tb"),
+        (Integer, "text"),
+        (Annotated[Money, AfterValidator(lambda value: value)], ...),
+        (dict[str, int], ...),
+        (list[str], ...),
+    ],
+    ids=str,
+)
+def test_field_that_the_fast_way_does_not_know_has_none(field: Any) -> None:
+    assert compile_lines(_contract(known=(Text, ...))) is not None
+    assert compile_lines(_contract(known=(Text, ...), unknown=field)) is None
+
+
+def _first_cell(contract: Contract, value: bytes) -> str | None:
+    bind = compile_lines(contract)
+    assert bind is not None
+    line = bind(1, 0, BATCH_ID)(0, "", None, value, "")
+    return None if line is None else line.split("\t")[0]
+
+
+@pytest.mark.parametrize(("value", "cell"), [(b'{"n":3}', "3"), (b'{"n":4}', None), (b'{"n":5}', None)])
+def test_validator_of_a_field_is_asked(value: bytes, cell: str | None) -> None:
+    def small(number: int) -> int:
+        if number > 4:
+            raise ValueError("too large")
+        return 0 if number == 4 else number  # another value is left to the slow way
+
+    assert _first_cell(_contract(n=(Annotated[Integer, AfterValidator(small)], ...)), value) == cell
+
+
+@pytest.mark.parametrize("field", [(Text, "a\\b"), (Text | None, "a\\b")])
+def test_default_is_written_as_copy_wants_it(field: Any) -> None:
+    assert _first_cell(_contract(name=field), b"{}") == r"a\\b"
+
+
+@pytest.mark.parametrize(
+    ("field", "cell"), [((bool, True), "t"), ((Integer, 7), "7"), ((Float, 0.1), "0.1"), ((Text | None, None), r"\N")]
+)
+def test_default_of_every_kind_is_written(field: Any, cell: str) -> None:
+    assert _first_cell(_contract(name=field), b"{}") == cell
+
+
+@pytest.mark.parametrize(
+    ("text", "is_fast"),
+    [
+        ('{"a":{"b":[1,2.50,"x",null,true]}}', True),
+        ('{"a":1,"a":1}', False),
+        ('{"a":{"b":1,"b":1}}', False),
+        ('{"a" :1,"a":1}', False),
+        ('{"a":1e2}', False),
+        ('{"a":NaN}', False),
+        ('{"a":\n1}', False),
+        ('{"a":' + "9" * 4_000 + "}", False),
+        ('{"a":' + "[" * 101 + "]" * 101 + "}", False),
+        ("[1]", False),
+        ("null", False),
+    ],
+)
+def test_json_column_is_copied_where_it_is_plain(text: str, is_fast: bool) -> None:
+    cell = _first_cell(_contract(p=(dict[str, Any], ...)), f'{{"p":{text}}}'.encode())
+    assert cell == (text if is_fast else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("1", "1.0"),
+        ("-0.0", "-0.0"),
+        ("0.1000000000000000055511151231257827", None),
+        ("1.50e+2", "150.0"),
+        ("4.9e-99", "4.9e-99"),
+        ("1e-1001", None),  # an exponent beyond what the contract takes, though a double would be 0
+        ("1e308", None),
+        ("01", None),
+        ('"1"', None),
+        ("null", None),
+    ],
+)
+def test_double_is_copied_where_it_is_plain(text: str, cell: str | None) -> None:
+    assert _first_cell(_contract(n=(Float, ...)), f'{{"n":{text}}}'.encode()) == cell
+
+
+def test_limits_of_a_whole_number_are_the_columns_too() -> None:
+    contract = _contract(n=(Annotated[int, Field(gt=-5, lt=2**40), SqlType("smallint")], ...))
+    found = {n: _first_cell(contract, b'{"n":%d}' % n) for n in (-5, -4, 2**15 - 1, 2**15)}
+    assert found == {-5: None, -4: "-4", 2**15 - 1: "32767", 2**15: None}
+
+
+def test_value_beyond_the_limit_has_no_line() -> None:
+    contract = Contract(create_model("Made", __config__=CONTRACT_CONFIG, name=(Identifier, ...)), max_value_bytes=12)
+    assert _first_cell(contract, b'{"name":"x"}') == "x"
+    assert _first_cell(contract, b'{"name":"x"} ') is None
