@@ -256,6 +256,8 @@ class KafkaSource:
             "value_deserializer": _Metered(meter),
         }
         consumer = KafkaConsumer(**self._config, **(options | differently))
+        with suppress(AttributeError):  # kafka-python 3.0 keeps 100 ms here, which every range's first poll would wait
+            consumer._cluster.config["retry_backoff_ms"] = RETRY_BACKOFF_MS
         consumer.assign(list(positions))
         for tp, position in positions.items():
             consumer.seek(tp, position)
