@@ -56,7 +56,9 @@ def _deployment() -> "Deployment":
 
 
 @main.command()
-@click.option("--only", multiple=True, help="Start only this service: postgres, kafka, redis or airflow; may be repeated.")
+@click.option(
+    "--only", multiple=True, help="Start only this service: postgres, kafka, redis or airflow; may be repeated."
+)
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
     from headrace.ingest import Deployment, initialise
@@ -90,10 +92,10 @@ def env() -> None:
 
 @main.command()
 def init() -> None:
-    """Create or migrate the tables of headrace.* and staging.*."""
+    """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
     from headrace.ingest import initialise
 
-    applied = initialise(_deployment())
+    applied = initialise(_deployment(), report=_say)
     click.echo(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 

@@ -1,4 +1,7 @@
-"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis."""
+"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis.
+
+headrace_dbt is for deployments whose loader may not touch the marts.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,6 +13,7 @@ from urllib.parse import quote
 import structlog
 from airflow.exceptions import AirflowFailException
 from airflow.sdk import BaseHook, get_current_context
+from airflow.sdk.exceptions import AirflowNotFoundException
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
@@ -20,6 +24,7 @@ from headrace.ingest import Deployment
 from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
+DBT = "headrace_dbt"  # a role that may build and read marts, where the loader's may not
 KAFKA = "headrace_kafka"
 REDIS = "headrace_redis"
 
@@ -51,8 +56,14 @@ class _TaskLog(logging.Handler):
 
 
 def build_settings() -> Settings:
-    """Settings whose DSN is the connection headrace_postgres: dbt connects by itself."""
-    connection = BaseHook.get_connection(POSTGRES)
+    """Settings whose DSN of dbt is the connection headrace_dbt, or headrace_postgres where there is none.
+
+    dbt connects by itself, so that it needs a DSN.
+    """
+    try:
+        connection = BaseHook.get_connection(DBT)
+    except AirflowNotFoundException:
+        connection = BaseHook.get_connection(POSTGRES)
     dsn = make_conninfo(
         host=connection.host,
         port=connection.port,
@@ -61,7 +72,7 @@ def build_settings() -> Settings:
         dbname=connection.schema,
         **{name: str(value) for name, value in connection.extra_dejson.items()},
     )
-    return replace(Settings.from_environment(), postgres_dsn=dsn)
+    return replace(Settings.from_environment(), dbt_dsn=dsn)
 
 
 def run_context() -> RunContext:

@@ -51,7 +51,8 @@ def environment(settings: Settings) -> dict[str, str]:
     home = settings.home.resolve()
     values = {"HEADRACE_HOME": str(home)}
     if dsn := address(settings, "postgres"):
-        values |= _postgres_environment(home, dsn) | {"HEADRACE_DBT_THREADS": str(settings.dbt_threads)}
+        values |= _postgres_environment(home, dsn, settings.dbt_dsn)
+        values["HEADRACE_DBT_THREADS"] = str(settings.dbt_threads)
         values |= settings.thresholds
     if servers := address(settings, "kafka"):
         values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
@@ -90,26 +91,49 @@ def dsn_parameters(dsn: str) -> dict[str, str]:
         ) from None  # libpq's own words quote the string, and with it the password
 
 
-def _postgres_environment(home: Path, dsn: str) -> dict[str, str]:
+def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str, str]:
+    dsn, parameters = _without_password(home / "pgpass", dsn)
+    values = {"HEADRACE_POSTGRES_DSN": dsn}
+    if dbt_dsn is not None:
+        values["HEADRACE_DBT_DSN"], parameters = _without_password(home / "pgpass-dbt", dbt_dsn)
+    found = {
+        "HEADRACE_DBT_HOST": parameters.pop("host", "localhost").split(",")[0],
+        "HEADRACE_DBT_PORT": parameters.pop("port", "5432").split(",")[0],
+        "HEADRACE_DBT_USER": parameters.get("user"),
+        "HEADRACE_DBT_DBNAME": parameters.pop("dbname", None) or parameters.get("user"),
+        "PGPASSFILE": parameters.pop("passfile", None),
+    }
+    parameters.pop("user", None)
+    return values | {name: value for name, value in found.items() if value} | libpq_variables(parameters)
+
+
+def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
+    """libpq's parameters as its environment variables: dbt's profile names only a few of them itself.
+
+    Without PGSSLMODE a dbt that is started by hand would take any server's word.
+    """
+    if not parameters:
+        return {}
+    from psycopg import pq
+
+    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    return {variable.decode(): value for name, value in parameters.items() if (variable := variables.get(name))}
+
+
+def _without_password(path: Path, dsn: str) -> tuple[str, dict[str, str]]:
+    """A DSN whose password, if it had one, is in that file; and its parameters."""
     parameters = dsn_parameters(dsn)
     password = parameters.pop("password", None)
     if password is not None:
         from psycopg.conninfo import make_conninfo
 
-        parameters["passfile"] = str(_keep_password(home, parameters, password))
+        _keep_password(path, parameters, password)
+        parameters["passfile"] = str(path)
         dsn = make_conninfo("", **dict[str, Any](parameters))
-    values = {
-        "HEADRACE_POSTGRES_DSN": dsn,
-        "HEADRACE_DBT_HOST": parameters.get("host", "localhost").split(",")[0],
-        "HEADRACE_DBT_PORT": parameters.get("port", "5432").split(",")[0],
-        "HEADRACE_DBT_USER": parameters.get("user"),
-        "HEADRACE_DBT_DBNAME": parameters.get("dbname") or parameters.get("user"),
-        "PGPASSFILE": parameters.get("passfile"),
-    }
-    return {name: value for name, value in values.items() if value}
+    return dsn, parameters
 
 
-def _keep_password(home: Path, parameters: Mapping[str, str], password: str) -> Path:
+def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> None:
     """Write a given DSN's password to a file that libpq reads, for its own hosts and user only."""
 
     def escaped(text: str) -> str:
@@ -118,8 +142,6 @@ def _keep_password(home: Path, parameters: Mapping[str, str], password: str) -> 
     hosts = parameters.get("host", "localhost").split(",")
     user = escaped(parameters["user"]) if "user" in parameters else "*"
     text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in hosts)
-    path = home / "pgpass"
     if not path.exists() or path.read_text() != text:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_file(path, text)
-    return path

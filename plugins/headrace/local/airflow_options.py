@@ -64,6 +64,8 @@ def options(settings: Settings) -> dict[str, str]:
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, by which `headrace down` finds workers
     }
+    if dbt_dsn := known.get("HEADRACE_DBT_DSN"):
+        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(dsn_parameters(dbt_dsn)))
     if servers := known.get("HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
         connection = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers}}
         values["AIRFLOW_CONN_HEADRACE_KAFKA"] = json.dumps(connection)
@@ -124,7 +126,7 @@ def _own_settings(settings: Settings) -> dict[str, str]:
     values = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name not in ("services", "postgres_dsn") and value is not None and value != field.default:
+        if field.name not in ("services", "postgres_dsn", "dbt_dsn") and value is not None and value != field.default:
             values[PREFIX + field.name.upper()] = str(value)
     return {name: value for name, value in values.items() if not name.endswith("_PORT")}
 
