@@ -31,6 +31,7 @@ from headrace.exceptions import (
     RetriableError,
 )
 from headrace.fence import Patience, drain_name, patience
+from headrace.kafka_security import from_settings
 from headrace.logs import Journal, configure
 from headrace.missing import count_missing, replace_missing
 from headrace.plan import Plan, begin_generation, make_plan, seen_from
@@ -62,7 +63,7 @@ class Deployment:
         return cls(
             settings,
             lambda name: connector(settings.require_postgres_dsn(), name),
-            lambda: {"bootstrap_servers": settings.require_kafka_bootstrap_servers().split(",")},
+            lambda: from_settings(settings),
             settings.require_redis_url,
         )
 

@@ -21,23 +21,13 @@ from headrace import logs
 from headrace.checkpoints import RunContext
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
+from headrace.kafka_security import CONNECTION as KAFKA
+from headrace.kafka_security import from_connection
 from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
 DBT = "headrace_dbt"  # a role that may build and read marts, where the loader's may not
-KAFKA = "headrace_kafka"
 REDIS = "headrace_redis"
-
-# librdkafka's names, as Airflow's Kafka provider documents its connection, and kafka-python's
-_KAFKA_NAMES = {
-    "sasl.mechanisms": "sasl_mechanism",
-    "sasl.username": "sasl_plain_username",
-    "sasl.password": "sasl_plain_password",
-    "ssl.ca.location": "ssl_cafile",
-    "ssl.certificate.location": "ssl_certfile",
-    "ssl.key.location": "ssl_keyfile",
-    "ssl.key.password": "ssl_password",
-}
 
 
 def deployment() -> Deployment:
@@ -120,7 +110,4 @@ def _redis_url() -> str:
 
 def _kafka_config() -> Mapping[str, Any]:
     connection = BaseHook.get_connection(KAFKA)
-    config = {_KAFKA_NAMES.get(name, name.replace(".", "_")): value for name, value in connection.extra_dejson.items()}
-    if "bootstrap_servers" not in config:
-        raise SettingError(f"{KAFKA}: its extra has no bootstrap.servers; add the brokers' addresses")
-    return config | {"bootstrap_servers": str(config["bootstrap_servers"]).split(",")}
+    return from_connection(connection.extra_dejson, connection.login, connection.password)
