@@ -3,24 +3,18 @@
 And what a broker that lets nobody in means, in one line.
 """
 
-import logging
-import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 from headrace import masking
 from headrace.exceptions import SettingError, SourceRefused
+from headrace.kafka_probe import reason_of, tls_context, why_refused
 from headrace.settings import PREFIX, SaslMechanism, SecurityProtocol, Settings
 
 CONNECTION = "headrace_kafka"
-FAILURE_AGE_S = 10.0  # kafka-python tries for 8 s to find a broker that lets it in
-PROBE_TIMEOUT_S = 3.0
-ALERT_TIMEOUT_S = 0.5  # TLS 1.3: a server that refuses a client's certificate says so after the handshake
 
 # kafka-python's name of an option, and librdkafka's, by which Airflow's Kafka provider documents its connection
 OPTIONS = {
@@ -43,7 +37,7 @@ TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 def from_settings(settings: Settings) -> dict[str, Any]:
     """kafka-python's options from HEADRACE_KAFKA_*; raises SettingError where they contradict each other."""
     given = {name: getattr(settings, _setting(name)) for name in OPTIONS if name != "bootstrap_servers"}
-    config = {name: str(value) for name, value in given.items() if value is not None}
+    config = {name: str(value) for name, value in given.items() if value not in (None, "PLAINTEXT")}
     servers = settings.require_kafka_bootstrap_servers().split(",")
     return _checked({"bootstrap_servers": servers} | config, lambda name: PREFIX + _setting(name).upper())
 
@@ -74,103 +68,27 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
 
 def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> SourceRefused | None:
     """What a client's error means where the broker does not trust us, or we do not trust it; None for other errors."""
-    from kafka.errors import AuthorizationError, KafkaTimeoutError  # 0.3 s of imports
+    from kafka.errors import AuthorizationError, SaslAuthenticationFailedError  # 0.3 s of imports
 
-    where, user = _address(config), config.get("sasl_plain_username")
-    who = f"user {user}" if user else "this client"
-    remedy = f"HEADRACE_KAFKA_* (in Airflow: the connection {CONNECTION})"
+    servers = config["bootstrap_servers"]
+    where = servers if isinstance(servers, str) else ",".join(servers)
+    user = config.get("sasl_plain_username")
+    name = type(error).__name__
+    text = " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())
     if isinstance(error, AuthorizationError):
         return SourceRefused(
-            f"{topic}: {where} does not allow this to {who}: {_one_line(error)}; nothing was changed; add the ACLs "
-            "that docs/security.md lists"
+            f"{topic}: {where} does not allow this to {f'user {user}' if user else 'this client'}: {text}; nothing was "
+            "changed; add the ACLs that docs/security.md lists"
         )
-    if isinstance(error, KafkaTimeoutError):
-        error = _failures.newest or error
-    if _is_login_failure(error):
-        return SourceRefused(
-            f"kafka: {where} does not let {who} in: {_one_line(error)}; nothing was changed; correct the user, the "
-            f"password or the mechanism in {remedy}"
-        )
-    if found := tls_failure(config):
-        return SourceRefused(
-            f"kafka: {where}: {found}; nothing was changed; correct {remedy}, or the broker's certificate"
-        )
-    return None
-
-
-def tls_failure(config: Mapping[str, Any]) -> str | None:
-    """Why a TLS handshake with a broker fails: whose certificate is not taken, and why; None where one works.
-
-    kafka-python only says that nobody answered. Brokers that cannot be reached at all tell nothing.
-    """
-    protocol = config.get("security_protocol", "PLAINTEXT")
-    for server in config["bootstrap_servers"]:
-        host, _, port = server.rpartition(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S) as plain:
-                if "SSL" not in protocol:
-                    return _wants_tls(plain, protocol)
-                with _context(config).wrap_socket(plain, server_hostname=host) as secured:
-                    secured.settimeout(ALERT_TIMEOUT_S)
-                    with suppress(TimeoutError):
-                        secured.recv(1)
-                    return None
-        except ssl.SSLCertVerificationError as error:
-            return f"the broker's certificate is not to be trusted: {error.verify_message}"
-        except ssl.SSLError as error:
-            reason = _reason(error)
-            if "alert" in reason and "certificate" in reason:
-                mine = config.get("ssl_certfile")
-                return (
-                    f"the broker {f'does not take the certificate {mine}' if mine else 'wants a certificate'}: {reason}"
-                )
-            return f"found {reason}, expected a listener that speaks TLS, as {protocol} does"
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def _wants_tls(plain: socket.socket, protocol: str) -> str | None:
-    """What is wrong where we do not speak TLS and the listener does."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: only whether it is TLS counts
-    try:
-        context.wrap_socket(plain).close()
-    except ssl.SSLError as error:
-        if "alert" not in _reason(error):  # that would be TLS's own
-            return None
-    return f"found a listener that speaks TLS, expected {protocol}"
-
-
-class _Failures(logging.Handler):
-    """The last login that a broker refused, which kafka-python logs before it says that nobody answered."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._last: tuple[float, BaseException] | None = None
-        logging.getLogger("kafka.net.manager").addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Remember the error; kafka-python hands it over as it is."""
-        for argument in record.args if isinstance(record.args, tuple) else ():
-            if _is_login_failure(argument):
-                self._last = time.monotonic(), argument
-
-    @property
-    def newest(self) -> BaseException | None:
-        """The last one, if it was a moment ago."""
-        if self._last is None or time.monotonic() - self._last[0] > FAILURE_AGE_S:
-            return None
-        return self._last[1]
-
-
-_failures = _Failures()
-
-
-def _is_login_failure(error: object) -> bool:
-    from kafka.errors import SaslAuthenticationFailedError, UnsupportedSaslMechanismError
-
-    return isinstance(error, SaslAuthenticationFailedError | UnsupportedSaslMechanismError)
+    found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
+    if getattr(error, "retriable", False):  # nobody answered, it says
+        found = why_refused(config | {"bootstrap_servers": where.split(",")})
+    if found is None:
+        return None
+    return SourceRefused(
+        f"kafka: {where}: {found}; nothing was changed; correct HEADRACE_KAFKA_* (in Airflow: the connection "
+        f"{CONNECTION}), or the broker"
+    )
 
 
 def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
@@ -200,9 +118,9 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
             _check_readable(Path(config[name]), named(name))
     if "SSL" in protocol:
         try:
-            _context(config)
+            tls_context(config)
         except (ssl.SSLError, ValueError) as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             name = "ssl_certfile" if "ssl_certfile" in config else "ssl_cafile"
             raise SettingError(
                 f"{named(name)}: {config.get(name)} cannot be used: {reason}; expected certificates in PEM, the key "
@@ -226,15 +144,6 @@ def _check_time(path: Path, name: str) -> None:
         )
 
 
-def _context(config: Mapping[str, Any]) -> ssl.SSLContext:
-    """What kafka-python makes of the same options."""
-    context = ssl.create_default_context(cafile=config.get("ssl_cafile"))
-    if "ssl_certfile" in config:
-        # an empty password, not none: OpenSSL would ask the terminal for one
-        context.load_cert_chain(config["ssl_certfile"], config.get("ssl_keyfile"), config.get("ssl_password", ""))
-    return context
-
-
 def _check_readable(path: Path, name: str) -> None:
     try:
         path.open("rb").close()
@@ -247,17 +156,3 @@ def _check_readable(path: Path, name: str) -> None:
 def _setting(name: str) -> str:
     """The setting of an option: without kafka-python's `plain`, which says nothing of the mechanism."""
     return f"kafka_{name.replace('sasl_plain_', 'sasl_')}"
-
-
-def _reason(error: ssl.SSLError | ValueError) -> str:
-    return (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
-
-
-def _one_line(error: BaseException) -> str:
-    name = type(error).__name__
-    return " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())
-
-
-def _address(config: Mapping[str, Any]) -> str:
-    servers = config["bootstrap_servers"]
-    return servers if isinstance(servers, str) else ",".join(servers)

@@ -7,7 +7,8 @@ import pytest
 
 from headrace import masking
 from headrace.exceptions import SettingError
-from headrace.kafka_security import from_connection, from_settings, tls_failure
+from headrace.kafka_probe import why_refused
+from headrace.kafka_security import from_connection, from_settings
 from headrace.settings import Settings
 
 SASL = {
@@ -19,10 +20,7 @@ SASL = {
 
 
 def test_settings_without_security_name_only_the_brokers() -> None:
-    assert from_settings(Settings(kafka_bootstrap_servers="a:1,b:2")) == {
-        "bootstrap_servers": ["a:1", "b:2"],
-        "security_protocol": "PLAINTEXT",
-    }
+    assert from_settings(Settings(kafka_bootstrap_servers="a:1,b:2")) == {"bootstrap_servers": ["a:1", "b:2"]}
 
 
 def test_settings_and_connection_say_the_same(tmp_path: Path) -> None:
@@ -91,5 +89,5 @@ def test_file_that_is_no_certificate_is_refused_by_its_name(tmp_path: Path) -> N
         from_connection(extra, None, None)
 
 
-def test_broker_that_cannot_be_reached_tells_nothing_of_tls() -> None:
-    assert tls_failure({"bootstrap_servers": ["127.0.0.1:1", "no-port", "no-such-host.invalid:9092"]}) is None
+def test_broker_that_cannot_be_reached_tells_nothing() -> None:
+    assert why_refused({"bootstrap_servers": ["127.0.0.1:1", "no-port", "no-such-host.invalid:9092"]}) is None
