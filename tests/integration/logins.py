@@ -13,15 +13,15 @@ PASSWORD = "not-a-secret"
 
 
 @contextmanager
-def login(dsn: str, group: str, name: str = "") -> Iterator[str]:
+def login(dsn: str, group: str, name: str = "", password: str = PASSWORD) -> Iterator[str]:
     """The DSN of a role in a group, as docs/security.md has it made; it is dropped at the end."""
     role = Identifier(name or f"test_{group}")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(SQL("create role {} login password {} in role {}").format(role, PASSWORD, Identifier(group)))
+        connection.execute(SQL("create role {} login password {} in role {}").format(role, password, Identifier(group)))
         if group == DBT:
             connection.execute(SQL("alter role {} set role = {}").format(role, Identifier(group)))
     try:
-        yield as_role(dsn, name or f"test_{group}")
+        yield as_role(dsn, name or f"test_{group}", password)
     finally:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(SQL("drop owned by {} cascade").format(role))

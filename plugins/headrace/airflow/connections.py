@@ -14,15 +14,17 @@ import structlog
 from airflow.exceptions import AirflowFailException
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
-from headrace import logs
+from headrace import logs, masking
 from headrace.checkpoints import RunContext
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
 from headrace.kafka_security import CONNECTION as KAFKA
 from headrace.kafka_security import from_connection
+from headrace.masking import mask
 from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
@@ -33,6 +35,8 @@ REDIS = "headrace_redis"
 def deployment() -> Deployment:
     """The deployment of a task: settings from the environment, services from connections."""
     settings = Settings.from_environment()
+    for secret in masking.known():  # those of connections Airflow knows by itself
+        mask_secret(secret)
     if settings.log_format == "json":
         logs.use(_TaskLog())
     return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
@@ -42,7 +46,7 @@ class _TaskLog(logging.Handler):
     """Hands records to the task's log, of JSON lines, by its own way: the standard library's loses their fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), **logs.fields_of(record))
+        structlog.get_logger(record.name).log(record.levelno, mask(record.getMessage()), **logs.fields_of(record))
 
 
 def build_settings() -> Settings:
@@ -54,6 +58,7 @@ def build_settings() -> Settings:
         connection = BaseHook.get_connection(DBT)
     except AirflowNotFoundException:
         connection = BaseHook.get_connection(POSTGRES)
+    masking.remember(connection.password)
     dsn = make_conninfo(
         host=connection.host,
         port=connection.port,
@@ -101,6 +106,7 @@ def _connect() -> Connection[Any]:
 
 def _redis_url() -> str:
     connection = BaseHook.get_connection(REDIS)
+    masking.remember(connection.password)
     credentials = ""
     if connection.login or connection.password:
         credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"

@@ -3,6 +3,7 @@
 No secret is in any of them: a password is handed over as the name of the file that holds it.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.exceptions import SettingError
 from headrace.local.home import write_file
 from headrace.local.postgres import passfile as local_passfile
-from headrace.settings import Settings, read_services
+from headrace.settings import PREFIX, SECRETS, Settings, read_services
 
 GIVEN = {
     "postgres": "postgres_dsn",
@@ -46,7 +47,8 @@ def environment(settings: Settings) -> dict[str, str]:
     """What `headrace env` prints: the variables that Headrace, dbt and libpq find the services by.
 
     A service that is neither given nor was ever started is left out. The password of a given DSN goes to
-    HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file.
+    HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file; so it is with other secrets, each in
+    a file that a variable with _FILE behind its name names.
     """
     home = settings.home.resolve()
     values = {"HEADRACE_HOME": str(home)}
@@ -56,8 +58,10 @@ def environment(settings: Settings) -> dict[str, str]:
         values |= settings.thresholds
     if servers := address(settings, "kafka"):
         values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
+        values |= _kafka_environment(home, settings)
     if redis_url := address(settings, "redis"):
-        values["HEADRACE_REDIS_URL"] = redis_url
+        has_password = urlsplit(redis_url).password is not None
+        values |= _by_file(home, "redis_url", redis_url) if has_password else {"HEADRACE_REDIS_URL": redis_url}
     if url := address(settings, "airflow"):
         values["HEADRACE_AIRFLOW_URL"] = url
         values["HEADRACE_AIRFLOW_USER"] = settings.airflow_user
@@ -105,6 +109,29 @@ def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str
     }
     parameters.pop("user", None)
     return values | {name: value for name, value in found.items() if value} | libpq_variables(parameters)
+
+
+def _kafka_environment(home: Path, settings: Settings) -> dict[str, str]:
+    """How brokers are trusted, and we by them, as far as it is given."""
+    values: dict[str, str] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not field.name.startswith(("kafka_security", "kafka_sasl", "kafka_ssl")) or value in (None, field.default):
+            continue
+        if field.name in SECRETS:
+            values |= _by_file(home, field.name, value)
+        else:
+            values[PREFIX + field.name.upper()] = str(value)
+    return values
+
+
+def _by_file(home: Path, name: str, secret: str) -> dict[str, str]:
+    """The variable that names a file of mode 0600 with this secret."""
+    path = home / name
+    if not path.exists() or path.read_text() != secret:
+        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(path, secret)
+    return {f"{PREFIX}{name.upper()}_FILE": str(path)}
 
 
 def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
