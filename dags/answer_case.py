@@ -40,13 +40,13 @@ def answer_case() -> None:
     @task
     def answer(params: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
         """Read the three answers."""
-        from headrace.airflow.connections import deployment, task_errors
+        from headrace.airflow.connections import build_settings, task_errors
         from headrace.answers import read_answers, render
+        from headrace.database import connector
 
         with task_errors():
-            answers = read_answers(
-                deployment().connect("headrace answer"), params["location"], params["service"], params["limit"]
-            )
+            connect = connector(build_settings().require_dbt_dsn(), "headrace answer")
+            answers = read_answers(connect, params["location"], params["service"], params["limit"])
         print(render(answers))
         return answers
 

@@ -68,7 +68,7 @@ def build(
     began = time.monotonic()
     selection = _selection(select, vars)
     project = fingerprint(settings)
-    connect = connector(settings.require_postgres_dsn(), "headrace-build")
+    connect = connector(settings.require_dbt_dsn(), "headrace-build")
     build_id = uuid4()
     passes: list[tuple[NodeResult, ...]] = []
     with database(connect) as connection:

@@ -92,10 +92,10 @@ def env() -> None:
 
 @main.command()
 def init() -> None:
-    """Create or migrate the tables of headrace.* and staging.*."""
+    """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
     from headrace.ingest import initialise
 
-    applied = initialise(_deployment())
+    applied = initialise(_deployment(), report=_say)
     click.echo(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 

@@ -59,7 +59,7 @@ def compile_lines(contract: Contract) -> Binder | None:
     for i, field in enumerate(fields):
         names |= {f"{name}{i}": value for name, value in field.names.items()}
     # as dataclasses and namedtuples are made; the source holds numbers and names of ours, and nothing of the contract's
-    exec(_source(contract, fields), names)
+    exec(_source(contract, fields), names)  # noqa: S102
     binder: Binder = names["bind"]
     return binder
 

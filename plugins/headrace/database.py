@@ -7,8 +7,9 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
+from psycopg.conninfo import make_conninfo
 
-from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
 
 Connect = Callable[[], Connection[Any]]
 
@@ -17,6 +18,15 @@ MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in 
 
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
+# in libpq's words, which has no code for them: no later try is answered otherwise
+REFUSED = (
+    "password authentication failed",
+    "no password supplied",
+    "not permitted to log in",
+    "no pg_hba.conf entry",
+    "server login failed",  # pgbouncer's
+)
+UNPROVEN = ("certificate", "server does not support SSL")
 INTERRUPTED = ("40", "55P03", "57014", "25P03", "25P04")  # deadlock, serialization failure, every kind of time limit
 
 
@@ -24,13 +34,15 @@ def connector(dsn: str, application_name: str) -> Connect:
     """Return a function that opens an autocommit connection, named so that others can see what it is for."""
 
     def connect() -> Connection[Any]:
-        return psycopg.connect(
-            dsn,
-            autocommit=True,
-            application_name=application_name,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            prepare_threshold=None,  # pgbouncer in transaction mode gives every transaction another backend
-        )
+        try:
+            conninfo = make_conninfo(dsn, application_name=application_name, connect_timeout=CONNECT_TIMEOUT_S)
+        except psycopg.ProgrammingError:
+            raise SettingError(
+                "postgres: the DSN cannot be read; expected a libpq connection string such as "
+                "postgresql://user@host:5432/database; correct HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"
+            ) from None  # libpq's own words quote the string, and with it the password
+        # prepare_threshold: pgbouncer in transaction mode gives every transaction another backend
+        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
 
     return connect
 
@@ -67,6 +79,19 @@ def translate(error: psycopg.Error) -> HeadraceError:
             f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
             "again"
         )
+    where = "HEADRACE_POSTGRES_DSN (in Airflow: the connection headrace_postgres)"
+    if _is_one_of(UNPROVEN, error):
+        return DatabaseError(
+            f"postgres: {text}; expected a server that proves itself as sslmode demands; correct sslmode or "
+            f"sslrootcert in {where}, or the server's certificate"
+        )
+    if _is_one_of(REFUSED, error):
+        return DatabaseError(f"postgres: {text}; expected to be let in; correct user and password in {where}")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return DatabaseError(
+            f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
+            "which role may do what, and `headrace init`, run by the owner, grants it"
+        )
     if is_retriable(error):
         return DatabaseUnavailable(
             f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
@@ -78,8 +103,12 @@ def translate(error: psycopg.Error) -> HeadraceError:
 def is_retriable(error: psycopg.Error) -> bool:
     """Whether the same transaction may succeed at the next try."""
     if error.sqlstate is None:  # psycopg's own: no server answered
-        return isinstance(error, psycopg.OperationalError)
+        return isinstance(error, psycopg.OperationalError) and not _is_one_of((*UNPROVEN, *REFUSED), error)
     return error.sqlstate.startswith((*UNREACHABLE, *INTERRUPTED))
+
+
+def _is_one_of(signs: tuple[str, ...], error: psycopg.Error) -> bool:
+    return error.sqlstate is None and any(sign in str(error) for sign in signs)
 
 
 def migrate(connection: Connection[Any]) -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
-from psycopg import Connection, pq
+from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.builds import SCHEMA, NodeResult
 from headrace.exceptions import BuildError, DatabaseUnavailable
+from headrace.local.addresses import libpq_variables
 from headrace.settings import Settings
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
@@ -155,12 +156,9 @@ def _files_digest(root: Path) -> str:
 def profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
     """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables."""
     info = connection.info
-    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
-    environment = {
-        variable.decode(): str(value)
-        for keyword, value in conninfo_to_dict(settings.require_postgres_dsn()).items()
-        if (variable := variables.get(keyword)) and keyword not in {"host", "port", "user", "dbname", "password"}
-    }
+    named = {"host", "port", "user", "dbname", "password"}
+    parameters = conninfo_to_dict(settings.require_dbt_dsn())
+    environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
     return {
         **environment,
         **settings.thresholds,

@@ -4,12 +4,14 @@ A message says where, what was found, what was expected and the remedy, in one l
 help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException.
 """
 
+from headrace.masking import mask
+
 
 class HeadraceError(Exception):
     """headrace failed"""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or self.__class__.__doc__)
+        super().__init__(mask(message) if message else self.__class__.__doc__)
 
 
 class RetriableError(HeadraceError):
@@ -30,6 +32,10 @@ class DatasetError(PermanentError):
 
 class LocalServiceError(PermanentError):
     """a local service could not be started or stopped"""
+
+
+class SourceRefused(PermanentError):
+    """the source does not let us in, or not that far"""
 
 
 class SourceUnavailable(RetriableError):

@@ -110,15 +110,17 @@ def _end_stuck_blockers(
         unchanged = {blocker: unchanged.get(blocker, 0.0) + interval_s for blocker in seen}
         for blocker, waited_s in unchanged.items():
             if waited_s > limits.stuck_s:
-                # by its start too: the pid may be another backend's by now
+                # as it was seen: the pid may be another backend's by now, and one of pgbouncer's serves whoever is next
+                backend, started, _, changed, *_ = blocker
                 observer.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where pid = %s and backend_start = %s",
-                    blocker[:2],
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where pid = %s and backend_start = %s and state_change = %s",
+                    (backend, started, changed),
                 )
                 logger.warning(
                     "fence: ended backend %s (%s): it waited for its client for %.0f s and held a lock that this run "
                     "needs; what it had not committed is rolled back",
-                    blocker[0],
+                    backend,
                     application_name,
                     waited_s,
                 )

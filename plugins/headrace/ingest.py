@@ -31,10 +31,12 @@ from headrace.exceptions import (
     RetriableError,
 )
 from headrace.fence import Patience, drain_name, patience
+from headrace.kafka_security import from_settings
 from headrace.logs import Journal, configure
 from headrace.missing import count_missing, replace_missing
 from headrace.plan import Plan, begin_generation, make_plan, seen_from
 from headrace.retries import Retries
+from headrace.roles import separate
 from headrace.settings import Settings
 from headrace.source import Source
 
@@ -57,10 +59,11 @@ class Deployment:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The services that settings and `headrace up` name."""
+        settings.mask_secrets()  # of a spawned process, too
         return cls(
             settings,
             lambda name: connector(settings.require_postgres_dsn(), name),
-            lambda: {"bootstrap_servers": settings.require_kafka_bootstrap_servers().split(",")},
+            lambda: from_settings(settings),
             settings.require_redis_url,
         )
 
@@ -90,14 +93,20 @@ class Deployment:
         return load_dataset(self.settings.datasets_dir, name)
 
 
-def initialise(deployment: Deployment) -> list[str]:
-    """Migrate headrace.* and make every dataset's staging table; return the migrations that were new."""
+def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _line: None) -> list[str]:
+    """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
+
+    report: is told what an administrator has to do, in one line.
+    """
     with database(deployment.connect("headrace init")) as connection:
         applied = migrate(connection)
         for name in dataset_names(deployment.settings.datasets_dir):
             with connection.transaction():
                 checkpoints.register(connection, name)
                 staging.ensure_table(connection, deployment.dataset(name))
+        todo = separate(connection)
+    if todo is not None:
+        report(todo)
     return applied
 
 

@@ -15,16 +15,19 @@ from kafka import (
 )
 from kafka.admin import OffsetTimestamp
 from kafka.errors import (
+    AuthorizationError,
     KafkaError,
     LogTruncationError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
+    for_code,
 )
 from kafka.serializer import Deserializer
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
+from headrace.kafka_security import refusal
 from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
@@ -222,6 +225,8 @@ class KafkaSource:
                 f"{self.topic}: no such topic at {self._address()}; create it, or `headrace produce` into it, "
                 "or correct the dataset's topic"
             )
+        if issubclass(for_code(described["error_code"]), AuthorizationError):
+            raise for_code(described["error_code"])(f"to describe topic {self.topic}")
         if described["error_code"]:
             raise SourceUnavailable(f"{self.topic}: describing the topic gave error {described['error_code']}; retry")
         return described
@@ -274,6 +279,8 @@ class KafkaSource:
         return servers if isinstance(servers, str) else ",".join(servers)
 
     def _raise(self, error: KafkaError) -> NoReturn:
+        if (refused := refusal(error, self._config, self.topic)) is not None:
+            raise refused from error
         if isinstance(error, OffsetOutOfRangeError | LogTruncationError):
             raise SourceChanged(
                 f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {error}; "

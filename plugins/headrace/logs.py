@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from headrace.masking import mask
+
 if TYPE_CHECKING:
     from headrace.checkpoints import LedgerLine
     from headrace.drain import DrainResult
@@ -34,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str, ensure_ascii=False)
+        return mask(json.dumps(document, default=str, ensure_ascii=False))
 
 
 def configure(settings: "Settings") -> None:

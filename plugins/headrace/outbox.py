@@ -21,6 +21,7 @@ from headrace.dataset import Dataset, KafkaTopic
 from headrace.dead_letters import headers_json
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import Deployment
+from headrace.kafka_security import refusal
 from headrace.kafka_source import BOOTSTRAP_TIMEOUT_MS, ensure_topic
 from headrace.letters import BEGINNING, Letter, Place, Selection, count, read_page
 
@@ -67,7 +68,7 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
             with closing(_Outlet(config, topic)) as outlet:
                 return _publish(connection, dataset, outlet, barrier)
         except KafkaError as error:
-            raise _refused(topic, error) from error
+            raise refusal(error, config, topic) or _refused(topic, error) from error
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class _Outlet:
     """The dead-letter topic, and a producer for it."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
-        self._config = config
+        self.config = config
         self._producer: KafkaProducer | None = None
         self.topic = topic
 
@@ -134,7 +135,7 @@ class _Outlet:
     def _open(self) -> KafkaProducer:
         if self._producer is None:
             self._producer = KafkaProducer(
-                **self._config,
+                **self.config,
                 bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
                 enable_idempotence=True,
                 acks="all",
@@ -165,7 +166,8 @@ def _publish(connection: Connection[Any], dataset: Dataset, outlet: _Outlet, bar
             _mark(connection, dataset, delivery.sent)
         published += len(delivery.sent)
         if delivery.error is not None:
-            raise _refused(outlet.topic, delivery.error, published) from delivery.error
+            refused = refusal(delivery.error, outlet.config, outlet.topic)
+            raise refused or _refused(outlet.topic, delivery.error, published) from delivery.error
         too_large += [letter.place for letter in delivery.too_large]
         after = page[-1].place  # those that are left over are for the next run
     if too_large:

@@ -11,9 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Self
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from headrace.exceptions import DatasetError, SettingError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.exceptions import (
+    DatasetError,
+    SettingError,
+    SourceChanged,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    TopicMissing,
+)
 from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 CONNECT_TIMEOUT_S = 5
@@ -252,6 +260,11 @@ class RedisSource:
 
     def _raise(self, error: RedisError) -> NoReturn:
         text = " ".join(str(error).split())
+        if isinstance(error, AuthenticationError | NoPermissionError) or text.startswith("NOAUTH"):
+            raise SourceRefused(
+                f"redis: {self._address()} does not let this user in, or not at {self.stream}: {text}; nothing was "
+                "changed; correct HEADRACE_REDIS_URL (in Airflow: the connection headrace_redis) or the user's ACL"
+            ) from error
         if not isinstance(error, ResponseError):
             raise SourceUnavailable(
                 f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "

@@ -3,6 +3,9 @@
 Settings are HEADRACE_* environment variables. An unknown one is an error, because a misspelt setting that is
 ignored is found at 03:00. Services that no variable names are the local ones: `headrace up` writes their
 addresses to HEADRACE_HOME/services.json and they are read from there.
+
+What is or may hold a secret can be in a file: the variable with _FILE behind its name names it, as Docker's and
+Kubernetes' secrets are mounted.
 """
 
 import json
@@ -12,13 +15,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
+from headrace import masking
 from headrace.exceptions import SettingError
 
 PREFIX = "HEADRACE_"
 Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
 LogFormat = Literal["text", "json"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
+SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
 
@@ -31,9 +39,20 @@ class Settings:
     """
 
     home: Path = ROOT / ".headrace"  # data, logs and pid files of local services. Defaults to .headrace/
-    postgres_dsn: str | None = None  # a libpq connection string. Defaults to the local server
+    # a libpq connection string. Defaults to the local server
+    postgres_dsn: str | None = field(default=None, repr=False)
+    # the one that builds: of a role in headrace_dbt. Defaults to HEADRACE_POSTGRES_DSN
+    dbt_dsn: str | None = field(default=None, repr=False)
     kafka_bootstrap_servers: str | None = None  # host:port[,host:port]. Defaults to the local broker
-    redis_url: str | None = None  # redis://host:port/db. Defaults to the local server
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"  # Defaults to PLAINTEXT
+    kafka_sasl_mechanism: SaslMechanism | None = None  # how a user shows a password. No default
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: str | None = field(default=None, repr=False)
+    kafka_ssl_cafile: Path | None = None  # PEM: who signs brokers' certificates. Defaults to the system's
+    kafka_ssl_certfile: Path | None = None  # PEM: a client's certificate, where brokers ask for one
+    kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
+    kafka_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
+    redis_url: str | None = field(default=None, repr=False)  # redis://host:port/db. Defaults to the local server
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
     airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password
@@ -75,20 +94,36 @@ class Settings:
             if not variable.startswith(PREFIX):
                 continue
             name = variable.removeprefix(PREFIX).lower()
+            text = environ[variable]
+            if name.endswith("_file") and (secret := name.removesuffix("_file")) in SECRETS:
+                if text and environ.get(variable.removesuffix("_FILE")):
+                    raise SettingError(f"{variable}: found {variable.removesuffix('_FILE')} too, expected one of them")
+                name, text = secret, text and _read_secret(variable, Path(text))
             if name not in kinds or variable != variable.upper():
-                known = [PREFIX + known.upper() for known in kinds]
+                known = [PREFIX + known.upper() for known in (*kinds, *(f"{secret}_file" for secret in SECRETS))]
                 expected = get_close_matches(variable.upper(), known, n=2) or known
                 raise SettingError(
                     f"{variable}: not a setting; expected one of {', '.join(expected)}; unset it or correct its name"
                 )
-            if environ[variable]:
-                values[name] = _parse(variable, environ[variable], kinds[name])
+            if text:
+                values[name] = _parse(variable, text, kinds[name])
         home = values.get("home", ROOT / ".headrace")
-        return cls(**values, services=read_services(home))
+        settings = cls(**values, services=read_services(home))
+        settings.mask_secrets()
+        return settings
+
+    def mask_secrets(self) -> None:
+        """Keep the secrets out of whatever this process says from now on."""
+        for name in SECRETS:
+            (masking.remember_address if name in ADDRESSES else masking.remember)(getattr(self, name))
 
     def require_postgres_dsn(self) -> str:
         """The DSN of Postgres, given or local; raises SettingError when there is neither."""
         return self._require("postgres", self.postgres_dsn, "HEADRACE_POSTGRES_DSN")
+
+    def require_dbt_dsn(self) -> str:
+        """The DSN that dbt builds with: its own, or that of Postgres; raises SettingError when there is neither."""
+        return self.dbt_dsn or self.require_postgres_dsn()
 
     def require_kafka_bootstrap_servers(self) -> str:
         """The brokers to ask first, given or local; raises SettingError when there are neither."""
@@ -142,8 +177,9 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
         return _number(variable, text)
     if "Path" in str(kind):
         return Path(text).expanduser().absolute()
-    if kind is LogFormat and text not in get_args(kind):
-        raise SettingError(f"{variable}: found {text!r}, expected {' or '.join(get_args(kind))}")
+    choices = _choices(kind)
+    if choices and text not in choices:
+        raise SettingError(f"{variable}: found {text!r}, expected {' or '.join(choices)}")
     if "int" in str(kind):
         minimum = 0 if kind is Count else 1
         try:
@@ -154,6 +190,25 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
             wanted = "0 or a whole number above it" if kind is Count else "a whole number above 0"
             raise SettingError(f"{variable}: found {text!r}, expected {wanted}")
         return number
+    return text
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words that a setting may be; none where it is no Literal, or one or None."""
+    kinds = (kind, *get_args(kind)) if get_origin(kind) is not Literal else (kind,)
+    return tuple(word for each in kinds if get_origin(each) is Literal for word in get_args(each))
+
+
+def _read_secret(variable: str, path: Path) -> str:
+    try:
+        text = path.expanduser().read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingError(
+            f"{variable}: {path} cannot be read: {reason}; name a file that this user may read"
+        ) from error
+    if not text:
+        raise SettingError(f"{variable}: {path} is empty, expected the secret")
     return text
 
 

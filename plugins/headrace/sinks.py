@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from headrace.dataset import Dataset, KafkaTopic, RedisStream
-from headrace.exceptions import DatasetError, SourceUnavailable
+from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
+from headrace.kafka_security import refusal
 
 if TYPE_CHECKING:
     from headrace.ingest import Deployment
@@ -144,12 +145,16 @@ class TopicSink:
 
     def _raise_failures(self) -> None:
         if self._failures:
-            raise SourceUnavailable(
-                f"{self.target}: a record was not accepted: {self._failures[0]}; produce the file again"
+            failure = self._failures[0]
+            refused = refusal(failure, self._config, self.target)
+            raise refused or SourceUnavailable(
+                f"{self.target}: a record was not accepted: {failure}; produce the file again"
             )
 
-    def _unavailable(self, error: BaseException) -> SourceUnavailable:
-        return SourceUnavailable(f"{self.target}: {type(error).__name__}: {error}; check the broker and retry")
+    def _unavailable(self, error: BaseException) -> HeadraceError:
+        return refusal(error, self._config, self.target) or SourceUnavailable(
+            f"{self.target}: {type(error).__name__}: {error}; check the broker and retry"
+        )
 
 
 class StreamSink:

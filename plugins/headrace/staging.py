@@ -1,10 +1,11 @@
 """Staging tables: made from the contracts, filled by COPY."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from psycopg import Connection, Cursor
+from psycopg import Connection, Cursor, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.types.json import Jsonb
 
@@ -54,7 +55,8 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = 
     if not found:
         if not anew:
             _refuse_lost_table(connection, dataset)
-        _create(connection, dataset)
+        with _as_owner(f"staging.{dataset.name}: found no table"):
+            _create(connection, dataset)
         return
     _refuse_former_fields(dataset, found)
     for column in dataset.compiled.columns:
@@ -68,14 +70,27 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = 
         present = _found_columns(connection, target)
         for column in dataset.compiled.columns:
             if column.name not in present:
-                connection.execute(
-                    SQL("alter table {} add column if not exists {} {}").format(
-                        Identifier(SCHEMA, target), Identifier(column.name), SQL(column.sql_type)
+                with _as_owner(f"staging.{target}: found no column {column.name}"):
+                    connection.execute(
+                        SQL("alter table {} add column if not exists {} {}").format(
+                            Identifier(SCHEMA, target), Identifier(column.name), SQL(column.sql_type)
+                        )
                     )
-                )
     check_table(connection, dataset)
     replaced = f"{dataset.name}_replaced"
     _check_types(dataset, replaced, _found_columns(connection, replaced))
+
+
+@contextmanager
+def _as_owner(found: str) -> Iterator[None]:
+    """What only the owner of the schema may do; a loader's role is told who has to."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        raise DatasetError(
+            f"{found}, which the contract needs and this role may not make; nothing was changed; run `headrace init` "
+            "as the owner of the schema staging, then the same command again"
+        ) from error
 
 
 def check_table(connection: Connection[Any], dataset: Dataset) -> None:

@@ -366,8 +366,20 @@ def _batches(connection: Connection[Any]) -> list[BatchStatus]:
         ).fetchall()
 
 
+_MAY_READ_LETTERS = """
+select
+    has_column_privilege('headrace.dead_letters', 'value', 'select')
+    and has_column_privilege('headrace.dead_letters', 'detail', 'select')
+"""
+
+
 def _dead_letters(connection: Connection[Any], datasets: Sequence[DatasetStatus]) -> list[DeadLetterSample]:
-    """The last of each reason, by generation, partition and offset; of a value of megabytes only the beginning."""
+    """The last of each reason, by generation, partition and offset; of a value of megabytes only the beginning.
+
+    None for a reader, who may see how many there are and not what they hold.
+    """
+    if connection.execute(_MAY_READ_LETTERS).fetchone() != (True,):
+        return []
     reasons = [(each.dataset, reason) for each in datasets for reason in each.dead_by_reason]
     query = """
         select

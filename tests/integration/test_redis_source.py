@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headrace import redis_source
-from headrace.exceptions import DatasetError, SettingError, SourceChanged, SourceUnavailable, TopicMissing
+from headrace.exceptions import (
+    DatasetError,
+    SettingError,
+    SourceChanged,
+    SourceRefused,
+    SourceUnavailable,
+    TopicMissing,
+)
 from headrace.redis_source import RedisSource
 from headrace.source import Chunk, Range, SourceState
 from tests.integration import streams
@@ -265,3 +272,19 @@ def test_redis_group_is_made_and_moved(source: RedisSource, redis_url: str) -> N
             assert [(g["entries-read"], g["lag"], g["last-delivered-id"]) for g in found] == [
                 (offset, 10 - offset, b"%d-0" % offset)
             ]
+
+
+def test_redis_user_who_is_not_let_in_is_one_clear_line(source: RedisSource, redis_url: str) -> None:
+    mistaken = RedisSource(source.stream, redis_url.replace("redis://", "redis://nobody:canary-pass@"))
+    with pytest.raises(
+        SourceRefused, match=r"^redis: 127.0.0.1:\d+ does not let this user in.*HEADRACE_REDIS_URL"
+    ) as e:
+        mistaken.describe()
+    assert "\n" not in str(e.value)
+    assert "canary-pass" not in str(e.value)
+    with streams.client(redis_url) as client:
+        client.acl_setuser("short", enabled=True, passwords=["+canary-pass"], keys=["other"], categories=["+@all"])
+        short = RedisSource(source.stream, redis_url.replace("redis://", "redis://short:canary-pass@"))
+        with pytest.raises(SourceRefused, match=r"(?i)no permissions to access a key"):
+            short.describe()
+        client.acl_deluser("short")

@@ -1,10 +1,14 @@
 """The main job on the real Airflow, judged by plain Python over the produced file."""
 
+import subprocess
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import pytest
 
+from headrace.local.services import postgres_binary
 from headrace.settings import Settings
 from tests import oracle
 from tests.system.conftest import System
@@ -129,3 +133,37 @@ def test_full_refresh_gives_the_same_tables(system: System, produced: Path) -> N
     before = contents()
     system.headrace("build", "--full-refresh")
     assert contents() == before
+
+
+def test_secrets_are_in_no_log_rendered_template_table_nor_page(system: System, produced: Path) -> None:
+    secrets = {
+        "postgres": (system.home / "postgres" / "pgpass").read_text().strip().rsplit(":", 1)[1],
+        **{
+            name: (system.home / "airflow" / name).read_text().strip()
+            for name in ("password", "fernet_key", "jwt_secret", "api_secret_key")
+        },
+    }
+    assert all(len(secret) > 20 for secret in secrets.values())
+    searched = dict(_texts(system))
+    assert any("ingest_jobs" in place for place in searched)  # logs of tasks, by the DAG's name in their path
+    assert "rendered_task_instance_fields" in searched["database airflow"]
+    found = [(name, place) for name, secret in secrets.items() for place, text in searched.items() if secret in text]
+    assert found == []
+
+
+def _texts(system: System) -> Iterator[tuple[str, str]]:
+    """All that this deployment has written where others may read it, by its place."""
+    for folder in (system.home / "airflow" / "logs", system.home / "logs", system.home / "dbt"):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                yield str(path.relative_to(system.home)), path.read_bytes().decode(errors="replace")
+    yield "headrace env", system.headrace("env").stdout
+    for name in ("headrace", "airflow"):
+        address = system.settings.require_postgres_dsn().replace("/headrace?", f"/{name}?")
+        dump = subprocess.run([postgres_binary("pg_dump"), address], check=True, capture_output=True, text=True)
+        yield f"database {name}", dump.stdout
+    url, token = str(system.settings.require_airflow_url()), system.api._client.headers["Authorization"]
+    for page in ("", "status", "metrics"):
+        answer = httpx.get(f"{url}/headrace/{page}", headers={"Authorization": token}, trust_env=False, timeout=60)
+        assert answer.status_code == 200
+        yield f"/headrace/{page}", answer.text

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,43 @@ def test_file_of_long_lines_comes_in_small_chunks(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(file_source, "CHUNK_BYTES", 1_000)
     source = FileSource(written(tmp_path / "users.ndjson", (b"x" * 600 + b"\n") * 5))
     assert [len(chunk.records) for chunk in source.read({0: Range(1, 6)})] == [2, 2, 1]
+
+
+def test_bomb_of_one_line_of_a_quarter_gigabyte_is_refused_within_bounded_memory(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.ndjson.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        for _ in range(256):
+            file.write(bytes(1024 * 1024))
+    assert bomb.stat().st_size < 2 * 1024 * 1024
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileSourceError, match="line 1 is longer than 67108864 bytes, expected one record per line"):
+            FileSource(bomb).describe()
+        assert tracemalloc.get_traced_memory()[1] < 3 * file_lines.LINE_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
+def test_packed_file_is_unpacked_once(tmp_path: Path) -> None:
+    nested = gzip.compress(b'{"a":1}\n')
+    (tmp_path / "nested.ndjson.gz").write_bytes(gzip.compress(nested))
+    found = b"".join(value or b"" for _, value in lines(FileSource(tmp_path / "nested.ndjson.gz")))
+    assert found.startswith(nested[:2])
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "out", "folder/secret", "out/../out"])
+def test_name_or_link_that_leads_out_of_the_data_is_refused(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (root / "out").symlink_to(tmp_path / "secret")
+    (root / "folder").symlink_to(tmp_path)
+    with pytest.raises(FileSourceError, match=r"leads out of .*, expected a file below it"):
+        file_source.below(root, name)
+
+
+def test_name_or_link_that_stays_below_the_data_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "users.ndjson").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "users.ndjson")
+    for name in ("users.ndjson", "link", "a/../users.ndjson"):
+        assert file_source.below(tmp_path, name) == tmp_path.resolve() / "users.ndjson"

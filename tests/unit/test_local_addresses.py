@@ -158,3 +158,67 @@ def test_airflow_environment_puts_this_interpreters_programs_first(home: Path, m
 
     assert (Path(values["PATH"].split(os.pathsep)[0]) / "python").exists()
     assert "HEADRACE_MISSPELT" not in values
+
+
+def test_environment_of_given_services_hands_every_secret_over_in_a_file(home: Path) -> None:
+    ca = home / "ca.pem"
+    settings = Settings(
+        home=home,
+        postgres_dsn="postgresql://etl:s3cret-1@db/sales?sslmode=verify-full&sslrootcert=/ca.pem",
+        dbt_dsn="postgresql://builder:s3cret-2@db/sales?sslmode=verify-full&sslrootcert=/ca.pem",
+        redis_url="redis://etl:s3cret-3@cache:6379/0",
+        kafka_bootstrap_servers="broker:9092",
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="etl",
+        kafka_sasl_password="s3cret-4",
+        kafka_ssl_cafile=ca,
+        kafka_ssl_password="s3cret-5",
+    )
+
+    printed = services.environment(settings)
+
+    assert "s3cret" not in json.dumps(printed)
+    assert printed["HEADRACE_DBT_USER"] == "builder"
+    assert printed["PGPASSFILE"] == str(home / "pgpass-dbt")
+    assert (printed["PGSSLMODE"], printed["PGSSLROOTCERT"]) == ("verify-full", "/ca.pem")
+    files = {name: Path(value) for name, value in printed.items() if name.endswith("_FILE") and "AIRFLOW" not in name}
+    assert {name: path.read_text() for name, path in files.items()} == {
+        "HEADRACE_REDIS_URL_FILE": "redis://etl:s3cret-3@cache:6379/0",
+        "HEADRACE_KAFKA_SASL_PASSWORD_FILE": "s3cret-4",
+        "HEADRACE_KAFKA_SSL_PASSWORD_FILE": "s3cret-5",
+    }
+    for path in (*files.values(), home / "pgpass", home / "pgpass-dbt"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = Settings.from_environment(printed)
+    assert services.environment(again) == printed
+    assert (again.redis_url, again.kafka_sasl_password) == (settings.redis_url, settings.kafka_sasl_password)
+    assert dsn_parameters(str(again.dbt_dsn))["user"] == "builder"
+
+
+def test_airflow_is_given_connections_that_say_how_brokers_and_dbt_are_reached(home: Path) -> None:
+    settings = Settings(
+        home=home,
+        dbt_dsn="postgresql://builder@db/sales",
+        redis_url="redis://etl:s3cret-3@cache:6379/0",
+        kafka_bootstrap_servers="broker:9092",
+        kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="etl",
+        kafka_sasl_password="s3cret-4",
+    )
+
+    values = options(settings)
+
+    assert json.loads(values["AIRFLOW_CONN_HEADRACE_DBT"])["login"] == "builder"
+    assert json.loads(values["AIRFLOW_CONN_HEADRACE_REDIS"])["password"] == "s3cret-3"
+    assert json.loads(values["AIRFLOW_CONN_HEADRACE_KAFKA"])["extra"] == {
+        "bootstrap.servers": "broker:9092",
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "etl",
+        "sasl.password": "s3cret-4",
+    }
+    assert [name for name, value in values.items() if "s3cret" in value and not name.startswith("AIRFLOW_CONN_")] == []
+    again = Settings.from_environment({name: text for name, text in values.items() if name.startswith("HEADRACE_")})
+    assert again.kafka_sasl_password == "s3cret-4"

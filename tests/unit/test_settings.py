@@ -107,3 +107,32 @@ def test_settings_given_a_log_format_know_text_and_json(tmp_path: Path) -> None:
         assert Settings.from_environment(environ).log_format == text
     with pytest.raises(SettingError, match=r"^HEADRACE_LOG_FORMAT: found 'JSON', expected text or json$"):
         Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_LOG_FORMAT": "JSON"})
+
+
+def test_secrets_are_read_from_the_files_that_their_variables_name(tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("postgresql://etl:in-a-file@db/sales\n")
+    environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_POSTGRES_DSN_FILE": str(tmp_path / "dsn")}
+    assert Settings.from_environment(environ).postgres_dsn == "postgresql://etl:in-a-file@db/sales"
+    assert Settings.from_environment(environ | {"HEADRACE_POSTGRES_DSN_FILE": ""}).postgres_dsn is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HEADRACE_REDIS_URL_FILE": "{}/absent"}, "HEADRACE_REDIS_URL_FILE: .*/absent cannot be read: No such file"),
+        ({"HEADRACE_REDIS_URL_FILE": "{}"}, "HEADRACE_REDIS_URL_FILE: .* cannot be read: Is a directory"),
+        ({"HEADRACE_REDIS_URL_FILE": "{}/empty"}, "HEADRACE_REDIS_URL_FILE: .*/empty is empty, expected the secret"),
+        ({"HEADRACE_REDIS_URL_FILE": "{}/url", "HEADRACE_REDIS_URL": "redis://a"}, "found HEADRACE_REDIS_URL too"),
+        ({"HEADRACE_BATCH_ROWS_FILE": "{}/url"}, "HEADRACE_BATCH_ROWS_FILE: not a setting"),
+    ],
+)
+def test_secrets_whose_file_cannot_be_used_are_refused(variables: dict[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("redis://b")
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(SettingError, match=message):
+        Settings.from_environment({name: text.format(tmp_path) for name, text in variables.items()})
+
+
+def test_settings_given_a_word_that_is_none_of_theirs_refuse() -> None:
+    with pytest.raises(SettingError, match=r"^HEADRACE_KAFKA_SASL_MECHANISM: found 'GSSAPI', expected PLAIN or SCRAM-"):
+        Settings.from_environment({"HEADRACE_KAFKA_SASL_MECHANISM": "GSSAPI"})

@@ -1,4 +1,7 @@
-"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis."""
+"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis.
+
+headrace_dbt is for deployments whose loader may not touch the marts.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -9,35 +12,30 @@ from urllib.parse import quote
 
 import structlog
 from airflow.sdk import BaseHook, get_current_context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
-from headrace import logs
+from headrace import logs, masking
 from headrace.checkpoints import RunContext
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
+from headrace.kafka_security import CONNECTION as KAFKA
+from headrace.kafka_security import from_connection
+from headrace.masking import mask
 from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
-KAFKA = "headrace_kafka"
+DBT = "headrace_dbt"  # a role that may build and read marts, where the loader's may not
 REDIS = "headrace_redis"
-
-# librdkafka's names, as Airflow's Kafka provider documents its connection, and kafka-python's
-_KAFKA_NAMES = {
-    "sasl.mechanisms": "sasl_mechanism",
-    "sasl.username": "sasl_plain_username",
-    "sasl.password": "sasl_plain_password",
-    "ssl.ca.location": "ssl_cafile",
-    "ssl.certificate.location": "ssl_certfile",
-    "ssl.key.location": "ssl_keyfile",
-    "ssl.key.password": "ssl_password",
-}
 
 
 def deployment() -> Deployment:
     """The deployment of a task: settings from the environment, services from connections."""
     settings = Settings.from_environment()
+    for secret in masking.known():  # those of connections Airflow knows by itself
+        mask_secret(secret)
     if settings.log_format == "json":
         logs.use(_TaskLog())
     return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
@@ -47,12 +45,19 @@ class _TaskLog(logging.Handler):
     """Hands records to the task's log, of JSON lines, by its own way: the standard library's loses their fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), **logs.fields_of(record))
+        structlog.get_logger(record.name).log(record.levelno, mask(record.getMessage()), **logs.fields_of(record))
 
 
 def build_settings() -> Settings:
-    """Settings whose DSN is the connection headrace_postgres: dbt connects by itself."""
-    connection = BaseHook.get_connection(POSTGRES)
+    """Settings whose DSN of dbt is the connection headrace_dbt, or headrace_postgres where there is none.
+
+    dbt connects by itself, so that it needs a DSN.
+    """
+    try:
+        connection = BaseHook.get_connection(DBT)
+    except AirflowNotFoundException:
+        connection = BaseHook.get_connection(POSTGRES)
+    masking.remember(connection.password)
     dsn = make_conninfo(
         host=connection.host,
         port=connection.port,
@@ -61,7 +66,7 @@ def build_settings() -> Settings:
         dbname=connection.schema,
         **{name: str(value) for name, value in connection.extra_dejson.items()},
     )
-    return replace(Settings.from_environment(), postgres_dsn=dsn)
+    return replace(Settings.from_environment(), dbt_dsn=dsn)
 
 
 def run_context() -> RunContext:
@@ -100,6 +105,7 @@ def _connect() -> Connection[Any]:
 
 def _redis_url() -> str:
     connection = BaseHook.get_connection(REDIS)
+    masking.remember(connection.password)
     credentials = ""
     if connection.login or connection.password:
         credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
@@ -109,7 +115,4 @@ def _redis_url() -> str:
 
 def _kafka_config() -> Mapping[str, Any]:
     connection = BaseHook.get_connection(KAFKA)
-    config = {_KAFKA_NAMES.get(name, name.replace(".", "_")): value for name, value in connection.extra_dejson.items()}
-    if "bootstrap_servers" not in config:
-        raise SettingError(f"{KAFKA}: its extra has no bootstrap.servers; add the brokers' addresses")
-    return config | {"bootstrap_servers": str(config["bootstrap_servers"]).split(",")}
+    return from_connection(connection.extra_dejson, connection.login, connection.password)

@@ -3,6 +3,7 @@
 No secret is in any of them: a password is handed over as the name of the file that holds it.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.exceptions import SettingError
 from headrace.local.home import write_file
 from headrace.local.postgres import passfile as local_passfile
-from headrace.settings import Settings, read_services
+from headrace.settings import PREFIX, SECRETS, Settings, read_services
 
 GIVEN = {
     "postgres": "postgres_dsn",
@@ -46,17 +47,21 @@ def environment(settings: Settings) -> dict[str, str]:
     """What `headrace env` prints: the variables that Headrace, dbt and libpq find the services by.
 
     A service that is neither given nor was ever started is left out. The password of a given DSN goes to
-    HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file.
+    HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file; so it is with other secrets, each in
+    a file that a variable with _FILE behind its name names.
     """
     home = settings.home.resolve()
     values = {"HEADRACE_HOME": str(home)}
     if dsn := address(settings, "postgres"):
-        values |= _postgres_environment(home, dsn) | {"HEADRACE_DBT_THREADS": str(settings.dbt_threads)}
+        values |= _postgres_environment(home, dsn, settings.dbt_dsn)
+        values["HEADRACE_DBT_THREADS"] = str(settings.dbt_threads)
         values |= settings.thresholds
     if servers := address(settings, "kafka"):
         values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
+        values |= _kafka_environment(home, settings)
     if redis_url := address(settings, "redis"):
-        values["HEADRACE_REDIS_URL"] = redis_url
+        has_password = urlsplit(redis_url).password is not None
+        values |= _by_file(home, "redis_url", redis_url) if has_password else {"HEADRACE_REDIS_URL": redis_url}
     if url := address(settings, "airflow"):
         values["HEADRACE_AIRFLOW_URL"] = url
         values["HEADRACE_AIRFLOW_USER"] = settings.airflow_user
@@ -90,26 +95,72 @@ def dsn_parameters(dsn: str) -> dict[str, str]:
         ) from None  # libpq's own words quote the string, and with it the password
 
 
-def _postgres_environment(home: Path, dsn: str) -> dict[str, str]:
+def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str, str]:
+    dsn, parameters = _without_password(home / "pgpass", dsn)
+    values = {"HEADRACE_POSTGRES_DSN": dsn}
+    if dbt_dsn is not None:
+        values["HEADRACE_DBT_DSN"], parameters = _without_password(home / "pgpass-dbt", dbt_dsn)
+    found = {
+        "HEADRACE_DBT_HOST": parameters.pop("host", "localhost").split(",")[0],
+        "HEADRACE_DBT_PORT": parameters.pop("port", "5432").split(",")[0],
+        "HEADRACE_DBT_USER": parameters.get("user"),
+        "HEADRACE_DBT_DBNAME": parameters.pop("dbname", None) or parameters.get("user"),
+        "PGPASSFILE": parameters.pop("passfile", None),
+    }
+    parameters.pop("user", None)
+    return values | {name: value for name, value in found.items() if value} | libpq_variables(parameters)
+
+
+def _kafka_environment(home: Path, settings: Settings) -> dict[str, str]:
+    """How brokers are trusted, and we by them, as far as it is given."""
+    values: dict[str, str] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not field.name.startswith(("kafka_security", "kafka_sasl", "kafka_ssl")) or value in (None, field.default):
+            continue
+        if field.name in SECRETS:
+            values |= _by_file(home, field.name, value)
+        else:
+            values[PREFIX + field.name.upper()] = str(value)
+    return values
+
+
+def _by_file(home: Path, name: str, secret: str) -> dict[str, str]:
+    """The variable that names a file of mode 0600 with this secret."""
+    path = home / name
+    if not path.exists() or path.read_text() != secret:
+        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(path, secret)
+    return {f"{PREFIX}{name.upper()}_FILE": str(path)}
+
+
+def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
+    """libpq's parameters as its environment variables: dbt's profile names only a few of them itself.
+
+    Without PGSSLMODE a dbt that is started by hand would take any server's word.
+    """
+    if not parameters:
+        return {}
+    from psycopg import pq
+
+    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    return {variable.decode(): value for name, value in parameters.items() if (variable := variables.get(name))}
+
+
+def _without_password(path: Path, dsn: str) -> tuple[str, dict[str, str]]:
+    """A DSN whose password, if it had one, is in that file; and its parameters."""
     parameters = dsn_parameters(dsn)
     password = parameters.pop("password", None)
     if password is not None:
         from psycopg.conninfo import make_conninfo
 
-        parameters["passfile"] = str(_keep_password(home, parameters, password))
+        _keep_password(path, parameters, password)
+        parameters["passfile"] = str(path)
         dsn = make_conninfo("", **dict[str, Any](parameters))
-    values = {
-        "HEADRACE_POSTGRES_DSN": dsn,
-        "HEADRACE_DBT_HOST": parameters.get("host", "localhost").split(",")[0],
-        "HEADRACE_DBT_PORT": parameters.get("port", "5432").split(",")[0],
-        "HEADRACE_DBT_USER": parameters.get("user"),
-        "HEADRACE_DBT_DBNAME": parameters.get("dbname") or parameters.get("user"),
-        "PGPASSFILE": parameters.get("passfile"),
-    }
-    return {name: value for name, value in values.items() if value}
+    return dsn, parameters
 
 
-def _keep_password(home: Path, parameters: Mapping[str, str], password: str) -> Path:
+def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> None:
     """Write a given DSN's password to a file that libpq reads, for its own hosts and user only."""
 
     def escaped(text: str) -> str:
@@ -118,8 +169,6 @@ def _keep_password(home: Path, parameters: Mapping[str, str], password: str) -> 
     hosts = parameters.get("host", "localhost").split(",")
     user = escaped(parameters["user"]) if "user" in parameters else "*"
     text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in hosts)
-    path = home / "pgpass"
     if not path.exists() or path.read_text() != text:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_file(path, text)
-    return path

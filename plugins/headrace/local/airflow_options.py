@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from headrace.kafka_security import OPTIONS, from_settings
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
-from headrace.settings import PREFIX, ROOT, Settings
+from headrace.settings import PREFIX, ROOT, SECRETS, Settings
 
 DATABASE = "airflow"
 
@@ -64,10 +65,13 @@ def options(settings: Settings) -> dict[str, str]:
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, by which `headrace down` finds workers
     }
+    if dbt_dsn := known.get("HEADRACE_DBT_DSN"):
+        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(dsn_parameters(dbt_dsn)))
     if servers := known.get("HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
-        connection = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers}}
-        values["AIRFLOW_CONN_HEADRACE_KAFKA"] = json.dumps(connection)
-    if redis_url := known.get("HEADRACE_REDIS_URL"):
+        config = from_settings(dataclasses.replace(settings, kafka_bootstrap_servers=servers))
+        extra = {OPTIONS[name]: value for name, value in config.items()} | {"bootstrap.servers": servers}
+        values["AIRFLOW_CONN_HEADRACE_KAFKA"] = json.dumps({"conn_type": "kafka", "extra": extra})
+    if redis_url := address(settings, "redis"):
         values["AIRFLOW_CONN_HEADRACE_REDIS"] = json.dumps(_redis_connection(redis_url))
     return values | _own_settings(settings) | known
 
@@ -124,7 +128,7 @@ def _own_settings(settings: Settings) -> dict[str, str]:
     values = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name not in ("services", "postgres_dsn") and value is not None and value != field.default:
+        if field.name not in ("services", *SECRETS) and value is not None and value != field.default:
             values[PREFIX + field.name.upper()] = str(value)
     return {name: value for name, value in values.items() if not name.endswith("_PORT")}
 

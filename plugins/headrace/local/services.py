@@ -56,7 +56,9 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
             starter.start_airflow()
     known = environment(settings)  # where a given DSN has lost its password
     external = {
-        service: {"address": known[PREFIX + GIVEN[service].upper()]} for service in SERVICES if given(settings, service)
+        service: {"address": known.get(PREFIX + GIVEN[service].upper(), given(settings, service))}
+        for service in SERVICES
+        if given(settings, service)
     }
     return read_services(settings.home) | external
 

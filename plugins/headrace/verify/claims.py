@@ -7,7 +7,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.database import Connect, database
 from headrace.verify.report import LISTED_MAX, Report
-from headrace.verify.snapshot import Snapshot, may_read
+from headrace.verify.snapshot import Snapshot, exists, may_read
 
 PRODUCTION_SCHEMA = "marts"
 
@@ -108,6 +108,11 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
     if key is None or claim is None or claim["is_stale"] or claim["to_seq"] != newest or not snapshot.has_tables:
         return
     mart = f"{PRODUCTION_SCHEMA}.{subject.name}"
+    if exists(snapshot.connection, PRODUCTION_SCHEMA, subject.name) and not may_read(
+        snapshot.connection, PRODUCTION_SCHEMA, subject.name
+    ):
+        report.notes.append(f"{mart} may not be read by this role: not compared; grant select on it")
+        return
     has_key = snapshot.rows(
         "select from pg_attribute where attrelid = to_regclass(%(mart)s) and attname = %(key)s and not attisdropped",
         mart=mart,
@@ -121,9 +126,6 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             expected=f"{mart} as dbt builds it",
             remedy=f"`headrace build --full-refresh --select {subject.name}+`",
         )
-        return
-    if not may_read(snapshot.connection, PRODUCTION_SCHEMA, subject.name):
-        report.notes.append(f"{mart} may not be read by this role: not compared; grant select on it")
         return
     names = {
         "key": Identifier(key),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.kafka_security import refusal
 
 # offset, key, value, headers, timestamp in milliseconds
 VisibleRecord = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int | None]
@@ -70,7 +71,7 @@ class TopicReader:
                     )
         except (KafkaError, UnicodeDecodeError) as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SourceError(
+            raise refusal(error, self._config, self._topic) or SourceError(
                 f"{self._topic}[{partition}]: {text}; check the broker, run the same command again"
             ) from error
 

@@ -79,9 +79,9 @@ def snapshot(
     """
     with database(connect) as connection:
         wanted = [(SCHEMA, subject.name), (SCHEMA, f"{subject.name}_replaced")]
-        existing = [table for table in wanted if _exists(connection, *table)]
+        existing = [table for table in wanted if exists(connection, *table)]
         has_tables = len(existing) == len(wanted)
-        existing += [table for table in also if _exists(connection, *table) and may_read(connection, *table)]
+        existing += [table for table in also if exists(connection, *table) and may_read(connection, *table)]
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():
@@ -94,16 +94,22 @@ def snapshot(
             yield Snapshot(connection, subject, has_tables)
 
 
-def _exists(connection: Connection[Any], schema: str, name: str) -> bool:
-    row = connection.execute("select to_regclass(format('%%I.%%I', %s::text, %s::text))", (schema, name)).fetchone()
-    return row is not None and row[0] is not None
+def exists(connection: Connection[Any], schema: str, name: str) -> bool:
+    """Whether there is such a table, whoever may read it."""
+    # not to_regclass, which fails for a schema that this role may not use
+    row = connection.execute(
+        "select from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid "
+        "where n.nspname = %s and c.relname = %s",
+        (schema, name),
+    ).fetchone()
+    return row is not None
 
 
 def may_read(connection: Connection[Any], schema: str, name: str) -> bool:
     """Whether the role of this connection may select from a table; a loader's need not read marts."""
     row = connection.execute(
-        "select has_schema_privilege(%(schema)s, 'usage') "
-        "and has_table_privilege(format('%%I.%%I', %(schema)s::text, %(name)s::text), 'select')",
+        "select case when has_schema_privilege(%(schema)s, 'usage') "  # else the other one fails
+        "then has_table_privilege(format('%%I.%%I', %(schema)s::text, %(name)s::text), 'select') else false end",
         {"schema": schema, "name": name},
     ).fetchone()
     return row is not None and bool(row[0])

@@ -1,0 +1,84 @@
+-- What each of the three group roles may do, and no more. `headrace init` runs this as the owner of the schemas, after
+-- the migrations and again at every run. Whoever works logs in as a member; docs/security.md says how.
+
+-- The loader plans, drains, loads, replays, reloads, fills, adopts, accepts losses, and looks at all of it. It adds to
+-- the ledger and never changes it. It owns nothing: tables are made, altered, dropped and emptied by the owner.
+grant usage on schema headrace, staging to headrace_loader;
+grant select on all tables in schema headrace to headrace_loader;
+grant insert on headrace.batches to headrace_loader;
+grant insert, update
+on
+    headrace.datasets,
+    headrace.generations,
+    headrace.checkpoints,
+    headrace.dead_letters,
+    headrace.observations,
+    headrace.samples,
+    headrace.totals,
+    headrace.leases
+to headrace_loader;
+grant delete on headrace.samples, headrace.leases to headrace_loader;
+grant select, insert, update, delete on all tables in schema staging to headrace_loader;
+
+-- dbt reads the ledger and what is staged, claims batches, and owns the marts. It sees no dead letter.
+grant usage on schema headrace, staging to headrace_dbt;
+grant usage, create on schema marts to headrace_dbt;
+grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.builds to headrace_dbt;
+grant insert, update, delete on headrace.claims to headrace_dbt;
+grant insert on headrace.builds to headrace_dbt;
+grant select on all tables in schema staging, marts to headrace_dbt;
+
+-- Readers query the marts, and see how far everything is. Of dead letters they see where and of which reason: key,
+-- value, headers and detail, which quotes the value, may hold what nobody meant to publish.
+grant usage on schema headrace, marts to headrace_reader;
+grant select
+on
+    headrace.datasets,
+    headrace.generations,
+    headrace.checkpoints,
+    headrace.batches,
+    headrace.observations,
+    headrace.claims,
+    headrace.builds,
+    headrace.leases,
+    headrace.samples,
+    headrace.totals,
+    headrace.status
+to headrace_reader;
+grant select (
+    dataset, generation, partition, "offset", "timestamp", reason, json_path, batch_id, replayed_by, published_at
+)
+on headrace.dead_letters
+to headrace_reader;
+grant select on all tables in schema marts to headrace_reader;
+
+-- tables that are made later: staging's by the owner, marts by dbt, or by an owner who builds
+alter default privileges in schema staging grant select, insert, update, delete on tables to headrace_loader;
+alter default privileges in schema staging grant select on tables to headrace_dbt;
+alter default privileges in schema marts grant select on tables to headrace_dbt, headrace_reader;
+alter default privileges for role headrace_dbt in schema marts grant select on tables to headrace_reader;
+
+-- Marts that the owner built before roles were separated belong to dbt from now on: only an owner may replace a table.
+-- Not while nobody logs in as dbt: changing an owner waits for every reader.
+do $$
+declare
+    command text;
+begin
+    if not exists (
+        select from pg_auth_members where roleid = 'headrace_dbt'::regrole and member <> current_user::regrole
+    ) then
+        return;
+    end if;
+    for command in
+        select format('alter table %s owner to headrace_dbt', c.oid::regclass)
+        from pg_class as c
+        where c.relnamespace = 'marts'::regnamespace and c.relkind = 'r' and c.relowner = current_user::regrole
+        union all
+        select format('alter routine %s owner to headrace_dbt', p.oid::regprocedure)
+        from pg_proc as p
+        where p.pronamespace = 'marts'::regnamespace and p.proowner = current_user::regrole
+    loop
+        execute command;
+    end loop;
+end
+$$;

@@ -1,0 +1,148 @@
+"""Upgrades, backups and the end: data stays in place, a restored database goes on, an uninstalled one is clean."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from headrace import checkpoints, database, staging
+from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, open_source
+from headrace.local.services import postgres_binary
+from headrace.plan import make_plan
+from headrace.roles import LOADER, ROLES
+from headrace.settings import Settings
+from headrace.verify import verify
+from tests.integration import topics
+from tests.integration.books import assert_books, coordinates, environment
+from tests.integration.commands import headrace
+from tests.integration.conftest import Stage
+from tests.integration.killing import at, drain
+from tests.integration.logins import login
+from tests.integration.test_drain import send_jobs, servers, topic_of
+from tests.integration.test_runbook import BLOCK, SECTIONS
+
+RUNBOOK = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
+MIGRATIONS = database._migrations()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
+    version: int, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain begins on the old tables, and commits before, while and after they are altered."""
+    stage.execute("drop schema headrace cascade", "drop schema staging cascade", "drop schema if exists marts cascade")
+    stage = Stage(Deployment.from_settings(replace(stage.deployment.settings, batch_rows=10)), stage.dsn)
+    ours, jobs = stage.deployment, stage.deployment.dataset("jobs")
+    sent = send_jobs(stage, 180)
+    with psycopg.connect(stage.dsn, autocommit=True) as connection:
+        with monkeypatch.context() as older:
+            older.setattr(database, "_migrations", lambda: MIGRATIONS[:version])
+            assert database.migrate(connection) == [name for name, _ in MIGRATIONS[:version]]
+        with connection.transaction():
+            checkpoints.register(connection, "jobs")
+            staging.ensure_table(connection, jobs)
+        with closing(open_source(ours, jobs)) as source:
+            planned = make_plan(connection, jobs, source)
+    with ThreadPoolExecutor(1) as pool:
+        upgrades: list[Future[list[str]]] = []
+        begin = at("advanced", lambda: upgrades.append(pool.submit(initialise, ours)), occurrence=6)
+        drain_plan(ours, jobs, planned, barrier=begin)
+        assert upgrades[0].result(30) == [name for name, _ in MIGRATIONS[version:]]
+    assert_books(stage, sent)
+    sent += send_jobs(stage, 30)
+    drain_dataset(ours, "jobs")
+    assert_books(stage, sent)
+    assert verify(ours, "jobs", deep=True).is_clean
+
+
+@contextmanager
+def restored(stage: Stage, dump: Path) -> Iterator[Stage]:
+    """The stage on a database that was made from a dump."""
+    dsn = make_conninfo("", **conninfo_to_dict(stage.dsn) | {"dbname": "restored"})
+    with psycopg.connect(stage.dsn, autocommit=True) as connection:
+        connection.execute("create database restored")
+        try:
+            command = [postgres_binary("pg_restore"), "--exit-on-error", "--dbname", dsn, dump]
+            subprocess.run(command, check=True, capture_output=True)
+            yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), dsn)
+        finally:
+            connection.execute("drop database restored with (force)")
+
+
+def test_restored_database_verifies_and_drains_on_from_its_own_checkpoints(stage: Stage, tmp_path: Path) -> None:
+    dump = tmp_path / "headrace.dump"
+    sent = send_jobs(stage, 90)
+    drain_dataset(stage.deployment, "jobs", max_records=50)
+
+    def back_up() -> None:
+        command = [postgres_binary("pg_dump"), "--format=custom", f"--file={dump}", stage.dsn]
+        subprocess.run(command, check=True, capture_output=True)
+
+    drain(stage, at("staged", back_up, occurrence=1))  # in the middle of a batch: a dump is one moment
+    sent += send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    with restored(stage, dump) as older:
+        assert 0 < len(coordinates(older)) < 90
+        for command in BLOCK.findall(SECTIONS["The database was restored from a backup"])[1].splitlines():
+            said = headrace(environment(older.deployment.settings), *command.split()[1:])
+            assert said.status == 0, said.output
+        assert_books(older, sent)
+        assert verify(older.deployment, "jobs", deep=True).is_clean
+        with login(older.dsn, LOADER) as dsn:  # grants came with the dump
+            send_jobs(older, 3)
+            drain_dataset(Deployment.from_settings(replace(older.deployment.settings, postgres_dsn=dsn)), "jobs")
+        assert len(coordinates(older)) == 123
+
+
+LEFT = """
+select 'schema', nspname::text from pg_namespace where nspname !~ '^pg_(toast_)?temp'
+union all select 'role', rolname::text from pg_roles
+union all select 'relation', oid::regclass::text from pg_class where relnamespace >= 16384
+union all select 'function', oid::regprocedure::text from pg_proc where pronamespace >= 16384
+union all select 'default grant', oid::text from pg_default_acl
+union all select 'extension', extname::text from pg_extension
+union all select 'setting', setconfig::text from pg_db_role_setting
+order by 1, 2
+"""
+
+
+def test_uninstall_leaves_no_trace(database: str, tmp_path: Path) -> None:
+    """The group roles of other databases are set aside meanwhile: they are the whole server's."""
+    uninstall = re.findall(r"^```sql\n(.*?)\n```$", RUNBOOK, re.MULTILINE | re.DOTALL)
+    assert len(uninstall) == 2
+    (tmp_path / "users.py").write_text((Settings().datasets_dir / "users.py").read_text())
+    with psycopg.connect(database, autocommit=True) as connection:
+        others = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(ROLES),)).fetchall()
+        for (role,) in others:
+            connection.execute(SQL("alter role {} rename to {}").format(Identifier(role), Identifier(f"{role}_aside")))
+        try:
+            before = connection.execute(LEFT).fetchall()
+            initialise(Deployment.from_settings(Settings(home=tmp_path, postgres_dsn=database, datasets_dir=tmp_path)))
+            assert len(connection.execute(LEFT).fetchall()) > len(before) + 20
+            for statements in uninstall:
+                connection.execute(statements.encode())
+            assert connection.execute(LEFT).fetchall() == before
+        finally:
+            for (role,) in others:
+                aside = Identifier(f"{role}_aside")
+                connection.execute(SQL("alter role {} rename to {}").format(aside, Identifier(role)))
+
+
+def test_topics_that_uninstall_speaks_of_are_those_that_a_drain_leaves(stage: Stage) -> None:
+    """The consumer group, for lag tools, is all that a drain writes into Kafka."""
+    send_jobs(stage, 3)
+    with topics.admin(servers(stage)) as client:
+        before = set(client.list_topics())
+        drain_dataset(stage.deployment, "jobs")
+        assert set(client.list_topics()) - before <= {"__consumer_offsets"}
+        groups = {group["group_id"] for group in client.list_groups()}
+    assert "headrace.jobs" in groups
+    assert topic_of(stage) in before

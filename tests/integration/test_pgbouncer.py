@@ -1,0 +1,153 @@
+"""Postgres behind pgbouncer in transaction mode: every transaction may meet another backend."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from headrace.build import build
+from headrace.exceptions import CheckpointMoved, HeadraceError
+from headrace.ingest import Deployment, drain_dataset, initialise, load_file
+from headrace.local.postgres import passfile
+from headrace.status import read_status
+from headrace.verify import verify
+from tests.integration.books import assert_books
+from tests.integration.conftest import Stage
+from tests.integration.killing import drain_that_gets
+from tests.integration.test_drain import send_jobs
+from tests.integration.test_drain_killed import wait_for_batches
+
+POOL = 4  # backends for all clients of a database: fewer than clients
+READY_S = 10
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pgbouncer") is None, reason="no pgbouncer on this machine (Debian: apt-get install pgbouncer)"
+)
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres_dsn: str, session_home: Path) -> Iterator[int]:
+    """The port of a pgbouncer in front of the session's Postgres."""
+    folder = session_home / "pgbouncer"
+    folder.mkdir(mode=0o755)
+    password = passfile(session_home).read_text().strip().rsplit(":", 1)[1]
+    (folder / "userlist.txt").write_text(f'"headrace" "{password}"\n')
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    options = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "scram-sha-256",
+        "auth_file": folder / "userlist.txt",
+        "pool_mode": "transaction",
+        "default_pool_size": POOL,
+        "server_idle_timeout": 1,  # else its backends keep databases from being dropped
+        "logfile": folder / "pgbouncer.log",
+    }
+    command = ["pgbouncer", str(folder / "pgbouncer.ini")]
+    if os.geteuid() == 0:  # it refuses to run as root
+        user = pwd.getpwnam("postgres" if "postgres" in {each.pw_name for each in pwd.getpwall()} else "nobody")
+        options["user"] = user.pw_name
+        for path in (folder, folder / "userlist.txt"):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    lines = [f"{name} = {value}" for name, value in options.items()]
+    server = f"* = host=127.0.0.1 port={conninfo_to_dict(postgres_dsn)['port']}"
+    (folder / "pgbouncer.ini").write_text("\n".join(["[databases]", server, "[pgbouncer]", *lines, ""]))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + READY_S
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, (folder / "pgbouncer.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def pooled(stage: Stage, pooler: int) -> Stage:
+    """The stage, its deployment behind pgbouncer; the books are read past it."""
+    dsn = make_conninfo("", **conninfo_to_dict(stage.dsn) | {"port": str(pooler)})
+    settings = replace(stage.deployment.settings, postgres_dsn=dsn, batch_rows=20)
+    return Stage(Deployment.from_settings(settings), stage.dsn)
+
+
+def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
+    sent = send_jobs(pooled, 300)
+    with ThreadPoolExecutor(6) as threads:  # more than there are backends, behind one advisory lock
+        assert list(threads.map(lambda _: initialise(pooled.deployment), range(6))) == [[]] * 6
+        drained = list(threads.map(lambda _: _drain_patiently(pooled), range(2)))
+    assert sum(drained) == 300
+    assert_books(pooled, sent)
+    load_file(pooled.deployment, "users")
+    assert build(pooled.deployment.settings, select="users", tests=False).rows == 21_467
+    assert [each.dataset for each in read_status(pooled.deployment.connect("test")).datasets] == ["jobs", "users"]
+    assert verify(pooled.deployment, "jobs", deep=True).is_clean
+    left = pooled.query(
+        "select state from pg_stat_activity "
+        "where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'"
+    )
+    assert left == []
+
+
+def _drain_patiently(stage: Stage) -> int:
+    """Drain beside another drain: whoever comes second at a batch goes on behind it."""
+    records = 0
+    while True:
+        before = stage.value("select coalesce(sum(staged), 0) from headrace.batches where dataset = 'jobs'")
+        try:
+            records += drain_dataset(stage.deployment, "jobs")[1].records
+            return records
+        except CheckpointMoved:
+            after = stage.value("select sum(staged) from headrace.batches where dataset = 'jobs'")
+            assert after > before
+
+
+@pytest.mark.parametrize("step", ["staged", "before_commit"])
+def test_drain_frozen_behind_a_pooler_is_ended_by_its_replacement(step: str, pooled: Stage) -> None:
+    settings = replace(pooled.deployment.settings, lock_timeout_ms=100, stuck_after_ms=400)
+    pooled = Stage(Deployment.from_settings(settings), pooled.dsn)
+    sent = send_jobs(pooled, 100, 1)
+    with drain_that_gets(signal.SIGSTOP, step, pooled) as frozen:
+        wait_for_batches(pooled, 1)
+        time.sleep(0.2)
+        drain_dataset(pooled.deployment, "jobs")
+        assert_books(pooled, sent)
+        os.kill(frozen.pid, signal.SIGCONT)
+        frozen.join(20)
+        assert frozen.exitcode == 1
+    assert_books(pooled, sent)
+
+
+def test_drain_killed_behind_a_pooler_leaves_no_lock(pooled: Stage) -> None:
+    sent = send_jobs(pooled, 100, 1)
+    with drain_that_gets(signal.SIGKILL, "before_commit", pooled) as killed:
+        killed.join(20)
+    drain_dataset(pooled.deployment, "jobs")
+    assert_books(pooled, sent)
+
+
+def test_startup_parameter_that_a_pooler_refuses_is_named_in_one_line(pooled: Stage) -> None:
+    dsn = make_conninfo(str(pooled.deployment.settings.postgres_dsn), options="-c statement_timeout=0")
+    settings = replace(pooled.deployment.settings, postgres_dsn=dsn)
+    with pytest.raises(HeadraceError) as caught:
+        read_status(Deployment.from_settings(settings).connect("test"))
+    assert re.match(r"postgres: .*unsupported startup parameter: options", str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
