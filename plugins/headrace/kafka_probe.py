@@ -23,7 +23,7 @@ def why_refused(config: Mapping[str, Any]) -> str | None:
         try:
             with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as plain:
                 return _why_refused_at(plain, host, config)
-        except (OSError, ValueError):
+        except (OSError, ValueError, struct.error):  # out of reach, or no broker
             continue
     return None
 

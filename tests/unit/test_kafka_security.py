@@ -1,5 +1,8 @@
 """Kafka's options from settings and from an Airflow connection."""
 
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,20 @@ def test_file_that_is_no_certificate_is_refused_by_its_name(tmp_path: Path) -> N
 
 def test_broker_that_cannot_be_reached_tells_nothing() -> None:
     assert why_refused({"bootstrap_servers": ["127.0.0.1:1", "no-port", "no-such-host.invalid:9092"]}) is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"\0\0\0\2xx", b"\0\0\0\x0e" + b"A" * 14, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT", "SSL"])
+def test_server_that_is_no_broker_tells_nothing_that_could_fail(answer: bytes, protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as client:
+                client.recv(65_536)
+                client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        sasl = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "etl", "sasl_plain_password": "canary-0f-kafka"}
+        config = {"bootstrap_servers": [f"127.0.0.1:{listener.getsockname()[1]}"], "security_protocol": protocol} | sasl
+        found = why_refused(config)
+    assert found is None or "expected a listener that speaks TLS" in found
