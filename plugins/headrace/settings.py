@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from headrace.exceptions import SettingError
 
 PREFIX = "HEADRACE_"
 Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
 LogFormat = Literal["text", "json"]
+KafkaClient = Literal["kafka-python", "confluent"]
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
 
@@ -33,6 +34,7 @@ class Settings:
     home: Path = ROOT / ".headrace"  # data, logs and pid files of local services. Defaults to .headrace/
     postgres_dsn: str | None = None  # a libpq connection string. Defaults to the local server
     kafka_bootstrap_servers: str | None = None  # host:port[,host:port]. Defaults to the local broker
+    kafka_client: KafkaClient = "kafka-python"  # what reads topics; confluent is an extra. Defaults to kafka-python
     redis_url: str | None = None  # redis://host:port/db. Defaults to the local server
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
@@ -142,7 +144,7 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
         return _number(variable, text)
     if "Path" in str(kind):
         return Path(text).expanduser().absolute()
-    if kind is LogFormat and text not in get_args(kind):
+    if get_origin(kind) is Literal and text not in get_args(kind):
         raise SettingError(f"{variable}: found {text!r}, expected {' or '.join(get_args(kind))}")
     if "int" in str(kind):
         minimum = 0 if kind is Count else 1
