@@ -16,7 +16,6 @@ from psycopg.sql import Identifier
 from headrace import checkpoints
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.contract import Rejection
-from headrace.copy_lines import NULL, escaped
 from headrace.database import Connect, is_retriable
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
@@ -25,7 +24,7 @@ from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.retries import Retries
 from headrace.source import Record
-from headrace.staging import check_table, columns, copy_lines, copy_rows, json_text, table
+from headrace.staging import NULL, check_table, columns, copy_lines, copy_rows, escaped, json_text, table
 from headrace.times import TimeTexts, record_time
 
 Barrier = Callable[[str], None]

@@ -23,21 +23,16 @@ from pydantic import BaseModel
 
 from headrace.columns import INTEGER_MAX, Column
 from headrace.contract import EPOCH_MS_MAX, EPOCH_MS_MIN, PLAIN_TIMES, Contract, parse_epoch_ms, parse_timestamp
+from headrace.staging import NULL, escaped
 
 # (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
 # between them and a newline behind them
 LineMaker = Callable[[int, str, bytes | None, bytes | None, str], str | None]
 Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_id: the same in a whole batch
 
-NULL = r"\N"
 DIGITS_MAX = 15  # what a double carries there and back: pydantic reads JSON's numbers as doubles
 JSON_LENGTH_MAX = 4_000  # no number in it is longer than the contract lets pass
 JSON_NESTING_MAX = 100  # and nothing is nested deeper
-
-
-def escaped(text: str) -> str:
-    """Text as COPY reads it (Postgres, COPY, text format); for text without control characters, as JSON is."""
-    return text.replace("\\", "\\\\")
 
 
 def compile_lines(contract: Contract) -> Binder | None:

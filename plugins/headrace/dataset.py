@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC
 from functools import cached_property
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
 
 from headrace.contract import Contract
-from headrace.copy_lines import Binder, compile_lines
 from headrace.exceptions import DatasetError
+
+if TYPE_CHECKING:
+    from headrace.copy_lines import Binder
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule
@@ -119,8 +122,10 @@ class Dataset:
         )
 
     @cached_property
-    def lines(self) -> Binder | None:
+    def lines(self) -> "Binder | None":
         """The contract's fast way from records to lines of COPY text; None where it has none."""
+        from headrace.copy_lines import compile_lines  # 10 ms that a drain with nothing to do can do without
+
         return compile_lines(self.compiled)
 
     @property

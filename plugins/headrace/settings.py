@@ -27,6 +27,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
+KafkaClient = Literal["kafka-python", "confluent"]
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
 
@@ -44,6 +45,7 @@ class Settings:
     # the one that builds: of a role in headrace_dbt. Defaults to HEADRACE_POSTGRES_DSN
     dbt_dsn: str | None = field(default=None, repr=False)
     kafka_bootstrap_servers: str | None = None  # host:port[,host:port]. Defaults to the local broker
+    kafka_client: KafkaClient = "kafka-python"  # what reads topics; confluent is an extra. Defaults to kafka-python
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"  # Defaults to PLAINTEXT
     kafka_sasl_mechanism: SaslMechanism | None = None  # how a user shows a password. No default
     kafka_sasl_username: str | None = None

@@ -101,6 +101,14 @@ def test_settings_given_a_bad_number_of_retries_refuse(text: str, tmp_path: Path
         Settings.from_environment({"HEADRACE_HOME": str(tmp_path), "HEADRACE_MAX_RETRIES": text})
 
 
+def test_settings_given_a_kafka_client_know_both(tmp_path: Path) -> None:
+    assert Settings.from_environment({"HEADRACE_HOME": str(tmp_path)}).kafka_client == "kafka-python"
+    environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_KAFKA_CLIENT": "confluent"}
+    assert Settings.from_environment(environ).kafka_client == "confluent"
+    with pytest.raises(SettingError, match=r"^HEADRACE_KAFKA_CLIENT: found 'x', expected kafka-python or confluent$"):
+        Settings.from_environment(environ | {"HEADRACE_KAFKA_CLIENT": "x"})
+
+
 def test_settings_given_a_log_format_know_text_and_json(tmp_path: Path) -> None:
     for text in ("text", "json"):
         environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_LOG_FORMAT": text}

@@ -1,0 +1,183 @@
+"""Records from a Kafka topic by librdkafka, as the package confluent-kafka wraps it: an optional extra.
+
+HEADRACE_KAFKA_CLIENT=confluent chooses it. Only records come this way: identity, offsets, waiting and consumer groups
+are asked of kafka-python, whose source stays the default and the reference; the conformance suite holds both to the
+same promises.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from typing import Any, NoReturn
+
+from headrace import kafka_source
+from headrace.exceptions import SettingError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.kafka_records import KafkaRecord
+from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, KafkaSource
+from headrace.source import Chunk, Range
+
+try:
+    import confluent_kafka
+    from confluent_kafka import KafkaError, KafkaException, TopicPartition
+except ModuleNotFoundError as error:
+    raise SettingError(
+        "HEADRACE_KAFKA_CLIENT: found confluent, expected the package confluent-kafka beside it; install "
+        "`headrace[confluent]`, or unset HEADRACE_KAFKA_CLIENT"
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+# What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
+QUEUED_MAX_KBYTES = 16 * 1024
+TIMESTAMP_NONE = 0
+
+# kafka-python's names of settings, as Deployment.kafka gives them, and librdkafka's
+# (https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md)
+NAMES = {
+    "bootstrap_servers": "bootstrap.servers",
+    "client_id": "client.id",
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "sasl_kerberos_service_name": "sasl.kerberos.service.name",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+    "ssl_crlfile": "ssl.crl.location",
+    "ssl_ciphers": "ssl.cipher.suites",
+}
+# kafka-python's alone: how long it tries, and what it measures
+IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled", "api_version", "retry_backoff_ms"}
+
+
+def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
+    """kafka-python's settings as librdkafka's.
+
+    Raises SettingError for one that has no counterpart: it may be the one that keeps a password from the wire.
+    """
+    config: dict[str, Any] = {}
+    for name, value in client_config.items():
+        if name in NAMES:
+            config[NAMES[name]] = ",".join(value) if isinstance(value, list | tuple) else value
+        elif name == "ssl_check_hostname":
+            config["ssl.endpoint.identification.algorithm"] = "https" if value else "none"
+        elif name not in IGNORED:
+            raise SettingError(
+                f"kafka: {name} has no counterpart in librdkafka, expected one of {', '.join(NAMES)}; remove it, or "
+                "unset HEADRACE_KAFKA_CLIENT"
+            )
+    return config
+
+
+class ConfluentSource(KafkaSource):
+    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does."""
+
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
+        """Yield each range's records as librdkafka brings them; see `Source.read`."""
+        wanted = {p: bounds for p, bounds in ranges.items() if bounds.start < bounds.end}
+        if not wanted:
+            return
+        consumer = self._confluent_consumer()
+        try:
+            consumer.assign([TopicPartition(self.topic, p, bounds.start) for p, bounds in wanted.items()])
+            yield from self._consume_until_read(consumer, wanted)
+        except KafkaException as error:
+            self._refuse(error.args[0])
+        # confluent-kafka too insists on headers whose names are UTF-8; it may leave the error to whatever comes next,
+        # which Python then calls a SystemError
+        except (UnicodeDecodeError, SystemError) as error:
+            raise SourceError(
+                f"{self.topic}: a record that confluent-kafka cannot decode: {error}; a new process may try again"
+            ) from error
+        finally:
+            consumer.close()
+
+    def _consume_until_read(self, consumer: Any, wanted: dict[int, Range]) -> Generator[Chunk]:
+        positions = {partition: bounds.start for partition, bounds in wanted.items()}
+        silent = 0
+        while positions:
+            left = sum(wanted[partition].end - position for partition, position in positions.items())
+            # no more than there can be: it would wait for them
+            messages = consumer.consume(min(left, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            silent += 1
+            chunks: defaultdict[int, list[KafkaRecord]] = defaultdict(list)
+            reached: dict[int, int] = {}
+            for message in messages:
+                partition, offset = message.partition(), message.offset()
+                if message.error() is not None:
+                    if message.error().code() != KafkaError._PARTITION_EOF:
+                        self._refuse(message.error())
+                    # nothing more may be read, up to the last stable offset: what is left are markers and holes
+                    reached[partition] = offset
+                    continue
+                reached[partition] = offset + 1
+                if partition in positions and offset < wanted[partition].end:
+                    kind, timestamp = message.timestamp()
+                    chunks[partition].append(
+                        KafkaRecord(
+                            offset,
+                            None if kind == TIMESTAMP_NONE else timestamp,
+                            message.key(),
+                            message.value(),
+                            message.headers() or (),
+                        )
+                    )
+            del messages
+            for partition in sorted(reached.keys() & positions.keys()):
+                position = min(reached[partition], wanted[partition].end)
+                if position <= positions[partition]:
+                    continue
+                silent = 0
+                positions[partition] = position
+                if position == wanted[partition].end:
+                    del positions[partition]
+                    consumer.pause([TopicPartition(self.topic, partition)])
+                yield Chunk(partition, chunks.pop(partition, ()), position)
+            if silent >= kafka_source.SILENT_POLLS_MAX:
+                stuck = ", ".join(f"{self.topic}[{partition}] at {at}" for partition, at in sorted(positions.items()))
+                seconds = kafka_source.SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000
+                raise SourceUnavailable(
+                    f"{stuck}: no record and no progress for {seconds} s; expected to reach the pinned end; check the "
+                    f"broker at {self._address()} and retry"
+                )
+
+    def _confluent_consumer(self) -> Any:
+        config = {
+            **translated(self._config),
+            "group.id": "headrace",  # librdkafka insists on one; assign() joins none
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "allow.auto.create.topics": False,
+            "check.crcs": True,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 100,
+            "fetch.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
+            "max.partition.fetch.bytes": self._max_partition_fetch_bytes,
+            "message.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
+            "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
+            "fetch.queue.backoff.ms": 5,  # by default a full queue is looked at again after a second
+        }
+        try:
+            return confluent_kafka.Consumer(config, logger=logger)
+        except KafkaException as error:
+            self._refuse(error.args[0])
+
+    def _refuse(self, error: Any) -> NoReturn:
+        code, text = error.code(), f"{error.name()}: {error.str()}"
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
+            raise SourceChanged(
+                f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {text}; "
+                "retention or a recreated topic overtook this run; run the drain again to see the range"
+            )
+        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+            raise TopicMissing(f"{self.topic}: the topic vanished while it was read: {text}")
+        if error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
+            raise SourceUnavailable(
+                f"kafka: {self._address()} did not answer: {text}; start the broker (`headrace up`) or "
+                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS"
+            )
+        raise SourceError(f"{self.topic}: {text}; a new process may try again")

@@ -1,0 +1,59 @@
+"""What librdkafka is told of kafka-python's settings, and what happens without it."""
+
+import importlib
+import logging
+import sys
+
+import confluent_kafka
+import pytest
+
+from headrace.confluent_source import NAMES, translated
+from headrace.exceptions import SettingError
+
+
+def test_settings_of_a_secured_broker_are_librdkafkas() -> None:
+    config = translated(
+        {
+            "bootstrap_servers": ["one:9093", "two:9093"],
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": "loader",
+            "sasl_plain_password": "secret",
+            "ssl_cafile": "/etc/ca.pem",
+            "ssl_check_hostname": False,
+            "request_timeout_ms": 15_000,
+        }
+    )
+    assert config == {
+        "bootstrap.servers": "one:9093,two:9093",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "loader",
+        "sasl.password": "secret",
+        "ssl.ca.location": "/etc/ca.pem",
+        "ssl.endpoint.identification.algorithm": "none",
+    }
+
+
+def test_librdkafka_knows_every_name() -> None:
+    assert [name for name in (*NAMES.values(), "no.such.name") if not _is_known(name)] == ["no.such.name"]
+
+
+def _is_known(name: str) -> bool:
+    try:
+        confluent_kafka.Consumer({"group.id": "x", name: "x"}, logger=logging.getLogger("test")).close()
+    except confluent_kafka.KafkaException as error:
+        return "No such configuration property" not in str(error)
+    return True
+
+
+def test_setting_without_a_counterpart_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^kafka: sasl_oauth_token_provider has no counterpart in librdkafka"):
+        translated({"bootstrap_servers": "one:9092", "sasl_oauth_token_provider": object()})
+
+
+def test_package_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.delitem(sys.modules, "headrace.confluent_source")
+    with pytest.raises(SettingError, match=r"install `headrace\[confluent\]`, or unset HEADRACE_KAFKA_CLIENT$"):
+        importlib.import_module("headrace.confluent_source")
