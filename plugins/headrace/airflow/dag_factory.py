@@ -187,7 +187,12 @@ def follow_dag(datasets: list[Dataset]) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
-        default_args=DEFAULT_ARGS | {"execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
+        default_args=DEFAULT_ARGS
+        | {
+            "execution_timeout": timedelta(seconds=FOLLOW_S_MAX),
+            "retries": 1,  # it waits for services itself; behind a run that failed the next one begins at once
+            "retry_delay": timedelta(seconds=2),
+        },
         tags=["headrace", "ingest", "dbt"],
         params={
             "datasets": Param(
