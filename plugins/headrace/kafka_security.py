@@ -82,7 +82,7 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
         )
     found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
     if getattr(error, "retriable", False):  # nobody answered, it says
-        found = why_refused(dict(config) | {"bootstrap_servers": where.split(",")})
+        found = why_refused({**config, "bootstrap_servers": where.split(",")})
     if found is None:
         return None
     return SourceRefused(
