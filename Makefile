@@ -65,8 +65,9 @@ rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = fu
 bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles, followed and by schedule
 	@$(BIN)/python -m tests.benchmarks --only freshness
 
-bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000 is one bench, and quicker
-	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))
+bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \
+		$(if $(RECORDS),--topic $(RECORDS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lint: install-dev audit ## ruff with bandit's rules, mypy --strict, sqlfluff, pip-audit
 	@$(BIN)/ruff check .

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 from headrace.batch import Barrier, Batch, Committer, no_barrier
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
 from headrace.dead_letters import REASON
 from headrace.exceptions import SourceChanged
+from headrace.overlap import Overlap
 from headrace.plan import Plan
 from headrace.source import Source
 
@@ -110,7 +112,7 @@ def drain(
     committed: Committed = lambda _line, _seq, _seconds: None,
     barrier: Barrier = no_barrier,
 ) -> DrainResult:
-    """Read the plan's ranges and commit them in batches; return what was committed.
+    """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
 
     result: what an earlier try committed; it is counted on, and right when this raises too.
     Every batch is one transaction, so whatever ends this early leaves the checkpoint where the next run goes on.
@@ -120,26 +122,32 @@ def drain(
     began = time.monotonic() - result.seconds
     kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
     open_batches: dict[int, Batch] = {}
+    next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
 
-    def commit(batch: Batch) -> None:
-        open_batches.pop(batch.partition, None)
+    def commit(batch: Batch) -> tuple[Batch, LedgerLine, int]:
         _check_source(source, plan)
-        line, seq = committer.commit(batch, kind, run or RunContext())
+        return batch, *committer.commit(batch, kind, run or RunContext())
+
+    def settle(done: tuple[Batch, LedgerLine, int]) -> None:
+        batch, line, seq = done
         _count(result, batch)
         committed(line, seq, time.monotonic() - batch.began)
         result.seconds = time.monotonic() - began
         progress(result)
 
-    with closing(source.read(plan.ranges)) as chunks:
+    def close(batch: Batch) -> None:
+        open_batches.pop(batch.partition, None)
+        next_offsets[batch.partition] = batch.end_offset
+        commits.run(partial(commit, batch))
+
+    with Overlap(settle) as commits, closing(source.read(plan.ranges)) as chunks:
         for chunk in chunks:
             barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
-            start = plan.ranges[partition].start
-            batch = open_batches.get(partition)
-            if batch is None:
-                batch = Batch(dataset, plan.generation, partition, result.next_offsets.get(partition, start))
+            start = next_offsets.get(partition, plan.ranges[partition].start)
+            batch = open_batches.get(partition) or Batch(dataset, plan.generation, partition, start)
             while batch.fill(records, limits.batch_rows, limits.batch_bytes, has_positions=chunk.position is not None):
-                commit(batch)
+                close(batch)
                 batch = Batch(dataset, plan.generation, partition, batch.end_offset)
             batch.end_offset = chunk.next_offset
             batch.position = chunk.position
@@ -149,7 +157,7 @@ def drain(
             is_late = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
             out_of_time = is_late or limits.stop()
             for batch in _due(open_batches, plan, limits, out_of_time):
-                commit(batch)
+                close(batch)
             if out_of_time:
                 break
     result.seconds = time.monotonic() - began

@@ -1,5 +1,6 @@
 """What the command line and the DAGs do with a dataset: plan, drain, reset, adopt; the same code for both."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -210,6 +212,7 @@ def drain_plan(
     result = DrainResult(dataset.name)
     if not plan.ranges:
         return result
+    _freeze()
     settings = deployment.settings
     limits = Limits(
         batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds, stop=stop
@@ -246,6 +249,15 @@ def drain_plan(
         committer.close()
     journal.end(plan, result)
     return result
+
+
+@cache
+def _freeze() -> None:
+    """Keep the garbage collector off what was imported, once per process.
+
+    Every record is an object that it counts: it looked at all modules again and again, for 0.3 us of a record's 6.
+    """
+    gc.freeze()
 
 
 def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:

@@ -3,7 +3,7 @@
 kafka-python fetches, keeps sessions, follows leaders, checks CRCs and unpacks compression. Of the rest of its way to a
 record (seven calls for the numbers of each, three objects, two deserializers; 5 us of a drain's 10) this module takes
 over one class, Fetcher.PartitionRecords. It is no public part of kafka-python, so it is replaced only in versions that
-tests/unit/test_kafka_records.py compares this one with, record by record; in others the public way is gone.
+tests/unit/test_kafka_records.py compares this one with, record by record; in others the public way is taken.
 """
 
 import logging

@@ -11,11 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.settings import ROOT
-from tests.benchmarks import bad_records, freshness, growth, idle
+from tests.benchmarks import bad_records, current_state, freshness, growth, idle, profile, startup, throughput
 from tests.benchmarks.machine import describe
 from tests.benchmarks.outcome import Bench, Options, Outcome
 
 BENCHES: dict[str, Bench] = {
+    "throughput": throughput.run,
+    "current-state": current_state.run,
+    "startup": startup.run,
+    "profile": profile.run,
     "bad-records": bad_records.run,
     "freshness": freshness.run,
     "growth": growth.run,
@@ -26,7 +30,7 @@ BENCHES: dict[str, Bench] = {
 def main() -> None:
     """Run those that are asked for, one after another: they measure the same machine."""
     arguments = _arguments()
-    options = Options(arguments.history, arguments.records, arguments.rounds, arguments.seconds)
+    options = Options(arguments.history, arguments.records, arguments.rounds, arguments.seconds, arguments.topic)
     names = [arguments.only] if arguments.only else list(BENCHES)
     machine = describe()
     print(machine, flush=True)
@@ -48,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=10_000, help="new records a build")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds, the first one warms up")
     parser.add_argument("--seconds", type=int, default=300, help="how long freshness is measured")
+    parser.add_argument("--topic", type=int, default=1_000_000, help="records of the topic that is drained")
     parser.add_argument("--out", type=Path, default=ROOT / ".headrace" / "bench", help="where the JSON goes")
     return parser.parse_args()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headrace.local.postgres import binary
 
-PACKAGES = ("dbt-core", "dbt-postgres", "psycopg", "kafka-python")
+PACKAGES = ("dbt-core", "dbt-postgres", "psycopg", "kafka-python", "confluent-kafka")
 
 
 def describe() -> str:

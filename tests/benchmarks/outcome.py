@@ -10,12 +10,16 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured: records of the long history, new records a build, interleaved rounds, seconds."""
+    """How much is measured.
+
+    Records of the long history, new records a build, interleaved rounds, seconds, records of the topic.
+    """
 
     history: int
     records: int
     rounds: int
     seconds: int
+    topic_records: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,9 +214,9 @@ MUTANTS = (
         (
             (
                 "drain.py",
-                "                commit(batch)\n                batch = Batch(",
+                "                close(batch)\n                batch = Batch(",
                 "                batch.rows, batch.dead, batch.tombstones = [], [], 0\n"
-                "                commit(batch)\n                batch = Batch(",
+                "                close(batch)\n                batch = Batch(",
             ),
         ),
         CALM,

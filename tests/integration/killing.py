@@ -42,9 +42,13 @@ def signal_itself(number: signal.Signals) -> None:
 
 @contextmanager
 def drain_that_gets(
-    number: signal.Signals, step: str, stage: Stage, name: str = "jobs", *, occurrence: int = 2
+    number: signal.Signals, step: str, stage: Stage, name: str = "jobs", *, occurrence: int | None = None
 ) -> Iterator[Any]:
-    """A drain in a process of its own, which sends itself a signal at an occurrence of a step, mostly the second."""
+    """A drain in a process of its own, which sends itself a signal at an occurrence of a step, mostly the second.
+
+    What was fetched first is committed for certain when the third is fetched: a batch commits while the next is read.
+    """
+    occurrence = occurrence or (3 if step == "fetched" else 2)
     process = multiprocessing.get_context("fork").Process(
         target=drain, args=(stage, at(step, lambda: signal_itself(number), occurrence=occurrence), name)
     )

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -91,6 +92,14 @@ def wait_for_batches(stage: Stage, count: int) -> None:
                 return
             time.sleep(0.005)
     raise AssertionError(f"no {count} batches in time")
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait for a process that sends itself SIGSTOP."""
+    deadline = time.monotonic() + 20
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, "it was not stopped in time"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -344,8 +353,8 @@ def test_drain_frozen_in_its_transaction_is_ended_by_its_replacement_and_writes_
 def test_drain_frozen_before_its_transaction_finds_its_batch_taken_and_writes_nothing(stage: Stage) -> None:
     stage = with_batch_rows(stage, 20)
     sent = send_jobs(stage, 100, 1)
-    with drain_that_gets(signal.SIGSTOP, "fetched", stage) as frozen:
-        wait_for_batches(stage, 1)
+    with drain_that_gets(signal.SIGSTOP, "fetched", stage, occurrence=1) as frozen:
+        wait_until_stopped(frozen.pid)
         drain_dataset(stage.deployment, "jobs")
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.join(20)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.times import LATEST, record_time
+from headrace.times import LATEST, TimeTexts, record_time
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,24 @@ def test_record_time_of_every_millisecond_of_a_second_is_exact() -> None:
         at = record_time(ms)
         assert at is not None
         assert at.microsecond == ms % 1000 * 1000
+
+
+def test_time_texts_are_as_copy_reads_them_and_know_the_first_and_the_last() -> None:
+    texts = TimeTexts()
+    assert (texts.first, texts.last) == (None, None)
+    found = [texts[timestamp_ms] for timestamp_ms in (1_551_434_400_123, None, -1, 0, 2**60, 1_551_434_400_123)]
+    assert found == [
+        "2019-03-01 10:00:00.123+00:00",
+        r"\N",
+        r"\N",
+        "1970-01-01 00:00:00.000+00:00",
+        "9999-12-31 23:59:59.999+00:00",
+        "2019-03-01 10:00:00.123+00:00",
+    ]
+    assert (texts.first, texts.last) == (datetime(1970, 1, 1, tzinfo=UTC), LATEST)
+
+
+def test_time_texts_of_records_without_a_time_know_none() -> None:
+    texts = TimeTexts()
+    assert {texts[None], texts[-5]} == {r"\N"}
+    assert (texts.first, texts.last) == (None, None)

@@ -1,0 +1,149 @@
+"""Where the time of one process goes, from topic to staging: microseconds per record, stage by stage."""
+
+import time
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from headrace import ingest
+from headrace.batch import Batch, Committer
+from headrace.drain import Limits, drain
+from headrace.fence import drain_name
+from headrace.ingest import Deployment, plan, reset
+from headrace.kafka_records import KafkaRecord
+from headrace.source import Chunk, Range, Source
+from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.site import TOPIC, Site, filled
+from tests.benchmarks.throughput import CLIENTS
+from tests.faults.servers import Servers
+
+# what ends at each of the committer's steps
+STEPS = {
+    "advanced": "fence: the checkpoint moves",
+    "staged": "COPY, and its wait",
+    "dead_lettered": "dead letters",
+    "before_commit": "the ledger's line",
+    "committed": "COMMIT",
+}
+FETCH, IDENTITY, DECODE, CONTRACT = "fetch and unpack", "is it the same topic", "decode and format", "by the contract"
+SAMPLE = 50_000  # records that are decoded by the contract too, to compare
+
+
+def run(options: Options, report: Report) -> Outcome:
+    """One drain per client and round; the first round warms up."""
+    spent: dict[str, dict[str, list[float]]] = {client: defaultdict(list) for client in CLIENTS}
+    with ExitStack() as stack:
+        servers = Servers()
+        stack.callback(servers.close)
+        servers.start()
+        site = filled(servers, options.topic_records, report)
+        for number in range(options.rounds):
+            for client in CLIENTS:
+                found = _profile(site, client)
+                report(f"round {number}, {client}: {sum(found.values()):.2f} us a record")
+                for stage, microseconds in found.items():
+                    if number or options.rounds == 1:
+                        spent[client][stage].append(microseconds)
+        slow = _contract(site)
+    stages = list(spent[CLIENTS[0]])
+    medians = {client: {stage: Spread.of(spent[client][stage]).median for stage in stages} for client in CLIENTS}
+    rows: list[list[Any]] = [[stage, *(f"{medians[client][stage]:.2f}" for client in CLIENTS)] for stage in stages]
+    rows.append(["all", *(f"{sum(medians[client].values()):.2f}" for client in CLIENTS)])
+    text = (
+        f"{options.topic_records:,} jobs drained by one process, microseconds per record, medians:\n\n"
+        + table(["stage", *CLIENTS], rows)
+        + f"\n\ndecoded {CONTRACT} instead, as odd records are: {slow:.2f} us a record"
+    )
+    return Outcome(text, {"us_per_record": spent, "contract_us_per_record": slow})
+
+
+class _Watch:
+    """Adds up the time between laps, by what it went into."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys((FETCH, DECODE, IDENTITY, *STEPS.values()), 0.0)
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What was done since the last lap was this."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._since
+        self._since = now
+
+
+class _Watched:
+    """A source whose answers are laps."""
+
+    def __init__(self, source: Source, watch: _Watch) -> None:
+        self._source, self._watch = source, watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
+        """The source's chunks."""
+        chunks = self._source.read(ranges)
+        while True:
+            self._watch.lap(DECODE)
+            chunk = next(chunks, None)
+            self._watch.lap(FETCH)
+            if chunk is None:
+                return
+            yield chunk
+
+    def topic_id(self) -> str:
+        """The source's identity."""
+        self._watch.lap(DECODE)
+        found = self._source.topic_id()
+        self._watch.lap(IDENTITY)
+        return found
+
+
+def _profile(site: Site, client: str) -> dict[str, float]:
+    deployment = Deployment.from_settings(replace(site.settings, kafka_client=client))  # type: ignore[arg-type]
+    dataset = deployment.dataset(TOPIC)
+    reset(deployment, dataset)
+    planned = plan(deployment, dataset)
+    site.settle()
+    connect = deployment.connect(drain_name(dataset.name))
+    watch = _Watch()
+    committer = Committer(
+        connect, deployment.retries(), limits=deployment.patience, barrier=lambda step: watch.lap(STEPS[step])
+    )
+    source = ingest.open_source(deployment, dataset)
+    limits = Limits(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
+    try:
+        committer.connection()
+        watch.lap(DECODE)
+        watch.seconds[DECODE] = 0.0
+        result = drain(dataset, _Watched(source, watch), planned, committer, limits)
+        watch.lap(DECODE)
+    finally:
+        source.close()
+        committer.close()
+    assert result.records == site.records
+    return {stage: seconds / result.records * 1e6 for stage, seconds in watch.seconds.items()}
+
+
+def _contract(site: Site) -> float:
+    """Microseconds a record where the fast way takes none."""
+    deployment = Deployment.from_settings(site.settings)
+    dataset = deployment.dataset(TOPIC)
+    source = ingest.open_source(deployment, dataset)
+    try:
+        state = source.describe().partitions
+        chunks = source.read({p: Range(found.log_start_offset, found.end_offset) for p, found in state.items()})
+        records: list[Any] = list(islice((record for chunk in chunks for record in chunk.records), SAMPLE))
+        chunks.close()
+    finally:
+        source.close()
+    assert all(isinstance(record, KafkaRecord) for record in records)
+    batch = Batch(dataset, 1, 0, 0)
+    for record in records:
+        batch.add(record)
+    began = time.perf_counter()
+    batch.unfold()
+    return (time.perf_counter() - began) / len(records) * 1e6
