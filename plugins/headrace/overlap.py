@@ -1,7 +1,6 @@
 """One call at a time in a thread of its own, while its caller goes on: a batch commits while the next one is read.
 
-A commit waits for Postgres nearly all of its time. One process drained 72,000 records a second one after the other,
-and half as many again like this; a queue of more than one would only hold more in memory.
+A commit waits for Postgres nearly all of its time. A queue of more than one would only hold more in memory.
 """
 
 from collections.abc import Callable

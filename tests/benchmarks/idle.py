@@ -48,6 +48,7 @@ def run(options: Options, report: Report) -> Outcome:
     """Passes, then a follower and Airflow side by side with nothing to do; PASS_LIMIT_S and SCHEDULER_LIMIT hold."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-idle-")))
+        home.chmod(0o755)  # Postgres runs as another user
         declarations = _declarations(home / "datasets")
         environment = {
             **os.environ,
