@@ -275,8 +275,9 @@ def test_kafka_compacted_topic_leaves_holes_and_ends(
             found = len(records(read(source, {0: (0, sent)})))
         if found > 20:
             pytest.skip("the broker's cleaner did not come round in time")
-        offsets = [record.offset for record in records(read(source, {0: (0, sent)}))]
-        assert [int(r.value or b"") for r in records(read(source, {0: (0, sent)}))] == offsets
+        kept = records(read(source, {0: (0, sent)}))  # once: the cleaner may come round again
+        offsets = [record.offset for record in kept]
+        assert [int(record.value or b"") for record in kept] == offsets
         hole = next(offset for offset in range(sent) if offset not in offsets)
         assert records(read(source, {0: (hole, hole + 1)})) == []
     finally:

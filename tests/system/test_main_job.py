@@ -1,16 +1,23 @@
 """The main job on the real Airflow, judged by plain Python over the produced file."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import httpx
 import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
 from headrace.local.services import postgres_binary
 from headrace.settings import Settings
 from tests import oracle
+from tests.system import browser
 from tests.system.conftest import System
 
 RECORDS = 20_000
@@ -167,3 +174,59 @@ def _texts(system: System) -> Iterator[tuple[str, str]]:
         answer = httpx.get(f"{url}/headrace/{page}", headers={"Authorization": token}, trust_env=False, timeout=60)
         assert answer.status_code == 200
         yield f"/headrace/{page}", answer.text
+
+
+@pytest.fixture
+def driver(system: System, tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    password = (system.home / "airflow" / "password").read_text().strip()
+    with browser.chromium(tmp_path / "profile") as driver:
+        browser.log_in(driver, system.settings.require_airflow_url(), "admin", password)
+        yield driver
+
+
+@pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+def test_answer_case_is_asked_from_its_form(system: System, produced: Path, driver: webdriver.Chrome) -> None:
+    location = "LOC_1293"
+    users = [str(userid) for (userid,) in system.query(f"select userid from marts.top_users('{location}', 3)")]
+    assert len(users) == 3
+    url = system.settings.require_airflow_url()
+    before = {run["dag_run_id"] for run in runs(system)}
+    # Airflow draws its buttons and fields anew whenever it has heard something
+    wait = WebDriverWait(driver, browser.WAIT_S, 0.2, ignored_exceptions=[StaleElementReferenceException])
+    driver.get(f"{url}/dags/answer_case")
+    wait.until(lambda d: clicked(button(d, "Trigger")))
+    field: Callable[[], WebElement] = lambda: driver.find_element(By.ID, "element_location")  # noqa: E731
+    wait.until(lambda d: d.find_elements(By.ID, "element_location") and field().get_attribute("value") == "LOC_1294")
+    assert driver.find_element(By.ID, "element_service").get_attribute("value") == "SERVICE_01"
+    field().send_keys(Keys.CONTROL, "a")
+    field().send_keys(location)
+    wait.until(lambda _: field().get_attribute("value") == location)
+    browser.screenshot(driver, "form-answer-case")
+    wait.until(lambda d: clicked(submit(d)))
+    run = wait.until(lambda _: [run for run in runs(system) if run["dag_run_id"] not in before])[0]
+    assert run["conf"]["location"] == location
+    system.api.wait(("answer_case", run["dag_run_id"]))
+    driver.get(f"{url}/dags/answer_case/runs/{run['dag_run_id']}/tasks/answer")
+    wait.until(lambda d: all(user in d.find_element(By.TAG_NAME, "body").text for user in users))
+    browser.screenshot(driver, "answer-case-log")
+
+
+def clicked(element: WebElement | None) -> bool:
+    if element is None or not element.is_enabled():
+        return False
+    element.click()
+    return True
+
+
+def button(driver: webdriver.Chrome, text: str) -> WebElement | None:
+    return next((each for each in driver.find_elements(By.TAG_NAME, "button") if each.text.strip() == text), None)
+
+
+def submit(driver: webdriver.Chrome) -> WebElement | None:
+    """The form's own button, not the one that opened it."""
+    return next(iter(driver.find_elements(By.XPATH, "//*[@role='dialog']//button[normalize-space()='Trigger']")), None)
+
+
+def runs(system: System) -> list[dict[str, object]]:
+    found = system.api._send("GET", "/dags/answer_case/dagRuns?limit=100")["dag_runs"]
+    return [run for run in found if isinstance(run, dict)]
