@@ -10,9 +10,12 @@ from collections import defaultdict
 from collections.abc import Generator, Mapping
 from typing import Any, NoReturn
 
+from kafka import errors
+
 from headrace import kafka_source
-from headrace.exceptions import SettingError, SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.exceptions import SettingError, SourceError, SourceUnavailable
 from headrace.kafka_records import KafkaRecord
+from headrace.kafka_security import OPTIONS
 from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, KafkaSource
 from headrace.source import Chunk, Range
 
@@ -31,25 +34,20 @@ logger = logging.getLogger(__name__)
 QUEUED_MAX_KBYTES = 16 * 1024
 TIMESTAMP_NONE = 0
 
-# kafka-python's names of settings, as Deployment.kafka gives them, and librdkafka's
-# (https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md)
-NAMES = {
-    "bootstrap_servers": "bootstrap.servers",
-    "client_id": "client.id",
-    "security_protocol": "security.protocol",
-    "sasl_mechanism": "sasl.mechanism",
-    "sasl_plain_username": "sasl.username",
-    "sasl_plain_password": "sasl.password",
-    "sasl_kerberos_service_name": "sasl.kerberos.service.name",
-    "ssl_cafile": "ssl.ca.location",
-    "ssl_certfile": "ssl.certificate.location",
-    "ssl_keyfile": "ssl.key.location",
-    "ssl_password": "ssl.key.password",
-    "ssl_crlfile": "ssl.crl.location",
-    "ssl_ciphers": "ssl.cipher.suites",
-}
 # kafka-python's alone: how long it tries, and what it measures
-IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled", "api_version", "retry_backoff_ms"}
+IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled"}
+
+# librdkafka's own errors, as kafka-python's; the broker's have the same numbers everywhere
+_LOCAL_ERRORS = {
+    KafkaError._AUTO_OFFSET_RESET: errors.OffsetOutOfRangeError,
+    KafkaError._LOG_TRUNCATION: errors.LogTruncationError,
+    KafkaError._UNKNOWN_TOPIC: errors.UnknownTopicOrPartitionError,
+    KafkaError._UNKNOWN_PARTITION: errors.UnknownTopicOrPartitionError,
+    KafkaError._AUTHENTICATION: errors.SaslAuthenticationFailedError,
+    KafkaError._ALL_BROKERS_DOWN: errors.KafkaConnectionError,
+    KafkaError._TRANSPORT: errors.KafkaConnectionError,
+    KafkaError._TIMED_OUT: errors.KafkaConnectionError,
+}
 
 
 def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,13 +57,11 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config: dict[str, Any] = {}
     for name, value in client_config.items():
-        if name in NAMES:
-            config[NAMES[name]] = ",".join(value) if isinstance(value, list | tuple) else value
-        elif name == "ssl_check_hostname":
-            config["ssl.endpoint.identification.algorithm"] = "https" if value else "none"
+        if name in OPTIONS:
+            config[OPTIONS[name]] = ",".join(value) if isinstance(value, list | tuple) else value
         elif name not in IGNORED:
             raise SettingError(
-                f"kafka: {name} has no counterpart in librdkafka, expected one of {', '.join(NAMES)}; remove it, or "
+                f"kafka: {name} has no counterpart in librdkafka, expected one of {', '.join(OPTIONS)}; remove it, or "
                 "unset HEADRACE_KAFKA_CLIENT"
             )
     return config
@@ -167,17 +163,8 @@ class ConfluentSource(KafkaSource):
             self._refuse(error.args[0])
 
     def _refuse(self, error: Any) -> NoReturn:
-        code, text = error.code(), f"{error.name()}: {error.str()}"
-        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION):
-            raise SourceChanged(
-                f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {text}; "
-                "retention or a recreated topic overtook this run; run the drain again to see the range"
-            )
-        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-            raise TopicMissing(f"{self.topic}: the topic vanished while it was read: {text}")
-        if error.retriable() or code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
-            raise SourceUnavailable(
-                f"kafka: {self._address()} did not answer: {text}; start the broker (`headrace up`) or "
-                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS"
-            )
-        raise SourceError(f"{self.topic}: {text}; a new process may try again")
+        """Raise what kafka-python's source makes of the same error."""
+        kind = _LOCAL_ERRORS.get(error.code()) or (
+            errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
+        )
+        self._raise(kind(f"{error.name()}: {error.str()}"))

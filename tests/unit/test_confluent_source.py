@@ -6,9 +6,11 @@ import sys
 
 import confluent_kafka
 import pytest
+from confluent_kafka import KafkaError
 
-from headrace.confluent_source import NAMES, translated
-from headrace.exceptions import SettingError
+from headrace.confluent_source import ConfluentSource, translated
+from headrace.exceptions import SettingError, SourceChanged, SourceError, SourceRefused, SourceUnavailable, TopicMissing
+from headrace.kafka_security import OPTIONS
 
 
 def test_settings_of_a_secured_broker_are_librdkafkas() -> None:
@@ -20,7 +22,6 @@ def test_settings_of_a_secured_broker_are_librdkafkas() -> None:
             "sasl_plain_username": "loader",
             "sasl_plain_password": "secret",
             "ssl_cafile": "/etc/ca.pem",
-            "ssl_check_hostname": False,
             "request_timeout_ms": 15_000,
         }
     )
@@ -31,12 +32,11 @@ def test_settings_of_a_secured_broker_are_librdkafkas() -> None:
         "sasl.username": "loader",
         "sasl.password": "secret",
         "ssl.ca.location": "/etc/ca.pem",
-        "ssl.endpoint.identification.algorithm": "none",
     }
 
 
 def test_librdkafka_knows_every_name() -> None:
-    assert [name for name in (*NAMES.values(), "no.such.name") if not _is_known(name)] == ["no.such.name"]
+    assert [name for name in (*OPTIONS.values(), "no.such.name") if not _is_known(name)] == ["no.such.name"]
 
 
 def _is_known(name: str) -> bool:
@@ -45,6 +45,28 @@ def _is_known(name: str) -> bool:
     except confluent_kafka.KafkaException as error:
         return "No such configuration property" not in str(error)
     return True
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (KafkaError._AUTO_OFFSET_RESET, SourceChanged, "jobs: the broker no longer serves an offset that it listed"),
+        (KafkaError.OFFSET_OUT_OF_RANGE, SourceChanged, "run the drain again to see the range"),
+        (KafkaError._LOG_TRUNCATION, SourceChanged, "run the drain again to see the range"),
+        (KafkaError._UNKNOWN_TOPIC, TopicMissing, "jobs: the topic vanished while it was read"),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicMissing, "jobs: the topic vanished while it was read"),
+        (KafkaError._ALL_BROKERS_DOWN, SourceUnavailable, "kafka: 127.0.0.1:9 did not answer"),
+        (KafkaError._AUTHENTICATION, SourceRefused, "user etl is not let in"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, SourceRefused, "does not allow this to user etl"),
+        (KafkaError._BAD_MSG, SourceError, "a new process may try again"),
+    ],
+)
+def test_errors_are_those_of_the_reference(code: int, kind: type[Exception], said: str) -> None:
+    source = ConfluentSource("jobs", {"bootstrap_servers": ["127.0.0.1:9"], "sasl_plain_username": "etl"})
+    with pytest.raises(kind, match=said) as raised:
+        source._refuse(KafkaError(code))
+    assert raised.type is kind
+    assert "\n" not in str(raised.value)
 
 
 def test_setting_without_a_counterpart_is_refused() -> None:
