@@ -88,7 +88,7 @@
     {%- set columns = fetch_rows(sql) -%}
     {%- for column in columns if column.made_type != column.kept_type -%}
         {%- do exceptions.raise_compiler_error(
-            target_relation.render() ~ '.' ~ column.name ~ ': found ' ~ (column.kept_type or 'no column') ~ ', expected '
+            target_relation.schema ~ '.' ~ target_relation.identifier ~ '.' ~ column.name ~ ': found ' ~ (column.kept_type or 'no column') ~ ', expected '
             ~ (column.made_type or 'no column') ~ ' as the model has it; nothing was changed; build it anew: dbt run --full-refresh '
             ~ '--select ' ~ target_relation.identifier ~ '+'
         ) -%}

@@ -158,7 +158,6 @@ class _Follower:
             for name in self._bells:
                 self._rung.put(name)
             self._to_build |= unclaimed_datasets(connection) | self._broken  # also what others staged meanwhile
-            self._first_models = first_models(connection)
 
     def _due(self, until: float) -> list[str]:
         """The datasets that rang, once each; waits for the first until that time."""
@@ -227,6 +226,9 @@ class _Follower:
         with _cut_off(self._stop):
             try:
                 made = build(self._build_settings, select=select, tests=False, may_be_empty=True)
+                if is_whole:
+                    with database(self._deployment.connect("headrace follow")) as connection:
+                        self._first_models = first_models(connection)
             except BuildError as error:
                 # what could be built was; the rest is tried again at the next look at everything
                 trouble.say(error)

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.ingest import Deployment, initialise
 from headrace.settings import Settings
+from tests.databases import create_database
 from tests.faults.checks import Violation, judge
 from tests.faults.evidence import Evidence, Stream, gather
 from tests.faults.proxy import Proxy
@@ -226,11 +227,8 @@ class Lane:
         (self._folder / "datasets").mkdir(parents=True)
         self._server_dsn = postgres_dsn
         self._database = f"faults_{name}"
-        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-            connection.execute(f"drop database if exists {self._database} with (force)".encode())
-            connection.execute(f"create database {self._database}".encode())
-        info = conninfo_to_dict(postgres_dsn) | {"dbname": self._database}
-        self.dsn = make_conninfo("", **info)
+        self.dsn = create_database(postgres_dsn, self._database)
+        info = conninfo_to_dict(self.dsn)
         self.proxy = Proxy(int(str(info["port"])))
         self.proxied_dsn = make_conninfo(
             "", **info | {"port": self.proxy.port, "sslmode": "disable", "gssencmode": "disable"}

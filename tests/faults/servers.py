@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.sql import SQL, Identifier
 
 from headrace.local import kafka, postgres, services
 from headrace.settings import Settings
+from tests.databases import create_database
 
 
 class Servers:
@@ -37,10 +36,7 @@ class Servers:
 
     def database(self, name: str) -> str:
         """Make a database; returns its DSN."""
-        address = self.address("postgres")
-        with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(SQL("create database {}").format(Identifier(name)))
-        return make_conninfo("", **{**conninfo_to_dict(address), "dbname": name})
+        return create_database(self.address("postgres"), name)
 
     def kill_postgres(self) -> None:
         """SIGKILL for the postmaster; its backends notice by themselves."""

@@ -1,7 +1,6 @@
 """A real PostgreSQL, a real Kafka and a real Valkey, started once per session on free ports and stopped at its end."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
 
 from headrace import retries
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
 from headrace.settings import Settings
+from tests.databases import passing_database
 from tests.integration import topics
 
 _numbers = itertools.count(1)
@@ -55,12 +54,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def database(postgres_dsn: str) -> Iterator[str]:
     """The DSN of a database of the test's own, empty, dropped at the end."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(SQL("create database {}").format(Identifier(name)))
-    yield re.sub(r"/headrace(?=\?|$)", f"/{name}", postgres_dsn)
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
+    with passing_database(postgres_dsn, f"test_{next(_numbers)}") as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from headrace import checkpoints, database, staging
@@ -20,6 +19,7 @@ from headrace.plan import make_plan
 from headrace.roles import LOADER, ROLES
 from headrace.settings import Settings
 from headrace.verify import verify
+from tests.databases import passing_database
 from tests.integration import topics
 from tests.integration.books import assert_books, coordinates, environment
 from tests.integration.commands import headrace
@@ -66,15 +66,10 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
 @contextmanager
 def restored(stage: Stage, dump: Path) -> Iterator[Stage]:
     """The stage on a database that was made from a dump."""
-    dsn = make_conninfo("", **conninfo_to_dict(stage.dsn) | {"dbname": "restored"})
-    with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        connection.execute("create database restored")
-        try:
-            command = [postgres_binary("pg_restore"), "--exit-on-error", "--dbname", dsn, dump]
-            subprocess.run(command, check=True, capture_output=True)
-            yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), dsn)
-        finally:
-            connection.execute("drop database restored with (force)")
+    with passing_database(stage.dsn, "restored") as dsn:
+        command = [postgres_binary("pg_restore"), "--exit-on-error", "--dbname", dsn, dump]
+        subprocess.run(command, check=True, capture_output=True)
+        yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), dsn)
 
 
 def test_restored_database_verifies_and_drains_on_from_its_own_checkpoints(stage: Stage, tmp_path: Path) -> None:

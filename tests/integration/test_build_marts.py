@@ -99,6 +99,36 @@ def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Ware
     assert warehouse.value("select count(*) from marts.jobs") == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "back", "said"),
+    [
+        ("drop column minute cascade", "", "marts.jobs_per_minute.minute: found no column, expected timestamp"),
+        ("add column extra text", "drop column extra", "extra: found text, expected no column as the model has it"),
+        ("alter column jobs type int", "alter column jobs type bigint", "jobs: found integer, expected bigint"),
+    ],
+    ids=["missing", "surplus", "another type"],
+)
+def test_table_whose_columns_are_not_the_models_is_refused_with_the_remedy(
+    change: str, back: str, said: str, warehouse: Warehouse
+) -> None:
+    warehouse.jobs((0, "J1", job()))
+    warehouse.build(select="jobs jobs_per_minute")
+    warehouse.jobs((1, "J2", job(minute=5)))
+    warehouse.execute(f"alter table marts.jobs_per_minute {change}")
+    before = warehouse.claims()["jobs_per_minute", "jobs"]
+    with pytest.raises(BuildError) as refused:
+        warehouse.build(select="jobs jobs_per_minute")
+    assert said in str(refused.value)
+    assert "nothing was changed; build it anew: dbt run --full-refresh --select jobs_per_minute+" in str(refused.value)
+    assert warehouse.claims()["jobs_per_minute", "jobs"] == before
+    if back:
+        warehouse.execute(f"alter table marts.jobs_per_minute {back}")
+        warehouse.build(select="jobs jobs_per_minute")
+    else:
+        warehouse.build(select="jobs_per_minute", full_refresh=True)
+    warehouse.assert_right("jobs", "jobs_per_minute")
+
+
 def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()))

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from headrace.build import BuildResult
+from headrace.build import BuildResult, build
 from headrace.follow import FollowResult, follow
 from headrace.ingest import Deployment, adopt
 from headrace.leases import held_lease
@@ -197,3 +197,31 @@ def test_model_that_does_not_build_is_said_once_and_holds_up_no_other_dataset(re
         assert following.said("division by zero") == 1
     assert following.result is not None
     assert list(following.result.failing) == ["build"]
+
+
+def test_models_that_read_others_are_built_meanwhile_and_at_the_end(
+    ready: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selections: list[Any] = []
+
+    def build_and_note(settings: Settings, **options: Any) -> BuildResult:
+        selections.append(options["select"])
+        return build(settings, **options)
+
+    monkeypatch.setattr("headrace.follow.build", build_and_note)
+
+    def counted() -> int:
+        is_built = ready.value("select to_regclass('marts.jobs_per_minute') is not null")
+        return int(ready.value("select sum(jobs) from marts.jobs_per_minute") or 0) if is_built else 0
+
+    with Following(ready.deployment):
+        until(lambda: None in selections and counted() == 1, 60)  # the first build is of everything
+        sent = 1
+        deadline = time.monotonic() + 30
+        while counted() < 20:  # records go on to come
+            assert time.monotonic() < deadline, f"{counted()} of {sent} in marts.jobs_per_minute"
+            send(ready, sent)
+            sent += 1
+            time.sleep(0.1)
+        assert ["jobs"] in selections
+        until(lambda: counted() == sent)  # and what came last is not left behind

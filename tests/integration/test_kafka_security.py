@@ -11,11 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import redis
 from kafka.errors import KafkaError
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace import kafka_source
 from headrace.airflow.page_template import render_figures, render_page
@@ -30,6 +28,7 @@ from headrace.roles import DBT, LOADER
 from headrace.settings import Settings
 from headrace.status import read_status
 from headrace.verify import verify
+from tests.databases import passing_database
 from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.certificates import Authority
@@ -66,9 +65,7 @@ def stage(
     assert 'KafkaTopic(topic="jobs"' in declared
     declared = declared.replace('KafkaTopic(topic="jobs"', 'KafkaTopic(topic="jobs", dead_letter_topic="jobs_dlq"')
     (datasets_dir / "jobs.py").write_text(declared)
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute("create database secured")
-        dsn = make_conninfo("", **conninfo_to_dict(postgres_dsn) | {"dbname": "secured"})
+    with passing_database(postgres_dsn, "secured") as dsn:
         settings = Settings(
             home=session_home,
             postgres_dsn=dsn,
@@ -83,7 +80,6 @@ def stage(
         )
         initialise(Deployment.from_settings(settings))
         yield Stage(Deployment.from_settings(settings), dsn)
-        connection.execute("drop database secured with (force)")
 
 
 def documented_acls() -> list[tuple[list[str], str, str]]:

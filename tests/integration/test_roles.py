@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from headrace.build import build
 from headrace.exceptions import DatabaseError, DatasetError
@@ -22,6 +22,7 @@ from headrace.roles import DBT, LOADER, READER, ROLES
 from headrace.settings import Settings
 from headrace.status import read_status
 from headrace.verify import verify
+from tests.databases import passing_database
 from tests.integration import topics
 from tests.integration.conftest import Stage
 from tests.integration.logins import PASSWORD, as_role, login
@@ -39,25 +40,21 @@ def house(
     datasets_dir.mkdir()
     for path in Settings().datasets_dir.glob("*.py"):
         (datasets_dir / path.name).write_text(path.read_text().replace('topic="jobs"', f'topic="{TOPIC}"'))
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute("create database roles")
-    dsn = make_conninfo("", **conninfo_to_dict(postgres_dsn) | {"dbname": "roles"})
-    settings = Settings(
-        home=session_home,
-        postgres_dsn=dsn,
-        kafka_bootstrap_servers=bootstrap_servers,
-        datasets_dir=datasets_dir,
-        batch_rows=100,
-    )
-    deployment = Deployment.from_settings(settings)
-    initialise(deployment)
-    topics.create(bootstrap_servers, TOPIC, 3, retention_ms="-1")
-    lines = datasets_dir / "jobs.kafka"
-    lines.write_bytes(b"".join(generate_jobs(RECORDS, 5, 10, settings.data_dir / "users.ndjson")))
-    produce(deployment, deployment.dataset("jobs"), lines)
-    yield Stage(deployment, dsn)
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute("drop database roles with (force)")
+    with passing_database(postgres_dsn, "roles") as dsn:
+        settings = Settings(
+            home=session_home,
+            postgres_dsn=dsn,
+            kafka_bootstrap_servers=bootstrap_servers,
+            datasets_dir=datasets_dir,
+            batch_rows=100,
+        )
+        deployment = Deployment.from_settings(settings)
+        initialise(deployment)
+        topics.create(bootstrap_servers, TOPIC, 3, retention_ms="-1")
+        lines = datasets_dir / "jobs.kafka"
+        lines.write_bytes(b"".join(generate_jobs(RECORDS, 5, 10, settings.data_dir / "users.ndjson")))
+        produce(deployment, deployment.dataset("jobs"), lines)
+        yield Stage(deployment, dsn)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,11 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from click.testing import CliRunner
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
@@ -29,6 +26,7 @@ from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
+from tests.databases import passing_database
 from tests.integration.conftest import Stage
 
 # partition 0: 10 jobs and their marker, 3 aborted records and theirs, a dead letter, a tombstone, 10 jobs, a marker
@@ -73,7 +71,7 @@ def pristine(postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_
 @pytest.fixture
 def drained(pristine: Drained, postgres_dsn: str) -> Iterator[Drained]:
     """Jobs with gaps, an aborted transaction, tombstones, headers, unknown fields and dead letters, all drained."""
-    with _database(postgres_dsn, "verify_copy", template="verify_pristine") as dsn:
+    with passing_database(postgres_dsn, "verify_copy", template="verify_pristine") as dsn:
         settings = replace(pristine.stage.deployment.settings, postgres_dsn=dsn)
         stage = Stage(Deployment.from_settings(settings), dsn)
         yield Drained(stage, pristine.topic, pristine.bootstrap_servers)
@@ -92,7 +90,7 @@ def _drained(name: str, postgres_dsn: str, bootstrap_servers: str, home: Path, f
     (folder / "users.py").write_text((declared / "users.py").read_text())
     (folder / "jobs.py").write_text((declared / "jobs.py").read_text().replace('topic="jobs"', f'topic="{name}"'))
     ensure_topic({"bootstrap_servers": bootstrap_servers}, name, 3)
-    with _database(postgres_dsn, name) as dsn:
+    with passing_database(postgres_dsn, name) as dsn:
         settings = Settings(
             home=home,
             postgres_dsn=dsn,
@@ -106,16 +104,6 @@ def _drained(name: str, postgres_dsn: str, bootstrap_servers: str, home: Path, f
         _produce(drained)
         drain_dataset(deployment, "jobs")
         yield drained
-
-
-@contextmanager
-def _database(postgres_dsn: str, name: str, template: str = "template1") -> Iterator[str]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(SQL("create database {} template {}").format(Identifier(name), Identifier(template)))
-        try:
-            yield re.sub(r"/headrace(?=\?|$)", f"/{name}", postgres_dsn)
-        finally:
-            connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
 
 
 def _produce(drained: Drained) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.build import BuildResult, build
 from headrace.builds import is_up_to_date
 from headrace.dbt_runner import fingerprint, profile_environment
 from headrace.ingest import Deployment, initialise
 from headrace.settings import Settings
+from tests.databases import create_database
 from tests.integration.marts_oracle import Version, marts
 
 # of each dataset its key and the other columns of its contract; a record of rides is an entity of its own
@@ -355,9 +355,7 @@ def shared_warehouse(postgres_dsn: str, home: Path) -> Warehouse:
     It goes with its server.
     """
     if postgres_dsn not in _shared:
-        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-            connection.execute("create database build")
-        dsn = make_conninfo("", **{**conninfo_to_dict(postgres_dsn), "dbname": "build"})
+        dsn = create_database(postgres_dsn, "build")
         settings = Settings(home=home, postgres_dsn=dsn)
         initialise(Deployment.from_settings(settings))
         warehouse = _shared[postgres_dsn] = Warehouse(settings, dsn)
