@@ -48,19 +48,19 @@ test-second-half: install-dev
 	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
 
 faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
-	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest tests/faults/test_faults.py -m faults
+	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
 mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
-	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest tests/faults/test_mutants.py -m faults
+	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py -m faults
 
 kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
-	@$(BIN)/python -m pytest -s -p no:randomly tests/system/test_kills.py -m faults
+	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
 fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
 	@$(BIN)/python -m tests.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
 
 rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = full refresh; SEED=5 ROUND=17 repeats one
-	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest tests/integration/test_build_rounds.py
+	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest --timeout=0 tests/integration/test_build_rounds.py
 
 bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles, followed and by schedule
 	@$(BIN)/python -m tests.benchmarks --only freshness

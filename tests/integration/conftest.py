@@ -79,6 +79,9 @@ class Stage:
     deployment: Deployment
     dsn: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stage, (self.deployment.settings, self.dsn)  # a process of its own connects by itself
+
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, read over a connection of its own."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -93,6 +96,10 @@ class Stage:
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a query gives."""
         return self.query(statement, *parameters)[0][0]
+
+
+def _stage(settings: Settings, dsn: str) -> Stage:
+    return Stage(Deployment.from_settings(settings), dsn)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Drains that are killed, cut off, frozen or in each other's way: exactly once all the same."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from headrace.fence import Patience
 from headrace.ingest import Deployment, drain_dataset, drain_plan, plan
 from tests.integration.books import assert_books, assert_nothing_left, environment
 from tests.integration.conftest import Stage
-from tests.integration.killing import STEPS, CuttingProxy, at, drain, drain_that_gets
+from tests.integration.killing import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
 from tests.integration.test_drain import send_jobs
 
 HEADRACE = Path(sys.executable).with_name("headrace")
@@ -94,14 +94,6 @@ def wait_for_batches(stage: Stage, count: int) -> None:
     raise AssertionError(f"no {count} batches in time")
 
 
-def wait_until_stopped(pid: int) -> None:
-    """Wait for a process that sends itself SIGSTOP."""
-    deadline = time.monotonic() + 20
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-        assert time.monotonic() < deadline, "it was not stopped in time"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_drain_killed_at_any_step_goes_on_where_it_was(step: str, stage: Stage) -> None:
     stage = with_batch_rows(stage, 20)
@@ -150,12 +142,8 @@ def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage) -> None:
     sent = send_jobs(stage, 900)
     with headrace(stage, "drain", "jobs", "--parallel", "3") as process:
         wait_for_batches(stage, 2)
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            fields = path.read_text().rpartition(")")[2].split()
-            is_worker = b"spawn_main" in path.with_name("cmdline").read_bytes()
-            if int(fields[1]) == process.pid and is_worker:
-                os.kill(int(path.parent.name), signal.SIGKILL)
-                break
+        children = psutil.Process(process.pid).children()
+        next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
     assert stderr == "headrace: jobs: a process of the drain was killed; what it had committed stays; drain again\n"
@@ -339,8 +327,7 @@ def test_drain_frozen_in_its_transaction_is_ended_by_its_replacement_and_writes_
     stage = with_settings(stage, batch_rows=20, lock_timeout_ms=100, stuck_after_ms=400)
     sent = send_jobs(stage, 100, 1)
     with drain_that_gets(signal.SIGSTOP, step, stage) as frozen:
-        wait_for_batches(stage, 1)
-        time.sleep(0.2)
+        wait_until_stopped(frozen)
         drain_dataset(stage.deployment, "jobs")
         assert_books(stage, sent)
         os.kill(frozen.pid, signal.SIGCONT)
@@ -354,7 +341,7 @@ def test_drain_frozen_before_its_transaction_finds_its_batch_taken_and_writes_no
     stage = with_batch_rows(stage, 20)
     sent = send_jobs(stage, 100, 1)
     with drain_that_gets(signal.SIGSTOP, "fetched", stage, occurrence=1) as frozen:
-        wait_until_stopped(frozen.pid)
+        wait_until_stopped(frozen)
         drain_dataset(stage.deployment, "jobs")
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.join(20)
@@ -362,10 +349,18 @@ def test_drain_frozen_before_its_transaction_finds_its_batch_taken_and_writes_no
     assert_books(stage, sent)
 
 
-def test_drain_in_a_forked_process_shares_nothing_with_its_parent(stage: Stage) -> None:
-    sent = send_jobs(stage, 30)
-    process = multiprocessing.get_context("fork").Process(target=drain_dataset, args=(stage.deployment, "jobs"))
+def drain_then_fork_and_drain(stage: Stage) -> None:
+    drain_dataset(stage.deployment, "jobs", max_records=10)
+    process = get_context("fork").Process(target=drain_dataset, args=(stage.deployment, "jobs"))
     process.start()
     process.join(20)
     assert process.exitcode == 0
+    assert stage.value("select count(*) from staging.jobs") == 30
+
+
+def test_drain_in_a_forked_process_shares_nothing_with_its_parent(stage: Stage) -> None:
+    sent = send_jobs(stage, 30)
+    with apart(drain_then_fork_and_drain, stage) as parent:
+        parent.join(30)
+        assert parent.exitcode == 0
     assert_books(stage, sent)

@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headrace import retries
+from headrace import redis_source, retries
+from headrace.batch import Barrier
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.generate import generate
 from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset, drain_plan, plan
@@ -285,13 +286,15 @@ def test_reload_of_a_stream_is_refused_with_what_to_do_in_its_place(telemetry: S
 # killed
 
 
+def drain_in_small_chunks(stage: Stage, barrier: Barrier, name: str) -> None:
+    redis_source.CHUNK_ENTRIES = 30
+    drain(stage, barrier, name)
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_drain_of_a_stream_killed_at_any_step_goes_on_where_it_was(
-    step: str, telemetry: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.redis_source.CHUNK_ENTRIES", 30)
+def test_drain_of_a_stream_killed_at_any_step_goes_on_where_it_was(step: str, telemetry: Stage) -> None:
     ids = streams.send(telemetry, 100)
-    with drain_that_gets(signal.SIGKILL, step, telemetry, "telemetry") as process:
+    with drain_that_gets(signal.SIGKILL, step, telemetry, "telemetry", drain=drain_in_small_chunks) as process:
         process.join(20)
         assert process.exitcode == -signal.SIGKILL
     assert_nothing_left(telemetry)

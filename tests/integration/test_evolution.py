@@ -1,8 +1,6 @@
 """Contracts that change: a new optional field gets its column and is filled, all else is refused with the SQL."""
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,7 +19,7 @@ from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_nothing_left
 from tests.integration.conftest import Stage
-from tests.integration.killing import at, signal_itself
+from tests.integration.killing import at, killed_at
 from tests.integration.test_cli import assert_refused, run
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 from tests.integration.test_reload import state
@@ -179,14 +177,7 @@ def test_fill_killed_changes_nothing_and_the_next_one_does_it(step: str, stage: 
     add_field(stage, "SEAT: Integer | None = None")
     initialise(stage.deployment)
     before = state(stage)
-    process = multiprocessing.get_context("fork").Process(
-        target=filled,
-        args=(stage, "SEAT"),
-        kwargs={"barrier": at(step, lambda: signal_itself(signal.SIGKILL), occurrence=1)},
-    )
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    killed_at(step, filled, stage, "SEAT")
     assert_nothing_left(stage)
     assert state(stage) == before
     assert filled(stage, "SEAT").filled == 30

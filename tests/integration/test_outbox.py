@@ -2,9 +2,7 @@
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Event
+from typing import Any
 
 import confluent_kafka
 import pytest
@@ -27,7 +26,7 @@ from headrace.settings import ROOT
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left
 from tests.integration.conftest import Stage
-from tests.integration.killing import at, signal_itself
+from tests.integration.killing import at, killed_at
 from tests.integration.test_cli import assert_refused, run
 from tests.integration.test_drain import job, servers, topic_of
 from tests.integration.test_replay import HEADERS, allow_refunds, change_contract, refund, replayed
@@ -46,8 +45,8 @@ def declared(stage: Stage) -> Stage:
     return stage
 
 
-def published(stage: Stage) -> int:
-    return publish(stage.deployment, stage.deployment.dataset("jobs"))
+def published(stage: Stage, **options: Any) -> int:
+    return publish(stage.deployment, stage.deployment.dataset("jobs"), **options)
 
 
 def drain_bad(stage: Stage, count: int, first: int = 0) -> None:
@@ -156,14 +155,7 @@ def test_drain_publishes_its_dead_letters_to_the_declared_topic(declared: Stage)
 
 def test_publisher_killed_before_it_marked_sends_again_and_nothing_else(declared: Stage) -> None:
     drain_bad(declared, 30)
-    process = multiprocessing.get_context("fork").Process(
-        target=publish,
-        args=(declared.deployment, declared.deployment.dataset("jobs")),
-        kwargs={"barrier": at("sent", lambda: signal_itself(signal.SIGKILL), occurrence=1)},
-    )
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    killed_at("sent", published, declared)
     assert_nothing_left(declared)
     assert declared.value("select count(published_at) from headrace.dead_letters") == 0
     assert len(messages(declared)) == 30

@@ -25,9 +25,8 @@ from headrace.status import read_status
 from headrace.verify import verify
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
-from tests.integration.killing import drain_that_gets
+from tests.integration.killing import drain_that_gets, wait_until_stopped
 from tests.integration.test_drain import send_jobs
-from tests.integration.test_drain_killed import wait_for_batches
 
 POOL = 4  # backends for all clients of a database: fewer than clients
 READY_S = 10
@@ -126,8 +125,7 @@ def test_drain_frozen_behind_a_pooler_is_ended_by_its_replacement(step: str, poo
     pooled = Stage(Deployment.from_settings(settings), pooled.dsn)
     sent = send_jobs(pooled, 100, 1)
     with drain_that_gets(signal.SIGSTOP, step, pooled) as frozen:
-        wait_for_batches(pooled, 1)
-        time.sleep(0.2)
+        wait_until_stopped(frozen)
         drain_dataset(pooled.deployment, "jobs")
         assert_books(pooled, sent)
         os.kill(frozen.pid, signal.SIGCONT)

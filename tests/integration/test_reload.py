@@ -1,15 +1,15 @@
 """Reloads: a range is read again from the topic and replaces exactly what was staged of it."""
 
-import multiprocessing
-import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Event
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -23,7 +23,7 @@ from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_nothing_left, coordinates
 from tests.integration.conftest import Stage
-from tests.integration.killing import at, signal_itself
+from tests.integration.killing import apart, at, killed_at, signal_itself, wait_until_stopped
 from tests.integration.test_cli import assert_refused, run
 from tests.integration.test_drain import job, jobs, send_jobs, servers, topic_of
 from tests.integration.test_replay import change_contract, refund
@@ -315,14 +315,7 @@ def test_reload_killed_at_any_step_changes_nothing_and_the_next_one_does_it(step
     content = stage.query(CONTENT)
     stage.execute("update staging.jobs set location = 'WRONG'")
     before = state(stage)
-    process = multiprocessing.get_context("fork").Process(
-        target=reloaded,
-        args=(stage, "1970-01-01", "2100-01-01"),
-        kwargs={"barrier": at(step, lambda: signal_itself(signal.SIGKILL), occurrence=1)},
-    )
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    killed_at(step, reloaded, stage, "1970-01-01", "2100-01-01")
     assert_nothing_left(stage)
     assert state(stage) == before
     reloaded(stage, "1970-01-01", "2100-01-01")
@@ -387,23 +380,13 @@ def test_reload_frozen_in_its_turn_is_ended_by_a_drain_and_changes_nothing(stage
     drain_dataset(stage.deployment, "jobs")
     before = state(stage)
     send_jobs(stage, 90)
-    process = multiprocessing.get_context("fork").Process(
-        target=reloaded,
-        args=(stage, "1970-01-01", "2100-01-01"),
-        kwargs={"barrier": at("replaced", lambda: signal_itself(signal.SIGSTOP), occurrence=1)},
-    )
-    process.start()
-    try:
-        assert process.pid is not None
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+    barrier = at("replaced", partial(signal_itself, signal.SIGSTOP), occurrence=1)
+    with apart(reloaded, stage, "1970-01-01", "2100-01-01", barrier=barrier) as frozen:
+        wait_until_stopped(frozen)
         drain_dataset(stage.deployment, "jobs")
-        os.kill(process.pid, signal.SIGCONT)
-        process.join(20)
-        assert process.exitcode == 1
-    finally:
-        process.kill()
-        process.join()
+        psutil.Process(frozen.pid).resume()
+        frozen.join(20)
+        assert frozen.exitcode == 1
     assert len(coordinates(stage)) == 390
     assert state(stage)[1:3] == before[1:3]
     assert lines(stage) == []

@@ -1,9 +1,7 @@
 """Replays: dead letters that the contract of today lets pass become rows, once, under their own coordinates."""
 
 import json
-import multiprocessing
 import re
-import signal
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +19,7 @@ from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left, environment
 from tests.integration.conftest import Stage
-from tests.integration.killing import at, signal_itself
+from tests.integration.killing import at, killed_at
 from tests.integration.test_cli import Outcome, assert_refused
 from tests.integration.test_drain import job, jobs, servers, topic_of
 
@@ -305,11 +303,7 @@ def test_replay_killed_before_its_commit_changes_nothing_and_can_be_run_again(st
     drain_dataset(stage.deployment, "jobs")
     allow_refunds(stage)
     before = state(stage)
-    barrier = at(step, lambda: signal_itself(signal.SIGKILL), occurrence=1)
-    process = multiprocessing.get_context("fork").Process(target=replayed, args=(stage,), kwargs={"barrier": barrier})
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    killed_at(step, replayed, stage)
     assert_nothing_left(stage)
     assert state(stage) == before
     assert replayed(stage).staged == 30

@@ -3,7 +3,6 @@
 import re
 import shlex
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from tests.integration import streams, topics
 from tests.integration.books import coordinates, environment
 from tests.integration.commands import Said, headrace
 from tests.integration.conftest import Stage
-from tests.integration.killing import at, drain, drain_that_gets
+from tests.integration.killing import at, drain, drain_that_gets, wait_until_stopped
 from tests.integration.logins import login
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 from tests.integration.test_evolution import add_field
@@ -86,14 +85,12 @@ def rival(stage: Stage) -> Iterator[str]:
 @incident("A drain hangs")
 def frozen(stage: Stage) -> Iterator[str]:
     send_jobs(stage, 300, 1)
-    with drain_that_gets(signal.SIGSTOP, "before_commit", stage, occurrence=1):
-        seen: list[tuple[Any, ...]] = []
-        while not seen:
-            time.sleep(0.05)
-            seen = stage.query(
-                "select application_name, state from pg_stat_activity where datname = current_database() "
-                "and application_name = 'headrace drain jobs' and state = 'idle in transaction'"
-            )
+    with drain_that_gets(signal.SIGSTOP, "before_commit", stage, occurrence=1) as frozen:
+        wait_until_stopped(frozen)
+        seen = stage.query(
+            "select application_name, state from pg_stat_activity where datname = current_database() "
+            "and application_name = 'headrace drain jobs' and state = 'idle in transaction'"
+        )
         yield " ".join(seen[0])
     assert len(coordinates(stage)) == 300
 

@@ -1,6 +1,5 @@
 """A database with Headrace's tables and a stand-in for the loader that stages batches as the loader does."""
 
-import multiprocessing
 import os
 import random
 import time
@@ -22,6 +21,7 @@ from headrace.dbt_runner import fingerprint, profile_environment
 from headrace.ingest import Deployment, initialise
 from headrace.settings import Settings
 from tests.databases import create_database
+from tests.integration.killing import apart
 from tests.integration.marts_oracle import Version, marts
 
 # of each dataset its key and the other columns of its contract; a record of rides is an entity of its own
@@ -285,17 +285,9 @@ class Warehouse:
         from tests.integration.warm_dbt import run_dbt
 
         folder = self.settings.home / f"dbt-{uuid4().hex[:8]}"
-        # forked from a server that has imported dbt: a run takes 1.5 s of CPU in place of 4 s
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([run_dbt.__module__])
         command = [arguments[0], *self._options(folder), *arguments[1:]]
-        process = context.Process(target=run_dbt, args=(command, self.environment()))
-        process.start()
-        try:
+        with apart(run_dbt, command, self.environment()) as process:
             yield process
-        finally:
-            process.kill()
-            process.join()
 
     def run_dbt(self, *arguments: str) -> tuple[bool, str]:
         """dbt with any arguments, in this process; whether it succeeded, and the messages of what did not."""
