@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid4
+from typing import Any, cast
+from uuid import UUID
 
 import psycopg
 from psycopg import Connection, Cursor
@@ -23,7 +23,7 @@ from headrace.exceptions import DatabaseError
 from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.retries import Retries
-from headrace.source import Record
+from headrace.source import KafkaRecord, Record
 from headrace.staging import NULL, check_table, columns, copy_lines, copy_rows, escaped, json_text, table
 from headrace.times import TimeTexts, record_time
 
@@ -49,7 +49,7 @@ class Batch:
     partition: int
     start_offset: int
     end_offset: int = 0
-    batch_id: UUID = field(default_factory=uuid4)
+    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
     rows: list[str | list[Any]] = field(default_factory=list)
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
@@ -102,8 +102,12 @@ class Batch:
         for record in records:
             if type(record) is not kind:
                 kind = type(record)
-                may_be_rejected = hasattr(kind, "rejection")
-            key, value, headers = record.key, record.value, record.headers
+                is_tuple, may_be_rejected = kind is KafkaRecord, hasattr(kind, "rejection")
+            if is_tuple:  # unpacked at once: a third of the time of five names
+                offset, timestamp, key, value, headers = cast(KafkaRecord, record)
+            else:
+                offset, timestamp = record.offset, record.timestamp
+                key, value, headers = record.key, record.value, record.headers
             weighs = (len(key) if key else 0) + (len(value) if value else 0)
             size += weighs
             held += weighs
@@ -111,11 +115,9 @@ class Batch:
             if headers:
                 held += sum(len(name) + (len(text) if text else 0) for name, text in headers)
                 headers_text = escaped((headers_json(headers) or b"").decode())
-            at = times[record.timestamp]
-            if may_be_rejected and _rejection(record):
-                line = None
-            else:
-                line = make_line(record.offset, at, key, value, headers_text)
+            at = times[timestamp]
+            is_rejected = may_be_rejected and _rejection(record)
+            line = None if is_rejected else make_line(offset, at, key, value, headers_text)
             if line is None:
                 self._decode(record)
             else:

@@ -9,11 +9,20 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import uuid6
 from psycopg import Connection
 
 from headrace.exceptions import CheckpointMoved
 
 Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss"]
+
+
+def new_batch_id() -> UUID:
+    """An id for a batch: a UUID of version 7 (RFC 9562, 5.7), which begins with the time.
+
+    So the index of _batch_id grows at its end: random ids cost Postgres a tenth more per row.
+    """
+    return UUID(int=uuid6.uuid7().int)  # a plain UUID, as psycopg knows it
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from kafka import errors
 
 from headrace import kafka_source
 from headrace.exceptions import SettingError, SourceError, SourceUnavailable
-from headrace.kafka_records import KafkaRecord
 from headrace.kafka_security import OPTIONS
 from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, KafkaSource
-from headrace.source import Chunk, Range
+from headrace.source import Chunk, KafkaRecord, Range, kafka_record
 
 try:
     import confluent_kafka
@@ -112,12 +111,15 @@ class ConfluentSource(KafkaSource):
                 if partition in positions and offset < wanted[partition].end:
                     kind, timestamp = message.timestamp()
                     chunks[partition].append(
-                        KafkaRecord(
-                            offset,
-                            None if kind == TIMESTAMP_NONE else timestamp,
-                            message.key(),
-                            message.value(),
-                            message.headers() or (),
+                        kafka_record(
+                            KafkaRecord,
+                            (
+                                offset,
+                                None if kind == TIMESTAMP_NONE else timestamp,
+                                message.key(),
+                                message.value(),
+                                message.headers() or (),
+                            ),
                         )
                     )
             del messages

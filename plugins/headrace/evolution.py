@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from psycopg import Connection
@@ -226,7 +225,7 @@ def _move(
     staged_names = SQL(", ").join(Identifier("staged", name) for name in shared)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
-            batch_id=uuid4(),
+            batch_id=checkpoints.new_batch_id(),
             dataset=dataset.name,
             generation=generation,
             partition=partition,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from uuid import uuid4
 
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
@@ -451,7 +450,7 @@ def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: in
                     f"the one and at most the other, got {to}: only what the source no longer serves can be given up"
                 )
             line = LedgerLine(
-                batch_id=uuid4(),
+                batch_id=checkpoints.new_batch_id(),
                 dataset=dataset.name,
                 generation=generation.generation,
                 partition=partition,

@@ -8,9 +8,9 @@ tests/unit/test_kafka_records.py compares this one with, record by record; in ot
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import kafka
 from kafka import IsolationLevel, KafkaConsumer
@@ -19,19 +19,11 @@ from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
+from headrace.source import KafkaRecord, kafka_record
+
 KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin
 
 logger = logging.getLogger(__name__)
-
-
-class KafkaRecord(NamedTuple):
-    """What is kept of a record; see source.Record."""
-
-    offset: int
-    timestamp: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
 
 
 class PollIsFull(Exception):
@@ -182,7 +174,6 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         batch, data, at, wanted = self._batch, self._data, self._at, self.fetch_offset
         base_offset, first_time = batch.base_offset, batch.first_timestamp
         same_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
-        make: Callable[..., KafkaRecord] = tuple.__new__  # as KafkaRecord(...) does, in Python
         headers: Sequence[tuple[str, bytes | None]]
         spent, limit, left = self._meter.spent, self._meter.limit, self._left
         offset = self.next_fetch_offset - 1
@@ -255,7 +246,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                     room -= 1
                     spent += end - begin
                     fields = (offset, time if same_time is None else same_time, key, value, headers)
-                    taken.append(make(KafkaRecord, fields))
+                    taken.append(kafka_record(KafkaRecord, fields))
         except (ValueError, IndexError) as error:
             raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error
         finally:

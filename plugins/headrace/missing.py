@@ -1,7 +1,6 @@
 """Entities that earlier files named and the newest one does not: kept and counted, or tombstoned."""
 
 from typing import Any
-from uuid import uuid4
 
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
@@ -33,7 +32,7 @@ def replace_missing(connection: Connection[Any], dataset: Dataset, run: RunConte
         return 0
     start = generation.next_offsets[0]
     line = LedgerLine(
-        batch_id=uuid4(),
+        batch_id=checkpoints.new_batch_id(),
         dataset=dataset.name,
         generation=generation.generation,
         partition=0,

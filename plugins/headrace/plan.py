@@ -7,7 +7,6 @@ is not the one that the checkpoint belongs to is refused.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
-from uuid import uuid4
 
 from psycopg import Connection
 
@@ -209,7 +208,7 @@ def begin_generation(
         checkpoints.append_line(
             connection,
             LedgerLine(
-                batch_id=uuid4(),
+                batch_id=checkpoints.new_batch_id(),
                 dataset=dataset.name,
                 generation=number,
                 partition=partition,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg import Connection, Rollback
 from psycopg.sql import SQL
@@ -84,7 +84,7 @@ class ReplayResult:
 class _Line:
     """A ledger line in the making: what passed of one partition of one generation."""
 
-    batch_id: UUID = field(default_factory=uuid4)
+    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
     start_offset: int = -1
     end_offset: int = -1
     rows: int = 0

@@ -12,8 +12,8 @@ from headrace import staging
 from headrace.batch import Batch
 from headrace.dataset import load_dataset
 from headrace.ingest import Deployment, initialise
-from headrace.kafka_records import KafkaRecord
 from headrace.settings import Settings
+from headrace.source import KafkaRecord
 from tests.fuzz_payloads import payloads
 from tests.unit.test_copy_lines import SHAPES
 

@@ -15,6 +15,7 @@ import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -250,13 +251,19 @@ def driver(window: webdriver.Chrome, url: str) -> webdriver.Chrome:
 
 
 def until(driver: webdriver.Chrome, condition: Callable[[webdriver.Chrome], Any], seconds: float = 30) -> Any:
-    return WebDriverWait(driver, seconds, poll_frequency=0.2).until(condition)
+    """Wait for a condition; the page may refresh itself while it looks."""
+    stale = [StaleElementReferenceException]
+    return WebDriverWait(driver, seconds, poll_frequency=0.2, ignored_exceptions=stale).until(condition)
 
 
 def cell(driver: webdriver.Chrome, dataset: str, label: str) -> str:
-    rows = driver.find_elements(By.CSS_SELECTOR, "#datasets table.cards tbody tr")
-    row = next(row for row in rows if row.find_element(By.TAG_NAME, "a").text == dataset)
-    return str(row.find_element(By.CSS_SELECTOR, f"td[data-label='{label}']").text).splitlines()[0]
+    """What a cell says, in one look: between two the page may have refreshed itself."""
+    look = """
+        for (const row of document.querySelectorAll("#datasets table.cards tbody tr"))
+            if (row.querySelector("a").innerText === arguments[0])
+                return row.querySelector(`td[data-label='${arguments[1]}']`).innerText;
+    """
+    return str(driver.execute_script(look, dataset, label)).splitlines()[0]
 
 
 @needs_browser
@@ -268,7 +275,7 @@ def test_page_is_opened_from_the_navigation_and_leads_back_into_airflow(window: 
     window.switch_to.frame(frame)
     until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "#datasets table"))
     browser.screenshot(window, "page-in-airflow")
-    window.find_element(By.LINK_TEXT, "events").click()
+    until(window, lambda d: d.find_element(By.LINK_TEXT, "events").click() or True)
     window.switch_to.default_content()
     until(window, lambda d: d.current_url.split("?")[0].endswith("/dags/ingest_events"))
     assert not window.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]")
@@ -277,9 +284,8 @@ def test_page_is_opened_from_the_navigation_and_leads_back_into_airflow(window: 
 @needs_browser
 def test_page_runs_nothing_that_a_payload_says_and_logs_no_error(driver: webdriver.Chrome) -> None:
     driver.get_log("browser")
-    for details in driver.find_elements(By.CSS_SELECTOR, "#dead-letters details"):
-        driver.execute_script("arguments[0].open = true", details)
-    assert HOSTILE[:30] in driver.find_element(By.ID, "dead-letters").text
+    driver.execute_script("for (const each of document.querySelectorAll('#dead-letters details')) each.open = true")
+    until(driver, lambda d: HOSTILE[:30] in d.find_element(By.ID, "dead-letters").text)
     assert driver.execute_script("return window.hostile") is None
     assert driver.find_elements(By.CSS_SELECTOR, "#rows-chart canvas")
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []

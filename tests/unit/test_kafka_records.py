@@ -14,7 +14,8 @@ from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
-from headrace.kafka_records import KNOWN_VERSIONS, KafkaRecord, Meter, MeteredRecords, PollIsFull
+from headrace.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull
+from headrace.source import KafkaRecord
 
 TP = TopicPartition("topic", 0)
 NONE, GZIP = 0, 1
