@@ -1,4 +1,4 @@
-# Airflow, dbt and Headrace in one image; docker-compose.yml runs five services from it.
+# Airflow, dbt and Headrace in one image; docker-compose.yml runs six services from it.
 FROM python:3.11-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 \
@@ -11,6 +11,10 @@ ENV PYTHONUNBUFFERED=1 \
 # that neither a compiler nor a system library is needed.
 COPY requirements.txt /opt/headrace/
 RUN pip install --require-hashes --only-binary :all: -r /opt/headrace/requirements.txt
+
+# The extra `celery`, for the workers of the profile `scale`: the same lock and 15 packages more.
+COPY requirements-celery.txt /opt/headrace/
+RUN pip install --require-hashes --only-binary :all: -r /opt/headrace/requirements-celery.txt
 
 # AIRFLOW_HOME holds what Airflow writes, /opt/headrace what we ship. The volumes of docker-compose.yml are mounted
 # over logs and auth and take their owner from here.
