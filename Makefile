@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills test-compose fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -55,6 +55,9 @@ mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries o
 
 kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
+
+celery: install-dev ## Two Celery workers, one killed mid-drain, ROUNDS=20 times; SEED=5 repeats them
+	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
 
 test-compose: install-dev ## docker-compose.yml in containers: build, up, the main job, workers, down; PART=default
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
