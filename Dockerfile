@@ -8,7 +8,7 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 # The locked dependencies, in a layer of their own: it changes only with the lock. Every one of them has a wheel, so
-# that neither a compiler nor a system library is needed. --no-deps: the lock is whole, and pip before 24 takes
+# that neither a compiler nor a system library is needed. --no-deps: the lock is whole, and pip 23.0 takes
 # `mashumaro[msgpack]` of one package for something that `mashumaro==` does not pin (pypa/pip#9644).
 COPY requirements.txt /opt/headrace/
 RUN pip install --no-deps --require-hashes --only-binary :all: -r /opt/headrace/requirements.txt

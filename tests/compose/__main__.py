@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from tests import oracle
 from tests.compose.engine import Engine, NotAvailable, engine
 from tests.compose.images import provide, remove
 from tests.compose.plugin import compose_command
+from tests.compose.scale import UP, check_scale
 from tests.compose.stack import ROOT, Stack, cache_folder, images, new_stack
 
 RECORDS = 20_000
@@ -38,10 +40,7 @@ def say(line: str) -> None:
 
 def check_default(stack: Stack) -> None:
     """The default profile: build, up, health, commands, main job, down."""
-    stack.compose("config", "--quiet")
-    say("config: accepted")
-    stack.compose("build", limit_s=3_000)
-    say("build: the Dockerfile of this checkout")
+    build(stack)
     stack.compose("up", "--detach", "--no-build")
     check_health(stack, LONG_RUNNING)
     check_users(stack)
@@ -55,11 +54,31 @@ def check_default(stack: Stack) -> None:
     say("up again: init changed nothing, verify --deep is clean")
 
 
-def check_health(stack: Stack, expected: set[str]) -> None:
+def check_workers(stack: Stack) -> None:
+    """The profile `scale`: the same, with two workers, one of which is killed, and cut off."""
+    build(stack)
+    stack.compose(*UP)
+    services = check_health(stack, LONG_RUNNING | {"worker"})
+    assert len(services["worker"]) == 2
+    run_main_job(stack, produce_jobs(stack))
+    check_scale(stack, say)
+    check_logs(stack)
+
+
+def build(stack: Stack) -> None:
+    """Check the file and build the image, or find it built."""
+    stack.compose("config", "--quiet")
+    say("config: accepted")
+    stack.compose("build", limit_s=3_000)
+    say("build: the Dockerfile of this checkout")
+
+
+def check_health(stack: Stack, expected: set[str]) -> dict[str, list[dict[str, Any]]]:
     """Every service is healthy by its own check; init has ended well."""
     services = stack.wait_healthy()
     assert services.keys() == expected | {"init"}, f"found {sorted(services)}"
     say(f"up: healthy are {', '.join(sorted(expected))}; init ended with 0")
+    return services
 
 
 def check_users(stack: Stack) -> None:
@@ -160,7 +179,10 @@ def running(engine: Engine, words: list[str], executor: str | None = None) -> It
             stack.compose("down", "--volumes", "--timeout", "10", check=False)
 
 
-PARTS: dict[str, tuple[str | None, Callable[[Stack], None]]] = {"default": (None, check_default)}
+PARTS: dict[str, tuple[str | None, Callable[[Stack], None]]] = {
+    "default": (None, check_default),
+    "scale": ("CeleryExecutor", check_workers),
+}
 
 
 def main() -> int:

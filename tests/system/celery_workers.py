@@ -22,16 +22,11 @@ from headrace.local.home import locked
 from headrace.local.ports import choose_port
 from headrace.local.process import Service
 from headrace.settings import ROOT, Settings
+from tests.system import celery_host
 from tests.system.conftest import System
 
 READY_LIMIT_S = 180.0
 CONCURRENCY = 2  # tasks at once of one worker
-WORKER_NAME = "_WORKER_NAME"
-
-
-def host_name() -> str:
-    """What Airflow notes as a task's host: the worker's name; the machine's is the same for all."""
-    return os.environ.get(WORKER_NAME, "scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,7 @@ class Cluster(System):
                     *("--celery-hostname", f"celery@{name}", "--concurrency", str(CONCURRENCY), "--without-mingle"),
                 ],
                 ports=[],
-                env=self.airflow_environment | {WORKER_NAME: name},
+                env=self.airflow_environment | {celery_host.VARIABLE: name},
                 cwd=ROOT,
             )
         for name in names:
@@ -124,7 +119,7 @@ def cluster(home: Path, datasets: Path) -> Iterator[Cluster]:
             options = services.airflow_environment(settings) | {
                 "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
                 "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # runs are the tests' own
-                "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{__name__}.{host_name.__name__}",
+                "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{celery_host.__name__}.{celery_host.host_name.__name__}",
                 "AIRFLOW__CELERY__BROKER_URL": redis.rpartition("/")[0] + "/1",
                 # a lost task is missed after 6 s in place of 25: a round would be waiting for nothing else
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
