@@ -110,14 +110,15 @@ def run_main_job(stack: Stack, path: Path) -> None:
     expected = oracle.top_users(oracle.current_jobs(path), oracle.user_locations(ROOT / "data-files" / "users.ndjson"))
     answered = [(int(row["userid"]), Decimal(row["revenue"])) for row in api.result(run, "answer")["top_users"]]
     assert answered == expected[LOCATION], f"{answered}, expected {expected[LOCATION]}"
-    marts = [(int(u), Decimal(r)) for u, r in stack.query(f"select * from marts.top_users('{LOCATION}')")]
-    assert marts == expected[LOCATION]
+    marts = stack.query("select userid, revenue from marts.top_users(%s)", LOCATION)
+    assert [(row["userid"], row["revenue"]) for row in marts] == expected[LOCATION]
     jobs = list(oracle.valid_jobs(path))
-    ((staged, dead),) = stack.query(
-        "select (select count(*) from staging.jobs), count(*) from headrace.dead_letters where dataset = 'jobs'"
+    (found,) = stack.query(
+        "select (select count(*) from staging.jobs) as staged, "
+        "(select count(*) from headrace.dead_letters where dataset = 'jobs') as dead"
     )
-    assert (int(staged), int(dead)) == (sum(job is not None for job in jobs), sum(job is None for job in jobs))
-    say(f"marts: {LOCATION} as the oracle has it; {int(staged):,} staged, {int(dead):,} dead letters")
+    assert found == {"staged": sum(job is not None for job in jobs), "dead": sum(job is None for job in jobs)}
+    say(f"marts: {LOCATION} as the oracle has it; {found['staged']:,} staged, {found['dead']:,} dead letters")
     assert "jobs" in stack.headrace("status")
     stack.headrace("verify", "--deep")
     say("headrace verify --deep: clean")

@@ -4,9 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-
 from tests.compose.stack import Stack
 
 RECORDS = 120_000
@@ -81,11 +78,13 @@ def start(stack: Stack) -> tuple[str, int]:
     mapped = (
         "select distinct run_id from task_instance where dag_id = 'ingest_jobs' and task_id = 'drain' and map_index > 0"
     )
-    before = [row["run_id"] for row in rows(stack, "airflow", mapped)]
+    before = [row["run_id"] for row in stack.query(mapped, database="airflow")]
     stack.headrace("produce", "jobs", FILE, "--transactional-id", "scale")
     stack.api().trigger("ingest_jobs", {})
     deadline = time.monotonic() + 120
-    while not (found := [row["run_id"] for row in rows(stack, "airflow", mapped) if row["run_id"] not in before]):
+    while not (
+        found := [row["run_id"] for row in stack.query(mapped, database="airflow") if row["run_id"] not in before]
+    ):
         assert time.monotonic() < deadline, "no run of ingest_jobs has mapped drains"
         time.sleep(0.05)
     return found[0], expected
@@ -103,31 +102,16 @@ def count(stack: Stack) -> int:
         "select (select count(*) from staging.jobs) + "
         "(select count(*) from headrace.dead_letters where dataset = 'jobs') as stored"
     )
-    return int(rows(stack, "headrace", statement)[0]["stored"])
+    return int(stack.query(statement)[0]["stored"])
 
 
 def drains(stack: Stack, run_id: str) -> list[dict[str, Any]]:
     """The mapped drains of a run, and whether the run has committed a batch."""
-    found = rows(
-        stack,
-        "airflow",
+    found = stack.query(
         "select map_index, hostname, state, try_number from task_instance "
         "where dag_id = 'ingest_jobs' and task_id = 'drain' and run_id = %s and map_index >= 0",
         run_id,
+        database="airflow",
     )
-    ledger = rows(stack, "headrace", "select count(*) as batches from headrace.batches where run_id = %s", run_id)
+    ledger = stack.query("select count(*) as batches from headrace.batches where run_id = %s", run_id)
     return [drain | {"committed": ledger[0]["batches"] > 0} for drain in found]
-
-
-def rows(stack: Stack, database: str, statement: str, *values: Any) -> list[dict[str, Any]]:
-    """Rows of a query, over the published port."""
-    given = stack.values()
-    with psycopg.connect(
-        host="127.0.0.1",
-        port=given["POSTGRES_PORT"],
-        user="headrace",
-        password=given["POSTGRES_PASSWORD"],
-        dbname=database,
-        row_factory=dict_row,
-    ) as connection:
-        return connection.execute(statement.encode(), values).fetchall()

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import yaml
+from psycopg.rows import dict_row
 
 from headrace.airflow_api import AirflowApi
 from tests.compose.engine import Engine, run
@@ -52,12 +54,18 @@ class Stack:
         """The command line, where the README says: in the scheduler's container."""
         return self.compose("exec", "--no-TTY", "scheduler", "headrace", *arguments)
 
-    def query(self, statement: str) -> list[list[str]]:
-        """Rows of a query, by the database's own psql over its published name."""
-        options = ("--no-psqlrc", "--csv", "--tuples-only", "--set", "ON_ERROR_STOP=1")
-        user = ("--username=headrace", "--dbname=headrace")
-        text = self.compose("exec", "--no-TTY", "postgres", "psql", *options, *user, "--command", statement)
-        return [line.split(",") for line in text.splitlines()]
+    def query(self, statement: str, *values: Any, database: str = "headrace") -> list[dict[str, Any]]:
+        """Rows of a query, over the published port."""
+        given = self.values()
+        with psycopg.connect(
+            host="127.0.0.1",
+            port=given["POSTGRES_PORT"],
+            user="headrace",
+            password=given["POSTGRES_PASSWORD"],
+            dbname=database,
+            row_factory=dict_row,
+        ) as connection:
+            return connection.execute(statement.encode(), values).fetchall()
 
     def services(self) -> dict[str, list[dict[str, Any]]]:
         """Each service's containers, ended ones included."""

@@ -15,7 +15,7 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     user=${POSTGRES_USER:-postgres} database=${POSTGRES_DB:-${POSTGRES_USER:-postgres}}
     initdb --username="$user" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") --encoding=UTF8 \
         --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C --set listen_addresses='*' \
-        --set unix_socket_directories=/var/run/postgresql
+        --set unix_socket_directories=/var/run/postgresql,/tmp
     printf '\nhost all all all scram-sha-256\n' >> "$PGDATA/pg_hba.conf"
     pg_ctl start --wait --options="-c listen_addresses=''"
     [ "$database" = postgres ] || createdb --host=/var/run/postgresql --username="$user" "$database"
