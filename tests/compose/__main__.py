@@ -6,6 +6,7 @@ Ends with status 0 when all of it holds, 1 with what does not, and 77 with "NOT 
 import argparse
 import fcntl
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -217,5 +218,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes down what runs, as Ctrl-C does
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
     sys.exit(main())

@@ -104,7 +104,7 @@ def cluster(home: Path, datasets: Path) -> Iterator[Cluster]:
         "HEADRACE_HOME": str(home),
         "HEADRACE_DATASETS_DIR": str(datasets),
         "HEADRACE_DRAIN_PARALLEL_LAG": "1000",
-        "HEADRACE_BATCH_ROWS": "2000",  # many commits: a kill hits all of their steps
+        "HEADRACE_BATCH_ROWS": "1000",  # many commits: a kill hits all of their steps
     }
     settings = Settings.from_environment(ours)
     try:

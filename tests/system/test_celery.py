@@ -18,7 +18,7 @@ from tests.system.celery_workers import Cluster, cluster, waited
 
 pytestmark = pytest.mark.faults
 
-RECORDS = 120_000  # of a round, in four partitions
+RECORDS = 80_000  # of a round, in four partitions
 PARTITIONS = 4
 WORKERS = ("worker-1", "worker-2")
 ROUNDS = int(os.environ.get("CELERY_ROUNDS") or 20)
