@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,14 @@ def test_lock_of_the_workers_is_the_lock_and_more() -> None:
 
     assert pins("requirements-celery.txt") > pins("requirements.txt")
     assert pins("requirements-dev.txt") > pins("requirements-celery.txt"), "what is tested is what runs"
+
+
+def test_locked_celery_is_one_that_the_provider_can_import(tmp_path: Path) -> None:
+    """A newer Celery is not: the provider's lower bounds let the lock take it."""
+    environ = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}
+    load = "from airflow.executors.executor_loader import ExecutorLoader; ExecutorLoader.init_executors()"
+    done = subprocess.run([sys.executable, "-c", load], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # Kafka

@@ -4,7 +4,9 @@
 import http.server
 import json
 import os
+import signal
 import socket
+import sys
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -29,4 +31,5 @@ class Health(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a container's first process has no default for it
 http.server.ThreadingHTTPServer(("", 8080), Health).serve_forever()
