@@ -98,7 +98,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
 
             ours = deployment()
             with task_errors():
-                planned = Plan.from_dict(share)
+                planned = ingest.left_of(ours, Plan.from_dict(share))  # this may be a retry
                 result = ingest.drain_plan(ours, dataset, planned, run=run_context())
             print("\n".join(result.lines(planned)))
             _publish_dead_letters(ours, dataset)
