@@ -125,6 +125,10 @@ def cluster(home: Path, datasets: Path) -> Iterator[Cluster]:
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+                # likewise one that a worker took from the broker and died with before it began: 25 s in place of 600
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "25",
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+                "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "10",
                 "PYTHONPATH": str(ROOT),
             }
             for name, words in airflow.COMPONENTS.items():
