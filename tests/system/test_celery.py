@@ -23,7 +23,7 @@ PARTITIONS = 4
 WORKERS = ("worker-1", "worker-2")
 ROUNDS = int(os.environ.get("CELERY_ROUNDS") or 20)
 SEED = int(os.environ.get("CELERY_SEED") or random.SystemRandom().randrange(10**6))
-ATTEMPTS_MAX = 3  # of a round: a kill that came too late is no round
+ATTEMPTS_MAX = 5  # of a round: a kill that came too late is no round
 RUN_LIMIT_S = 240.0
 DECLARATION = Path(__file__).resolve().parents[2] / "plugins" / "datasets" / "jobs.py"
 SPEED = """
@@ -121,7 +121,7 @@ def kill_round(load: Load, number: int, chance: random.Random) -> bool:
         return [d for d in ours.drains(run_id) if d["hostname"] == victim and d["state"] == "running"]
 
     waited(running, RUN_LIMIT_S, f"no drain of {run_id} runs on {victim}: {ours.drains(run_id)}")
-    time.sleep(chance.uniform(0, 3.5))
+    time.sleep(chance.uniform(0, 2.5))
     hit = running()
     stored = load.stored() - before
     ours.kill_worker(victim, whole=whole)
