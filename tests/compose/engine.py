@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,6 +188,9 @@ def _stop(process: subprocess.Popen[bytes], room: Path) -> None:
         if str(room) in " ".join(stray.cmdline()):
             stray.kill()
     psutil.wait_procs(left, timeout=10)
+    for group in (*Path("/sys/fs/cgroup").glob("docker"), *Path("/sys/fs/cgroup").glob("*/docker")):
+        with suppress(OSError):  # another engine's is not empty
+            group.rmdir()
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((mount for mount in mounts if mount.startswith(f"{room}/")), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
