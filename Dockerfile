@@ -1,4 +1,4 @@
-# Airflow, dbt and Headrace in one image; docker-compose.yml runs five services from it.
+# Airflow, dbt and Headrace in one image; docker-compose.yml runs six services from it.
 FROM python:3.11-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 \
@@ -8,9 +8,14 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 # The locked dependencies, in a layer of their own: it changes only with the lock. Every one of them has a wheel, so
-# that neither a compiler nor a system library is needed.
+# that neither a compiler nor a system library is needed. --no-deps: the lock is whole, and pip 23.0 takes
+# `mashumaro[msgpack]` of one package for something that `mashumaro==` does not pin (pypa/pip#9644).
 COPY requirements.txt /opt/headrace/
-RUN pip install --require-hashes --only-binary :all: -r /opt/headrace/requirements.txt
+RUN pip install --no-deps --require-hashes --only-binary :all: -r /opt/headrace/requirements.txt
+
+# The extra `celery`, for the workers of the profile `scale`: the same lock and 15 packages more.
+COPY requirements-celery.txt /opt/headrace/
+RUN pip install --no-deps --require-hashes --only-binary :all: -r /opt/headrace/requirements-celery.txt
 
 # AIRFLOW_HOME holds what Airflow writes, /opt/headrace what we ship. The volumes of docker-compose.yml are mounted
 # over logs and auth and take their owner from here.
@@ -22,7 +27,7 @@ COPY pyproject.toml README.md ./
 COPY plugins plugins
 # Editable, and so the one copy that Airflow's plugins folder and `import headrace` share: settings.py finds the
 # checkout from its own place, and the numbered SQL files are beside it. setuptools comes from the lock.
-RUN pip install --no-deps --no-build-isolation --editable .
+RUN pip install --no-deps --no-build-isolation --editable . && pip check
 COPY dags dags
 # written to as well: dbt/target and dbt/logs, generated records
 COPY --chown=headrace:headrace dbt dbt

@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -56,6 +56,12 @@ mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries o
 kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
+celery: install-dev ## Two Celery workers, one killed mid-drain, ROUNDS=20 times; SEED=5 repeats them
+	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
+
+test-compose: install-dev ## docker-compose.yml in containers: build, up, the main job, workers, down; PART=default
+	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
+
 fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
 	@$(BIN)/python -m tests.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
 
@@ -94,6 +100,9 @@ clean: down ## Stop the services; remove their data and all that make made
 lock: ## Renew the locked requirements
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+		--custom-compile-command "make lock" --group build --extra celery -c requirements.txt pyproject.toml \
+		-o requirements-celery.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" --group build --group dev -c requirements.txt pyproject.toml \
 		-o requirements-dev.txt

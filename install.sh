@@ -24,6 +24,7 @@ if [ -x .venv/bin/uv ]; then
     VIRTUAL_ENV=$PWD/.venv .venv/bin/uv pip install --quiet --require-hashes -r "$requirements"
     VIRTUAL_ENV=$PWD/.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 else
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
+    # the lock is whole; without --no-deps pip 23.0 refuses a package's `mashumaro[msgpack]` (pypa/pip#9644)
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$requirements"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 fi

@@ -177,6 +177,20 @@ def plan(
         raise
 
 
+def left_of(deployment: Deployment, planned: Plan) -> Plan:
+    """What is left of a plan that was made a while ago: an attempt that was killed, or another run, committed some.
+
+    A retried task is handed the share that its plan pinned, however far its last attempt came. Only what is committed
+    is taken off: a checkpoint of another generation, or before the plan's start, is the drain's to refuse.
+    """
+    with database(deployment.connect(drain_name(planned.dataset))) as connection:
+        generation = checkpoints.open_generation(connection, planned.dataset)
+    if generation is None or generation.generation != planned.generation:
+        return planned
+    passed = {p: n for p, n in generation.next_offsets.items() if p in planned.ranges and n > planned.ranges[p].start}
+    return planned.rest(passed, {partition: generation.positions[partition] for partition in passed})
+
+
 def _opened(
     source: Source | None, deployment: Deployment, dataset: Dataset, path: Path | None
 ) -> AbstractContextManager[Source]:

@@ -68,6 +68,8 @@ class Settings:
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
+    # one task drains all partitions up to this many offsets: a mapped task costs half a second. Defaults to 500000
+    drain_parallel_lag: Count = 500_000
     lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
     stuck_after_ms: int = 10_000  # a drain that waits for its client this long may be ended. Defaults to 10000
     max_retries: Count = 3  # how often what a service failed at is tried again, 1 s, 2 s, ... later. Defaults to 3

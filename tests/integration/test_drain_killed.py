@@ -21,7 +21,8 @@ import pytest
 
 from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
 from headrace.fence import Patience
-from headrace.ingest import Deployment, drain_dataset, drain_plan, plan
+from headrace.ingest import Deployment, drain_dataset, drain_plan, left_of, plan
+from headrace.plan import Plan
 from tests.integration.books import assert_books, assert_nothing_left, environment
 from tests.integration.conftest import Stage
 from tests.integration.killing import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
@@ -106,6 +107,21 @@ def test_drain_killed_at_any_step_goes_on_where_it_was(step: str, stage: Stage) 
     assert 0 < stage.value("select count(*) from staging.jobs") < 200
     drain_dataset(stage.deployment, "jobs")
     assert_books(stage, sent)
+
+
+def test_retry_of_a_pinned_plan_goes_on_behind_what_its_killed_attempt_committed(stage: Stage) -> None:
+    """As Airflow retries a mapped drain: with the share that its plan task pinned."""
+    sent = send_jobs(stage, 200)
+    deployment, jobs = stage.deployment, stage.deployment.dataset("jobs")
+    pinned = plan(deployment, jobs)
+    assert left_of(deployment, pinned) == pinned
+    drain_plan(deployment, jobs, pinned.limited(90))
+    retried = Plan.from_dict(pinned.to_dict())
+    with pytest.raises(CheckpointMoved):
+        drain_plan(deployment, jobs, retried)
+    assert drain_plan(deployment, jobs, left_of(deployment, retried)).records == 110
+    assert_books(stage, sent)
+    assert left_of(deployment, retried).ranges == {}
 
 
 @pytest.mark.parametrize(

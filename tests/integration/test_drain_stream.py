@@ -16,8 +16,9 @@ from headrace import redis_source, retries
 from headrace.batch import Barrier
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.generate import generate
-from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset, drain_plan, plan
+from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset, drain_plan, left_of, plan
 from headrace.local import postgres, services, valkey
+from headrace.plan import Plan
 from headrace.produce import produce
 from headrace.reload import reload_range
 from headrace.settings import Settings
@@ -73,6 +74,15 @@ def test_drain_of_a_stream_stages_or_dead_letters_every_entry_once(telemetry: St
     more = streams.send(telemetry, 7)
     drain_dataset(telemetry.deployment, "telemetry")
     assert_ingested(telemetry, ids + more)
+
+
+def test_retry_of_a_pinned_plan_goes_on_behind_what_its_killed_attempt_committed(telemetry: Stage) -> None:
+    ids = streams.send(telemetry, 50)
+    deployment, dataset = telemetry.deployment, telemetry.deployment.dataset("telemetry")
+    pinned = Plan.from_dict(plan(deployment, dataset).to_dict())
+    drain_dataset(deployment, "telemetry", max_records=20)
+    assert drain_plan(deployment, dataset, left_of(deployment, pinned)).records == 30
+    assert_ingested(telemetry, ids)
 
 
 def test_drain_of_odd_entries_makes_dead_letters_with_their_reasons(telemetry: Stage) -> None:

@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from airflow.providers.celery.get_provider_info import get_provider_info
 
 from headrace.settings import Settings
 
@@ -106,15 +108,15 @@ def test_passwords_on_command_lines_are_never_literal() -> None:
 
 def test_no_secret_has_a_default() -> None:
     with_default = set(re.findall(r"\$\{([A-Z_]+):?[-+]", TEXT))
-    assert with_default and all(name.endswith("_PORT") for name in with_default), with_default
+    assert with_default and all(name.endswith("_PORT") for name in with_default - {"AIRFLOW_EXECUTOR"}), with_default
 
 
 def test_env_example_names_exactly_what_compose_reads() -> None:
     given = dict(re.findall(r"^([A-Z_]+)=(.*)$", ENV_EXAMPLE, re.MULTILINE))
-    optional = dict(re.findall(r"^# ([A-Z_]+_PORT)=(\d+)$", ENV_EXAMPLE, re.MULTILINE))
+    optional = dict(re.findall(r"^# ([A-Z_]+_PORT|AIRFLOW_EXECUTOR)=(\w+)$", ENV_EXAMPLE, re.MULTILINE))
     assert given.keys() == set(REQUIRED.findall(TEXT))
     assert all(value.startswith("replace-me-") for value in given.values()), "a placeholder that init refuses"
-    assert optional.items() == set(re.findall(r"\$\{([A-Z_]+):-(\d+)}", TEXT))
+    assert optional.items() == set(re.findall(r"\$\{([A-Z_]+):-(\w+)}", TEXT))
     assert given.keys() | optional.keys() == set(VARIABLE.findall(TEXT))
 
 
@@ -220,6 +222,7 @@ def test_airflow_variables_are_airflows() -> None:
     assert airflow and airflow.submodule_search_locations
     folder = Path(airflow.submodule_search_locations[0])
     known = yaml.load((folder / "config_templates" / "config.yml").read_text(), Loader=yaml.CSafeLoader)
+    known |= get_provider_info()["config"]
     names = set(COMPOSE["x-environment"]) | set(re.findall(r"\b(AIRFLOW__[A-Z_]+)=", DOCKERFILE))
     for name in sorted(name for name in names if name.startswith("AIRFLOW__")):
         _, section, option = name.split("__")
@@ -234,6 +237,39 @@ def test_airflow_in_its_container_matches_the_published_port() -> None:
     assert shared["AIRFLOW__API__PORT"] == inside
     assert shared["AIRFLOW__API__BASE_URL"] == f"http://{host}:{outside}"
     assert shared["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://api-server:{inside}/execution/"
+
+
+# the executor
+
+
+def test_one_variable_chooses_the_executor_and_the_default_needs_no_worker() -> None:
+    assert COMPOSE["x-environment"]["AIRFLOW__CORE__EXECUTOR"] == "${AIRFLOW_EXECUTOR:-LocalExecutor}"
+    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["worker"]
+    assert SERVICES["worker"]["profiles"] == ["scale"]
+    assert "container_name" not in SERVICES["worker"] and "ports" not in SERVICES["worker"], "there may be many"
+
+
+def test_workers_are_told_what_to_do_apart_from_telemetry() -> None:
+    shared = COMPOSE["x-environment"]
+    broker, streams = shared["AIRFLOW__CELERY__BROKER_URL"], shared["HEADRACE_REDIS_URL"]
+    assert broker.rpartition("/")[0] == streams.rpartition("/")[0] and broker != streams, "another database of Valkey"
+    assert shared["AIRFLOW__CELERY__RESULT_BACKEND"] == f"db+{shared['AIRFLOW__DATABASE__SQL_ALCHEMY_CONN']}"
+
+
+def test_lock_of_the_workers_is_the_lock_and_more() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^([a-z0-9-]+(?:\[[a-z0-9,-]+])?==\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    assert pins("requirements-celery.txt") > pins("requirements.txt")
+    assert pins("requirements-dev.txt") > pins("requirements-celery.txt"), "what is tested is what runs"
+
+
+def test_locked_celery_is_one_that_the_provider_can_import(tmp_path: Path) -> None:
+    """A newer Celery is not: the provider's lower bounds let the lock take it."""
+    environ = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}
+    load = "from airflow.executors.executor_loader import ExecutorLoader; ExecutorLoader.init_executors()"
+    done = subprocess.run([sys.executable, "-c", load], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # Kafka
@@ -282,10 +318,11 @@ def test_kafka_creates_no_topic_by_accident() -> None:
 def test_dockerfile_installs_the_lock_with_hashes_and_runs_without_root() -> None:
     instructions = DOCKERFILE.replace("\\\n", "")
     installs = re.findall(r"^RUN (pip install .*)$", instructions, re.MULTILINE)
-    assert len(installs) == 2
-    assert "--require-hashes" in installs[0] and "requirements.txt" in installs[0]
-    assert "--no-deps" in installs[1] and "--no-build-isolation" in installs[1]
-    assert "--editable" in installs[1], "a copy in site-packages would have no SQL files and another ROOT"
+    assert len(installs) == 3
+    for install, lock in zip(installs, ("requirements.txt", "requirements-celery.txt"), strict=False):
+        assert "--no-deps --require-hashes --only-binary :all:" in install and lock in install
+    assert "--no-deps" in installs[2] and "--no-build-isolation" in installs[2]
+    assert "--editable" in installs[2], "a copy in site-packages would have no SQL files and another ROOT"
     assert re.findall(r"^USER (\S+)$", instructions, re.MULTILINE)[-1:] == ["headrace"]
     assert re.search(r"^FROM python:3\.11-slim-bookworm$", instructions, re.MULTILINE)
 

@@ -25,8 +25,6 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=2),
 }
-# below this many offsets one task drains all partitions: every mapped task costs half a second
-PARALLEL_LAG = 500_000
 FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
 
 
@@ -88,7 +86,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             print(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
             if not planned.ranges:
                 _publish_dead_letters(ours, dataset)  # what an earlier run could not: no drain follows
-            parts = ours.settings.drain_parallel_max if planned.lag > PARALLEL_LAG else 1
+            parts = ours.settings.drain_parallel_max if planned.lag > ours.settings.drain_parallel_lag else 1
             return [share.to_dict() for share in planned.split(parts)]
 
         @task(task_id="drain", outlets=[staging_asset(dataset.name)])
@@ -100,7 +98,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
 
             ours = deployment()
             with task_errors():
-                planned = Plan.from_dict(share)
+                planned = ingest.left_of(ours, Plan.from_dict(share))  # this may be a retry
                 result = ingest.drain_plan(ours, dataset, planned, run=run_context())
             print("\n".join(result.lines(planned)))
             _publish_dead_letters(ours, dataset)
