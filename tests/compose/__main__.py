@@ -21,7 +21,8 @@ from tests.compose.engine import Engine, NotAvailable, engine
 from tests.compose.images import provide, remove
 from tests.compose.plugin import compose_command
 from tests.compose.scale import UP, check_scale
-from tests.compose.stack import ROOT, Stack, cache_folder, images, new_stack
+from tests.compose.stack import ROOT, Stack, images, new_stack
+from tests.debian import cache_folder
 
 RECORDS = 20_000
 LOCATION = "LOC_1294"
@@ -192,7 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="default: all of them")
     chosen = parser.parse_args().parts or list(PARTS)
-    cache = cache_folder()
+    cache = cache_folder() / "compose"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one engine, one set of images

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from tests import debian
+from tests.debian import library_path, unpacked
+
 PACKAGES = ("docker.io", "iptables", "debootstrap")  # iptables: inside containers, for the names of the others
 PROGRAMS = ("dockerd", "docker", "containerd", "runc", "docker-proxy", "debootstrap")
 START_LIMIT_S = 60
@@ -100,39 +103,17 @@ def _programs(cache: Path, report: Callable[[str], None]) -> dict[str, str]:
         raise NotAvailable("no Docker engine answers, and only root can start one")
     if all(shutil.which(program) for program in (*PROGRAMS, "iptables")):
         return {}
-    if not shutil.which("apt-get"):
-        raise NotAvailable("no Docker engine answers, and this is no Debian that one could be taken from")
-    root = cache / "debian"
-    if not (root / "complete").exists():
-        report("engine: none answers; taking Debian's docker.io, unpacked, not installed")
-        shutil.rmtree(root, ignore_errors=True)
-        archives = root / "archives"
-        (archives / "partial").mkdir(parents=True)
-        download = [
-            *("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "--download-only", "--reinstall"),
-            *("-o", f"Dir::Cache::archives={archives}", "-o", "Debug::NoLocking=1", *PACKAGES),
-        ]
-        try:
-            try:
-                run(download, os.environ)
-            except AssertionError:  # its lists are missing or of another day
-                run(["apt-get", "update", "--quiet"], os.environ)
-                run(download, os.environ)
-        except (AssertionError, subprocess.TimeoutExpired) as error:
-            raise NotAvailable(f"no Docker engine answers, and Debian's cannot be had: {error}") from error
-        for package in sorted(archives.glob("*.deb")):
-            run(["dpkg", "-x", str(package), str(root)], os.environ)
-        shutil.rmtree(archives)
-        for name in ("iptables", "ip6tables"):  # Debian's alternatives are links that installing makes
-            link = root / "usr" / "sbin" / name
-            link.unlink(missing_ok=True)
-            link.symlink_to("xtables-legacy-multi")
-        (root / "complete").touch()
-    libraries = [str(path) for path in (*root.glob("usr/lib/*-linux-gnu"), *root.glob("lib/*-linux-gnu"))]
-    inherited = os.environ.get("LD_LIBRARY_PATH", "")
+    try:
+        root = unpacked(cache / "debian", PACKAGES, lambda line: report(f"engine: none answers; {line}"))
+    except debian.NotAvailable as error:
+        raise NotAvailable(f"no Docker engine answers, and {error}") from error
+    for name in ("iptables", "ip6tables"):  # Debian's alternatives are links that installing makes
+        link = root / "usr" / "sbin" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("xtables-legacy-multi")
     return {
         "PATH": os.pathsep.join([f"{root}/usr/sbin", f"{root}/usr/bin", os.environ.get("PATH", os.defpath)]),
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [*libraries, inherited])),
+        "LD_LIBRARY_PATH": library_path(root),
         "XTABLES_LIBDIR": os.pathsep.join(str(path) for path in root.glob("usr/lib/*-linux-gnu/xtables")),
         "DEBOOTSTRAP_DIR": f"{root}/usr/share/debootstrap",
     }

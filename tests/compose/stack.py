@@ -1,7 +1,6 @@
 """One `docker compose up` of this checkout: its .env, its commands, its end."""
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -161,12 +160,6 @@ def images() -> list[str]:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
     return sorted({service["image"] for service in services if "build" not in service} | set(bases))
-
-
-def cache_folder() -> Path:
-    """Where programs and images wait for the next run."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "headrace" / "compose"
 
 
 def _is_well(container: dict[str, Any]) -> bool:

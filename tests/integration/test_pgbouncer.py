@@ -23,6 +23,7 @@ from headrace.ingest import Deployment, drain_dataset, initialise, load_file
 from headrace.local.postgres import passfile
 from headrace.status import read_status
 from headrace.verify import verify
+from tests.debian import NotAvailable, cache_folder, library_path, unpacked
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
 from tests.integration.killing import drain_that_gets, wait_until_stopped
@@ -31,13 +32,21 @@ from tests.integration.test_drain import send_jobs
 POOL = 4  # backends for all clients of a database: fewer than clients
 READY_S = 10
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("pgbouncer") is None, reason="no pgbouncer on this machine (Debian: apt-get install pgbouncer)"
-)
+
+@pytest.fixture(scope="module")
+def program() -> tuple[str, dict[str, str]]:
+    """pgbouncer, this machine's or Debian's, and the environment that it runs in."""
+    if found := shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"):
+        return found, dict(os.environ)
+    try:
+        root = unpacked(cache_folder() / "pgbouncer", ("pgbouncer",), print)
+    except NotAvailable as error:
+        pytest.skip(f"no pgbouncer on this machine, and {error}")
+    return str(root / "usr" / "sbin" / "pgbouncer"), os.environ | {"LD_LIBRARY_PATH": library_path(root)}
 
 
 @pytest.fixture(scope="module")
-def pooler(postgres_dsn: str, session_home: Path) -> Iterator[int]:
+def pooler(postgres_dsn: str, session_home: Path, program: tuple[str, dict[str, str]]) -> Iterator[int]:
     """The port of a pgbouncer in front of the session's Postgres."""
     folder = session_home / "pgbouncer"
     folder.mkdir(mode=0o755)
@@ -56,7 +65,8 @@ def pooler(postgres_dsn: str, session_home: Path) -> Iterator[int]:
         "server_idle_timeout": 1,  # else its backends keep databases from being dropped
         "logfile": folder / "pgbouncer.log",
     }
-    command = ["pgbouncer", str(folder / "pgbouncer.ini")]
+    executable, environ = program
+    command = [executable, str(folder / "pgbouncer.ini")]
     if os.geteuid() == 0:  # it refuses to run as root
         user = pwd.getpwnam("postgres" if "postgres" in {each.pw_name for each in pwd.getpwall()} else "nobody")
         options["user"] = user.pw_name
@@ -65,7 +75,7 @@ def pooler(postgres_dsn: str, session_home: Path) -> Iterator[int]:
     lines = [f"{name} = {value}" for name, value in options.items()]
     server = f"* = host=127.0.0.1 port={conninfo_to_dict(postgres_dsn)['port']}"
     (folder / "pgbouncer.ini").write_text("\n".join(["[databases]", server, "[pgbouncer]", *lines, ""]))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + READY_S
         while True:
