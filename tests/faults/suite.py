@@ -169,10 +169,8 @@ class Work:
     trials: Iterator[Trial]
 
 
-def run(
-    work: list[Work], seed: int, report: Report, *, budget_s: float | None = None, total: int | None = None
-) -> Tally:
-    """Run all trials, or as many as begin within the budget; the first failed lane ends its part."""
+def run(work: list[Work], seed: int, report: Report, *, total: int | None = None) -> Tally:
+    """Run all trials; the first failed lane ends its part."""
     tally = Tally(seed)
     began = time.monotonic()
     lock = threading.Lock()
@@ -181,7 +179,7 @@ def run(
 
     def serve(lane: LaneProcess, part: Work) -> None:
         nonlocal next_report
-        while budget_s is None or time.monotonic() - began < budget_s:
+        while True:
             with lock:
                 trial = next(part.trials, None)
             if trial is None:
