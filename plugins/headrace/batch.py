@@ -103,7 +103,7 @@ class Batch:
             if type(record) is not kind:
                 kind = type(record)
                 is_tuple, may_be_rejected = kind is KafkaRecord, hasattr(kind, "rejection")
-            if is_tuple:  # unpacked at once: a third of the time of five names
+            if is_tuple:  # unpacked at once: half the time of five names
                 offset, timestamp, key, value, headers = cast(KafkaRecord, record)
             else:
                 offset, timestamp = record.offset, record.timestamp

@@ -220,7 +220,8 @@ def _kind(sql_type: str) -> Kind:
     # a time may be milliseconds since 1970; times as text hold more than digits
     if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
         return "number"
-    return {"boolean": "boolean", "jsonb": "json"}.get(sql_type, "text")  # type: ignore[return-value]
+    kinds: dict[str, Kind] = {"boolean": "boolean", "jsonb": "json"}
+    return kinds.get(sql_type, "text")
 
 
 def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:

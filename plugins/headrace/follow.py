@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from headrace.build import build
+from headrace.build import BuildResult, build
 from headrace.builds import first_models, unclaimed_datasets
 from headrace.checkpoints import RunContext
 from headrace.database import database
@@ -225,10 +225,7 @@ class _Follower:
             return
         with _cut_off(self._stop):
             try:
-                made = build(self._build_settings, select=select, tests=False, may_be_empty=True)
-                if is_whole:
-                    with database(self._deployment.connect("headrace follow")) as connection:
-                        self._first_models = first_models(connection)
+                made = self._built(select)
             except BuildError as error:
                 # what could be built was; the rest is tried again at the next look at everything
                 trouble.say(error)
@@ -249,6 +246,16 @@ class _Follower:
                 if made.passes:
                     self._result.builds += 1
                     self._report(made.story())
+
+
+    def _built(self, select: list[str] | None) -> BuildResult:
+        """Build a selection, or everything; then what claims the ledger is known, though a model may not build."""
+        try:
+            return build(self._build_settings, select=select, tests=False, may_be_empty=True)
+        finally:
+            if select is None:
+                with database(self._deployment.connect("headrace follow")) as connection:
+                    self._first_models = first_models(connection)
 
 
 _BUILD = "build"

@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 T = TypeVar("T")
 
 # How long the reading thread keeps the interpreter once Postgres has answered the other one. Python's own 5 ms, with
-# some twenty answers a batch, took half of a batch's time.
+# some twenty answers a batch, took a seventh of a drain's time.
 SWITCH_INTERVAL_S = 0.000_5
 
 

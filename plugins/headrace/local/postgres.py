@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, Report, set_aside, write_file
