@@ -247,7 +247,6 @@ class _Follower:
                     self._result.builds += 1
                     self._report(made.story())
 
-
     def _built(self, select: list[str] | None) -> BuildResult:
         """Build a selection, or everything; then what claims the ledger is known, though a model may not build."""
         try:
