@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PRELOADED = ["headrace.cli", "headrace.copy_lines", "headrace.kafka_source"]  # and all that these import
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -294,6 +296,14 @@ def drain_dataset(
     dataset = deployment.dataset(name)
     if isinstance(dataset.source, File):
         raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+    # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
+    # multiprocessing's, which has neither, and imports for all of them, while this process plans.
+    context = multiprocessing.get_context("forkserver")
+    if parallel > 1:
+        from multiprocessing.forkserver import ensure_running
+
+        context.set_forkserver_preload(PRELOADED)
+        ensure_running()
     planned = plan(deployment, dataset).limited(max_records)
     shares = planned.split(parallel)
     if len(shares) <= 1:
@@ -306,8 +316,6 @@ def drain_dataset(
         )
         return planned, result
     result = DrainResult(name)
-    # spawned, not forked: neither Kafka clients nor Postgres connections survive a fork
-    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_drain_share, deployment.settings, name, share, max_seconds) for share in shares]
         try:
