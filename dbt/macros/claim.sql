@@ -259,37 +259,51 @@
     a reload replaced count by both batches, the one that staged them and the one that moved them away.
 #}
 {% macro stage_claimed_keys(dataset, from_seq, to_seq, from_zero) -%}
-    {%- set columns = key_of(dataset) -%}
+    {%- set columns = [] -%}
+    {%- for column in key_of(dataset) -%}
+        {%- do columns.append('staged.' ~ column) -%}
+    {%- endfor -%}
     {%- set key = columns | join(', ') -%}
     {%- set has_key = columns | join(' is not null and ') ~ ' is not null' -%}
     {%- set sql -%}
         create temporary table claimed_{{ dataset }} on commit drop as
         {% if from_zero -%}
-        select {{ key }} from staging.{{ dataset }} where {{ has_key }}
+        select {{ key }} from staging.{{ dataset }} as staged where {{ has_key }}
         union
-        select {{ key }} from staging.{{ dataset }}_replaced where {{ has_key }}
+        select {{ key }} from staging.{{ dataset }}_replaced as staged where {{ has_key }}
         {%- else -%}
         with
 
         claimed_batches as materialized (
-            select batch_id
+            select batch_id, generation, partition, start_offset, end_offset
             from headrace.batches
             where dataset = {{ literal(dataset) }} and seq > {{ from_seq }} and seq <= {{ to_seq }}
         )
 
+        -- row by row of the ledger, whatever the planner thinks of it: each is a range of the primary key
         select {{ key }}
-        from claimed_batches
-        inner join staging.{{ dataset }} on batch_id = _batch_id
+        from claimed_batches as line
+        cross join lateral (
+            select *
+            from staging.{{ dataset }}
+            where
+                _generation = line.generation
+                and _partition = line.partition
+                and _offset >= line.start_offset
+                and _offset < line.end_offset
+                and _batch_id = line.batch_id
+            offset 0
+        ) as staged
         where {{ has_key }}
         union
         select {{ key }}
-        from claimed_batches
-        inner join staging.{{ dataset }}_replaced on batch_id = _batch_id
+        from claimed_batches as line
+        inner join staging.{{ dataset }}_replaced as staged on line.batch_id = staged._batch_id
         where {{ has_key }}
         union
         select {{ key }}
-        from claimed_batches
-        inner join staging.{{ dataset }}_replaced on batch_id = _replaced_by
+        from claimed_batches as line
+        inner join staging.{{ dataset }}_replaced as staged on line.batch_id = staged._replaced_by
         where {{ has_key }}
         {%- endif %}
     {%- endset -%}

@@ -152,17 +152,23 @@ def test_drain_command_that_gets_a_signal_leaves_nothing_behind_and_the_next_one
     assert_books(stage, sent)
 
 
-def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage) -> None:
+@pytest.mark.parametrize("victim", ["worker", "server that workers are forked from"])
+def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage, victim: str) -> None:
     stage = with_batch_rows(stage, 20)
     stage.execute(*SLOW)
     sent = send_jobs(stage, 900)
     with headrace(stage, "drain", "jobs", "--parallel", "3") as process:
         wait_for_batches(stage, 2)
         children = psutil.Process(process.pid).children()
-        next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
+        server = next(child for child in children if "forkserver" in " ".join(child.cmdline()))
+        workers = server.children()
+        assert len(workers) == 3
+        (workers[0] if victim == "worker" else server).kill()
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
     assert stderr == "headrace: jobs: a process of the drain was killed; what it had committed stays; drain again\n"
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)
     assert_nothing_left(stage)
     drain_dataset(stage.deployment, "jobs")
     assert_books(stage, sent)

@@ -75,6 +75,21 @@ def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatc
         assert connection.execute("select to_regnamespace('headrace')").fetchone() == (None,)
 
 
+def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
+    indexes = (
+        "select indexname from pg_indexes where schemaname = 'staging' and tablename in ('jobs', 'jobs_replaced') "
+        "order by 1"
+    )
+    needed = stage.query(indexes)
+    stage.execute(
+        "create index on staging.jobs (_batch_id); delete from headrace.migrations where name = '0008_rows_of_a_batch'"
+    )
+    assert len(stage.query(indexes)) == len(needed) + 1
+    initialise(stage.deployment)
+    assert stage.query(indexes) == needed
+    assert ("jobs_replaced__batch_id_idx",) in needed
+
+
 def test_database_without_tables_is_refused_in_one_line(stage: Stage) -> None:
     stage.execute("drop schema headrace cascade")
     with pytest.raises(DatabaseError, match=r"^postgres: .*; expected Headrace's tables; run `headrace init`$"):

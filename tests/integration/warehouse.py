@@ -169,14 +169,15 @@ class Warehouse:
         return self.query(statement, *parameters)[0][0]
 
     def stage(self, dataset: str, versions: Sequence[Version], gone: Sequence[Place] = (), kind: str = "replay") -> int:
-        """Commit one batch with these rows and its line in the ledger.
+        """Commit these rows, in one batch and line of the ledger for each partition; return the last line's seq.
 
         Rows that were at their places are replaced; so are those at the places that are gone, by nothing.
         """
         key, names = COLUMNS[dataset]
         columns = [*([key] if key else []), *names, *BOOKKEEPING]
-        batch_id = uuid4()
         places = [(version.generation, version.partition, version.offset) for version in versions]
+        batches = {(generation, partition): uuid4() for generation, partition, _ in (*places, *gone)}
+        seq = 0
         with psycopg.connect(self.dsn) as connection:
             cursor = connection.cursor()
             cursor.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))
@@ -190,7 +191,7 @@ class Warehouse:
                 f"with gone as (delete from staging.{dataset} "
                 "where (_generation, _partition, _offset) = (%s, %s, %s) returning *) "
                 f"insert into staging.{dataset}_replaced select *, %s from gone",
-                [(*place, batch_id) for place in (*places, *gone)],
+                [(*place, batches[place[:2]]) for place in (*places, *gone)],
             )
             cursor.executemany(
                 f"insert into staging.{dataset} ({', '.join(columns)}) values ({', '.join(['%s'] * len(columns))})",
@@ -198,19 +199,23 @@ class Warehouse:
                     (
                         *((version.key,) if key else ()),
                         *((version.columns or {}).get(name) for name in names),
-                        *(*place, version.timestamp, version.columns is None, batch_id),
+                        *(*place, version.timestamp, version.columns is None, batches[place[:2]]),
                     )
                     for place, version in zip(places, versions, strict=True)
                 ],
             )
-            (seq,) = cursor.execute(
-                "update headrace.datasets set last_seq = last_seq + 1 where dataset = %s returning last_seq", (dataset,)
-            ).fetchone() or (0,)
-            cursor.execute(
-                "insert into headrace.batches (batch_id, dataset, seq, generation, partition, start_offset, "
-                "end_offset, staged, started_at, kind) values (%s, %s, %s, 1, 0, 0, %s, %s, now(), %s)",
-                (batch_id, dataset, seq, len(versions), len(versions), kind),
-            )
+            for (generation, partition), batch_id in batches.items():
+                offsets = [offset for *place, offset in (*places, *gone) if place == [generation, partition]]
+                staged = sum(place[:2] == (generation, partition) for place in places)
+                (seq,) = cursor.execute(
+                    "update headrace.datasets set last_seq = last_seq + 1 where dataset = %s returning last_seq",
+                    (dataset,),
+                ).fetchone() or (0,)
+                cursor.execute(
+                    "insert into headrace.batches (batch_id, dataset, seq, generation, partition, start_offset, "
+                    "end_offset, staged, started_at, kind) values (%s, %s, %s, %s, %s, %s, %s, %s, now(), %s)",
+                    (batch_id, dataset, seq, generation, partition, min(offsets), max(offsets) + 1, staged, kind),
+                )
         return int(seq)
 
     def jobs(self, *rows: tuple[Any, ...], partition: int = 0) -> int:
