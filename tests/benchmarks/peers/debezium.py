@@ -11,7 +11,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ SCHEMA = {"type": "struct", "fields": [{"field": name, "type": kind} for name, k
 ALL_RECORDS = {"primary.key.mode": "kafka"}
 # one row per key: what a current-state table holds
 CURRENT_STATE = {"primary.key.mode": "record_value", "primary.key.fields": "JOBIDENTIFIER"}
+# what marts.jobs has beside its key; times are text here, as they are in the JSON
+MART_INDEXES = (
+    "jobcreatedate",
+    "userid, location",
+    "location, jobdate desc, jobidentifier",
+    "servicename, jobdate desc, jobidentifier",
+)
 
 
-def upsert(site: Site, mode: Mapping[str, str]) -> Speed:
+def upsert(site: Site, mode: Mapping[str, str], indexes: Sequence[str] = ()) -> Speed:
     """From the first row in the table to the last record of the topic; starting the worker is not counted."""
     key = "jobidentifier" if mode is CURRENT_STATE else ", ".join(COORDINATES)
     columns = [f"{name.lower()} {SQL_TYPES[kind]}" for name, kind in FIELDS.items()]
@@ -56,6 +63,8 @@ def upsert(site: Site, mode: Mapping[str, str]) -> Speed:
     with site.connect() as connection:
         connection.execute("drop table if exists public.debezium_jobs")
         connection.execute(f"create table public.debezium_jobs ({', '.join(columns)}, primary key ({key}))".encode())
+        for index in indexes:
+            connection.execute(f"create index on public.debezium_jobs ({index})".encode())
     room = site.settings.home / "connect"
     room.mkdir(exist_ok=True)
     worker = _start(site, room, mode)
