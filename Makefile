@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-part test-second-part test-third-part lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -33,23 +33,19 @@ producer: install ## Keep producing events, some of them invalid; Ctrl-C stops
 consumer: install ## Keep draining and building what arrives; Ctrl-C stops
 	@$(HEADRACE) follow
 
-# three at once, each with services of its own: most of the time is waiting for them; as even as files allow
-SECOND_PART := $(wildcard $(addprefix tests/integration/test_,build_*.py verify.py drain_killed.py follow.py memory.py \
-	fuzz_drain.py history.py infrastructure_errors.py))
-THIRD_PART := tests/system tests/faults $(wildcard $(addprefix tests/integration/test_,source_conformance.py roles.py \
-	kafka_security.py pgbouncer.py))
+# two at once, each with services of its own: most of the time is waiting for them; as even as files allow
+SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/integration/test_build_*.py tests/integration/test_verify.py \
+	tests/integration/test_drain_killed.py tests/integration/test_infrastructure_errors.py tests/integration/test_roles.py \
+	tests/integration/test_kafka_security.py tests/integration/test_pgbouncer.py)
 
 test: install-dev ## Unit, integration and system tests, and a slice of the fault suite
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target --keep-going test-first-part test-second-part test-third-part
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
 
-test-first-part: install-dev
-	@$(BIN)/python -m pytest --durations=15 tests/unit tests/integration $(addprefix --ignore=,$(SECOND_PART) $(THIRD_PART))
+test-first-half: install-dev
+	@$(BIN)/python -m pytest --durations=15 tests/unit tests/integration $(addprefix --ignore=,$(SECOND_HALF))
 
-test-second-part: install-dev
-	@$(BIN)/python -m pytest --durations=15 $(SECOND_PART)
-
-test-third-part: install-dev
-	@$(BIN)/python -m pytest --durations=15 $(THIRD_PART) -m "not faults"
+test-second-half: install-dev
+	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
 
 faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults

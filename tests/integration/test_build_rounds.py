@@ -40,6 +40,7 @@ def test_marts_after_every_round_equal_oracle_and_full_refresh(
     for earlier in islice(script, max(ROUND - 1, 0)):
         rounds.stage(warehouse, earlier.batches)
     warehouse.build()
+    filled: set[str] = set()
     for played in islice(script, 1 if ROUND else ROUNDS):
         began = time.monotonic()
         try:
@@ -48,10 +49,13 @@ def test_marts_after_every_round_equal_oracle_and_full_refresh(
         except Exception as error:
             error.add_note(f"{played}\nagain: make rounds SEED={SEED} ROUND={played.number}, or ROUNDS={played.number}")
             raise
+        filled |= {name for name, rows in warehouse.marts().items() if rows}
         if ROUNDS > SLICE:
             with capsys.disabled():
                 print(f"{played} ({time.monotonic() - began:.1f} s)", flush=True)
-    assert all(warehouse.marts().values()), "a mart stayed empty: nothing was compared"
+    empty = warehouse.marts().keys() - filled
+    # a few rounds may leave out a dataset, or tombstone all of it
+    assert len(empty) <= (0 if ROUNDS > SLICE else len(filled)), f"nothing was compared in {sorted(empty)}"
 
 
 def _assert_right(warehouse: Warehouse) -> None:
