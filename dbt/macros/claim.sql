@@ -280,7 +280,7 @@
             where dataset = {{ literal(dataset) }} and seq > {{ from_seq }} and seq <= {{ to_seq }}
         )
 
-        -- row by row of the ledger, whatever the planner thinks of it: each is a range of the primary key
+        -- the ledger line by line, whatever the planner thinks of it: each names a range of the primary key
         select {{ key }}
         from claimed_batches as line
         cross join lateral (

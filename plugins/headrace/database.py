@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, errors
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
 
@@ -15,6 +16,7 @@ Connect = Callable[[], Connection[Any]]
 
 CONNECT_TIMEOUT_S = 8
 MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
+MIGRATION_PATIENCE_MS = 10_000  # for a table's lock
 
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
@@ -114,7 +116,8 @@ def _is_one_of(signs: tuple[str, ...], error: psycopg.Error) -> bool:
 def migrate(connection: Connection[Any]) -> list[str]:
     """Apply the migrations that this database has not seen, in one transaction; return their names.
 
-    An advisory lock makes two at once take turns.
+    An advisory lock makes two at once take turns. Raises DatabaseError where a table stays locked by somebody else:
+    whoever waits for it to be changed holds up all who come behind.
     """
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
@@ -126,8 +129,16 @@ def migrate(connection: Connection[Any]) -> list[str]:
         )
         applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
         pending = [(name, text) for name, text in _migrations() if name not in applied]
+        connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_PATIENCE_MS}ms"))
         for name, text in pending:
-            connection.execute(text.encode())
+            try:
+                connection.execute(text.encode())
+            except errors.LockNotAvailable as error:
+                raise DatabaseError(
+                    f"postgres: migration {name}: found a table locked by another transaction for "
+                    f"{MIGRATION_PATIENCE_MS / 1000:g} s, expected it free; nothing was changed; let drains, builds "
+                    "and queries end (pg_stat_activity lists them), then run `headrace init` again"
+                ) from error
             connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
     return [name for name, _ in pending]
 

@@ -90,6 +90,24 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
     assert ("jobs_replaced__batch_id_idx",) in needed
 
 
+def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.database.MIGRATION_PATIENCE_MS", 200)
+    again = "delete from headrace.migrations where name = '0008_rows_of_a_batch'"
+    stage.execute("create index by_batch on staging.jobs (_batch_id)", again)
+    with psycopg.connect(stage.dsn) as reader:
+        reader.execute("select count(*) from staging.jobs")
+        with pytest.raises(
+            DatabaseError,
+            match=r"^postgres: migration 0008_rows_of_a_batch: found a table locked .*`headrace init` again$",
+        ):
+            initialise(stage.deployment)
+    assert stage.value("select to_regclass('staging.by_batch') is not null")
+    assert initialise(stage.deployment) == ["0008_rows_of_a_batch"]
+    assert stage.value("select to_regclass('staging.by_batch') is null")
+
+
 def test_database_without_tables_is_refused_in_one_line(stage: Stage) -> None:
     stage.execute("drop schema headrace cascade")
     with pytest.raises(DatabaseError, match=r"^postgres: .*; expected Headrace's tables; run `headrace init`$"):
