@@ -60,6 +60,13 @@ def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> No
         assert warehouse.query("select * from marts.top_users('A')") == []
 
 
+def test_rows_of_a_batch_are_found_in_every_partition_from_its_first_to_its_last_offset(warehouse: Warehouse) -> None:
+    for partition in range(3):
+        warehouse.jobs(*((at, f"J{partition}-{at}", job(minute=at)) for at in (7, 8, 9)), partition=partition)
+        warehouse.build()
+        warehouse.assert_right()
+
+
 def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     warehouse.jobs((0, "J1", job()))
