@@ -351,18 +351,6 @@ def test_kafka_reading_leaves_no_consumer_group_behind(source: KafkaSource, boot
         assert not [group for group in client.list_groups() if source.topic in json.dumps(group, default=str)]
 
 
-def test_kafka_record_that_the_client_cannot_decode_is_an_error(source: KafkaSource, bootstrap_servers: str) -> None:
-    class NotUtf8(str):
-        def encode(self, *_: object, **__: object) -> bytes:
-            return b"\xff\xfe"
-
-    with topics.producer(bootstrap_servers) as client:
-        client.send(source.topic, partition=0, key=b"k", value=b"v", headers=[(NotUtf8("x"), b"v")])
-        client.flush()
-    with pytest.raises(SourceError, match=r"(CorruptRecordError|cannot decode).*a new process may try again"):
-        list(source.read(ranged({0: (0, 1)})))
-
-
 def test_kafka_source_agrees_with_another_consumer(source: KafkaSource, bootstrap_servers: str) -> None:
     topics.send_in_transaction(
         bootstrap_servers, source.topic, [(n % 3, b"k", b"a%d" % n) for n in range(20)], commit=True
