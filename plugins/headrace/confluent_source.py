@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
 QUEUED_MAX_KBYTES = 16 * 1024
+FIRST_RECORDS = 1  # asked for at first; then twice as many each time, up to those that fit into a chunk
 TIMESTAMP_NONE = 0
 # librdkafka says nothing, and asks again for ever, where a batch unpacks to less than it should: it reads the first of
 # several gzip members. kafka-python is asked then: it reads on, or says what is wrong.
@@ -110,12 +111,12 @@ class ConfluentSource(KafkaSource):
         self, consumer: Any, wanted: Mapping[int, Range], positions: dict[int, int]
     ) -> Generator[Chunk]:
         """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
-        silent = 0
+        silent, count = 0, FIRST_RECORDS
         stopped: _Unreadable | None = None
         while positions:
             left = sum(wanted[partition].end - position for partition, position in positions.items())
             # no more than there can be: it would wait for them
-            messages = consumer.consume(min(left, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
             silent += 1
             chunks: defaultdict[int, list[KafkaRecord]] = defaultdict(list)
             reached: dict[int, int] = {}
@@ -152,6 +153,9 @@ class ConfluentSource(KafkaSource):
                         )
                     )
                 reached[partition] = offset + 1
+            if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
+                size = sum(map(len, messages))
+                count = min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
             del messages
             for partition in sorted(reached.keys() & positions.keys()):
                 position = min(reached[partition], wanted[partition].end)

@@ -79,7 +79,7 @@ class StreamInfo:
 
     added: entries that were ever added. gone: those of them that are no longer there, trimmed or deleted (XDEL).
     first: of what is there; None where nothing is. last: the last that was ever added. deleted: the highest that XDEL
-    took; trimming leaves no trace. last_bytes: of the last entry's names and values.
+    took; trimming leaves no trace.
     """
 
     added: int
@@ -87,7 +87,6 @@ class StreamInfo:
     first: EntryId | None
     last: EntryId
     deleted: EntryId
-    last_bytes: int = 0
 
     def contradiction(self, offset: int, position: EntryId, is_there: bool | None) -> str | None:
         """Why this is not the stream of which `position` was the offset-th entry; None where it may be.
@@ -128,6 +127,7 @@ class RedisSource:
 
     def __init__(self, stream: str, url: str) -> None:
         self.stream = stream
+        self._entry_bytes = 1  # of the last entry that was seen
         self._client = connect(url)
 
     def describe(self) -> SourceState:
@@ -176,7 +176,7 @@ class RedisSource:
             return
         offset, position = wanted.start, EntryId.parse(wanted.position or str(BEGINNING))
         end_position = EntryId.parse(wanted.end_position) if wanted.end_position else None
-        count = FIRST_ENTRIES
+        count = self._that_fit(FIRST_ENTRIES, 1)
         while offset < wanted.end:
             count = min(count, CHUNK_ENTRIES, wanted.end - offset)
             # with the entry before, whose presence tells a stream from another of its name
@@ -188,12 +188,15 @@ class RedisSource:
             if not entries:
                 yield Chunk(0, [], wanted.end, str(end_position or position))
                 return
-            largest = max(info.last_bytes, *(sum(map(len, fields)) for _, fields in entries))
-            count = min(2 * count, max(CHUNK_BYTES // max(largest, 1), 1))
+            count = self._that_fit(2 * count, max(sum(map(len, fields)) for _, fields in entries))
             records = [self._record(offset + i, *entry) for i, entry in enumerate(entries)]
             offset, position = offset + len(records), EntryId.parse(entries[-1][0])
             yield Chunk(0, records, offset, str(position))
             del entries, records  # not held while the next ones are fetched
+
+    def _that_fit(self, count: int, entry_bytes: int) -> int:
+        """How many entries to ask for, if they are as large as this or as the stream's last one: at most `count`."""
+        return min(count, max(CHUNK_BYTES // max(entry_bytes, self._entry_bytes), 1))
 
     def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
         """Wait for an entry behind the place's id."""
@@ -263,13 +266,13 @@ class RedisSource:
                 f"{self.stream}: {self._address()} does not count what is added to a stream, expected Redis 7 or Valkey"
             )
         added, first = int(info["entries-added"]), info["first-entry"]
+        self._entry_bytes = max(_bytes_of(info["last-entry"]), 1)
         return StreamInfo(
             added=added,
             gone=added - int(info["length"]),
             first=EntryId.parse(first[0]) if first else None,
             last=EntryId.parse(info["last-generated-id"]),
             deleted=EntryId.parse(info["max-deleted-entry-id"]),
-            last_bytes=_bytes_of(info["last-entry"]),
         )
 
     def _raise(self, error: RedisError) -> NoReturn:
