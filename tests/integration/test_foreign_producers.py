@@ -132,7 +132,7 @@ HEADERS: list[list[tuple[str, bytes | None]]] = [
 ]
 
 
-@pytest.mark.parametrize("client", ["kafka", "confluent"])
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_headers_and_times_of_any_kind_are_stored_and_verified(stage: Stage, client: str) -> None:
     stage = _reading_by(stage, client)
     topic = f"{topic_of(stage)}"
@@ -172,7 +172,7 @@ def _reading_by(stage: Stage, client: str) -> Stage:
 
 
 @pytest.mark.parametrize("damage", ["payload", "crc"])
-@pytest.mark.parametrize("client", ["kafka", "confluent"])
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
     stage: Stage, session_home: Path, client: str, damage: str
 ) -> None:
