@@ -84,7 +84,11 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ConfluentSource(KafkaSource):
-    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does."""
+    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does.
+
+    Two things are librdkafka's: it unpacks an answer of a broker as a whole (8 MiB, however much it was compressed),
+    and it ends the name of a header at U+0000.
+    """
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield each range's records as librdkafka brings them; see `Source.read`."""
