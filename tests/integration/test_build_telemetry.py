@@ -61,11 +61,9 @@ def test_added_kpi_is_degraded_only_where_it_has_a_threshold(warehouse: Warehous
     warehouse.telemetry((0, "R1", reading(1e6, "noise")), (1, "R2", reading(901, "co2-level")))
     warehouse.build(select=TELEMETRY)
     assert degraded(warehouse) == [("R1", False), ("R2", False)]
-    added = {
-        "telemetry_kpis": ("noise", "co2-level"),
-        "added_thresholds": {"HEADRACE_THRESHOLD_CO2_LEVEL": Decimal(900)},
-    }
-    extended = replace(warehouse, settings=replace(warehouse.settings, **added))
+    thresholds = {"HEADRACE_THRESHOLD_CO2_LEVEL": Decimal(900)}
+    settings = replace(warehouse.settings, telemetry_kpis=("noise", "co2-level"), added_thresholds=thresholds)
+    extended = replace(warehouse, settings=settings)
     try:
         with pytest.raises(BuildError, match=r'marts.telemetry: found .*"co2-level": 900.*--select telemetry\+'):
             extended.build()

@@ -101,9 +101,9 @@ def test_zones_and_kpis_of_telemetry_are_lists_and_added_kpis_may_have_threshold
         "HEADRACE_TELEMETRY_KPIS": "co2-level,noise,humidity",
         "HEADRACE_THRESHOLD_CO2_LEVEL": "900.5",
     }
-    with pytest.raises(SettingError, match="^HEADRACE_THRESHOLD_CO2_LEVEL: found 'much', expected a number$"):
+    with pytest.raises(SettingError, match=r"^HEADRACE_THRESHOLD_CO2_LEVEL: found 'much', expected a number$"):
         Settings.from_environment(environ | {"HEADRACE_THRESHOLD_CO2_LEVEL": "much"})
-    with pytest.raises(SettingError, match="^HEADRACE_THRESHOLD_RADIATION: not a setting; expected .*HEADRACE_THRESHOLD"):
+    with pytest.raises(SettingError, match=r"^HEADRACE_THRESHOLD_RADIATION: not a setting; expected .*THRESHOLD"):
         Settings.from_environment(environ | {"HEADRACE_THRESHOLD_RADIATION": "1"})
 
 
