@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from headrace.columns import SqlType
+from headrace.contracts.columns import SqlType
 from headrace.contract import (
     Contract,
     EpochMilliseconds,
