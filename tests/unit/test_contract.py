@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from headrace.contracts.columns import SqlType
 from headrace.contract import (
     Contract,
     EpochMilliseconds,
@@ -22,6 +21,7 @@ from headrace.contract import (
     Text,
     Timestamp,
 )
+from headrace.contracts.columns import SqlType
 from headrace.dataset import CONTRACT_CONFIG, load_dataset
 from headrace.exceptions import DatasetError
 from headrace.settings import Settings

@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from headrace.contracts.columns import SqlType
 from headrace.contract import Contract, Float, Identifier, Integer, Money, Text, Timestamp
+from headrace.contracts.columns import SqlType
 from headrace.contracts.copy_text import LineMaker, compile_lines
 from headrace.dataset import CONTRACT_CONFIG, Dataset, dataset_names, load_dataset
 from headrace.settings import Settings
