@@ -100,7 +100,7 @@ def _converting(node: Any, *, strict: bool, config: Mapping[str, Any] | None = N
     }
     if kind == "model":
         schema["config"] = {name: value for name, value in schema["config"].items() if name != "strict"}
-    if kind == "model-fields" and schema.get("extra_behavior", "ignore") == "ignore":
+    if kind == "model-fields" and schema.get("extra_behavior") == "ignore":
         schema["extra_behavior"] = "allow"
     schema.pop("strict", None)
     if kind == "nullable" and not strict and _leaf(node["schema"]) in _EMPTY_IS_NULL:

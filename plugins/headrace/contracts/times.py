@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from math import isfinite
 
 from pydantic_core import PydanticCustomError
 
@@ -105,7 +106,7 @@ def parse_epoch_s(value: object) -> datetime:
 
 
 def _epoch(value: object, expected: str) -> Decimal:
-    if isinstance(value, Number):
+    if isinstance(value, Number) and isfinite(value):
         return value.exact()
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
