@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from headrace.contract import Identifier, Integer, Text, Timestamp
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
@@ -15,7 +15,7 @@ class Event(BaseModel):
     event_time: Timestamp
     user_id: Text
     event_type: Text
-    payload: dict[str, Any] = Field(default_factory=dict)
+    payload: dict[str, Any] = {}  # pydantic copies it
     schema_version: Integer = 1
 
 
