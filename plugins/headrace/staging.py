@@ -244,4 +244,7 @@ def _create_table(name: str, definitions: Sequence[Composable]) -> Composed:
 
 
 def _canonical(sql_type: str) -> str:
-    return {"timestamptz": "timestamp with time zone"}.get(sql_type, sql_type)
+    """A type as Postgres names it."""
+    element, is_array = sql_type.removesuffix("[]"), sql_type.endswith("[]")
+    named = {"timestamptz": "timestamp with time zone", "time": "time without time zone"}.get(element, element)
+    return f"{named}[]" if is_array else named
