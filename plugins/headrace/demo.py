@@ -192,7 +192,8 @@ class Demo:
         self.console.print()
         self.console.print(table)
         self.console.print(
-            "\nas the producers say: every good record is staged, every bad one a dead letter with its reason"
+            "\nas the producers say: every good record is staged, every bad one a dead letter with its reason",
+            soft_wrap=True,
         )
         if records == (self._sent("rides")["entities"],):
             self._compare_rides(hours)
@@ -241,7 +242,8 @@ class Demo:
                 f"{expected.get(differing[0])}; run `headrace verify rides --deep`"
             )
         total = sum(found.values())
-        self.console.print(f"\nrides: {total:,} of revenue in {len(found)} hours, each as in {_short(path)}")
+        line = f"\nrides: {total:,.2f} of revenue in {len(found)} hours, each as in {_short(path)}"
+        self.console.print(line, soft_wrap=True)
 
     def _show_answer(self, rows: list[dict[str, str]]) -> None:
         self.console.print(f"\nselect * from marts.top_users('{LOCATION}');\n", highlight=False, markup=False)
