@@ -153,7 +153,7 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
         spec.loader.exec_module(module)
     except DatasetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a declaration must not end a command as if it were done
         raise DatasetError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     dataset = getattr(module, "DATASET", None)
     if not isinstance(dataset, Dataset) or dataset.name != name:
