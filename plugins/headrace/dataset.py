@@ -106,7 +106,12 @@ class Dataset:
         for role, field in (("key", self.key), ("time_column", self.time_column)):
             if field is not None and field not in self.contract.model_fields:
                 raise DatasetError(f"{self.name}: {role} {field!r} is not a field of {self.contract.__name__}")
-        for limit, value in (("max_lag", self.max_lag), ("max_freshness_s", self.max_freshness_s)):
+        numbers = (
+            ("schedule_s", self.schedule_s),
+            ("max_lag", self.max_lag),
+            ("max_freshness_s", self.max_freshness_s),
+        )
+        for limit, value in numbers:
             if value is not None and value <= 0:
                 raise DatasetError(f"{self.name}: {limit} is {value}, expected more than 0")
 

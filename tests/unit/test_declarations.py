@@ -29,6 +29,8 @@ BROKEN = {
     "nothing": ("", "expected `DATASET = Dataset"),
     "misnamed": (GOOD.replace("NAME", "other").replace("SOURCE", TOPIC), "name='misnamed'"),
     "declared_wrong": (GOOD.replace("SOURCE", "KafkaTopic(topic='a b')"), "topic 'a b'"),
+    "often": (GOOD.replace("NAME", "often").replace("SOURCE", TOPIC + ", schedule_s='often'"), "TypeError"),
+    "never": (GOOD.replace("NAME", "never").replace("SOURCE", TOPIC + ", schedule_s=0"), "schedule_s is 0"),
     "zone": (GOOD.replace("NAME", "zone").replace("SOURCE", TOPIC + ", zone='Mars/Base'"), "Mars/Base"),
 }
 
