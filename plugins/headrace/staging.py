@@ -13,7 +13,6 @@ from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 
 SCHEMA = "staging"
-NULL = r"\N"  # in COPY text
 LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
 
 # name, type as Postgres names it, constraint; what every staging table has behind its contract's columns
@@ -192,11 +191,6 @@ def copy_rows(
         write_row = copy.write_row
         for row in rows:
             write_row(row)
-
-
-def escaped(text: str) -> str:
-    """Text as COPY reads it (Postgres, COPY, text format); for text without control characters, as JSON is."""
-    return text.replace("\\", "\\\\")
 
 
 def copy_lines(

@@ -48,7 +48,7 @@ class CanonicalRow:
     def __init__(self, dataset: Dataset) -> None:
         columns = dataset.compiled.columns
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
-        self.fields = {column.name: column.field for column in columns if not column.required}
+        self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._times = [index for index, name in enumerate(types) if name == "timestamptz"]
