@@ -22,6 +22,7 @@ from headrace.cli import main
 from headrace.exceptions import DatasetError
 from headrace.ingest import Deployment, adopt, drain_dataset, initialise, load_file, reset
 from headrace.kafka_source import KafkaSource, ensure_topic
+from headrace.reload import reload_range
 from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
@@ -111,7 +112,7 @@ def _produce(drained: Drained) -> None:
     producer.init_transactions()
     _send(producer, topic, [_job(n) for n in range(10)])
     _send(producer, topic, [_job(n) for n in range(90, 93)], abort=True)
-    _send(producer, topic, [(b"job-bad", b'{"JOBIDENTIFIER": "job-bad"}'), (b"job-3", None), *map(_job, range(20, 30))])
+    _send(producer, topic, [(b"999", b'{"JOBIDENTIFIER": 999}'), (b"3", None), *map(_job, range(20, 30))])
     _send(producer, topic, [_job(n, CHANNEL="web", RATE=1.50, ZERO=-0.0) for n in range(30, 50)], partition=1)
     _send(producer, topic, [_job(n) for n in range(50, 55)], partition=2)
     producer.close()
@@ -136,14 +137,14 @@ def _job(number: int, **extra: Any) -> tuple[bytes, bytes]:
     job = {
         "JOBCREATEDATE": "2019-03-01 10:00:00",
         "JOBDATE": "2019-03-01T11:00:00.123456+02:00",
-        "JOBIDENTIFIER": f"job-{number}",
+        "JOBIDENTIFIER": number,
         "JOBSTATUS": "SUCCESS",
         "LOCATION": "LOC_1294",
         "REVENUE": 12.50 + number,
         "SERVICENAME": "SERVICE_01",
         "USERID": number,
     }
-    return f"job-{number}".encode(), json.dumps(job | extra).encode()
+    return b"%d" % number, json.dumps(job | extra).encode()
 
 
 def _send(
@@ -232,6 +233,20 @@ def test_verify_of_all_datasets_reports_each(drained: Drained) -> None:
     verification = verify(drained.stage.deployment)
     assert [report.dataset for report in verification.reports] == ["jobs", "users"]
     assert list(verification.lines())[-1] == "verify: clean: ledger, rows and claims of 2 datasets tie"
+
+
+def test_verify_with_a_declaration_that_cannot_be_used_compares_all_else(own_topic: Drained) -> None:
+    declared = own_topic.stage.deployment.settings.datasets_dir / "users.py"
+    declared.write_text("def broken(:")
+    verification = verify(own_topic.stage.deployment)
+    assert verification.findings == []
+    assert [(report.dataset, report.is_clean) for report in verification.reports] == [("jobs", True), ("users", False)]
+    assert "users.py: cannot be imported: SyntaxError" in verification.errors[0]
+    declared.unlink()  # what is left of it in the database is compared, and no error
+    own_topic.execute("insert into headrace.datasets (dataset) values ('gone')")
+    verification = verify(own_topic.stage.deployment)
+    assert verification.is_clean, list(verification.lines())
+    assert [report.dataset for report in verification.reports] == ["gone", "jobs", "users"]
 
 
 def test_verify_of_an_unknown_dataset_is_refused(stage: Stage) -> None:
@@ -343,7 +358,7 @@ DEEP = {
         "hashes",
         3,
     ),
-    "a key has another byte": (f"update staging.jobs set _key = 'job-x' where {ONE_ROW % 3}", "hashes", 3),
+    "a key has another byte": (f"update staging.jobs set _key = '4' where {ONE_ROW % 3}", "hashes", 3),
     "a header is gone": (f"update staging.jobs set _headers = _headers - 1 where {ONE_ROW % 3}", "hashes", 3),
     "a dead letter has another byte": (
         "update headrace.dead_letters set value = set_byte(value, 5, get_byte(value, 5) # 1)",
@@ -451,6 +466,12 @@ def test_verify_with_a_claim_beyond_its_upstream_finds_it(drained: Drained) -> N
     assert "the newest that marts.jobs has" in finding.expected
 
 
+def test_verify_leaves_claims_of_a_developer_alone(drained: Drained) -> None:
+    drained.execute(CLAIM.replace("'marts'", "'marts_dev'"))
+    drained.execute("update headrace.claims set to_seq = to_seq + 1")
+    assert verify(drained.stage.deployment).is_clean
+
+
 def test_verify_with_a_claim_of_an_unknown_dataset_finds_it(drained: Drained) -> None:
     drained.execute(CLAIM)
     drained.execute("update headrace.claims set dataset = 'jobz'")
@@ -474,9 +495,9 @@ def test_verify_of_a_built_mart_names_the_row_that_is_missing(drained: Drained) 
     verification = drained.verify()
     assert verification.is_clean, list(verification.lines())
     assert verification.reports[0].counts["keys of marts.jobs equal to staging's"] == 44
-    drained.execute("delete from marts.jobs where jobidentifier = 'job-20'")
+    drained.execute("delete from marts.jobs where jobidentifier = 20")
     finding = drained.assert_found("marts", 17)
-    assert finding.found == "no row of jobidentifier 'job-20' in marts.jobs, which has 43"
+    assert finding.found == "no row of jobidentifier 20 in marts.jobs, which has 43"
     # where batches are not yet built there is nothing to compare
     drained.execute("update headrace.claims set to_seq = to_seq - 1")
     verification = drained.verify()
@@ -487,8 +508,8 @@ def test_verify_of_a_built_mart_names_the_row_that_is_missing(drained: Drained) 
 def test_verify_of_a_built_mart_names_the_row_that_should_be_deleted(drained: Drained) -> None:
     drained.execute(MART)
     drained.execute(CLAIM)
-    drained.execute("insert into marts.jobs values ('job-3', 0), ('job-none', 0)")
-    assert drained.assert_found("marts", TOMBSTONE).found.startswith("a row of jobidentifier 'job-3'")
+    drained.execute("insert into marts.jobs values (3, 0), (98, 0)")
+    assert drained.assert_found("marts", TOMBSTONE).found.startswith("a row of jobidentifier 3")
 
 
 def test_verify_while_records_arrive_and_are_drained_is_clean(own_topic: Drained) -> None:
@@ -569,9 +590,27 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
     assert (
-        "20 rows hold a field in _extra that the contract has named since: [1] 0, [1] 1"
-        in verification.reports[0].notes[0]
+        "20 rows were staged before the contract named a field: its column is null, and what the record held of it is "
+        "in _extra: [1] 0, [1] 1" in verification.reports[0].notes[0]
     )
+    # one that no record has: rows from before have null, and today's contract would give them the default
+    with_default = text.replace("    USERID: Integer\n", '    USERID: Integer\n    ORIGIN: Text = "web"\n')
+    declared.write_text(with_default)
+    own_topic.execute(
+        "alter table staging.jobs add origin text, drop channel; "
+        "alter table staging.jobs_replaced add origin text, drop channel"
+    )
+    verification = own_topic.verify(deep=True)
+    assert verification.is_clean, list(verification.lines())
+    assert "45 rows were staged before the contract named a field" in verification.reports[0].notes[0]
+    own_topic.execute("update staging.jobs set location = 'elsewhere' where _partition = 0 and _offset = 3")
+    (finding,) = own_topic.verify(deep=True).findings
+    assert finding.offset == 3
+    command = f"headrace reload jobs --partition 0 --from {finding.offset} --to {finding.offset + 1}"
+    assert f"`{command}`" in finding.remedy
+    assert "reset" not in finding.remedy
+    reload_range(own_topic.stage.deployment, own_topic.stage.deployment.dataset("jobs"), "3", "4", partition=0)
+    assert own_topic.verify(deep=True).is_clean  # the advice mends it
     declared.write_text(text.replace('Literal["SUCCESS", "NO SUCCESS"]', 'Literal["DONE"]'))
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
