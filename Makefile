@@ -27,8 +27,8 @@ psql: install ## psql on the database
 stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
-producer: install ## Keep producing events, some of them invalid; Ctrl-C stops
-	@$(HEADRACE) produce events --sample --per-second 20 --bad-percent 2
+producer: install ## Keep producing events, some of them invalid; Ctrl-C stops; DATASET=jobs, rides or telemetry: those
+	@$(HEADRACE) produce $(or $(DATASET),events) --sample --per-second 20 --bad-percent 2
 
 consumer: install ## Keep draining and building what arrives; Ctrl-C stops
 	@$(HEADRACE) follow

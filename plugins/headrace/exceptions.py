@@ -50,8 +50,16 @@ class SourceError(RetriableError):
     """the source answered with an error while records were read: a new process may try again"""
 
 
+class CodecMissing(PermanentError):
+    """records are compressed by a codec that this installation cannot read"""
+
+
 class SourceChanged(PermanentError):
     """the source is not the one that the checkpoint belongs to"""
+
+
+class AnotherCluster(SourceChanged):
+    """another Kafka cluster answers at the address of the one that the checkpoint belongs to"""
 
 
 class TopicMissing(PermanentError):

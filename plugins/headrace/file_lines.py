@@ -2,13 +2,14 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
+from headrace.source import Headers
 
 FIRST_LINE = 1
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
@@ -30,7 +31,7 @@ class Line:
     rejection: Rejection | None = None
     timestamp: int | None = None
     key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    headers: Headers = ()
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

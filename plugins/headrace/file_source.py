@@ -61,6 +61,10 @@ class FileSource:
         self._check_unchanged()
         return self._digest
 
+    def cluster_id(self) -> str | None:
+        """A file is of no cluster."""
+        return None
+
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the records of partition 0's range; blank lines hold none. See `Source.read`."""
         start, end = ranges.get(0, Range(0, 0))[:2]

@@ -35,7 +35,7 @@ from headrace.fence import Patience, drain_name, patience
 from headrace.kafka_security import from_settings
 from headrace.logs import Journal, configure
 from headrace.missing import count_missing, replace_missing
-from headrace.plan import Plan, begin_generation, make_plan, seen_from
+from headrace.plan import Plan, begin_generation, check_cluster, make_plan, seen_from
 from headrace.retries import Retries
 from headrace.roles import separate
 from headrace.settings import Settings
@@ -131,8 +131,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
     if isinstance(dataset.source, RedisStream):
         from headrace.redis_source import RedisSource
 
-        numeric = frozenset(column.field for column in dataset.compiled.columns if column.is_numeric)
-        return RedisSource(dataset.source.stream, deployment.redis(), numeric=numeric)
+        return RedisSource(dataset.source.stream, deployment.redis())
     from headrace.file_source import FileSource
 
     if path is None:
@@ -470,6 +469,8 @@ def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: in
         with deployment.turn(dataset, "accept-loss") as connection:
             generation = checkpoints.open_generation(connection, dataset.name)
             where = f"{dataset.name}[{partition}]"
+            if generation is not None:
+                check_cluster(generation, state.cluster_id)
             if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
                 raise DatasetError(
                     f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`"

@@ -99,6 +99,7 @@ def test_drain_of_odd_entries_makes_dead_letters_with_their_reasons(telemetry: S
         {b"data": b"not json"},
         {b"data": b"{not json"},
         {b"a": b""},
+        streams.reading(7) | {b"f%d" % n: b"x" for n in range(20_000)},
     ]
     ids = streams.add(telemetry.deployment.redis(), streams.stream_of(telemetry), entries)
     drain_dataset(telemetry.deployment, "telemetry")

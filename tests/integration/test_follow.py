@@ -68,7 +68,7 @@ def send(stage: Stage, *numbers: int) -> None:
     with open_sink(stage.deployment, stage.deployment.dataset("jobs")) as sink:
         for number in numbers:
             sink.send(
-                b'J%d|{"JOBIDENTIFIER":"J%d","JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
+                b'%d|{"JOBIDENTIFIER":%d,"JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
                 b'"JOBSTATUS":"SUCCESS","LOCATION":"A","REVENUE":1.5,"SERVICENAME":"S","USERID":1}' % (number, number)
             )
 

@@ -270,7 +270,7 @@ def _truth_strictly(value: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, Number):
+    if isinstance(value, Number) and value.text[-1].isdigit():  # not NaN or Infinity, which are no JSON
         return value.text
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))

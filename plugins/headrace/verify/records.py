@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
-from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, json_value, shown
+from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
 from headrace.verify.report import Report
 from headrace.verify.snapshot import Snapshot
@@ -138,7 +138,7 @@ class RecordCheck:
         extra, value = stored[-1] or {}, record[2]
         if value is None or not isinstance(extra, dict) or None in fields or not fields:
             return False
-        document = json_value(value)
+        document = self._canonical.document(value)
         if not isinstance(document, dict):
             return False
         kept = {name for name in fields if name in document}
