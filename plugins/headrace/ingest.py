@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
@@ -139,7 +139,12 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         path = settings.data_dir / dataset.source.path
         if not path.resolve().is_relative_to(settings.data_dir.resolve()):
             raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
-    return FileSource(path, {column.field: column.sql_type for column in dataset.compiled.columns})
+    columns = dataset.compiled.columns
+    return FileSource(
+        path,
+        {column.field: column.sql_type for column in columns},
+        [column.field for column in columns if column.required],
+    )
 
 
 def _topic_source(settings: Settings) -> "type[KafkaSource]":
@@ -419,11 +424,7 @@ def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
         staging.ensure_table(connection, dataset, anew=True)
         staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
         # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
-        connection.execute(
-            SQL("truncate {}, {}").format(
-                staging.table(dataset), Identifier(staging.SCHEMA, f"{dataset.name}_replaced")
-            )
-        )
+        connection.execute(SQL("truncate {}, {}").format(staging.table(dataset), staging.replaced_table(dataset)))
         dead = connection.execute("delete from headrace.dead_letters where dataset = %s", (dataset.name,)).rowcount
         lines = connection.execute("delete from headrace.batches where dataset = %s", (dataset.name,)).rowcount
         connection.execute("delete from headrace.checkpoints where dataset = %s", (dataset.name,))

@@ -74,7 +74,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
         "select partition, start_offset, end_offset, staged, dead, tombstones, empty from headrace.batches "
         "where kind = 'reload' order by seq"
     ) == [(0, 0, 2, 2, 0, 0, 0), (1, 0, 1, 1, 0, 0, 0)]
-    old = stage.query("select * from staging.jobs_replaced order by _partition, _offset")
+    old = stage.query("select * from staging._replaced_jobs order by _partition, _offset")
     kept = [row[: len(before[0])] for row in before if (row[9], row[10]) in {(0, 0), (0, 1), (1, 0)}]
     assert [row[: len(before[0])] for row in old] == kept
     assert state(stage)[4] == checkpoints
@@ -193,7 +193,7 @@ def test_fill_whose_rows_are_reloaded_meanwhile_leaves_them_alone(stage: Stage) 
 
     assert filled(stage, "SEAT", barrier=at("read", reload, occurrence=1)).filled == 15
     assert stage.query("select seat from staging.jobs order by _offset") == [(n,) for n in range(20)]
-    assert stage.value("select count(*) from staging.jobs_replaced") == 20
+    assert stage.value("select count(*) from staging._replaced_jobs") == 20
     assert_proven(stage)
 
 
@@ -251,7 +251,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
         (
             "alter table staging.jobs alter column userid type text using userid::text",
-            "alter table staging.jobs_replaced alter column userid type text using userid::text",
+            "alter table staging._replaced_jobs alter column userid type text using userid::text",
         ),
     ),
     (
@@ -261,7 +261,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "field, or write a migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
         (
             "alter table staging.jobs alter column location type timestamptz using location::timestamptz",
-            "alter table staging.jobs_replaced alter column location type timestamptz using location::timestamptz",
+            "alter table staging._replaced_jobs alter column location type timestamptz using location::timestamptz",
         ),
     ),
     (
@@ -271,7 +271,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "default, or write a migration: {sql}",
         (
             "alter table staging.jobs add column channel text",
-            "alter table staging.jobs_replaced add column channel text",
+            "alter table staging._replaced_jobs add column channel text",
         ),
     ),
     (
@@ -282,7 +282,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "another name: {sql}",
         (
             "alter table staging.jobs rename column servicename to _former_servicename",
-            "alter table staging.jobs_replaced rename column servicename to _former_servicename",
+            "alter table staging._replaced_jobs rename column servicename to _former_servicename",
         ),
     ),
 ]
@@ -325,7 +325,7 @@ def test_field_of_another_name_is_refused_with_both_migrations(stage: Stage) -> 
         drain_dataset(stage.deployment, "jobs")
     assert str(refused.value).endswith(
         ", or, as the field of another name, alter table staging.jobs rename column servicename to service; "
-        "alter table staging.jobs_replaced rename column servicename to service"
+        "alter table staging._replaced_jobs rename column servicename to service"
     )
 
 
@@ -334,5 +334,5 @@ def test_migration_of_one_table_alone_is_refused_for_the_other(stage: Stage) -> 
     drain_dataset(stage.deployment, "jobs")
     change_contract(stage, (LAST_FIELD, "    USERID: Text\n"))
     stage.execute("alter table staging.jobs alter column userid type text using userid::text")
-    with pytest.raises(DatasetError, match=r"staging\.jobs_replaced\.userid: found bigint, expected text"):
+    with pytest.raises(DatasetError, match=r"staging\._replaced_jobs\.userid: found bigint, expected text"):
         drain_dataset(stage.deployment, "jobs")

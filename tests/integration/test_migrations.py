@@ -77,7 +77,7 @@ def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatc
 
 def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
     indexes = (
-        "select indexname from pg_indexes where schemaname = 'staging' and tablename in ('jobs', 'jobs_replaced') "
+        "select indexname from pg_indexes where schemaname = 'staging' and tablename in ('jobs', '_replaced_jobs') "
         "order by 1"
     )
     needed = stage.query(indexes)
@@ -87,7 +87,7 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
     assert len(stage.query(indexes)) == len(needed) + 1
     initialise(stage.deployment)
     assert stage.query(indexes) == needed
-    assert ("jobs_replaced__batch_id_idx",) in needed
+    assert ("_rbatch_jobs",) in needed
 
 
 def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
@@ -132,7 +132,8 @@ def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
     assert found == [("web", 1, 0), (None, 5, 0)]
     assert_books(stage, sent)
     replaced = (
-        "select count(*) from information_schema.columns where table_name = 'jobs_replaced' and column_name = 'channel'"
+        "select count(*) from information_schema.columns "
+        "where table_name = '_replaced_jobs' and column_name = 'channel'"
     )
     assert stage.value(replaced) == 1
 
@@ -146,7 +147,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is
         drain_dataset(stage.deployment, "jobs")
     stage.execute(
         "alter table staging.jobs rename column servicename to _former_servicename; "
-        "alter table staging.jobs_replaced rename column servicename to _former_servicename"
+        "alter table staging._replaced_jobs rename column servicename to _former_servicename"
     )
     drain_dataset(stage.deployment, "jobs")
     assert stage.query("select _former_servicename, _extra from staging.jobs where jobidentifier = 'new'") == [

@@ -47,7 +47,7 @@ def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
     """All that a reload may write."""
     return [
         stage.query("select * from staging.jobs order by _partition, _offset"),
-        stage.query("select * from staging.jobs_replaced order by _partition, _offset, _replaced_by"),
+        stage.query("select * from staging._replaced_jobs order by _partition, _offset, _replaced_by"),
         stage.query('select * from headrace.dead_letters order by partition, "offset"'),
         stage.query("select * from headrace.batches order by seq"),
         stage.query("select partition, next_offset, source_position from headrace.checkpoints order by partition"),
@@ -100,7 +100,7 @@ def test_reload_by_offsets_replaces_exactly_that_range(stage: Stage) -> None:
                        "and _partition = 1") == [(1, batch_id)]  # fmt: skip
     assert stage.query(
         "select count(*), count(*) filter (where location = 'WRONG' or _deleted), min(_offset), max(_offset) "
-        "from staging.jobs_replaced where _replaced_by = %s and _partition = 1",
+        "from staging._replaced_jobs where _replaced_by = %s and _partition = 1",
         batch_id,
     ) == [(449, 449, 1, 449)]
     assert lines(stage) == [(1, 1, 450, 448, 0, 1, 0)]
@@ -125,7 +125,7 @@ def test_reload_of_everything_is_proven_and_twice_gives_the_same(stage: Stage) -
         assert stage.query(CONTENT) == content
         assert state(stage)[2] == letters
         assert_proven(stage)
-    assert stage.value("select count(*) from staging.jobs_replaced") == 240
+    assert stage.value("select count(*) from staging._replaced_jobs") == 240
 
 
 def test_reload_by_times_takes_the_records_of_that_time_in_every_partition(stage: Stage) -> None:
@@ -220,7 +220,7 @@ def test_reload_by_todays_contract_fills_a_new_column(stage: Stage) -> None:
     change_contract(stage, ("    USERID: Integer\n", "    USERID: Integer\n    CHANNEL: Text | None = None\n"))
     reloaded(stage, 0, 2, 0)
     assert stage.query("select channel, _extra from staging.jobs order by _offset") == [("web", None), (None, None)]
-    assert stage.query("select channel, _extra from staging.jobs_replaced order by _offset") == [
+    assert stage.query("select channel, _extra from staging._replaced_jobs order by _offset") == [
         (None, {"CHANNEL": "web"}),
         (None, None),
     ]
@@ -304,7 +304,7 @@ def test_reload_whose_generation_is_closed_meanwhile_changes_nothing(stage: Stag
 
     with pytest.raises(SourceChanged, match="generation 1 was closed while it was read again"):
         reloaded(stage, 0, 5, 0, barrier=at("read", adopt_it, occurrence=1))
-    assert stage.value("select count(*) from staging.jobs_replaced") == 0
+    assert stage.value("select count(*) from staging._replaced_jobs") == 0
     assert lines(stage) == []
 
 
@@ -400,7 +400,7 @@ def test_reloads_of_the_same_range_at_once_leave_one_row_each(stage: Stage) -> N
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: reloaded(stage, 0, 100, 1), range(3)))
     assert stage.query(CONTENT) == content
-    assert stage.value("select count(*) from staging.jobs_replaced") == 300
+    assert stage.value("select count(*) from staging._replaced_jobs") == 300
     assert_proven(stage)
 
 

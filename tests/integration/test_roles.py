@@ -224,7 +224,7 @@ def test_tables_that_a_loader_may_not_make_are_made_by_init(house: Stage, loader
         declared.write_text(text)
         more.unlink(missing_ok=True)
         house.execute("alter table staging.jobs drop column if exists channel")
-        house.execute("alter table staging.jobs_replaced drop column if exists channel")
+        house.execute("alter table staging._replaced_jobs drop column if exists channel")
 
 
 @pytest.mark.parametrize("attribute", ["nocreaterole", "createrole"])

@@ -286,7 +286,7 @@ SHALLOW = {
     ),
     "a replaced row has no successor": (
         f"with gone as (delete from staging.jobs where {ONE_ROW % 3} returning *) "
-        "insert into staging.jobs_replaced select *, _batch_id from gone",
+        "insert into staging._replaced_jobs select *, _batch_id from gone",
         "exactly_one",
         3,
     ),
@@ -564,7 +564,7 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
     verification = own_topic.verify(deep=True)
     assert verification.errors == ["staging.jobs has no column channel; `headrace init` adds it"]
     own_topic.execute(
-        "alter table staging.jobs add column channel text; alter table staging.jobs_replaced add channel text"
+        "alter table staging.jobs add column channel text; alter table staging._replaced_jobs add channel text"
     )
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
