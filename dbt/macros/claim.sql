@@ -127,9 +127,18 @@
     full refreshes with `__dbt_backup already exists`).
 #}
 {% macro clear_the_way() -%}
+    {%- for node in graph.nodes.values() if node.resource_type == 'model' and '__dbt_' in node.alias -%}
+        {%- do exceptions.raise_compiler_error(
+            node.name ~ ': found __dbt_ in the name of a model, expected a name without: dbt builds, and drops, other'
+            ~ ' models under such names; rename it'
+        ) -%}
+    {%- endfor -%}
     {%- do delete_claims() -%}
-    {%- if load_cached_relation(this) is none -%}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- if existing is none -%}
         {%- do run_sql('drop table if exists ' ~ this.render()) -%}
+    {%- elif not existing.is_view -%}
+        {%- do refuse_dependents(existing, this) -%}
     {%- endif -%}
     {%- do run_sql('drop table if exists ' ~ make_backup_relation(this.incorporate(type='table'), 'table').render() ~ ' cascade') -%}
     {#- new readers queue behind the rename, which itself waits for the old ones: not for ever -#}

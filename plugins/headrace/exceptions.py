@@ -30,6 +30,14 @@ class DatasetError(PermanentError):
     """a dataset's declaration cannot be used"""
 
 
+class DatasetsRejected(DatasetError):
+    """some datasets are rejected, the others are ready"""
+
+
+class NotConfirmed(PermanentError):
+    """a command that cannot be undone was not confirmed; nothing was changed"""
+
+
 class LocalServiceError(PermanentError):
     """a local service could not be started or stopped"""
 

@@ -12,7 +12,8 @@ import pytest
 from headrace.build import build
 from headrace.evolution import FillResult, fill
 from headrace.exceptions import DatasetError
-from headrace.ingest import drain_dataset, initialise, load_file
+from headrace.ingest import drain_dataset, initialise
+from headrace.load import load_file
 from headrace.reload import reload_range
 from headrace.settings import Settings
 from headrace.verify import verify
@@ -250,8 +251,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "staging.jobs.userid: found bigint, expected text; nothing was changed; restore the field, or write a "
         "migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
         (
-            "alter table staging.jobs alter column userid type text using userid::text",
-            "alter table staging._replaced_jobs alter column userid type text using userid::text",
+            'alter table staging."jobs" alter column "userid" type text using "userid"::text',
+            'alter table staging."_replaced_jobs" alter column "userid" type text using "userid"::text',
         ),
     ),
     (
@@ -260,8 +261,9 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "staging.jobs.location: found text, expected timestamp with time zone; nothing was changed; restore the "
         "field, or write a migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
         (
-            "alter table staging.jobs alter column location type timestamptz using location::timestamptz",
-            "alter table staging._replaced_jobs alter column location type timestamptz using location::timestamptz",
+            'alter table staging."jobs" alter column "location" type timestamptz using "location"::timestamptz',
+            'alter table staging."_replaced_jobs" alter column "location" type timestamptz '
+            'using "location"::timestamptz',
         ),
     ),
     (
@@ -270,8 +272,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "staging.jobs: has no column channel, which the contract requires; nothing was changed; give the field a "
         "default, or write a migration: {sql}",
         (
-            "alter table staging.jobs add column channel text",
-            "alter table staging._replaced_jobs add column channel text",
+            'alter table staging."jobs" add column "channel" text',
+            'alter table staging."_replaced_jobs" add column "channel" text',
         ),
     ),
     (
@@ -281,8 +283,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "changed; restore the field (it may be optional), or write a migration that keeps what was staged under "
         "another name: {sql}",
         (
-            "alter table staging.jobs rename column servicename to _former_servicename",
-            "alter table staging._replaced_jobs rename column servicename to _former_servicename",
+            'alter table staging."jobs" rename column "servicename" to "_former_servicename"',
+            'alter table staging."_replaced_jobs" rename column "servicename" to "_former_servicename"',
         ),
     ),
 ]
@@ -324,8 +326,8 @@ def test_field_of_another_name_is_refused_with_both_migrations(stage: Stage) -> 
     with pytest.raises(DatasetError) as refused:
         drain_dataset(stage.deployment, "jobs")
     assert str(refused.value).endswith(
-        ", or, as the field of another name, alter table staging.jobs rename column servicename to service; "
-        "alter table staging._replaced_jobs rename column servicename to service"
+        ', or, as the field of another name, alter table staging."jobs" rename column "servicename" to "service"; '
+        'alter table staging."_replaced_jobs" rename column "servicename" to "service"'
     )
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from headrace.exceptions import SourceChanged, TopicMissing
-from headrace.ingest import adopt, drain_dataset, plan
+from headrace.generations import adopt
+from headrace.ingest import drain_dataset, plan
 from headrace.problems import Overview, judge
 from headrace.status import read_status
 from tests.integration import topics

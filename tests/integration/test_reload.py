@@ -15,11 +15,12 @@ import pytest
 
 from headrace.build import build
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest import Deployment, adopt, drain_dataset, initialise
+from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.reload import ReloadResult, reload_range
 from headrace.replay import replay
 from headrace.settings import Settings
 from headrace.verify import verify
+from tests.adoption import adopt_anyway
 from tests.integration import topics
 from tests.integration.books import assert_nothing_left, coordinates
 from tests.integration.conftest import Stage
@@ -300,7 +301,7 @@ def test_reload_whose_generation_is_closed_meanwhile_changes_nothing(stage: Stag
     drain_dataset(stage.deployment, "jobs")
 
     def adopt_it() -> None:
-        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+        adopt_anyway(stage.deployment, stage.deployment.dataset("jobs"))
 
     with pytest.raises(SourceChanged, match="generation 1 was closed while it was read again"):
         reloaded(stage, 0, 5, 0, barrier=at("read", adopt_it, occurrence=1))

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from headrace.exceptions import CheckpointMoved
-from headrace.ingest import drain_dataset, load_file, reset
+from headrace.generations import reset
+from headrace.ingest import drain_dataset
+from headrace.load import load_file
 from tests.integration.books import assert_books, assert_nothing_left, totals
 from tests.integration.conftest import Stage
 from tests.integration.killing import at, drain

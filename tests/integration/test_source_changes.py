@@ -3,7 +3,9 @@
 import pytest
 
 from headrace.exceptions import DatasetError, HeadraceError, SourceChanged
-from headrace.ingest import accept_loss, adopt, drain_dataset, drain_plan, plan
+from headrace.generations import accept_loss, adopt
+from headrace.ingest import drain_dataset, drain_plan, plan
+from tests.adoption import adopt_anyway
 from tests.integration import topics
 from tests.integration.books import assert_books, coordinates
 from tests.integration.conftest import Stage
@@ -207,6 +209,6 @@ def test_adoption_while_a_drain_runs_stops_it(stage: Stage) -> None:
     dataset = stage.deployment.dataset("jobs")
     sent = send_jobs(stage, 600, 1)
     with pytest.raises(HeadraceError, match="generation 1 is closed or gone"):
-        drain(stage, at("committed", lambda: adopt(stage.deployment, dataset) and None, occurrence=1))
+        drain(stage, at("committed", lambda: adopt_anyway(stage.deployment, dataset) and None, occurrence=1))
     drain_dataset(stage.deployment, "jobs")
     assert_books(stage, sent)

@@ -20,12 +20,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.ingest import Deployment, adopt, drain_dataset, initialise, load_file, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.kafka_source import KafkaSource, ensure_topic
+from headrace.load import load_file
 from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
+from tests.adoption import adopt_anyway
 from tests.databases import passing_database
 from tests.integration.conftest import Stage
 
@@ -530,7 +533,7 @@ def test_verify_deep_does_not_compare_what_retention_took(own_topic: Drained) ->
 
 
 def test_verify_deep_of_an_adopted_topic_compares_both_generations(drained: Drained) -> None:
-    adopt(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
+    adopt_anyway(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
     drain_dataset(drained.stage.deployment, "jobs")
     verification = drained.verify(deep=True)
     assert verification.is_clean, list(verification.lines())

@@ -15,7 +15,8 @@ on
     headrace.observations,
     headrace.samples,
     headrace.totals,
-    headrace.leases
+    headrace.leases,
+    headrace.loaded_files
 to headrace_loader;
 grant delete on headrace.samples, headrace.leases to headrace_loader;
 grant select, insert, update, delete on all tables in schema staging to headrace_loader;
