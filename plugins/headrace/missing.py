@@ -10,19 +10,16 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from headrace import checkpoints, staging
-from headrace.batch import Batch
 from headrace.checkpoints import LedgerLine, RunContext
 from headrace.columns import Column
 from headrace.contract import Contract, Rejection
 from headrace.dataset import Dataset
-from headrace.dead_letters import COLUMNS as DEAD_COLUMNS
 from headrace.evolution import field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
-from headrace.source import Range, Record, Source
+from headrace.source import Range, Source
 
 MAX_REMOVED = 10.0  # percent of the entities that a file may remove without being told so
 KEYS = Identifier("pg_temp", "surveyed_keys")
-DETAIL = [name for name, _ in DEAD_COLUMNS].index("detail")
 
 
 @dataclass(slots=True)
@@ -41,6 +38,15 @@ class Survey:
     removed: int = 0
     named_by_invalid: set[Any] = field(default_factory=set)
     first_problem: str = ""
+
+    def note_invalid(self, rejection: Rejection, key: Any) -> None:
+        """Count a line that becomes a dead letter; key: None where it does not tell whose it is."""
+        self.invalid += 1
+        self.first_problem = self.first_problem or rejection.detail
+        if key is None:
+            self.undecided += 1
+        else:
+            self.named_by_invalid.add(key)
 
     def check(self, dataset: Dataset, path: Path, max_removed: float) -> None:
         """Raise DatasetError for a file that must not replace the earlier ones."""
@@ -76,16 +82,17 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
         connection.execute(SQL("create temporary table {} (key {})").format(KEYS, SQL(key.sql_type)))
         with closing(source.read({0: bounds})) as chunks:
             for chunk in chunks:
-                batch = Batch(dataset, 1, 0, chunk.next_offset)
+                keys: list[list[Any]] = []
                 for record in chunk.records:
-                    before = len(batch.rows)
-                    batch.add(record)
-                    if len(batch.rows) == before:
-                        _note_invalid(found, record, contract)
-                        found.first_problem = found.first_problem or batch.dead[-1][DETAIL]
-                found.valid += len(batch.rows)
+                    broken: Rejection | None = getattr(record, "rejection", None)
+                    decoded = broken or dataset.compiled.decode(record.key, record.value)
+                    if isinstance(decoded, Rejection):
+                        found.note_invalid(decoded, None if broken else _read_key(record.value, contract))
+                    else:
+                        keys.append([decoded[place]])
+                found.valid += len(keys)
                 with connection.cursor() as cursor:
-                    staging.copy_rows(cursor, KEYS, [("key", key.sql_type)], [[row[place]] for row in batch.rows])
+                    staging.copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
         counted = connection.execute(
             SQL(
                 "select count(*), count(*) filter (where live.{key} <> all(%s::{type}[]) and not exists "
@@ -96,15 +103,6 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
     assert counted is not None
     found.existing, found.removed = counted
     return found
-
-
-def _note_invalid(found: Survey, record: Record, contract: Contract) -> None:
-    found.invalid += 1
-    named = None if getattr(record, "rejection", None) else _read_key(record.value, contract)
-    if named is None:
-        found.undecided += 1
-    else:
-        found.named_by_invalid.add(named)
 
 
 def _read_key(value: bytes | None, contract: Contract) -> Any:
