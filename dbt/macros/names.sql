@@ -21,7 +21,8 @@
 
 {# A column to select: a name, or `name as another`, quoted; any other expression as the author wrote it. #}
 {% macro selected(column) -%}
-    {%- set names = modules.re.fullmatch('([A-Za-z_][A-Za-z0-9_]*)(?: +as +([A-Za-z_][A-Za-z0-9_]*))?', column.strip(), modules.re.IGNORECASE) -%}
+    {%- set name = '("[^"]+"|[A-Za-z_][A-Za-z0-9_]*)' -%}
+    {%- set names = modules.re.fullmatch(name ~ '(?: +as +' ~ name ~ ')?', column.strip(), modules.re.IGNORECASE) -%}
     {%- if names is none -%}
         {{ return(column) }}
     {%- endif -%}
