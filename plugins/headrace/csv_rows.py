@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import orjson
 import pandas
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 from headrace.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_lines
 
@@ -53,7 +53,7 @@ class CsvRows:
     object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[str] = frozenset()) -> None:
+    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
         self._path = path
         self._types = types
         self._required = required
@@ -103,13 +103,16 @@ class CsvRows:
         return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")
 
 
-def check_columns(path: Path, names: Sequence[str], types: Mapping[str, str], required: Collection[str]) -> None:
+def check_columns(
+    path: Path, names: Sequence[str], types: Mapping[str, str], required: Collection[Sequence[str]]
+) -> None:
     """Refuse a table without a column that the contract requires: every row of it would be a dead letter."""
-    missing = [name for name in required if name not in names]
+    missing = [" or ".join(choices) for choices in required if not set(choices) & set(names)]
     if missing or (types and not types.keys() & set(names)):
-        expected = f"all that the contract requires: {', '.join(required)}; missing: {', '.join(missing)}"
-        if not missing:
-            expected = f"some of the contract's: {', '.join(types)}"
+        expected = f"some of the contract's: {', '.join(types)}"
+        if missing:
+            needed = ", ".join(" or ".join(choices) for choices in required)
+            expected = f"all that the contract requires: {needed}; missing: {', '.join(missing)}"
         raise FileSourceError(
             f"{path}: found columns {', '.join(map(repr, names))[:200]}, expected {expected} (as the contract writes "
             "them; of a .csv: in its first line, between commas); nothing was loaded"

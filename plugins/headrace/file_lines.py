@@ -11,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 
 FIRST_LINE = 1

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,12 +30,12 @@ class FileSource:
 
     .ndjson or .jsonl: one JSON document per line. .csv: a header, and commas. All three also with .gz. .parquet.
     types: the contract's fields with the Postgres types of their columns, by which numbers are told in a .csv.
-    required: those of them that a table has to have a column for. Defaults to none.
+    required: what a table has to have a column for, each by the names that it may have. Defaults to nothing.
     Its identity is the sha256 of its bytes: the same content is the same source, whenever it was written.
     """
 
     def __init__(
-        self, path: Path, types: Mapping[str, str] | None = None, required: Collection[str] = frozenset()
+        self, path: Path, types: Mapping[str, str] | None = None, required: Collection[Sequence[str]] = ()
     ) -> None:
         self.path = path
         self._format = _format(path, types or {}, required)
@@ -143,7 +143,7 @@ class JsonLines:
                 yield Line(number, line.rstrip(b"\r\n"))
 
 
-def _format(path: Path, types: Mapping[str, str], required: Collection[str]) -> FileFormat:
+def _format(path: Path, types: Mapping[str, str], required: Collection[Sequence[str]]) -> FileFormat:
     suffixes = path.suffixes
     is_packed = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if is_packed else suffixes)[-1:]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLLECTED_FROM = 200_000  # objects that were made and not let go of
-PRELOADED = ["headrace.cli", "headrace.copy_lines", "headrace.kafka_source"]  # and all that these import
+PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.kafka_source"]  # and all that these import
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
     columns = dataset.compiled.columns
     return FileSource(
         path,
-        {column.field: column.sql_type for column in columns},
-        [column.field for column in columns if column.required],
+        {name: column.sql_type for column in columns for name in column.source_names},
+        [column.source_names for column in columns if column.required],
     )
 
 

@@ -11,8 +11,9 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from headrace import checkpoints, staging
 from headrace.checkpoints import LedgerLine, RunContext
-from headrace.columns import Column
-from headrace.contract import Contract, Rejection
+from headrace.contracts.columns import Column
+from headrace.contracts.contract import Contract
+from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
 from headrace.evolution import field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
@@ -78,6 +79,8 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
     key, place = _key(dataset)
     found = Survey()
     contract = field_contract(dataset, key)
+    # what these make of a document may have another key than the document
+    is_unwrapped = bool(dataset.contract.__pydantic_decorators__.model_validators)
     with connection.transaction(force_rollback=True):
         connection.execute(SQL("create temporary table {} (key {})").format(KEYS, SQL(key.sql_type)))
         with closing(source.read({0: bounds})) as chunks:
@@ -87,7 +90,8 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
                     broken: Rejection | None = getattr(record, "rejection", None)
                     decoded = broken or dataset.compiled.decode(record.key, record.value)
                     if isinstance(decoded, Rejection):
-                        found.note_invalid(decoded, None if broken else _read_key(record.value, contract))
+                        may_tell = not broken and not is_unwrapped
+                        found.note_invalid(decoded, _read_key(record.value, contract) if may_tell else None)
                     else:
                         keys.append([decoded[place]])
                 found.valid += len(keys)

@@ -5,7 +5,7 @@ one is null.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -41,7 +41,7 @@ class ParquetRows:
     Types stay what they are: text is text, numbers keep their digits, times become ISO 8601 text. Null is missing.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[str] = frozenset()) -> None:
+    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
         self._path = path
         self._types = types
         self._required = required

@@ -113,7 +113,7 @@ def test_load_with_replace_that_would_remove_much_is_refused_and_loads_nothing(s
     )
     with pytest.raises(
         DatasetError,
-        match="found 2 invalid lines, the first: .*, expected at least one valid record .*nothing was loaded",
+        match=r"found 2 invalid lines, the first: .*, expected at least one valid record .*nothing was loaded",
     ):
         load(stage, path, "x", '{"USERID": 1}', replace=True)
     csv = path.with_suffix(".csv")

@@ -29,7 +29,7 @@ TYPES = {
 
 
 def source(
-    path: Path, content: bytes | str, types: dict[str, str] | None = None, required: Sequence[str] = ()
+    path: Path, content: bytes | str, types: dict[str, str] | None = None, required: Sequence[Sequence[str]] = ()
 ) -> FileSource:
     raw = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
@@ -181,7 +181,7 @@ def test_csv_whose_header_cannot_be_used_is_refused(content: bytes, message: str
 
 
 def test_csv_header_is_read_without_the_blanks_around_its_names(path: Path) -> None:
-    assert read(source(path, 'NAME , "COUNT",\tOTHER\na,1, x\n', required=["NAME", "COUNT"])) == [
+    assert read(source(path, 'NAME , "COUNT",\tOTHER\na,1, x\n', required=[["NAME"], ["COUNT", "NUMBER"]])) == [
         (2, b'{"NAME":"a","COUNT":1,"OTHER":" x"}')
     ]
     with pytest.raises(FileSourceError, match="found column 'NAME' twice in the header"):
@@ -211,14 +211,17 @@ def test_csv_whose_lines_end_in_cr_alone_has_rows(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"COUNT\n1\n", r"found columns 'COUNT', expected all that the contract requires: NAME, COUNT; missing: NAME"),
+        (
+            b"COUNT\n1\n",
+            r"found columns 'COUNT', expected all that the contract requires: NAME, COUNT or NUMBER; missing: NAME",
+        ),
         (b"COUNT\r1\r2\r", r"found columns 'COUNT', expected .* missing: NAME \(as the contract writes them"),
         (b"name,COUNT\na,1\n", r"found columns 'name', 'COUNT', expected .* missing: NAME \("),
-        (b"a,1\nb,2\n", r"found columns 'a', '1', expected .* missing: NAME, COUNT \("),
+        (b"a,1\nb,2\n", r"found columns 'a', '1', expected .* missing: NAME, COUNT or NUMBER \("),
     ],
 )
 def test_csv_without_a_required_column_is_one_error(content: bytes, message: str, path: Path) -> None:
-    found = source(path, content, required=["NAME", "COUNT"])
+    found = source(path, content, required=[["NAME"], ["COUNT", "NUMBER"]])
     with pytest.raises(FileSourceError, match=message):
         found.describe()
 

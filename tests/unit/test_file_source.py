@@ -48,7 +48,7 @@ def test_file_without_a_trailing_newline_has_its_last_line(name: str, tmp_path: 
 @pytest.mark.parametrize("name", ["users.ndjson", "users.ndjson.gz", "users.csv", "users.csv.gz"])
 def test_file_without_a_record_is_one_error(name: str, content: bytes, tmp_path: Path) -> None:
     with pytest.raises(FileSourceError, match=rf"{name}: found an empty file, expected .*; nothing was loaded"):
-        FileSource(written(tmp_path / name, content), {"USERID": "bigint"}, ["USERID"]).describe()
+        FileSource(written(tmp_path / name, content), {"USERID": "bigint"}, [["USERID"]]).describe()
 
 
 @pytest.mark.parametrize("name", NAMES)

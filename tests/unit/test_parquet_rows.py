@@ -133,7 +133,7 @@ def test_parquet_ids_that_are_short_floats_end_earlier(tmp_path: Path) -> None:
 
 def test_parquet_without_a_required_column_is_one_error(tmp_path: Path) -> None:
     write(tmp_path / "t.parquet", {"USERID": [1]})
-    found = FileSource(tmp_path / "t.parquet", {"LOCATION": "text", "USERID": "bigint"}, ["LOCATION", "USERID"])
+    found = FileSource(tmp_path / "t.parquet", {"LOCATION": "text", "USERID": "bigint"}, [["LOCATION"], ["USERID"]])
     with pytest.raises(FileSourceError, match=r"found columns 'USERID', expected .* missing: LOCATION \("):
         found.describe()
 
