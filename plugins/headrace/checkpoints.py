@@ -45,6 +45,7 @@ class RunContext:
     run_id: str | None = None
     task_id: str | None = None
     try_number: int | None = None
+    map_index: int | None = None  # -1 for a task that is not mapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,13 +222,14 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
 
         insert into headrace.batches (
             batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, note
+            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+            note
         )
         select
             %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
             %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
             clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(note)s
+            %(try_number)s, %(map_index)s, %(note)s
         from counted
         returning seq
         """,
@@ -251,6 +253,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "run_id": line.run.run_id,
             "task_id": line.run.task_id,
             "try_number": line.run.try_number,
+            "map_index": line.run.map_index,
             "note": line.note,
         },
     ).fetchone()

@@ -304,18 +304,12 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
     """
-    from headrace.dataset import File, dataset_names
     from headrace.follow import follow as follow_datasets
     from headrace.stopping import stopped_by_signals
 
     deployment = _deployment()
-    names = datasets or tuple(
-        name
-        for name in dataset_names(deployment.settings.datasets_dir)
-        if not isinstance(deployment.dataset(name).source, File)
-    )
     with stopped_by_signals() as stop:
-        result = follow_datasets(deployment, names, stop=stop, max_seconds=max_seconds, report=click.echo)
+        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, report=click.echo)
     click.echo(result.story())
     result.raise_failures()
 
@@ -554,10 +548,10 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
 @click.argument("dataset")
 def describe(dataset: str) -> None:
     """Print the contract of DATASET, where its fields go, and what a breach is called."""
-    from headrace.dataset import load_dataset
+    from headrace.declarations import load_declaration
     from headrace.describe import lines
 
-    for line in lines(load_dataset(_settings().datasets_dir, dataset)):
+    for line in lines(load_declaration(_settings().datasets_dir, dataset)):
         click.echo(line)
 
 

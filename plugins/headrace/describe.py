@@ -139,6 +139,8 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"
+    if dataset.format.separator is not None:
+        yield "format", f"a JSON object, or a value key{dataset.format.separator}{{JSON}} of a record without a key"
     yield "limit", f"a value of more than {dataset.max_value_bytes} bytes is a dead letter"
     yield (
         "table",

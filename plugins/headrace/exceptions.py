@@ -30,6 +30,10 @@ class DatasetError(PermanentError):
     """a dataset's declaration cannot be used"""
 
 
+class UsageError(PermanentError):
+    """what the caller named does not exist, or is no value of that kind"""
+
+
 class DatasetsRejected(DatasetError):
     """some datasets are rejected, the others are ready"""
 

@@ -20,14 +20,14 @@ from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
 from headrace.checkpoints import RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
-from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names, load_dataset
+from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
+from headrace.declarations import load_declaration
 from headrace.drain import DrainResult, Limits, Progress, drain
 from headrace.exceptions import (
     DatasetError,
     DatasetsRejected,
     DrainKilled,
     FileSourceError,
-    HeadraceError,
     PermanentError,
     RetriableError,
 )
@@ -96,7 +96,7 @@ class Deployment:
 
     def dataset(self, name: str) -> Dataset:
         """The declaration of a dataset."""
-        return load_dataset(self.settings.datasets_dir, name)
+        return load_declaration(self.settings.datasets_dir, name)
 
 
 def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _line: None) -> list[str]:
@@ -195,8 +195,9 @@ def plan(
             planned = make_plan(connection, dataset, source, run)
             history.note(connection, dataset.name)
             return planned
-    except HeadraceError as error:
-        history.note_failure(connect, dataset.name, error)
+    except Exception as error:
+        if path is None:  # a file that somebody named is no state of the dataset
+            history.note_failure(connect, dataset.name, error, is_task=run is not None)
         raise
 
 
@@ -280,6 +281,9 @@ def drain_plan(
         retries.run(work)
     except BaseException as error:
         journal.end(plan, result, error)
+        if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            ends = {partition: bounds.end for partition, bounds in plan.ranges.items()}
+            history.note_drain_failure(connect, dataset.name, plan.generation, ends, error)
         raise
     finally:
         committer.close()
@@ -347,9 +351,11 @@ def drain_dataset(
                 result.add(future.result())
                 progress(result.records + result.empty, planned.lag)
         except BrokenProcessPool as error:
-            raise DrainKilled(
-                f"{name}: a process of the drain was killed; what it had committed stays; drain again"
-            ) from error
+            killed = DrainKilled(f"{name}: a process of the drain was killed; what it had committed stays; drain again")
+            ends = {partition: bounds.end for partition, bounds in planned.ranges.items()}
+            connect = deployment.connect(drain_name(name))
+            history.note_drain_failure(connect, name, planned.generation, ends, killed)
+            raise killed from error
     return planned, result
 
 

@@ -1,7 +1,7 @@
 """The load of a file: an unchanged one is skipped, a changed one merged; absent entities are kept, or tombstoned."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,15 @@ def load_file(
     if not isinstance(dataset.source, File):
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
     connect = deployment.connect(f"headrace load {name}")
-    with closing(open_source(deployment, dataset, path)) as source:
-        is_own = path is None
-        path = path or deployment.settings.data_dir / dataset.source.path
-        place = _place(deployment, path)
+    found_path = path or deployment.settings.data_dir / dataset.source.path
+    place = _place(deployment, found_path)
+    with ExitStack() as stack:
         try:
+            source = stack.enter_context(closing(open_source(deployment, dataset, path)))
             state = source.describe()
         except HeadraceError as error:
-            if is_own or place == dataset.source.path:
-                history.note_failure(connect, name, error)
+            if path is None:  # as `plan` does
+                history.note_failure(connect, name, error, is_task=run is not None)
             raise
         end = state.partitions[0].end_offset
         surveyed = Survey()
@@ -95,21 +95,22 @@ def load_file(
                 staging.ensure_table(connection, dataset)
             newer = None if again else _loaded_since(connection, name, place, state.topic_id)
             if newer is not None and not replace:
-                return LoadResult(path, True, DrainResult(name), 0, 0, newer)
+                return LoadResult(found_path, True, DrainResult(name), 0, 0, newer)
             if newer is not None:
                 raise DatasetError(
-                    f"{name}: found {path} unchanged since it was loaded, and {newer} loaded after it, expected a file "
+                    f"{name}: found {found_path} unchanged since it was loaded, and {newer} loaded after it, expected a file "
                     "that changed; nothing was changed; --replace --again loads it over that"
                 )
             if replace:
                 surveyed = survey(connection, dataset, source, Range(state.partitions[0].log_start_offset, end))
-                surveyed.check(dataset, path, max_removed)
-        planned = plan(deployment, dataset, source=source, run=run)
+                surveyed.check(dataset, found_path, max_removed)
+        planned = plan(deployment, dataset, source=source, path=path, run=run)
         result = drain_plan(
             deployment,
             dataset,
             planned,
             source=source,
+            path=path,
             run=run,
             progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
         )
@@ -124,7 +125,7 @@ def load_file(
             return count_missing(connection, dataset, planned.generation, surveyed.named_by_invalid), 0
 
     missing, replaced = retries.run(settle_missing)
-    return LoadResult(path, not planned.ranges, result, missing, replaced, None, surveyed.undecided)
+    return LoadResult(found_path, not planned.ranges, result, missing, replaced, None, surveyed.undecided)
 
 
 def _place(deployment: Deployment, path: Path) -> str:

@@ -58,12 +58,21 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = 
     """Create the dataset's staging tables, or bring them up to its contract.
 
     A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write; and
-    for a table that is gone with what the ledger says was staged in it, unless all begins anew.
+    for a table that is gone with what the ledger says was staged in it. Where all begins anew, a table that is gone or
+    that differs is made from scratch.
     """
+    if anew:
+        try:
+            with connection.transaction():
+                ensure_table(connection, dataset)
+        except DatasetError:
+            with _as_owner(f"staging.{dataset.name}: found other columns"):
+                connection.execute(SQL("drop table if exists {}").format(table(dataset)))
+                _create(connection, dataset)
+        return
     found = _found_columns(connection, dataset.name)
     if not found:
-        if not anew:
-            _refuse_lost_table(connection, dataset)
+        _refuse_lost_table(connection, dataset)
         with _as_owner(f"staging.{dataset.name}: found no table"):
             _create(connection, dataset)
         return
@@ -148,10 +157,14 @@ def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> Non
     for name, sql_type in columns(dataset):
         if found.get(name) != _canonical(sql_type):
             clause = f"alter column {quoted(name)} type {sql_type} using {quoted(name)}::{sql_type}"
+            otherwise = (
+                f"; where a text does not convert, `headrace reset {dataset.name} --yes` forgets what was staged and "
+                "the next run reads the source from its start"
+            )
             raise DatasetError(
                 f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
                 f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
-                "build the marts anew: `headrace build --full-refresh`"
+                f"build the marts anew: `headrace build --full-refresh`{otherwise if found.get(name) == 'text' else ''}"
             )
 
 

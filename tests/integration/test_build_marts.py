@@ -8,10 +8,11 @@ import psycopg
 import pytest
 
 from headrace.build import build
-from headrace.exceptions import BuildError
+from headrace.exceptions import BuildError, UsageError
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
     COLUMNS,
+    MARTS,
     START,
     RandomBatches,
     Warehouse,
@@ -377,8 +378,57 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
 
 
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
-    with pytest.raises(BuildError, match="--select jobz: found nothing of that name, expected a model"):
+    with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
         warehouse.build(select="jobz")
+
+
+def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(
+    warehouse: Warehouse,
+) -> None:
+    before = warehouse.query("select count(*) from headrace.builds")
+    for options, text in (
+        ({"select": "bad:x"}, "'bad' is not a valid method name"),
+        ({"select": "state:modified"}, "no comparison manifest"),
+        ({"vars": "x: ["}, "is not valid YAML"),
+        ({"select": "jobz"}, "found nothing of that name"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            warehouse.build(**options)
+        assert text in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert warehouse.query("select count(*) from headrace.builds") == before
+
+
+def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
+    claim = (
+        "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
+        "values (%s, %s, 'jobs', 0, '{\"headrace.datasets\": \"before a rename\"}')"
+    )
+    for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
+        warehouse.execute(claim, schema, model)
+    warehouse.jobs((0, "J1", job()))
+    lines: list[str] = []
+    warehouse.build(select="jobs", report=lines.append)
+    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
+    assert {model for model, _ in warehouse.claims()} == set(MARTS)
+    assert warehouse.value("select count(*) from headrace.claims where schema = 'marts_dev'") == 1
+    warehouse.build()
+    assert warehouse.build().passes == ()  # the datasets are no longer stale: no check runs dbt
+    warehouse.assert_right()
+
+
+def test_build_is_not_up_to_date_while_something_has_failed_since_the_last_whole_one(warehouse: Warehouse) -> None:
+    warehouse.build(tests=True)
+    assert warehouse.build(tests=True).passes == ()
+    failed = (
+        "insert into headrace.builds (build_id, pass, schema, model, kind, status, seconds, message, has_claim, "
+        "selection, project, tested, started_at, finished_at) values "
+        "(gen_random_uuid(), 1, 'marts', %s, %s, 'error', 1, 'no', false, '--select x', 'p', false, now(), now())"
+    )
+    for model, kind in (("dbt", "project"), ("users", "model")):
+        warehouse.execute(failed, model, kind)
+        assert warehouse.build(tests=True).passes != ()  # the printed command does something
+        assert warehouse.build(tests=True).passes == ()
 
 
 def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:

@@ -289,7 +289,7 @@ def test_entries_that_were_deleted_unread_are_passed_over(telemetry: Stage) -> N
 def test_reload_of_a_stream_is_refused_with_what_to_do_in_its_place(telemetry: Stage) -> None:
     streams.send(telemetry, 10)
     drain_dataset(telemetry.deployment, "telemetry")
-    with pytest.raises(DatasetError, match=r"comes from a stream, expected a topic.*`headrace reset telemetry --yes`"):
+    with pytest.raises(DatasetError, match=r"comes from a stream, expected a topic.*what was staged stays"):
         reload_range(telemetry.deployment, telemetry.deployment.dataset("telemetry"), "0", "5")
     assert_books(telemetry, dataset="telemetry")
 

@@ -181,6 +181,18 @@ def staged_wrongly(stage: Stage) -> Iterator[str]:
     assert stage.value("select count(*) from staging.jobs where location = 'wrong'") == 0
 
 
+@incident("A declaration cannot be used")
+def broken_declaration(stage: Stage) -> Iterator[str]:
+    sent = send_jobs(stage, 30)
+    declared = stage.deployment.settings.datasets_dir / "jobs.py"
+    text = declared.read_text()
+    declared.write_text(text.replace("class Job(BaseModel):", "class Job(BaseModel:"))
+    seen = refused(stage)
+    declared.write_text(text)
+    yield seen
+    assert coordinates(stage) == sorted(sent)
+
+
 @incident("Verify finds a row missing")
 def row_missing(stage: Stage) -> Iterator[str]:
     sent = drained(stage)

@@ -77,6 +77,7 @@ def run_context() -> RunContext:
         run_id=task_instance.run_id,
         task_id=task_instance.task_id,
         try_number=task_instance.try_number,
+        map_index=-1 if task_instance.map_index is None else task_instance.map_index,
     )
 
 

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from headrace.database import Connect, database
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.staging import SCHEMA, replaced_name
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
@@ -41,11 +41,16 @@ class Subject:
 
     @property
     def restage(self) -> str:
-        """The remedy for rows that are not what the source sent."""
-        command = "load" if self.is_file else "drain"
+        """The remedy for a ledger and rows that differ; no command, because reset deletes what it reads again."""
+        return "restore a backup, or see `Verify finds a row missing` in docs/runbook.md"
+
+    def restage_record(self, partition: int, offset: int) -> str:
+        """The remedy for a row that is not what the source sent; of a topic it can be read again and replaced."""
+        if self.declared is None or not isinstance(self.declared.source, KafkaTopic):
+            return self.restage
         return (
-            f"restore a backup, or, if the source still serves it all, `headrace reset {self.name} --yes` and "
-            f"`headrace {command} {self.name}`"
+            f"while the topic has it, `headrace reload {self.name} --partition {partition} --from {offset} "
+            f"--to {offset + 1}` stages it again; else {self.restage}"
         )
 
 
