@@ -98,8 +98,8 @@ def load_file(
                 return LoadResult(found_path, True, DrainResult(name), 0, 0, newer)
             if newer is not None:
                 raise DatasetError(
-                    f"{name}: found {found_path} unchanged since it was loaded, and {newer} loaded after it, expected a file "
-                    "that changed; nothing was changed; --replace --again loads it over that"
+                    f"{name}: found {found_path} unchanged since it was loaded, and {newer} loaded after it, expected "
+                    "a file that changed; nothing was changed; --replace --again loads it over that"
                 )
             if replace:
                 surveyed = survey(connection, dataset, source, Range(state.partitions[0].log_start_offset, end))

@@ -9,12 +9,13 @@ import psycopg
 import pytest
 
 from headrace.database import migrate
-from headrace.exceptions import DatabaseError, DatasetError
+from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
 from headrace.ingest import drain_dataset, initialise
 from headrace.load import load_file
 from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
+from tests.integration.test_cli import run
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 
 SCHEMA = (
@@ -62,6 +63,29 @@ def test_initialisation_by_four_at_once_makes_every_table_once(stage: Stage) -> 
     with ThreadPoolExecutor(4) as pool:
         assert sum(map(bool, pool.map(run, range(4)))) == 1
     load_file(stage.deployment, "users")
+
+
+def test_init_makes_the_others_where_datasets_are_rejected(stage: Stage) -> None:
+    folder = stage.deployment.settings.datasets_dir
+    (folder / "a_typo.py").write_text("DATASET = Dataset(")
+    stage.execute("drop table staging.users, staging._replaced_users")
+    with pytest.raises(DatasetsRejected, match=r"a_typo\.py: cannot be imported: SyntaxError"):
+        initialise(stage.deployment)
+    assert stage.value("select count(*) from staging.users") == 0
+    stage.execute(
+        "drop table staging.users, staging._replaced_users", "alter table staging.jobs add column former text"
+    )
+    outcome = run(stage, "init")
+    assert (outcome.status, outcome.stdout) == (1, "")
+    first, second, last = outcome.stderr.splitlines()
+    assert first.startswith(f"{folder / 'a_typo.py'}: cannot be imported: SyntaxError")
+    assert second.startswith("staging.jobs.former: found a column that the contract does not name")
+    assert last == (
+        "headrace: 2 of 3 datasets are rejected: a_typo, jobs; the others are ready; correct these and run "
+        "`headrace init` again"
+    )
+    assert stage.value("select count(*) from staging.users") == 0
+    assert stage.value("select has_table_privilege('headrace_loader', 'staging.users', 'insert')")
 
 
 def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
