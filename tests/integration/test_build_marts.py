@@ -238,7 +238,7 @@ def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehou
     warehouse.users((0, 1, "C"))
     warehouse.jobs((0, 1, job("A", minute=1)), (1, 2, job("A", minute=2)))
     warehouse.build(select=ALL_OF_JOBS)
-    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
+    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging._replaced_jobs
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     warehouse.jobs((1, 9, job("B", minute=9)))  # job 2 is left without any row
