@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
 from headrace.source import Headers
 
@@ -126,6 +127,8 @@ class FileReader:
                 for number, line in enumerate(file, start=1):
                     if number >= end:
                         return
+                    if number == 1:
+                        line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                     if number >= start and line.strip():
                         yield number, None, line.rstrip(b"\r\n"), (), None
         except UNREADABLE as error:
@@ -135,9 +138,8 @@ class FileReader:
         """Nothing stays open."""
 
     def _open(self) -> BinaryIO:
-        if self._path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(self._path, "rb"))
-        return self._path.open("rb")
+        file = open_regular(self._path)
+        return cast(BinaryIO, gzip.open(file, "rb")) if self._path.suffix == ".gz" else file
 
 
 class StreamReader:
