@@ -8,6 +8,7 @@ same promises.
 import logging
 from collections import defaultdict
 from collections.abc import Generator, Mapping
+from operator import methodcaller
 from typing import Any, NoReturn
 
 from kafka import errors
@@ -60,6 +61,11 @@ UNREADABLE = {
     KafkaError._UNKNOWN_PROTOCOL,
     KafkaError.INVALID_MSG,
 }
+
+
+# Of a name that is not UTF-8 the wrapper returns a list with an error pending, which Python may raise as a SystemError
+# wherever it calls C next. A methodcaller looks for it at once, whatever the interpreter has made of the call.
+_headers = methodcaller("headers")
 
 
 class _Unreadable(Exception):
@@ -139,8 +145,8 @@ class ConfluentSource(KafkaSource):
                     continue
                 if partition in positions and offset < wanted[partition].end:
                     try:
-                        headers = message.headers() or ()
-                    except (UnicodeDecodeError, SystemError):  # Python's word for an error that the wrapper left behind
+                        headers = _headers(message) or ()
+                    except (UnicodeDecodeError, SystemError):
                         stopped = _Unreadable(f"[{partition}] at {offset}: a header whose name is not UTF-8")
                         break
                     kind, timestamp = message.timestamp()
