@@ -43,13 +43,14 @@ def replace_missing(connection: Connection[Any], dataset: Dataset, run: RunConte
         run=run,
     )
     checkpoints.advance(connection, line)
-    connection.execute(
+    stored = connection.execute(
         SQL(
             "insert into {table} ({key}, _generation, _partition, _offset, _deleted, _batch_id) "
             "select {key}, %s, 0, %s + row_number() over (order by {key}) - 1, true, %s from ({missing}) as missing"
         ).format(table=staging.table(dataset), key=Identifier(dataset.key_column), missing=_missing(dataset)),
         (generation.generation, start, line.batch_id),
-    )
+    ).rowcount
+    staging.check_stored(staging.table(dataset), missing, stored)
     checkpoints.append_line(connection, line)
     return missing
 

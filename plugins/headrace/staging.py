@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.types.json import Jsonb
 
 from headrace.dataset import Dataset
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatabaseError, DatasetError
 
 SCHEMA = "staging"
 NULL = r"\N"  # in COPY text
@@ -183,7 +183,11 @@ def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
 def copy_rows(
     cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped."""
+    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped.
+
+    Raises DatabaseError when the table stored fewer than were sent.
+    """
+    sent = 0
     statement = SQL("copy {} ({}) from stdin (format binary)").format(
         target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
     )
@@ -192,6 +196,8 @@ def copy_rows(
         write_row = copy.write_row
         for row in rows:
             write_row(row)
+            sent += 1
+    check_stored(target, sent, cursor.rowcount)
 
 
 def escaped(text: str) -> str:
@@ -200,9 +206,12 @@ def escaped(text: str) -> str:
 
 
 def copy_lines(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Iterable[str]
+    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
 ) -> None:
-    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table."""
+    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table.
+
+    Raises DatabaseError when the table stored fewer than were sent.
+    """
     statement = SQL("copy {} ({}) from stdin").format(
         target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
     )
@@ -210,6 +219,20 @@ def copy_lines(
         left = iter(lines)
         while text := "".join(islice(left, LINES_AT_ONCE)):
             copy.write(text)
+    check_stored(target, len(lines), cursor.rowcount)
+
+
+def check_stored(target: Identifier, sent: int, stored: int) -> None:
+    """Compare what a COPY or an insert reports with the rows that it was given; raise DatabaseError where they differ.
+
+    Neither fails where a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
+    """
+    if stored != sent:
+        name = target.as_string().replace('"', "")
+        raise DatabaseError(
+            f"{name}: sent {sent} rows, found {stored} stored, expected all: a trigger or rule on the table leaves "
+            f"rows out; nothing was changed; remove or disable it (psql: \\d {name}), then run the same command again"
+        )
 
 
 def json_text(text: bytes | None) -> Jsonb | None:
@@ -236,6 +259,8 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
     # left behind by a staging table that was dropped: what it replaced is gone too
     connection.execute(SQL("drop table if exists {}").format(Identifier(SCHEMA, replaced)))
     connection.execute(_create_table(replaced, [*contract, *bookkeeping, SQL("_replaced_by uuid not null")]))
+    # a publication for all tables would refuse updates and deletes: a row may be replaced more than once, so has no key
+    connection.execute(SQL("alter table {} replica identity full").format(Identifier(SCHEMA, replaced)))
     # a batch's rows are found by the range in the primary key that its line names: an index of their own costs a drain
     # a tenth of its time
     indexed = [(replaced, "_replaced_by"), (replaced, "_batch_id")]

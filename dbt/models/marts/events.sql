@@ -5,7 +5,7 @@
         pre_hook="{{ claim('events') }}",
         indexes=[
             {'columns': ['event_id'], 'unique': true},
-            {'columns': ["date_trunc('minute', time, 'UTC')", 'event_type']},
+            {'columns': [minute_of('time'), 'event_type']},
         ],
     )
 }}
