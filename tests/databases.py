@@ -21,9 +21,7 @@ def create_database(server_dsn: str, name: str, template: str = "template1", enc
 
 
 @contextmanager
-def passing_database(
-    server_dsn: str, name: str, template: str = "template1", encoding: str = "UTF8"
-) -> Iterator[str]:
+def passing_database(server_dsn: str, name: str, template: str = "template1", encoding: str = "UTF8") -> Iterator[str]:
     """The DSN of a database that is dropped at the end."""
     yield create_database(server_dsn, name, template, encoding)
     with psycopg.connect(server_dsn, autocommit=True) as connection:

@@ -1,12 +1,14 @@
 {#
     What a transaction of a build depends on, set in it: roles, databases, PGOPTIONS and poolers have other defaults. SQL
-    to put in front of a transaction's first statement, in the same string; nothing in it takes a snapshot but the last
-    line, and no isolation level can be set behind one. plugins/headrace/session.py has the same for all else.
+    to put in front of a transaction's first statement, in the same string: behind a query no isolation level can be set
+    (is_first=false leaves it out). plugins/headrace/session.py has the same for all other sessions.
 
     transaction_timeout came with PostgreSQL 17. client_encoding is not here: psycopg2 would go on with the old one. `headrace env` exports PGCLIENTENCODING.
 #}
-{% macro session_parameters() -%}
-    set transaction isolation level read committed, read write, not deferrable;
+{% macro session_parameters(is_first=true) -%}
+    {%- if is_first %}
+    set transaction isolation level read committed, read write;
+    {%- endif %}
     set local standard_conforming_strings = on;
     set local datestyle = iso, mdy;
     set local intervalstyle = postgres;
@@ -27,7 +29,7 @@
 
 {# dbt's own, behind the parameters: tests ... #}
 {% macro postgres__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) -%}
-    {{ session_parameters() }}
+    {{ session_parameters(is_first=false) }}
     {{ default__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) }}
 {%- endmacro %}
 
