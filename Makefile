@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -27,8 +27,8 @@ psql: install ## psql on the database
 stats: install ## Lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
-producer: install ## Keep producing events, some of them invalid; Ctrl-C stops
-	@$(HEADRACE) produce events --sample --per-second 20 --bad-percent 2
+producer: install ## Keep producing events, some of them invalid; Ctrl-C stops; DATASET=jobs, rides or telemetry: those
+	@$(HEADRACE) produce $(or $(DATASET),events) --sample --per-second 20 --bad-percent 2
 
 consumer: install ## Keep draining and building what arrives; Ctrl-C stops
 	@$(HEADRACE) follow
@@ -46,6 +46,18 @@ test-first-half: install-dev
 
 test-second-half: install-dev
 	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
+
+test-unit: install-dev ## Those that need no services
+	@$(BIN)/python -m pytest -q tests/unit
+
+PYTHONS := 3.11 3.12 3.13
+test-pythons: install-dev ## Unit tests on each Python from 3.11 to 3.13 that this machine has, each in a .venv of its own
+	@for version in $(PYTHONS); do \
+		python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
+			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
+		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
+			.venv-$$version/bin/python -m pytest -q tests/unit || exit 1; \
+	done
 
 faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
@@ -95,7 +107,7 @@ format: install-dev ## What lint asks for, where a tool can do it
 	@$(BIN)/ruff format .
 
 clean: down ## Stop the services; remove their data and all that make made
-	rm -rf .venv .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
 lock: ## Renew the locked requirements
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \

@@ -5,11 +5,10 @@ a record that breaks the contract.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,7 +23,7 @@ Check = Callable[[Any], Any]  # a JSON value becomes a column's; raises ValueErr
 
 def jobs(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
     """A row of the dataset jobs."""
-    return _row(JOBS, "JOBIDENTIFIER", key, value)
+    return _row(JOBS, "JOBIDENTIFIER", key, value, separator="|")
 
 
 def readings(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
@@ -41,31 +40,39 @@ class Number(str):
     """A number as it stands in the JSON."""
 
 
-def _row(checks: dict[str, Check], key_field: str, key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
+def _row(
+    checks: dict[str, Check], key_field: str, key: bytes | None, value: bytes | None, separator: str | None = None
+) -> dict[str, Any] | None:
     try:
         if value is None:
-            identifier = _identifier(key.decode() if key is not None else None)
-            return dict.fromkeys([*checks, EXTRA]) | {key_field: identifier}
-        document = _parse(value)
+            if key is None:
+                return None
+            return dict.fromkeys([*checks, EXTRA]) | {key_field: checks[key_field](key.decode())}
+        if len(value) > BYTES_MAX:
+            return None
+        text = value.decode()
+        keys = [] if key is None else [key.decode()]
+        if separator is not None and separator in text and not text.lstrip(" \t\r\n").startswith("{"):
+            prefix, _, text = text.partition(separator)
+            keys.append(prefix)
+        document = _parse(text)
         row = {field: check(document.pop(field, MISSING)) for field, check in checks.items()}
-        if key is None or key.decode() != row[key_field]:
+        if not keys or any(checks[key_field](each) != row[key_field] for each in keys):
             return None
         row[EXTRA] = _plain(document) if document else None
         return row
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ArithmeticError):
         return None
 
 
-def _parse(value: bytes) -> dict[str, Any]:
-    if len(value) > BYTES_MAX:
-        raise ValueError("too long")
+def _parse(text: str) -> dict[str, Any]:
     document = json.loads(
-        value.decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse, object_pairs_hook=_object
+        text, parse_float=_number, parse_int=_number, parse_constant=_refuse, object_pairs_hook=_object
     )
     if not isinstance(document, dict):
         raise ValueError("no object")
     for depth, part in _parts(document):
-        if depth > DEPTH_MAX:
+        if depth > DEPTH_MAX and isinstance(part, dict | list):
             raise ValueError("too deep")
         if isinstance(part, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in part):
             raise ValueError("not storable")
@@ -73,9 +80,9 @@ def _parse(value: bytes) -> dict[str, Any]:
 
 
 def _number(text: str) -> Number:
-    exponent = text.lower().partition("e")[2]
-    if len(text) > NUMBER_LENGTH_MAX or (exponent and abs(int(exponent)) > EXPONENT_MAX):
-        raise ValueError("not sane")
+    exponent = text.lower().partition("e")[2].lstrip("+-0")
+    if len(text) > NUMBER_LENGTH_MAX or len(exponent) > 4 or int(exponent or 0) > EXPONENT_MAX:
+        raise ValueError("too long a number")
     return Number(text)
 
 
@@ -119,6 +126,18 @@ def _given(value: Any, kind: type) -> Any:
     return value
 
 
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,4})?")
+
+
+def _exact(value: Any) -> Decimal:
+    """The value of a number, or of a text that is one."""
+    if isinstance(value, Number):
+        return Decimal(value)
+    if not isinstance(value, str) or len(value) > NUMBER_LENGTH_MAX or not NUMBER.fullmatch(value):
+        raise ValueError("no number")
+    return Decimal(value)
+
+
 def _identifier(value: Any) -> str:
     text = _text(value)
     if not text:
@@ -127,7 +146,9 @@ def _identifier(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    text: str = _given(value, str)
+    if not isinstance(value, str):  # a number's text is its own
+        raise ValueError("no text")
+    text = str(value)
     if len(text) > 255 or "\0" in text:
         raise ValueError("too long, or holds U+0000")
     return text
@@ -144,34 +165,56 @@ def _one_of(*choices: str) -> Check:
 
 def _whole(low: int, high: int) -> Check:
     def check(value: Any) -> int:
-        number = _given(value, Number)
-        if not re.fullmatch(r"-?\d+", number) or not low <= int(number) <= high:
+        number = _exact(value)
+        if number.adjusted() > 40 or number != int(number) or not low <= number <= high:
             raise ValueError("no whole number of the range")
         return int(number)
 
     return check
 
 
+def _numeric(value: Any) -> Decimal:
+    """Exact, not negative, below 1e30, with at most 60 decimals."""
+    number = _exact(value)
+    with localcontext(prec=NUMBER_LENGTH_MAX + 10):
+        if number < 0 or number >= 10**30 or number % Decimal("1e-60"):
+            raise ValueError("no number of the range")
+    return number
+
+
 def _money(value: Any) -> Decimal:
-    number = Decimal(_given(value, Number))
+    number = _exact(value)
     if not 0 <= number < 10**13 or number != number.quantize(Decimal("0.01")):
         raise ValueError("no money")
     return number
 
 
 def _float(value: Any) -> float:
-    number = float(_given(value, Number))
-    if math.isinf(number):
+    exact = _exact(value)
+    number = float(exact)
+    if abs(number) > 1e100 or (exact and not number):
         raise ValueError("no double")
+    if isinstance(value, Number) and re.fullmatch(r"-?\d+", value) and int(number) != int(value):
+        raise ValueError("a whole number that no double holds")
     return number
 
 
+def _truth(value: Any) -> bool:
+    if type(value) is str and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return bool(_given(value, bool))
+
+
 def _time(zone: tzinfo) -> Check:
-    # a date; then hours, minutes and seconds as far as they go, all with colons or all without; then a zone
+    # a date; then hours, minutes and seconds as far as they go, all with colons or all without; then a zone, by its
+    # distance from UTC and perhaps its name as well
     date, digits, fraction = r"(\d{4})-(\d\d)-(\d\d)", r"(\d\d)", r"(?:[.,](\d+))?"
-    zone_pattern = r" ?([Zz]|[+-]\d\d(?:\d\d|:\d\d|:\d\d:\d\d)?)?"
+    short = r"(\d{4})(\d\d)(\d\d)(?=[Tt])"
+    distance = r"[+-]\d\d(?:\d\d|:\d\d|:\d\d:\d\d)?"
+    zone_pattern = rf"(?: ?([Zz]|{distance})(?:\[[A-Za-z0-9_/+-]{{1,40}}\]| [A-Z]{{3,5}})?| ?(UTC|GMT))?"
     patterns = [
-        re.compile(f"{date}(?:[Tt ]{clock}{zone_pattern})?", re.ASCII)
+        re.compile(f"{day}(?:[Tt ]{clock}{zone_pattern})?", re.ASCII)
+        for day in (date, short)
         for clock in (
             f"{digits}(?::{digits}(?::{digits}{fraction})?)?",
             f"{digits}(?:{digits}(?:{digits}{fraction})?)?",
@@ -180,16 +223,22 @@ def _time(zone: tzinfo) -> Check:
 
     def check(value: Any) -> datetime:
         text = _given(value, str)
-        found = patterns[0].fullmatch(text) or patterns[1].fullmatch(text)
+        found = next((match for pattern in patterns if (match := pattern.fullmatch(text))), None)
         if found is None:
             raise ValueError("no time")
         year, month, day, hour, minute, second = (int(found[i] or 0) for i in range(1, 7))
         at = datetime(year, month, day, hour, minute, second, int((found[7] or "")[:6].ljust(6, "0")))
-        if found[8] is None:
-            return at.replace(tzinfo=zone)
-        return at.replace(tzinfo=_zone(found[8]))
+        at = at.replace(tzinfo=UTC if found[9] else _zone(found[8]) if found[8] else zone)
+        if not FIRST <= at <= LAST:
+            raise ValueError("beyond what every zone can show")
+        return at
 
     return check
+
+
+# a day away from the first and the last that Python knows: no zone is further from UTC
+FIRST = datetime(1, 1, 2, tzinfo=UTC)
+LAST = datetime(9999, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
 def _zone(text: str) -> tzinfo:
@@ -204,8 +253,15 @@ def _zone(text: str) -> tzinfo:
 
 
 def _epoch_ms(value: Any) -> datetime:
-    milliseconds = _whole(10**11, 253_402_300_799_999)(value)
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    if type(value) is str and not re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", value):
+        raise ValueError("no number of milliseconds")
+    number = _exact(value)
+    if number != number.to_integral_value() or number < 10**11:
+        raise ValueError("no milliseconds")
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(min(number, 10**15)))
+    if at > LAST:
+        raise ValueError("beyond what every zone can show")
+    return at
 
 
 def _json(kind: type) -> Check:
@@ -216,30 +272,31 @@ def _or(default: Any, check: Check) -> Check:
     return lambda value: default if value is MISSING else check(value)
 
 
-def _or_null(check: Check) -> Check:
-    return lambda value: None if value is MISSING or value is None else check(value)
+def _or_null(check: Check, *, empty: bool = False) -> Check:
+    """Null or absent; empty: as text of nothing too."""
+    return lambda value: None if value is MISSING or value is None or (empty and value == "") else check(value)
 
 
 BIGINT = _whole(-(2**63), 2**63 - 1)
 JOBS: dict[str, Check] = {
-    "JOBCREATEDATE": _time(UTC),
-    "JOBDATE": _time(UTC),
-    "JOBIDENTIFIER": _identifier,
+    "JOBCREATEDATE": _or_null(_time(UTC), empty=True),
+    "JOBDATE": _or_null(_time(UTC), empty=True),
+    "JOBIDENTIFIER": BIGINT,
     "JOBSTATUS": _one_of("SUCCESS", "NO SUCCESS"),
     "LOCATION": _text,
-    "REVENUE": _money,
+    "REVENUE": _or_null(_numeric, empty=True),
     "SERVICENAME": _text,
     "USERID": BIGINT,
 }
 READINGS: dict[str, Check] = {
     "ID": _identifier,
     "TAKEN": _epoch_ms,
-    "WRITTEN": _or_null(_time(ZoneInfo("America/New_York"))),
+    "WRITTEN": _or_null(_time(ZoneInfo("America/New_York")), empty=True),
     "VALUE": _float,
-    "EXACT": _or_null(_money),
+    "EXACT": _or_null(_money, empty=True),
     "COUNT": _whole(-(2**15), 2**15 - 1),
-    "TOTAL": _or_null(BIGINT),
-    "GOOD": lambda value: _given(value, bool),
+    "TOTAL": _or_null(BIGINT, empty=True),
+    "GOOD": _truth,
     "KIND": _or("a", _one_of("a", "b")),
     "NOTE": _or_null(_text),
     "PAYLOAD": _or_null(_json(dict)),

@@ -22,10 +22,14 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A dataset to make payloads of: its key field, and for each field what it may hold."""
+    """A dataset to make payloads of: its key field, and for each field what it may hold.
+
+    separator: stands between a key and the document in the values of records without a key.
+    """
 
     key: str
     fields: Mapping[str, Maker]
+    separator: bytes | None = None
 
 
 def payloads(shape: Shape, seed: int, records: int, *, huge: bool = True) -> Iterator[Payload]:
@@ -184,7 +188,11 @@ class _Maker:
             rng.shuffle(pairs)
         if rng.random() < 0.05:
             pairs = [(_escaped(rng, name), value) for name, value in pairs]
-        return Payload("none", key, self._join(pairs), self._headers())
+        value = self._join(pairs)
+        if self._shape.separator is not None and rng.random() < 0.1:
+            value = key + self._shape.separator + value
+            return Payload("keyed", rng.choice((None, None, key)), value, self._headers())
+        return Payload("none", key, value, self._headers())
 
     def defective(self) -> Payload:
         """One thing that may be wrong."""
@@ -443,26 +451,49 @@ def _digits(rng: Random, value: bytes, _before: bytes) -> bytes:
 
 MUTATIONS = (_flip, _flip, _insert, _delete, _repeat, _splice, _replace, _digits)
 
+
+def _or_null(maker: Maker) -> Maker:
+    return lambda rng: rng.choice(("null", '""')) if rng.random() < 0.1 else maker(rng)
+
+
+def _as_text(maker: Maker) -> Maker:
+    """Now and then as a text."""
+    return lambda rng: f'"{maker(rng)}"' if rng.random() < 0.1 else maker(rng)
+
+
+def _number(rng: Random) -> str:
+    return rng.choice((_money, _bigint, lambda rng: repr(rng.uniform(-1e9, 1e9))))(rng)
+
+
+def _revenue(rng: Random) -> str:
+    return rng.choice((_money, _money, lambda rng: repr(rng.uniform(0, 1e9)), lambda rng: f"{rng.random():.40f}"))(rng)
+
+
+def _milliseconds(rng: Random) -> str:
+    return str(rng.choice((10**11, 253_402_214_399_999, rng.randrange(10**11, 2 * 10**12))))
+
+
 JOBS = Shape(
     "JOBIDENTIFIER",
     {
-        "JOBCREATEDATE": _time,
-        "JOBDATE": _time,
-        "JOBIDENTIFIER": lambda rng: json.dumps(f"job-{rng.randrange(10**6)}{rng.choice(('', '', '', ' ', 'é', '|'))}"),
+        "JOBCREATEDATE": _or_null(_time),
+        "JOBDATE": _or_null(_time),
+        "JOBIDENTIFIER": _as_text(lambda rng: f"{rng.randrange(10**6)}{rng.choice(('', '', '', '.0', 'e2'))}"),
         "JOBSTATUS": lambda rng: rng.choice(('"SUCCESS"', '"NO SUCCESS"')),
         "LOCATION": _text,
-        "REVENUE": _money,
+        "REVENUE": _or_null(_as_text(_revenue)),
         "SERVICENAME": _text,
-        "USERID": _bigint,
+        "USERID": _as_text(_bigint),
     },
+    separator=b"|",
 )
 READINGS = Shape(
     "ID",
     {
-        "ID": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
-        "TAKEN": lambda rng: str(rng.choice((10**11, 253_402_300_799_999, rng.randrange(10**11, 2 * 10**12)))),
+        "ID": lambda rng: json.dumps(f"{rng.randrange(10**6)}{rng.choice(('', '', '', ' ', 'é', '|'))}"),
+        "TAKEN": _as_text(_milliseconds),
         "WRITTEN": lambda rng: "null" if rng.random() < 0.2 else _time(rng),
-        "VALUE": lambda rng: rng.choice((_money, _bigint, lambda rng: repr(rng.uniform(-1e9, 1e9))))(rng),
+        "VALUE": _as_text(_number),
         "EXACT": lambda rng: "null" if rng.random() < 0.2 else _money(rng),
         "COUNT": lambda rng: str(rng.choice((-(2**15), 2**15 - 1, rng.randrange(1000)))),
         "TOTAL": lambda rng: "null" if rng.random() < 0.2 else _bigint(rng),
@@ -476,9 +507,11 @@ READINGS = Shape(
 EVENTS = Shape(
     "event_id",
     {
+        "schema_version": lambda rng: rng.choice(("1", "1", '"2"')),
         "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
+        "event_time": _time,
+        "user_id": _text,
         "event_type": _text,
-        "time": _time,
         "payload": lambda rng: "{" + f'"p":{_any(rng)}' + "}",
     },
 )
@@ -486,21 +519,21 @@ RIDES = Shape(
     "PULocationID",
     {
         "PULocationID": _bigint,
-        "DOLocationID": _bigint,
-        "trip_distance": _money,
-        "total_amount": lambda rng: rng.choice(("", "-")) + _money(rng),
-        "tpep_pickup_datetime": READINGS.fields["TAKEN"],
+        "DOLocationID": _as_text(_bigint),
+        "trip_distance": _revenue,
+        "total_amount": lambda rng: rng.choice(("", "-")) + _revenue(rng),
+        "tpep_pickup_datetime": _milliseconds,
     },
 )
 TELEMETRY = Shape(
     "event_id",
     {
         "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
-        "device_id": _text,
-        "zone": _text,
-        "ts": _time,
-        "kpi": _text,
-        "value": READINGS.fields["VALUE"],
+        "device_id": lambda rng: (_text if rng.random() < 0.8 else _money)(rng),
+        "zone": lambda rng: json.dumps(f"zone-{rng.choice('abcd')}"),
+        "ts": _as_text(lambda rng: f"{rng.uniform(0, 2e9):.{rng.choice((0, 3, 6, 9))}f}"),
+        "kpi": lambda rng: rng.choice(('"temperature"', '"humidity"', '"pressure"', '"vibration"')),
+        "value": _as_text(lambda rng: rng.choice((repr(rng.uniform(0, 1e4)), f"{rng.randrange(10**6)}e-2"))),
     },
 )
-USERS = Shape("USERID", {"LOCATION": _text, "USERID": _bigint})
+USERS = Shape("USERID", {"LOCATION": _text, "USERID": _as_text(_bigint)})

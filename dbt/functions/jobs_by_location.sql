@@ -6,5 +6,5 @@ select
     jobdate
 from {{ ref('jobs').render() }}
 where location = $1
-order by jobdate desc, jobidentifier
+order by jobdate desc nulls last, jobidentifier
 limit $2

@@ -73,15 +73,16 @@
     {%- set sql -%}
         select
             coalesce(made.attname, kept.attname) as name,
-            format_type(made.atttypid, null) as made_type,
-            format_type(kept.atttypid, null) as kept_type
+            -- numeric(15,2) would round what the model has as numeric
+            format_type(made.atttypid, case when kept.atttypmod <> -1 then made.atttypmod end) as made_type,
+            format_type(kept.atttypid, nullif(kept.atttypmod, -1)) as kept_type
         from (
-            select attname, atttypid, attnum
+            select attname, atttypid, atttypmod, attnum
             from pg_attribute
             where attrelid = {{ literal('pg_temp.' ~ adapter.quote(temp_relation.identifier)) }}::regclass and attnum > 0
         ) as made
         full join (
-            select attname, atttypid
+            select attname, atttypid, atttypmod
             from pg_attribute
             where attrelid = {{ literal(target_relation.include(database=false)) }}::regclass and attnum > 0 and not attisdropped
         ) as kept using (attname)

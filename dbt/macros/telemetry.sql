@@ -1,4 +1,7 @@
-{# Above which value a reading of a KPI is degraded; each can be set. Returns KPI to number. #}
+{#
+    Above which value a reading of a KPI is degraded; each can be set. A KPI of HEADRACE_TELEMETRY_KPIS has a threshold
+    where HEADRACE_THRESHOLD_<KPI> is set. Returns KPI to number.
+#}
 {% macro thresholds() -%}
     {%- set settings = {
         'temperature': env_var('HEADRACE_THRESHOLD_TEMPERATURE', '80'),
@@ -6,12 +9,18 @@
         'pressure': env_var('HEADRACE_THRESHOLD_PRESSURE', '1050'),
         'vibration': env_var('HEADRACE_THRESHOLD_VIBRATION', '5'),
     } -%}
+    {%- for kpi in env_var('HEADRACE_TELEMETRY_KPIS', '').split(',') if kpi.strip() -%}
+        {%- set text = env_var('HEADRACE_THRESHOLD_' ~ modules.re.sub('[^A-Z0-9]', '_', kpi.strip().upper()), '') -%}
+        {%- if text -%}
+            {%- do settings.update({kpi.strip(): text}) -%}
+        {%- endif -%}
+    {%- endfor -%}
     {%- set numbers = {} -%}
     {%- for kpi, text in settings.items() -%}
         {%- set number = text | float(default=none) -%}
         {%- if number is none -%}
             {%- do exceptions.raise_compiler_error(
-                'HEADRACE_THRESHOLD_' ~ kpi | upper ~ ": found '" ~ text ~ "', expected a number"
+                'threshold of ' ~ kpi ~ " (HEADRACE_THRESHOLD_*): found '" ~ text ~ "', expected a number"
             ) -%}
         {%- endif -%}
         {%- do numbers.update({kpi: number}) -%}

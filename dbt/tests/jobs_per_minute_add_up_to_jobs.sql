@@ -1,4 +1,4 @@
--- every job is counted in exactly one minute, and so is what it earned
+-- every job with a jobcreatedate is counted in exactly one minute, and so is what it earned
 with
 
 minutes as (
@@ -13,6 +13,7 @@ jobs as (
         count(*) as jobs,
         coalesce(sum(revenue), 0) as revenue
     from {{ ref('jobs') }}
+    where jobcreatedate is not null
 ),
 
 final as (

@@ -1,10 +1,10 @@
-"""Events: what happened, once each; producers may send one twice."""
+"""Events: what a user did, once each; producers may send one twice."""
 
 from typing import Any
 
 from pydantic import BaseModel
 
-from headrace.contract import Identifier, Text, Timestamp
+from headrace.contract import Identifier, Integer, Text, Timestamp
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
 
 
@@ -12,9 +12,11 @@ class Event(BaseModel):
     model_config = CONTRACT_CONFIG
 
     event_id: Identifier
+    event_time: Timestamp
+    user_id: Text
     event_type: Text
-    time: Timestamp
-    payload: dict[str, Any]
+    payload: dict[str, Any] = {}  # pydantic copies it
+    schema_version: Integer = 1
 
 
 DATASET = Dataset(
@@ -22,7 +24,7 @@ DATASET = Dataset(
     contract=Event,
     source=KafkaTopic(topic="events", partitions=3, dead_letter_topic="events_dlq"),
     key="event_id",
-    keyed=False,  # producers key events as they like, or not at all
-    time_column="time",
-    description="What happened, once each",
+    keyed=False,  # producers key events by user_id
+    time_column="event_time",
+    description="What a user did, once each",
 )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from headrace.contract import EpochMilliseconds, Integer, Money
+from headrace.contract import EpochMilliseconds, Integer, Numeric
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
 
 
@@ -13,8 +13,8 @@ class Ride(BaseModel):
 
     PULocationID: Integer
     DOLocationID: Integer
-    trip_distance: Annotated[Money, Field(ge=0)]  # miles, to the hundredth
-    total_amount: Money  # a refund is negative
+    trip_distance: Annotated[Numeric, Field(ge=0)]  # miles
+    total_amount: Numeric  # a refund is negative
     tpep_pickup_datetime: EpochMilliseconds
 
 

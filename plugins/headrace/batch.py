@@ -15,7 +15,8 @@ from psycopg.sql import Identifier
 
 from headrace import checkpoints
 from headrace.checkpoints import Kind, LedgerLine, RunContext
-from headrace.contract import Rejection
+from headrace.contracts.copy_text import NULL, escaped
+from headrace.contracts.rejection import Rejection
 from headrace.database import Connect, is_retriable
 from headrace.dataset import Dataset
 from headrace.dead_letters import copy_dead_letters, dead_letter_row, headers_json
@@ -24,7 +25,7 @@ from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.retries import Retries
 from headrace.source import KafkaRecord, Record
-from headrace.staging import NULL, check_table, columns, copy_lines, copy_rows, escaped, json_text, table
+from headrace.staging import check_table, columns, copy_lines, copy_rows, json_text, table
 from headrace.times import TimeTexts, record_time
 
 Barrier = Callable[[str], None]

@@ -121,15 +121,16 @@ def _generate(dataset: str, summary: str) -> None:
 
 
 _generate("jobs", "Write `jobid|{JSON}` lines about the users of users.ndjson.")
-_generate("events", "Write events as JSON lines; some are sent twice, some are late.")
+_generate("events", "Write `user|{JSON}` lines; some events are sent twice, some are late.")
 _generate("rides", "Write rides as JSON lines, like the real ones of rides.ndjson.")
-_generate("telemetry", "Write readings of devices as JSON lines.")
+_generate("telemetry", "Write readings of devices as JSON lines; all their fields are text, as in a Redis stream.")
 
 
 @main.command()
 @click.argument("dataset")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
+@click.option("--keyless", is_flag=True, help="Send each line whole, as a value without a key.")
 @click.option("--sample", is_flag=True, help="Not a FILE but sample records that happen now, until stopped.")
 @click.option("--per-second", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
 @click.option("--records", type=click.IntRange(min=0), help="Stop after so many sample records.")
@@ -139,6 +140,7 @@ def produce(
     dataset: str,
     file: Path | None,
     transactional_id: str | None,
+    keyless: bool,
     sample: bool,
     per_second: float,
     records: int | None,
@@ -148,6 +150,8 @@ def produce(
     """Send FILE's lines, `key|value` or JSON, to the topic or stream of DATASET."""
     if sample == (file is not None):
         raise click.UsageError("name a FILE, or --sample, not both")
+    if sample and keyless:
+        raise click.UsageError("--keyless is about a FILE's lines, expected one")
     deployment = _deployment()
     declared = deployment.dataset(dataset)
     if sample:
@@ -157,7 +161,9 @@ def produce(
 
     assert file is not None
     with _progress_bar("producing") as update:
-        sent = produce_file(deployment, declared, file, transactional_id=transactional_id, progress=update)
+        sent = produce_file(
+            deployment, declared, file, keyless=keyless, transactional_id=transactional_id, progress=update
+        )
     click.echo(f"{sent} records sent to {_target(declared)}")
 
 

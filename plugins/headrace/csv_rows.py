@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import orjson
 import pandas
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 from headrace.file_lines import FIRST_LINE, Line, numbered_lines
 

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -16,17 +16,18 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
 
-from headrace.contract import Contract
+from headrace.contracts.contract import Contract
 from headrace.exceptions import DatasetError
+from headrace.formats import JSON, Format
 
 if TYPE_CHECKING:
-    from headrace.copy_lines import Binder
+    from headrace.contracts.copy_text import Binder
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule
 
-# strict: no "1" for 1. allow: fields that the contract does not name are kept in _extra, never dropped
-CONTRACT_CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+# allow: fields that the contract does not name are kept in _extra, never dropped; a model without it is read so, too
+CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class KafkaTopic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisStream:
-    """Records are the entries of a Redis stream; numbers among their fields are told by the contract."""
+    """Records are the entries of a Redis stream; every field is text."""
 
     stream: str
 
@@ -81,6 +82,9 @@ class Dataset:
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
     zone: where times that name no zone were written. Defaults to UTC.
+    format: how a record's bytes hold its document (headrace.formats). Defaults to Json().
+    strict: accept JSON's own types alone, no "5" for 5 and no 5 for a text. Defaults to False: what converts to a
+    field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
     schedule_s: how often its DAG looks for records. Defaults to 60.
     max_lag: more unread records than this are a problem, which fails the DAG check_freshness. Defaults to no limit.
@@ -94,6 +98,8 @@ class Dataset:
     keyed: bool = True
     time_column: str | None = None
     zone: str = "UTC"
+    format: Format = JSON
+    strict: bool = False
     max_value_bytes: int = 1024 * 1024
     schedule_s: int = 60
     max_lag: int | None = None
@@ -101,14 +107,24 @@ class Dataset:
     description: str = ""
 
     def __post_init__(self) -> None:
+        faults: list[str] = []
         if not NAME.fullmatch(self.name):
-            raise DatasetError(f"dataset {self.name!r}: expected a name that matches {NAME.pattern}")
+            faults.append(f"expected a name that matches {NAME.pattern}")
         for role, field in (("key", self.key), ("time_column", self.time_column)):
             if field is not None and field not in self.contract.model_fields:
-                raise DatasetError(f"{self.name}: {role} {field!r} is not a field of {self.contract.__name__}")
+                faults.append(f"{role} {field!r} is not a field of {self.contract.__name__}")
         for limit, value in (("max_lag", self.max_lag), ("max_freshness_s", self.max_freshness_s)):
             if value is not None and value <= 0:
-                raise DatasetError(f"{self.name}: {limit} is {value}, expected more than 0")
+                faults.append(f"{limit} is {value}, expected more than 0")
+        try:
+            self._zone()
+        except (ValueError, OSError):
+            faults.append(f"zone is {self.zone!r}, expected a name such as Europe/Berlin")
+        if faults:
+            raise DatasetError(f"{self.name}: {'; '.join(faults)}")
+
+    def _zone(self) -> tzinfo:
+        return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
 
     @cached_property
     def compiled(self) -> Contract:
@@ -117,14 +133,16 @@ class Dataset:
             self.contract,
             key=self.key,
             keyed=self.keyed and isinstance(self.source, KafkaTopic),
-            zone=UTC if self.zone == "UTC" else ZoneInfo(self.zone),
+            zone=self._zone(),
             max_value_bytes=self.max_value_bytes,
+            strict=self.strict,
+            format=self.format,
         )
 
     @cached_property
     def lines(self) -> "Binder | None":
         """The contract's fast way from records to lines of COPY text; None where it has none."""
-        from headrace.copy_lines import compile_lines  # 10 ms that a drain with nothing to do can do without
+        from headrace.contracts.copy_text import compile_lines  # 10 ms that a drain with nothing to do can do without
 
         return compile_lines(self.compiled)
 

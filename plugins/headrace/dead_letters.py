@@ -9,7 +9,7 @@ import orjson
 from psycopg import Cursor
 from psycopg.sql import Identifier
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.source import Record
 from headrace.staging import copy_rows, json_text
 from headrace.times import record_time

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
-from headrace.columns import INTEGER_MAX, Column, SqlType, metadata
-from headrace.contract import parse_epoch_ms, parse_timestamp
+from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
+from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.letters import READERS_REASONS
 from headrace.rejects import REASON as REJECTED_BY_POSTGRES
@@ -42,6 +42,9 @@ BOOKKEEPING_MEANING = {
 # a validator of ours: what it asks for, and what it calls a breach
 PARSERS: dict[Any, tuple[str, tuple[str, ...]]] = {
     parse_timestamp: ("ISO 8601 date and time", ("wrong_type", "invalid_timestamp")),
+    parse_date: ("ISO 8601 date", ("wrong_type", "invalid_timestamp")),
+    parse_time: ("time of day", ("wrong_type", "invalid_timestamp")),
+    parse_epoch_s: ("seconds since 1970, not milliseconds", ("wrong_type", "out_of_range")),
     parse_epoch_ms: ("milliseconds since 1970, not seconds", ("wrong_type", "out_of_range")),
 }
 LIMITS = {

@@ -12,6 +12,7 @@ from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import orjson
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 from pydantic import create_model, field_validator
@@ -19,8 +20,9 @@ from pydantic import create_model, field_validator
 from headrace import checkpoints, staging
 from headrace.batch import Barrier, no_barrier
 from headrace.checkpoints import LedgerLine, RunContext
-from headrace.columns import Column
-from headrace.contract import Contract, Rejection
+from headrace.contracts.columns import Column
+from headrace.contracts.contract import Contract
+from headrace.contracts.rejection import Rejection
 from headrace.database import database
 from headrace.dataset import CONTRACT_CONFIG, Dataset
 from headrace.exceptions import DatasetError
@@ -116,7 +118,8 @@ def field_contract(dataset: Dataset, column: Column) -> Contract:
     return Contract(
         model,
         zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
-        max_value_bytes=dataset.max_value_bytes + len(column.field.encode()) + 64,
+        max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
+        strict=dataset.strict,
     )
 
 
@@ -139,7 +142,9 @@ def _create_table(connection: Connection[Any], column: Column) -> None:
 
 def _count(connection: Connection[Any], dataset: Dataset, column: Column) -> int:
     query = SQL("select count(*) from {} where {} is null and _extra ? %s")
-    row = connection.execute(query.format(staging.table(dataset), Identifier(column.name)), (column.field,)).fetchone()
+    row = connection.execute(
+        query.format(staging.table(dataset), Identifier(column.name)), (column.source_names[0],)
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -150,7 +155,7 @@ def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Ite
         "where {} is null and _extra ? %(field)s"
     ).format(staging.table(dataset), Identifier(column.name))
     with connection.cursor("to_fill") as cursor:
-        cursor.execute(query, {"field": column.field})
+        cursor.execute(query, {"field": column.source_names[0]})
         while page := cursor.fetchmany(PAGE_ROWS):
             yield page
 
@@ -164,7 +169,7 @@ def _judge(
     result: FillResult,
 ) -> None:
     """Put the values of a page that fit into the temporary table, and count the others."""
-    prefix = b'{"' + column.field.encode() + b'":'
+    prefix = orjson.dumps({column.source_names[0]: None})[:-5]
     rows: list[list[Any]] = []
     for *place, text in page:
         try:
@@ -241,7 +246,7 @@ def _move(
             "generation": generation,
             "partition": partition,
             "batch_id": line.batch_id,
-            "field": column.field,
+            "field": column.source_names[0],
         }
         here = SQL("filled._generation = %(generation)s and filled._partition = %(partition)s and {}").format(same_row)
         stored = connection.execute(

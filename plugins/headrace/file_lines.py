@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 
 FIRST_LINE = 1

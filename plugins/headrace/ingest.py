@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLLECTED_FROM = 200_000  # objects that were made and not let go of
-PRELOADED = ["headrace.cli", "headrace.copy_lines", "headrace.kafka_source"]  # and all that these import
+PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.kafka_source"]  # and all that these import
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,9 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         path = settings.data_dir / dataset.source.path
         if not path.resolve().is_relative_to(settings.data_dir.resolve()):
             raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
-    return FileSource(path, {column.field: column.sql_type for column in dataset.compiled.columns})
+    return FileSource(
+        path, {name: column.sql_type for column in dataset.compiled.columns for name in column.source_names}
+    )
 
 
 def _topic_source(settings: Settings) -> "type[KafkaSource]":

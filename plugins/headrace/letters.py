@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
-from headrace.contract import Rejection
+from headrace.contracts.rejection import Rejection
 from headrace.dead_letters import headers_of
 from headrace.exceptions import DatasetError
 

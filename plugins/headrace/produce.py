@@ -1,7 +1,7 @@
 """Sending a file's lines, or sample records without an end, to a dataset's topic or stream."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -20,23 +20,41 @@ def produce(
     dataset: Dataset,
     path: Path,
     *,
+    keyless: bool = False,
     transactional_id: str | None = None,
     progress: Progress = lambda _sent, _total: None,
 ) -> int:
     """Send every line of a file to the dataset's topic or stream and return how many were sent.
 
-    Lines are `key|value`, as Kafka's console producer reads them with key.separator=|, or JSON documents, whose
-    key is the dataset's key field. With a transactional_id all become visible together or not at all.
+    Lines are `key|value`, as Kafka's console producer reads them with parse.key=true and key.separator=|, or JSON
+    documents, whose key is the dataset's key field. keyless: each line is sent whole, as a value without a key, as the
+    console producer does without parse.key. With a transactional_id all become visible together or not at all.
 
     The file is read through before anything is sent: FileSourceError names the first line that cannot be sent.
     """
+    files = [(path, keyless)]
+    return produce_files(deployment, dataset, files, transactional_id=transactional_id, progress=progress)
+
+
+def produce_files(
+    deployment: Deployment,
+    dataset: Dataset,
+    files: Sequence[tuple[Path, bool]],
+    *,
+    transactional_id: str | None = None,
+    progress: Progress = lambda _sent, _total: None,
+) -> int:
+    """Send the lines of several files as `produce` does, each file with or without keys, in one transaction."""
     opened = open_sink(deployment, dataset, transactional_id=transactional_id)
-    total = check_lines(path, dataset)
+    total = sum(check_lines(path, dataset, keyless=keyless) for path, keyless in files)
+    sent = 0
     with opened as sink:
-        for sent, line in _lines(path):
-            sink.send(line)
-            if sent % 2_000 == 0:
-                progress(sent, total)
+        for path, keyless in files:
+            for _, line in _lines(path):
+                sink.send(line, keyless=keyless)
+                sent += 1
+                if sent % 2_000 == 0:
+                    progress(sent, total)
     progress(total, total)
     return total
 
@@ -88,12 +106,12 @@ def has_records(deployment: Deployment, dataset: Dataset) -> bool:
         source.close()
 
 
-def check_lines(path: Path, dataset: Dataset) -> int:
+def check_lines(path: Path, dataset: Dataset, *, keyless: bool = False) -> int:
     """How many lines a file has; raises FileSourceError for the first that cannot be sent to the dataset's topic."""
     count = 0
     for number, line in _lines(path):
         count += 1
-        if isinstance(dataset.source, KafkaTopic) and split_line(line, None) is None:
+        if isinstance(dataset.source, KafkaTopic) and not keyless and split_line(line, None) is None:
             raise FileSourceError(
                 f"{path}: line {number}: found {line[:40]!r}, expected key|value or a JSON object; nothing was sent"
             )

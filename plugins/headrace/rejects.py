@@ -8,7 +8,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.sql import Identifier
 
-from headrace.contract import Rejection, storable
+from headrace.contracts.rejection import Rejection, storable
 from headrace.staging import copy_rows
 
 REASON = "rejected_by_postgres"

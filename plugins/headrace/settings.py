@@ -30,6 +30,10 @@ ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
 KafkaClient = Literal["kafka-python", "confluent"]
 LOCAL_DSN = re.compile(r"postgresql://headrace@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)")
+ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
+KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
+NAME_LENGTH_MAX = 255
+COMPOSED = ("services", "added_thresholds")  # no variables of their own
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
 
@@ -80,6 +84,10 @@ class Settings:
     threshold_humidity: Decimal = Decimal(70)  # likewise. Defaults to 70
     threshold_pressure: Decimal = Decimal(1050)  # likewise. Defaults to 1050
     threshold_vibration: Decimal = Decimal(5)  # likewise. Defaults to 5
+    telemetry_zones: tuple[str, ...] = ()  # comma-separated, besides zone-a to zone-d. Defaults to none
+    telemetry_kpis: tuple[str, ...] = ()  # comma-separated, besides those with a threshold above. Defaults to none
+    # HEADRACE_THRESHOLD_<KPI> of each of telemetry_kpis that has one, by the variable's name. Defaults to none
+    added_thresholds: Mapping[str, Decimal] = field(default_factory=dict)
     dbt_host: str | None = None  # what dbt/profiles.yml reads; `headrace env` derives these from the DSN
     dbt_port: int | None = None
     dbt_user: str | None = None
@@ -94,19 +102,27 @@ class Settings:
         Raises SettingError for an unknown HEADRACE_ variable or a value of the wrong kind.
         """
         environ = os.environ if environ is None else environ
-        kinds = {name: kind for name, kind in cls.__annotations__.items() if name != "services"}
+        kinds = {name: kind for name, kind in cls.__annotations__.items() if name not in COMPOSED}
         values: dict[str, Any] = {}
+        thresholds = _threshold_variables(_names("HEADRACE_TELEMETRY_KPIS", environ.get("HEADRACE_TELEMETRY_KPIS", "")))
+        added = thresholds.keys() - {PREFIX + name.upper() for name in kinds}
+        added_thresholds: dict[str, Decimal] = {}
         for variable in sorted(environ):
             if not variable.startswith(PREFIX):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             text = environ[variable]
+            if variable in added:
+                if text:
+                    added_thresholds[variable] = _number(variable, text)
+                continue
             if name.endswith("_file") and (secret := name.removesuffix("_file")) in SECRETS:
                 if text and environ.get(variable.removesuffix("_FILE")):
                     raise SettingError(f"{variable}: found {variable.removesuffix('_FILE')} too, expected one of them")
                 name, text = secret, text and _read_secret(variable, Path(text))
             if name not in kinds or variable != variable.upper():
                 known = [PREFIX + known.upper() for known in (*kinds, *(f"{secret}_file" for secret in SECRETS))]
+                known += sorted(added)
                 expected = get_close_matches(variable.upper(), known, n=2) or known
                 raise SettingError(
                     f"{variable}: not a setting; expected one of {', '.join(expected)}; unset it or correct its name"
@@ -114,7 +130,7 @@ class Settings:
             if text:
                 values[name] = _parse(variable, text, kinds[name])
         home = values.get("home", ROOT / ".headrace")
-        settings = cls(**values, services=read_services(home))
+        settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
         settings.mask_secrets()
         return settings
 
@@ -156,7 +172,10 @@ class Settings:
     def thresholds(self) -> dict[str, str]:
         """The thresholds of telemetry, as the variables that dbt/macros/telemetry.sql reads."""
         names = [name for name in type(self).__annotations__ if name.startswith("threshold_")]
-        return {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
+        values = {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
+        if self.telemetry_kpis:
+            values["HEADRACE_TELEMETRY_KPIS"] = ",".join(self.telemetry_kpis)
+        return values | {variable: str(number) for variable, number in self.added_thresholds.items()}
 
     def _require(self, service: str, given: str | None, variable: str) -> str:
         address = given or self.services.get(service, {}).get("address")
@@ -190,6 +209,8 @@ def read_services(home: Path) -> dict[str, Any]:
 def _parse(variable: str, text: str, kind: Any) -> Any:
     if kind is Decimal:
         return _number(variable, text)
+    if get_origin(kind) is tuple:
+        return _names(variable, text)
     if "Path" in str(kind):
         return Path(text).expanduser().absolute()
     choices = _choices(kind)
@@ -206,6 +227,32 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
             raise SettingError(f"{variable}: found {text!r}, expected {wanted}")
         return number
     return text
+
+
+def _names(variable: str, text: str) -> tuple[str, ...]:
+    """The names of a comma-separated list, without the blanks around them."""
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    for name in names:
+        if not name.isprintable() or len(name) > NAME_LENGTH_MAX:
+            raise SettingError(
+                f"{variable}: found {name[:60]!r}, expected names of at most {NAME_LENGTH_MAX} printable characters, "
+                "separated by commas"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _threshold_variables(kpis: tuple[str, ...]) -> dict[str, str]:
+    """The variable of each KPI's threshold to the KPI, as dbt/macros/telemetry.sql has them."""
+    named = {f"{PREFIX}THRESHOLD_{kpi.upper()}": kpi for kpi in KPIS}
+    for kpi in kpis:
+        variable = f"{PREFIX}THRESHOLD_{re.sub('[^A-Z0-9]', '_', kpi.upper())}"
+        other = named.setdefault(variable, kpi)
+        if other != kpi:
+            raise SettingError(
+                f"HEADRACE_TELEMETRY_KPIS: found {kpi!r} beside {other!r}, whose threshold is set by {variable} too; "
+                "expected names that differ in a letter or a digit, capitals aside"
+            )
+    return named
 
 
 def _choices(kind: Any) -> tuple[str, ...]:

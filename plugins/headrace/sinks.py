@@ -19,7 +19,7 @@ WHOLE = b"data"  # the field of an entry that is one JSON document
 
 
 class Sink(Protocol):
-    """Takes lines, `key|value` or JSON; a context manager.
+    """Takes lines, `key|value` or JSON, or whole values without keys (keyless=True); a context manager.
 
     When it is left without an error all that was sent is acknowledged. Raises SourceUnavailable where that fails.
     """
@@ -28,7 +28,7 @@ class Sink(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None: ...
-    def send(self, line: bytes) -> None: ...
+    def send(self, line: bytes, *, keyless: bool = False) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -105,11 +105,11 @@ class TopicSink:
             raise self._unavailable(error) from error
         return self
 
-    def send(self, line: bytes) -> None:
+    def send(self, line: bytes, *, keyless: bool = False) -> None:
         """Send a line; its acknowledgement comes later."""
         from kafka.errors import KafkaError
 
-        key, value = split_line(line, self._key_field) or (None, line)
+        key, value = (None if keyless else split_line(line, self._key_field)) or (None, line)
         try:
             self._producer.send(self.target, key=key, value=value).add_errback(self._failures.append)
         except KafkaError as error:
@@ -172,8 +172,8 @@ class StreamSink:
         self._pipeline = self._client.pipeline(transaction=self._is_atomic)
         return self
 
-    def send(self, line: bytes) -> None:
-        """Add a line's entry, with others; an empty line adds nothing."""
+    def send(self, line: bytes, *, keyless: bool = False) -> None:
+        """Add a line's entry, with others; an empty line adds nothing. Entries have no keys."""
         if not line.strip():
             return
         self._pipeline.xadd(self.target, _fields(line))

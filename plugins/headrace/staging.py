@@ -13,7 +13,6 @@ from headrace.dataset import Dataset
 from headrace.exceptions import DatabaseError, DatasetError
 
 SCHEMA = "staging"
-NULL = r"\N"  # in COPY text
 LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
 
 # name, type as Postgres names it, constraint; what every staging table has behind its contract's columns
@@ -200,11 +199,6 @@ def copy_rows(
     check_stored(target, sent, cursor.rowcount)
 
 
-def escaped(text: str) -> str:
-    """Text as COPY reads it (Postgres, COPY, text format); for text without control characters, as JSON is."""
-    return text.replace("\\", "\\\\")
-
-
 def copy_lines(
     cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
 ) -> None:
@@ -275,4 +269,7 @@ def _create_table(name: str, definitions: Sequence[Composable]) -> Composed:
 
 
 def _canonical(sql_type: str) -> str:
-    return {"timestamptz": "timestamp with time zone"}.get(sql_type, sql_type)
+    """A type as Postgres names it."""
+    element, is_array = sql_type.removesuffix("[]"), sql_type.endswith("[]")
+    named = {"timestamptz": "timestamp with time zone", "time": "time without time zone"}.get(element, element)
+    return f"{named}[]" if is_array else named

@@ -5,7 +5,6 @@ time and the rest are drawn by hashing n inside Postgres, where a COPY from Pyth
 mix is harder on the marts than the generators' one: updates and late records also reach back to any time.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from headrace import checkpoints
-from headrace.generate.events import generate_events
-from headrace.generate.jobs import generate_jobs
+from headrace.generate import generate_records
 from headrace.settings import ROOT
 
 PARTITIONS = 3
@@ -50,8 +48,9 @@ return {first_second} + e * {seconds_each} + bench.draw(e, 4, 60) - case
     else 0
 end;
 
-create function bench.name(prefix text, e bigint) returns text immutable parallel safe language sql
-return prefix || lpad(e::text, 9, '0') || '-' || lpad(to_hex(bench.draw(e, 12, 4294967296)), 8, '0');
+-- as random as the ids that producers draw
+create function bench.event_id(e bigint) returns text immutable parallel safe language sql
+return md5('event ' || e::text)::uuid::text;
 
 create table bench.users as
 select row_number() over (order by userid) - 1 as number, userid, location
@@ -83,14 +82,14 @@ insert into staging.jobs (
 select
     to_timestamp(bench.second(r.e)),
     to_timestamp(bench.second(r.e) + bench.draw(r.n, 8, 7200)),
-    bench.name('job-', r.e),
+    1000001 + r.e,
     case when bench.draw(r.n, 5, 100) < 15 then 'NO SUCCESS' else 'SUCCESS' end,
     case when bench.draw(r.e, 2, 10) < 7 then workers.location else visited.location end,
     bench.draw(r.n, 6, 50000) / 100.0,
     'SERVICE_' || lpad((1 + bench.draw(r.e, 7, 40))::text, 2, '0'),
     workers.userid,
     1, r.partition, r.place, to_timestamp({first_second} + r.n * {seconds_each} + 60),
-    convert_to(bench.name('job-', r.e), 'UTF8'),
+    convert_to((1000001 + r.e)::text, 'UTF8'),
     case when bench.draw(r.n, 9, 100) = 0 then '{{"CHANNEL": "web"}}'::jsonb end,
     r.batch_id
 from ({records}) as r
@@ -100,15 +99,18 @@ inner join bench.users as visited on visited.number = bench.draw(r.e, 3, {users}
 
 EVENTS = """
 insert into staging.events (
-    event_id, event_type, "time", payload, _generation, _partition, _offset, _timestamp, _key, _batch_id
+    event_id, event_time, user_id, event_type, payload, schema_version,
+    _generation, _partition, _offset, _timestamp, _key, _batch_id
 )
 select
-    bench.name('event-', r.e),
-    ('{{page_view,page_view,page_view,click,click,search,signup,purchase}}'::text[])[1 + bench.draw(r.e, 5, 8)],
+    bench.event_id(r.e),
     to_timestamp(bench.second(r.e)),
-    jsonb_build_object('user', bench.draw(r.e, 6, 5000), 'path', '/item/' || bench.draw(r.e, 7, 300)),
+    'user_' || bench.draw(r.e, 6, 5000),
+    ('{{page_view,page_view,page_view,click,click,purchase}}'::text[])[1 + bench.draw(r.e, 5, 6)],
+    jsonb_build_object('value', bench.draw(r.e, 7, 100)),
+    1,
     1, r.partition, r.place, to_timestamp({first_second} + r.n * {seconds_each} + 60),
-    convert_to(bench.name('event-', r.e), 'UTF8'),
+    convert_to('user_' || bench.draw(r.e, 6, 5000), 'UTF8'),
     r.batch_id
 from ({records}) as r
 """
@@ -136,13 +138,8 @@ class Kind:
 
     def payload_bytes(self) -> float:
         """The mean size of a record's value, as the generator writes it."""
-        if self.dataset == "jobs":
-            users_file = ROOT / "data-files" / "users.ndjson"
-            values = [line.partition(b"|")[2] for line in generate_jobs(SAMPLE, 1, 0.0, users_file)]
-        else:
-            values = list(generate_events(SAMPLE, 1, 0.0))
-        json.loads(values[0])
-        return sum(len(value.strip()) for value in values) / SAMPLE
+        records = generate_records(self.dataset, SAMPLE, 1, 0.0, ROOT / "data-files")
+        return sum(len(record.value) for record in records) / SAMPLE
 
 
 KINDS = {kind.dataset: kind for kind in (Kind("jobs", JOBS, 10), Kind("events", EVENTS, 3))}

@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace.generate import generate
+from headrace.generate import generate_jobs
 from headrace.ingest import Deployment, initialise
 from headrace.produce import produce
 from headrace.settings import ROOT, Settings
@@ -26,10 +26,10 @@ PEER_TABLE = "public.peer_jobs"
 COLUMNS = (
     ("jobcreatedate", "timestamp"),
     ("jobdate", "timestamp"),
-    ("jobidentifier", "text"),
+    ("jobidentifier", "bigint"),
     ("jobstatus", "text"),
     ("location", "text"),
-    ("revenue", "numeric(15, 2)"),
+    ("revenue", "numeric"),
     ("servicename", "text"),
     ("userid", "bigint"),
 )
@@ -126,7 +126,8 @@ def filled(servers: Servers, records: int, report: Report) -> Site:
     began = time.monotonic()
     path = servers.home / "jobs.kafka"
     with path.open("wb") as file:
-        file.writelines(generate("jobs", records, 1, 0.0, ROOT / "data-files"))
+        # the case's records, all alike: peers read no others
+        file.writelines(generate_jobs(records, 1, 0.0, ROOT / "data-files" / "users.ndjson", is_plain=True))
     produce(deployment, deployment.dataset("jobs"), path)
     path.unlink()
     report(f"{records:,} jobs generated and produced in {time.monotonic() - began:.0f} s")

@@ -15,13 +15,13 @@ from typing import Any
 from headrace.ingest import Deployment, reset
 from headrace.kafka_source import KafkaSource
 from headrace.source import Range
+from tests.benchmarks.limit import Limit
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.peers import airflow_rows, debezium, loops
+from tests.benchmarks.shapes import Shapes, outcome
 from tests.benchmarks.site import HEADRACE, PARTITIONS, TOPIC, Site, Speed, filled
 from tests.faults.servers import Servers
 
-BATCH_ROWS = 20_000  # HEADRACE_BATCH_ROWS as it is set by default: as many lie between two commits of the limit
-COPY_BYTES = 256 * 1024
 CASE_RECORDS, VALUES_RECORDS, AIRFLOW_RECORDS = 3_000, 100_000, 10_000  # of as many records as there are
 LIMIT, DEBEZIUM, CASE = "limit: prebuilt COPY, same table", "Debezium JDBC sink, 2 tasks", "the case's loop"
 READING = {"kafka-python": "reading alone, kafka-python", "confluent": "reading alone, confluent-kafka"}
@@ -57,12 +57,14 @@ TARGETS = (
 def run(options: Options, report: Report) -> Outcome:
     """Every contestant in turns; a ratio below its target is a miss."""
     speeds: dict[str, list[float]] = {}
+    of_shapes: dict[str, list[float]] = {}
     with ExitStack() as stack:
         servers = Servers()
         stack.callback(servers.close)
         servers.start()
         site = filled(servers, options.topic_records, report)
         turns = _turns(site)
+        shapes = Shapes(site, report)
         for number in range(options.rounds):
             for turn in turns if number % 2 else reversed(turns):
                 site.settle()
@@ -70,15 +72,24 @@ def run(options: Options, report: Report) -> Outcome:
                     report(f"round {number}, {row}: {speed.per_second:,.0f}/s")
                     if number or options.rounds == 1:  # the first round warms up
                         speeds.setdefault(row, []).append(speed.per_second)
-    return _outcome(site.records, speeds)
+            for row, measure in shapes.turns():
+                site.settle()
+                speed = measure()
+                report(f"round {number}, {row}: {speed.per_second:,.0f}/s")
+                if number or options.rounds == 1:
+                    of_shapes.setdefault(row, []).append(speed.per_second)
+    found = _outcome(site.records, speeds)
+    text, ratios, missed = outcome(of_shapes, shapes.records)
+    figures = {**found.figures, "shapes": of_shapes, "ratios_of_shapes": ratios}
+    return Outcome(f"{found.text}\n\n{text}", figures, found.missed + missed)
 
 
 def _turns(site: Site) -> list[Run]:
     _drain(site, "kafka-python", 1)  # what the limit copies
-    limit = _Limit(site)
+    limit = Limit(site, TOPIC)
     return [
         *(lambda site, c=client, p=processes: _drain(site, c, p) for client in CLIENTS for processes in (1, 2, 3)),
-        lambda site: {LIMIT: limit.copy(site)},
+        lambda site: {LIMIT: _limit(site, limit)},
         lambda site: {READING["kafka-python"]: _read_by_kafka_python(site)},
         lambda site: {READING["confluent"]: _read_by_confluent(site)},
         lambda site: {"reading alone, headrace's kafka-python source": _read_by_source(site)},
@@ -89,6 +100,12 @@ def _turns(site: Site) -> list[Run]:
         lambda site: {CASE: loops.commit_per_record(site, CASE_RECORDS)},
         lambda site: {"Airflow insert_rows": airflow_rows.insert_rows(site, AIRFLOW_RECORDS)},
     ]
+
+
+def _limit(site: Site, limit: Limit) -> Speed:
+    deployment = Deployment.from_settings(site.settings)
+    reset(deployment, deployment.dataset(TOPIC))
+    return limit.copy(site)
 
 
 def _drain(site: Site, client: str, processes: int) -> dict[str, Speed]:
@@ -116,33 +133,6 @@ def _drain(site: Site, client: str, processes: int) -> dict[str, Speed]:
         _row(client, processes): Speed(records, warm),
         _row(client, processes, "cold"): Speed(records, cold),
     }
-
-
-class _Limit:
-    """COPY of the staging table's own text, as fast as one connection takes it, committed as often as a drain does."""
-
-    def __init__(self, site: Site) -> None:
-        with site.connect() as connection, connection.cursor().copy("copy staging.jobs to stdout") as copy:
-            lines = [bytes(line) for line in copy]
-        self._batches = [lines[start : start + BATCH_ROWS] for start in range(0, len(lines), BATCH_ROWS)]
-
-    def copy(self, site: Site) -> Speed:
-        """Fill the emptied table."""
-        deployment = Deployment.from_settings(site.settings)
-        reset(deployment, deployment.dataset(TOPIC))
-        batches = [_pieces(b"".join(batch)) for batch in self._batches]
-        site.settle()
-        with site.connect() as connection, connection.cursor() as cursor:
-            began = time.monotonic()
-            for pieces in batches:
-                with connection.transaction(), cursor.copy("copy staging.jobs from stdin") as copy:
-                    for piece in pieces:
-                        copy.write(piece)
-            return Speed(sum(map(len, self._batches)), time.monotonic() - began)
-
-
-def _pieces(text: bytes) -> list[bytes]:
-    return [text[start : start + COPY_BYTES] for start in range(0, len(text), COPY_BYTES)]
 
 
 def _read_by_kafka_python(site: Site) -> Speed:

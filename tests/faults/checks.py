@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -297,16 +296,13 @@ def _columns(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
     try:
         name = key.decode()
         if value is None:
-            if not name or "\0" in name or len(name) > 255:
+            if str(int(name)) != name or not -(2**63) <= int(name) < 2**63:
                 return None
-            return dict.fromkeys(JOB_COLUMNS) | {"jobidentifier": name, "_extra": None}
+            return dict.fromkeys(JOB_COLUMNS) | {"jobidentifier": int(name), "_extra": None}
         job = decode_job(name, value.decode())
     except (ValueError, RecursionError):
         return None
     columns = {column: job.pop(column.upper()) for column in JOB_COLUMNS}
-    columns["revenue"] = Decimal(columns["revenue"])
-    for column in ("jobcreatedate", "jobdate"):
-        columns[column] = datetime.fromisoformat(columns[column]).replace(tzinfo=UTC)
     return columns | {"_extra": json.loads(json.dumps(job, default=float)) or None}
 
 

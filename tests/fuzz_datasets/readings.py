@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from headrace.columns import SqlType
 from headrace.contract import EpochMilliseconds, Float, Identifier, Integer, Money, Text, Timestamp
+from headrace.contracts.columns import SqlType
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
 
 

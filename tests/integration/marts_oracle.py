@@ -88,9 +88,12 @@ def _marts_of_telemetry(versions: Iterable[Version]) -> dict[str, set[tuple[Any,
 
 def _marts_of_events(versions: Iterable[Version]) -> dict[str, set[tuple[Any, ...]]]:
     events = current(versions, wins="first")
-    minutes = Counter((_minute(event["time"]), event["event_type"]) for event in events.values())
+    minutes = Counter((_minute(event["event_time"]), event["event_type"]) for event in events.values())
     return {
-        "events": {(key, event["event_type"], event["time"], event["payload"]) for key, event in events.items()},
+        "events": {
+            (key, e["event_time"], e["user_id"], e["event_type"], e["payload"], e["schema_version"])
+            for key, e in events.items()
+        },
         "events_per_minute": {(*bucket, count) for bucket, count in minutes.items()},
     }
 
@@ -136,7 +139,7 @@ def _marts_of_jobs(versions: Iterable[Version], user_versions: Iterable[Version]
     users = {userid: columns["location"] for userid, columns in current(user_versions).items()}
     jobs = {}
     for jobidentifier, columns in current(versions).items():
-        revenue = columns["revenue"] if columns["jobstatus"] == "SUCCESS" else Decimal(0)
+        revenue = (columns["revenue"] or Decimal(0)) if columns["jobstatus"] == "SUCCESS" else Decimal(0)
         jobs[jobidentifier] = {
             **columns,
             "jobidentifier": jobidentifier,
@@ -147,7 +150,8 @@ def _marts_of_jobs(versions: Iterable[Version], user_versions: Iterable[Version]
     minutes: dict[datetime, list[Decimal]] = defaultdict(list)
     visitors: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
     for job in jobs.values():
-        minutes[_minute(job["jobcreatedate"])].append(job["revenue"])
+        if job["jobcreatedate"] is not None:
+            minutes[_minute(job["jobcreatedate"])].append(job["revenue"])
         home = users.get(job["userid"])
         if home is not None and home != job["location"]:
             visitors[job["location"], job["userid"]] += job["revenue"]
@@ -190,7 +194,7 @@ def _latest(jobs: Iterable[Mapping[str, Any]], column: str) -> set[tuple[Any, ..
     found = set()
     for value, group in groups.items():
         group.sort(key=lambda job: job["jobidentifier"])
-        group.sort(key=lambda job: job["jobdate"], reverse=True)
+        group.sort(key=lambda job: job["jobdate"] or LONG_AGO, reverse=True)  # those without one last
         for rank, job in enumerate(group[:RANKS], 1):
             found.add(
                 (value, job["jobidentifier"], job["userid"], job["jobstatus"], job["revenue"], job["jobdate"], rank)

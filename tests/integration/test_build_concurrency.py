@@ -17,7 +17,7 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     warehouse = shared_warehouse(postgres_dsn, session_home)
     warehouse.empty()
     warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
+    warehouse.jobs((0, 1, job()), (1, 2, job(minute=3)))
     warehouse.build(select=ALL_OF_JOBS)
     return warehouse
 
@@ -27,7 +27,7 @@ def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list
     if "--full-refresh" not in arguments:
         warehouse.clear()
         warehouse.users((0, 1, "B"))
-        warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=3)))
+        warehouse.jobs((0, 1, job()), (1, 2, job(minute=3)))
     with ExitStack() as stack:
         # both have listed the relations, and found none or the same, before either may claim
         gate = stack.enter_context(psycopg.connect(warehouse.dsn))
@@ -40,13 +40,13 @@ def test_two_dbt_runs_at_once_both_succeed(warehouse: Warehouse, arguments: list
         assert [run.exitcode for run in runs] == [0, 0]
     warehouse.assert_right()
     assert {to_seq for (_, dataset), to_seq in warehouse.claims().items() if dataset in ("jobs", "users")} == {1}
-    warehouse.jobs((2, "J3", job(minute=9)))
+    warehouse.jobs((2, 3, job(minute=9)))
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
 
 
 def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: Warehouse) -> None:
-    warehouse.jobs((2, "J3", job(minute=9)))
+    warehouse.jobs((2, 3, job(minute=9)))
     reports: list[str] = []
     with psycopg.connect(warehouse.dsn) as first:
         first.execute("select pg_advisory_xact_lock(hashtextextended('headrace.builds marts', 0))")
@@ -63,7 +63,7 @@ def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: War
 
 @pytest.mark.parametrize("blocked", ["jobs", "jobs_per_minute"])
 def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(warehouse: Warehouse, blocked: str) -> None:
-    warehouse.jobs((2, "J1", job(minute=60)), (3, "J2", None))
+    warehouse.jobs((2, 1, job(minute=60)), (3, 2, None))
     before = warehouse.marts()[blocked]
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute(f"lock table marts.{blocked} in share mode".encode())  # it can be read; the merge waits
@@ -84,13 +84,13 @@ def test_dbt_killed_between_claim_and_commit_leaves_neither_claim_nor_rows(wareh
 
 
 def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: Warehouse) -> None:
-    warehouse.jobs((2, "J3", job(minute=9)))
+    warehouse.jobs((2, 3, job(minute=9)))
     with psycopg.connect(warehouse.dsn) as gate:
         gate.execute("lock table marts.jobs_per_minute in share mode")
         second = threading.Thread(target=lambda: warehouse.build(select=ALL_OF_JOBS))
         second.start()
         warehouse.wait_for_sessions(BLOCKED)
-        warehouse.jobs((3, "J1", job(minute=12)), (4, "J4", job(minute=9)))  # after the upstream's claim
+        warehouse.jobs((3, 1, job(minute=12)), (4, 4, job(minute=9)))  # after the upstream's claim
         gate.commit()
         second.join(60)
     assert warehouse.claims()["jobs_per_minute", "jobs"] == 2
@@ -100,7 +100,7 @@ def test_batches_that_commit_while_dbt_builds_are_built_next_time(warehouse: War
 
 def test_builds_one_after_another_leave_no_session_behind(warehouse: Warehouse) -> None:
     for n in range(3):
-        warehouse.jobs((10 + n, f"J{n}", job(minute=n)))
+        warehouse.jobs((10 + n, n, job(minute=n)))
         warehouse.build(select=["jobs", "jobs_per_minute"])
     assert (
         warehouse.query(

@@ -1,6 +1,7 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -52,7 +53,7 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
 
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     for gone in ("table marts.jobs_per_minute", "function marts.top_users"):
         warehouse.execute(f"drop {gone} cascade")
         warehouse.build()
@@ -62,16 +63,16 @@ def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> No
 
 def test_rows_of_a_batch_are_found_in_every_partition_from_its_first_to_its_last_offset(warehouse: Warehouse) -> None:
     for partition in range(3):
-        warehouse.jobs(*((at, f"J{partition}-{at}", job(minute=at)) for at in (7, 8, 9)), partition=partition)
+        warehouse.jobs(*((at, 100 * partition + at, job(minute=at)) for at in (7, 8, 9)), partition=partition)
         warehouse.build()
         warehouse.assert_right()
 
 
 def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select=ALL_OF_JOBS)
-    warehouse.jobs((1, "J2", job(minute=5)))
+    warehouse.jobs((1, 2, job(minute=5)))
     warehouse.users((1, 1, "C"))
     warehouse.build(select=DOWNSTREAM)
     assert {warehouse.claims()[model, "jobs"] for model in DOWNSTREAM} == {1}
@@ -81,7 +82,7 @@ def test_downstream_built_alone_never_claims_more_than_its_upstream(warehouse: W
 
 
 def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Warehouse) -> None:
-    warehouse.jobs((0, "J1", job(minute=1)), (1, "J2", job(minute=2)))
+    warehouse.jobs((0, 1, job(minute=1)), (1, 2, job(minute=2)))
     warehouse.build(select="jobs jobs_per_minute")
     warehouse.execute("update staging.jobs set jobcreatedate = jobcreatedate + interval '1 hour'")  # no batch tells
     warehouse.build(select="jobs", full_refresh=True)
@@ -93,14 +94,14 @@ def test_upstream_built_from_zero_makes_downstream_start_from_zero(warehouse: Wa
 
 
 def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Warehouse) -> None:
-    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=2)))
-    warehouse.jobs((2, "J3", job()))
+    warehouse.jobs((0, 1, job()), (1, 2, job(minute=2)))
+    warehouse.jobs((2, 3, job()))
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.execute(
         "truncate staging.jobs; delete from headrace.batches where dataset = 'jobs'; "
         "update headrace.datasets set last_seq = 0, built = gen_random_uuid() where dataset = 'jobs'"
     )
-    warehouse.jobs((0, "J1", job(minute=7)))
+    warehouse.jobs((0, 1, job(minute=7)))
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     assert warehouse.value("select count(*) from marts.jobs") == 1
@@ -112,15 +113,20 @@ def test_dataset_that_was_reset_makes_its_models_start_from_zero(warehouse: Ware
         ("drop column minute cascade", "", "marts.jobs_per_minute.minute: found no column, expected timestamp"),
         ("add column extra text", "drop column extra", "extra: found text, expected no column as the model has it"),
         ("alter column jobs type int", "alter column jobs type bigint", "jobs: found integer, expected bigint"),
+        (
+            "alter column revenue type numeric(15,2)",
+            "alter column revenue type numeric",
+            "revenue: found numeric(15,2), expected numeric",
+        ),
     ],
-    ids=["missing", "surplus", "another type"],
+    ids=["missing", "surplus", "another type", "rounded"],
 )
 def test_table_whose_columns_are_not_the_models_is_refused_with_the_remedy(
     change: str, back: str, said: str, warehouse: Warehouse
 ) -> None:
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select="jobs jobs_per_minute")
-    warehouse.jobs((1, "J2", job(minute=5)))
+    warehouse.jobs((1, 2, job(minute=5)))
     warehouse.execute(f"alter table marts.jobs_per_minute {change}")
     before = warehouse.claims()["jobs_per_minute", "jobs"]
     with pytest.raises(BuildError) as refused:
@@ -138,10 +144,10 @@ def test_table_whose_columns_are_not_the_models_is_refused_with_the_remedy(
 
 def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select=ALL_OF_JOBS)
     before = warehouse.claims()
-    warehouse.jobs((1, "J2", job()))
+    warehouse.jobs((1, 2, job()))
     no_tests = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test")
     assert warehouse.run_dbt("build", "--empty", "--select", "+top_users", *no_tests) == (True, "")
     assert warehouse.claims() == before
@@ -156,9 +162,9 @@ def test_empty_run_moves_no_claim_and_keeps_the_functions(warehouse: Warehouse) 
 
 
 def test_developers_target_builds_beside_production_with_claims_of_its_own(warehouse: Warehouse) -> None:
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select="jobs jobs_per_minute")
-    warehouse.jobs((1, "J2", job(minute=3)))
+    warehouse.jobs((1, 2, job(minute=3)))
     assert warehouse.run_dbt("run", "--target", "dev") == (True, "")
     assert warehouse.marts("marts_dev") == warehouse.expected()
     assert warehouse.claims()["jobs", "jobs"] == 1
@@ -167,7 +173,7 @@ def test_developers_target_builds_beside_production_with_claims_of_its_own(wareh
 
 
 def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     profile = (warehouse.settings.dbt_dir / "profiles.yml").read_text()
     (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
     succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
@@ -178,12 +184,12 @@ def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path
 
 def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"), (1, 2, "B"))
-    warehouse.jobs(*((n, f"J{n}", job(location=f"L{n % 50}", userid=1 + n % 2, minute=n)) for n in range(100)))
+    warehouse.jobs(*((n, n, job(location=f"L{n % 50}", userid=1 + n % 2, minute=n)) for n in range(100)))
     warehouse.build(select=ALL_OF_JOBS)
     newest = {name: warehouse.value(f"select max(xmin::text::bigint) from marts.{name}") for name in DOWNSTREAM}
-    # J7 moves from minute 7 and L7 to minute 300 and L8, J11 goes, J500 comes late
-    warehouse.jobs((100, "J7", job(location="L8", userid=2, minute=300)), (101, "J11", None))
-    warehouse.jobs((102, "J500", job(location="L20", userid=1, minute=20.5)))
+    # job 7 moves from minute 7 and L7 to minute 300 and L8, job 11 goes, job 500 comes late
+    warehouse.jobs((100, 7, job(location="L8", userid=2, minute=300)), (101, 11, None))
+    warehouse.jobs((102, 500, job(location="L20", userid=1, minute=20.5)))
     result = warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     rows = {node.model: node.rows for node in result.passes[0] if node.kind == "model"}
@@ -205,9 +211,9 @@ def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse)
 
 
 def test_tombstoned_and_replayed_records_leave_the_marts_right(warehouse: Warehouse) -> None:
-    warehouse.jobs((5, "J1", job(minute=1)), (6, "J1", None))
+    warehouse.jobs((5, 1, job(minute=1)), (6, 1, None))
     warehouse.build(select="jobs jobs_per_minute")
-    warehouse.jobs((4, "J1", job(minute=9)))  # replayed: it keeps its old place, so the tombstone still wins
+    warehouse.jobs((4, 1, job(minute=9)))  # replayed: it keeps its old place, so the tombstone still wins
     warehouse.build(select="jobs jobs_per_minute")
     warehouse.assert_right("jobs", "jobs_per_minute")
     assert warehouse.value("select count(*) from marts.jobs") == 0
@@ -215,7 +221,7 @@ def test_tombstoned_and_replayed_records_leave_the_marts_right(warehouse: Wareho
 
 def test_user_who_moves_changes_every_location_with_a_job_of_theirs(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "C"), (1, 2, "C"))
-    warehouse.jobs((0, "J1", job("A")), (1, "J2", job("B")), (2, "J3", job("C")), (3, "J4", job("A", userid=2)))
+    warehouse.jobs((0, 1, job("A")), (1, 2, job("B")), (2, 3, job("C")), (3, 4, job("A", userid=2)))
     warehouse.build(select="+top_users_by_location")
     warehouse.users((2, 1, "B"))
     warehouse.build(select="+top_users_by_location")
@@ -229,15 +235,15 @@ def test_user_who_moves_changes_every_location_with_a_job_of_theirs(warehouse: W
 
 def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "C"))
-    warehouse.jobs((0, "J1", job("A", minute=1)), (1, "J2", job("A", minute=2)))
+    warehouse.jobs((0, 1, job("A", minute=1)), (1, 2, job("A", minute=2)))
     warehouse.build(select=ALL_OF_JOBS)
-    warehouse.jobs((0, "J1", job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
-    warehouse.build(select=ALL_OF_JOBS)
-    warehouse.assert_right()
-    warehouse.jobs((1, "J9", job("B", minute=9)))  # J2 is left without any row
+    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
-    assert warehouse.query("select jobidentifier from marts.jobs order by 1") == [("J1",), ("J9",)]
+    warehouse.jobs((1, 9, job("B", minute=9)))  # job 2 is left without any row
+    warehouse.build(select=ALL_OF_JOBS)
+    warehouse.assert_right()
+    assert warehouse.query("select jobidentifier from marts.jobs order by 1") == [(1,), (9,)]
 
 
 def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse: Warehouse) -> None:
@@ -246,7 +252,7 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
         *(
             (
                 n,
-                f"J{n:03}",
+                n,
                 job("LOC_1294", n % 30, str(n % 7), minute=n // 2, status="NO SUCCESS" if n % 4 == 0 else "SUCCESS"),
             )
             for n in range(200)
@@ -288,7 +294,7 @@ def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse
 
 def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select="+visitor_revenues")
     with psycopg.connect(warehouse.dsn, autocommit=True) as reader:
         reader.execute("prepare one (text) as select userid from marts.jobs where location = $1")
@@ -296,14 +302,14 @@ def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: War
         warehouse.build(select="jobs visitor_revenues", full_refresh=True)
         assert reader.execute("execute one ('A')").fetchall() == [(1,)]
         assert reader.execute("select userid from marts.top_users('A')").fetchall() == [(1,)]
-        assert reader.execute("select jobidentifier from marts.jobs_by_location('A', 1)").fetchall() == [("J1",)]
+        assert reader.execute("select jobidentifier from marts.jobs_by_location('A', 1)").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
     ("table", "bucket"),
     [
         ("jobs", "date_trunc('minute'::text, jobcreatedate, 'UTC'::text)"),
-        ("events", "date_trunc('minute'::text, \"time\", 'UTC'::text)"),
+        ("events", "date_trunc('minute'::text, event_time, 'UTC'::text)"),
         ("rides", "date_trunc('hour'::text, tpep_pickup_datetime, 'UTC'::text)"),
     ],
     ids=["jobs", "events", "rides"],
@@ -315,17 +321,52 @@ def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str
     assert any("Index Cond" in line and bucket in line for (line,) in plan), plan
 
 
+def test_function_whose_columns_changed_is_made_again(warehouse: Warehouse) -> None:
+    warehouse.jobs((0, 1, job()))
+    warehouse.build(select="jobs")
+    warehouse.execute(
+        "drop function if exists marts.jobs_by_location; create function marts.jobs_by_location(location text, "
+        "max_rows integer default 5) returns table(jobidentifier text) language sql as 'select null::text'"
+    )
+    for _ in range(2):
+        warehouse.build(select="jobs_by_location")
+        assert warehouse.query("select jobidentifier, jobstatus from marts.jobs_by_location('A')") == [(1, "SUCCESS")]
+
+
+def test_jobs_without_dates_or_revenue_are_kept_and_in_no_minute(warehouse: Warehouse) -> None:
+    warehouse.users((0, 1, "B"))
+    exact = job(revenue="71.30000000000001", minute=3)
+    warehouse.jobs((0, 9, job(minute=None, revenue=None)), (1, 10, job(minute=None)), (2, 1000000, exact))
+    warehouse.build(tests=True)
+    warehouse.assert_right()
+    warehouse.jobs((3, 1000000, job(minute=None, revenue=None)), (4, 9, exact))  # one loses its minute, one gets it
+    warehouse.build(tests=True)
+    warehouse.assert_right()
+    assert warehouse.query("select jobidentifier, revenue, reported_revenue from marts.jobs order by 1") == [
+        (9, Decimal("71.30000000000001"), Decimal("71.30000000000001")),
+        (10, Decimal("1.00"), Decimal("1.00")),
+        (1000000, 0, None),
+    ]
+    assert warehouse.query("select jobs, revenue from marts.jobs_per_minute") == [(1, Decimal("71.30000000000001"))]
+    assert [row[0] for row in warehouse.query("select jobidentifier from marts.jobs_by_location('A')")] == [
+        9,
+        10,
+        1000000,
+    ]
+
+
 def test_models_pass_their_unit_tests(warehouse: Warehouse) -> None:
-    assert warehouse.run_dbt("test", "--select", "test_type:unit") == (True, "")
+    succeeded, messages = warehouse.run_dbt("test", "--select", "test_type:unit")
+    assert succeeded, messages
 
 
 def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, "J1", job()), (1, "J2", job(minute=4)))
+    warehouse.jobs((0, 1, job()), (1, 2, job(minute=4)))
     result = warehouse.build(tests=True)
     assert {node.status for node in result.passes[0]} == {"success"}
     warehouse.execute("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
-    warehouse.execute("delete from marts.jobs where jobidentifier = 'J2'")
+    warehouse.execute("delete from marts.jobs where jobidentifier = 2")
     with pytest.raises(BuildError) as failure:
         build(warehouse.settings, select="jobs jobs_per_minute")
     assert "marts.jobs: test jobs_are_the_staged_ones: 1 rows found, expected none" in str(failure.value)
@@ -342,9 +383,9 @@ def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
 
 def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:
     selection = "jobs jobs_per_minute latest_jobs_by_service"
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     warehouse.build(select=selection)
-    warehouse.jobs((1, "J2", job(minute=4)))
+    warehouse.jobs((1, 2, job(minute=4)))
     warehouse.execute("alter table marts.jobs_per_minute drop column revenue")
     with pytest.raises(BuildError) as failure:
         warehouse.build(select=selection)

@@ -57,6 +57,22 @@ def test_other_threshold_is_refused_until_a_full_refresh_of_what_it_feeds(wareho
     warehouse.assert_right(*TELEMETRY)
 
 
+def test_added_kpi_is_degraded_only_where_it_has_a_threshold(warehouse: Warehouse) -> None:
+    warehouse.telemetry((0, "R1", reading(1e6, "noise")), (1, "R2", reading(901, "co2-level")))
+    warehouse.build(select=TELEMETRY)
+    assert degraded(warehouse) == [("R1", False), ("R2", False)]
+    thresholds = {"HEADRACE_THRESHOLD_CO2_LEVEL": Decimal(900)}
+    settings = replace(warehouse.settings, telemetry_kpis=("noise", "co2-level"), added_thresholds=thresholds)
+    extended = replace(warehouse, settings=settings)
+    try:
+        with pytest.raises(BuildError, match=r'marts.telemetry: found .*"co2-level": 900.*--select telemetry\+'):
+            extended.build()
+        extended.build(select="telemetry+", full_refresh=True)
+        assert degraded(warehouse) == [("R1", False), ("R2", True)]
+    finally:
+        warehouse.build(select="telemetry+", full_refresh=True)
+
+
 def test_threshold_written_otherwise_is_the_same(warehouse: Warehouse) -> None:
     warehouse.telemetry((0, "R1", reading(60)))
     warehouse.build(select=TELEMETRY)

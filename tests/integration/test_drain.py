@@ -18,7 +18,7 @@ from tests.integration.books import assert_books, assert_nothing_left, coordinat
 from tests.integration.conftest import Stage
 
 
-def job(identifier: str, **fields: Any) -> bytes:
+def job(identifier: int, **fields: Any) -> bytes:
     """A valid job's payload."""
     return json.dumps(
         {
@@ -37,7 +37,7 @@ def job(identifier: str, **fields: Any) -> bytes:
 
 def jobs(count: int, partitions: int = 3) -> list[topics.Message]:
     """Valid jobs, dealt out to partitions in turn."""
-    return [(n % partitions, b"job-%d" % n, job(f"job-{n}")) for n in range(count)]
+    return [(n % partitions, b"%d" % n, job(n)) for n in range(count)]
 
 
 def send_jobs(stage: Stage, count: int, partitions: int = 3) -> list[tuple[int, int]]:
@@ -98,10 +98,10 @@ def test_drain_of_an_empty_topic_and_of_what_comes_later_reads_only_what_is_new(
 
 def test_drain_stages_a_row_as_it_was_sent(stage: Stage) -> None:
     extra = '"X": 123456789012345678901234567890.5, "Y": {"deep": [1e400, "é"]}'
-    payload = job("job|1", REVENUE=0.07, USERID=2**63 - 1)[:-1] + f", {extra}}}".encode()
+    payload = job(11, REVENUE=0.07, USERID=2**63 - 1)[:-1] + f", {extra}}}".encode()
     with topics.producer(servers(stage)) as client:
         client.send(
-            topic_of(stage), partition=1, key=b"job|1", value=payload, timestamp_ms=1_551_434_400_123,
+            topic_of(stage), partition=1, key=b"11", value=payload, timestamp_ms=1_551_434_400_123,
             headers=[("trace", b"a"), ("trace", b"b"), ("binary", b"\x00\xff"), ("nul", b"a\0b"), ("é", "ü".encode())],
         )  # fmt: skip
         client.flush()
@@ -110,7 +110,7 @@ def test_drain_stages_a_row_as_it_was_sent(stage: Stage) -> None:
         "select jobidentifier, revenue, userid, jobcreatedate = '2019-03-01 10:00:00+00', _generation, _partition, "
         "_offset, _timestamp = '2019-03-01 10:00:00.123+00', _key, _deleted, _extra::text, _headers from staging.jobs"
     )[0]
-    assert row[:-2] == ("job|1", Decimal("0.07"), 2**63 - 1, True, 1, 1, 0, True, b"job|1", False)
+    assert row[:-2] == (11, Decimal("0.07"), 2**63 - 1, True, 1, 1, 0, True, b"11", False)
     exact = json.loads(row[-2], parse_float=Decimal, parse_int=Decimal)
     assert exact == json.loads(f"{{{extra}}}", parse_float=Decimal, parse_int=Decimal)
     assert row[-1] == [
@@ -127,9 +127,9 @@ def test_drain_stages_tombstones_with_their_key_alone(stage: Stage) -> None:
         servers(stage),
         topic_of(stage),
         [
-            (0, b"job-1", job("job-1")),
-            (0, b"job-1", None),
-            (0, None, job("x")),
+            (0, b"1", job(1)),
+            (0, b"1", None),
+            (0, b"2", job(3)),
             (0, b"k" * 300, None),
             (0, b"\0", None),
         ],
@@ -137,11 +137,11 @@ def test_drain_stages_tombstones_with_their_key_alone(stage: Stage) -> None:
     _, result = drain_dataset(stage.deployment, "jobs")
     assert (result.staged, result.tombstones, result.dead) == (1, 1, 3)
     assert stage.query("select jobidentifier, userid, _deleted from staging.jobs order by _offset") == [
-        ("job-1", 7, False),
-        ("job-1", None, True),
+        (1, 7, False),
+        (1, None, True),
     ]
     assert stage.query('select "offset", key, value is null, reason from headrace.dead_letters order by 1') == [
-        (2, None, False, "key_mismatch"),
+        (2, b"2", False, "key_mismatch"),
         (3, b"k" * 300, True, "key_mismatch"),
         (4, b"\0", True, "key_mismatch"),
     ]
@@ -154,7 +154,7 @@ def test_drain_keeps_times_of_any_kind(stage: Stage) -> None:
     times = [0, 1, 1_551_434_400_123, 253_402_300_799_999, 2**62]
     with topics.producer(servers(stage)) as client:
         for n, time in enumerate(times):
-            client.send(topic_of(stage), partition=0, key=b"j%d" % n, value=job(f"j{n}"), timestamp_ms=time)
+            client.send(topic_of(stage), partition=0, key=b"%d" % n, value=job(n), timestamp_ms=time)
         client.flush()
     _, result = drain_dataset(stage.deployment, "jobs")
     assert result.staged == len(times)
@@ -166,9 +166,9 @@ def test_drain_keeps_times_of_any_kind(stage: Stage) -> None:
 def test_drain_dead_letters_huge_values_and_keys_with_their_bytes(stage: Stage) -> None:
     topics.delete(servers(stage), topic_of(stage))
     topics.create(servers(stage), topic_of(stage), 1, max_message_bytes="30000000")
-    huge_value, huge_key = job("big", LOCATION="x" * 10_000_000), b"k" * 10_000_000
-    messages: list[topics.Message] = [(0, b"big", huge_value), (0, huge_key, job("y")), (0, huge_key, None)]
-    sent = topics.send(servers(stage), topic_of(stage), [*messages, (0, b"job-1", job("job-1"))])
+    huge_value, huge_key = job(904, LOCATION="x" * 10_000_000), b"k" * 10_000_000
+    messages: list[topics.Message] = [(0, b"904", huge_value), (0, huge_key, job(905)), (0, huge_key, None)]
+    sent = topics.send(servers(stage), topic_of(stage), [*messages, (0, b"1", job(1))])
     _, result = drain_dataset(stage.deployment, "jobs")
     assert (result.staged, result.dead) == (1, 3)
     found = stage.query('select reason, key, value from headrace.dead_letters order by "offset"')
@@ -227,7 +227,7 @@ def test_drain_stops_at_an_open_transaction_and_says_who_waits(stage: Stage) -> 
     with topics.producer(servers(stage), transactional_id=f"{topic_of(stage)}-open") as client:
         client.init_transactions()
         client.begin_transaction()
-        client.send(topic_of(stage), partition=0, key=b"open", value=job("open"))
+        client.send(topic_of(stage), partition=0, key=b"906", value=job(906))
         client.flush()
         sent += send_jobs(stage, 3, 1)
         plan, result = drain_dataset(stage.deployment, "jobs")
@@ -245,7 +245,7 @@ Damage = Callable[[Stage], list[str]]  # breaks the table; returns the statement
 
 def _dropped_column(stage: Stage) -> list[str]:
     stage.execute("alter table staging.jobs drop column revenue")
-    return ["alter table staging.jobs add column revenue numeric(15,2)"]
+    return ["alter table staging.jobs add column revenue numeric"]
 
 
 def _dropped_bookkeeping_column(stage: Stage) -> list[str]:

@@ -40,8 +40,8 @@ def send(stage: Stage, *extras: tuple[int, str | None]) -> None:
     """Jobs with something behind their fields, as JSON text; None for a tombstone."""
     messages: list[topics.Message] = []
     for n, (partition, extra) in enumerate(extras):
-        value = job(f"j-{n}")[:-1] + (f", {extra}" if extra else "").encode() + b"}"
-        messages.append((partition, b"j-%d" % n, None if extra is None else value))
+        value = job(n)[:-1] + (f", {extra}" if extra else "").encode() + b"}"
+        messages.append((partition, b"%d" % n, None if extra is None else value))
     topics.send(servers(stage), topic_of(stage), messages)
     drain_dataset(stage.deployment, "jobs")
 
@@ -160,7 +160,7 @@ def test_fill_of_a_field_whose_validator_needs_the_others_is_refused(stage: Stag
 
 def test_fill_in_pages_takes_every_row_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.evolution.PAGE_ROWS", 100)
-    messages: list[topics.Message] = [(n % 2, b"j-%d" % n, job(f"j-{n}", SEAT=n)) for n in range(1_001)]
+    messages: list[topics.Message] = [(n % 2, b"%d" % n, job(n, SEAT=n)) for n in range(1_001)]
     topics.send(servers(stage), topic_of(stage), messages)
     drain_dataset(stage.deployment, "jobs")
     add_field(stage, "SEAT: Integer | None = None")
@@ -292,7 +292,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
 def test_incompatible_change_is_refused_with_the_migration_that_makes_it_possible(
     old: str, new: str, message: str, migration: tuple[str, ...], stage: Stage
 ) -> None:
-    topics.send(servers(stage), topic_of(stage), [(0, b"j-1", job("j-1", LOCATION="2019-03-01"))])
+    topics.send(servers(stage), topic_of(stage), [(0, b"1", job(1, LOCATION="2019-03-01"))])
     drain_dataset(stage.deployment, "jobs")
     change_contract(stage, (old, new))
     send_jobs(stage, 3)

@@ -15,7 +15,7 @@ from headrace.ingest import Deployment, initialise
 from headrace.settings import Settings
 from headrace.source import KafkaRecord
 from tests.fuzz_payloads import payloads
-from tests.unit.test_copy_lines import SHAPES
+from tests.unit.test_copy_text import SHAPES
 
 SEED = 20_261_123
 TIMES = (None, -1, 0, 1, 999, 1_700_000_000_123, 253_402_300_799_999, 2**60)

@@ -33,12 +33,12 @@ TEXTS = [
 
 def test_texts_that_mean_something_elsewhere_are_stored_as_they_came(stage: Stage) -> None:
     messages: list[topics.Message] = [
-        (0, text.encode(), job(text, LOCATION=text, SERVICENAME=text, **{text: text})) for text in TEXTS
+        (0, b"%d" % n, job(n, LOCATION=text, SERVICENAME=text, **{text: text})) for n, text in enumerate(TEXTS)
     ]
     sent = topics.send(servers(stage), topic_of(stage), messages)
     drain_dataset(stage.deployment, "jobs")
     rows = stage.query("select jobidentifier, location, servicename, _key, _extra from staging.jobs order by _offset")
-    assert rows == [(text, text, text, text.encode(), {text: text}) for text in TEXTS]
+    assert rows == [(n, text, text, b"%d" % n, {text: text}) for n, text in enumerate(TEXTS)]
     assert_books(stage, sent)
     assert verify(stage.deployment, "jobs", deep=True).is_clean
 

@@ -32,9 +32,9 @@ def batch(stage: Stage, dataset: str, partition: int, start: int) -> Batch:
     """Two rows, a dead letter and two offsets of nothing."""
     made = Batch(stage.deployment.dataset(dataset), 1, partition, start)
     for offset in (start, start + 2):
-        name = f"{partition}-{offset}"
-        value = job(name) if dataset == "jobs" else b'{"USERID":%d,"LOCATION":"L"}' % offset
-        made.add(Line(offset, value, key=name.encode()))
+        number = partition * 1_000_000 + offset
+        value = job(number) if dataset == "jobs" else b'{"USERID":%d,"LOCATION":"L"}' % offset
+        made.add(Line(offset, value, key=b"%d" % number))
     made.add(Line(start + 4, b"bad", key=b"bad"))
     made.end_offset = start + 5
     return made

@@ -126,7 +126,7 @@ def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
     sent = send_jobs(stage, 5)
     drain_dataset(stage.deployment, "jobs")
     declare(stage, "    USERID: Integer\n", "    USERID: Integer\n    CHANNEL: Text | None = None\n")
-    sent += topics.send(servers(stage), topic_of(stage), [(0, b"new", job("new", CHANNEL="web"))])
+    sent += topics.send(servers(stage), topic_of(stage), [(0, b"903", job(903, CHANNEL="web"))])
     drain_dataset(stage.deployment, "jobs")
     found = stage.query("select channel, count(*), count(_extra) from staging.jobs group by 1 order by 1")
     assert found == [("web", 1, 0), (None, 5, 0)]
@@ -141,7 +141,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is
     sent = send_jobs(stage, 5)
     drain_dataset(stage.deployment, "jobs")
     declare(stage, "    SERVICENAME: Text\n", "")
-    sent += topics.send(servers(stage), topic_of(stage), [(0, b"new", job("new"))])
+    sent += topics.send(servers(stage), topic_of(stage), [(0, b"903", job(903))])
     with pytest.raises(DatasetError, match=r"jobs\.servicename: found a column that the contract does not name"):
         drain_dataset(stage.deployment, "jobs")
     stage.execute(
@@ -149,7 +149,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is
         "alter table staging.jobs_replaced rename column servicename to _former_servicename"
     )
     drain_dataset(stage.deployment, "jobs")
-    assert stage.query("select _former_servicename, _extra from staging.jobs where jobidentifier = 'new'") == [
+    assert stage.query("select _former_servicename, _extra from staging.jobs where jobidentifier = 903") == [
         (None, {"SERVICENAME": "S"})
     ]
     assert stage.value("select count(*) from staging.jobs where _former_servicename = 'S'") == 5

@@ -103,7 +103,7 @@ def test_dataset_that_names_another_topic_is_refused_and_adopted(stage: Stage) -
     declared = stage.deployment.settings.datasets_dir / "jobs.py"
     declared.write_text(declared.read_text().replace(f'topic="{old}"', f'topic="{new}"'))
     topics.create(servers(stage), new, 2)
-    sent = topics.send(servers(stage), new, [(1, b"j", job("j"))])
+    sent = topics.send(servers(stage), new, [(1, b"10", job(10))])
     with pytest.raises(
         SourceChanged, match=rf"the topic is {new}, generation 1 belongs to {old}; at risk: .*headrace adopt"
     ):
@@ -181,7 +181,7 @@ def test_new_partition_whose_head_is_gone_is_refused_and_accepted_as_a_loss(stag
     with topics.admin(servers(stage)) as client:
         client.create_partitions({topic_of(stage): 4})
     topics.wait_for_end(servers(stage), topic_of(stage), [10, 10, 10, 0])
-    sent += topics.send(servers(stage), topic_of(stage), [(3, b"j%d" % n, job(f"j{n}")) for n in range(8)])
+    sent += topics.send(servers(stage), topic_of(stage), [(3, b"%d" % n, job(n)) for n in range(8)])
     topics.delete_records(servers(stage), topic_of(stage), {3: 5})
     with pytest.raises(SourceChanged, match=r"jobs\[3\]: a new partition whose log starts at 5.*--partition 3 --to 5"):
         drain_dataset(stage.deployment, "jobs")

@@ -31,7 +31,7 @@ COLUMNS: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "jobidentifier",
         ("jobcreatedate", "jobdate", "jobstatus", "location", "revenue", "servicename", "userid"),
     ),
-    "events": ("event_id", ("event_type", "time", "payload")),
+    "events": ("event_id", ("event_time", "user_id", "event_type", "payload", "schema_version")),
     "rides": (None, ("pulocationid", "dolocationid", "trip_distance", "total_amount", "tpep_pickup_datetime")),
     "telemetry": ("event_id", ("device_id", "zone", "ts", "kpi", "value")),
 }
@@ -56,7 +56,7 @@ MARTS = {
     "top_users_by_location": "location, rank, userid, revenue",
     "latest_jobs_by_location": "location, jobidentifier, userid, jobstatus, revenue, jobdate, rank",
     "latest_jobs_by_service": "servicename, jobidentifier, userid, jobstatus, revenue, jobdate, rank",
-    "events": "event_id, event_type, time, payload::text",
+    "events": "event_id, event_time, user_id, event_type, payload::text, schema_version",
     "events_per_minute": "minute, event_type, events",
     "rides": "pulocationid, dolocationid, trip_distance, total_amount, tpep_pickup_datetime, "
     "_generation, _partition, _offset",
@@ -69,19 +69,19 @@ MARTS = {
 def job(
     location: str = "A",
     userid: int = 1,
-    revenue: str = "1.00",
-    minute: float = 0,
+    revenue: str | None = "1.00",
+    minute: float | None = 0,
     status: str = "SUCCESS",
     service: str = "Driver",
 ) -> dict[str, Any]:
-    """A job's columns; `minute` after START is when it was created, a day later it was done."""
-    created = START + timedelta(minutes=minute)
+    """A job's columns; `minute` after START is when it was created, a day later it was done; None: no dates."""
+    created = None if minute is None else START + timedelta(minutes=minute)
     return {
         "jobcreatedate": created,
-        "jobdate": created + timedelta(days=1),
+        "jobdate": created and created + timedelta(days=1),
         "jobstatus": status,
         "location": location,
-        "revenue": Decimal(revenue),
+        "revenue": None if revenue is None else Decimal(revenue),
         "servicename": service,
         "userid": userid,
     }
@@ -90,9 +90,11 @@ def job(
 def event(event_type: str = "click", minute: float = 0, number: int = 0) -> dict[str, Any]:
     """An event's columns; it happened `minute` after START."""
     return {
+        "event_time": START + timedelta(minutes=minute),
+        "user_id": f"user_{number}",
         "event_type": event_type,
-        "time": START + timedelta(minutes=minute),
         "payload": f'{{"number": {number}}}',
+        "schema_version": 1,
     }
 
 
@@ -107,7 +109,7 @@ def ride(total_amount: str = "1.00", hour: float = 0, trip_distance: str = "1.00
     }
 
 
-def reading(value: float = 1.0, kpi: str = "humidity", minute: float = 0, zone: str = "north") -> dict[str, Any]:
+def reading(value: float = 1.0, kpi: str = "humidity", minute: float = 0, zone: str = "zone-a") -> dict[str, Any]:
     """A reading's columns; it was taken `minute` after START."""
     return {
         "device_id": f"device of {zone}",
@@ -419,16 +421,16 @@ class RandomBatches:
             return rng.randint(3, 5_000)
         return rng.choice([0, 0.999999, 1, 1.5, 2, rng.randint(0, 10), -10_000])
 
-    def _job(self) -> tuple[str, dict[str, Any] | None]:
+    def _job(self) -> tuple[int, dict[str, Any] | None]:
         rng = self._random
-        key = f"J{rng.randrange(40)}"
+        key = rng.randrange(40)
         if rng.random() < 0.12:
             return key, None
         return key, job(
             location=rng.choice("ABCDEF"),
             userid=rng.randrange(20),
-            revenue=str(Decimal(rng.randint(0, 500)) / 100),
-            minute=self._minute(),
+            revenue=rng.choice([None, "71.30000000000001", *[str(Decimal(rng.randint(0, 500)) / 100)] * 8]),
+            minute=self._minute() if rng.random() < 0.9 else None,
             status=rng.choice(["SUCCESS", "SUCCESS", "NO SUCCESS"]),
             service=rng.choice(["Driver", "Courier"]),
         )
@@ -453,4 +455,4 @@ class RandomBatches:
     def _reading(self) -> tuple[str, dict[str, Any]]:
         rng = self._random
         kpi, value = rng.choice(["humidity", "light"]), rng.choice([0.0, 0.1, 69.9, 70.0, 70.1, rng.uniform(0, 1e6)])
-        return f"R{rng.randrange(30)}", reading(value, kpi, self._minute(), rng.choice(["north", "south"]))
+        return f"R{rng.randrange(30)}", reading(value, kpi, self._minute(), rng.choice(["zone-a", "zone-b"]))

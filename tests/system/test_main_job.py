@@ -82,9 +82,7 @@ def test_top_users_equal_the_oracle_for_every_location(
 
 
 def test_jobs_per_minute_equal_the_oracle(system: System, produced: Path) -> None:
-    rows = system.query(
-        "select to_char(minute at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), jobs, revenue from marts.jobs_per_minute"
-    )
+    rows = system.query("select minute, jobs, revenue from marts.jobs_per_minute")
     assert {minute: (jobs, revenue) for minute, jobs, revenue in rows} == oracle.jobs_per_minute(
         oracle.current_jobs(produced)
     )
@@ -125,7 +123,7 @@ def test_the_cases_own_sql_runs_unchanged(system: System, produced: Path, locati
     lines = answer.stdout.splitlines()
     expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"]
     assert [int(line) for line in lines[1:6]] == [userid for userid, _ in expected]
-    assert len([line for line in lines if line.startswith("job-")]) == 10
+    assert len([line for line in lines if line.count("|") == 4]) == 10
 
 
 def test_full_refresh_gives_the_same_tables(system: System, produced: Path) -> None:

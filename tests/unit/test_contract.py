@@ -1,15 +1,14 @@
 """The contract: what becomes a row, what becomes a dead letter, and why."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import AliasPath, BaseModel, Field, create_model, model_validator
 
-from headrace.columns import SqlType
 from headrace.contract import (
     Contract,
     EpochMilliseconds,
@@ -22,11 +21,27 @@ from headrace.contract import (
     Text,
     Timestamp,
 )
-from headrace.dataset import CONTRACT_CONFIG, load_dataset
+from headrace.contracts.columns import SqlType
+from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from headrace.settings import Settings
 
-JOBS = load_dataset(Settings().datasets_dir, "jobs").compiled
+
+class Job(BaseModel):
+    """As plugins/datasets/jobs.py, with a key of text and money of two decimals: what these tests break."""
+
+    model_config = CONTRACT_CONFIG
+
+    JOBCREATEDATE: Timestamp
+    JOBDATE: Timestamp
+    JOBIDENTIFIER: Identifier
+    JOBSTATUS: Literal["SUCCESS", "NO SUCCESS"]
+    LOCATION: Text
+    REVENUE: Annotated[Money, Field(ge=0)]
+    SERVICENAME: Text
+    USERID: Integer
+
+
+JOBS = Contract(Job, key="JOBIDENTIFIER")
 VALID = (
     '{"JOBCREATEDATE":"2019-03-01 10:00:00","JOBDATE":"2019-03-01 11:00:00","JOBIDENTIFIER":"job-1",'
     '"JOBSTATUS":"SUCCESS","LOCATION":"LOC_1","REVENUE":12.5,"SERVICENAME":"S","USERID":7}'
@@ -98,9 +113,6 @@ BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
     "revenue_a_double_would_lose_capital": (job("12.5", "0.1E-999"), "out_of_range", "$.REVENUE"),
     "revenue_1e400": (job("12.5", "1e400"), "out_of_range", "$.REVENUE"),
     "revenue_negative": (job("12.5", "-0.01"), "out_of_range", "$.REVENUE"),
-    "revenue_as_text": (job("12.5", '"12.50"'), "wrong_type", "$.REVENUE"),
-    "revenue_as_text_behind_space": (job("12.5", ' "12.50"'), "wrong_type", "$.REVENUE"),
-    "revenue_as_text_escaped_name": (job('"REVENUE":12.5', '"REVENU\\u0045":"12.50"'), "wrong_type", "$.REVENUE"),
     "revenue_rounded_escaped_name": (job('"REVENUE":12.5', '"REVENU\\u0045":1.00000000000000001'),
                                      "out_of_range", "$.REVENUE"),
     "revenue_words": (job("12.5", '"lots"'), "wrong_type", "$.REVENUE"),
@@ -119,10 +131,6 @@ BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
     "value_of_10_mb": (job("LOC_1", "L" * 10_000_000), "too_large", "$"),
     "location_of_256": (job("LOC_1", "L" * 256), "too_large", "$.LOCATION"),
     "userid_true": (job('"USERID":7', '"USERID":true'), "wrong_type", "$.USERID"),
-    "userid_text": (job('"USERID":7', '"USERID":"7"'), "wrong_type", "$.USERID"),
-    "userid_float": (job('"USERID":7', '"USERID":7.0'), "wrong_type", "$.USERID"),
-    "userid_exponent": (job('"USERID":7', '"USERID":7e0'), "wrong_type", "$.USERID"),
-    "location_number": (job('"LOC_1"', "1"), "wrong_type", "$.LOCATION"),
     "userid_missing": (job(',"USERID":7', ""), "missing_field", "$.USERID"),
     "field_in_lower_case": (job('"USERID"', '"userid"'), "missing_field", "$.USERID"),
     "status_unknown": (job('"SUCCESS"', '"MAYBE"'), "invalid_value", "$.JOBSTATUS"),
@@ -132,7 +140,6 @@ BAD_JOBS: dict[str, tuple[bytes, str, str]] = {
     "february_30": (job("2019-03-01 10", "2019-02-30 10"), "invalid_timestamp", "$.JOBCREATEDATE"),
     "hour_25": (job("2019-03-01 10", "2019-03-01 25"), "invalid_timestamp", "$.JOBCREATEDATE"),
     "time_of_digits": (job("2019-03-01 10:00:00", "1551434400"), "invalid_timestamp", "$.JOBCREATEDATE"),
-    "time_compact": (job("2019-03-01 10:00:00", "20190301T100000"), "invalid_timestamp", "$.JOBCREATEDATE"),
     "time_number": (job('"2019-03-01 10:00:00"', "1551434400"), "wrong_type", "$.JOBCREATEDATE"),
     "time_empty": (job("2019-03-01 10:00:00", ""), "invalid_timestamp", "$.JOBCREATEDATE"),
     "empty": (b"", "empty_payload", "$"),
@@ -239,8 +246,16 @@ def test_contract_given_no_other_fields_has_no_extra() -> None:
         ("2019-03-01T10:00:00Z", datetime(2019, 3, 1, 10, tzinfo=UTC)),
         ("2019-03-01T10:00:00.123456+05:30", datetime(2019, 3, 1, 4, 30, 0, 123456, tzinfo=UTC)),
         ("2019-03-01", datetime(2019, 3, 1, tzinfo=UTC)),
-        ("0001-01-01 00:00:00", datetime(1, 1, 1, tzinfo=UTC)),
-        ("9999-12-31 23:59:59", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2019-03-01 10:00:00 UTC", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("2019-03-01 10:00:00.123 UTC", datetime(2019, 3, 1, 10, 0, 0, 123_000, tzinfo=UTC)),
+        ("2019-03-01T13:00:00+0300", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("2019-03-01 13:00:00 +0300 MSK", datetime(2019, 3, 1, 10, tzinfo=UTC)),  # Go
+        ("2019-03-01T13:00:00+03:00[Europe/Istanbul]", datetime(2019, 3, 1, 10, tzinfo=UTC)),  # Java
+        ("2019-03-01T10:00:00.123456789Z", datetime(2019, 3, 1, 10, 0, 0, 123_456, tzinfo=UTC)),
+        ("20190301T100000Z", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("2019-03-01 10:00", datetime(2019, 3, 1, 10, tzinfo=UTC)),
+        ("0001-01-02 00:00:00", datetime(1, 1, 2, tzinfo=UTC)),
+        ("9999-12-30 23:59:59", datetime(9999, 12, 30, 23, 59, 59, tzinfo=UTC)),
     ],
 )
 def test_contract_given_a_time_reads_it_as_utc_unless_it_names_a_zone(text: str, expected: datetime) -> None:
@@ -264,9 +279,19 @@ def test_contract_of_new_york_places_zoneless_times_there(text: str, utc: str) -
     assert decoded[0].astimezone(UTC) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
 
 
-def test_contract_given_a_time_that_no_utc_year_holds_keeps_its_moment() -> None:
-    at = row(JOBS.decode(b"job-1", job("2019-03-01 10:00:00", "9999-12-31T23:59:59-12:00")))["JOBCREATEDATE"]
-    assert at - datetime(9999, 12, 31, tzinfo=timezone(-timedelta(hours=12))) == timedelta(seconds=86_399)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59-05:00",
+        "9999-12-31 00:00:00",
+        "0001-01-01 23:59:59",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31",
+    ],
+)
+def test_contract_given_a_time_that_some_time_zone_cannot_show_rejects(text: str) -> None:
+    rejection = rejected(JOBS.decode(b"job-1", job("2019-03-01 10:00:00", text)))
+    assert (rejection.reason, rejection.json_path) == ("out_of_range", "$.JOBCREATEDATE")
 
 
 @pytest.mark.parametrize(
@@ -275,8 +300,9 @@ def test_contract_given_a_time_that_no_utc_year_holds_keeps_its_moment() -> None
         ("1551434400", "out_of_range"),  # seconds
         ("1551434400000000", "out_of_range"),  # microseconds
         ("-1", "out_of_range"),
-        ('"1551434400000"', "wrong_type"),
-        ("1551434400000.0", "wrong_type"),
+        ('"1551434400"', "out_of_range"),
+        ("1551434400000.5", "wrong_type"),
+        ('"1_551_434_400_000"', "wrong_type"),
         ("true", "wrong_type"),
     ],
 )
@@ -324,7 +350,7 @@ def test_contract_given_a_tombstone_of_255_characters_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [b"1_0", b" 1", b"+1", b"01", b"1.0", b"", b"9" * 30, b"-9223372036854775809", "\u0661".encode()]
+    "key", [b"1_0", b" 1", b"+1", b"1.5", b"", b"9" * 30, b"-9223372036854775809", "\u0661".encode()]
 )
 def test_contract_with_a_numeric_key_given_an_odd_tombstone_rejects(key: bytes) -> None:
     for numeric in (contract("ID", ID=(Integer, ...)), contract("ID", ID=(int, ...))):
@@ -374,7 +400,7 @@ def test_contract_with_a_json_field_keeps_numbers_as_they_were_written() -> None
         ({"P": (dict[str, Any] | None, None)}, b'{"P":null}', None),
         ({"P": (dict[str, Any], {"a": 1})}, b"{}", b'{"a":1}'),
         ({"P": (dict[str, Any], {"a": 1})}, b'{"P":{}}', b"{}"),
-        ({"P": (list[Decimal], ...)}, b'{"P":[1.5]}', b"[1.5]"),
+        ({"P": (list[dict[str, Decimal]], ...)}, b'{"P":[{"a":1.50}]}', b'[{"a":1.50}]'),
         ({"P": (list[Any], ...)}, b'{"P":[1e5,"\\u00e9"]}', '[1e5,"é"]'.encode()),
     ],
 )
@@ -404,7 +430,7 @@ def test_contract_with_a_broken_business_rule_says_so() -> None:
 
 
 def test_contract_given_several_defects_names_the_first_and_lists_the_others() -> None:
-    rejection = rejected(JOBS.decode(b"job-1", job('"USERID":7', '"USERID":"7"').replace(b'"LOC_1"', b"1")))
+    rejection = rejected(JOBS.decode(b"job-1", job('"USERID":7', '"USERID":"x"').replace(b'"LOC_1"', b"true")))
     assert rejection.json_path == "$.LOCATION"
     assert "LOCATION" in rejection.detail
     assert "USERID" in rejection.detail
@@ -413,12 +439,19 @@ def test_contract_given_several_defects_names_the_first_and_lists_the_others() -
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"A": (bytes, ...)}, "field 'A' is <class 'bytes'>, expected one of"),
-        ({"A": (Decimal, ...)}, "field 'A' is <class 'decimal.Decimal'>"),
-        ({"A": (Any, ...)}, "field 'A' is typing.Any"),
-        ({"A": (int | str, ...)}, "field 'A' may be int, str, expected one type"),
-        ({"A": (Literal["a", 1], ...)}, "field 'A' may be int, str, expected one type"),
-        ({"A": (Text, ...), "a": (Text, ...)}, "field 'a' cannot be a column"),
+        ({"A": (complex, ...)}, "field 'A' is complex, which no column holds; expected str, int, float"),
+        ({"A": (timedelta, ...)}, "field 'A' is timedelta, which no column holds"),
+        ({"A": (set[int], ...)}, "field 'A' is set, which no column holds"),
+        ({"A": (int | str, ...)}, "field 'A' may be bigint or text, expected one type"),
+        ({"A": (Literal["a", 1], ...)}, "field 'A' is a choice of int, str, expected one type"),
+        ({"xmin": (int, ...)}, "every table of Postgres has a system column 'xmin'; give the field another name"),
+        ({"TableOID": (int, ...)}, "has a system column 'tableoid'"),
+        ({"A": (int, Field(validation_alias=AliasPath("b", "c")))}, "has the alias b.c, a path into another field"),
+        (
+            {"A": (int, Field(alias="x")), "B": (int, Field(alias="x"))},
+            "field 'B' reads 'x', as field 'A' does; expected two names",
+        ),
+        ({"A": (Text, ...), "a": (Text, ...)}, "in lower case it is 'a', as field 'A' is; rename one"),
         ({"ÄRA": (Text, ...)}, "field 'ÄRA' cannot be a column"),
         ({"A" * 42: (Text, ...)}, "cannot be a column"),
         ({"A": (Annotated[Decimal, SqlType("numeric(10,2)")], ...)}, "allows max_digits None, decimal_places None"),
@@ -462,9 +495,28 @@ def test_contract_with_a_key_that_can_be_one_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"extra": "allow"}, {"strict": True}, {"strict": True, "extra": "ignore"}])
-def test_contract_that_would_drop_or_bend_fields_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError, match="expected model_config = CONTRACT_CONFIG"):
-        Contract(create_model("Lax", __config__=config, A=(Text, ...)))  # type: ignore[call-overload]
+def test_contract_of_any_config_keeps_fields_that_it_does_not_name(config: dict[str, Any]) -> None:
+    made = Contract(create_model("Plain", __config__=config, A=(Text, ...)))  # type: ignore[call-overload]
+    assert made.decode(None, b'{"A":"x","b":1.50}') == ["x", b'{"b":1.50}']
+
+
+def test_contract_that_forbids_other_fields_rejects_them() -> None:
+    made = Contract(create_model("Closed", __config__={"extra": "forbid"}, A=(Text, ...)))
+    rejection = rejected(made.decode(None, b'{"A":"x","b":1}'))
+    assert (rejection.reason, rejection.json_path) == ("unexpected_field", "$.b")
+
+
+def test_declaration_with_several_faults_reports_all_of_them() -> None:
+    with pytest.raises(DatasetError) as caught:
+        contract("Z", A=(complex, ...), xmin=(int, ...), ok=(Text, ...), OK=(Text, ...))
+    message = str(caught.value)
+    for part in (
+        "field 'A' is complex",
+        "system column 'xmin'",
+        "field 'OK' cannot be a column",
+        "key 'Z' is not a field",
+    ):
+        assert part in message
 
 
 def test_contract_columns_follow_the_fields_and_their_types() -> None:
@@ -479,7 +531,7 @@ def test_contract_columns_follow_the_fields_and_their_types() -> None:
     assert [(c.name, c.sql_type, c.required) for c in made.columns] == [
         ("b", "boolean", True),
         ("f", "double precision", False),
-        ("j", "jsonb", False),
+        ("j", "bigint[]", False),
         ("l", "text", True),
         ("m", "numeric(15,2)", True),
         ("t", "timestamptz", True),

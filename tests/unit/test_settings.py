@@ -1,6 +1,7 @@
 """Settings."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,34 @@ def test_settings_given_and_local_prefer_the_given(tmp_path: Path) -> None:
 def test_threshold_that_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match=f"HEADRACE_THRESHOLD_HUMIDITY: found '{text}', expected a number"):
         Settings.from_environment({"HEADRACE_THRESHOLD_HUMIDITY": text})
+
+
+def test_zones_and_kpis_of_telemetry_are_lists_and_added_kpis_may_have_thresholds(tmp_path: Path) -> None:
+    environ = {
+        "HEADRACE_HOME": str(tmp_path),
+        "HEADRACE_TELEMETRY_ZONES": " zone-e, Halle 7 ,",
+        "HEADRACE_TELEMETRY_KPIS": "co2-level,noise,humidity",
+        "HEADRACE_THRESHOLD_CO2_LEVEL": "900.5",
+        "HEADRACE_THRESHOLD_NOISE": "",
+    }
+    settings = Settings.from_environment(environ)
+    assert settings.telemetry_zones == ("zone-e", "Halle 7")
+    assert settings.telemetry_kpis == ("co2-level", "noise", "humidity")
+    assert settings.added_thresholds == {"HEADRACE_THRESHOLD_CO2_LEVEL": Decimal("900.5")}
+    assert settings.thresholds == Settings().thresholds | {
+        "HEADRACE_TELEMETRY_KPIS": "co2-level,noise,humidity",
+        "HEADRACE_THRESHOLD_CO2_LEVEL": "900.5",
+    }
+    with pytest.raises(SettingError, match=r"^HEADRACE_THRESHOLD_CO2_LEVEL: found 'much', expected a number$"):
+        Settings.from_environment(environ | {"HEADRACE_THRESHOLD_CO2_LEVEL": "much"})
+    with pytest.raises(SettingError, match=r"^HEADRACE_THRESHOLD_RADIATION: not a setting; expected .*THRESHOLD"):
+        Settings.from_environment(environ | {"HEADRACE_THRESHOLD_RADIATION": "1"})
+
+
+@pytest.mark.parametrize("kpis", ["Temperature", "a b,a-b"])
+def test_kpis_that_share_the_variable_of_a_threshold_are_refused(kpis: str) -> None:
+    with pytest.raises(SettingError, match=r"^HEADRACE_TELEMETRY_KPIS: found .* beside .*HEADRACE_THRESHOLD_"):
+        Settings.from_environment({"HEADRACE_TELEMETRY_KPIS": kpis})
 
 
 def test_thresholds_default_to_what_the_dbt_project_defaults_to() -> None:

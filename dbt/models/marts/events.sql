@@ -1,11 +1,11 @@
 {{
     config(
         unique_key='event_id',
-        meta={'emptied': 'time is null'},
+        meta={'emptied': 'event_time is null'},
         pre_hook="{{ claim('events') }}",
         indexes=[
             {'columns': ['event_id'], 'unique': true},
-            {'columns': [minute_of('time'), 'event_type']},
+            {'columns': [minute_of('event_time'), 'event_type']},
         ],
     )
 }}
@@ -23,9 +23,11 @@ first_versions as (
 final as (
     select
         event_id,
+        event_time,
+        user_id,
         event_type,
-        time,
-        payload
+        payload,
+        schema_version
     from first_versions
 )
 

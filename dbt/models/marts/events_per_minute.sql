@@ -28,10 +28,10 @@ touched as (
     from {{ claimed('events') }} as claimed
     cross join lateral (
         select distinct
-            {{ minute_of('versions.time') }} as minute,
+            {{ minute_of('versions.event_time') }} as minute,
             versions.event_type
         from versions
-        where versions.event_id = claimed.event_id and versions.time is not null
+        where versions.event_id = claimed.event_id and versions.event_time is not null
     ) as minutes
 ),
 
@@ -44,7 +44,7 @@ final as (
     cross join lateral (
         select count(*) as events
         from events
-        where {{ minute_of('events.time') }} = touched.minute and events.event_type = touched.event_type
+        where {{ minute_of('events.event_time') }} = touched.minute and events.event_type = touched.event_type
     ) as counted
 )
 
@@ -52,7 +52,7 @@ final as (
 
 final as (
     select
-        {{ minute_of('time') }} as minute,
+        {{ minute_of('event_time') }} as minute,
         event_type,
         count(*) as events
     from events

@@ -1,14 +1,14 @@
 {{
     config(
         unique_key='jobidentifier',
-        meta={'emptied': 'jobcreatedate is null'},
+        meta={'emptied': 'jobstatus is null'},
         pre_hook="{{ claim('jobs') }}",
         indexes=[
             {'columns': ['jobidentifier'], 'unique': true},
             {'columns': [minute_of('jobcreatedate')]},
             {'columns': ['userid', 'location']},
-            {'columns': ['location', 'jobdate desc', 'jobidentifier']},
-            {'columns': ['servicename', 'jobdate desc', 'jobidentifier']},
+            {'columns': ['location', 'jobdate desc nulls last', 'jobidentifier']},
+            {'columns': ['servicename', 'jobdate desc nulls last', 'jobidentifier']},
         ],
     )
 }}
@@ -31,7 +31,7 @@ final as (
         jobdate,
         jobstatus,
         location,
-        cast(case when jobstatus = 'SUCCESS' then reported_revenue else 0 end as numeric(15, 2)) as revenue,
+        case when jobstatus = 'SUCCESS' then coalesce(reported_revenue, 0) else 0 end as revenue,
         reported_revenue,
         servicename
     from current_versions

@@ -54,6 +54,7 @@ final as (
         count(*) as jobs,
         coalesce(sum(revenue), 0) as revenue
     from jobs
+    where jobcreatedate is not null
     group by 1
 )
 

@@ -51,10 +51,10 @@ ranked as (
             jobs.jobstatus,
             jobs.revenue,
             jobs.jobdate,
-            cast(row_number() over (order by jobs.jobdate desc, jobs.jobidentifier) as integer) as rank
+            cast(row_number() over (order by jobs.jobdate desc nulls last, jobs.jobidentifier) as integer) as rank
         from jobs
         where jobs.location = touched.location
-        order by jobs.jobdate desc, jobs.jobidentifier
+        order by jobs.jobdate desc nulls last, jobs.jobidentifier
         limit {{ ranks_held() }}
     ) as latest_jobs
 ),

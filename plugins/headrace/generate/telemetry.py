@@ -1,44 +1,53 @@
-"""Telemetry as JSON lines: readings of devices, some above their threshold, some negative, some invalid."""
+"""Readings of devices as fields of text: some above their threshold, some negative, some of no known zone or KPI."""
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from uuid import UUID
 
 from headrace.generate.clock import Clock, spread
-from headrace.generate.defects import broken, line
+from headrace.generate.records import Defect, Record, broken, defects_of, dumped, having, without
 
 FIRST_DAY = datetime(2026, 3, 1)
 DAYS = 1
 # per KPI the middle and the spread of its readings: now and then one is above the threshold
 KPIS = {"temperature": (65.0, 8.0), "humidity": (50.0, 10.0), "pressure": (1013.0, 18.0), "vibration": (2.5, 1.2)}
-ZONES = ("north", "south", "east", "west")
+ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")
 DEVICES = 40
+# what devices send, rather than what becomes of JSON on its way: their entries are fields of text
+DEFECTS: tuple[Defect, ...] = (
+    having("out_of_range", "value", "-1.0"),
+    having("unknown_zone", "zone", "zone-z"),
+    having("unknown_kpi", "kpi", "radiation"),
+    having("wrong_type", "value", "n/a"),
+    without("value"),
+    without("ts"),
+)
+ODD = 0.2  # the share of invalid records that are no fields of text at all
+ODD_DEFECTS = defects_of("value")
 
 
-def generate_telemetry(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[bytes]:
-    """Yield one JSON document per line: event_id, device_id, zone, ts, kpi, value."""
+def telemetry(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[Record]:
+    """Yield readings without a key: event_id, device_id, zone, ts, kpi, value, all of them text."""
     rng = random.Random(seed)
     clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
-        reading = _reading(rng, number, clock(number))
+        reading = _reading(rng, clock(number))
         if rng.random() * 100 >= bad_percent:
-            yield line(reading)
-        elif rng.random() < 0.5:
-            yield line({**reading, "value": -1.0})  # the business rule: no reading is negative
+            yield Record(None, dumped(reading))
         else:
-            yield broken(rng, reading, number="value")
+            yield broken(rng, None, reading, ODD_DEFECTS if rng.random() < ODD else DEFECTS)
 
 
-def _reading(rng: random.Random, number: int, at: datetime) -> dict[str, Any]:
+def _reading(rng: random.Random, at: datetime) -> dict[str, object]:
     device = rng.randrange(DEVICES)
     kpi = rng.choice(list(KPIS))
-    middle, spread = KPIS[kpi]
+    middle, deviation = KPIS[kpi]
     return {
-        "event_id": f"reading-{number:09d}-{rng.randrange(16**8):08x}",
+        "event_id": str(UUID(int=rng.getrandbits(128), version=4)),
         "device_id": f"device-{device:03d}",
         "zone": ZONES[device % len(ZONES)],
-        "ts": at.isoformat(timespec="milliseconds") + "Z",
+        "ts": f"{at.replace(tzinfo=UTC).timestamp():.4f}",
         "kpi": kpi,
-        "value": round(max(rng.gauss(middle, spread), 0.0), 3),
+        "value": f"{max(rng.gauss(middle, deviation), 0.0):.2f}",
     }

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 from headrace.kafka_security import OPTIONS, from_settings
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
-from headrace.settings import PREFIX, ROOT, SECRETS, Settings
+from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings
 
 DATABASE = "airflow"
 
@@ -132,8 +132,8 @@ def _own_settings(settings: Settings) -> dict[str, str]:
     values = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name not in ("services", *SECRETS) and value is not None and value != field.default:
-            values[PREFIX + field.name.upper()] = str(value)
+        if field.name not in (*COMPOSED, *SECRETS) and value is not None and value != field.default:
+            values[PREFIX + field.name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
     return {name: value for name, value in values.items() if not name.endswith("_PORT")}
 
 

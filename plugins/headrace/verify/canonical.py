@@ -48,10 +48,10 @@ class CanonicalRow:
     def __init__(self, dataset: Dataset) -> None:
         columns = dataset.compiled.columns
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
-        self.fields = {column.name: column.field for column in columns if not column.required}
+        self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
-        self._times = [index for index, name in enumerate(types) if name == "timestamptz"]
+        self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
         self._json = [index for index, name in enumerate(types) if name == "jsonb"]
 
     def of_record(self, record: VisibleRecord) -> list[Any] | str:
@@ -63,8 +63,7 @@ class CanonicalRow:
         extra = decoded.pop()
         decoded += (record_time(timestamp), key, headers_json(headers), value is None, extra)
         for index in self._times:
-            if decoded[index] is not None:
-                decoded[index] = (decoded[index] - POSTGRES_EPOCH) // MICROSECOND
+            decoded[index] = _microseconds(decoded[index])
         return self._parsed(decoded)
 
     def of_stored(self, values: Sequence[Any]) -> list[Any]:
@@ -80,7 +79,7 @@ class CanonicalRow:
             key,
             value,
             None if text is None else json_value(text),
-            None if at is None else (at - POSTGRES_EPOCH) // MICROSECOND,
+            _microseconds(at),
         ]
 
     def of_stored_letter(self, values: Sequence[Any]) -> list[Any]:
@@ -102,6 +101,13 @@ def canonical_cursor(connection: Connection[Any], name: str) -> ServerCursor[Any
     cursor.adapters.register_loader("timestamptz", _Microseconds)
     cursor.adapters.register_loader("jsonb", _JsonText)
     return cursor
+
+
+def _microseconds(value: Any) -> Any:
+    """A time, or each of a list of times, as `canonical_cursor` reads it."""
+    if isinstance(value, list):
+        return [_microseconds(item) for item in value]
+    return None if value is None else (value - POSTGRES_EPOCH) // MICROSECOND
 
 
 def json_value(text: bytes) -> Any:
@@ -126,7 +132,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Decimal):
         return _number(str(value))
     if isinstance(value, dict | list):
-        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_text)
     return repr(value)
 
 

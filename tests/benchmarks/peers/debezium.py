@@ -31,7 +31,7 @@ STANDSTILL_S = 3.0
 FIELDS = {
     "JOBCREATEDATE": "string",
     "JOBDATE": "string",
-    "JOBIDENTIFIER": "string",
+    "JOBIDENTIFIER": "int64",
     "JOBSTATUS": "string",
     "LOCATION": "string",
     "REVENUE": "double",
@@ -49,8 +49,8 @@ CURRENT_STATE = {"primary.key.mode": "record_value", "primary.key.fields": "JOBI
 MART_INDEXES = (
     "jobcreatedate",
     "userid, location",
-    "location, jobdate desc, jobidentifier",
-    "servicename, jobdate desc, jobidentifier",
+    "location, jobdate desc nulls last, jobidentifier",
+    "servicename, jobdate desc nulls last, jobidentifier",
 )
 
 

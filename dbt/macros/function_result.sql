@@ -1,0 +1,17 @@
+{#
+    Drops a function whose result has other columns than the model says now: `create or replace` cannot change them
+    (cannot change return type of existing function). A pre_hook of functions, in the transaction that makes it again.
+#}
+{% macro drop_function_of_other_result() -%}
+    {%- set arguments = model.arguments | map(attribute='data_type') | join(', ') -%}
+    do $hook$
+    declare
+        former regprocedure := to_regprocedure({{ literal(this.render() ~ '(' ~ arguments ~ ')') }});
+        found text := replace(lower(pg_get_function_result(former)), 'timestamp with time zone', 'timestamptz');
+    begin
+        if found <> {{ literal(model.returns.data_type | lower) }} then
+            execute format('drop function %s', former);
+        end if;
+    end
+    $hook$
+{%- endmacro %}

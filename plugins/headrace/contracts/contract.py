@@ -1,0 +1,338 @@
+"""A compiled contract: a record's key and value become a row, or a rejection that says why.
+
+A contract is a pydantic model. A document is parsed once, exactly (strict_json); the model validates what was parsed,
+behind lossless conversions (conversions); and what the model holds then, whatever its validators made of it, is what
+its columns get. Nothing is looked up in the document again.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, tzinfo
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator
+
+from headrace.contracts import conversions, rejection, strict_json
+from headrace.contracts.columns import INTEGER_MAX, Column, Fault, columns_of, key_fault
+from headrace.contracts.rejection import Rejection, storable
+from headrace.contracts.strict_json import Malformed
+from headrace.contracts.times import EARLIEST, LATEST
+from headrace.exceptions import DatasetError
+from headrace.formats import JSON, Format
+
+Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None
+
+
+class Contract:
+    """A compiled pydantic model.
+
+    key: the field that identifies an entity, or None where nothing does.
+    keyed: whether a record's key must equal it; the lines of a file have no keys.
+    zone: where times that name no zone were written.
+    max_value_bytes: a longer value is a dead letter, `too_large`.
+    strict: accept JSON's own types alone: no "5" for 5.
+    json_columns: the places of a row that hold JSON text.
+    key_index: the place of the key that a record's key must equal; None where there is none.
+
+    Raises DatasetError with everything that is wrong with the model.
+    """
+
+    def __init__(
+        self,
+        model: type[BaseModel],
+        *,
+        key: str | None = None,
+        keyed: bool = True,
+        zone: tzinfo = UTC,
+        max_value_bytes: int = 1024 * 1024,
+        strict: bool = False,
+        format: Format = JSON,
+    ) -> None:
+        self.model = model
+        self.zone = zone
+        self.max_value_bytes = max_value_bytes
+        self.strict = strict or bool(model.model_config.get("strict"))
+        self.separator = format.separator
+        columns, faults = columns_of(model)
+        self.columns = tuple(columns)
+        fields = [column.field for column in columns]
+        if key is not None and key not in model.model_fields:
+            faults.append(f"key {key!r} is not a field of the contract")
+        elif key in fields and (fault := key_fault(model, columns[fields.index(key)])):
+            faults.append(fault)
+        try:
+            self._validate = conversions.validator(model, strict=self.strict).validate_python
+        except (Fault, SchemaError) as error:
+            faults.append(str(error))
+        if faults:
+            raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
+        self.key = key
+        self.key_index = fields.index(key) if key is not None and keyed else None
+        self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
+        self._stores = [(column.field, _storing(column, zone)) for column in columns]
+        self._key_validator: SchemaValidator | None = None
+
+    def decode(self, key: bytes | None, value: bytes | None) -> Row | Rejection:
+        """Turn a record into a row or say why not; raises nothing, whatever a record holds or a validator does.
+
+        A tombstone (value None) gives a row with nothing but its key.
+        """
+        if value is None:
+            return self._tombstone(key)
+        if len(value) > self.max_value_bytes:
+            return Rejection("too_large", f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            return Rejection("invalid_utf8", f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
+        prefix = None
+        if self.separator is not None:
+            prefix, text = self._split(text)
+        row = self._row(text)
+        if isinstance(row, Rejection) or self.key_index is None:
+            return row
+        return self._other_key(key, prefix, row[self.key_index]) or row
+
+    def _split(self, text: str) -> tuple[bytes | None, str]:
+        """The key in front of a document, if there is one, and the document."""
+        if not text.lstrip(" \t\r\n").startswith("{"):
+            prefix, found, document = text.partition(self.separator or "|")
+            if found:
+                return prefix.encode(), document
+        return None, text
+
+    def _row(self, text: str) -> Row | Rejection:
+        try:
+            model = self._validate(strict_json.parse(text))
+            if not isinstance(model, self.model):
+                raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
+            values, extra = model.__dict__, model.__pydantic_extra__
+            row = [store(values.get(field)) for field, store in self._stores]
+            row.append(strict_json.dumps(extra) if extra else None)
+        except Malformed as error:
+            where = error.location
+            path = storable(where) if isinstance(where, str) else rejection.json_path(where)
+            return Rejection(error.reason, storable(error.detail), path)
+        except ValidationError as error:
+            return rejection.of_errors(error.errors(include_url=False))
+        except _Unstorable as error:
+            return Rejection(error.reason, storable(error.detail), rejection.json_path((error.field,)))
+        except (Exception, SystemExit) as error:
+            # a contract's own code: it is this record's fault, and the next record's turn
+            if isinstance(error, MemoryError):
+                raise
+            return rejection.of_exception(error)
+        return row
+
+    def _other_key(self, key: bytes | None, prefix: bytes | None, value: Any) -> Rejection | None:
+        """The rejection for a record whose key is not its document's."""
+        expected = str(value).encode()
+        for found in (key, prefix) if prefix is not None and key is not None else (key if prefix is None else prefix,):
+            if found != expected and not self._is_same_key(found, value):
+                return self._key_mismatch(found, expected)
+        return None
+
+    def _is_same_key(self, key: bytes | None, value: Any) -> bool:
+        try:
+            return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key) == value
+        except (ValueError, _Unstorable, ArithmeticError):
+            return False
+
+    def _key_value(self, key: bytes) -> Any:
+        """The key field's value of a record's key; raises ValueError or _Unstorable where it is none."""
+        column = self.columns[self.key_index or 0]
+        if self._key_validator is None:
+            self._key_validator = conversions.field_validators(self.model)[column.field]
+        return _storing(column, self.zone)(self._key_validator.validate_python(key.decode()))
+
+    def _tombstone(self, key: bytes | None) -> Row | Rejection:
+        row: Row = [None] * (len(self.columns) + 1)
+        if self.key_index is None:
+            return row
+        column = self.columns[self.key_index]
+        if key is None:
+            return Rejection("missing_key", f"a tombstone without a key, expected {column.field} as its key")
+        try:
+            row[self.key_index] = self._key_value(key)
+            if row[self.key_index] is None:
+                raise ValueError("expected a value")
+        except ValidationError as error:
+            message = error.errors(include_url=False)[0]["msg"]
+        except _Unstorable as error:
+            message = error.detail
+        except Exception as error:  # no text, or a validator's own
+            message = str(error)
+        else:
+            return row
+        return Rejection("key_mismatch", storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+
+    def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
+        field = self.columns[self.key_index or 0].field
+        found = "no key" if key is None else f"key {key[:60]!r}"
+        return Rejection("key_mismatch", storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
+
+
+class _Unstorable(Exception):
+    """A value that a validator left in a field and that its column does not hold; never leaves this module."""
+
+    def __init__(self, field: str, value: Any, expected: str, reason: str = "business_rule") -> None:
+        super().__init__(field)
+        self.field = field
+        self.reason = reason
+        self.detail = f"{field}: found {rejection.shown(value)}, expected {expected}"
+
+
+Store = Callable[[Any], Any]  # from a field's value to its column's
+
+
+def _storing(column: Column, zone: tzinfo) -> Store:
+    sql_type, _, is_array = column.sql_type.partition("[")
+    inner = _STORES.get(_family(sql_type), _as_is)
+    store = partial(inner, column.field, sql_type, zone)
+    if is_array:
+        store = partial(_store_array, column.field, store)
+    # a validator may leave None behind in any field; a column that records must fill does not take it
+    return partial(_store_nullable if column.nullable or not column.required else _store_required, column.field, store)
+
+
+def _family(sql_type: str) -> str:
+    return "whole" if sql_type in INTEGER_MAX else sql_type.partition("(")[0]
+
+
+def _store_nullable(_field: str, store: Store, value: Any) -> Any:
+    return None if value is None else store(value)
+
+
+def _store_required(field: str, store: Store, value: Any) -> Any:
+    if value is None:
+        raise _Unstorable(field, None, "a value: a validator left none")
+    return store(value)
+
+
+def _store_array(field: str, store: Store, value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise _Unstorable(field, value, "a list")
+    return [None if item is None else store(item) for item in value]
+
+
+def _as_is(_field: str, _sql_type: str, _zone: tzinfo, value: Any) -> Any:
+    return value  # a type of Postgres's that a declaration names: the server judges it
+
+
+def _store_text(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if not isinstance(value, str):
+        raise _Unstorable(field, value, "text")
+    if "\0" in value:
+        raise _Unstorable(field, value, "text without U+0000", "nul_character")
+    return value
+
+
+def _store_whole(field: str, sql_type: str, _zone: tzinfo, value: Any) -> int:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _Unstorable(field, value, "a whole number")
+    limit = INTEGER_MAX[sql_type]
+    if not -limit - 1 <= value <= limit:
+        raise _Unstorable(field, value, f"a whole number of at most {limit}", "out_of_range")
+    return int(value)
+
+
+def _store_numeric(field: str, sql_type: str, _zone: tzinfo, value: Any) -> Decimal:
+    number = conversions.exact(None if isinstance(value, str) else value)
+    if number is None:
+        raise _Unstorable(field, value, "a number")
+    try:
+        number = conversions.bounded(number)
+    except PydanticCustomError as error:
+        raise _Unstorable(field, value, error.message().removeprefix("expected "), "out_of_range") from error
+    if "(" in sql_type:
+        precision, scale = (int(part) for part in sql_type[8:-1].split(","))
+        places = max(0, -int(number.normalize().as_tuple().exponent))
+        if places > scale or (number and number.adjusted() >= precision - scale):
+            raise _Unstorable(field, value, f"a number that {sql_type} holds", "out_of_range")
+    return number
+
+
+def _store_double(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise _Unstorable(field, value, "a number")
+    if not abs(value) <= conversions.FLOAT_MAX:
+        raise _Unstorable(field, value, f"a number of at most {conversions.FLOAT_MAX:g}", "out_of_range")
+    return float(value)
+
+
+def _store_truth(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Unstorable(field, value, "true or false")
+    return value
+
+
+def _store_moment(field: str, _sql_type: str, zone: tzinfo, value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise _Unstorable(field, value, "a time")
+    at = value.replace(tzinfo=zone) if value.tzinfo is None else value
+    if not EARLIEST <= at <= LATEST:
+        expected = f"a time from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, which every time zone can show"
+        raise _Unstorable(field, value, expected.replace("from 1-", "from 0001-"), "out_of_range")
+    return at
+
+
+def _store_date(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> date:
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise _Unstorable(field, value, "a date")
+    return value
+
+
+def _store_clock(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> time:
+    if not isinstance(value, time) or value.tzinfo is not None:
+        raise _Unstorable(field, value, "a time of day without a zone")
+    return value
+
+
+def _store_uuid(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> UUID:
+    if not isinstance(value, UUID):
+        raise _Unstorable(field, value, "a UUID")
+    return value
+
+
+def _store_bytes(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise _Unstorable(field, value, "bytes")
+    return value
+
+
+def _store_json(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
+    try:
+        text = strict_json.dumps(value)
+    except Malformed:
+        raise
+    except (TypeError, ValueError) as error:
+        raise _Unstorable(field, value, f"what JSON holds: {error}") from error
+    if b"\\u0000" in text:
+        try:
+            strict_json.parse(f'{{"value":{text.decode()}}}')
+        except Malformed as error:
+            raise _Unstorable(field, value, "text without U+0000", error.reason) from error
+    return text
+
+
+_STORES: Mapping[str, Callable[..., Any]] = {
+    "text": _store_text,
+    "whole": _store_whole,
+    "numeric": _store_numeric,
+    "double precision": _store_double,
+    "boolean": _store_truth,
+    "timestamptz": _store_moment,
+    "date": _store_date,
+    "time": _store_clock,
+    "uuid": _store_uuid,
+    "bytea": _store_bytes,
+    "jsonb": _store_json,
+}

@@ -1,0 +1,111 @@
+"""Why a record is a dead letter: the reason, a sentence and the place in the JSON."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic_core import ErrorDetails
+
+from headrace.contracts.strict_json import Number
+
+DETAIL_MAX = 500  # characters of a dead letter's detail
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON."""
+
+    reason: str
+    detail: str
+    json_path: str = "$"
+
+
+# pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/) and what a dead letter calls them
+_REASONS = {
+    "missing": "missing_field",
+    "extra_forbidden": "unexpected_field",
+    "literal_error": "invalid_value",
+    "enum": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
+    "string_too_long": "too_large",
+    "bytes_too_long": "too_large",
+    "too_long": "too_large",
+    "too_short": "out_of_range",
+    "string_too_short": "out_of_range",
+    "bytes_too_short": "out_of_range",
+    "finite_number": "out_of_range",
+    "int_parsing_size": "out_of_range",
+    "int_from_float": "wrong_type",
+    "none_required": "wrong_type",
+    "timezone_naive": "invalid_timestamp",
+    "timezone_aware": "invalid_timestamp",
+    "value_error": "business_rule",
+    "assertion_error": "business_rule",
+}
+_OUT_OF_RANGE = ("greater_than", "less_than", "decimal_", "multiple_of", "datetime_", "date_", "time_")
+
+
+def reason_of(error_type: str) -> str:
+    """The reason for an error type of pydantic's, or of a contract's own PydanticCustomError."""
+    if error_type in _REASONS:
+        return _REASONS[error_type]
+    if error_type.endswith(("_type", "_parsing")):
+        return "wrong_type"
+    if error_type.startswith(_OUT_OF_RANGE):
+        return "out_of_range"
+    # what is left is a contract's own PydanticCustomError, whose type is the reason
+    return error_type if re.fullmatch(r"[a-z][a-z0-9_]{0,60}", error_type) else "business_rule"
+
+
+def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:
+    """The rejection for pydantic's errors: the first gives reason and place, five are described."""
+    first = errors[0]
+    detail = "; ".join(_describe(error) for error in errors[:5])
+    return Rejection(reason_of(first["type"]), storable(detail), json_path(first["loc"]))
+
+
+def of_exception(error: BaseException) -> Rejection:
+    """The rejection for an exception that a contract's own code raised and pydantic does not know."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # the exception's own __str__ failed
+        text = type(error).__name__
+    return Rejection("business_rule", storable(" ".join(text.split())))
+
+
+def _describe(error: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "record"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: found {shown(error['input'])}, {message}"
+
+
+def shown(value: object) -> str:
+    """A value for a message, not endless; a number as it was written."""
+    if isinstance(value, Number):
+        return value.text[:80]
+    if isinstance(value, str | bytes):
+        return repr(value[:80])[:80]
+    try:
+        return repr(value)[:80]
+    except Exception:  # an object of a validator's own
+        return type(value).__name__
+
+
+def json_path(location: tuple[str | int, ...]) -> str:
+    """Where something is in a document: $.a[0].b"""
+    path = "$"
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"\w+", part):
+            path += f".{part}"
+        else:
+            path += f"[{part!r}]"
+    return storable(path)
+
+
+def storable(text: str) -> str:
+    """Make text storable: no U+0000, no lone surrogate, not endless."""
+    return text[:DETAIL_MAX].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
