@@ -68,6 +68,8 @@ def test_whole_way_on_this_version_is_as_on_the_others(
     with psycopg.connect(versions_dsn, autocommit=True) as connection:
         connection.execute("create role etl login createrole")
         connection.execute("create database sales owner etl")
+    with psycopg.connect(versions_dsn, dbname="sales", autocommit=True) as connection:
+        connection.execute("create publication everything for all tables")
     dsn = make_conninfo(versions_dsn, user="etl", dbname="sales")
     make_hostile(versions_dsn, make_conninfo(versions_dsn, dbname="sales"), "etl")
     settings = Settings(
@@ -82,7 +84,6 @@ def test_whole_way_on_this_version_is_as_on_the_others(
         for name, value in ENVIRONMENT.items():
             environment.setenv(name, value)
         initialise(stage.deployment)
-        stage.execute("create publication everything for all tables")
         _drain_all(stage, tmp_path, seed=1)
         load_file(stage.deployment, "users")
         build(settings)
@@ -93,6 +94,8 @@ def test_whole_way_on_this_version_is_as_on_the_others(
         verification = verify(stage.deployment, deep=True)
         overview = judge(read_status(stage.deployment.connect("test")), settings)
 
+    with psycopg.connect(versions_dsn, autocommit=True) as connection:
+        connection.execute("alter database sales reset all")
     assert verification.is_clean, list(verification.lines())
     assert [problem.text for problem in overview.problems if problem.severity == "error"] == []
     assert [dataset.lag for dataset in overview.status.datasets] == [0] * 5
