@@ -1,13 +1,15 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from headrace.build import build
+from headrace.builds import NodeResult, record
 from headrace.exceptions import BuildError
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
@@ -375,6 +377,16 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     assert ("jobs", ["jobs_are_the_staged_ones: 1 rows"]) in lines
     warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
     warehouse.assert_right("jobs", "jobs_per_minute")
+
+
+def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
+    moment = datetime.now(UTC)
+    result = NodeResult("marts", "jobs", "model", "error", None, 0.1, (), "nul \0" + "x" * 20_000, moment, moment)
+    with psycopg.connect(warehouse.dsn, autocommit=True) as connection:
+        record(connection, uuid4(), 1, (result,), None, "", True)
+    (message,) = warehouse.query("select message from headrace.builds order by finished_at desc limit 1")[0]
+    assert message.startswith("nul \\0xxx")
+    assert message.endswith("xxx ... (10005 more characters)")
 
 
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
