@@ -1,21 +1,27 @@
 """Sessions set their own parameters: nothing is inherited from role, database, environment or hook."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from headrace.database import connector, opened
 from headrace.exceptions import DatabaseError
+from headrace.ingest import drain_dataset
 from headrace.roles import LOADER
 from headrace.session import PARAMETERS, PooledConnection
 from headrace.status import read_status
+from headrace.verify import verify
+from tests.integration import topics
 from tests.integration.conftest import Stage
 from tests.integration.hostile import ENVIRONMENT, PLACE, make_hostile
 from tests.integration.logins import login
+from tests.integration.test_drain import job, servers, topic_of
 
 EXPECTED = PARAMETERS | {"transaction_timeout": "0"}
 
@@ -57,6 +63,38 @@ def test_session_that_a_hook_opened_has_its_own_parameters(hostile: str) -> None
     with opened(psycopg.connect(hostile)) as connection:
         assert found_parameters(connection) == found_in_transaction(connection) == EXPECTED
         assert connection.execute("select %s, octet_length(%s)", (PLACE, "ó")).fetchone() == (PLACE, 2)
+
+
+@pytest.mark.parametrize("where", ["environment", "database"])
+def test_text_is_stored_as_it_came_where_sessions_would_be_latin1(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    else:
+        name = Identifier(str(conninfo_to_dict(stage.dsn)["dbname"]))
+        with psycopg.connect(stage.dsn, autocommit=True) as connection:
+            connection.execute(SQL("alter database {} set client_encoding = LATIN1").format(name))
+    # the fast way, the slow one (an extra field) and a dead letter
+    messages = [
+        (0, b"1", job(1, LOCATION="Kraków")),
+        (0, b"2", job(2, LOCATION="Málaga", NOTE="ñ")),
+        (0, b"3", "é".encode()),
+    ]
+    topics.send(servers(stage), topic_of(stage), [(p, key, _unescaped(value)) for p, key, value in messages])
+    drain_dataset(stage.deployment, "jobs")
+    with psycopg.connect(stage.dsn, client_encoding="UTF8") as connection:
+        rows = connection.execute("select location, _extra from staging.jobs order by jobidentifier").fetchall()
+        dead = connection.execute("select value from headrace.dead_letters").fetchall()
+    assert rows == [("Kraków", None), ("Málaga", {"NOTE": "ñ"})]
+    assert dead == [("é".encode(),)]
+    verification = verify(stage.deployment, "jobs", deep=True)
+    assert verification.is_clean, list(verification.lines())
+
+
+def _unescaped(value: bytes) -> bytes:
+    """JSON with its characters as they are, in place of json.dumps' escapes."""
+    return re.sub(rb"\\u(00[0-9a-f]{2})", lambda found: chr(int(found[1], 16)).encode(), value)
 
 
 @pytest.mark.parametrize(
