@@ -5,7 +5,10 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
+from headrace.airflow import forms
 from headrace.airflow.dag_factory import DEFAULT_ARGS, START
+
+ROWS, ROWS_MAX = 5, 1000
 
 DOC = """
 Asks the marts and shows the answer in the task's log and as its result (XCom `return_value`):
@@ -27,13 +30,11 @@ The same in psql: `select * from marts.top_users('LOC_1294')`, `marts.jobs_by_lo
     description="Top users and newest jobs of a location, newest jobs of a service",
     doc_md=DOC,
     params={
-        "location": Param(
-            "LOC_1294", type="string", minLength=1, maxLength=255, title="Location", description="As in LOC_1294."
+        "location": Param("LOC_1294", type="string", maxLength=255, title="Location", description="As in LOC_1294."),
+        "service": Param("SERVICE_01", type="string", maxLength=255, title="Service", description="As in SERVICE_01."),
+        "limit": Param(
+            ROWS, **forms.whole_number(minimum=1, maximum=ROWS_MAX), title="Rows", description="Of each answer."
         ),
-        "service": Param(
-            "SERVICE_01", type="string", minLength=1, maxLength=255, title="Service", description="As in SERVICE_01."
-        ),
-        "limit": Param(5, type="integer", minimum=1, maximum=1000, title="Rows", description="Of each answer."),
     },
 )
 def answer_case() -> None:
@@ -46,7 +47,9 @@ def answer_case() -> None:
 
         with task_errors():
             connect = connector(build_settings().require_dbt_dsn(), "headrace answer")
-            answers = read_answers(connect, params["location"], params["service"], params["limit"])
+            location, service = (forms.read_required_text(params, name) for name in ("location", "service"))
+            limit = forms.read_whole_number(params, "limit", minimum=1, maximum=ROWS_MAX)
+            answers = read_answers(connect, location, service, ROWS if limit is None else limit)
         print(render(answers))
         return answers
 

@@ -1,5 +1,5 @@
-"""Airflow DAG `follow_topics`: every topic and stream as records arrive; paused until somebody wants it."""
+"""Airflow DAG `follow_topics`: every topic and stream as records arrive; paused until it is wanted."""
 
-from headrace.airflow.dag_factory import declared_datasets, follow_dag
+from headrace.airflow.dag_factory import declarations, follow_dag
 
-follow_topics = follow_dag(declared_datasets())
+follow_topics = follow_dag(declarations())

@@ -5,10 +5,17 @@ from typing import Any
 
 from airflow.sdk import AssetAlias, Param, dag, task
 
-from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declared_datasets, staging_asset
+from headrace.airflow import forms
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations, staging_asset
 from headrace.dataset import KafkaTopic
 
-DATASETS = [dataset.name for dataset in declared_datasets() if isinstance(dataset.source, KafkaTopic)]
+DECLARED = declarations()
+# a broken declaration may be one of a topic: a run for it fails with the reason
+DATASETS = [
+    name
+    for name in DECLARED.streams
+    if name in DECLARED.faults or isinstance(DECLARED.datasets[name].source, KafkaTopic)
+]
 RELOADED = AssetAlias("staging/reloaded")  # stands for the staging asset of the dataset that was reloaded
 
 DOC = """
@@ -17,7 +24,7 @@ Reads a range of a topic again, as long as Kafka retains it, and replaces exactl
 - by **offsets** of one partition (`from` 1200, `to` 1500, `partition` 0), or by **times** of the records in all
   partitions (`from` 2026-01-31T09:30:00Z, `to` 2026-01-31T10:00:00Z); `to` itself is not read,
 - today's contract decides: what passes is staged, what fails is a dead letter,
-- rows that were staged before move to `staging.<dataset>_replaced`; `build_marts` corrects the marts.
+- rows that were staged before move to `staging._replaced_<dataset>`; `build_marts` corrects the marts.
 
 All of it is one transaction, so retrying, clearing or running it twice is safe. Nothing above the checkpoint is
 touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
@@ -35,27 +42,27 @@ touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
     doc_md=DOC,
     params={
         "dataset": Param(
-            DATASETS[0], type="string", enum=DATASETS, title="Dataset", description="One that comes from a Kafka topic."
+            next(iter(DATASETS), None),
+            **forms.choice(DATASETS),
+            title="Dataset",
+            description="One that comes from a Kafka topic.",
         ),
         "partition": Param(
             None,
-            type=["null", "integer"],
-            minimum=0,
+            **forms.whole_number(minimum=0, optional=True),
             title="Partition",
             description="Needed for offsets, unless the topic has but one. Empty, for times: all partitions.",
         ),
         "from": Param(
             None,
-            type="string",
-            minLength=1,
+            type=["string", "integer"],
             title="From",
             description="The first offset, or the time from which on; UTC unless it names a zone.",
             examples=["1200", "2026-01-31T09:30:00Z"],
         ),
         "to": Param(
             None,
-            type="string",
-            minLength=1,
+            type=["string", "integer"],
             title="To",
             description="The first offset, or the time, that is not read again.",
             examples=["1500", "2026-01-31T10:00:00Z"],
@@ -73,10 +80,10 @@ def reload_range() -> None:
             ours = deployment()
             result = reload_range(
                 ours,
-                ours.dataset(params["dataset"]),
-                params["from"],
-                params["to"],
-                partition=params["partition"],
+                ours.dataset(forms.read_required_text(params, "dataset")),
+                forms.read_required_text(params, "from"),
+                forms.read_required_text(params, "to"),
+                partition=forms.read_whole_number(params, "partition", minimum=0),
                 run=run_context(),
             )
         print(result.story())

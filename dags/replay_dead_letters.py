@@ -5,11 +5,11 @@ from typing import Any
 
 from airflow.sdk import AssetAlias, Param, dag, task
 
-from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declared_datasets, staging_asset
-from headrace.describe import reasons
+from headrace.airflow import forms
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations, known_reasons, staging_asset
 
-DATASETS = declared_datasets()
-REASONS = sorted({reason for dataset in DATASETS for reason in reasons(dataset)})
+DECLARED = declarations()
+REASONS = known_reasons(DECLARED)
 REPLAYED = AssetAlias("staging/replayed")  # stands for the staging asset of the dataset that was replayed
 
 DOC = """
@@ -35,16 +35,14 @@ In a shell: `headrace dead-letters events`, `headrace replay events --reason mis
     doc_md=DOC,
     params={
         "dataset": Param(
-            DATASETS[0].name,
-            type="string",
-            enum=[dataset.name for dataset in DATASETS],
+            next(iter(DECLARED.names), None),
+            **forms.choice(DECLARED.names),
             title="Dataset",
             description="Whose dead letters.",
         ),
         "reason": Param(
-            "",
-            type="string",
-            pattern="^([a-z][a-z0-9_]*)?$",
+            None,
+            type=["null", "string"],
             maxLength=100,
             title="Reason",
             description=f"Only those of this reason; empty for all. The contracts know {', '.join(REASONS)}.",
@@ -65,8 +63,8 @@ def replay_dead_letters() -> None:
             ours = deployment()
             result = replay_letters(
                 ours,
-                ours.dataset(params["dataset"]),
-                reason=params["reason"] or None,
+                ours.dataset(forms.read_required_text(params, "dataset")),
+                reason=forms.read_text(params, "reason"),
                 dry_run=params["dry_run"],
                 run=run_context(),
             )

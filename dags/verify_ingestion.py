@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 
-from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declared_datasets
+from headrace.airflow import forms
+from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations
 
+DECLARED = declarations()
 DOC = """
 Compares, inside one read-only snapshot per dataset, so that drains may go on meanwhile:
 
@@ -30,9 +32,8 @@ stored. The run fails with the first finding; the task's log lists all. The same
     doc_md=DOC,
     params={
         "dataset": Param(
-            "",
-            type="string",
-            enum=["", *(dataset.name for dataset in declared_datasets())],
+            None,
+            **forms.choice(DECLARED.names, all_of_them="all of them"),
             title="Dataset",
             description="Empty for all of them.",
         ),
@@ -55,11 +56,14 @@ def verify_ingestion() -> None:
         from headrace.verify import verify as verify_datasets
 
         with task_errors():
-            verification = verify_datasets(deployment(), str(params["dataset"]) or None, deep=bool(params["deep"]))
+            name = forms.read_text(params, "dataset")
+            verification = verify_datasets(deployment(), name, deep=bool(params["deep"]))
         for line in verification.lines():
             print(line)
         if verification.findings:
             raise AirflowFailException(verification.findings[0].line())
+        if verification.errors and DECLARED.faults:
+            raise AirflowFailException(verification.errors[0])  # trying again does not correct a declaration
         if verification.errors:
             raise SourceUnavailable(verification.errors[0])
         return verification.summary()

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from psycopg import errors
+from psycopg import Connection, errors
 
-from headrace.builds import SCHEMA, NodeResult, claims, is_up_to_date, newest_batches, record, unclaimed
+from headrace.builds import SCHEMA, NodeResult, claims, forget_claims, is_up_to_date, newest_batches, record, unclaimed
 from headrace.database import Connect, connector, database, translated_errors
 from headrace.dbt_runner import DbtRunner, fingerprint
 from headrace.exceptions import BuildError, DatabaseUnavailable
@@ -62,8 +62,11 @@ def build(
     nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
     A selection of nothing is refused as a misspelt one, unless it may_be_empty.
 
+    Claims of models that the project no longer has are deleted.
+
     Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
-    failed model's claim was rolled back with its rows. Raises DatabaseUnavailable when trying again can help.
+    failed model's claim was rolled back with its rows. Raises UsageError for a selection or vars that cannot be used:
+    nothing is recorded then. Raises DatabaseUnavailable when trying again can help.
     """
     began = time.monotonic()
     selection = _selection(select, vars)
@@ -85,9 +88,12 @@ def build(
                 try:
                     nodes = dbt.run_pass(select, full_refresh and not passes, tests, may_be_empty=may_be_empty)
                 except BuildError as error:
-                    failed = _project_failed(error, started_at)
-                    record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
+                    if not vars:  # of the caller: with others the project may be in order
+                        failed = _project_failed(error, started_at)
+                        record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
                     raise
+                if not passes and not vars:  # which may enable models, and disable others
+                    _forget_claims(connection, dbt, report)
                 passes.append(nodes)
                 record(connection, build_id, len(passes), nodes, selection, project, tests)
                 _report_pass(nodes, report)
@@ -96,6 +102,16 @@ def build(
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
     return BuildResult(build_id, tuple(passes), time.monotonic() - began)
+
+
+def _forget_claims(connection: Connection[Any], dbt: DbtRunner, report: Report) -> None:
+    claiming = dbt.claiming_models()
+    forgotten = forget_claims(connection, claiming) if claiming else []
+    if forgotten:
+        report(
+            f"build: forgot the claims of {', '.join(forgotten)}: no models of the project claim batches under these "
+            "names; their tables stay"
+        )
 
 
 @contextmanager

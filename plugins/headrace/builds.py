@@ -1,6 +1,6 @@
 """What dbt has built and what it has not: headrace.claims against the ledger, and headrace.builds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,10 @@ MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed tes
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself."""
+    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself.
+
+    has_all_tests: all data tests that read the model were selected, so that their success is the model's.
+    """
 
     schema: str
     model: str
@@ -26,12 +29,13 @@ class NodeResult:
     message: str | None
     started_at: datetime
     finished_at: datetime
+    has_all_tests: bool = True
 
 
 def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> bool:
     """Whether the last whole build succeeded with this project, all it made is there, and nothing is unclaimed.
 
-    tests: whether it must have run the data tests.
+    Nor may anything have failed since in a build of a part. tests: whether it must have run the data tests.
     """
     (last_is_whole,) = connection.execute(
         """
@@ -56,7 +60,53 @@ def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> boo
         """,
         {"project": project, "tests": tests},
     ).fetchone() or (False,)
-    return bool(last_is_whole) and not unclaimed(connection, newest_batches(connection), None)
+    return (
+        bool(last_is_whole)
+        and not _has_failed_since(connection, tests)
+        and not unclaimed(connection, newest_batches(connection), None)
+    )
+
+
+def _has_failed_since(connection: Connection[Any], tests: bool) -> bool:
+    """Whether something failed in a build of a part, after the last whole one, and did not succeed since."""
+    row = connection.execute(
+        """
+        select exists (
+            select from headrace.builds as b
+            where
+                b.finished_at > (select max(w.finished_at) from headrace.builds as w where w.selection is null)
+                and b.status in ('error', 'failed tests')
+                and (b.status = 'error' or %(tests)s)
+                and not exists (
+                    select from headrace.builds as later
+                    where
+                        later.finished_at > b.finished_at
+                        and case
+                            when b.kind = 'project' then later.kind <> 'project'
+                            else
+                                (later.schema, later.model) = (b.schema, b.model)
+                                and later.status = 'success'
+                                and later.tested >= (b.status = 'failed tests')
+                        end
+                )
+        )
+        """,
+        {"tests": tests},
+    ).fetchone()
+    return row == (True,)
+
+
+def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> list[str]:
+    """Delete the claims of models that are no longer in the project, or no longer claim; return the models.
+
+    Nobody raises such a claim any more: it would keep its datasets stale, and every check running dbt. A model that
+    comes back has no claim and so starts from zero. The tables stay.
+    """
+    rows = connection.execute(
+        "delete from headrace.claims where schema = %s and identifier <> all(%s::text[]) returning identifier",
+        (SCHEMA, list(claiming)),
+    ).fetchall()
+    return sorted({identifier for (identifier,) in rows})
 
 
 def newest_batches(connection: Connection[Any]) -> dict[str, int]:
@@ -161,7 +211,7 @@ def record(
                     "message": None if node.message is None else _storable(node.message),
                     "selection": selection,
                     "project": project,
-                    "tested": tests,
+                    "tested": tests and node.has_all_tests,
                     "started_at": node.started_at,
                     "finished_at": node.finished_at,
                 }

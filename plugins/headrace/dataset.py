@@ -113,7 +113,12 @@ class Dataset:
         for role, field in (("key", self.key), ("time_column", self.time_column)):
             if field is not None and field not in self.contract.model_fields:
                 faults.append(f"{role} {field!r} is not a field of {self.contract.__name__}")
-        for limit, value in (("max_lag", self.max_lag), ("max_freshness_s", self.max_freshness_s)):
+        numbers = (
+            ("schedule_s", self.schedule_s),
+            ("max_lag", self.max_lag),
+            ("max_freshness_s", self.max_freshness_s),
+        )
+        for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
         try:
@@ -171,7 +176,7 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
         spec.loader.exec_module(module)
     except DatasetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a declaration must not end a command as if it were done
         raise DatasetError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     dataset = getattr(module, "DATASET", None)
     if not isinstance(dataset, Dataset) or dataset.name != name:

@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.builds import SCHEMA, NodeResult
-from headrace.exceptions import BuildError, DatabaseUnavailable
+from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.local.addresses import libpq_variables
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
@@ -60,7 +60,11 @@ class DbtRunner:
     def run_pass(
         self, select: str | Sequence[str] | None, full_refresh: bool, tests: bool, *, may_be_empty: bool = False
     ) -> tuple[NodeResult, ...]:
-        """One `dbt build`; raises BuildError when dbt itself fails, not when a model does."""
+        """One `dbt build`.
+
+        Raises BuildError when dbt itself fails, not when a model does; UsageError for a selection or vars that dbt
+        cannot use.
+        """
         if self._manifest_key not in _manifests:
             _manifests.clear()  # of another project or database: it will not be asked for again
             _manifests[self._manifest_key] = self._invoke(["parse", *self._parse_cache()], None)
@@ -78,10 +82,26 @@ class DbtRunner:
                 node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
         result = self._invoke(arguments, manifest)
         if select and not result.results and not may_be_empty:
-            raise BuildError(
+            raise UsageError(
                 f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
             )
         return _node_results(result.results, manifest)
+
+    def claiming_models(self) -> set[str]:
+        """The tables of the project's models that claim batches, once a pass has parsed it; disabled ones are not."""
+        manifest = _manifests[self._manifest_key]
+        claiming = {name for name in manifest.macros if name.endswith(".claim")}
+        while more := {
+            name
+            for name, macro in manifest.macros.items()
+            if name not in claiming and claiming & set(macro.depends_on.macros)
+        }:
+            claiming |= more
+        return {
+            node.alias
+            for node in manifest.nodes.values()
+            if str(node.resource_type) == "model" and claiming & set(node.depends_on.macros)
+        }
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:
         from dbt.cli.main import dbtRunner  # 2.5 s of imports
@@ -91,14 +111,18 @@ class DbtRunner:
         if outcome.exception is not None:
             if not isinstance(outcome.exception, Exception):
                 raise outcome.exception  # a signal, a task's time limit: dbt hands back whatever it caught
-            self._raise(outcome.exception)
+            self._raise(outcome.exception, arguments)
         if outcome.result is None:
             raise BuildError(
                 f"dbt {arguments[0]}: found no result, expected one; see {self._home / 'logs' / 'dbt.log'}"
             )
         return outcome.result
 
-    def _raise(self, error: Exception) -> None:
+    def _raise(self, error: Exception, arguments: Sequence[str]) -> None:
+        if _is_usage(error, arguments):
+            raise UsageError(
+                f"dbt: {_one_line(str(error))}; expected a selection and vars that dbt can use; correct the command"
+            ) from error
         try:
             self._connection.execute("select")
         except psycopg.Error as lost:
@@ -120,6 +144,17 @@ class DbtRunner:
             copy = made.with_suffix(".copy")
             shutil.copyfile(made, copy)
             copy.replace(self._home / "partial_parse.msgpack")
+
+
+def _is_usage(error: Exception, arguments: Sequence[str]) -> bool:
+    """Whether dbt refuses what it was called with, as against what is in the project."""
+    from dbt.cli.exceptions import DbtUsageException
+    from dbt.exceptions import InvalidSelectorError
+
+    needs_artifacts = ("state:", "result:", "source_status:")  # dbt has no error of its own for these
+    return isinstance(error, DbtUsageException | InvalidSelectorError) or any(
+        method in argument for argument in arguments for method in needs_artifacts
+    )
 
 
 @cache
@@ -200,6 +235,13 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
     failed_tests: dict[str, list[str]] = {}
     lines: list[NodeResult] = []
+    selected = {result.node.unique_id for result in results}
+    not_selected = {
+        read
+        for node in manifest.nodes.values()
+        if str(node.resource_type) == "test" and node.unique_id not in selected
+        for read in node.depends_on.nodes
+    }
     for result in results:
         if str(result.node.resource_type) != "test" or str(result.status) not in {"fail", "error"}:
             continue
@@ -215,7 +257,9 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     for result in results:
         kind = str(result.node.resource_type)
         if kind in {"model", "function"}:
-            lines.append(_node_result(result, kind, tuple(failed_tests.pop(result.node.unique_id, ()))))
+            unique_id = result.node.unique_id
+            failed = tuple(failed_tests.pop(unique_id, ()))
+            lines.append(_node_result(result, kind, failed, has_all_tests=unique_id not in not_selected))
     # a selection can run the tests of a model that it does not build
     for model, tests in failed_tests.items():
         name = model.rpartition(".")[2]
@@ -224,7 +268,7 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     return tuple(lines)
 
 
-def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeResult:
+def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...], *, has_all_tests: bool = True) -> NodeResult:
     status = str(result.status)
     if status not in {"error", "skipped"}:
         status = "failed tests" if failed_tests else "success"
@@ -242,6 +286,7 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeR
         message=_one_line(result.message) if result.message and status == "error" else None,
         started_at=min(times),
         finished_at=max(times),
+        has_all_tests=has_all_tests,
     )
 
 

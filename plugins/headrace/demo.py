@@ -3,9 +3,9 @@
 import json
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,14 +21,21 @@ from rich.table import Table
 from headrace.airflow_api import AirflowApi
 from headrace.database import connector, database
 from headrace.exceptions import HeadraceError, PermanentError
-from headrace.generate import generate
+from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
-from headrace.produce import has_records, produce
+from headrace.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
-RECORDS = {"jobs": 200_000, "events": 20_000, "telemetry": 20_000}  # rides are the real ones
-FILES = {"jobs": "jobs.kafka", "events": "events.ndjson", "rides": "rides.ndjson", "telemetry": "telemetry.ndjson"}
+RECORDS = {"jobs": 200_000, "events": 20_000, "rides": 10_000, "telemetry": 20_000}
+# of each dataset the files that are produced; the second one's lines are sent whole, as values without keys
+FILES = {
+    "jobs": ("jobs.kafka", "jobs-keyless.kafka"),
+    "events": ("events.keyed",),
+    "rides": ("rides.sample.ndjson",),  # the real ones of rides.ndjson, then generated ones
+    "telemetry": ("telemetry.ndjson",),
+}
+KEYLESS = 10_000  # so many jobs are sent without keys, of those that no other record is about
 BAD_PERCENT = 1.0
 SEED = 7
 LOCATION = "LOC_1294"
@@ -70,19 +77,47 @@ class Demo:
         self._show_where()
 
     def _produce(self, deployment: Deployment, name: str) -> None:
-        path = self.settings.data_dir / FILES[name]
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
-                file.writelines(generate(name, RECORDS[name], SEED, BAD_PERCENT, self.settings.data_dir))
-            partial.replace(path)
+        paths = [self.settings.data_dir / file for file in FILES[name]]
+        self._write(name, paths)
         dataset = deployment.dataset(name)
         if has_records(deployment, dataset):
             self._say(f"{name}: has records already, nothing is produced")
             return
         with self._bar(f"producing {name}") as update:
-            sent = produce(deployment, dataset, path, transactional_id=f"{TRANSACTIONAL_ID}-{name}", progress=update)
-        self._say(f"{name}: {sent} records in one transaction, from {_short(path)}")
+            files = [(path, number > 0) for number, path in enumerate(paths)]
+            transactional_id = f"{TRANSACTIONAL_ID}-{name}"
+            sent = produce_files(deployment, dataset, files, transactional_id=transactional_id, progress=update)
+        self._say(f"{name}: {sent} records in one transaction, from {' and '.join(map(_short, paths))}")
+
+    def _records(self, name: str) -> Iterator[Record]:
+        """What the demo sends, the same every time; each record says whether it must be rejected, and why."""
+        real = (self.settings.data_dir / "rides.ndjson").read_bytes().splitlines() if name == "rides" else []
+        yield from (Record(None, line) for line in real)
+        yield from generate_records(name, RECORDS[name] - len(real), SEED, BAD_PERCENT, self.settings.data_dir)
+
+    def _write(self, name: str, paths: list[Path]) -> None:
+        """Write the files of a dataset, and beside them how many of their records must be rejected for which reason.
+
+        Files without that account are of an earlier version, whose records were others.
+        """
+        account = _account_file(paths[0])
+        if account.exists() and all(path.exists() for path in paths):
+            return
+        account.unlink(missing_ok=True)
+        times = Counter(record.key for record in self._records(name)) if len(paths) > 1 else Counter()
+        reasons: Counter[str] = Counter()
+        entities = set()
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in paths]
+            for number, record in enumerate(self._records(name)):
+                is_keyless = number >= RECORDS[name] - KEYLESS and times[record.key] == 1
+                files[1 if is_keyless else 0].write(record.line)
+                if record.reason is not None:
+                    reasons[record.reason] += 1
+                else:
+                    entities.add(_entity(name, record) or number)
+        sent = {"records": RECORDS[name], "reasons": reasons, "entities": len(entities)}
+        account.write_text(json.dumps(sent))
 
     def _run_dags(self, api: AirflowApi, dag_ids: list[str]) -> None:
         """All at once."""
@@ -150,17 +185,54 @@ class Demo:
                 ).fetchone()
                 assert row is not None
                 table.add_row(name, *(f"{figure:,}" for figure in row))
+            for name in FILES:
+                self._compare(connection, name)
             hours = dict(connection.execute("select hour, revenue from marts.rides_per_hour").fetchall())
+            records = connection.execute("select count(*) from marts.rides").fetchone()
         self.console.print()
         self.console.print(table)
-        self._compare_rides(hours)
+        self.console.print(
+            "\nas the producers say: every good record is staged, every bad one a dead letter with its reason",
+            soft_wrap=True,
+        )
+        if records == (self._sent("rides")["entities"],):
+            self._compare_rides(hours)
+
+    def _sent(self, name: str) -> dict[str, Any]:
+        account: dict[str, Any] = json.loads(_account_file(self.settings.data_dir / FILES[name][0]).read_text())
+        return account
+
+    def _compare(self, connection: Connection[Any], name: str) -> None:
+        """Raise PermanentError where a dataset is not what was sent; one that others have sent to as well is not held
+        to it."""
+        sent = self._sent(name)
+        found = connection.execute(
+            SQL(
+                "select coalesce(sum(end_offset - start_offset - empty), 0)::bigint, coalesce(sum(staged), 0)::bigint, "
+                "(select coalesce(jsonb_object_agg(reason, letters), '{{}}') from (select reason, count(*) as letters "
+                "from headrace.dead_letters where dataset = %(name)s group by reason) as dead), "
+                "(select count(*) from marts.{}) from headrace.batches where dataset = %(name)s and kind = 'drain'"
+            ).format(Identifier(name)),
+            {"name": name},
+        ).fetchone()
+        assert found is not None
+        records, staged, reasons, entities = found
+        if records != sent["records"]:
+            self._say(f"{name}: holds {records} records, the demo sent {sent['records']}: not compared")
+            return
+        expected = (sent["records"] - sum(sent["reasons"].values()), sent["reasons"], sent["entities"])
+        if (staged, reasons, entities) != expected:
+            raise PermanentError(
+                f"{name}: found {staged} staged, dead letters {reasons} and {entities} in marts.{name}, expected "
+                f"{expected[0]}, {expected[1]} and {expected[2]}, as sent; run `headrace verify {name} --deep`"
+            )
 
     def _compare_rides(self, found: dict[datetime, Decimal]) -> None:
-        path = self.settings.data_dir / FILES["rides"]
+        path = self.settings.data_dir / FILES["rides"][0]
         expected: defaultdict[datetime, Decimal] = defaultdict(Decimal)
-        with path.open("rb") as file:
-            for line in file:
-                ride = json.loads(line, parse_float=Decimal)
+        for record in self._records("rides"):
+            if record.reason is None:
+                ride = json.loads(record.value, parse_float=Decimal)
                 hour = ride["tpep_pickup_datetime"] // 3_600_000 * 3_600
                 expected[datetime.fromtimestamp(hour, UTC)] += Decimal(ride["total_amount"])
         differing = sorted(hour for hour in {*found, *expected} if found.get(hour) != expected.get(hour))
@@ -170,7 +242,8 @@ class Demo:
                 f"{expected.get(differing[0])}; run `headrace verify rides --deep`"
             )
         total = sum(found.values())
-        self.console.print(f"\nrides: {total:,} of revenue in {len(found)} hours, each as in {_short(path)}")
+        line = f"\nrides: {total:,.2f} of revenue in {len(found)} hours, each as in {_short(path)}"
+        self.console.print(line, soft_wrap=True)
 
     def _show_answer(self, rows: list[dict[str, str]]) -> None:
         self.console.print(f"\nselect * from marts.top_users('{LOCATION}');\n", highlight=False, markup=False)
@@ -216,6 +289,16 @@ class Demo:
 
     def _say(self, line: str) -> None:
         self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _account_file(path: Path) -> Path:
+    return path.with_suffix(".sent.json")
+
+
+def _entity(name: str, record: Record) -> object:
+    """Which row of its mart a valid record is about; None where it is a row of its own."""
+    field = {"jobs": "JOBIDENTIFIER", "rides": None}.get(name, "event_id")
+    return str(json.loads(record.value)[field]) if field else None
 
 
 def _short(path: Path) -> str:

@@ -2,11 +2,12 @@
 
 A thread per dataset waits at the source until something can be read; the main thread drains what rang, builds what the
 new batches feed, and goes on. While records go on to come, the models that read staging are built each time and those
-that read other models every few seconds, so that these do not hold up the others. Whatever goes wrong with a dataset is
-said once and tried again, ever more slowly.
+that read other models every few seconds, so that these do not hold up the others. An error of one dataset, its
+declaration's included, is reported once and tried again, ever more slowly; the other datasets continue.
 """
 
 import _thread
+import logging
 import os
 import queue
 import random
@@ -22,9 +23,10 @@ from headrace.build import BuildResult, build
 from headrace.builds import first_models, unclaimed_datasets
 from headrace.checkpoints import RunContext
 from headrace.database import database
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset, File, dataset_names
+from headrace.declarations import load_declarations
 from headrace.drain import DrainResult
-from headrace.exceptions import BuildError, DatasetError, HeadraceError
+from headrace.exceptions import BuildError, DatasetError, HeadraceError, PermanentError
 from headrace.ingest import Deployment, drain_plan, open_source, plan
 from headrace.leases import Leases
 from headrace.outbox import publish_after_drain
@@ -41,6 +43,8 @@ BOOTSTRAP_TIMEOUT_MS = 2_000
 BUILD_GRACE_S = 2.0  # a build that is stopped may go on for so long before it is cut off
 
 Report = Callable[[str], None]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -78,14 +82,16 @@ def follow(
 ) -> FollowResult:
     """Follow datasets until `stop` is set or the time is over; returns what was done.
 
-    build_settings: with the DSN that dbt uses, where it is not that of the deployment's settings.
+    names: none for every topic and stream that is declared. build_settings: with the DSN that dbt uses, where it is not
+    that of the deployment's settings.
     Their leases keep scheduled runs away; datasets that another follower holds are left to it until its lease lapses.
-    Neither a source nor Postgres that does not answer ends it. Raises DatasetError for a file dataset.
+    Neither a source nor Postgres that does not answer ends it, nor a declaration that cannot be used: that one is
+    reported, and followed once it is corrected. Raises DatasetError for a file dataset, for a name that is not
+    declared, and where no declaration can be used.
     """
-    datasets = {name: deployment.dataset(name) for name in names}
-    for name, dataset in datasets.items():
-        if isinstance(dataset.source, File):
-            raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+    datasets, faults = _declared(deployment, names)
+    if not datasets:
+        raise next(iter(faults.values()), DatasetError("follow: found no topic or stream that is declared"))
     # what does not answer is asked again from here, where a stop is heeded
     patient = replace(
         deployment,
@@ -93,15 +99,32 @@ def follow(
         kafka=lambda: {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(deployment.kafka()),
     )
     with Leases(deployment.connect("headrace follow"), f"{socket.gethostname()}:{os.getpid()}") as leases:
-        follower = _Follower(patient, datasets, leases, stop, build_settings or deployment.settings, run, report)
+        settings = build_settings or deployment.settings
+        follower = _Follower(patient, datasets, faults, leases, stop, settings, run, report)
         return follower.run(max_seconds)
+
+
+def _declared(deployment: Deployment, names: Sequence[str]) -> tuple[dict[str, Dataset], dict[str, DatasetError]]:
+    """The datasets to follow, and why others of them cannot be."""
+    declared = load_declarations(deployment.settings.datasets_dir)
+    for name in names:
+        if name not in declared.names:
+            deployment.dataset(name)  # which says what there is
+        if name in declared.datasets and isinstance(declared.datasets[name].source, File):
+            raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+    wanted = list(dict.fromkeys(names)) or declared.streams
+    return (
+        {name: declared.datasets[name] for name in wanted if name in declared.datasets},
+        {name: declared.faults[name].error for name in wanted if name in declared.faults},
+    )
 
 
 class _Follower:
     def __init__(
         self,
         deployment: Deployment,
-        datasets: Mapping[str, Dataset],
+        datasets: dict[str, Dataset],
+        faults: Mapping[str, DatasetError],
         leases: Leases,
         stop: threading.Event,
         build_settings: Settings,
@@ -112,7 +135,10 @@ class _Follower:
         self._build_settings, self._run, self._report = build_settings, run, report
         self._rung: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._bells: dict[str, _Bell] = {}
-        self._troubles = {name: _Trouble(name, report) for name in (*datasets, _BUILD, _LOOK)}
+        self._faulty = set(faults)
+        self._troubles = {name: _Trouble(name, report) for name in (*datasets, *faults, _BUILD, _LOOK)}
+        for name, fault in faults.items():
+            self._troubles[name].say(fault)
         self._sources: dict[str, Source] = {}
         self._first_models: dict[str, set[str]] = {}
         self._to_build = {_BUILD}  # first of all everything that there is
@@ -148,6 +174,7 @@ class _Follower:
 
     def _recheck(self) -> None:
         """Take leases, begin with the datasets that are new, and look at all of them."""
+        self._load_corrected()
         with self._troubles[_LOOK].heeded(), database(self._deployment.connect("headrace follow")) as connection:
             held = self._leases.take(connection, self._datasets)
             for name in self._bells.keys() - held:
@@ -158,6 +185,20 @@ class _Follower:
             for name in self._bells:
                 self._rung.put(name)
             self._to_build |= unclaimed_datasets(connection) | self._broken  # also what others staged meanwhile
+
+    def _load_corrected(self) -> None:
+        """Follow the datasets too whose declarations were corrected meanwhile."""
+        for name in sorted(self._faulty & set(dataset_names(self._deployment.settings.datasets_dir))):
+            try:
+                dataset = self._deployment.dataset(name)
+                if isinstance(dataset.source, File):
+                    raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+            except DatasetError as error:
+                self._troubles[name].say(error)
+                continue
+            self._faulty.remove(name)
+            self._datasets[name] = dataset
+            self._troubles[name].is_over()
 
     def _due(self, until: float) -> list[str]:
         """The datasets that rang, once each; waits for the first until that time."""
@@ -233,6 +274,8 @@ class _Follower:
                 self._to_build.clear()
             except HeadraceError as error:
                 trouble.happened(error)
+            except Exception as error:
+                trouble.happened(_unexpected(_BUILD, error))
             else:
                 self._to_build.clear()
                 if is_first:
@@ -280,11 +323,13 @@ class _Trouble:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Our own errors end here; without one, the trouble is over."""
+        """Errors end here; without one, the trouble is over."""
         try:
             yield
         except HeadraceError as error:
             self.happened(error)
+        except Exception as error:  # of a user's function, or a defect: the other datasets have no part in it
+            self.happened(_unexpected(self._name, error))
         else:
             self.is_over()
 
@@ -306,6 +351,12 @@ class _Trouble:
         if self.error is not None:
             self._report(f"{self._name}: goes on")
         self.error, self._attempts = None, 0
+
+
+def _unexpected(name: str, error: Exception) -> HeadraceError:
+    """An error that is not one of ours, as one that is; its traceback is logged."""
+    logger.warning("%s: unexpected error", name, exc_info=error)
+    return PermanentError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class _Bell:

@@ -1,21 +1,30 @@
-"""What a plan leaves behind for those who look: samples of the lag, sums of the ledger, and why it failed."""
+"""What plans and drains leave behind for those who look: samples of lag, sums of the ledger, and why they failed."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 from headrace.checkpoints import open_generation, register
-from headrace.database import Connect, database
-from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, TopicMissing
+from headrace.database import UNREACHABLE, Connect, database
+from headrace.exceptions import CheckpointMoved, HeadraceError, SettingError, TopicMissing
+from headrace.masking import mask
 
 KEEP = "1 day"
 FOLD_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
 
 
 def note(connection: Connection[Any], dataset: str) -> None:
-    """Sample what the plan saw, and fold the ledger's new lines; once a minute, and when there is much to fold."""
+    """Sample what the plan saw, and fold the ledger's new lines; once a minute, and when there is much to fold.
+
+    The plan succeeded: what an earlier one failed with is over, also on partitions that the source no longer has.
+    """
     with connection.transaction():
+        connection.execute(
+            "update headrace.observations set error = null where dataset = %s and error is not null", (dataset,)
+        )
         # of a minute the worst is kept: a follower looks every second, and finds nothing most of the time
         sampled = connection.execute(
             """
@@ -82,14 +91,15 @@ def fold(connection: Connection[Any], dataset: str, lines: int = FOLD_LINES) -> 
     )
 
 
-def note_failure(connect: Connect, dataset: str, error: HeadraceError) -> None:
-    """Write down why a plan failed; silent where Postgres itself is the reason, or cannot be reached either.
+def note_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
+    """Write down why a plan failed; silent where Postgres cannot be reached, or cannot store it either.
 
-    A topic that is missing before anything was ever read of it is no failure: nobody has produced yet.
+    A topic that is missing before anything was ever read of it is no failure: nobody has produced yet. Nor is a setting
+    that a shell lacks, unless is_task: Airflow's tasks have the deployment's settings.
     """
-    if isinstance(error, DatabaseUnavailable | DatabaseError):
+    if _is_unreachable(error) or (isinstance(error, SettingError) and not is_task):
         return
-    with suppress(HeadraceError), database(connect) as connection:
+    with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and open_generation(connection, dataset) is None:
             return
         note_error(connection, dataset, error)
@@ -100,7 +110,7 @@ def note_error(connection: Connection[Any], dataset: str, error: Exception) -> N
 
     What was last seen at the source stays, and so does when: nobody has seen anything newer.
     """
-    text = " ".join(str(error).split())
+    text = _one_line(error)
     with connection.transaction():
         register(connection, dataset)
         noted = connection.execute(
@@ -112,3 +122,50 @@ def note_error(connection: Connection[Any], dataset: str, error: Exception) -> N
                 "on conflict (dataset, partition) do update set error = excluded.error",
                 (dataset, text),
             )
+
+
+def note_drain_failure(
+    connect: Connect, dataset: str, generation: int, end_offsets: Mapping[int, int], error: BaseException
+) -> None:
+    """Write down why a drain failed, until what it was to read is committed; silent where Postgres cannot be reached.
+
+    end_offsets: of each partition the end of what was planned. A drain that another run overtook has not failed.
+    """
+    if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
+        return
+    with suppress(Exception), database(connect) as connection:
+        connection.execute(
+            """
+            insert into headrace.failures (dataset, partition, generation, end_offset, error)
+            select %(dataset)s, partition, %(generation)s, end_offset, %(error)s
+            from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
+            order by partition
+            on conflict (dataset, partition) do update set
+                generation = excluded.generation,
+                end_offset = excluded.end_offset,
+                error = excluded.error,
+                failed_at = excluded.failed_at
+            """,
+            {
+                "dataset": dataset,
+                "generation": generation,
+                "error": _one_line(error),
+                "partitions": list(end_offsets),
+                "ends": list(end_offsets.values()),
+            },
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, HeadraceError):
+        return text
+    return mask(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether the error is that no Postgres answers: whoever writes it down would only wait for the same."""
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return cause.sqlstate is None or cause.sqlstate.startswith(UNREACHABLE)

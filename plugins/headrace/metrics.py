@@ -30,14 +30,16 @@ class _Collector(Collector):
         yield GaugeMetricFamily("headrace_up", "Whether Headrace's tables could be read.", value=bool(self._overview))
         if self._overview is None:
             return
-        datasets = [dataset for dataset in self._overview.status.datasets if not dataset.is_empty]
-        yield from _datasets(datasets, self._overview)
+        # what is no longer declared is no longer measured: its lag would never fall
+        declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
+        datasets = [dataset for dataset in declared if not dataset.is_empty]
+        yield from _datasets(datasets, declared, self._overview)
         yield from _dead_letters(datasets)
         yield from _models(self._overview)
         yield from _problems(self._overview)
 
 
-def _datasets(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
+def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
         "headrace_lag_records", "Unread records, as a plan last saw the source.", labels=("dataset", "partition")
     )
@@ -96,7 +98,17 @@ def _datasets(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Met
     yield _gauge(
         "headrace_source_failing",
         "Whether the last plan failed.",
-        {each.dataset: each.last_error is not None for each in overview.status.datasets},
+        {each.dataset: each.last_error is not None for each in declared},
+    )
+    yield _gauge(
+        "headrace_drain_failing",
+        "Whether a drain failed whose offsets were not committed since.",
+        {each.dataset: each.drain_error is not None for each in declared},
+    )
+    yield _gauge(
+        "headrace_declaration_up",
+        "Whether the dataset's declaration can be used.",
+        dict.fromkeys(overview.limits, 1) | dict.fromkeys(overview.faults, 0),
     )
     yield _gauge(
         "headrace_followed",

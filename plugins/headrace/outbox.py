@@ -135,8 +135,7 @@ class _Outlet:
     def _open(self) -> KafkaProducer:
         if self._producer is None:
             self._producer = KafkaProducer(
-                **self.config,
-                bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+                **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **self.config},  # a follower brings its own
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=5,
@@ -219,7 +218,7 @@ def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[Letter])
 def _configs_of(config: Mapping[str, Any], topic: str) -> dict[str, str]:
     """What a dead-letter topic needs to hold every record that its topic can; nothing where we may not ask."""
     try:
-        admin = KafkaAdminClient(**config, bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS)
+        admin = KafkaAdminClient(**{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **config})
         try:
             described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
         finally:

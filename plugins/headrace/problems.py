@@ -2,26 +2,36 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
-from headrace.dataset import Dataset, File, dataset_names, load_dataset
+from headrace.dataset import Dataset, File
+from headrace.declarations import Fault, load_declarations
 from headrace.durations import duration
-from headrace.exceptions import DatasetError
 from headrace.settings import Settings
 from headrace.status import DatasetStatus, ModelStatus, Status
 
 UNBUILT_S = 900.0  # build_marts runs every ten minutes, whatever happens
 UNSEEN_RUNS = 3  # a dataset at whose source nobody looked for so many of its DAG's intervals
 UNSEEN_S = 120.0  # and for so long
-LAPSED_S = 3600.0  # a follower that was lost longer ago is history
 
 Severity = Literal["error", "warning"]
 Kind = Literal[
-    "source", "lag", "freshness", "unseen", "model", "tests", "unbuilt", "follower", "dead_letters", "declaration"
+    "source",
+    "drain",
+    "lag",
+    "freshness",
+    "unseen",
+    "model",
+    "tests",
+    "unbuilt",
+    "follower",
+    "dead_letters",
+    "declaration",
 ]
-State = Literal["failing", "late", "unseen", "behind", "building", "current", "empty"]
+State = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
 
 _COMMAND = re.compile(r"`(headrace [^`]+)`")
 
@@ -66,10 +76,16 @@ class Overview:
     problems: Sequence[Problem]
     states: Mapping[str, State]
     limits: Mapping[str, Limits]
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+
+    def is_declared(self, dataset: str) -> bool:
+        """Whether the deployment has a declaration of it, usable or not: else it is only in the database."""
+        return dataset in self.limits or dataset in self.faults
 
     def dag_of(self, dataset: str) -> str:
         """The DAG that ingests a dataset."""
-        return f"load_{dataset}" if self.limits.get(dataset, Limits()).is_file else f"ingest_{dataset}"
+        found = self.limits.get(dataset) or self.faults.get(dataset) or Limits()
+        return f"load_{dataset}" if found.is_file else f"ingest_{dataset}"
 
     def document(self) -> dict[str, Any]:
         """As plain types: the JSON of /headrace/status and of `headrace status --json`."""
@@ -84,34 +100,40 @@ class Overview:
 
 def judge(status: Status, settings: Settings) -> Overview:
     """Say what is wrong, by the declarations of this deployment."""
-    limits: dict[str, Limits] = {}
-    problems: list[Problem] = []
-    for name in dataset_names(settings.datasets_dir):
-        try:
-            limits[name] = Limits.of(load_dataset(settings.datasets_dir, name))
-        except DatasetError as error:
-            problems.append(_problem("error", "declaration", name, f"{error}", f"headrace describe {name}", name))
-    return judge_by(status, limits, problems)
+    declared = load_declarations(settings.datasets_dir)
+    limits = {name: Limits.of(dataset) for name, dataset in declared.datasets.items()}
+    return judge_by(status, limits, declared.faults)
 
 
-def judge_by(status: Status, limits: Mapping[str, Limits], more: Sequence[Problem] = ()) -> Overview:
-    """Say what is wrong, by these limits; datasets that are no longer declared have none."""
-    problems = list(more)
+def judge_by(
+    status: Status, limits: Mapping[str, Limits], faults: Mapping[str, Fault] = MappingProxyType({})
+) -> Overview:
+    """Say what is wrong, by these limits and faults; datasets that are no longer declared have neither."""
+    problems = [_of_fault(fault) for fault in faults.values()]
     states: dict[str, State] = {}
     for dataset in status.datasets:
-        limit = limits.get(dataset.dataset)
-        found = list(_of_dataset(dataset, limit, status.at)) if limit else []
+        name = dataset.dataset
+        limit = limits.get(name)
+        if limit is None:
+            states[name] = "broken" if name in faults else "removed"
+            continue
+        found = list(_of_dataset(dataset, limit, status.at))
         problems += found
-        states[dataset.dataset] = _state(dataset, {problem.kind for problem in found})
+        states[name] = _state(dataset, {problem.kind for problem in found})
     for model in status.models:
         problems += _of_model(model)
     problems.sort(key=lambda problem: (problem.severity != "error", problem.kind != "declaration"))
-    return Overview(status, problems, states, limits)
+    return Overview(status, problems, states, limits, faults)
 
 
 def beyond(overview: Overview) -> list[Problem]:
-    """The problems that break a threshold of a declaration: what the DAG check_freshness fails with."""
-    return [problem for problem in overview.problems if problem.kind in ("lag", "freshness")]
+    """What the DAG check_freshness fails with: thresholds that are passed, and declarations whose own are unknown."""
+    return [problem for problem in overview.problems if problem.kind in ("declaration", "lag", "freshness")]
+
+
+def _of_fault(fault: Fault) -> Problem:
+    text = f"nothing is ingested: {str(fault.error).removeprefix(f'{fault.name}: ')}"
+    return _problem("error", "declaration", fault.name, text, f"headrace describe {fault.name}", fault.name)
 
 
 def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterator[Problem]:
@@ -122,20 +144,28 @@ def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterato
         found = _COMMAND.search(dataset.last_error)
         text = dataset.last_error.removeprefix(f"{name}: ")
         yield _problem("error", "source", name, text, found[1] if found else read, name)
-    elif unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S):
+    if dataset.drain_error is not None:
+        found = _COMMAND.search(dataset.drain_error)
+        at_time = "" if dataset.drain_failed_at is None else f" at {dataset.drain_failed_at:%H:%M:%S} UTC"
+        text = f"its drain failed{at_time}: {dataset.drain_error.removeprefix(f'{name}: ')}"
+        yield _problem("error", "drain", name, text, found[1] if found else read, name)
+    is_unseen = unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S)
+    if is_unseen and dataset.last_error is None:
         text = f"nobody has looked at its source for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
         yield _problem("warning", "unseen", name, text, read, name)
     yield from _beyond(dataset, limits, unseen_s, read)
     if dataset.has_marts and dataset.unbuilt_s > UNBUILT_S:
         text = f"{dataset.unbuilt_batches} batches are not in every mart, the oldest for {duration(dataset.unbuilt_s)}"
         yield _problem("warning", "unbuilt", name, text, "headrace build", name)
-    if dataset.follower_lost_at is not None and (at - dataset.follower_lost_at).total_seconds() < LAPSED_S:
-        lost = duration((at - dataset.follower_lost_at).total_seconds())
-        text = f"its follower was lost {lost} ago without a goodbye; scheduled runs took over"
+    # a run that looked at the source since has taken over
+    lost_at = dataset.follower_lost_at
+    if lost_at is not None and (dataset.observed_at is None or dataset.observed_at <= lost_at):
+        lost = duration((at - lost_at).total_seconds())
+        text = f"its follower was lost {lost} ago, and no other run has looked at its source since"
         yield _problem("warning", "follower", name, text, f"headrace follow {name}", name)
-    if dataset.recent_dead:
-        most = f", most often {next(iter(dataset.dead_by_reason))}" if dataset.dead_by_reason else "; none waits now"
-        text = f"{dataset.recent_dead:,} records became dead letters in the last hour{most}"
+    if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
+        most = next(iter(dataset.dead_by_reason))
+        text = f"{dataset.recent_dead:,} records became dead letters in the last hour, most often {most}"
         yield _problem("warning", "dead_letters", name, text, f"headrace dead-letters {name}", name)
 
 
@@ -170,7 +200,7 @@ def _of_model(model: ModelStatus) -> Iterator[Problem]:
 
 
 def _state(dataset: DatasetStatus, kinds: set[Kind]) -> State:
-    if "source" in kinds:
+    if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:
         return "late"

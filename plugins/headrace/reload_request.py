@@ -45,12 +45,12 @@ def check_kind(dataset: Dataset) -> None:
     if isinstance(dataset.source, File):
         raise DatasetError(
             f"{dataset.name}: comes from a file, expected a topic: load the file again, `headrace load {dataset.name} "
-            f"FILE`; one that did not change is skipped unless `headrace reset {dataset.name} --yes` went before"
+            "FILE`; one that did not change is skipped: what it holds is staged"
         )
     if not isinstance(dataset.source, KafkaTopic):
         raise DatasetError(
-            f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; "
-            f"`headrace reset {dataset.name} --yes` and `headrace drain {dataset.name}` read what it still holds"
+            f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; what was "
+            f"staged stays; `headrace replay {dataset.name}` judges its dead letters by a corrected contract"
         )
 
 
@@ -84,6 +84,8 @@ def ranges(
 
 def _parse_bound(dataset: Dataset, option: str, text: str) -> Bound:
     text = text.strip()
+    if text.endswith((" UTC", "z")):
+        text = f"{text.removesuffix(' UTC').removesuffix('z')}Z"
     if text.isascii() and text.isdigit() and len(text) <= 19:
         return int(text)
     try:

@@ -51,6 +51,7 @@ class DatasetStatus:
     staging_freshness_s, mart_freshness_s: how long the newest batch's last record took from the source to there.
     stale_s: age of the oldest record that is not in every mart; 0 when all that was seen is.
     rows_per_s: while draining, over the last hour. batches: lines in the ledger.
+    last_error: why the last plan failed. drain_error: why a drain failed whose offsets were not committed since.
     """
 
     dataset: str
@@ -75,6 +76,8 @@ class DatasetStatus:
     dead_by_reason: Mapping[str, int] = field(default_factory=dict)
     observed_at: datetime | None = None
     last_error: str | None = None
+    drain_error: str | None = None
+    drain_failed_at: datetime | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
     partitions: Sequence[PartitionStatus] = ()
@@ -119,6 +122,7 @@ class BatchStatus:
     dag_id: str | None
     run_id: str | None
     task_id: str | None
+    map_index: int | None  # -1: of a task that is not mapped; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,8 @@ def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
                 d.last_seq,
                 o.error,
                 o.observed_at,
+                failed.error as drain_error,
+                failed.failed_at as drain_failed_at,
                 l.holder_name,
                 l.lapses_at,
                 l.lapses_at > clock_timestamp() as is_held
@@ -221,6 +227,18 @@ def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
                 from headrace.observations as o
                 where o.dataset = d.dataset
             ) as o on true
+            left join lateral (
+                -- until what it was to read is committed, or the generation is closed
+                select f.error, f.failed_at
+                from headrace.failures as f
+                inner join headrace.generations as g
+                    on g.dataset = f.dataset and g.generation = f.generation and g.is_open
+                inner join headrace.checkpoints as c
+                    on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
+                where f.dataset = d.dataset and c.next_offset < f.end_offset
+                order by f.failed_at desc
+                limit 1
+            ) as failed on true
             order by d.dataset
             """
         ).fetchall()
@@ -233,6 +251,8 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         "batches": found["last_seq"],
         "last_error": found["error"],
         "observed_at": found["observed_at"],
+        "drain_error": found["drain_error"],
+        "drain_failed_at": found["drain_failed_at"],
         "followed_by": found["holder_name"] if found["is_held"] else None,
         "follower_lost_at": None if found["is_held"] else found["lapses_at"],
     }
@@ -276,16 +296,51 @@ def _committed_at(line: Mapping[str, Any]) -> datetime:
 
 
 def _models(connection: Connection[Any]) -> list[ModelStatus]:
-    """Models that have a claim, and whatever else the last builds made or failed at."""
+    """What the last whole build was of, and what was built since; what it no longer knew is no state of anything.
+
+    A failure of dbt itself is over with the next line of another kind, that of a test of no model with the next whole
+    build that tests.
+    """
     with connection.cursor(row_factory=class_row(ModelStatus)) as cursor:
         return cursor.execute(
             """
-            with models as (
-                select schema, identifier as model from headrace.claims where schema = %(schema)s
+            with whole as (
+                (
+                    select 'model' as kind, build_id, finished_at from headrace.builds
+                    where selection is null and kind = 'model'
+                    order by finished_at desc
+                    limit 1
+                )
+                union all
+                (
+                    select 'test', build_id, finished_at from headrace.builds
+                    where selection is null and kind = 'model' and tested
+                    order by finished_at desc
+                    limit 1
+                )
+                union all
+                (
+                    select 'project', build_id, finished_at from headrace.builds
+                    where kind <> 'project'
+                    order by finished_at desc
+                    limit 1
+                )
+            ),
+
+            newest as (
+                select * from headrace.builds order by finished_at desc limit %(lines)s
+            ),
+
+            models as (
+                select b.schema, b.model
+                from newest as b
+                left join whole on whole.kind = case b.kind when 'function' then 'model' else b.kind end
+                where whole.build_id is null or b.finished_at > whole.finished_at
                 union
-                select schema, model from (
-                    select schema, model from headrace.builds order by finished_at desc limit %(lines)s
-                ) as newest
+                select b.schema, b.model
+                from whole
+                inner join headrace.builds as b on b.build_id = whole.build_id
+                where whole.kind = case b.kind when 'function' then 'model' else b.kind end
             )
 
             select
@@ -357,7 +412,7 @@ def _batches(connection: Connection[Any]) -> list[BatchStatus]:
             select
                 dataset, seq, kind, partition, start_offset, end_offset, staged, dead, tombstones,
                 round(extract(epoch from committed_at - started_at), 3)::double precision as seconds,
-                committed_at, dag_id, run_id, task_id
+                committed_at, dag_id, run_id, task_id, map_index
             from headrace.batches
             order by committed_at desc, dataset, seq desc
             limit %s

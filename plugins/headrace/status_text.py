@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 WATCHED_LENGTH = 160  # of a problem's text: a whole message of dbt's would push the tables off the screen
 NOTHING = "nothing was ingested yet; `headrace load users` and `headrace drain jobs` begin"
-COLORS = {"failing": "red", "late": "red", "unseen": "yellow", "behind": "yellow", "building": "cyan", "empty": "dim"}
+COLORS = {
+    "broken": "red",
+    "failing": "red",
+    "late": "red",
+    "unseen": "yellow",
+    "behind": "yellow",
+    "building": "cyan",
+    "empty": "dim",
+    "removed": "dim",
+}
 HEADINGS = ("dataset", "state", "lag", "waits", "staging", "mart", "rows", "dead", "rows/s")
 LEGEND = (
     "lag: unread records, the first of which waits; staging, mart: how long the newest record took from the source to "

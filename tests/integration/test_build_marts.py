@@ -10,10 +10,11 @@ import pytest
 
 from headrace.build import build
 from headrace.builds import NodeResult, record
-from headrace.exceptions import BuildError
+from headrace.exceptions import BuildError, UsageError
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
     COLUMNS,
+    MARTS,
     START,
     RandomBatches,
     Warehouse,
@@ -239,7 +240,7 @@ def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehou
     warehouse.users((0, 1, "C"))
     warehouse.jobs((0, 1, job("A", minute=1)), (1, 2, job("A", minute=2)))
     warehouse.build(select=ALL_OF_JOBS)
-    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
+    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging._replaced_jobs
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     warehouse.jobs((1, 9, job("B", minute=9)))  # job 2 is left without any row
@@ -390,8 +391,65 @@ def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
 
 
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
-    with pytest.raises(BuildError, match="--select jobz: found nothing of that name, expected a model"):
+    with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
         warehouse.build(select="jobz")
+
+
+def test_selection_without_the_data_tests_of_a_model_is_no_success_of_theirs(warehouse: Warehouse) -> None:
+    tested = "select tested from headrace.builds where model = 'users' order by finished_at desc limit 1"
+    warehouse.build(select="users", tests=True)
+    assert warehouse.value(tested) is True
+    warehouse.build(select="users,resource_type:model", tests=True)
+    assert warehouse.value(tested) is False
+
+
+def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(
+    warehouse: Warehouse,
+) -> None:
+    before = warehouse.query("select count(*) from headrace.builds")
+    for options, text in (
+        ({"select": "bad:x"}, "'bad' is not a valid method name"),
+        ({"select": "state:modified"}, "no comparison manifest"),
+        ({"vars": "x: ["}, "is not valid YAML"),
+        ({"select": "jobz"}, "found nothing of that name"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            warehouse.build(**options)
+        assert text in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert warehouse.query("select count(*) from headrace.builds") == before
+
+
+def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
+    claim = (
+        "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
+        "values (%s, %s, 'jobs', 0, '{\"headrace.datasets\": \"before a rename\"}')"
+    )
+    for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
+        warehouse.execute(claim, schema, model)
+    warehouse.jobs((0, "J1", job()))
+    lines: list[str] = []
+    warehouse.build(select="jobs", report=lines.append)
+    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
+    assert {model for model, _ in warehouse.claims()} == set(MARTS)
+    assert warehouse.value("select count(*) from headrace.claims where schema = 'marts_dev'") == 1
+    warehouse.build()
+    assert warehouse.build().passes == ()  # the datasets are no longer stale: no check runs dbt
+    warehouse.assert_right()
+
+
+def test_build_is_not_up_to_date_while_something_has_failed_since_the_last_whole_one(warehouse: Warehouse) -> None:
+    warehouse.build(tests=True)
+    assert warehouse.build(tests=True).passes == ()
+    failed = (
+        "insert into headrace.builds (build_id, pass, schema, model, kind, status, seconds, message, has_claim, "
+        "selection, project, tested, started_at, finished_at) values "
+        "(gen_random_uuid(), 1, 'marts', %s, %s, 'error', 1, 'no', false, '--select x', 'p', false, now(), now())"
+    )
+    for model, kind in (("dbt", "project"), ("users", "model")):
+        warehouse.execute(failed, model, kind)
+        assert warehouse.build(tests=True).passes != ()  # the printed command does something
+        assert warehouse.build(tests=True).passes == ()
 
 
 def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:

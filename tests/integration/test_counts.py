@@ -32,7 +32,7 @@ def omit_one(stage: Stage, table: str, condition: str = "true", event: str = "in
 def state(stage: Stage, dataset: str = "jobs") -> list[list[tuple[object, ...]]]:
     return [
         stage.query(f"select * from staging.{dataset} order by _generation, _partition, _offset"),
-        stage.query(f"select * from staging.{dataset}_replaced order by _generation, _partition, _offset"),
+        stage.query(f"select * from staging._replaced_{dataset} order by _generation, _partition, _offset"),
         stage.query('select * from headrace.dead_letters order by dataset, generation, partition, "offset"'),
         stage.query("select * from headrace.batches order by dataset, seq"),
         stage.query("select dataset, generation, partition, next_offset from headrace.checkpoints order by 1, 2, 3"),
@@ -98,7 +98,7 @@ def test_replay_into_a_table_that_omits_rows_is_refused(stage: Stage) -> None:
     ("table", "expected"),
     [
         ("staging.jobs", "staging.jobs: sent 11 rows, found 0 stored"),
-        ("staging.jobs_replaced", "staging.jobs_replaced: sent 11 rows, found 0 stored"),
+        ("staging._replaced_jobs", "staging._replaced_jobs: sent 11 rows, found 0 stored"),
         ("headrace.dead_letters", "headrace.dead_letters: sent 1 rows, found 0 stored"),
     ],
 )
@@ -116,7 +116,7 @@ def test_reload_into_a_table_that_omits_rows_is_refused(stage: Stage, table: str
 @pytest.mark.parametrize(
     ("table", "event", "expected"),
     [
-        ("staging.jobs_replaced", "insert", "staging.jobs_replaced: sent 1 rows, found 0 stored"),
+        ("staging._replaced_jobs", "insert", "staging._replaced_jobs: sent 1 rows, found 0 stored"),
         ("staging.jobs", "update", "staging.jobs: sent 1 rows, found 0 stored"),
     ],
 )

@@ -15,9 +15,13 @@ from uuid import uuid4
 
 import pytest
 
+import headrace.follow as follow_module
 from headrace.build import BuildResult, build
+from headrace.dataset import Dataset
+from headrace.exceptions import DatasetError
 from headrace.follow import FollowResult, follow
-from headrace.ingest import Deployment, adopt
+from headrace.generations import adopt
+from headrace.ingest import Deployment
 from headrace.leases import held_lease
 from headrace.settings import Settings
 from headrace.sinks import open_sink
@@ -65,7 +69,7 @@ def send(stage: Stage, *numbers: int) -> None:
     with open_sink(stage.deployment, stage.deployment.dataset("jobs")) as sink:
         for number in numbers:
             sink.send(
-                b'J%d|{"JOBIDENTIFIER":"J%d","JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
+                b'%d|{"JOBIDENTIFIER":%d,"JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
                 b'"JOBSTATUS":"SUCCESS","LOCATION":"A","REVENUE":1.5,"SERVICENAME":"S","USERID":1}' % (number, number)
             )
 
@@ -143,6 +147,74 @@ def test_follow_of_a_topic_that_was_made_anew_waits_for_adopt(ready: Stage, topi
         assert following.said("`headrace adopt jobs`") == 1
         adopt(ready.deployment, ready.deployment.dataset("jobs"))
         until(lambda: staged(ready) == 3, 60)
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_leaves_out_a_declaration_that_cannot_be_used_until_it_is_corrected(
+    ready: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.follow.RECHECK_S", 0.5)
+    folder = ready.deployment.settings.datasets_dir
+    text = (folder / "jobs.py").read_text().replace('name="jobs"', 'name="jobs_2"')
+    (folder / "jobs_2.py").write_text(text.replace("import", "imprt", 1))
+    (folder / "users.py").write_text(
+        "def broken(:\nDATASET = Dataset(source=File(path='x'))"
+    )  # a file's is not followed
+    with Following(ready.deployment, ()) as following:
+        until(lambda: staged(ready) == 1)
+        assert following.said("jobs_2.py: cannot be imported: SyntaxError") == 1
+        assert following.said("users.py") == 0
+        send(ready, 1)
+        until(lambda: staged(ready) == 2)
+        (folder / "jobs_2.py").write_text(text)
+        until(lambda: following.said("jobs_2: goes on"))
+        until(lambda: ready.value("select to_regclass('staging.jobs_2') is not null"))
+        until(lambda: ready.value("select count(*) from staging.jobs_2") == 2)
+    assert following.result is not None
+    assert following.result.failing == {}
+
+
+def test_follow_of_nothing_but_a_broken_declaration_is_refused(stage: Stage) -> None:
+    (stage.deployment.settings.datasets_dir / "jobs.py").write_text("def broken(:")
+    for names in ((), ("jobs",)):
+        with pytest.raises(DatasetError, match=r"jobs\.py: cannot be imported: SyntaxError"):
+            follow(stage.deployment, names, stop=threading.Event())
+    with pytest.raises(DatasetError, match="dataset 'jobz': not declared"):
+        follow(stage.deployment, ("jobs", "jobz"), stop=threading.Event())
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_publishes_dead_letters(ready: Stage, topic: str) -> None:
+    declared = ready.deployment.settings.datasets_dir / "jobs.py"
+    wanted = f'topic="{topic}"'
+    declared.write_text(declared.read_text().replace(wanted, f'{wanted}, dead_letter_topic="{topic}_dlq"'))
+    with Following(ready.deployment):
+        until(lambda: staged(ready) == 1)
+        with open_sink(ready.deployment, ready.deployment.dataset("jobs")) as sink:
+            sink.send(b"1|no JSON")
+        until(lambda: ready.value("select count(*) from headrace.dead_letters where published_at is not null") == 1)
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_goes_on_with_other_datasets_when_one_raises_what_nobody_expects(
+    ready: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ready.deployment.settings.datasets_dir
+    (folder / "jobs_2.py").write_text((folder / "jobs.py").read_text().replace('name="jobs"', 'name="jobs_2"'))
+    drain_plan = follow_module.drain_plan
+
+    def fail_for_one(deployment: Deployment, dataset: Dataset, *arguments: Any, **options: Any) -> Any:
+        if dataset.name == "jobs":
+            raise IndexError("list index\nout of range")
+        return drain_plan(deployment, dataset, *arguments, **options)
+
+    monkeypatch.setattr(follow_module, "drain_plan", fail_for_one)
+    with Following(ready.deployment, ("jobs", "jobs_2")) as following:
+        until(lambda: following.said("jobs: IndexError: list index out of range"))
+        until(lambda: ready.value("select to_regclass('staging.jobs_2') is not null"))
+        until(lambda: ready.value("select count(*) from staging.jobs_2") == 1)
+    assert following.result is not None
+    assert list(following.result.failing) == ["jobs"]
 
 
 @contextmanager

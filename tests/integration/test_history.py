@@ -1,9 +1,25 @@
-"""What plans leave behind: samples of the lag, and why they failed."""
+"""What plans and drains leave behind: samples of the lag, and why they failed."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headrace.exceptions import SourceChanged, TopicMissing
-from headrace.ingest import adopt, drain_dataset, plan
+from headrace import history, ingest
+from headrace.checkpoints import RunContext
+from headrace.database import database as connected
+from headrace.exceptions import (
+    CheckpointMoved,
+    DatabaseError,
+    FileSourceError,
+    SettingError,
+    SourceChanged,
+    SourceError,
+    TopicMissing,
+)
+from headrace.generations import adopt
+from headrace.ingest import drain_dataset, drain_plan, plan
+from headrace.load import load_file
 from headrace.problems import Overview, judge
 from headrace.status import read_status
 from tests.integration import topics
@@ -63,3 +79,107 @@ def test_plans_sample_the_lag_and_say_how_long_records_wait(stage: Stage) -> Non
     drain_dataset(stage.deployment, "jobs")
     assert overview(stage).states["jobs"] in ("current", "building")
     assert sum(overview(stage).status.history.rows["jobs"]) == 90
+
+
+def problems(stage: Stage) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.command) for problem in overview(stage).problems]
+
+
+def test_drain_into_a_full_database_is_a_problem_until_what_it_was_to_read_is_committed(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    stage.execute(
+        "create function is_full() returns trigger language plpgsql as "
+        "$$begin raise 'No space left on device' using errcode = '53100'; end$$",
+        "create trigger is_full before insert on staging.jobs for each statement execute function is_full()",
+    )
+    with pytest.raises(DatabaseError, match="No space left on device"):
+        drain_dataset(stage.deployment, "jobs")
+    assert problems(stage) == [("drain", "headrace drain jobs")]
+    assert "No space left on device" in overview(stage).problems[0].text
+    assert overview(stage).states["jobs"] == "failing"
+    planned = plan(stage.deployment, stage.deployment.dataset("jobs"))  # which succeeds, and mends nothing
+    assert problems(stage) == [("drain", "headrace drain jobs")]
+    stage.execute("drop trigger is_full on staging.jobs")
+    first, *rest = planned.split(3)
+    drain_plan(stage.deployment, stage.deployment.dataset("jobs"), first)
+    assert problems(stage) == [("drain", "headrace drain jobs")]  # a part of it is still to be read
+    for share in rest:
+        drain_plan(stage.deployment, stage.deployment.dataset("jobs"), share)
+    assert problems(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SourceError("t[0]: a broken batch; drain again"), "t[0]: a broken batch; drain again"),
+        (ValueError("line one\nline two"), "ValueError: line one line two"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_drain_that_fails_of_anything_is_a_problem_until_the_topic_is_adopted_or_it_succeeds(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    send_jobs(stage, 3)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "drain", fail)
+        with pytest.raises(type(error)):
+            drain_dataset(stage.deployment, "jobs")
+    assert problems(stage) == [("drain", "headrace drain jobs")]
+    assert overview(stage).problems[0].text.endswith(f": {text}")
+    if isinstance(error, ValueError):
+        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+    else:
+        drain_dataset(stage.deployment, "jobs")
+    assert problems(stage) == []
+
+
+def test_drain_that_another_run_overtook_is_no_problem(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    send_jobs(stage, 3)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise CheckpointMoved("jobs[0]: another run committed first; retry the task")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "drain", fail)
+        with pytest.raises(CheckpointMoved):
+            drain_dataset(stage.deployment, "jobs")
+    assert problems(stage) == []
+
+
+def test_file_that_a_command_names_wrongly_is_no_problem_and_the_declared_one_is(stage: Stage, tmp_path: Path) -> None:
+    for name in ("absent.ndjson", "users.txt"):
+        with pytest.raises(FileSourceError):
+            load_file(stage.deployment, "users", path=tmp_path / name)
+    assert problems(stage) == []
+    declared = stage.deployment.settings.datasets_dir / "users.py"
+    declared.write_text(declared.read_text().replace("users.ndjson", "absent.ndjson"))
+    with pytest.raises(FileSourceError):
+        load_file(stage.deployment, "users")
+    assert problems(stage) == [("source", "headrace load users")]
+
+
+def test_plan_without_a_setting_is_a_problem_in_airflow_and_none_in_a_shell(stage: Stage) -> None:
+    def lacking() -> dict[str, Any]:
+        raise SettingError("kafka: no address")
+
+    deployment = ingest.Deployment(stage.deployment.settings, stage.deployment.connect, lacking, lambda: "")
+    jobs = deployment.dataset("jobs")
+    with pytest.raises(SettingError):
+        plan(deployment, jobs)
+    assert problems(stage) == []
+    with pytest.raises(SettingError):
+        plan(deployment, jobs, run=RunContext("ingest_jobs", "r", "plan", 1, -1))
+    assert [kind for kind, _ in problems(stage)] == ["source"]
+
+
+def test_error_of_a_partition_that_the_source_no_longer_has_is_over_with_the_next_plan(stage: Stage) -> None:
+    stage.execute("insert into headrace.observations (dataset, partition) values ('jobs', 7)")
+    with connected(stage.deployment.connect("test")) as connection:
+        history.note_error(connection, "jobs", ValueError("no broker"))
+    assert overview(stage).problems[0].text == "ValueError: no broker"
+    drain_dataset(stage.deployment, "jobs")
+    assert problems(stage) == []

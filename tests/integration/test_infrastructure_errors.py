@@ -15,7 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
 from headrace.generate import generate_jobs
-from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan
 from headrace.produce import produce
 from tests.integration.books import assert_books, totals
 from tests.integration.conftest import Stage

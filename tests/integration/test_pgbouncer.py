@@ -22,7 +22,8 @@ from psycopg.sql import SQL, Identifier
 from headrace.build import build
 from headrace.database import connector
 from headrace.exceptions import CheckpointMoved, HeadraceError
-from headrace.ingest import Deployment, drain_dataset, initialise, load_file
+from headrace.ingest import Deployment, drain_dataset, initialise
+from headrace.load import load_file
 from headrace.local.postgres import passfile
 from headrace.session import PooledConnection
 from headrace.status import read_status

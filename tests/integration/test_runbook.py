@@ -104,6 +104,18 @@ def topic_made_anew(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
+@incident("Another cluster answers at the address")
+def another_cluster(stage: Stage) -> Iterator[str]:
+    drained(stage)
+    sent = send_jobs(stage, 3)
+    right = stage.value("select cluster_id from headrace.generations")
+    stage.execute("update headrace.generations set cluster_id = 'of-the-old-cluster'")
+    seen = refused(stage)
+    stage.execute(f"update headrace.generations set cluster_id = '{right}'")  # the address leads back
+    yield seen
+    assert len(coordinates(stage)) == 30 + len(sent)
+
+
 @incident("Retention overtook the checkpoint")
 def retention(stage: Stage) -> Iterator[str]:
     drained(stage)
@@ -179,6 +191,18 @@ def staged_wrongly(stage: Stage) -> Iterator[str]:
     stage.execute("update staging.jobs set location = 'wrong' where _partition = 0 and _offset between 2 and 7")
     yield "jobs[0] [2, 8)"
     assert stage.value("select count(*) from staging.jobs where location = 'wrong'") == 0
+
+
+@incident("A declaration cannot be used")
+def broken_declaration(stage: Stage) -> Iterator[str]:
+    sent = send_jobs(stage, 30)
+    declared = stage.deployment.settings.datasets_dir / "jobs.py"
+    text = declared.read_text()
+    declared.write_text(text.replace("class Job(BaseModel):", "class Job(BaseModel:"))
+    seen = refused(stage)
+    declared.write_text(text)
+    yield seen
+    assert coordinates(stage) == sorted(sent)
 
 
 @incident("Verify finds a row missing")

@@ -4,11 +4,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from headrace import history
 from headrace.database import database as connected
+from headrace.exceptions import SourceUnavailable
 from headrace.ingest import Deployment, initialise
 from headrace.problems import judge
 from headrace.settings import Settings
@@ -204,7 +207,7 @@ def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
 
 def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        history.note_error(connection, "jobs", ValueError("no broker\nat all; run `headrace up`"))
+        history.note_error(connection, "jobs", SourceUnavailable("no broker\nat all; run `headrace up`"))
     overview = judge(read(stage), stage.deployment.settings)
     assert overview.states["jobs"] == "failing"
     assert [(each.text, each.command) for each in overview.problems] == [
@@ -240,8 +243,8 @@ def test_dead_letters_are_sampled_by_reason_and_cut(stage: Stage) -> None:
 def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(stage: Stage) -> None:
     line = (
         "insert into headrace.builds (build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, "
-        "message, has_claim, project, tested, started_at, finished_at) values "
-        "(gen_random_uuid(), 1, 'marts', '{}', 'model', '{}', 5, 1.5, '{}', {}, true, 'p', {}, now(), "
+        "message, has_claim, selection, project, tested, started_at, finished_at) values "
+        "(gen_random_uuid(), 1, 'marts', '{}', 'model', '{}', 5, 1.5, '{}', {}, true, 'a part', 'p', {}, now(), "
         "now() - interval '{} s')"
     )
     stage.execute(
@@ -259,6 +262,68 @@ def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(
         ("model", "marts.users", "headrace build --select users"),
     ]
     assert len(overview.status.builds) == 4
+
+
+def built(
+    stage: Stage,
+    seconds_ago: int,
+    *models: tuple[str, str, str],
+    selection: str | None = None,
+    tested: bool = True,
+) -> None:
+    """A build's lines, each (model, kind, status), so many seconds ago."""
+    build_id = uuid4()
+    with psycopg.connect(stage.dsn, autocommit=True) as connection:
+        for model, kind, status in models:
+            connection.execute(
+                "insert into headrace.builds (build_id, pass, schema, model, kind, status, seconds, failed_tests, "
+                "message, has_claim, selection, project, tested, started_at, finished_at) values "
+                "(%s, 1, 'marts', %s, %s, %s, 1, %s, %s, false, %s, 'p', %s, now(), now() - make_interval(secs => %s))",
+                (
+                    build_id, model, kind, status, ["t: 1 rows"] if status == "failed tests" else [],
+                    "no" if status == "error" else None, selection, tested, seconds_ago,
+                ),
+            )  # fmt: skip
+
+
+def failing(stage: Stage) -> list[str]:
+    return [problem.about for problem in judge(read(stage), stage.deployment.settings).problems]
+
+
+def test_failure_of_dbt_itself_is_over_with_the_next_build(stage: Stage) -> None:
+    built(stage, 60, ("jobs", "model", "success"))
+    built(stage, 50, ("dbt", "project", "error"))
+    assert failing(stage) == ["dbt"]
+    built(stage, 40, ("jobs", "model", "success"), selection="--select jobs")
+    assert failing(stage) == []
+    assert [build.status for build in read(stage).builds] == ["success", "error", "success"]  # it did happen
+
+
+def test_failure_of_a_model_is_over_with_its_own_success_alone(stage: Stage) -> None:
+    built(stage, 60, ("jobs", "model", "error"), ("users", "model", "success"))
+    built(stage, 50, ("users", "model", "success"), selection="--select users")
+    assert failing(stage) == ["marts.jobs"]
+    built(stage, 40, ("jobs", "model", "success"), selection="--select jobs")
+    assert failing(stage) == []
+
+
+def test_failure_of_a_model_that_the_project_no_longer_has_is_over_with_the_next_whole_build(stage: Stage) -> None:
+    built(stage, 60, ("old", "model", "error"), ("users", "model", "success"))
+    built(stage, 50, ("users", "model", "success"), selection="--select users")
+    assert failing(stage) == ["marts.old"]
+    built(stage, 40, ("new", "model", "success"), ("users", "model", "success"), tested=False)
+    built(stage, 30, ("newer", "model", "success"), selection="--select newer")
+    assert failing(stage) == []
+    assert {model.model for model in read(stage).models} == {"new", "newer", "users"}
+
+
+def test_failed_test_of_no_model_is_over_with_the_next_whole_build_that_tests(stage: Stage) -> None:
+    built(stage, 60, ("adds_up", "test", "failed tests"), ("users", "model", "success"))
+    built(stage, 50, ("users", "model", "success"), tested=False)
+    built(stage, 40, ("users", "model", "success"), selection="--select users")
+    assert failing(stage) == ["marts.adds_up"]
+    built(stage, 30, ("users", "model", "success"))
+    assert failing(stage) == []
 
 
 def test_status_of_a_long_ledger_is_read_in_time(stage: Stage) -> None:

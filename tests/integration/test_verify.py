@@ -20,12 +20,16 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.ingest import Deployment, adopt, drain_dataset, initialise, load_file, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.kafka_source import KafkaSource, ensure_topic
+from headrace.load import load_file
+from headrace.reload import reload_range
 from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
+from tests.adoption import adopt_anyway
 from tests.databases import passing_database
 from tests.integration.conftest import Stage
 
@@ -234,6 +238,20 @@ def test_verify_of_all_datasets_reports_each(drained: Drained) -> None:
     assert list(verification.lines())[-1] == "verify: clean: ledger, rows and claims of 2 datasets tie"
 
 
+def test_verify_with_a_declaration_that_cannot_be_used_compares_all_else(own_topic: Drained) -> None:
+    declared = own_topic.stage.deployment.settings.datasets_dir / "users.py"
+    declared.write_text("def broken(:")
+    verification = verify(own_topic.stage.deployment)
+    assert verification.findings == []
+    assert [(report.dataset, report.is_clean) for report in verification.reports] == [("jobs", True), ("users", False)]
+    assert "users.py: cannot be imported: SyntaxError" in verification.errors[0]
+    declared.unlink()  # what is left of it in the database is compared, and no error
+    own_topic.execute("insert into headrace.datasets (dataset) values ('gone')")
+    verification = verify(own_topic.stage.deployment)
+    assert verification.is_clean, list(verification.lines())
+    assert [report.dataset for report in verification.reports] == ["gone", "jobs", "users"]
+
+
 def test_verify_of_an_unknown_dataset_is_refused(stage: Stage) -> None:
     with pytest.raises(DatasetError, match=r"dataset 'job': neither declared in .* expected one of jobs, users"):
         verify(stage.deployment, "job")
@@ -286,7 +304,7 @@ SHALLOW = {
     ),
     "a replaced row has no successor": (
         f"with gone as (delete from staging.jobs where {ONE_ROW % 3} returning *) "
-        "insert into staging.jobs_replaced select *, _batch_id from gone",
+        "insert into staging._replaced_jobs select *, _batch_id from gone",
         "exactly_one",
         3,
     ),
@@ -451,6 +469,12 @@ def test_verify_with_a_claim_beyond_its_upstream_finds_it(drained: Drained) -> N
     assert "the newest that marts.jobs has" in finding.expected
 
 
+def test_verify_leaves_claims_of_a_developer_alone(drained: Drained) -> None:
+    drained.execute(CLAIM.replace("'marts'", "'marts_dev'"))
+    drained.execute("update headrace.claims set to_seq = to_seq + 1")
+    assert verify(drained.stage.deployment).is_clean
+
+
 def test_verify_with_a_claim_of_an_unknown_dataset_finds_it(drained: Drained) -> None:
     drained.execute(CLAIM)
     drained.execute("update headrace.claims set dataset = 'jobz'")
@@ -530,7 +554,7 @@ def test_verify_deep_does_not_compare_what_retention_took(own_topic: Drained) ->
 
 
 def test_verify_deep_of_an_adopted_topic_compares_both_generations(drained: Drained) -> None:
-    adopt(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
+    adopt_anyway(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
     drain_dataset(drained.stage.deployment, "jobs")
     verification = drained.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
@@ -564,14 +588,32 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
     verification = own_topic.verify(deep=True)
     assert verification.errors == ["staging.jobs has no column channel; `headrace init` adds it"]
     own_topic.execute(
-        "alter table staging.jobs add column channel text; alter table staging.jobs_replaced add channel text"
+        "alter table staging.jobs add column channel text; alter table staging._replaced_jobs add channel text"
     )
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
     assert (
-        "20 rows hold a field in _extra that the contract has named since: [1] 0, [1] 1"
-        in verification.reports[0].notes[0]
+        "20 rows were staged before the contract named a field: its column is null, and what the record held of it is "
+        "in _extra: [1] 0, [1] 1" in verification.reports[0].notes[0]
     )
+    # one that no record has: rows from before have null, and today's contract would give them the default
+    with_default = text.replace("    USERID: Integer\n", '    USERID: Integer\n    ORIGIN: Text = "web"\n')
+    declared.write_text(with_default)
+    own_topic.execute(
+        "alter table staging.jobs add origin text, drop channel; "
+        "alter table staging._replaced_jobs add origin text, drop channel"
+    )
+    verification = own_topic.verify(deep=True)
+    assert verification.is_clean, list(verification.lines())
+    assert "45 rows were staged before the contract named a field" in verification.reports[0].notes[0]
+    own_topic.execute("update staging.jobs set location = 'elsewhere' where _partition = 0 and _offset = 3")
+    (finding,) = own_topic.verify(deep=True).findings
+    assert finding.offset == 3
+    command = f"headrace reload jobs --partition 0 --from {finding.offset} --to {finding.offset + 1}"
+    assert f"`{command}`" in finding.remedy
+    assert "reset" not in finding.remedy
+    reload_range(own_topic.stage.deployment, own_topic.stage.deployment.dataset("jobs"), "3", "4", partition=0)
+    assert own_topic.verify(deep=True).is_clean  # the advice mends it
     declared.write_text(text.replace('Literal["SUCCESS", "NO SUCCESS"]', 'Literal["DONE"]'))
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())

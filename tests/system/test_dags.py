@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.settings import ROOT
+from headrace.settings import ROOT, Settings
 
 SCRIPT = """
-import sys
+import os, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag({dags!r})
 print("errors", dict(bag.import_errors))
@@ -22,7 +22,34 @@ for dag in bag.dags.values():
     assert dag.doc_md and dag.tags and dag.description, dag
 import kafka
 print("kafka", kafka.__file__)
-"""
+
+os.environ["HEADRACE_DATASETS_DIR"] = {broken!r}
+broken = DagBag({dags!r})
+print("broken errors", dict(broken.import_errors))
+print("broken dags", sorted(set(bag.dags) ^ set(broken.dags)), len(broken.dags))
+for dag_id in ("ingest_jobs", "ingest_rides", "load_users"):
+    dag = broken.dags[dag_id]
+    assert dag.doc_md and "broken" in dag.tags and dag.timetable.can_be_scheduled, dag
+    (task,) = dag.tasks
+    assert task.task_id in [each.task_id for each in bag.dags[dag_id].tasks], task
+    try:
+        task.python_callable()
+    except Exception as error:
+        print("broken", dag_id, type(error).__name__, error)
+print("broken enums", [broken.dags[dag_id].params.get_param("dataset").schema["enum"] for dag_id in FORMS])
+
+os.environ["HEADRACE_DATASETS_DIR"] = {empty!r}
+empty = DagBag({dags!r})
+print("empty errors", dict(empty.import_errors), sorted(empty.dags))
+""".replace("FORMS", '("replay_dead_letters", "reload_range", "verify_ingestion")')
+
+RIDES = (Settings().datasets_dir / "rides.py").read_text()
+# as a typo leaves a declaration, and one that only Airflow refuses
+BROKEN = {
+    "jobs": "def broken(:",
+    "users": "import sys\nsys.exit(0)\nDATASET = Dataset(source=File(path='users.ndjson'))",
+    "rides": RIDES.replace("DATASET = Dataset(", "DATASET = Dataset(schedule_s=10**15, "),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +63,12 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory) -> str:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": str(ROOT / "plugins"),
     }
-    script = SCRIPT.format(dags=str(ROOT / "dags"))
+    broken, empty = tmp_path_factory.mktemp("broken"), tmp_path_factory.mktemp("empty")
+    for path in Settings().datasets_dir.glob("*.py"):
+        (broken / path.name).write_text(path.read_text())
+    for name, text in BROKEN.items():
+        (broken / f"{name}.py").write_text(text)
+    script = SCRIPT.format(dags=str(ROOT / "dags"), broken=str(broken), empty=str(empty))
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -50,6 +82,29 @@ def test_dags_are_those_of_the_declarations(dagbag: str) -> None:
     listed = next(line for line in dagbag.splitlines() if line.startswith("dags"))
     for dag_id in ("load_users", "ingest_jobs", "build_marts", "answer_case"):
         assert f"'{dag_id}'" in listed
+
+
+def test_declarations_that_cannot_be_used_have_dags_that_say_so_and_leave_all_others(dagbag: str) -> None:
+    lines = {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in dagbag.splitlines() if line.startswith("broken ")}
+    assert lines["errors"] == "{}"
+    assert lines["dags"] == "[] 12"  # as many as without a typo, by the same names
+    for dag_id, expected in (
+        ("ingest_jobs", "SyntaxError"),
+        ("load_users", "SystemExit"),
+        ("ingest_rides", "rides: Airflow refuses its declaration: OverflowError"),
+    ):
+        assert lines[dag_id].startswith("AirflowFailException ")
+        assert expected in lines[dag_id]
+    topics = ["events", "jobs", "rides"]
+    everything = ["events", "jobs", "rides", "telemetry", "users"]
+    assert lines["enums"] == str([everything, topics, [None, "", *everything]])
+
+
+def test_dags_without_a_dataset_import_without_errors(dagbag: str) -> None:
+    (line,) = [line for line in dagbag.splitlines() if line.startswith("empty")]
+    assert line.startswith("empty errors {} ")
+    assert "'build_marts'" in line
+    assert "'reload_range'" in line
 
 
 def test_dags_import_nothing_heavy(dagbag: str) -> None:

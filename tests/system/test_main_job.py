@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -90,9 +91,10 @@ def test_jobs_per_minute_equal_the_oracle(system: System, produced: Path) -> Non
 
 def test_answer_case_answers_from_its_form(system: System, produced: Path, locations: dict[int, str]) -> None:
     expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"][:3]
-    run = system.run_dag("answer_case", location="LOC_1294", service="SERVICE_02", limit=3)
-    answers = system.api.result(run, "answer")
-    assert [(int(row["userid"]), Decimal(row["revenue"])) for row in answers["top_users"]] == expected
+    for limit in (3.0, "3"):  # as scripts send a whole number
+        run = system.run_dag("answer_case", location="LOC_1294 ", service="SERVICE_02", limit=limit)
+        answers = system.api.result(run, "answer")
+        assert [(int(row["userid"]), Decimal(row["revenue"])) for row in answers["top_users"]] == expected
     assert len(answers["jobs_by_service"]) == 3
 
 
@@ -108,6 +110,14 @@ def test_second_runs_add_nothing(system: System, produced: Path) -> None:
 def test_ledger_names_the_airflow_task(system: System, produced: Path) -> None:
     rows = system.query("select distinct dag_id, task_id from headrace.batches where dataset = 'jobs'")
     assert rows == [("ingest_jobs", "drain")]
+    # and which of the mapped ones: Airflow knows no task instance without it, nor one of a task that is not mapped
+    for dag_id, run_id, task_id, map_index in system.query(
+        "select distinct dag_id, run_id, task_id, map_index from headrace.batches where dag_id is not null"
+    ):
+        assert (map_index >= 0) == (task_id == "drain")
+        place = f"/{map_index}" if map_index >= 0 else ""
+        address = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}{place}"
+        assert system.api._client.get(address).json()["map_index"] == map_index
 
 
 def test_the_cases_own_sql_runs_unchanged(system: System, produced: Path, locations: dict[int, str]) -> None:

@@ -20,6 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from headrace.airflow_api import DagRunFailed
 from headrace.settings import ROOT
 from tests.system import browser
 from tests.system.conftest import System
@@ -217,6 +218,23 @@ def test_tasks_lead_to_the_page(ingested: System, url: str) -> None:
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/check/links"
     found = ingested.api._client.get(path).json()["extra_links"]
     assert found == {"Headrace": f"{url}/plugin/headrace"}
+
+
+def test_forms_take_nothing_for_nothing(ingested: System) -> None:
+    for reason in (None, "", " "):
+        run = ingested.run_dag("replay_dead_letters", dataset="events", reason=reason, dry_run=True)
+        assert ingested.api.result(run, "replay")["staged"] == 0
+    assert ingested.api.result(ingested.run_dag("verify_ingestion", dataset=""), "verify").startswith("verify: clean")
+
+
+def test_parameter_that_cannot_be_used_fails_the_task_in_one_line(ingested: System) -> None:
+    run = ingested.api.trigger("answer_case", {"limit": "five"})
+    with pytest.raises(DagRunFailed):
+        ingested.api.wait(run)
+    dag_id, run_id = run
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/answer/logs/1"
+    log = ingested.api._client.get(path, headers={"Accept": "application/json"}).text
+    assert "parameter limit: found 'five', expected a whole number from 1 to 1000" in log
 
 
 def test_check_freshness_passes_where_no_dataset_has_limits(system: System) -> None:

@@ -71,7 +71,7 @@ def batch(**values: Any) -> BatchStatus:
     given: dict[str, Any] = {
         "dataset": "jobs", "seq": 7, "kind": "drain", "partition": 0, "start_offset": 0, "end_offset": 1000,
         "staged": 990, "dead": 10, "tombstones": 0, "seconds": 0.2, "committed_at": seconds_ago(12),
-        "dag_id": "ingest_jobs", "run_id": "scheduled__2026-03-01T12:00:00+00:00", "task_id": "drain",
+        "dag_id": "ingest_jobs", "run_id": "scheduled__2026-03-01T12:00:00+00:00", "task_id": "drain", "map_index": 0,
     }  # fmt: skip
     return BatchStatus(**given | values)
 

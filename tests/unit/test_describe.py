@@ -21,14 +21,21 @@ VALID: dict[str, dict[str, Any]] = {
     "jobs": {
         "JOBCREATEDATE": "2019-03-01 10:00:00",
         "JOBDATE": "2019-03-01 11:00:00",
-        "JOBIDENTIFIER": "j",
+        "JOBIDENTIFIER": 1,
         "JOBSTATUS": "SUCCESS",
         "LOCATION": "LOC_1",
         "REVENUE": 12.5,
         "SERVICENAME": "S",
         "USERID": 7,
     },
-    "events": {"event_id": "e", "event_type": "t", "time": "2019-03-01T10:00:00Z", "payload": {}},
+    "events": {
+        "event_id": "e",
+        "event_time": "2019-03-01T10:00:00Z",
+        "user_id": "u",
+        "event_type": "t",
+        "payload": {},
+        "schema_version": 1,
+    },
     "rides": {
         "PULocationID": 1,
         "DOLocationID": 2,
@@ -39,8 +46,8 @@ VALID: dict[str, dict[str, Any]] = {
     "telemetry": {
         "event_id": "e",
         "device_id": "d",
-        "zone": "z",
-        "ts": "2019-03-01T10:00:00Z",
+        "zone": "zone-a",
+        "ts": "1551434400.25",
         "kpi": "temperature",
         "value": 1.5,
     },
@@ -105,11 +112,11 @@ def test_description_command_prints_what_an_engineer_asks_for() -> None:
         "source topic jobs; 3 partitions where `headrace produce` creates it",
         "key JOBIDENTIFIER, column jobidentifier; a record's key equals it",
         "time JOBCREATEDATE, column jobcreatedate zone UTC, for times that name none",
+        "format a JSON object, or a value key|{JSON} of a record without a key",
         "limit a value of more than 1048576 bytes is a dead letter",
         "DAG ingest_jobs, every 60 s",
         "JOBSTATUS jobstatus text yes one of 'SUCCESS', 'NO SUCCESS' missing_field, invalid_value",
-        "REVENUE revenue numeric(15,2) yes at most 15 digits, at most 2 decimals, >= 0 missing_field, wrong_type, "
-        "out_of_range",
+        "REVENUE revenue numeric no >= 0 wrong_type, out_of_range",
         "commands headrace drain jobs headrace produce jobs FILE headrace dead-letters jobs",
     ):
         assert part in text

@@ -4,6 +4,8 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.declarations import Fault
+from headrace.exceptions import DatasetError
 from headrace.metrics import CONTENT_TYPE, exposition
 from headrace.problems import Limits, Overview, judge_by
 from tests.unit.statuses import HOSTILE, dataset, model, partition, seconds_ago, status
@@ -22,11 +24,13 @@ OVERVIEW = judge_by(
             partitions=[partition(0, lag=30), partition(1)],
             followed_by="host:1",
         ),
-        dataset("users", lag_s=0.0, has_marts=False, mart_freshness_s=None),
+        dataset("users", lag_s=0.0, has_marts=False, mart_freshness_s=None, drain_error="no space left"),
+        dataset("gone", lag=5, partitions=[partition(0, lag=5)]),
         dataset("rides", generation=None, last_error="no broker"),
         models=[model("jobs"), model("users", status="error"), model("rides", failed_tests=["a", "b"])],
     ),
     {"jobs": Limits(max_lag=20, max_freshness_s=60.0), "users": Limits(), "rides": Limits()},
+    {"events": Fault("events", DatasetError("a typo"))},
 )
 
 
@@ -58,7 +62,9 @@ def test_metrics_have_the_figures_of_the_status() -> None:
     assert (found["headrace_max_lag_records", "jobs"], found["headrace_max_freshness_seconds", "jobs"]) == (20, 60)
     assert [found["headrace_model_up", name] for name in ("jobs", "users", "rides")] == [1, 0, 0]
     assert found["headrace_model_failed_tests", "rides"] == 2
-    assert (found["headrace_problems", "error"], found["headrace_problems", "warning"]) == (4, 0)
+    assert (found["headrace_problems", "error"], found["headrace_problems", "warning"]) == (6, 0)
+    assert (found["headrace_declaration_up", "jobs"], found["headrace_declaration_up", "events"]) == (1, 0)
+    assert (found["headrace_drain_failing", "jobs"], found["headrace_drain_failing", "users"]) == (0, 1)
 
 
 def test_metrics_leave_out_what_nobody_knows() -> None:
@@ -69,8 +75,11 @@ def test_metrics_leave_out_what_nobody_knows() -> None:
     assert not [
         name
         for name in names
-        if name[0] != "headrace_source_failing" and name[1:2] == ("rides",) and "model" not in name[0]
+        if name[0] not in ("headrace_source_failing", "headrace_drain_failing", "headrace_declaration_up")
+        and name[1:2] == ("rides",)
+        and "model" not in name[0]
     ]
+    assert not [name for name in names if "gone" in name]  # no longer declared: its lag would never fall
 
 
 def test_metrics_without_a_database_say_only_that() -> None:

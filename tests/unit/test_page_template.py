@@ -46,7 +46,12 @@ def overview(text: str = "no JSON", **values: object) -> Overview:
             dataset("rides", generation=None),
             models=[model("jobs", status="error", message=text), model("users", failed_tests=[text])],
             builds=[build(selection=text)],
-            batches=[batch(run_id=f"manual__{text}"), batch(dag_id=None)],
+            batches=[
+                batch(run_id=f"manual__{text}"),
+                batch(run_id="a+b", task_id="plan", map_index=-1),
+                batch(run_id="old", map_index=None),
+                batch(dag_id=None),
+            ],
             dead_letters=[letter(value=text, detail=text, json_path=text)],
         ),
         {"jobs": Limits(max_lag=9), "rides": Limits()},
@@ -106,7 +111,17 @@ def test_links_stay_below_airflows_own_path() -> None:
     for attributes in links:
         address = attributes["href"] or ""
         assert address.startswith(("#", "../dags/")), address
-    assert "../dags/ingest_jobs/runs/manual__no%20JSON/tasks/drain" in {each["href"] for each in links}
+    assert {
+        "../dags/ingest_jobs/runs/manual__no%20JSON/tasks/drain/mapped/0",
+        "../dags/ingest_jobs/runs/a%2Bb/tasks/plan",
+        "../dags/ingest_jobs/runs/old",  # a line from before map_index was kept
+    } <= {each["href"] for each in links}
+
+
+def test_dataset_that_is_only_in_the_database_has_no_link_to_a_dag() -> None:
+    html = render_figures(judge_by(status(dataset("gone")), {}), ())
+    assert "dags/ingest_gone" not in html
+    assert "no longer declared" in html
 
 
 def test_tables_and_sections_say_what_they_are() -> None:

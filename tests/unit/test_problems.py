@@ -77,7 +77,7 @@ def test_errors_come_before_warnings() -> None:
     overview = judge_by(
         status(
             dataset("a", recent_dead=5, dead_by_reason={"wrong_type": 5}),
-            dataset("b", follower_lost_at=seconds_ago(60)),
+            dataset("b", follower_lost_at=seconds_ago(60), observed_at=seconds_ago(80)),
             dataset("c", unbuilt_batches=4, unbuilt_s=1000.0),
             dataset("d", last_error="broken"),
             models=[model("m", failed_tests=["unique_m: 2 rows"]), model("n", status="error", message="no column")],
@@ -102,16 +102,43 @@ def test_file_is_loaded_and_may_be_looked_at_once_an_hour() -> None:
 
 
 def test_dataset_that_is_no_longer_declared_has_no_problems() -> None:
-    overview = judge_by(status(dataset("gone", last_error="x")), {})
+    overview = judge_by(status(dataset("gone", last_error="x", drain_error="y", recent_dead=1)), {})
     assert overview.problems == []
-    assert overview.document()["datasets"][0]["state"] == "current"
+    assert overview.document()["datasets"][0]["state"] == "removed"
+    assert not overview.is_declared("gone")
+
+
+def test_follower_that_was_lost_is_no_problem_once_another_run_looked_at_the_source() -> None:
+    assert judged(follower_lost_at=seconds_ago(60), observed_at=seconds_ago(59)).problems == []
+    lost = judged(follower_lost_at=seconds_ago(60), observed_at=None)
+    assert found(lost) == [("warning", "follower", "headrace follow jobs")]
+
+
+def test_dead_letters_that_were_all_replayed_are_no_problem() -> None:
+    assert judged(recent_dead=5, dead_by_reason={}).problems == []
+
+
+def test_drain_that_failed_is_an_error_with_the_command_that_it_names() -> None:
+    overview = judged(drain_error="jobs: no space left; nothing was changed", drain_failed_at=seconds_ago(60))
+    assert found(overview) == [("error", "drain", "headrace drain jobs")]
+    assert overview.problems[0].text == "its drain failed at 11:59:00 UTC: no space left; nothing was changed"
+    assert overview.states == {"jobs": "failing"}
+    assert found(judged(drain_error="x; run `headrace adopt jobs`"))[0][2] == "headrace adopt jobs"
+    assert found(judged(Limits(is_file=True), drain_error="x"))[0][2] == "headrace load jobs"
 
 
 def test_declaration_that_cannot_be_imported_is_a_problem_and_hides_no_figures(tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text("import nothing_of_that_name")
-    overview = judge(status(dataset()), Settings(datasets_dir=tmp_path))
-    assert found(overview) == [("error", "declaration", "headrace describe jobs")]
+    (tmp_path / "lines.py").write_text("DATASET = Dataset(source=File(path='x'))")
+    overview = judge(status(dataset(), dataset("gone")), Settings(datasets_dir=tmp_path))
+    assert found(overview) == [
+        ("error", "declaration", "headrace describe jobs"), ("error", "declaration", "headrace describe lines"),
+    ]  # fmt: skip
+    assert "ModuleNotFoundError: No module named 'nothing_of_that_name'" in overview.problems[0].text
     assert overview.status.datasets[0].staged == 990
+    assert overview.states == {"jobs": "broken", "gone": "removed"}
+    assert (overview.dag_of("jobs"), overview.dag_of("lines")) == ("ingest_jobs", "load_lines")
+    assert beyond(overview) == overview.problems  # nobody knows whether it is late
 
 
 def test_document_is_plain_json_with_the_state_in_front() -> None:

@@ -1,15 +1,19 @@
 """The DAGs of a deployment, made from its datasets' declarations.
 
 Airflow's scheduler imports DAG files every few seconds: nothing here connects, and what is heavy is imported by
-the tasks.
+the tasks. A declaration that cannot be used has a DAG too, whose runs fail with the reason.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
-from headrace.dataset import Dataset, File, dataset_names, load_dataset
+from headrace.airflow import forms
+from headrace.dataset import Dataset, File
+from headrace.declarations import Declarations, Fault, load_declarations
+from headrace.exceptions import DatasetError
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +29,9 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=2),
 }
+FOLLOW_MINUTES = 10
 FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
+BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of a declaration that cannot be used fails
 
 
 def staging_asset(name: str) -> Asset:
@@ -33,10 +39,84 @@ def staging_asset(name: str) -> Asset:
     return Asset(name=f"staging/{name}", uri=f"headrace://staging/{name}")
 
 
-def declared_datasets() -> list[Dataset]:
-    """Every dataset of this deployment."""
-    settings = Settings.from_environment()
-    return [load_dataset(settings.datasets_dir, name) for name in dataset_names(settings.datasets_dir)]
+def declarations() -> Declarations:
+    """Every declaration of this deployment, usable or not."""
+    return load_declarations(Settings.from_environment().datasets_dir)
+
+
+def ingest_dags(declared: Declarations) -> dict[str, DAG]:
+    """ingest_<dataset> of every dataset that comes from a topic or a stream, by dag_id."""
+    streams = [dataset for dataset in declared.datasets.values() if not isinstance(dataset.source, File)]
+    return _dags(ingest_dag, streams, [fault for fault in declared.faults.values() if not fault.is_file])
+
+
+def load_dags(declared: Declarations) -> dict[str, DAG]:
+    """load_<dataset> of every dataset that comes from a file, by dag_id."""
+    files = [dataset for dataset in declared.datasets.values() if isinstance(dataset.source, File)]
+    return _dags(load_dag, files, [fault for fault in declared.faults.values() if fault.is_file])
+
+
+def _dags(make: Callable[[Dataset], DAG], datasets: Iterable[Dataset], faults: Iterable[Fault]) -> dict[str, DAG]:
+    dags: dict[str, DAG] = {}
+    for dataset in datasets:
+        try:
+            made = make(dataset)
+        except Exception as error:  # a value that only Airflow refuses: it must not take the other DAGs with it
+            text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
+            made = broken_dag(Fault(dataset.name, DatasetError(text), isinstance(dataset.source, File)))
+        dags[made.dag_id] = made
+    for fault in faults:
+        made = broken_dag(fault)
+        dags[made.dag_id] = made
+    return dags
+
+
+def broken_dag(fault: Fault) -> DAG:
+    """The DAG of a declaration that cannot be used: under the dataset's own dag_id, each run fails with the reason."""
+    text = " ".join(str(fault.error).split())
+
+    @dag(
+        dag_id=f"{'load' if fault.is_file else 'ingest'}_{fault.name}",
+        description=f"BROKEN: {text}",
+        schedule="@hourly" if fault.is_file else BROKEN_EVERY,
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS,
+        tags=["headrace", "broken"],
+        doc_md=f"""
+The declaration of **{fault.name}** cannot be used, so that nothing is ingested into `staging.{fault.name}`. All other
+datasets go on. What is staged stays, and the next run after the correction goes on from the checkpoint.
+
+```
+{text}
+```
+
+In a shell: `headrace describe {fault.name}`.
+""",
+    )
+    def broken() -> None:
+        # the task_id of the usable DAG: a run that began before the correction does what it was to do
+        @task(task_id="load" if fault.is_file else "plan")
+        def fail() -> None:
+            """Fail with the reason."""
+            from airflow.sdk.exceptions import AirflowFailException
+
+            raise AirflowFailException(text)
+
+        fail()
+
+    return broken()
+
+
+def known_reasons(declared: Declarations) -> list[str]:
+    """The reasons for which the contracts reject records, for the description of a form."""
+    from headrace.describe import reasons
+
+    found: set[str] = set()
+    for dataset in declared.datasets.values():
+        found |= set(reasons(dataset))
+    return sorted(found)
 
 
 def ingest_dag(dataset: Dataset) -> DAG:
@@ -120,10 +200,11 @@ def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
 def load_dag(dataset: Dataset) -> DAG:
     """load -> asset staging/<dataset>: bring a file dataset up to its file."""
     assert isinstance(dataset.source, File)
+    declared_path = dataset.source.path
 
     @dag(
         dag_id=f"load_{dataset.name}",
-        description=f"{dataset.description or dataset.name}: from data-files/{dataset.source.path}",
+        description=f"{dataset.description or dataset.name}: from data-files/{declared_path}",
         schedule="@hourly",
         start_date=START,
         catchup=False,
@@ -132,16 +213,30 @@ def load_dag(dataset: Dataset) -> DAG:
         tags=["headrace", "load"],
         params={
             "file": Param(
-                dataset.source.path,
-                type="string",
+                declared_path,
+                type=["null", "string"],
                 title="File",
-                description="Below data-files/. An unchanged file (by sha256) is skipped.",
+                description="Below data-files/; empty for the declared one. An unchanged file (by sha256) is skipped.",
             ),
             "replace": Param(
                 False,
                 type="boolean",
                 title="Replace",
                 description="Tombstone the entities that the file no longer names; otherwise they are kept.",
+            ),
+            "max_removed": Param(
+                10,
+                type="number",
+                minimum=0,
+                maximum=100,
+                title="Removed at most (%)",
+                description="Replace is refused where more than this part of the entities would be tombstoned.",
+            ),
+            "again": Param(
+                False,
+                type="boolean",
+                title="Again",
+                description="Load the file also if it is unchanged and another one was loaded since.",
             ),
         },
         doc_md=f"Loads a file into `staging.{dataset.name}`. Lines that break the contract become dead letters.",
@@ -154,13 +249,22 @@ def load_dag(dataset: Dataset) -> DAG:
 
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.file_source import below
-            from headrace.ingest import load_file
+            from headrace.load import load_file
 
             params = get_current_context()["params"]
             with task_errors():
                 ours = deployment()
-                path = below(ours.settings.data_dir, params["file"])
-                outcome = load_file(ours, dataset.name, path=path, replace=params["replace"], run=run_context())
+                file = forms.read_text(params, "file")
+                path = None if file is None or file == declared_path else below(ours.settings.data_dir, file)
+                outcome = load_file(
+                    ours,
+                    dataset.name,
+                    path=path,
+                    replace=params["replace"],
+                    max_removed=params["max_removed"],
+                    again=params["again"],
+                    run=run_context(),
+                )
             print(outcome.story())
             return not outcome.unchanged or bool(outcome.replaced)
 
@@ -173,9 +277,9 @@ def load_dag(dataset: Dataset) -> DAG:
     return load()
 
 
-def follow_dag(datasets: list[Dataset]) -> DAG:
+def follow_dag(declared: Declarations) -> DAG:
     """follow: drain and build as records arrive, in one task that the next run relieves."""
-    names = [dataset.name for dataset in datasets if not isinstance(dataset.source, File)]
+    names = declared.streams
 
     @dag(
         dag_id="follow_topics",
@@ -195,16 +299,15 @@ def follow_dag(datasets: list[Dataset]) -> DAG:
         params={
             "datasets": Param(
                 names,
-                type="array",
-                items={"type": "string", "enum": names},
+                type=["null", "array"],
+                items={"type": "string"},
+                examples=names,
                 title="Datasets",
-                description="What to follow. Scheduled runs leave it alone meanwhile.",
+                description="What to follow; empty for all but files. Scheduled runs leave it alone meanwhile.",
             ),
             "minutes": Param(
-                10,
-                type="integer",
-                minimum=1,
-                maximum=FOLLOW_S_MAX // 60 - 5,
+                FOLLOW_MINUTES,
+                **forms.whole_number(minimum=1, maximum=FOLLOW_S_MAX // 60 - 5),
                 title="Minutes",
                 description="How long the session is; the next one begins when it ends.",
             ),
@@ -229,11 +332,12 @@ that is down is said once and waited for. A dataset that still fails at the sess
 
             params = get_current_context()["params"]
             with task_errors(), stopped_by_signals() as stop:
+                minutes = forms.read_whole_number(params, "minutes", minimum=1, maximum=FOLLOW_S_MAX // 60 - 5)
                 result = follow(
                     deployment(),
-                    params["datasets"],
+                    forms.read_names(params, "datasets"),
                     stop=stop,
-                    max_seconds=params["minutes"] * 60,
+                    max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
                     build_settings=build_settings(),
                     run=run_context(),
                     report=print,
@@ -247,18 +351,18 @@ that is down is said once and waited for. A dataset that still fails at the sess
     return follow_topics()
 
 
-def build_dag(datasets: list[Dataset]) -> DAG:
+def build_dag(declared: Declarations) -> DAG:
     """build: whatever is committed and not yet built, until nothing is."""
-    assets = [staging_asset(dataset.name) for dataset in datasets]
-    any_asset: Any = assets[0]
-    for asset in assets[1:]:
-        any_asset = any_asset | asset
+    # asset events coalesce and can strand (airflow #56050): the clock is the backstop
+    clock = CronTriggerTimetable("*/10 * * * *", timezone="UTC")
+    assets: Any = None
+    for name in declared.names:
+        assets = staging_asset(name) if assets is None else assets | staging_asset(name)
 
     @dag(
         dag_id="build_marts",
         description="dbt: every mart that new batches touch",
-        # asset events coalesce and can strand (airflow #56050): the clock is the backstop
-        schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("*/10 * * * *", timezone="UTC"), assets=any_asset),
+        schedule=clock if assets is None else AssetOrTimeSchedule(timetable=clock, assets=assets),
         start_date=START,
         catchup=False,
         max_active_runs=1,

@@ -11,11 +11,12 @@ from markupsafe import Markup, escape
 
 from headrace.durations import duration
 from headrace.problems import Overview, Problem, State
-from headrace.status import Status
+from headrace.status import BatchStatus, Status
 
 REFRESH_S = 5
 NOTHING = "\N{EN DASH}"
 STATES: dict[State, str] = {
+    "broken": "broken declaration",
     "failing": "failing",
     "late": "late",
     "unseen": "not looked at",
@@ -23,6 +24,7 @@ STATES: dict[State, str] = {
     "building": "building",
     "current": "up to date",
     "empty": "nothing yet",
+    "removed": "no longer declared",
 }
 
 
@@ -87,6 +89,19 @@ def _ago(at: datetime | None, now: datetime) -> str:
     return "now" if seconds < 1 else f"{seconds} s ago" if seconds < 10 else f"{duration(seconds)} ago"
 
 
+def _run_address(batch: BatchStatus) -> str:
+    """Where Airflow shows the task that committed a batch; its run, where it is not known which of a mapped task."""
+    address = f"dags/{_path(batch.dag_id)}/runs/{_path(batch.run_id)}"
+    if batch.task_id is None or batch.map_index is None:
+        return address
+    address += f"/tasks/{_path(batch.task_id)}"
+    return address if batch.map_index < 0 else f"{address}/mapped/{batch.map_index}"
+
+
+def _path(text: object) -> str:
+    return quote(str(text), safe="")
+
+
 def _with_code(text: str) -> Markup:
     """Text whose `commands` are set as code; all of it is escaped."""
     parts = text.split("`")
@@ -123,5 +138,6 @@ _TEMPLATES.filters |= {
     "utc": _utc,
     "clock": _clock,
     "with_code": _with_code,
-    "path": lambda text: quote(text, safe=""),
+    "path": _path,
+    "run_address": _run_address,
 }

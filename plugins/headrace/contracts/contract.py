@@ -89,18 +89,16 @@ class Contract:
             text = value.decode()
         except UnicodeDecodeError as error:
             return Rejection("invalid_utf8", f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
-        prefix = None
-        if self.separator is not None:
-            prefix, text = self._split(text)
+        prefix, text = self.split(text)
         row = self._row(text)
         if isinstance(row, Rejection) or self.key_index is None:
             return row
         return self._other_key(key, prefix, row[self.key_index]) or row
 
-    def _split(self, text: str) -> tuple[bytes | None, str]:
-        """The key in front of a document, if there is one, and the document."""
-        if not text.lstrip(" \t\r\n").startswith("{"):
-            prefix, found, document = text.partition(self.separator or "|")
+    def split(self, text: str) -> tuple[bytes | None, str]:
+        """The key in front of a document, if the format has one there, and the document."""
+        if self.separator is not None and not text.lstrip(" \t\r\n").startswith("{"):
+            prefix, found, document = text.partition(self.separator)
             if found:
                 return prefix.encode(), document
         return None, text

@@ -15,7 +15,9 @@ on
     headrace.observations,
     headrace.samples,
     headrace.totals,
-    headrace.leases
+    headrace.leases,
+    headrace.loaded_files,
+    headrace.failures
 to headrace_loader;
 grant delete on headrace.samples, headrace.leases to headrace_loader;
 grant select, insert, update, delete on all tables in schema staging to headrace_loader;
@@ -38,6 +40,7 @@ on
     headrace.checkpoints,
     headrace.batches,
     headrace.observations,
+    headrace.failures,
     headrace.claims,
     headrace.builds,
     headrace.leases,

@@ -50,6 +50,7 @@ class CanonicalRow:
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
+        self._split = dataset.compiled.split
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
         self._json = [index for index, name in enumerate(types) if name == "jsonb"]
@@ -65,6 +66,10 @@ class CanonicalRow:
         for index in self._times:
             decoded[index] = _microseconds(decoded[index])
         return self._parsed(decoded)
+
+    def document(self, value: bytes) -> Any:
+        """A record's document, for comparison."""
+        return json_value(self._split(value.decode())[1])
 
     def of_stored(self, values: Sequence[Any]) -> list[Any]:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""
@@ -110,7 +115,7 @@ def _microseconds(value: Any) -> Any:
     return None if value is None else (value - POSTGRES_EPOCH) // MICROSECOND
 
 
-def json_value(text: bytes) -> Any:
+def json_value(text: bytes | str) -> Any:
     """JSON for comparison: every number as its exact value, told apart from text by a NUL that jsonb cannot hold."""
     return json.loads(text, parse_int=_number, parse_float=_number)
 

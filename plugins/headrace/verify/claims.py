@@ -19,7 +19,7 @@ def check_claims(snapshot: Snapshot, report: Report) -> None:
     zero at its next build, and a note says so. What is not built yet is counted.
     """
     report.checks.append("claims")
-    claims = _claims(snapshot)
+    claims = [claim for claim in _claims(snapshot) if claim["schema"] == PRODUCTION_SCHEMA]  # not a developer's
     for claim in claims:
         model, to_seq = claim["model"], claim["to_seq"]
         if claim["is_stale"]:
@@ -36,7 +36,7 @@ def check_claims(snapshot: Snapshot, report: Report) -> None:
         select count(*) as batches from headrace.batches
         where dataset = %(dataset)s and seq > coalesce(%(claimed)s, 0)
         """,
-        claimed=min((claim["to_seq"] for claim in claims if claim["schema"] == PRODUCTION_SCHEMA), default=None),
+        claimed=min((claim["to_seq"] for claim in claims), default=None),
     )
     report.counts["batches not yet built"] = unclaimed["batches"]
 
@@ -206,7 +206,9 @@ def orphaned_claims(connect: Connect) -> list[Report]:
     with database(connect) as connection:
         found = connection.execute(
             "select dataset, string_agg(schema || '.' || identifier, ', ' order by schema, identifier) "
-            "from headrace.claims where dataset not in (select dataset from headrace.datasets) group by dataset"
+            "from headrace.claims where schema = %s and dataset not in (select dataset from headrace.datasets) "
+            "group by dataset",
+            (PRODUCTION_SCHEMA,),
         ).fetchall()
     reports = []
     for dataset, models in found:

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
-from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, json_value, shown
+from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
 from headrace.verify.report import Report
 from headrace.verify.snapshot import Snapshot
@@ -64,7 +64,7 @@ class RecordCheck:
         self._canonical = canonical
         self._report = report
         self._is_compacted = cache(is_compacted)  # asked only where a record is missing at the source
-        self._restage = snapshot.subject.restage
+        self._restage_record = snapshot.subject.restage_record
 
     def compare(self, part: Range, reader: RecordReader) -> Iterator[int]:
         """Compare one range; yields now and then how many of its offsets are done."""
@@ -131,18 +131,22 @@ class RecordCheck:
     def _is_older_contract(
         self, record: VisibleRecord, stored: list[Any], expected: list[Any], differing: list[int]
     ) -> bool:
-        # a field that the contract has named since: null in its column, kept in _extra, as the record has it
+        # A field that the contract has named since is null in its column. Where the record has it, _extra keeps it as
+        # the record has it; where it has not, today's contract would store the field's default.
         names = self._canonical.names
         fields = {self._canonical.fields.get(names[i]) for i in differing if names[i] != "_extra"}
-        extra, value = stored[-1], record[2]
+        extra, value = stored[-1] or {}, record[2]
         if value is None or not isinstance(extra, dict) or None in fields or not fields:
             return False
-        document = json_value(value)
+        document = self._canonical.document(value)
+        if not isinstance(document, dict):
+            return False
+        kept = {name for name in fields if name in document}
         newer = expected[-1] or {}
         return (
             all(stored[i] is None for i in differing if names[i] != "_extra")
-            and extra.keys() == newer.keys() | fields
-            and all(extra[name] == (document[name] if name in fields else newer[name]) for name in extra)
+            and extra.keys() == newer.keys() | kept
+            and all(extra[name] == (document[name] if name in kept else newer[name]) for name in extra)
         )
 
     def _compare_letter(self, part: Range, record: VisibleRecord, letter: Any) -> None:
@@ -174,7 +178,7 @@ class RecordCheck:
             offset=offset,
             found=found,
             expected=expected,
-            remedy=self._restage,
+            remedy=self._restage_record(part.partition, offset),
         )
 
     def wrong_emptiness(self, part: Range, line: Any, empty: int) -> None:

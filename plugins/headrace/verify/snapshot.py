@@ -10,8 +10,8 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from headrace.database import Connect, database
-from headrace.dataset import Dataset, File
-from headrace.staging import SCHEMA
+from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.staging import SCHEMA, replaced_name
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
 WORK_MEM = "64MB"
@@ -37,15 +37,20 @@ class Subject:
     @property
     def replaced(self) -> Identifier:
         """The rows that reloads replaced."""
-        return Identifier(SCHEMA, f"{self.name}_replaced")
+        return Identifier(SCHEMA, replaced_name(self.name))
 
     @property
     def restage(self) -> str:
-        """The remedy for rows that are not what the source sent."""
-        command = "load" if self.is_file else "drain"
+        """The remedy for a ledger and rows that differ; no command, because reset deletes what it reads again."""
+        return "restore a backup, or see `Verify finds a row missing` in docs/runbook.md"
+
+    def restage_record(self, partition: int, offset: int) -> str:
+        """The remedy for a row that is not what the source sent; of a topic it can be read again and replaced."""
+        if self.declared is None or not isinstance(self.declared.source, KafkaTopic):
+            return self.restage
         return (
-            f"restore a backup, or, if the source still serves it all, `headrace reset {self.name} --yes` and "
-            f"`headrace {command} {self.name}`"
+            f"while the topic has it, `headrace reload {self.name} --partition {partition} --from {offset} "
+            f"--to {offset + 1}` stages it again; else {self.restage}"
         )
 
 
@@ -55,7 +60,7 @@ class Snapshot:
 
     connection: Connection[Any]
     subject: Subject
-    has_tables: bool  # staging.<dataset> and staging.<dataset>_replaced exist
+    has_tables: bool  # staging.<dataset> and staging._replaced_<dataset> exist
 
     def rows(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own."""
@@ -78,7 +83,7 @@ def snapshot(
     seen through snapshots as deletes are, a table emptied by them would look as if its rows were lost.
     """
     with database(connect) as connection:
-        wanted = [(SCHEMA, subject.name), (SCHEMA, f"{subject.name}_replaced")]
+        wanted = [(SCHEMA, subject.name), (SCHEMA, replaced_name(subject.name))]
         existing = [table for table in wanted if exists(connection, *table)]
         has_tables = len(existing) == len(wanted)
         existing += [table for table in also if exists(connection, *table) and may_read(connection, *table)]

@@ -1,9 +1,9 @@
 """The verification of datasets: all checks, in an order in which the first finding explains the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headrace.database import database
-from headrace.dataset import dataset_names
+from headrace.declarations import Fault, load_declarations
 from headrace.exceptions import DatasetError, HeadraceError
 from headrace.ingest import Deployment
 from headrace.verify.canonical import CanonicalRow
@@ -34,24 +34,29 @@ def verify(
     deep: re-read the source and compare every record with what is stored. reader: another client to re-read with.
     Raises DatasetError for a dataset that is neither declared nor in the database.
     """
-    reports = [_verify_one(deployment, subject, deep, reader, progress) for subject in _subjects(deployment, name)]
+    subjects, faults = _subjects(deployment, name)
+    reports = [_verify_one(deployment, subject, deep, reader, progress) for subject in subjects]
+    for report in reports:
+        if (fault := faults.get(report.dataset)) is not None:
+            report.error = str(fault.error)  # without the declaration only what is in the database was compared
     if name is None:
         reports += orphaned_claims(deployment.connect("headrace verify"))
     return Verification(reports, deep)
 
 
-def _subjects(deployment: Deployment, name: str | None) -> list[Subject]:
-    declared = dataset_names(deployment.settings.datasets_dir)
+def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], Mapping[str, Fault]]:
+    """The datasets to verify, and the declarations that cannot be used."""
+    declared = load_declarations(deployment.settings.datasets_dir)
     with database(deployment.connect("headrace verify")) as connection:
         found = connection.execute("select dataset from headrace.datasets").fetchall()
-    known = {row[0] for row in found} | set(declared)
+    known = {row[0] for row in found} | set(declared.names)
     if name is not None and name not in known:
         raise DatasetError(
             f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database; "
             f"expected one of {', '.join(sorted(known)) or 'none'}"
         )
     names = sorted(known) if name is None else [name]
-    return [Subject(each, deployment.dataset(each) if each in declared else None) for each in names]
+    return [Subject(each, declared.datasets.get(each)) for each in names], declared.faults
 
 
 def _verify_one(
@@ -124,7 +129,8 @@ def _tell(tally: Tally, report: Report, taken_by: str) -> None:
     if tally.older_contract:
         places = ", ".join(tally.examples["older"])
         report.notes.append(
-            f"{tally.older_contract} rows hold a field in _extra that the contract has named since: {places}"
+            f"{tally.older_contract} rows were staged before the contract named a field: its column is null, and what "
+            f"the record held of it is in _extra: {places}"
         )
     if tally.rejected_today:
         places = ", ".join(tally.examples["rejected"])

@@ -1,0 +1,86 @@
+"""All declarations of a deployment: each is loaded by itself, so that a broken file stops only its own dataset."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.dataset import Dataset, File, dataset_names, load_dataset
+from headrace.exceptions import DatasetError
+
+_FILE_SOURCE = re.compile(r"\bsource\s*=\s*(?:\w+\.)?File\s*\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A declaration that cannot be used, and why.
+
+    is_file: whether it comes from a file, as far as the declaration's text tells. It decides only under which name
+    the dataset's DAG reports the fault: load_<name> or ingest_<name>.
+    """
+
+    name: str
+    error: DatasetError
+    is_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """The datasets that can be used, and the faults of the others, by name."""
+
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all of them, in alphabetical order."""
+        return sorted({*self.datasets, *self.faults})
+
+    @property
+    def streams(self) -> list[str]:
+        """The names of those that come from a topic or a stream, broken ones included."""
+        usable = {name for name, dataset in self.datasets.items() if not isinstance(dataset.source, File)}
+        return sorted(usable | {name for name, fault in self.faults.items() if not fault.is_file})
+
+
+def load_declarations(datasets_dir: Path) -> Declarations:
+    """Load every declaration; what one of them raises is its fault and leaves the others as they are."""
+    datasets: dict[str, Dataset] = {}
+    faults: dict[str, Fault] = {}
+    for name in dataset_names(datasets_dir):
+        try:
+            datasets[name] = load_declaration(datasets_dir, name)
+        except DatasetError as error:
+            faults[name] = Fault(name, error, _is_file(datasets_dir / f"{name}.py"))
+    return Declarations(datasets, faults)
+
+
+def load_declaration(datasets_dir: Path, name: str) -> Dataset:
+    """Load one declaration and compile its contract.
+
+    Raises DatasetError, in one line, whatever the file raises: also for sys.exit(), for infinite recursion and for a
+    fault that shows only when the contract is compiled, such as a zone that does not exist.
+    """
+    path = datasets_dir / f"{name}.py"
+    try:
+        dataset = load_dataset(datasets_dir, name)
+        _ = dataset.compiled
+    except DatasetError as error:
+        raise DatasetError(_one_line(error)) from error
+    except (Exception, SystemExit) as error:
+        raise DatasetError(
+            f"{path}: found {type(error).__name__}: {_one_line(error)}, expected a declaration that can be used; "
+            "correct the file"
+        ) from error
+    return dataset
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return _FILE_SOURCE.search(path.read_text(errors="replace")) is not None
+    except OSError:
+        return False
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

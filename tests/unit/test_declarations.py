@@ -1,0 +1,74 @@
+"""All declarations of a deployment: what one of them breaks, and what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.declarations import load_declaration, load_declarations
+from headrace.exceptions import DatasetError
+
+GOOD = """
+from pydantic import BaseModel
+from headrace.contract import Text
+from headrace.dataset import CONTRACT_CONFIG, Dataset, File, KafkaTopic
+
+class Thing(BaseModel):
+    model_config = CONTRACT_CONFIG
+    ID: Text
+
+DATASET = Dataset(name="NAME", contract=Thing, source=SOURCE)
+"""
+TOPIC, FILE = 'KafkaTopic(topic="t")', 'File(path="x.ndjson")'
+BROKEN = {
+    "syntax": ("def broken(:", "SyntaxError"),
+    "bytes": ("x = '\0'", "null bytes"),
+    "import": ("import nothing_of_that_name", "ModuleNotFoundError: No module named"),
+    "raises": ("raise ValueError('line one\\nline two')", "ValueError: line one line two"),
+    "exits": ("import sys; sys.exit(0)", "SystemExit"),
+    "recursion": ("def f(): f()\nf()", "RecursionError"),
+    "nothing": ("", "expected `DATASET = Dataset"),
+    "misnamed": (GOOD.replace("NAME", "other").replace("SOURCE", TOPIC), "name='misnamed'"),
+    "declared_wrong": (GOOD.replace("SOURCE", "KafkaTopic(topic='a b')"), "topic 'a b'"),
+    "often": (GOOD.replace("NAME", "often").replace("SOURCE", TOPIC + ", schedule_s='often'"), "TypeError"),
+    "never": (GOOD.replace("NAME", "never").replace("SOURCE", TOPIC + ", schedule_s=0"), "schedule_s is 0"),
+    "zone": (GOOD.replace("NAME", "zone").replace("SOURCE", TOPIC + ", zone='Mars/Base'"), "Mars/Base"),
+}
+
+
+def declare(folder: Path, name: str, source: str = TOPIC) -> None:
+    (folder / f"{name}.py").write_text(GOOD.replace("NAME", name).replace("SOURCE", source))
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_declaration_that_cannot_be_used_leaves_the_others_as_they_are(kind: str, tmp_path: Path) -> None:
+    text, expected = BROKEN[kind]
+    declare(tmp_path, "jobs")
+    declare(tmp_path, "users", FILE)
+    (tmp_path / f"{kind}.py").write_text(text)
+    found = load_declarations(tmp_path)
+    assert list(found.datasets) == ["jobs", "users"]
+    assert list(found.faults) == [kind]
+    message = str(found.faults[kind].error)
+    assert expected in message
+    assert "\n" not in message
+    with pytest.raises(DatasetError) as error:
+        load_declaration(tmp_path, kind)
+    assert str(error.value) == message
+
+
+def test_declarations_say_which_come_from_streams_as_far_as_a_broken_one_tells(tmp_path: Path) -> None:
+    declare(tmp_path, "jobs")
+    declare(tmp_path, "users", FILE)
+    (tmp_path / "broken_topic.py").write_text("import x\nDATASET = Dataset(source=KafkaTopic(topic='x'))")
+    (tmp_path / "broken_file.py").write_text("import x\nDATASET = Dataset(source = dataset.File(path='x'))")
+    found = load_declarations(tmp_path)
+    assert found.streams == ["broken_topic", "jobs"]
+    assert found.names == ["broken_file", "broken_topic", "jobs", "users"]
+    assert {name: fault.is_file for name, fault in found.faults.items()} == {
+        "broken_file": True,
+        "broken_topic": False,
+    }
+
+
+def test_declarations_of_an_empty_folder_and_of_none_are_empty(tmp_path: Path) -> None:
+    assert load_declarations(tmp_path).names == load_declarations(tmp_path / "absent").names == []
