@@ -171,7 +171,8 @@ def _reason_to_adopt(
     try:
         check_identity(generation, seen_from(source, generation, state))
     except SourceChanged as error:
-        return generation, str(error).removeprefix(f"{dataset.name}: ").partition("; `headrace")[0]
+        reason = str(error).removeprefix(f"{dataset.name}: ").partition("; nothing was changed")[0]
+        return generation, reason.partition("; `headrace")[0]
     again = sum(max(generation.next_offsets[p] - found.log_start_offset, 0) for p, found in state.partitions.items())
     raise DatasetError(
         f"{dataset.name}: found {state.topic} as generation {generation.generation} left it, expected another topic or "

@@ -19,11 +19,14 @@ from kafka.record.util import calc_crc32c
 
 from headrace.dead_letters import headers_of
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.ingest import Deployment, accept_loss, drain_dataset
+from headrace.generations import accept_loss
+from headrace.ingest import Deployment, drain_dataset
 from headrace.kafka_source import KafkaSource
 from headrace.local.home import locked
 from headrace.local.jars import tool_command
+from headrace.produce import produce
 from headrace.settings import Settings
+from headrace.source import Range
 from headrace.times import EPOCH, LATEST
 from headrace.verify.readers import TopicReader
 from headrace.verify.verification import verify
@@ -112,6 +115,30 @@ def test_every_codec_of_every_producer_is_read_again_by_verify(
 ) -> None:
     topic, values = compressed
     assert sorted(value for _, _, value, _, _ in _read_again(bootstrap_servers, topic, len(values))) == values
+
+
+def test_console_producer_sends_what_headrace_produce_sends(
+    stage: Stage, local_settings: Settings, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(
+        b"\n".join([b"1|" + job(1), b"|" + job(2), "ü|é".encode(), b"3|a|b", b"4|", b" 5 | {} ", b'6|{"a": "x|y"}\r'])
+    )
+    produce(stage.deployment, stage.deployment.dataset("jobs"), lines)
+    with locked(local_settings.home, lambda _: None) as home:
+        command = tool_command(home, "console-producer", lambda _: None)
+    topics.create(servers(stage), f"{topic_of(stage)}-java", 1)
+    options = ["--bootstrap-server", servers(stage), "--topic", f"{topic_of(stage)}-java"]
+    keyed = ["--reader-property", "parse.key=true", "--reader-property", "key.separator=|"]  # as the README has it
+    with lines.open("rb") as file:
+        subprocess.run([*command, *options, *keyed], stdin=file, check=True, timeout=60)
+    ours, theirs = KafkaSource(topic_of(stage), stage.deployment.kafka()), _read_again(servers(stage), options[-1], 7)
+    try:
+        ends = {p: Range(0, state.end_offset) for p, state in ours.describe().partitions.items()}
+        sent = [(record.key, record.value) for chunk in ours.read(ends) for record in chunk.records]
+    finally:
+        ours.close()
+    assert sorted(sent) == sorted((key, value) for _, key, value, _, _ in theirs)
 
 
 def _read_again(servers: str, topic: str, end: int) -> list[Any]:

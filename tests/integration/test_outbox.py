@@ -320,7 +320,8 @@ def test_dags_publish_what_a_run_left_behind_and_announce_what_a_replay_staged(d
         "port": int(postgres["port"] or 0),
         "login": postgres["user"],
         "schema": postgres["dbname"],
-        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres},
+        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres}
+        | {"cursor": "dictcursor", "sqlalchemy_scheme": "postgresql+psycopg", "iam": False, "keepalives": True},
     }
     kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers(declared)}}
     environ = {
