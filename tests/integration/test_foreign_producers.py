@@ -19,7 +19,8 @@ from kafka.record.util import calc_crc32c
 
 from headrace.dead_letters import headers_of
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.ingest import Deployment, accept_loss, drain_dataset
+from headrace.generations import accept_loss
+from headrace.ingest import Deployment, drain_dataset
 from headrace.kafka_source import KafkaSource
 from headrace.local.home import locked
 from headrace.local.jars import tool_command
