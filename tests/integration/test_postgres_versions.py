@@ -14,7 +14,8 @@ from headrace.build import build
 from headrace.exceptions import DatabaseError
 from headrace.follow import follow
 from headrace.generate import generate
-from headrace.ingest import Deployment, drain_dataset, initialise, load_file, plan
+from headrace.ingest import Deployment, drain_dataset, initialise, plan
+from headrace.load import load_file
 from headrace.problems import judge
 from headrace.produce import produce
 from headrace.settings import Settings
