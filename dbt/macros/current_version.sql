@@ -5,16 +5,22 @@
     No CTEs here: Postgres flattens no subquery that has some, and would scan the whole table for a few claimed keys.
 #}
 {% macro staged_versions(dataset, columns) -%}
-    {%- for name in [dataset, dataset ~ '_replaced'] -%}
+    {%- set staged = source('staging', dataset) -%}
+    {%- set names = [] -%}
+    {%- for column in columns -%}
+        {%- do names.append(selected(column)) -%}
+    {%- endfor -%}
+    {#- made for the dataset, as replaced_table() has it: no source of its own to declare -#}
+    {%- for relation in [staged, staged.incorporate(path={'identifier': '_replaced_' ~ dataset})] -%}
 select
-    {{ columns | join(',\n    ') }},
+    {{ names | join(',\n    ') }},
     _generation,
     _partition,
     _offset,
     _timestamp,
     _deleted,
     {{ 'false' if loop.first else 'true' }} as is_replaced
-from {{ source('staging', name) }}
+from {{ relation }}
 {{ 'union all\n' if loop.first }}
     {%- endfor -%}
 {%- endmacro %}
@@ -77,15 +83,18 @@ from {{ source('staging', name) }}
 {%- endmacro %}
 
 
-{# The minute that a time falls into, in UTC whatever the session's zone: immutable, so that an index can hold it. #}
+{#
+    The minute that a time falls into, in UTC whatever the session's zone. An index can hold it: date_trunc with a zone
+    is immutable only from PostgreSQL 18 on, this on every version. In parentheses, as an index wants expressions.
+#}
 {% macro minute_of(column) -%}
-    date_trunc('minute', {{ column }}, 'UTC')
+    (date_trunc('minute', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 
 {# The hour, likewise. #}
 {% macro hour_of(column) -%}
-    date_trunc('hour', {{ column }}, 'UTC')
+    (date_trunc('hour', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 

@@ -44,9 +44,17 @@
 
     {%- if is_anew -%}
         {%- do create_indexes(built_relation) -%}
+        {#- a publication for all tables would refuse every update and delete of a table without a primary key -#}
+        {%- do run_sql('alter table ' ~ built_relation.render() ~ ' replica identity full') -%}
     {%- endif -%}
     {%- if is_swapped -%}
+        {%- if not existing_relation.is_view -%}
+            {%- do keep_rights(target_relation, intermediate_relation) -%}
+        {%- endif -%}
         {%- do adapter.rename_relation(target_relation, backup_relation) -%}
+        {%- if not existing_relation.is_view -%}
+            {%- do refuse_dependents(backup_relation, target_relation) -%}
+        {%- endif -%}
         {%- do adapter.rename_relation(intermediate_relation, target_relation) -%}
     {%- endif -%}
 

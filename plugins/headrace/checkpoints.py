@@ -12,9 +12,9 @@ from uuid import UUID
 import uuid6
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved
+from headrace.exceptions import CheckpointMoved, DatabaseError
 
-Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss"]
+Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
 
 
 def new_batch_id() -> UUID:
@@ -73,6 +73,7 @@ class LedgerLine:
     last_record_at: datetime | None = None
     position: str | None = None
     run: RunContext = RunContext()
+    note: str | None = None  # in words: what was given up, or why
 
 
 def register(connection: Connection[Any], dataset: str) -> None:
@@ -236,13 +237,14 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
 
         insert into headrace.batches (
             batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index
+            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+            note
         )
         select
             %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
             %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
             clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(map_index)s
+            %(try_number)s, %(map_index)s, %(note)s
         from counted
         returning seq
         """,
@@ -267,9 +269,15 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "task_id": line.run.task_id,
             "try_number": line.run.try_number,
             "map_index": line.run.map_index,
+            "note": line.note,
         },
     ).fetchone()
-    assert row is not None
+    if row is None:
+        raise DatabaseError(
+            f"{line.dataset}[{line.partition}]: headrace.batches took no line, expected one: a trigger or rule on it "
+            "or on headrace.datasets leaves rows out; nothing was changed; remove or disable it, then run the same "
+            "command again"
+        )
     return int(row[0])
 
 

@@ -34,6 +34,14 @@ class UsageError(PermanentError):
     """what the caller named does not exist, or is no value of that kind"""
 
 
+class DatasetsRejected(DatasetError):
+    """some datasets are rejected, the others are ready"""
+
+
+class NotConfirmed(PermanentError):
+    """a command that cannot be undone was not confirmed; nothing was changed"""
+
+
 class LocalServiceError(PermanentError):
     """a local service could not be started or stopped"""
 

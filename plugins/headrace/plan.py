@@ -224,11 +224,17 @@ def observe(connection: Connection[Any], dataset: str, state: SourceState) -> No
 
 
 def begin_generation(
-    connection: Connection[Any], dataset: Dataset, state: SourceState, run: RunContext, *, always_line: bool
+    connection: Connection[Any],
+    dataset: Dataset,
+    state: SourceState,
+    run: RunContext,
+    *,
+    always_line: bool,
+    note: str | None = None,
 ) -> Generation:
     """Open the next generation at the source's log starts.
 
-    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so.
+    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so, and why in its note.
     """
     number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):
@@ -247,6 +253,7 @@ def begin_generation(
                 end_offset=start,
                 kind="adopt",
                 run=run,
+                note=note,
             ),
         )
     generation = checkpoints.open_generation(connection, dataset.name)

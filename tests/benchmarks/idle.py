@@ -128,7 +128,8 @@ def _declarations(folder: Path) -> list[str]:
 def _produce_event(name: str, home: Path, headrace: Callable[..., None]) -> None:
     path = home / "event.ndjson"
     path.write_text(
-        json.dumps({"event_id": name, "event_type": "idle", "time": "2026-01-01T00:00:00Z", "payload": {}}) + "\n"
+        json.dumps({"event_id": name, "event_type": "idle", "event_time": "2026-01-01T00:00:00Z", "user_id": "idle"})
+        + "\n"
     )
     headrace("produce", name, str(path))
 

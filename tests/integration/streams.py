@@ -34,8 +34,8 @@ def reading(number: int, **fields: str) -> dict[bytes, bytes]:
     values = {
         "event_id": f"e{number}",
         "device_id": "d1",
-        "zone": "Z",
-        "ts": "2026-01-01T10:00:00Z",
+        "zone": "zone-a",
+        "ts": "1767261600.25",
         "kpi": "temperature",
         "value": f"{number}.5",
     }

@@ -16,7 +16,8 @@ from headrace import redis_source, retries
 from headrace.batch import Barrier
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.generate import generate
-from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset, drain_plan, left_of, plan
+from headrace.generations import accept_loss, adopt
+from headrace.ingest import Deployment, drain_dataset, drain_plan, left_of, plan
 from headrace.local import postgres, services, valkey
 from headrace.plan import Plan
 from headrace.produce import produce

@@ -17,7 +17,9 @@ from headrace.exceptions import (
     SourceError,
     TopicMissing,
 )
-from headrace.ingest import adopt, drain_dataset, drain_plan, load_file, plan
+from headrace.generations import adopt
+from headrace.ingest import drain_dataset, drain_plan, plan
+from headrace.load import load_file
 from headrace.problems import Overview, judge
 from headrace.status import read_status
 from tests.integration import topics

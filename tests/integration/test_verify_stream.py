@@ -6,7 +6,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset
+from headrace.generations import accept_loss, adopt
+from headrace.ingest import Deployment, drain_dataset
 from headrace.redis_source import RedisSource
 from headrace.replay import replay
 from headrace.source import Range

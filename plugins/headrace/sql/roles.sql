@@ -16,6 +16,7 @@ on
     headrace.samples,
     headrace.totals,
     headrace.leases,
+    headrace.loaded_files,
     headrace.failures
 to headrace_loader;
 grant delete on headrace.samples, headrace.leases to headrace_loader;

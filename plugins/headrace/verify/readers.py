@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
 from headrace.source import Headers
 
@@ -93,14 +94,12 @@ class TopicReader:
             from headrace.kafka_batches import tolerate
 
             self._consumer = KafkaConsumer(
-                **self._config,
+                **{"bootstrap_timeout_ms": 8_000, "request_timeout_ms": REQUEST_TIMEOUT_MS, **self._config},
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
-                bootstrap_timeout_ms=8_000,
-                request_timeout_ms=REQUEST_TIMEOUT_MS,
                 metrics_enabled=False,
                 max_poll_records=MAX_POLL_RECORDS,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
@@ -128,6 +127,8 @@ class FileReader:
                 for number, line in enumerate(file, start=1):
                     if number >= end:
                         return
+                    if number == 1:
+                        line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                     if number >= start and line.strip():
                         yield number, None, line.rstrip(b"\r\n"), (), None
         except UNREADABLE as error:
@@ -137,9 +138,8 @@ class FileReader:
         """Nothing stays open."""
 
     def _open(self) -> BinaryIO:
-        if self._path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(self._path, "rb"))
-        return self._path.open("rb")
+        file = open_regular(self._path)
+        return cast(BinaryIO, gzip.open(file, "rb")) if self._path.suffix == ".gz" else file
 
 
 class StreamReader:
@@ -261,7 +261,7 @@ def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:
     from kafka.errors import KafkaError
 
     try:
-        admin = KafkaAdminClient(**client_config, bootstrap_timeout_ms=8_000)
+        admin = KafkaAdminClient(**{"bootstrap_timeout_ms": 8_000, **client_config})
         try:
             described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
         finally:
