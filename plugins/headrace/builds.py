@@ -14,10 +14,7 @@ MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed tes
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself.
-
-    has_all_tests: all data tests that read the model were selected, so that their success is the model's.
-    """
+    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself."""
 
     schema: str
     model: str
@@ -29,7 +26,6 @@ class NodeResult:
     message: str | None
     started_at: datetime
     finished_at: datetime
-    has_all_tests: bool = True
 
 
 def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> bool:
@@ -211,7 +207,7 @@ def record(
                     "message": None if node.message is None else _storable(node.message),
                     "selection": selection,
                     "project": project,
-                    "tested": tests and node.has_all_tests,
+                    "tested": tests,
                     "started_at": node.started_at,
                     "finished_at": node.finished_at,
                 }

@@ -235,13 +235,6 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
     failed_tests: dict[str, list[str]] = {}
     lines: list[NodeResult] = []
-    selected = {result.node.unique_id for result in results}
-    not_selected = {
-        read
-        for node in manifest.nodes.values()
-        if str(node.resource_type) == "test" and node.unique_id not in selected
-        for read in node.depends_on.nodes
-    }
     for result in results:
         if str(result.node.resource_type) != "test" or str(result.status) not in {"fail", "error"}:
             continue
@@ -257,9 +250,7 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     for result in results:
         kind = str(result.node.resource_type)
         if kind in {"model", "function"}:
-            unique_id = result.node.unique_id
-            failed = tuple(failed_tests.pop(unique_id, ()))
-            lines.append(_node_result(result, kind, failed, has_all_tests=unique_id not in not_selected))
+            lines.append(_node_result(result, kind, tuple(failed_tests.pop(result.node.unique_id, ()))))
     # a selection can run the tests of a model that it does not build
     for model, tests in failed_tests.items():
         name = model.rpartition(".")[2]
@@ -268,7 +259,7 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     return tuple(lines)
 
 
-def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...], *, has_all_tests: bool = True) -> NodeResult:
+def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeResult:
     status = str(result.status)
     if status not in {"error", "skipped"}:
         status = "failed tests" if failed_tests else "success"
@@ -286,7 +277,6 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...], *, has_a
         message=_one_line(result.message) if result.message and status == "error" else None,
         started_at=min(times),
         finished_at=max(times),
-        has_all_tests=has_all_tests,
     )
 
 

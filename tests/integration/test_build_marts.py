@@ -395,14 +395,6 @@ def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
         warehouse.build(select="jobz")
 
 
-def test_selection_without_the_data_tests_of_a_model_is_no_success_of_theirs(warehouse: Warehouse) -> None:
-    tested = "select tested from headrace.builds where model = 'users' order by finished_at desc limit 1"
-    warehouse.build(select="users", tests=True)
-    assert warehouse.value(tested) is True
-    warehouse.build(select="users,resource_type:model", tests=True)
-    assert warehouse.value(tested) is False
-
-
 def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(
     warehouse: Warehouse,
 ) -> None:
@@ -427,7 +419,7 @@ def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehou
     )
     for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
         warehouse.execute(claim, schema, model)
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     lines: list[str] = []
     warehouse.build(select="jobs", report=lines.append)
     assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
