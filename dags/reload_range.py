@@ -24,7 +24,7 @@ Reads a range of a topic again, as long as Kafka retains it, and replaces exactl
 - by **offsets** of one partition (`from` 1200, `to` 1500, `partition` 0), or by **times** of the records in all
   partitions (`from` 2026-01-31T09:30:00Z, `to` 2026-01-31T10:00:00Z); `to` itself is not read,
 - today's contract decides: what passes is staged, what fails is a dead letter,
-- rows that were staged before move to `staging.<dataset>_replaced`; `build_marts` corrects the marts.
+- rows that were staged before move to `staging._replaced_<dataset>`; `build_marts` corrects the marts.
 
 All of it is one transaction, so retrying, clearing or running it twice is safe. Nothing above the checkpoint is
 touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.

@@ -38,9 +38,9 @@
 {# The claimed keys of a dataset, in a model's SQL: a temp table whose columns are the dataset's key. #}
 {% macro claimed(dataset) -%}
     {%- if execute and is_partial_run() -%}
-        (select {{ key_of(dataset) | join(', ') }} from staging.{{ dataset }} where false)
+        (select {{ key_of(dataset) | join(', ') }} from {{ staging_table(dataset) }} where false)
     {%- else -%}
-        pg_temp.claimed_{{ dataset }}
+        pg_temp.{{ exactly('_claimed_' ~ dataset) }}
     {%- endif -%}
 {%- endmacro %}
 
@@ -127,9 +127,18 @@
     full refreshes with `__dbt_backup already exists`).
 #}
 {% macro clear_the_way() -%}
+    {%- for node in graph.nodes.values() if node.resource_type == 'model' and '__dbt_' in node.alias -%}
+        {%- do exceptions.raise_compiler_error(
+            node.name ~ ': found __dbt_ in the name of a model, expected a name without: dbt builds, and drops, other'
+            ~ ' models under such names; rename it'
+        ) -%}
+    {%- endfor -%}
     {%- do delete_claims() -%}
-    {%- if load_cached_relation(this) is none -%}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- if existing is none -%}
         {%- do run_sql('drop table if exists ' ~ this.render()) -%}
+    {%- elif not existing.is_view -%}
+        {%- do refuse_dependents(existing, this) -%}
     {%- endif -%}
     {%- do run_sql('drop table if exists ' ~ make_backup_relation(this.incorporate(type='table'), 'table').render() ~ ' cascade') -%}
     {#- new readers queue behind the rename, which itself waits for the old ones: not for ever -#}
@@ -266,11 +275,11 @@
     {%- set key = columns | join(', ') -%}
     {%- set has_key = columns | join(' is not null and ') ~ ' is not null' -%}
     {%- set sql -%}
-        create temporary table claimed_{{ dataset }} on commit drop as
+        create temporary table {{ exactly('_claimed_' ~ dataset) }} on commit drop as
         {% if from_zero -%}
-        select {{ key }} from staging.{{ dataset }} as staged where {{ has_key }}
+        select {{ key }} from {{ staging_table(dataset) }} as staged where {{ has_key }}
         union
-        select {{ key }} from staging.{{ dataset }}_replaced as staged where {{ has_key }}
+        select {{ key }} from {{ replaced_table(dataset) }} as staged where {{ has_key }}
         {%- else -%}
         with
 
@@ -285,7 +294,7 @@
         from claimed_batches as line
         cross join lateral (
             select *
-            from staging.{{ dataset }}
+            from {{ staging_table(dataset) }}
             where
                 _generation = line.generation
                 and _partition = line.partition
@@ -298,17 +307,17 @@
         union
         select {{ key }}
         from claimed_batches as line
-        inner join staging.{{ dataset }}_replaced as staged on line.batch_id = staged._batch_id
+        inner join {{ replaced_table(dataset) }} as staged on line.batch_id = staged._batch_id
         where {{ has_key }}
         union
         select {{ key }}
         from claimed_batches as line
-        inner join staging.{{ dataset }}_replaced as staged on line.batch_id = staged._replaced_by
+        inner join {{ replaced_table(dataset) }} as staged on line.batch_id = staged._replaced_by
         where {{ has_key }}
         {%- endif %}
     {%- endset -%}
     {%- do run_sql(sql) -%}
-    {%- do run_sql('analyze pg_temp.claimed_' ~ dataset) -%}
+    {%- do run_sql('analyze pg_temp.' ~ exactly('_claimed_' ~ dataset)) -%}
 {%- endmacro %}
 
 
@@ -327,12 +336,16 @@
 {%- endmacro %}
 
 
-{# A key is a column or a list of them. Without one every record is an entity of its own: its coordinates tell it. #}
+{# A key is a column or a list of them, quoted. Without one every record is an entity of its own: its coordinates tell it. #}
 {% macro columns_of(key) -%}
     {%- if not key -%}
         {{ return(['_generation', '_partition', '_offset']) }}
     {%- endif -%}
-    {{ return([key] if key is string else key) }}
+    {%- set names = [] -%}
+    {%- for name in ([key] if key is string else key) -%}
+        {%- do names.append(quoted(name)) -%}
+    {%- endfor -%}
+    {{ return(names) }}
 {%- endmacro %}
 
 

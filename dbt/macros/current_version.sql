@@ -5,16 +5,22 @@
     No CTEs here: Postgres flattens no subquery that has some, and would scan the whole table for a few claimed keys.
 #}
 {% macro staged_versions(dataset, columns) -%}
-    {%- for name in [dataset, dataset ~ '_replaced'] -%}
+    {%- set staged = source('staging', dataset) -%}
+    {%- set names = [] -%}
+    {%- for column in columns -%}
+        {%- do names.append(selected(column)) -%}
+    {%- endfor -%}
+    {#- made for the dataset, as replaced_table() has it: no source of its own to declare -#}
+    {%- for relation in [staged, staged.incorporate(path={'identifier': '_replaced_' ~ dataset})] -%}
 select
-    {{ columns | join(',\n    ') }},
+    {{ names | join(',\n    ') }},
     _generation,
     _partition,
     _offset,
     _timestamp,
     _deleted,
     {{ 'false' if loop.first else 'true' }} as is_replaced
-from {{ source('staging', name) }}
+from {{ relation }}
 {{ 'union all\n' if loop.first }}
     {%- endfor -%}
 {%- endmacro %}

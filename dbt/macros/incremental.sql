@@ -46,7 +46,13 @@
         {%- do create_indexes(built_relation) -%}
     {%- endif -%}
     {%- if is_swapped -%}
+        {%- if not existing_relation.is_view -%}
+            {%- do keep_rights(target_relation, intermediate_relation) -%}
+        {%- endif -%}
         {%- do adapter.rename_relation(target_relation, backup_relation) -%}
+        {%- if not existing_relation.is_view -%}
+            {%- do refuse_dependents(backup_relation, target_relation) -%}
+        {%- endif -%}
         {%- do adapter.rename_relation(intermediate_relation, target_relation) -%}
     {%- endif -%}
 

@@ -4,8 +4,14 @@
     A row that is as it was is not written again.
 #}
 {% macro get_incremental_merge_with_delete_sql(arg_dict) -%}
-    {%- set keys = [arg_dict.unique_key] if arg_dict.unique_key is string else arg_dict.unique_key -%}
-    {%- set columns = arg_dict.dest_columns | map(attribute='name') | list -%}
+    {%- set keys = [] -%}
+    {%- for key in ([arg_dict.unique_key] if arg_dict.unique_key is string else arg_dict.unique_key) -%}
+        {%- do keys.append(exactly(unquoted(key))) -%}
+    {%- endfor -%}
+    {%- set columns = [] -%}
+    {%- for column in arg_dict.dest_columns -%}
+        {%- do columns.append(exactly(column.name)) -%}
+    {%- endfor -%}
     {%- set others = columns | reject('in', keys) | list -%}
     merge into {{ arg_dict.target_relation }} as kept
     using (

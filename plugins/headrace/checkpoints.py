@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from headrace.exceptions import CheckpointMoved
 
-Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss"]
+Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
 
 
 def new_batch_id() -> UUID:
@@ -27,7 +27,10 @@ def new_batch_id() -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One life of a dataset's source: a topic by its id, or a file by its sha256."""
+    """One life of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
+
+    cluster_id: None where the source has none, and for topics that were last read before it was stored.
+    """
 
     dataset: str
     generation: int
@@ -35,6 +38,7 @@ class Generation:
     topic_id: str
     next_offsets: Mapping[int, int] = field(default_factory=dict)
     positions: Mapping[int, str | None] = field(default_factory=dict)
+    cluster_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class LedgerLine:
     last_record_at: datetime | None = None
     position: str | None = None
     run: RunContext = RunContext()
+    note: str | None = None  # in words: what was given up, or why
 
 
 def register(connection: Connection[Any], dataset: str) -> None:
@@ -104,11 +109,12 @@ def hold(connection: Connection[Any], dataset: str) -> None:
 def open_generation(connection: Connection[Any], dataset: str) -> Generation | None:
     """The dataset's open generation with its checkpoints, or None before the first contact."""
     found = connection.execute(
-        "select generation, topic, topic_id from headrace.generations where dataset = %s and is_open", (dataset,)
+        "select generation, topic, topic_id, cluster_id from headrace.generations where dataset = %s and is_open",
+        (dataset,),
     ).fetchone()
     if found is None:
         return None
-    generation, topic, topic_id = found
+    generation, topic, topic_id, cluster_id = found
     checkpoints = connection.execute(
         "select partition, next_offset, source_position from headrace.checkpoints "
         "where dataset = %s and generation = %s",
@@ -116,10 +122,20 @@ def open_generation(connection: Connection[Any], dataset: str) -> Generation | N
     ).fetchall()
     next_offsets = {partition: next_offset for partition, next_offset, _ in checkpoints}
     positions = {partition: position for partition, _, position in checkpoints}
-    return Generation(dataset, generation, topic, topic_id, next_offsets, positions)
+    return Generation(dataset, generation, topic, topic_id, next_offsets, positions, cluster_id)
 
 
-def start_generation(connection: Connection[Any], dataset: str, topic: str, topic_id: str) -> int:
+def keep_cluster(connection: Connection[Any], generation: Generation, cluster_id: str) -> None:
+    """Store the cluster of a generation that was begun before clusters were told apart."""
+    connection.execute(
+        "update headrace.generations set cluster_id = %s where dataset = %s and generation = %s and cluster_id is null",
+        (cluster_id, generation.dataset, generation.generation),
+    )
+
+
+def start_generation(
+    connection: Connection[Any], dataset: str, topic: str, topic_id: str, cluster_id: str | None = None
+) -> int:
     """Close the open generation, if any, and open the next; return its number."""
     connection.execute(
         "update headrace.generations set is_open = false, closed_at = clock_timestamp() where dataset = %s and is_open",
@@ -127,13 +143,13 @@ def start_generation(connection: Connection[Any], dataset: str, topic: str, topi
     )
     row = connection.execute(
         """
-        insert into headrace.generations (dataset, generation, topic, topic_id)
-        select %(dataset)s, coalesce(max(generation), 0) + 1, %(topic)s, %(topic_id)s
+        insert into headrace.generations (dataset, generation, topic, topic_id, cluster_id)
+        select %(dataset)s, coalesce(max(generation), 0) + 1, %(topic)s, %(topic_id)s, %(cluster_id)s
         from headrace.generations
         where dataset = %(dataset)s
         returning generation
         """,
-        {"dataset": dataset, "topic": topic, "topic_id": topic_id},
+        {"dataset": dataset, "topic": topic, "topic_id": topic_id, "cluster_id": cluster_id},
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -221,13 +237,14 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
 
         insert into headrace.batches (
             batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index
+            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+            note
         )
         select
             %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
             %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
             clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(map_index)s
+            %(try_number)s, %(map_index)s, %(note)s
         from counted
         returning seq
         """,
@@ -252,6 +269,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "task_id": line.run.task_id,
             "try_number": line.run.try_number,
             "map_index": line.run.map_index,
+            "note": line.note,
         },
     ).fetchone()
     assert row is not None

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from headrace.problems import Overview
 
 
+class Percent(click.ParamType[float]):
+    """A part of a hundred, with or without its sign."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(str(value).removesuffix("%"))
+        except ValueError:
+            found = -1
+        if not 0 <= found <= 100:
+            self.fail(f"found {value!r}, expected 0% to 100%", param, ctx)
+        return found
+
+
 class HeadraceGroup(click.Group):
     """A group whose commands end with one line and status 1 when Headrace refuses."""
 
@@ -61,16 +76,23 @@ def _deployment() -> "Deployment":
 )
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
+    from headrace.exceptions import DatasetsRejected
     from headrace.ingest import Deployment, initialise
     from headrace.local import services
 
     settings = _settings()
     wanted = only or services.SERVICES
+    rejected: DatasetsRejected | None = None
     if "postgres" in wanted:
         services.up(settings, only=("postgres",), report=click.echo)
-        initialise(Deployment.from_settings(_settings()))  # before Airflow's first scheduled run asks for it
+        try:  # before Airflow's first scheduled run asks for it
+            initialise(Deployment.from_settings(_settings()), report=_say)
+        except DatasetsRejected as error:
+            rejected = error
     services.up(_settings(), only=wanted, report=click.echo)
     click.echo("`headrace env` prints the addresses")
+    if rejected is not None:
+        raise rejected
 
 
 @main.command()
@@ -206,16 +228,33 @@ def _target(declared: "Dataset") -> str:
 @click.argument("dataset")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--replace", is_flag=True, help="Tombstone the entities that FILE no longer names.")
-def load(dataset: str, file: Path | None, replace: bool) -> None:
+@click.option(
+    "--max-removed",
+    type=Percent(),
+    default="10%",
+    show_default=True,
+    help="Refuse --replace where more than this part of the entities would be tombstoned.",
+)
+@click.option("--again", is_flag=True, help="Load FILE also if it is unchanged and another one was loaded since.")
+def load(dataset: str, file: Path | None, replace: bool, max_removed: float, again: bool) -> None:
     """Load a file dataset; an unchanged file is skipped, a changed one merged.
 
-    .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet.
+    .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
+    and keeps its entity; where one does not tell whose it is, --replace removes nothing.
     """
-    from headrace.ingest import load_file
+    from headrace.load import load_file
 
     with _progress_bar("loading") as update:
         path = file.absolute() if file else None
-        outcome = load_file(_deployment(), dataset, path=path, replace=replace, progress=update)
+        outcome = load_file(
+            _deployment(),
+            dataset,
+            path=path,
+            replace=replace,
+            max_removed=max_removed,
+            again=again,
+            progress=update,
+        )
     click.echo(outcome.story())
 
 
@@ -275,42 +314,72 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
     result.raise_failures()
 
 
+_YES = click.option("--yes", is_flag=True, help="Do it. Without, only what it would do is said.")
+
+
+def _confirm(effects: list[str], yes: bool, command: str) -> None:
+    """Say what a command that cannot be undone does; raises NotConfirmed without --yes."""
+    from headrace.exceptions import NotConfirmed
+
+    for line in effects:
+        click.echo(line)
+    if not yes:
+        raise NotConfirmed(f"nothing was changed; `{command} --yes` does it")
+
+
 @main.command()
 @click.argument("dataset")
-@click.option("--yes", is_flag=True, help="Really.")
+@_YES
 def reset(dataset: str, yes: bool) -> None:
-    """Delete all that was staged of DATASET: the next drain starts anew."""
-    from headrace.ingest import reset as reset_dataset
+    """Delete all that was staged of DATASET: the next drain starts from scratch.
+
+    The ledger keeps a line that says what was deleted.
+    """
+    from headrace.generations import preview_reset
+    from headrace.generations import reset as reset_dataset
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
-    if not yes:
-        raise click.UsageError(f"this deletes every staged row of {dataset}; add --yes")
-    deleted = reset_dataset(deployment, declared)
-    click.echo(f"{dataset}: deleted {', '.join(f'{count} {what}' for what, count in deleted.items())}")
+    effects = preview_reset(deployment, declared)
+    if effects:
+        _confirm(effects, yes, f"headrace reset {dataset}")
+    deleted = reset_dataset(deployment, declared) if effects else {}
+    listed = ", ".join(f"{count} {what}" for what, count in deleted.items())
+    click.echo(f"{dataset}: deleted {listed}" if listed else f"{dataset}: nothing to delete")
 
 
 @main.command()
 @click.argument("dataset")
-def adopt(dataset: str) -> None:
-    """Accept that the topic of DATASET is another one now: close the generation, begin the next."""
-    from headrace.ingest import adopt as adopt_source
+@_YES
+def adopt(dataset: str, yes: bool) -> None:
+    """Accept that the topic of DATASET is another one now: close the generation, begin the next.
+
+    Refused while the topic is the one that was read so far: its records would be staged twice.
+    """
+    from headrace.generations import adopt as adopt_source
+    from headrace.generations import preview_adopt
 
     deployment = _deployment()
-    generation = adopt_source(deployment, deployment.dataset(dataset))
-    click.echo(f"{dataset}: generation {generation} is open")
+    declared = deployment.dataset(dataset)
+    _confirm(preview_adopt(deployment, declared), yes, f"headrace adopt {dataset}")
+    click.echo(f"{dataset}: generation {adopt_source(deployment, declared)} is open")
 
 
 @main.command("accept-loss")
 @click.argument("dataset")
 @click.option("--partition", type=click.IntRange(min=0), required=True)
 @click.option("--to", type=click.IntRange(min=1), required=True, help="The first offset to go on with.")
-def accept_loss(dataset: str, partition: int, to: int) -> None:
+@_YES
+def accept_loss(dataset: str, partition: int, to: int, yes: bool) -> None:
     """Move past a range that the source no longer serves, and write the loss into the ledger."""
-    from headrace.ingest import accept_loss as accept
+    from headrace.generations import accept_loss as accept
+    from headrace.generations import preview_accept_loss
 
     deployment = _deployment()
-    start, end = accept(deployment, deployment.dataset(dataset), partition, to)
+    declared = deployment.dataset(dataset)
+    effects = preview_accept_loss(deployment, declared, partition, to)
+    _confirm(effects, yes, f"headrace accept-loss {dataset} --partition {partition} --to {to}")
+    start, end = accept(deployment, declared, partition, to)
     click.echo(f"{dataset}[{partition}]: gave up [{start}, {end})")
 
 

@@ -12,10 +12,9 @@ from typing import Any, NoReturn
 
 from kafka import errors
 
-from headrace import kafka_source
-from headrace.exceptions import SettingError, SourceError, SourceUnavailable
+from headrace.exceptions import SettingError
 from headrace.kafka_security import OPTIONS
-from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, KafkaSource
+from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
 from headrace.source import Chunk, KafkaRecord, Range, kafka_record
 
 try:
@@ -31,7 +30,11 @@ logger = logging.getLogger(__name__)
 
 # What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
 QUEUED_MAX_KBYTES = 16 * 1024
+FIRST_RECORDS = 1  # asked for at first; then twice as many each time, up to those that fit into a chunk
 TIMESTAMP_NONE = 0
+# librdkafka says nothing, and asks again for ever, where a batch unpacks to less than it should: it reads the first of
+# several gzip members. kafka-python is asked then: it reads on, or says what is wrong.
+SILENT_POLLS_MAX = 60
 
 # kafka-python's alone: how long it tries, and what it measures
 IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled"}
@@ -47,6 +50,20 @@ _LOCAL_ERRORS = {
     KafkaError._TRANSPORT: errors.KafkaConnectionError,
     KafkaError._TIMED_OUT: errors.KafkaConnectionError,
 }
+
+
+# of batches, not of brokers: a codec that it lacks, data that no codec unpacks, a CRC that is another
+UNREADABLE = {
+    KafkaError._BAD_COMPRESSION,
+    KafkaError._BAD_MSG,
+    KafkaError._NOT_IMPLEMENTED,
+    KafkaError._UNKNOWN_PROTOCOL,
+    KafkaError.INVALID_MSG,
+}
+
+
+class _Unreadable(Exception):
+    """Where librdkafka, or its wrapper, stops; kafka-python reads on, or says more exactly why it cannot."""
 
 
 def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +84,11 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ConfluentSource(KafkaSource):
-    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does."""
+    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does.
+
+    Two things are librdkafka's: it unpacks an answer of a broker as a whole (8 MiB, however much it was compressed),
+    and it ends the name of a header at U+0000.
+    """
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield each range's records as librdkafka brings them; see `Source.read`."""
@@ -75,40 +96,53 @@ class ConfluentSource(KafkaSource):
         if not wanted:
             return
         consumer = self._confluent_consumer()
+        positions = {partition: bounds.start for partition, bounds in wanted.items()}
         try:
             consumer.assign([TopicPartition(self.topic, p, bounds.start) for p, bounds in wanted.items()])
-            yield from self._consume_until_read(consumer, wanted)
+            yield from self._consume_until_read(consumer, wanted, positions)
+            return
+        except _Unreadable as error:
+            logger.info(
+                "%s: %s, which confluent-kafka cannot read; kafka-python reads the rest of this run", self.topic, error
+            )
         except KafkaException as error:
             self._refuse(error.args[0])
-        # confluent-kafka too insists on headers whose names are UTF-8; it may leave the error to whatever comes next,
-        # which Python then calls a SystemError
-        except (UnicodeDecodeError, SystemError) as error:
-            raise SourceError(
-                f"{self.topic}: a record that confluent-kafka cannot decode: {error}; a new process may try again"
-            ) from error
         finally:
             consumer.close()
+        yield from super().read({p: wanted[p]._replace(start=position) for p, position in positions.items()})
 
-    def _consume_until_read(self, consumer: Any, wanted: dict[int, Range]) -> Generator[Chunk]:
-        positions = {partition: bounds.start for partition, bounds in wanted.items()}
-        silent = 0
+    def _consume_until_read(
+        self, consumer: Any, wanted: Mapping[int, Range], positions: dict[int, int]
+    ) -> Generator[Chunk]:
+        """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
+        silent, count = 0, FIRST_RECORDS
+        stopped: _Unreadable | None = None
         while positions:
             left = sum(wanted[partition].end - position for partition, position in positions.items())
             # no more than there can be: it would wait for them
-            messages = consumer.consume(min(left, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
             silent += 1
             chunks: defaultdict[int, list[KafkaRecord]] = defaultdict(list)
             reached: dict[int, int] = {}
             for message in messages:
                 partition, offset = message.partition(), message.offset()
                 if message.error() is not None:
+                    if partition not in positions:
+                        continue
+                    if message.error().code() in UNREADABLE:
+                        stopped = _Unreadable(f"[{partition}] at {offset}: {message.error().str()}")
+                        break
                     if message.error().code() != KafkaError._PARTITION_EOF:
                         self._refuse(message.error())
                     # nothing more may be read, up to the last stable offset: what is left are markers and holes
                     reached[partition] = offset
                     continue
-                reached[partition] = offset + 1
                 if partition in positions and offset < wanted[partition].end:
+                    try:
+                        headers = message.headers() or ()
+                    except (UnicodeDecodeError, SystemError):  # Python's word for an error that the wrapper left behind
+                        stopped = _Unreadable(f"[{partition}] at {offset}: a header whose name is not UTF-8")
+                        break
                     kind, timestamp = message.timestamp()
                     chunks[partition].append(
                         kafka_record(
@@ -118,10 +152,14 @@ class ConfluentSource(KafkaSource):
                                 None if kind == TIMESTAMP_NONE else timestamp,
                                 message.key(),
                                 message.value(),
-                                message.headers() or (),
+                                headers,
                             ),
                         )
                     )
+                reached[partition] = offset + 1
+            if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
+                size = sum(map(len, messages))
+                count = min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
             del messages
             for partition in sorted(reached.keys() & positions.keys()):
                 position = min(reached[partition], wanted[partition].end)
@@ -133,13 +171,14 @@ class ConfluentSource(KafkaSource):
                     del positions[partition]
                     consumer.pause([TopicPartition(self.topic, partition)])
                 yield Chunk(partition, chunks.pop(partition, ()), position)
-            if silent >= kafka_source.SILENT_POLLS_MAX:
-                stuck = ", ".join(f"{self.topic}[{partition}] at {at}" for partition, at in sorted(positions.items()))
-                seconds = kafka_source.SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000
-                raise SourceUnavailable(
-                    f"{stuck}: no record and no progress for {seconds} s; expected to reach the pinned end; check the "
-                    f"broker at {self._address()} and retry"
-                )
+            if stopped is not None and positions:
+                raise stopped
+            if silent and positions and silent % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+                waiting, position = next(iter(positions.items()))
+                yield Chunk(waiting, (), position)
+            if silent >= SILENT_POLLS_MAX:
+                stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
+                raise _Unreadable(f"{stuck}: nothing for {silent * POLL_TIMEOUT_MS // 1000} s")
 
     def _confluent_consumer(self) -> Any:
         config = {

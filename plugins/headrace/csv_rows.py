@@ -6,7 +6,7 @@ stands nor goes on behind a quote that is never closed.
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
 from json.encoder import encode_basestring
@@ -18,7 +18,7 @@ import pandas
 
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
-from headrace.file_lines import FIRST_LINE, Line, numbered_lines
+from headrace.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_lines
 
 CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -26,7 +26,6 @@ CHUNK_BYTES = 8 * 1024 * 1024
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
 REASON = "malformed_row"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel writes one
 
 _QUOTED = rb'"[^"]*(?:""[^"]*)*"'
 _UNQUOTED = rb'[^",\r\n][^,\r\n]*'
@@ -54,18 +53,19 @@ class CsvRows:
     object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
         self._path = path
         self._types = types
+        self._required = required
 
     def end(self) -> int:
         """Behind the last line; raises FileSourceError for a header that cannot be used."""
-        self._header(raw_rows(numbered_lines(self._path)))
-        return FIRST_LINE + sum(1 for _ in numbered_lines(self._path))
+        self._header(raw_rows(self._lines()))
+        return FIRST_LINE + sum(1 for _ in self._lines())
 
     def records(self, start: int) -> Iterator[Line]:
         """Yield the rows below the header that begin at a line or behind it."""
-        rows = raw_rows(numbered_lines(self._path))
+        rows = raw_rows(self._lines())
         names = self._header(rows)
         encoded = [encode_basestring(name) for name in names]
         kinds = [_kind(self._types.get(name, "text")) for name in names]
@@ -82,31 +82,47 @@ class CsvRows:
     def _header(self, rows: Iterator[RawRow]) -> list[str]:
         header = next(rows, None)
         if header is None:
-            return []
+            raise self._refused("an empty file", "a header and rows")
         if header.problem is not None:
             raise self._refused(f"line {header.number}: {header.problem}", "a header")
         try:
             header.text.decode()
         except UnicodeDecodeError as error:
             raise self._refused(f"a header that is not UTF-8: {error}", "UTF-8") from error
-        names = _split([header.text], None)[0]
+        names = [_name(field) for field in _split([header.text], None)[0]]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise self._refused(f"column {sorted(twice)[0]!r} twice in the header", "one of each")
-        check_columns(self._path, names, self._types)
+        check_columns(self._path, names, self._types, self._required)
         return names
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        return numbered_lines(self._path, may_end_in_cr=True)
 
     def _refused(self, found: str, expected: str) -> FileSourceError:
         return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")
 
 
-def check_columns(path: Path, names: Sequence[str], types: Mapping[str, str]) -> None:
-    """Refuse a table that has none of the contract's fields: every row of it would be a dead letter."""
-    if types and not types.keys() & set(names):
+def check_columns(
+    path: Path, names: Sequence[str], types: Mapping[str, str], required: Collection[Sequence[str]]
+) -> None:
+    """Refuse a table without a column that the contract requires: every row of it would be a dead letter."""
+    missing = [" or ".join(choices) for choices in required if not set(choices) & set(names)]
+    if missing or (types and not types.keys() & set(names)):
+        expected = f"some of the contract's: {', '.join(types)}"
+        if missing:
+            needed = ", ".join(" or ".join(choices) for choices in required)
+            expected = f"all that the contract requires: {needed}; missing: {', '.join(missing)}"
         raise FileSourceError(
-            f"{path}: found columns {', '.join(map(repr, names))[:200]}, expected some of the contract's: "
-            f"{', '.join(types)} (of a .csv: in its first line, between commas); nothing was loaded"
+            f"{path}: found columns {', '.join(map(repr, names))[:200]}, expected {expected} (as the contract writes "
+            "them; of a .csv: in its first line, between commas); nothing was loaded"
         )
+
+
+def _name(field: str) -> str:
+    # blanks around it, and quotes that a blank in front of them made part of it
+    name = field.strip(" \t")
+    return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
@@ -121,8 +137,6 @@ def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
 
     while (item := next_line()) is not None:
         number, line = item
-        if number == FIRST_LINE:
-            line = line.removeprefix(BYTE_ORDER_MARK)
         if not line.strip():
             continue
         if b'"' not in line or _is_row(line):

@@ -2,6 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from psycopg import Cursor
 from psycopg.sql import Identifier
 
 from headrace.contracts.rejection import Rejection
-from headrace.source import Record
+from headrace.source import Headers, Record
 from headrace.staging import copy_rows, json_text
 from headrace.times import record_time
 
@@ -57,7 +58,7 @@ def copy_dead_letters(cursor: Cursor[Any], rows: Sequence[Sequence[Any]]) -> Non
     copy_rows(cursor, TABLE, COLUMNS, rows)
 
 
-def headers_json(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
+def headers_json(headers: Headers) -> bytes | None:
     """A record's headers as JSON text, in order, repeats included; None when there are none.
 
     [{"key": ..., "value": ...}]; what is not text that Postgres stores stands as base64, under "base64" and
@@ -68,21 +69,25 @@ def headers_json(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
     return orjson.dumps([_header(key, value) for key, value in headers])
 
 
-def headers_of(stored: Sequence[Mapping[str, str | None]] | None) -> list[tuple[str, bytes | None]]:
+def headers_of(stored: Sequence[Mapping[str, str | None]] | None) -> list[tuple[str | bytes, bytes | None]]:
     """The headers that `headers_json` wrote down, as the record had them."""
     return [_pair(header) for header in stored or ()]
 
 
-def _pair(header: Mapping[str, str | None]) -> tuple[str, bytes | None]:
+def _pair(header: Mapping[str, str | None]) -> tuple[str | bytes, bytes | None]:
     raw_key = header.get("key_base64")
-    key = header["key"] if raw_key is None else b64decode(raw_key).decode("utf-8", "surrogatepass")
+    key: str | bytes = header.get("key") or ""
+    if raw_key is not None:
+        key = b64decode(raw_key)
+        with suppress(UnicodeDecodeError):  # UTF-8, and yet nothing that jsonb holds: U+0000
+            key = key.decode()
     raw_value, value = header.get("base64"), header.get("value")
     if raw_value is not None:
-        return key or "", b64decode(raw_value)
-    return key or "", None if value is None else value.encode()
+        return key, b64decode(raw_value)
+    return key, None if value is None else value.encode()
 
 
-def _header(key: str, value: bytes | None) -> dict[str, str | None]:
+def _header(key: str | bytes, value: bytes | None) -> dict[str, str | None]:
     header: dict[str, str | None] = {}
     raw_key = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     key_text = _text(raw_key)

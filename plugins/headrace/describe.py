@@ -14,7 +14,7 @@ from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, 
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.letters import READERS_REASONS
 from headrace.rejects import REASON as REJECTED_BY_POSTGRES
-from headrace.staging import BOOKKEEPING_COLUMNS, SCHEMA
+from headrace.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
 # what may be wrong with a record before its fields are looked at
 RECORD_REASONS = (
@@ -142,7 +142,10 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if dataset.format.separator is not None:
         yield "format", f"a JSON object, or a value key{dataset.format.separator}{{JSON}} of a record without a key"
     yield "limit", f"a value of more than {dataset.max_value_bytes} bytes is a dead letter"
-    yield "table", f"{SCHEMA}.{dataset.name}, and {SCHEMA}.{dataset.name}_replaced for rows that a reload replaced"
+    yield (
+        "table",
+        f"{SCHEMA}.{dataset.name}, and {SCHEMA}.{replaced_name(dataset.name)} for rows that a reload replaced",
+    )
     if isinstance(source, File):
         yield "DAG", f"load_{dataset.name}, every hour"
     else:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,10 +11,10 @@ from headrace.batch import Barrier, Batch, Committer, no_barrier
 from headrace.checkpoints import Kind, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
 from headrace.dead_letters import REASON
-from headrace.exceptions import SourceChanged
+from headrace.exceptions import CodecMissing, HeadraceError, SourceChanged, SourceError
 from headrace.overlap import Overlap
 from headrace.plan import Plan
-from headrace.source import Source
+from headrace.source import Chunk, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +140,9 @@ def drain(
         next_offsets[batch.partition] = batch.end_offset
         commits.run(partial(commit, batch))
 
+    failures: list[HeadraceError] = []
     with Overlap(settle) as commits, closing(source.read(plan.ranges)) as chunks:
-        for chunk in chunks:
+        for chunk in _until_unreadable(chunks, failures):
             barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
             start = next_offsets.get(partition, plan.ranges[partition].start)
@@ -160,8 +161,20 @@ def drain(
                 close(batch)
             if out_of_time:
                 break
+        for batch in list(open_batches.values()):  # whole up to where the source failed
+            close(batch)
     result.seconds = time.monotonic() - began
+    if failures:
+        raise failures[0]
     return result
+
+
+def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) -> Iterator[Chunk]:
+    """Chunks, until some records cannot be read: the error goes to `failures`, because those before are committed."""
+    try:
+        yield from chunks
+    except (SourceError, CodecMissing) as error:
+        failures.append(error)
 
 
 def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: Limits, out_of_time: bool) -> list[Batch]:

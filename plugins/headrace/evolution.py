@@ -68,7 +68,7 @@ def fill(
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
 
     Each value is judged by the contract's field as if it came with a record; rules about several fields are not asked.
-    The row as it was moves to staging.<dataset>_replaced, so that marts see what changed, and the ledger has a line of
+    The row as it was moves to staging._replaced_<dataset>, so that marts see what changed, and the ledger has a line of
     kind `reload` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
 
     Raises DatasetError for a field that the contract does not name.

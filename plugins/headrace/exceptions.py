@@ -34,6 +34,14 @@ class UsageError(PermanentError):
     """what the caller named does not exist, or is no value of that kind"""
 
 
+class DatasetsRejected(DatasetError):
+    """some datasets are rejected, the others are ready"""
+
+
+class NotConfirmed(PermanentError):
+    """a command that cannot be undone was not confirmed; nothing was changed"""
+
+
 class LocalServiceError(PermanentError):
     """a local service could not be started or stopped"""
 
@@ -50,8 +58,16 @@ class SourceError(RetriableError):
     """the source answered with an error while records were read: a new process may try again"""
 
 
+class CodecMissing(PermanentError):
+    """records are compressed by a codec that this installation cannot read"""
+
+
 class SourceChanged(PermanentError):
     """the source is not the one that the checkpoint belongs to"""
+
+
+class AnotherCluster(SourceChanged):
+    """another Kafka cluster answers at the address of the one that the checkpoint belongs to"""
 
 
 class TopicMissing(PermanentError):

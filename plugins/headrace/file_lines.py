@@ -1,16 +1,25 @@
 """A file's lines, numbered from 1, also packed: bounded in length, and in how much may come out of how little."""
 
 import gzip
+import os
+import re
+import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
+from headrace.source import Headers
 
 FIRST_LINE = 1
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel and PowerShell write one
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+READ_BYTES = 1024 * 1024
+_first_line_end = re.compile(rb'(?:[^"\r\n]|"[^"]*")*(\r\n|\r|\n)').match
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
 # What gzip makes of records is a tenth or a fiftieth of them; a thousandth is what it can make of zeros.
 EXPANSION_MAX = 200
@@ -30,20 +39,21 @@ class Line:
     rejection: Rejection | None = None
     timestamp: int | None = None
     key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    headers: Headers = ()
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield every line with its number and its line end.
+def numbered_lines(path: Path, *, may_end_in_cr: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield every line with its number and its line end; a byte order mark before the first line is left out.
 
-    Raises FileSourceError for a line that is too long and for a packed file that unpacks to far too much, and
-    UNREADABLE as it comes.
+    may_end_in_cr: where the first line ends in a CR alone, as old spreadsheets write it, so may the others.
+    Raises FileSourceError for a line that is too long, for UTF-16 and for a packed file that unpacks to far too much,
+    and UNREADABLE as it comes.
     """
     is_packed = path.suffix == ".gz"
     left = expansion_limit(path.stat().st_size)
-    with _opened(path, is_packed) as file:
-        number = FIRST_LINE
-        while line := file.readline(LINE_BYTES_MAX + 1):
+    with open_regular(path) as raw, _unpacked(raw, is_packed) as file:
+        lines = _lines_of_any_end(file) if may_end_in_cr and _ends_in_cr(file) else _lines(file)
+        for number, line in enumerate(lines, FIRST_LINE):
             if len(line) > LINE_BYTES_MAX:
                 raise FileSourceError(
                     f"{path}: line {number} is longer than {LINE_BYTES_MAX} bytes, expected one record per line"
@@ -51,8 +61,55 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             left -= len(line)
             if is_packed and left < 0:
                 raise too_much(path)
+            if number == FIRST_LINE:
+                if line.startswith(UTF_16):
+                    raise FileSourceError(f"{path}: found UTF-16, expected UTF-8; save it as UTF-8; nothing was loaded")
+                line = line.removeprefix(BYTE_ORDER_MARK)
             yield number, line
-            number += 1
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file; raises FileSourceError for one that never ends or that waits for a writer, OSError as it comes."""
+    check_regular(path, path.stat().st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # should a FIFO have taken its place
+    try:
+        check_regular(path, os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except FileSourceError:
+        os.close(descriptor)
+        raise
+
+
+def check_regular(path: Path, mode: int) -> None:
+    """Raise FileSourceError for a FIFO, a device, a socket or a folder."""
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_one, name in kinds if is_one(mode)), "device")
+        raise FileSourceError(f"{path}: cannot be read: found a {kind}, expected a regular file; copy it into one")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(LINE_BYTES_MAX + 1):
+        yield line
+
+
+def _ends_in_cr(file: BinaryIO) -> bool:
+    head: bytes = file.peek(READ_BYTES)  # type: ignore[attr-defined]  # a buffer's worth: both kinds have it
+    found = _first_line_end(head)
+    return found is not None and found[1] == b"\r"
+
+
+def _lines_of_any_end(file: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while block := file.read(READ_BYTES):
+        *lines, rest = (rest + block).splitlines(
+            keepends=True
+        )  # the last may go on, or its CR may have an LF behind it
+        yield from lines
+        if len(rest) > LINE_BYTES_MAX:
+            break
+    if rest:
+        yield rest
 
 
 def expansion_limit(size: int) -> int:
@@ -74,5 +131,5 @@ def unreadable(path: Path, error: Exception) -> FileSourceError:
     return FileSourceError(f"{path}: cannot be read: {reason}; name a file that exists and that you may read")
 
 
-def _opened(path: Path, is_packed: bool) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_packed else path.open("rb")
+def _unpacked(file: BufferedReader, is_packed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if is_packed else file

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from headrace.exceptions import FileSourceError, SourceChanged
-from headrace.file_lines import FIRST_LINE, UNREADABLE, Line, numbered_lines, unreadable
+from headrace.file_lines import FIRST_LINE, UNREADABLE, Line, numbered_lines, open_regular, unreadable
 from headrace.source import Chunk, PartitionState, Place, Range, SourceState
 
 CHUNK_LINES = 10_000
@@ -30,25 +30,33 @@ class FileSource:
 
     .ndjson or .jsonl: one JSON document per line. .csv: a header, and commas. All three also with .gz. .parquet.
     types: the contract's fields with the Postgres types of their columns, by which numbers are told in a .csv.
+    required: what a table has to have a column for, each by the names that it may have. Defaults to nothing.
     Its identity is the sha256 of its bytes: the same content is the same source, whenever it was written.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, types: Mapping[str, str] | None = None, required: Collection[Sequence[str]] = ()
+    ) -> None:
         self.path = path
-        self._format = _format(path, types or {})
+        self._format = _format(path, types or {}, required)
         self._seen: os.stat_result | None = None
+        self._state: SourceState | None = None
         self._digest = ""
 
     def describe(self) -> SourceState:
-        """Hash the file and count its lines; raises FileSourceError when it cannot be read."""
+        """Hash the file and count its lines, once until it changes; raises FileSourceError when it cannot be read."""
         try:
-            self._seen = self.path.stat()
-            with self.path.open("rb") as file:
+            now = self.path.stat()
+            if self._state is not None and not self._has_changed(now):
+                return self._state
+            self._seen = now
+            with open_regular(self.path) as file:
                 self._digest = hashlib.file_digest(file, "sha256").hexdigest()
             end = self._format.end()
         except UNREADABLE as error:
             raise unreadable(self.path, error) from error
-        return SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
+        self._state = SourceState(self.path.name, self._digest, {0: PartitionState(FIRST_LINE, end, end)})
+        return self._state
 
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
@@ -60,6 +68,10 @@ class FileSource:
         """The sha256 that `describe` found; raises SourceChanged if the file was written to since."""
         self._check_unchanged()
         return self._digest
+
+    def cluster_id(self) -> str | None:
+        """A file is of no cluster."""
+        return None
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the records of partition 0's range; blank lines hold none. See `Source.read`."""
@@ -100,12 +112,15 @@ class FileSource:
             now = self.path.stat()
         except OSError as error:
             raise unreadable(self.path, error) from error
-        if self._seen is not None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
+        if self._has_changed(now):
+            raise SourceChanged(f"{self.path}: the file changed while it was read; load it again when it is complete")
+
+    def _has_changed(self, now: os.stat_result) -> bool:
+        return self._seen is not None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
             self._seen.st_mtime_ns,
             self._seen.st_size,
             self._seen.st_ino,
-        ):
-            raise SourceChanged(f"{self.path}: the file changed while it was read; load it again when it is complete")
+        )
 
 
 class JsonLines:
@@ -115,8 +130,15 @@ class JsonLines:
         self._path = path
 
     def end(self) -> int:
-        """Behind the last line."""
-        return FIRST_LINE + sum(1 for _ in numbered_lines(self._path))
+        """Behind the last line; raises FileSourceError for a file that holds no record."""
+        end, is_empty = FIRST_LINE, True
+        for number, line in numbered_lines(self._path):
+            end, is_empty = number + 1, is_empty and not line.strip()
+        if is_empty:
+            raise FileSourceError(
+                f"{self._path}: found an empty file, expected one JSON document per line; nothing was loaded"
+            )
+        return end
 
     def records(self, start: int) -> Iterator[Line]:
         """Yield the lines that are not blank."""
@@ -125,7 +147,7 @@ class JsonLines:
                 yield Line(number, line.rstrip(b"\r\n"))
 
 
-def _format(path: Path, types: Mapping[str, str]) -> FileFormat:
+def _format(path: Path, types: Mapping[str, str], required: Collection[Sequence[str]]) -> FileFormat:
     suffixes = path.suffixes
     is_packed = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if is_packed else suffixes)[-1:]
@@ -134,11 +156,11 @@ def _format(path: Path, types: Mapping[str, str]) -> FileFormat:
     if suffix == [".csv"]:
         from headrace.csv_rows import CsvRows  # pandas takes 1.5 s to import
 
-        return CsvRows(path, types)
+        return CsvRows(path, types, required)
     if suffix == [".parquet"] and not is_packed:
         from headrace.parquet_rows import ParquetRows
 
-        return ParquetRows(path, types)
+        return ParquetRows(path, types, required)
     raise FileSourceError(
         f"{path}: found a file of another kind, expected .ndjson, .jsonl or .csv, also with .gz, or .parquet"
     )

@@ -53,7 +53,6 @@ def note(connection: Connection[Any], dataset: str) -> None:
             connection.execute(
                 "delete from headrace.samples where dataset = %s and minute < now() - %s::interval", (dataset, KEEP)
             )
-            _forget_failures(connection, dataset)
         fold(connection, dataset)
 
 
@@ -155,23 +154,6 @@ def note_drain_failure(
                 "ends": list(end_offsets.values()),
             },
         )
-
-
-def _forget_failures(connection: Connection[Any], dataset: str) -> None:
-    """Delete failures that are over."""
-    connection.execute(
-        """
-        delete from headrace.failures as f
-        where f.dataset = %s and not exists (
-            select from headrace.checkpoints as c
-            inner join headrace.generations as g
-                on g.dataset = c.dataset and g.generation = c.generation and g.is_open
-            where c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
-                and c.next_offset < f.end_offset
-        )
-        """,
-        (dataset,),
-    )
 
 
 def _one_line(error: BaseException) -> str:

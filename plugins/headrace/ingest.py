@@ -1,4 +1,4 @@
-"""What the command line and the DAGs do with a dataset: plan, drain, reset, adopt; the same code for both."""
+"""What the command line and the DAGs do with a dataset: init, plan, drain; the same code for both."""
 
 import gc
 import logging
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
 
 from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
-from headrace.checkpoints import LedgerLine, RunContext
+from headrace.checkpoints import RunContext
 from headrace.database import Connect, connector, database, migrate, translated_errors
 from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
 from headrace.declarations import load_declaration
 from headrace.drain import DrainResult, Limits, Progress, drain
 from headrace.exceptions import (
     DatasetError,
+    DatasetsRejected,
     DrainKilled,
     FileSourceError,
     PermanentError,
@@ -34,8 +34,7 @@ from headrace.exceptions import (
 from headrace.fence import Patience, drain_name, patience
 from headrace.kafka_security import from_settings
 from headrace.logs import Journal, configure
-from headrace.missing import count_missing, replace_missing
-from headrace.plan import Plan, begin_generation, make_plan, seen_from
+from headrace.plan import Plan, make_plan
 from headrace.retries import Retries
 from headrace.roles import separate
 from headrace.settings import Settings
@@ -103,17 +102,33 @@ class Deployment:
 def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _line: None) -> list[str]:
     """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
 
-    report: is told what an administrator has to do, in one line.
+    report: is told what an administrator has to do, in one line, and why datasets are rejected, one line each.
+    Raises DatasetsRejected, when all of the others are made, if there were such; of a single one with its reason.
     """
+    rejected: dict[str, DatasetError] = {}
     with database(deployment.connect("headrace init")) as connection:
         applied = migrate(connection)
-        for name in dataset_names(deployment.settings.datasets_dir):
-            with connection.transaction():
-                checkpoints.register(connection, name)
-                staging.ensure_table(connection, deployment.dataset(name))
+        names = dataset_names(deployment.settings.datasets_dir)
+        for name in names:
+            try:
+                dataset = deployment.dataset(name)
+                with connection.transaction():
+                    checkpoints.register(connection, name)
+                    staging.ensure_table(connection, dataset)
+            except DatasetError as error:
+                rejected[name] = error
         todo = separate(connection)
     if todo is not None:
         report(todo)
+    if len(rejected) == 1:
+        raise DatasetsRejected(str(*rejected.values()))
+    if rejected:
+        for reason in rejected.values():
+            report(str(reason))
+        raise DatasetsRejected(
+            f"{len(rejected)} of {len(names)} datasets are rejected: {', '.join(rejected)}; the others are ready; "
+            "correct these and run `headrace init` again"
+        )
     return applied
 
 
@@ -131,16 +146,18 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
     if isinstance(dataset.source, RedisStream):
         from headrace.redis_source import RedisSource
 
-        numeric = frozenset(column.field for column in dataset.compiled.columns if column.is_numeric)
-        return RedisSource(dataset.source.stream, deployment.redis(), numeric=numeric)
+        return RedisSource(dataset.source.stream, deployment.redis())
     from headrace.file_source import FileSource
 
     if path is None:
         path = settings.data_dir / dataset.source.path
         if not path.resolve().is_relative_to(settings.data_dir.resolve()):
             raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
+    columns = dataset.compiled.columns
     return FileSource(
-        path, {name: column.sql_type for column in dataset.compiled.columns for name in column.source_names}
+        path,
+        {name: column.sql_type for column in columns for name in column.source_names},
+        [column.source_names for column in columns if column.required],
     )
 
 
@@ -357,149 +374,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What became of a file: skipped because unchanged, or what was loaded; and who is no longer in it."""
-
-    path: Path
-    unchanged: bool
-    result: DrainResult
-    missing: int
-    replaced: int
-
-    def story(self) -> str:
-        """What happened, in one line."""
-        name = self.result.dataset
-        loaded = f"unchanged, skipped {self.path.name}"
-        if not self.unchanged:
-            loaded = f"{self.result.staged} staged and {self.result.dead} dead from {self.path.name}"
-        if self.replaced:
-            return f"{name}: {loaded}; {self.replaced} no longer in the file: tombstoned"
-        kept = f"; {self.missing} no longer in the file: kept (--replace tombstones them)" if self.missing else ""
-        return f"{name}: {loaded}{kept}"
-
-
-def load_file(
-    deployment: Deployment,
-    name: str,
-    *,
-    path: Path | None = None,
-    replace: bool = False,
-    run: RunContext | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> LoadResult:
-    """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
-
-    Entities that an earlier file named and this one does not are kept and counted; `replace` tombstones them.
-    """
-    dataset = deployment.dataset(name)
-    if not isinstance(dataset.source, File):
-        raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
-    planned = plan(deployment, dataset, path=path, run=run)
-    result = drain_plan(
-        deployment,
-        dataset,
-        planned,
-        path=path,
-        run=run,
-        progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
-    )
-
-    def settle_missing() -> int:
-        with deployment.turn(dataset, "load") as connection:
-            if replace:
-                return replace_missing(connection, dataset, run or RunContext())
-            return count_missing(connection, dataset)
-
-    missing = deployment.retries().run(settle_missing)
-    path = path or deployment.settings.data_dir / dataset.source.path
-    return LoadResult(path, not planned.ranges, result, 0 if replace else missing, missing if replace else 0)
-
-
-def reset(deployment: Deployment, dataset: Dataset) -> dict[str, int]:
-    """Forget all that was staged of a dataset, so that the next drain starts anew; return what was deleted.
-
-    Generations are closed, not reused. Marts that were built on it start from zero at their next build.
-    """
-    with deployment.turn(dataset, "reset") as connection:
-        staging.ensure_table(connection, dataset, anew=True)
-        staged = _count(connection, SQL("select count(*) from {}").format(staging.table(dataset)))
-        # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
-        connection.execute(
-            SQL("truncate {}, {}").format(
-                staging.table(dataset), Identifier(staging.SCHEMA, f"{dataset.name}_replaced")
-            )
-        )
-        dead = connection.execute("delete from headrace.dead_letters where dataset = %s", (dataset.name,)).rowcount
-        lines = connection.execute("delete from headrace.batches where dataset = %s", (dataset.name,)).rowcount
-        connection.execute("delete from headrace.checkpoints where dataset = %s", (dataset.name,))
-        connection.execute("delete from headrace.observations where dataset = %s", (dataset.name,))
-        connection.execute(
-            "update headrace.generations set is_open = false, closed_at = clock_timestamp() "
-            "where dataset = %s and is_open",
-            (dataset.name,),
-        )
-        connection.execute(
-            "update headrace.datasets set last_seq = 0, built = gen_random_uuid() where dataset = %s", (dataset.name,)
-        )
-    return {"staged": staged, "dead": dead, "batches": lines}
-
-
-def adopt(deployment: Deployment, dataset: Dataset) -> int:
-    """Close the open generation and begin the next with the source as it is now; return its number."""
-    source = open_source(deployment, dataset)
-    try:
-        state = source.describe()
-    finally:
-        source.close()
-    with deployment.turn(dataset, "adopt") as connection:
-        generation = begin_generation(connection, dataset, state, RunContext(), always_line=True)
-        return generation.generation
-
-
-def accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: int) -> tuple[int, int]:
-    """Move a partition's checkpoint past a range that the source lost; return the range [start, to).
-
-    Raises DatasetError unless the range is one that the source no longer serves.
-    """
-    source = open_source(deployment, dataset)
-    try:
-        state = source.describe()
-        with deployment.turn(dataset, "accept-loss") as connection:
-            generation = checkpoints.open_generation(connection, dataset.name)
-            where = f"{dataset.name}[{partition}]"
-            if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
-                raise DatasetError(
-                    f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`"
-                )
-            found = seen_from(source, generation, state).partitions[partition]
-            if partition not in generation.next_offsets:
-                checkpoints.start_partition(connection, dataset.name, generation.generation, partition, 0)
-            start = generation.next_offsets.get(partition, 0)
-            if not start < to <= found.log_start_offset:
-                raise DatasetError(
-                    f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above "
-                    f"the one and at most the other, got {to}: only what the source no longer serves can be given up"
-                )
-            line = LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
-                dataset=dataset.name,
-                generation=generation.generation,
-                partition=partition,
-                start_offset=start,
-                end_offset=to,
-                kind="accept_loss",
-                position=found.start_position if to == found.log_start_offset else None,
-            )
-            checkpoints.advance(connection, line)
-            checkpoints.append_line(connection, line)
-    finally:
-        source.close()
-    return start, to
-
-
-def _count(connection: Connection[Any], query: Any) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0

@@ -8,7 +8,8 @@ tests/unit/test_kafka_records.py compares this one with, record by record; in ot
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,8 @@ from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
-from headrace.source import KafkaRecord, kafka_record
+from headrace.kafka_batches import unreadable
+from headrace.source import Headers, KafkaRecord, kafka_record
 
 KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin
 
@@ -106,9 +108,9 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 else:
                     self._unpack_old(taken, room - len(taken))
         except Exception as error:
-            self._error = error
+            self._error = unreadable(self.topic_partition, self._batch, self.next_fetch_offset, error)
             if not taken:
-                raise
+                raise self._error from error
         return taken
 
     def _open_next(self) -> bool:
@@ -122,16 +124,14 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 self.drain()
                 return False
             if self.check_crcs and not batch.validate_crc():
-                raise CorruptRecordError(
-                    f"Record batch for partition {self.topic_partition} at offset {batch.base_offset} failed crc check"
-                )
+                raise CorruptRecordError("the batch failed crc check")
             if batch.magic != 2:
                 self._old_records, self._left = iter(batch), sys.maxsize
                 return True
             self.leader_epoch = batch.leader_epoch
             if not self._is_skipped(batch) and batch.records_count:
                 batch._maybe_uncompress()
-                # bytes, whose slices are bytes; the batch lets go of its own copy
+                # bytes, whose slices are bytes; the batch releases its own copy
                 self._data, self._at = bytes(batch._buffer), batch._pos
                 batch._buffer = bytearray()
                 self._left = batch.records_count
@@ -172,9 +172,10 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         one and two bytes are read in place, because a call costs more than the reading.
         """
         batch, data, at, wanted = self._batch, self._data, self._at, self.fetch_offset
+        last = len(data)
         base_offset, first_time = batch.base_offset, batch.first_timestamp
         same_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
-        headers: Sequence[tuple[str, bytes | None]]
+        headers: Headers
         spent, limit, left = self._meter.spent, self._meter.limit, self._left
         offset = self.next_fetch_offset - 1
         try:
@@ -239,8 +240,10 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 else:
                     headers = ()
                     at += 1
-                if at != end:
-                    raise CorruptRecordError(f"Invalid record size: expected its end at byte {end}, found it at {at}")
+                if at != end or at > last:  # beyond the last byte: slices would be cut short in silence
+                    raise CorruptRecordError(
+                        f"Invalid record size: expected its end at byte {end} of {last}, found it at {at}"
+                    )
                 left -= 1
                 if offset >= wanted:
                     room -= 1
@@ -258,9 +261,10 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             raise CorruptRecordError(f"{len(data) - at} unconsumed bytes after all records consumed")
 
 
-def _headers(data: bytes, at: int) -> tuple[list[tuple[str, bytes | None]], int]:
-    """A record's headers and where they end."""
-    headers: list[tuple[str, bytes | None]] = []
+def _headers(data: bytes, at: int) -> tuple[list[tuple[str | bytes, bytes | None]], int]:
+    """A record's headers and where they end; a name that is not UTF-8 stays bytes."""
+    headers: list[tuple[str | bytes, bytes | None]] = []
+    name: str | bytes
     count, at = decode_varint(data, at)
     if count < 0:
         raise CorruptRecordError(f"Found invalid number of record headers {count}")
@@ -268,7 +272,9 @@ def _headers(data: bytes, at: int) -> tuple[list[tuple[str, bytes | None]], int]
         length, at = decode_varint(data, at)
         if length < 0:
             raise CorruptRecordError(f"Invalid negative header key size {length}")
-        name = data[at : at + length].decode()
+        name = data[at : at + length]
+        with suppress(UnicodeDecodeError):
+            name = name.decode()
         at += length
         size, at = decode_varint(data, at)
         headers.append((name, None if size < 0 else data[at : at + size]))

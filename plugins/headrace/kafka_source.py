@@ -26,9 +26,10 @@ from kafka.errors import (
 from kafka.serializer import Deserializer
 
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.kafka_batches import UnreadableBatch, tolerate
 from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
 from headrace.kafka_security import refusal
-from headrace.source import Chunk, PartitionState, Place, Range, SourceState
+from headrace.source import Chunk, Headers, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
@@ -75,8 +76,9 @@ class KafkaSource:
         self._waiting: KafkaConsumer | None = None
 
     def describe(self) -> SourceState:
-        """Identity (KIP-516's topic id), log starts, last stable offsets and high watermarks."""
+        """The cluster's id, KIP-516's topic id, log starts, last stable offsets and high watermarks."""
         try:
+            cluster_id = self._cluster_id()
             described = self._describe_topic()
             partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
             starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
@@ -94,6 +96,7 @@ class KafkaSource:
                 )
                 for tp in sorted(partitions)
             },
+            cluster_id=cluster_id,
         )
 
     def seen_from(
@@ -106,6 +109,13 @@ class KafkaSource:
         """KIP-516's topic id, as the broker knows it now."""
         try:
             return str(self._describe_topic()["topic_id"])
+        except KafkaError as error:
+            self._raise(error)
+
+    def cluster_id(self) -> str | None:
+        """The id that a cluster gets when it is formatted, as its brokers tell it."""
+        try:
+            return self._cluster_id()
         except KafkaError as error:
             self._raise(error)
 
@@ -130,20 +140,29 @@ class KafkaSource:
             yield from self._poll_until_read(wanted)
         except KafkaError as error:
             self._raise(error)
-        except UnicodeDecodeError as error:  # kafka-python insists on headers whose names are UTF-8
-            raise SourceError(f"{self.topic}: a record that kafka-python cannot decode: {error}") from error
 
     def _poll_until_read(self, wanted: dict[TopicPartition, Range]) -> Generator[Chunk]:
         positions = {tp: bounds[0] for tp, bounds in wanted.items()}
         silent_polls = 0
+        unreadable: UnreadableBatch | None = None
         meter = Meter(self._poll_bytes)
         consumer, goes_on = self._consumer(positions, meter)
         try:
             while positions:
                 meter.start()
                 polled: dict[TopicPartition, Sequence[Any]] = {}
-                with suppress(PollIsFull):
+                try:
                     polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+                except PollIsFull:
+                    pass
+                except UnreadableBatch as error:
+                    # the others first: a batch that stays as it is must not hold them up, too
+                    unreadable = unreadable or error
+                    del positions[TopicPartition(self.topic, error.partition)]
+                    consumer.close(autocommit=False)  # after such an error its poll() may spin
+                    if positions:
+                        consumer, goes_on = self._consumer(positions, meter)
+                    continue
                 silent_polls += 1
                 for tp in sorted(positions):
                     end = wanted[tp][1]
@@ -162,6 +181,9 @@ class KafkaSource:
                         consumer.pause(tp)
                     yield Chunk(tp.partition, records, position)
                     del records
+                if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+                    waiting, position = next(iter(positions.items()))
+                    yield Chunk(waiting.partition, (), position)
                 if silent_polls >= SILENT_POLLS_MAX:
                     stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
                     raise SourceUnavailable(
@@ -178,6 +200,8 @@ class KafkaSource:
                     consumer.close(autocommit=False)
                     meter.start()
                     consumer, goes_on = self._consumer(positions, meter)
+            if unreadable is not None:
+                raise unreadable
         finally:
             consumer.close(autocommit=False)
 
@@ -223,6 +247,10 @@ class KafkaSource:
         if self._admin is not None:
             self._admin.close()
             self._admin = None
+
+    def _cluster_id(self) -> str | None:
+        found: str | None = self._admin_client().describe_cluster().get("cluster_id")
+        return found or None
 
     def _describe_topic(self) -> dict[str, Any]:
         described: dict[str, Any] = self._admin_client().describe_topics([self.topic])[0]
@@ -272,7 +300,10 @@ class KafkaSource:
         consumer.assign(list(positions))
         for tp, position in positions.items():
             consumer.seek(tp, position)
-        return consumer, replace_unpacking(consumer, meter)
+        goes_on = replace_unpacking(consumer, meter)
+        if not goes_on:
+            tolerate(consumer)
+        return consumer, goes_on
 
     def _offsets(
         self, partitions: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
@@ -285,6 +316,8 @@ class KafkaSource:
         return servers if isinstance(servers, str) else ",".join(servers)
 
     def _raise(self, error: KafkaError) -> NoReturn:
+        if isinstance(error, UnreadableBatch):
+            raise error.as_ours() from error
         if (refused := refusal(error, self._config, self.topic)) is not None:
             raise refused from error
         if isinstance(error, OffsetOutOfRangeError | LogTruncationError):
@@ -308,7 +341,7 @@ class _Metered(Deserializer):  # type: ignore[misc]
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    def deserialize(self, _topic: str, headers: Sequence[tuple[str, bytes | None]], data: bytes | None) -> bytes | None:
+    def deserialize(self, _topic: str, headers: Headers, data: bytes | None) -> bytes | None:
         """Count a key or a value; the one that reaches the limit still passes."""
         self._meter.check()
         if data is not None:

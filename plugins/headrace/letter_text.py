@@ -76,7 +76,7 @@ def letter_lines(letter: Letter) -> Iterator[str]:
     yield f"detail    {visible(letter.detail)}"
     yield f"batch     {letter.batch_id}" + (f", replayed by {letter.replayed_by}" if letter.replayed_by else "")
     for name, value in letter.headers:
-        yield f"header    {visible(name)} = {_in_a_line(value)}"
+        yield f"header    {visible(name) if isinstance(name, str) else _in_a_line(name)} = {_in_a_line(value)}"
     yield from _body("key", letter.key)
     yield from _body("value", letter.value)
 

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composed
 from headrace.contracts.rejection import Rejection
 from headrace.dead_letters import headers_of
 from headrace.exceptions import DatasetError
+from headrace.source import Headers
 
 # What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
 PAGE_ROWS = 5_000
@@ -48,7 +49,7 @@ class Letter:
     published_at: datetime | None
 
     @property
-    def headers(self) -> list[tuple[str, bytes | None]]:
+    def headers(self) -> Headers:
         """The record's headers, in order, repeats included."""
         return headers_of(self.stored_headers)
 

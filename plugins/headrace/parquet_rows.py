@@ -5,7 +5,7 @@ one is null.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from headrace.contract import Rejection
 from headrace.csv_rows import check_columns
 from headrace.exceptions import FileSourceError
 from headrace.file_lines import (
@@ -22,11 +23,14 @@ from headrace.file_lines import (
     FIRST_LINE,
     LINE_BYTES_MAX,
     Line,
+    check_regular,
     expansion_limit,
     too_much,
 )
 
 BATCH_ROWS = 1_000
+# where the whole numbers end of which a float holds every one: pandas makes floats of ids where one is missing
+EXACT_BELOW = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # what a file may be and what a value may hold that Python cannot
 BROKEN = (pyarrow.ArrowException, ValueError, OverflowError)
 
@@ -37,9 +41,10 @@ class ParquetRows:
     Types stay what they are: text is text, numbers keep their digits, times become ISO 8601 text. Null is missing.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
         self._path = path
         self._types = types
+        self._required = required
 
     def end(self) -> int:
         """Behind the last row; raises FileSourceError for a file that is no table of the contract's."""
@@ -50,7 +55,7 @@ class ParquetRows:
                 raise FileSourceError(
                     f"{self._path}: found column {twice[0]!r} twice, expected one of each; nothing was loaded"
                 )
-            check_columns(self._path, names, self._types)
+            check_columns(self._path, names, self._types, self._required)
             rows = file.metadata.num_rows
             unpacked = sum(
                 file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)
@@ -75,14 +80,15 @@ class ParquetRows:
                                 f"{self._path}: rows {number} to {number + batch.num_rows - 1} hold {batch.nbytes} "
                                 "bytes, expected records of a few kilobytes"
                             )
-                        for value in _documents(batch):
+                        for value, rejection in _documents(batch, self._types):
                             if number >= start:
-                                yield Line(number, value)
+                                yield Line(number, value, rejection)
                             number += 1
             except (*BROKEN, OSError) as error:  # the latter: compressed, and damaged
                 raise self._unreadable(error) from error
 
     def _opened(self) -> Any:
+        check_regular(self._path, self._path.stat().st_mode)
         try:
             return pyarrow.parquet.ParquetFile(self._path)
         except BROKEN as error:
@@ -93,12 +99,36 @@ class ParquetRows:
         return FileSourceError(f"{self._path}: cannot be read as Parquet: {text}; name a file that is complete")
 
 
-def _documents(batch: Any) -> Iterator[bytes]:
-    names = [encode_basestring(name) for name in batch.schema.names]
+def _documents(batch: Any, types: Mapping[str, str]) -> Iterator[tuple[bytes, Rejection | None]]:
+    names = batch.schema.names
+    encoded = [encode_basestring(name) for name in names]
     columns = [_texts(column) for column in batch.columns]
-    for values in zip(*columns, strict=True):
-        parts = [f"{name}:{text}" for name, text in zip(names, values, strict=True) if text is not None]
-        yield f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
+    ids = {}  # columns of floats where the contract has whole numbers or text, by their index
+    for index, (name, column) in enumerate(zip(names, batch.columns, strict=True)):
+        limit = EXACT_BELOW.get(str(column.type))
+        if limit and types.get(name, "").startswith(("bigint", "integer", "smallint", "text")):
+            ids[index] = [
+                _whole(name, value, text, limit) for value, text in zip(column.to_pylist(), columns[index], strict=True)
+            ]
+            columns[index] = [text for text, _ in ids[index]]
+    for row, values in enumerate(zip(*columns, strict=True)):
+        parts = [f"{name}:{text}" for name, text in zip(encoded, values, strict=True) if text is not None]
+        rejection = next((found[row][1] for found in ids.values() if found[row][1]), None)
+        yield f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape"), rejection
+
+
+def _whole(name: str, value: float | None, text: str | None, limit: int) -> tuple[str | None, Rejection | None]:
+    """A float as the whole number that it is exactly; the contract judges one that is none."""
+    if value is None or not value.is_integer():  # nor is NaN or an infinity
+        return text, None
+    if abs(value) < limit:
+        return str(int(value)), None
+    return text, Rejection(
+        "out_of_range",
+        f"{name}: found the float {text}, expected a whole number below {limit}, from where on floats skip some; write "
+        "the column as whole numbers or text",
+        f"$.{name}",
+    )
 
 
 def _texts(column: Any) -> list[str | None]:

@@ -13,7 +13,7 @@ from psycopg import Connection
 from headrace import checkpoints
 from headrace.checkpoints import Generation, LedgerLine, RunContext
 from headrace.dataset import Dataset, File
-from headrace.exceptions import SourceChanged
+from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
 from headrace.source import PartitionState, Place, Range, Source, SourceState
 
 
@@ -83,7 +83,7 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
     Raises SourceChanged when the source is another one than the checkpoints belong to, when it no longer holds
     what comes next, or when it ends before the checkpoint; the message names the range at risk.
     """
-    state = source.describe()
+    state = describe(source, checkpoints.open_generation(connection, dataset.name))
     observe(connection, dataset.name, state)
     with connection.transaction():
         generation = checkpoints.open_generation(connection, dataset.name)
@@ -94,6 +94,8 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
             generation = begin_generation(connection, dataset, state, run or RunContext(), always_line=False)
         elif not isinstance(dataset.source, File):
             check_identity(generation, seen_from(source, generation, state))
+            if generation.cluster_id is None and state.cluster_id is not None:
+                checkpoints.keep_cluster(connection, generation, state.cluster_id)
             generation = _with_new_partitions(connection, generation, state)
     ranges = {
         partition: Range(
@@ -115,6 +117,34 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
     return Plan(dataset.name, generation.generation, state.topic, state.topic_id, ranges, waiting, behind)
 
 
+def describe(source: Source, generation: Generation | None) -> SourceState:
+    """The source as it is now; raises SourceChanged where another cluster answers, whether it has the topic or not."""
+    try:
+        state = source.describe()
+    except TopicMissing:
+        if generation is not None and generation.cluster_id is not None:
+            check_cluster(generation, source.cluster_id())
+        raise
+    if generation is not None:
+        check_cluster(generation, state.cluster_id)
+    return state
+
+
+def check_cluster(generation: Generation, cluster_id: str | None) -> None:
+    """Refuse another cluster than the one that the checkpoints belong to: nothing that it says is about them.
+
+    A cluster that does not tell its id, or was never asked for it, passes.
+    """
+    if None not in (generation.cluster_id, cluster_id) and cluster_id != generation.cluster_id:
+        raise AnotherCluster(
+            f"{generation.dataset}: another cluster answers at this address: found cluster id {cluster_id}, expected "
+            f"{generation.cluster_id}, of which generation {generation.generation} read {generation.topic}; nothing "
+            "was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in Airflow: the connection headrace_kafka) back to "
+            f"the old cluster and run `headrace drain {generation.dataset}`; only if the new one is meant, "
+            f"{_adopt(generation)}"
+        )
+
+
 def seen_from(source: Source, generation: Generation, state: SourceState) -> SourceState:
     """The source as it looks from a generation's checkpoints.
 
@@ -134,6 +164,7 @@ def seen_from(source: Source, generation: Generation, state: SourceState) -> Sou
 def check_identity(generation: Generation, state: SourceState) -> None:
     """Refuse a source that is not the one that the checkpoints belong to, or that lost what they point at."""
     name, adopt = generation.dataset, _adopt(generation)
+    check_cluster(generation, state.cluster_id)
     if state.topic != generation.topic:
         raise SourceChanged(
             f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
@@ -193,13 +224,19 @@ def observe(connection: Connection[Any], dataset: str, state: SourceState) -> No
 
 
 def begin_generation(
-    connection: Connection[Any], dataset: Dataset, state: SourceState, run: RunContext, *, always_line: bool
+    connection: Connection[Any],
+    dataset: Dataset,
+    state: SourceState,
+    run: RunContext,
+    *,
+    always_line: bool,
+    note: str | None = None,
 ) -> Generation:
     """Open the next generation at the source's log starts.
 
-    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so.
+    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so, and why in its note.
     """
-    number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id)
+    number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):
         start = found.log_start_offset
         checkpoints.start_partition(connection, dataset.name, number, partition, start, found.start_position)
@@ -216,6 +253,7 @@ def begin_generation(
                 end_offset=start,
                 kind="adopt",
                 run=run,
+                note=note,
             ),
         )
     generation = checkpoints.open_generation(connection, dataset.name)

@@ -59,7 +59,7 @@ def reload_range(
 
     start, end: offsets of one partition, or ISO times (of all partitions, or one): from the first record at or after
     `start` up to the first one at or after `end`, by the broker's record timestamps. Only what lies below the
-    checkpoint is read, and moves none. A row moves to staging.<dataset>_replaced and the record's row of today's
+    checkpoint is read, and moves none. A row moves to staging._replaced_<dataset> and the record's row of today's
     contract takes its place, whether it differs or not; what fails now is a dead letter, what passes now no longer is.
 
     Raises DatasetError for a range that cannot be had, with the one that can; SourceChanged as `make_plan` does.

@@ -25,7 +25,7 @@ LETTERS = Identifier("pg_temp", "reloaded_letters")
 class Restaged:
     """What a reload did to [start, end) of one partition.
 
-    replaced: rows that moved to staging.<dataset>_replaced. kept: rows of the range whose records compaction took
+    replaced: rows that moved to staging._replaced_<dataset>. kept: rows of the range whose records compaction took
     since; they stay. dead: new dead letters. still_dead: those that stay as they were. healed: those whose records pass
     now. reopened: formerly replayed ones whose records fail again.
     """

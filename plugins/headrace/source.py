@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+# names and values in the record's own order, repeats included; a name is bytes where it is not UTF-8
+Headers = Sequence[tuple[str | bytes, bytes | None]]
+
 
 class Record(Protocol):
     """One record; kafka-python's ConsumerRecord is one as it comes."""
@@ -25,7 +28,7 @@ class Record(Protocol):
         """None is a tombstone."""
 
     @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+    def headers(self) -> Headers: ...
 
 
 class KafkaRecord(NamedTuple):
@@ -35,7 +38,7 @@ class KafkaRecord(NamedTuple):
     timestamp: int | None
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    headers: Headers
 
 
 # kafka_record(KafkaRecord, fields): as KafkaRecord(*fields), which costs twice as much because it is done in Python
@@ -66,6 +69,7 @@ class SourceState:
     topic: str
     topic_id: str
     partitions: Mapping[int, PartitionState]
+    cluster_id: str | None = None  # of the cluster that answered; None where it has none, or does not tell
 
 
 class Range(NamedTuple):
@@ -85,7 +89,8 @@ class Range(NamedTuple):
 class Chunk:
     """Some records of one partition, in offset order, and the first offset that has not been looked at.
 
-    Offsets below next_offset without a record hold none (compaction, transaction markers, aborted records).
+    Offsets below next_offset without a record hold none (compaction, transaction markers, aborted records). A chunk
+    without records whose next_offset is where the partition already was says only that the source is still waiting.
     """
 
     partition: int
@@ -117,11 +122,17 @@ class Source(Protocol):
     def topic_id(self) -> str:
         """The identity alone, asked for again and cheaply: it is compared before every commit."""
 
+    def cluster_id(self) -> str | None:
+        """The cluster that answers at this address; None where it has no identity, or does not tell."""
+
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the records of half-open offset ranges, partition to (start, end).
 
-        Always ends: each partition's last chunk has next_offset = end. No record at or beyond an end is
-        yielded. Raises SourceError, SourceUnavailable or SourceChanged; what was yielded before stays true.
+        Always ends: each partition's last chunk has next_offset = end. No record at or beyond an end is yielded. A
+        chunk is bounded in bytes, give or take its last record, and comes, empty if need be, every second or so: that
+        is where a caller looks at the time. Raises SourceError, CodecMissing, SourceUnavailable or SourceChanged; what
+        was yielded before stays true, and a batch that cannot be read ends only its own partition's range: the others
+        are read first.
         """
 
     def wait(self, places: Mapping[int, Place], seconds: float) -> bool:

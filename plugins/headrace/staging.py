@@ -40,9 +40,18 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
     return contract + [(name, sql_type) for name, sql_type, _ in BOOKKEEPING_COLUMNS]
 
 
+def replaced_name(name: str) -> str:
+    """The name of the table of a dataset's replaced rows.
+
+    The names of datasets and fields begin with a letter. Those of everything that is made for a dataset begin with an
+    underscore, so that no declaration can take them; dbt/macros/current_version.sql has the same rule.
+    """
+    return f"_replaced_{name}"
+
+
 def replaced_table(dataset: Dataset) -> Identifier:
     """Where rows go that a reload replaced: kept, because marts correct the buckets in which they used to be."""
-    return Identifier(SCHEMA, f"{dataset.name}_replaced")
+    return Identifier(SCHEMA, replaced_name(dataset.name))
 
 
 def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = False) -> None:
@@ -70,12 +79,17 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = 
     _refuse_former_fields(dataset, found)
     for column in dataset.compiled.columns:
         if column.name not in found and column.required:
-            clause = f"add column {column.name} {column.sql_type}"
+            clause = f"add column {quoted(column.name)} {column.sql_type}"
             raise DatasetError(
                 f"staging.{dataset.name}: has no column {column.name}, which the contract requires; nothing was "
                 f"changed; give the field a default, or write a migration: {_migration(dataset, clause)}"
             )
-    for target in (dataset.name, f"{dataset.name}_replaced"):
+    replaced = replaced_name(dataset.name)
+    if not _found_columns(connection, replaced):
+        _refuse_former_name(connection, dataset.name)
+        with _as_owner(f"staging.{replaced}: found no table"):
+            _create_replaced(connection, dataset)
+    for target in (dataset.name, replaced):
         present = _found_columns(connection, target)
         for column in dataset.compiled.columns:
             if column.name not in present:
@@ -86,7 +100,6 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = 
                         )
                     )
     check_table(connection, dataset)
-    replaced = f"{dataset.name}_replaced"
     _check_types(dataset, replaced, _found_columns(connection, replaced))
 
 
@@ -110,7 +123,7 @@ def check_table(connection: Connection[Any], dataset: Dataset) -> None:
     found = _found_columns(connection, dataset.name)
     for name, sql_type in columns(dataset):
         if name not in found:
-            clause = f"add column {name} {sql_type}"
+            clause = f"add column {quoted(name)} {sql_type}"
             raise DatasetError(
                 f"staging.{dataset.name}: found no column {name}, expected {_canonical(sql_type)}; nothing was "
                 f"changed; write a migration: {_migration(dataset, clause)}"
@@ -131,10 +144,19 @@ def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
         )
 
 
+def _refuse_former_name(connection: Connection[Any], name: str) -> None:
+    # up to 0.1 it was <dataset>_replaced; no dataset's own table has this column
+    if "_replaced_by" in _found_columns(connection, f"{name}_replaced"):
+        raise DatasetError(
+            f"staging.{replaced_name(name)}: found no table, expected staging.{name}_replaced under this name; nothing "
+            "was changed; run `headrace init` as the owner of the schema staging, then the same command again"
+        )
+
+
 def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> None:
     for name, sql_type in columns(dataset):
         if found.get(name) != _canonical(sql_type):
-            clause = f"alter column {name} type {sql_type} using {name}::{sql_type}"
+            clause = f"alter column {quoted(name)} type {sql_type} using {quoted(name)}::{sql_type}"
             otherwise = (
                 f"; where a text does not convert, `headrace reset {dataset.name} --yes` forgets what was staged and "
                 "the next run reads the source from its start"
@@ -160,9 +182,9 @@ def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
             for column in dataset.compiled.columns
             if column.name not in found and _canonical(column.sql_type) == found[former]
         ]
-        clauses = [f"rename column {former} to _former_{former}"]
+        clauses = [f"rename column {quoted(former)} to {quoted(f'_former_{former}')}"]
         if len(renamed) == 1:
-            clauses.append(f"rename column {former} to {renamed[0]}")
+            clauses.append(f"rename column {quoted(former)} to {quoted(renamed[0])}")
         migrations = ", or, as the field of another name, ".join(_migration(dataset, clause) for clause in clauses)
         raise DatasetError(
             f"staging.{dataset.name}.{former}: found a column that the contract does not name, expected its field; "
@@ -172,12 +194,18 @@ def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
 
 
 def _migration(dataset: Dataset, clause: str) -> str:
-    return f"alter table staging.{dataset.name} {clause}; alter table staging.{dataset.name}_replaced {clause}"
+    tables = (dataset.name, replaced_name(dataset.name))
+    return "; ".join(f"alter table {SCHEMA}.{quoted(name)} {clause}" for name in tables)
+
+
+def quoted(name: str) -> str:
+    """A name as SQL to print: a column named user, unquoted, would be the role's name."""
+    return Identifier(name).as_string()
 
 
 def shared_columns(connection: Connection[Any], dataset: Dataset) -> list[str]:
     """The columns that the staging table and that of replaced rows have in common: what moves from one to the other."""
-    replaced = _found_columns(connection, f"{dataset.name}_replaced")
+    replaced = _found_columns(connection, replaced_name(dataset.name))
     return [name for name in _found_columns(connection, dataset.name) if name in replaced]
 
 
@@ -229,6 +257,38 @@ def _as_it_is(text: bytes) -> bytes:
 
 
 def _create(connection: Connection[Any], dataset: Dataset) -> None:
+    name = dataset.name
+    primary_key = SQL("constraint {} primary key (_generation, _partition, _offset)").format(
+        Identifier(f"_pkey_{name}")
+    )
+    connection.execute(_create_table(name, [*_definitions(dataset), primary_key]))
+    if dataset.key_column:
+        _create_index(connection, f"_key_{name}", name, dataset.key_column)
+    # left behind by a staging table that was dropped: what it replaced is gone too
+    connection.execute(SQL("drop table if exists {}").format(replaced_table(dataset)))
+    _create_replaced(connection, dataset)
+
+
+def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
+    # rows that a reload replaced: kept, because marts correct the buckets in which they used to be
+    name = replaced_name(dataset.name)
+    connection.execute(_create_table(name, [*_definitions(dataset), SQL("_replaced_by uuid not null")]))
+    # a batch's rows are found by the range in the primary key that its line names: an index of their own costs a drain
+    # a tenth of its time
+    _create_index(connection, f"_rby_{dataset.name}", name, "_replaced_by")
+    _create_index(connection, f"_rbatch_{dataset.name}", name, "_batch_id")
+    if dataset.key_column:
+        _create_index(connection, f"_rkey_{dataset.name}", name, dataset.key_column)
+
+
+def _create_index(connection: Connection[Any], name: str, table_name: str, column: str) -> None:
+    # named by us: Postgres would call one jobs_userid_idx, and a dataset of that name could not be made
+    connection.execute(
+        SQL("create index {} on {} ({})").format(Identifier(name), Identifier(SCHEMA, table_name), Identifier(column))
+    )
+
+
+def _definitions(dataset: Dataset) -> list[Composable]:
     contract: list[Composable] = [
         SQL("{} {}").format(Identifier(column.name), SQL(column.sql_type)) for column in dataset.compiled.columns
     ]
@@ -236,20 +296,7 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
         SQL("{} {} {}").format(Identifier(name), SQL(sql_type), SQL(constraint))
         for name, sql_type, constraint in BOOKKEEPING_COLUMNS
     ]
-    primary_key = SQL("primary key (_generation, _partition, _offset)")
-    connection.execute(_create_table(dataset.name, [*contract, *bookkeeping, primary_key]))
-    # rows that a reload replaced: kept, because marts correct the buckets in which they used to be
-    replaced = f"{dataset.name}_replaced"
-    # left behind by a staging table that was dropped: what it replaced is gone too
-    connection.execute(SQL("drop table if exists {}").format(Identifier(SCHEMA, replaced)))
-    connection.execute(_create_table(replaced, [*contract, *bookkeeping, SQL("_replaced_by uuid not null")]))
-    # a batch's rows are found by the range in the primary key that its line names: an index of their own costs a drain
-    # a tenth of its time
-    indexed = [(replaced, "_replaced_by"), (replaced, "_batch_id")]
-    if dataset.key_column:
-        indexed += [(dataset.name, dataset.key_column), (replaced, dataset.key_column)]
-    for target, column in indexed:
-        connection.execute(SQL("create index on {} ({})").format(Identifier(SCHEMA, target), Identifier(column)))
+    return [*contract, *bookkeeping]
 
 
 def _create_table(name: str, definitions: Sequence[Composable]) -> Composed:

@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from headrace.generate import generate
-from headrace.ingest import Deployment, drain_plan, initialise, plan, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_plan, initialise, plan
 from headrace.produce import produce
 from headrace.settings import ROOT, Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table

@@ -15,7 +15,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from headrace.build import build
-from headrace.ingest import Deployment, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment
 from headrace.settings import Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.peers import debezium

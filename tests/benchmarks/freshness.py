@@ -19,7 +19,8 @@ from typing import Any
 import psycopg
 
 from headrace.generate import generate, now
-from headrace.ingest import Deployment, initialise, load_file
+from headrace.ingest import Deployment, initialise
+from headrace.load import load_file
 from headrace.produce import produce_paced
 from headrace.settings import ROOT, Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, table

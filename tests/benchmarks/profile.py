@@ -15,7 +15,8 @@ from headrace import ingest
 from headrace.batch import Batch, Committer
 from headrace.drain import Limits, drain
 from headrace.fence import drain_name
-from headrace.ingest import Deployment, plan, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, plan
 from headrace.overlap import Overlap
 from headrace.source import Chunk, KafkaRecord, Range, Source
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.generate import generate
-from headrace.ingest import Deployment, initialise, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, initialise
 from headrace.produce import produce
 from headrace.settings import ROOT
 from tests.benchmarks.limit import Limit

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.ingest import Deployment, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment
 from headrace.kafka_source import KafkaSource
 from headrace.source import Range
 from tests.benchmarks.limit import Limit

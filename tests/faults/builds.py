@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 
 from headrace.build import build
-from headrace.ingest import Deployment, initialise, load_file
+from headrace.ingest import Deployment, initialise
+from headrace.load import load_file
 from headrace.settings import Settings
 from tests.faults.evidence import Stream
 from tests.faults.lane import ROOT, Lane, Stuck

@@ -296,7 +296,7 @@ class Lane:
         plan = self.run(what="plan")
         assert plan.how != "killed", plan
         for statement in (
-            f"alter table staging.{name} drop constraint if exists {name}_pkey",
+            f"alter table staging.{name} drop constraint if exists _pkey_{name}",
             "alter table headrace.dead_letters drop constraint if exists dead_letters_pkey",
             "alter table headrace.dead_letters drop constraint if exists dead_letters_batch_id_fkey",
             "drop index if exists headrace.batches_chain",

@@ -358,7 +358,7 @@ def adopted_meanwhile(scene: Scene) -> None:
     if run.wait_for(scene.trial.step) is None:
         scene.lane.note(run.end())
         return
-    adopted = scene.run(what="adopt")
+    adopted = scene.run(what="adopt_anyway")
     scene.verdict.fired = adopted.how == "done"
     stream = scene.lane.stream
     stream.logs[int(adopted.result["generation"])] = stream.log
@@ -378,7 +378,7 @@ def adopted_under_it(scene: Scene) -> None:
         return
     with psycopg.connect(scene.lane.dsn, application_name="faults gate") as gate:
         gate.execute("select 1 from headrace.datasets where dataset = %s for update", (scene.lane.stream.name,))
-        adoption = scene.start(what="adopt")
+        adoption = scene.start(what="adopt_anyway")
         _wait(lambda: _blocked(scene.lane) == 1)  # it holds the checkpoints, and waits for the dataset's row
         run.go()
         _wait(lambda: _blocked(scene.lane) == 2)

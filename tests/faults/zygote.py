@@ -29,9 +29,11 @@ from headrace import batch as batch_module
 from headrace.checkpoints import RunContext
 from headrace.database import Connect, connector
 from headrace.exceptions import HeadraceError
-from headrace.ingest import Deployment, accept_loss, adopt, drain_plan, plan
+from headrace.generations import accept_loss, adopt
+from headrace.ingest import Deployment, drain_plan, plan
 from headrace.plan import Plan
 from headrace.settings import Settings
+from tests.adoption import adopt_anyway
 
 PR_SET_PDEATHSIG = 1
 MESSAGE_MAX = 65_536
@@ -90,6 +92,8 @@ class _Child:
         dataset = deployment.dataset(request["dataset"])
         if request["what"] == "adopt":
             return {"generation": adopt(deployment, dataset)}
+        if request["what"] == "adopt_anyway":
+            return {"generation": adopt_anyway(deployment, dataset)}
         if request["what"] == "accept_loss":
             return {"lost": accept_loss(deployment, dataset, request["partition"], request["to"])}
         run = RunContext(run_id=request["run_id"], try_number=1)

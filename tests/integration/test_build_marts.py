@@ -238,7 +238,7 @@ def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehou
     warehouse.users((0, 1, "C"))
     warehouse.jobs((0, 1, job("A", minute=1)), (1, 2, job("A", minute=2)))
     warehouse.build(select=ALL_OF_JOBS)
-    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging.jobs_replaced
+    warehouse.jobs((0, 1, job("B", minute=8)))  # the same offset: the old row moves to staging._replaced_jobs
     warehouse.build(select=ALL_OF_JOBS)
     warehouse.assert_right()
     warehouse.jobs((1, 9, job("B", minute=9)))  # job 2 is left without any row
@@ -380,6 +380,14 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
     with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
         warehouse.build(select="jobz")
+
+
+def test_selection_without_the_data_tests_of_a_model_is_no_success_of_theirs(warehouse: Warehouse) -> None:
+    tested = "select tested from headrace.builds where model = 'users' order by finished_at desc limit 1"
+    warehouse.build(select="users", tests=True)
+    assert warehouse.value(tested) is True
+    warehouse.build(select="users,resource_type:model", tests=True)
+    assert warehouse.value(tested) is False
 
 
 def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(

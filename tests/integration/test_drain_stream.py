@@ -16,7 +16,8 @@ from headrace import redis_source, retries
 from headrace.batch import Barrier
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.generate import generate
-from headrace.ingest import Deployment, accept_loss, adopt, drain_dataset, drain_plan, left_of, plan
+from headrace.generations import accept_loss, adopt
+from headrace.ingest import Deployment, drain_dataset, drain_plan, left_of, plan
 from headrace.local import postgres, services, valkey
 from headrace.plan import Plan
 from headrace.produce import produce
@@ -99,6 +100,7 @@ def test_drain_of_odd_entries_makes_dead_letters_with_their_reasons(telemetry: S
         {b"data": b"not json"},
         {b"data": b"{not json"},
         {b"a": b""},
+        streams.reading(7) | {b"f%d" % n: b"x" for n in range(20_000)},
     ]
     ids = streams.add(telemetry.deployment.redis(), streams.stream_of(telemetry), entries)
     drain_dataset(telemetry.deployment, "telemetry")

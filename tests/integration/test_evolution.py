@@ -12,7 +12,8 @@ import pytest
 from headrace.build import build
 from headrace.evolution import FillResult, fill
 from headrace.exceptions import DatasetError
-from headrace.ingest import drain_dataset, initialise, load_file
+from headrace.ingest import drain_dataset, initialise
+from headrace.load import load_file
 from headrace.reload import reload_range
 from headrace.settings import Settings
 from headrace.verify import verify
@@ -74,7 +75,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
         "select partition, start_offset, end_offset, staged, dead, tombstones, empty from headrace.batches "
         "where kind = 'reload' order by seq"
     ) == [(0, 0, 2, 2, 0, 0, 0), (1, 0, 1, 1, 0, 0, 0)]
-    old = stage.query("select * from staging.jobs_replaced order by _partition, _offset")
+    old = stage.query("select * from staging._replaced_jobs order by _partition, _offset")
     kept = [row[: len(before[0])] for row in before if (row[9], row[10]) in {(0, 0), (0, 1), (1, 0)}]
     assert [row[: len(before[0])] for row in old] == kept
     assert state(stage)[4] == checkpoints
@@ -194,7 +195,7 @@ def test_fill_whose_rows_are_reloaded_meanwhile_leaves_them_alone(stage: Stage) 
 
     assert filled(stage, "SEAT", barrier=at("read", reload, occurrence=1)).filled == 15
     assert stage.query("select seat from staging.jobs order by _offset") == [(n,) for n in range(20)]
-    assert stage.value("select count(*) from staging.jobs_replaced") == 20
+    assert stage.value("select count(*) from staging._replaced_jobs") == 20
     assert_proven(stage)
 
 
@@ -251,8 +252,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "staging.jobs.userid: found bigint, expected text; nothing was changed; restore the field, or write a "
         "migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
         (
-            "alter table staging.jobs alter column userid type text using userid::text",
-            "alter table staging.jobs_replaced alter column userid type text using userid::text",
+            'alter table staging."jobs" alter column "userid" type text using "userid"::text',
+            'alter table staging."_replaced_jobs" alter column "userid" type text using "userid"::text',
         ),
     ),
     (
@@ -263,8 +264,9 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "does not convert, `headrace reset jobs --yes` forgets what was staged and the next run reads the source from "
         "its start",
         (
-            "alter table staging.jobs alter column location type timestamptz using location::timestamptz",
-            "alter table staging.jobs_replaced alter column location type timestamptz using location::timestamptz",
+            'alter table staging."jobs" alter column "location" type timestamptz using "location"::timestamptz',
+            'alter table staging."_replaced_jobs" alter column "location" type timestamptz '
+            'using "location"::timestamptz',
         ),
     ),
     (
@@ -273,8 +275,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "staging.jobs: has no column channel, which the contract requires; nothing was changed; give the field a "
         "default, or write a migration: {sql}",
         (
-            "alter table staging.jobs add column channel text",
-            "alter table staging.jobs_replaced add column channel text",
+            'alter table staging."jobs" add column "channel" text',
+            'alter table staging."_replaced_jobs" add column "channel" text',
         ),
     ),
     (
@@ -284,8 +286,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "changed; restore the field (it may be optional), or write a migration that keeps what was staged under "
         "another name: {sql}",
         (
-            "alter table staging.jobs rename column servicename to _former_servicename",
-            "alter table staging.jobs_replaced rename column servicename to _former_servicename",
+            'alter table staging."jobs" rename column "servicename" to "_former_servicename"',
+            'alter table staging."_replaced_jobs" rename column "servicename" to "_former_servicename"',
         ),
     ),
 ]
@@ -327,8 +329,8 @@ def test_field_of_another_name_is_refused_with_both_migrations(stage: Stage) -> 
     with pytest.raises(DatasetError) as refused:
         drain_dataset(stage.deployment, "jobs")
     assert str(refused.value).endswith(
-        ", or, as the field of another name, alter table staging.jobs rename column servicename to service; "
-        "alter table staging.jobs_replaced rename column servicename to service"
+        ', or, as the field of another name, alter table staging."jobs" rename column "servicename" to "service"; '
+        'alter table staging."_replaced_jobs" rename column "servicename" to "service"'
     )
 
 
@@ -337,5 +339,5 @@ def test_migration_of_one_table_alone_is_refused_for_the_other(stage: Stage) -> 
     drain_dataset(stage.deployment, "jobs")
     change_contract(stage, (LAST_FIELD, "    USERID: Text\n"))
     stage.execute("alter table staging.jobs alter column userid type text using userid::text")
-    with pytest.raises(DatasetError, match=r"staging\.jobs_replaced\.userid: found bigint, expected text"):
+    with pytest.raises(DatasetError, match=r"staging\._replaced_jobs\.userid: found bigint, expected text"):
         drain_dataset(stage.deployment, "jobs")

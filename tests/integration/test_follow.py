@@ -20,7 +20,8 @@ from headrace.build import BuildResult, build
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 from headrace.follow import FollowResult, follow
-from headrace.ingest import Deployment, adopt
+from headrace.generations import adopt
+from headrace.ingest import Deployment
 from headrace.leases import held_lease
 from headrace.settings import Settings
 from headrace.sinks import open_sink

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from headrace.airflow.page_template import render_figures, render_page
-from headrace.ingest import drain_dataset, load_file
+from headrace.ingest import drain_dataset
+from headrace.load import load_file
 from headrace.problems import judge
 from headrace.status import read_status
 from headrace.verify import verify

@@ -16,7 +16,8 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
 from headrace.generate import generate_jobs
-from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan
 from headrace.produce import produce
 from tests.integration.books import assert_books, totals
 from tests.integration.conftest import Stage

@@ -9,7 +9,8 @@ import pandas
 import pytest
 
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
-from headrace.ingest import Deployment, LoadResult, drain_plan, load_file, plan
+from headrace.ingest import Deployment, drain_plan, plan
+from headrace.load import LoadResult, load_file
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.integration.books import assert_books, assert_nothing_left
@@ -25,9 +26,9 @@ def user(number: int, location: str = "L") -> str:
     return json.dumps({"LOCATION": location, "USERID": number})
 
 
-def load(stage: Stage, path: Path, *lines: str, replace: bool = False) -> LoadResult:
+def load(stage: Stage, path: Path, *lines: str, replace: bool = False, max_removed: float = 100) -> LoadResult:
     path.write_text("".join(f"{line}\n" for line in lines))
-    return load_file(stage.deployment, "users", path=path, replace=replace)
+    return load_file(stage.deployment, "users", path=path, replace=replace, max_removed=max_removed)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_load_with_replace_tombstones_the_missing_once(stage: Stage, path: Path)
 def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_missing(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2))
     load(stage, path, user(2))
-    assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 1
+    assert load_file(stage.deployment, "users", path=path, replace=True, max_removed=50).replaced == 1
     assert stage.query(CURRENT) == [(2, "L")]
     assert_books(stage, dataset="users")
 
@@ -123,9 +124,11 @@ def test_load_of_a_file_of_any_length_writes_no_empty_ledger_line(lines: int, st
     assert_books(stage, [(0, n) for n in range(1, lines + 1)], "users")
 
 
-def test_load_of_an_empty_file_stages_nothing_and_keeps_everybody(stage: Stage, path: Path) -> None:
+def test_load_of_an_empty_file_is_refused_and_keeps_everybody(stage: Stage, path: Path) -> None:
     load(stage, path, user(1))
-    assert load(stage, path).missing == 1
+    for replace_them in (False, True):
+        with pytest.raises(FileSourceError, match="found an empty file, expected one JSON document per line"):
+            load(stage, path, replace=replace_them)
     assert stage.query(CURRENT) == [(1, "L")]
 
 
@@ -238,7 +241,8 @@ def test_load_of_a_table_of_something_else_is_refused_and_changes_nothing(stage:
     path = tmp_path / "users.csv"
     path.write_text("id;place\n1;a\n")
     with pytest.raises(
-        FileSourceError, match="found columns 'id;place', expected some of the contract's: LOCATION, USERID"
+        FileSourceError,
+        match="found columns 'id;place', expected all that the contract requires: LOCATION, USERID; missing: ",
     ):
         load_file(stage.deployment, "users", path=path)
     assert stage.value("select count(*) from headrace.generations") == 0

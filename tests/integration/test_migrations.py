@@ -9,11 +9,13 @@ import psycopg
 import pytest
 
 from headrace.database import migrate
-from headrace.exceptions import DatabaseError, DatasetError
-from headrace.ingest import drain_dataset, initialise, load_file
+from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
+from headrace.ingest import drain_dataset, initialise
+from headrace.load import load_file
 from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
+from tests.integration.test_cli import run
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 
 SCHEMA = (
@@ -63,6 +65,29 @@ def test_initialisation_by_four_at_once_makes_every_table_once(stage: Stage) -> 
     load_file(stage.deployment, "users")
 
 
+def test_init_makes_the_others_where_datasets_are_rejected(stage: Stage) -> None:
+    folder = stage.deployment.settings.datasets_dir
+    (folder / "a_typo.py").write_text("DATASET = Dataset(")
+    stage.execute("drop table staging.users, staging._replaced_users")
+    with pytest.raises(DatasetsRejected, match=r"a_typo\.py: cannot be imported: SyntaxError"):
+        initialise(stage.deployment)
+    assert stage.value("select count(*) from staging.users") == 0
+    stage.execute(
+        "drop table staging.users, staging._replaced_users", "alter table staging.jobs add column former text"
+    )
+    outcome = run(stage, "init")
+    assert (outcome.status, outcome.stdout) == (1, "")
+    first, second, last = outcome.stderr.splitlines()
+    assert first.startswith(f"{folder / 'a_typo.py'}: cannot be imported: SyntaxError")
+    assert second.startswith("staging.jobs.former: found a column that the contract does not name")
+    assert last == (
+        "headrace: 2 of 3 datasets are rejected: a_typo, jobs; the others are ready; correct these and run "
+        "`headrace init` again"
+    )
+    assert stage.value("select count(*) from staging.users") == 0
+    assert stage.value("select has_table_privilege('headrace_loader', 'staging.users', 'insert')")
+
+
 def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = [
         ("0001_a", "create table headrace.a (x int)"),
@@ -77,7 +102,7 @@ def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatc
 
 def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
     indexes = (
-        "select indexname from pg_indexes where schemaname = 'staging' and tablename in ('jobs', 'jobs_replaced') "
+        "select indexname from pg_indexes where schemaname = 'staging' and tablename in ('jobs', '_replaced_jobs') "
         "order by 1"
     )
     needed = stage.query(indexes)
@@ -87,7 +112,7 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
     assert len(stage.query(indexes)) == len(needed) + 1
     initialise(stage.deployment)
     assert stage.query(indexes) == needed
-    assert ("jobs_replaced__batch_id_idx",) in needed
+    assert ("_rbatch_jobs",) in needed
 
 
 def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
@@ -132,7 +157,8 @@ def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
     assert found == [("web", 1, 0), (None, 5, 0)]
     assert_books(stage, sent)
     replaced = (
-        "select count(*) from information_schema.columns where table_name = 'jobs_replaced' and column_name = 'channel'"
+        "select count(*) from information_schema.columns "
+        "where table_name = '_replaced_jobs' and column_name = 'channel'"
     )
     assert stage.value(replaced) == 1
 
@@ -146,7 +172,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is
         drain_dataset(stage.deployment, "jobs")
     stage.execute(
         "alter table staging.jobs rename column servicename to _former_servicename; "
-        "alter table staging.jobs_replaced rename column servicename to _former_servicename"
+        "alter table staging._replaced_jobs rename column servicename to _former_servicename"
     )
     drain_dataset(stage.deployment, "jobs")
     assert stage.query("select _former_servicename, _extra from staging.jobs where jobidentifier = 903") == [
@@ -187,6 +213,6 @@ def test_contract_that_changes_otherwise_is_refused_with_the_migration_to_write(
         lambda: initialise(stage.deployment),
     ]
     for step in steps:
-        with pytest.raises(DatasetError, match=message + ".*alter table staging.jobs"):
+        with pytest.raises(DatasetError, match=message + r".*alter table staging\.\"jobs\""):
             step()
     assert_books(stage, sent)

@@ -16,7 +16,8 @@ import pytest
 
 from headrace.dataset import load_dataset
 from headrace.generate import Record, generate_records
-from headrace.ingest import Deployment, drain_dataset, initialise, load_file
+from headrace.ingest import Deployment, drain_dataset, initialise
+from headrace.load import load_file
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests import oracle

@@ -19,7 +19,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.build import build
 from headrace.exceptions import CheckpointMoved, HeadraceError
-from headrace.ingest import Deployment, drain_dataset, initialise, load_file
+from headrace.ingest import Deployment, drain_dataset, initialise
+from headrace.load import load_file
 from headrace.local.postgres import passfile
 from headrace.status import read_status
 from headrace.verify import verify

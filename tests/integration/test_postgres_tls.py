@@ -17,7 +17,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.exceptions import DatabaseError
-from headrace.ingest import Deployment, initialise, load_file
+from headrace.ingest import Deployment, initialise
+from headrace.load import load_file
 from headrace.local.addresses import environment
 from headrace.settings import Settings
 from headrace.status import read_status

@@ -15,11 +15,12 @@ import pytest
 
 from headrace.build import build
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest import Deployment, adopt, drain_dataset, initialise
+from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.reload import ReloadResult, reload_range
 from headrace.replay import replay
 from headrace.settings import Settings
 from headrace.verify import verify
+from tests.adoption import adopt_anyway
 from tests.integration import topics
 from tests.integration.books import assert_nothing_left, coordinates
 from tests.integration.conftest import Stage
@@ -47,7 +48,7 @@ def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
     """All that a reload may write."""
     return [
         stage.query("select * from staging.jobs order by _partition, _offset"),
-        stage.query("select * from staging.jobs_replaced order by _partition, _offset, _replaced_by"),
+        stage.query("select * from staging._replaced_jobs order by _partition, _offset, _replaced_by"),
         stage.query('select * from headrace.dead_letters order by partition, "offset"'),
         stage.query("select * from headrace.batches order by seq"),
         stage.query("select partition, next_offset, source_position from headrace.checkpoints order by partition"),
@@ -100,7 +101,7 @@ def test_reload_by_offsets_replaces_exactly_that_range(stage: Stage) -> None:
                        "and _partition = 1") == [(1, batch_id)]  # fmt: skip
     assert stage.query(
         "select count(*), count(*) filter (where location = 'WRONG' or _deleted), min(_offset), max(_offset) "
-        "from staging.jobs_replaced where _replaced_by = %s and _partition = 1",
+        "from staging._replaced_jobs where _replaced_by = %s and _partition = 1",
         batch_id,
     ) == [(449, 449, 1, 449)]
     assert lines(stage) == [(1, 1, 450, 448, 0, 1, 0)]
@@ -125,7 +126,7 @@ def test_reload_of_everything_is_proven_and_twice_gives_the_same(stage: Stage) -
         assert stage.query(CONTENT) == content
         assert state(stage)[2] == letters
         assert_proven(stage)
-    assert stage.value("select count(*) from staging.jobs_replaced") == 240
+    assert stage.value("select count(*) from staging._replaced_jobs") == 240
 
 
 def test_reload_by_times_takes_the_records_of_that_time_in_every_partition(stage: Stage) -> None:
@@ -220,7 +221,7 @@ def test_reload_by_todays_contract_fills_a_new_column(stage: Stage) -> None:
     change_contract(stage, ("    USERID: Integer\n", "    USERID: Integer\n    CHANNEL: Text | None = None\n"))
     reloaded(stage, 0, 2, 0)
     assert stage.query("select channel, _extra from staging.jobs order by _offset") == [("web", None), (None, None)]
-    assert stage.query("select channel, _extra from staging.jobs_replaced order by _offset") == [
+    assert stage.query("select channel, _extra from staging._replaced_jobs order by _offset") == [
         (None, {"CHANNEL": "web"}),
         (None, None),
     ]
@@ -300,11 +301,11 @@ def test_reload_whose_generation_is_closed_meanwhile_changes_nothing(stage: Stag
     drain_dataset(stage.deployment, "jobs")
 
     def adopt_it() -> None:
-        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+        adopt_anyway(stage.deployment, stage.deployment.dataset("jobs"))
 
     with pytest.raises(SourceChanged, match="generation 1 was closed while it was read again"):
         reloaded(stage, 0, 5, 0, barrier=at("read", adopt_it, occurrence=1))
-    assert stage.value("select count(*) from staging.jobs_replaced") == 0
+    assert stage.value("select count(*) from staging._replaced_jobs") == 0
     assert lines(stage) == []
 
 
@@ -400,7 +401,7 @@ def test_reloads_of_the_same_range_at_once_leave_one_row_each(stage: Stage) -> N
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: reloaded(stage, 0, 100, 1), range(3)))
     assert stage.query(CONTENT) == content
-    assert stage.value("select count(*) from staging.jobs_replaced") == 300
+    assert stage.value("select count(*) from staging._replaced_jobs") == 300
     assert_proven(stage)
 
 

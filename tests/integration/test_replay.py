@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.ingest import adopt, drain_dataset
+from headrace.generations import adopt
+from headrace.ingest import drain_dataset
 from headrace.replay import ReplayResult, replay
 from headrace.verify import verify
 from tests.integration import topics

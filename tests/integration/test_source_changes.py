@@ -3,11 +3,14 @@
 import pytest
 
 from headrace.exceptions import DatasetError, HeadraceError, SourceChanged
-from headrace.ingest import accept_loss, adopt, drain_dataset, drain_plan, plan
+from headrace.generations import accept_loss, adopt, preview_adopt
+from headrace.ingest import drain_dataset, drain_plan, plan
+from tests.adoption import adopt_anyway
 from tests.integration import topics
 from tests.integration.books import assert_books, coordinates
 from tests.integration.conftest import Stage
 from tests.integration.killing import at, drain
+from tests.integration.test_cli import assert_refused, run
 from tests.integration.test_drain import job, send_jobs, servers, topic_of
 
 
@@ -58,6 +61,93 @@ def test_topic_made_anew_is_refused_and_adopted(records: int, stage: Stage) -> N
     assert stage.value("select count(*) from staging.jobs where _generation = 1") == 30
     assert stage.query("select generation, is_open from headrace.generations order by 1") == [(1, False), (2, True)]
     assert stage.value("select count(*) from headrace.batches where kind = 'adopt' and generation = 2") == 3
+
+
+def test_adopt_of_a_topic_that_is_what_it_was_is_refused(stage: Stage) -> None:
+    dataset = stage.deployment.dataset("jobs")
+    for step in (preview_adopt, adopt):
+        with pytest.raises(DatasetError, match="jobs: nothing was ingested yet; `headrace drain jobs` begins"):
+            step(stage.deployment, dataset)
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    sent = send_jobs(stage, 30)  # records that wait are no reason either
+    topics.delete_records(servers(stage), topic_of(stage), {0: 7})  # nor is retention of what was read
+    before = lines(stage)
+    for step in (preview_adopt, adopt):
+        with pytest.raises(DatasetError) as refused:
+            step(stage.deployment, dataset)
+        assert str(refused.value) == (
+            f"jobs: found {topic_of(stage)} as generation 1 left it, expected another topic or id, a log that ends "
+            "before a checkpoint, or one that starts behind it; nothing was changed: 23 offsets would be read and "
+            "staged a second time"
+        )
+    assert_refused(run(stage, "adopt", "jobs", "--yes"), "as generation 1 left it", "a second time")
+    assert lines(stage) == before
+    assert stage.value("select count(*) from headrace.generations") == 1
+    drain_dataset(stage.deployment, "jobs")
+    assert len(coordinates(stage)) == 30 + len(sent)
+
+
+def test_adopt_of_a_file_is_refused(stage: Stage) -> None:
+    with pytest.raises(DatasetError, match=r"users: comes from a file, .*; `headrace load users` merges a file that"):
+        adopt(stage.deployment, stage.deployment.dataset("users"))
+
+
+def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage: Stage) -> None:
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    send_jobs(stage, 30)
+    topic = topic_of(stage)
+    topics.delete_records(servers(stage), topic, {1: 15})
+    before = lines(stage)
+
+    def told(*command: str) -> list[str]:
+        """What a command says that waits for --yes, and changes nothing."""
+        outcome = run(stage, *command)
+        assert outcome.status == 1
+        assert outcome.stderr == f"headrace: nothing was changed; `headrace {' '.join(command)} --yes` does it\n"
+        assert lines(stage) == before
+        return outcome.stdout.splitlines()
+
+    assert told("accept-loss", "jobs", "--partition", "1", "--to", "15") == [
+        "jobs[1]: gives up [10, 15), 5 offsets that were never read: the log starts at 15",
+        "jobs[1]: the next run goes on at 15",
+    ]
+    # the same topic: retention is the reason, and what it still holds of what was read would be there twice
+    assert told("adopt", "jobs") == [
+        "jobs: jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read",
+        f"jobs[0]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        "twice; 10 rows of generation 1 stay",
+        f"jobs[1]: reads [15, 20) of {topic}; 10 rows of generation 1 stay",
+        f"jobs[2]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        "twice; 10 rows of generation 1 stay",
+    ]
+    recreate(stage, 1)
+    sent = send_jobs(stage, 5, 1)
+    effects = told("adopt", "jobs")
+    assert f"jobs: topic {topic} has id " in effects[0]
+    assert effects[1:] == [
+        f"jobs[0]: reads [0, 5) of {topic}; what {topic} held from 10 on is given up; 10 rows of generation 1 stay",
+        *(
+            f"jobs[{p}]: the partition is gone; what {topic} held from 10 on is given up; 10 rows of generation 1 stay"
+            for p in (1, 2)
+        ),
+    ]
+    outcome = run(stage, "adopt", "jobs", "--yes")
+    assert (outcome.status, outcome.stdout.splitlines()) == (0, [*effects, "jobs: generation 2 is open"])
+    assert stage.value("select note from headrace.batches where kind = 'adopt'").startswith(f"topic {topic} has id ")
+    drain_dataset(stage.deployment, "jobs")
+    assert_books(stage, sent)
+    before = lines(stage)
+    (effect,) = told("reset", "jobs")
+    assert effect == (
+        "jobs: deletes 35 staged, 0 dead, 5 batches, 4 checkpoints; the next run reads the source from its start"
+    )
+    assert run(stage, "reset", "jobs", "--yes").stdout.splitlines() == [
+        effect,
+        "jobs: deleted 35 staged, 0 dead, 5 batches, 4 checkpoints",
+    ]
+    assert run(stage, "reset", "jobs").stdout == "jobs: nothing to delete\n"
 
 
 def test_topic_made_anew_with_fewer_partitions_is_refused_and_adopted(stage: Stage) -> None:
@@ -127,6 +217,9 @@ def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_los
     assert "`headrace accept-loss jobs --partition 1 --to 15` goes on behind it" in str(caught.value)
     assert accept_loss(stage.deployment, dataset, 1, 15) == (10, 15)
     assert ("accept_loss", 1, 1, 10, 15, 0) in lines(stage)
+    assert stage.value("select note from headrace.batches where kind = 'accept_loss'") == (
+        "gives up [10, 15), 5 offsets that were never read: the log starts at 15"
+    )
     drain_dataset(stage.deployment, "jobs")
     assert_books(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])
 
@@ -207,6 +300,6 @@ def test_adoption_while_a_drain_runs_stops_it(stage: Stage) -> None:
     dataset = stage.deployment.dataset("jobs")
     sent = send_jobs(stage, 600, 1)
     with pytest.raises(HeadraceError, match="generation 1 is closed or gone"):
-        drain(stage, at("committed", lambda: adopt(stage.deployment, dataset) and None, occurrence=1))
+        drain(stage, at("committed", lambda: adopt_anyway(stage.deployment, dataset) and None, occurrence=1))
     drain_dataset(stage.deployment, "jobs")
     assert_books(stage, sent)

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from headrace.exceptions import DatasetError
-from headrace.ingest import drain_dataset, initialise, reset
+from headrace.generations import reset
+from headrace.ingest import drain_dataset, initialise
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.integration import topics
@@ -57,7 +58,7 @@ def former(stage: Stage) -> Stage:
     """Three datasets with their former contracts, each with a record staged; then today's declarations."""
     folder = stage.deployment.settings.datasets_dir
     topic = topic_of(stage)
-    stage.execute("drop table staging.jobs, staging.jobs_replaced")
+    stage.execute("drop table staging.jobs, staging._replaced_jobs")
     for name, (fields, options) in FORMER.items():
         lines = "\n    ".join(fields.split("; "))
         where = topic if name == "jobs" else f"{topic}-{name}"

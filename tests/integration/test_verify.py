@@ -20,13 +20,16 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.ingest import Deployment, adopt, drain_dataset, initialise, load_file, reset
+from headrace.generations import reset
+from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.kafka_source import KafkaSource, ensure_topic
+from headrace.load import load_file
 from headrace.reload import reload_range
 from headrace.settings import ROOT, Settings
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
+from tests.adoption import adopt_anyway
 from tests.databases import passing_database
 from tests.integration.conftest import Stage
 
@@ -301,7 +304,7 @@ SHALLOW = {
     ),
     "a replaced row has no successor": (
         f"with gone as (delete from staging.jobs where {ONE_ROW % 3} returning *) "
-        "insert into staging.jobs_replaced select *, _batch_id from gone",
+        "insert into staging._replaced_jobs select *, _batch_id from gone",
         "exactly_one",
         3,
     ),
@@ -551,7 +554,7 @@ def test_verify_deep_does_not_compare_what_retention_took(own_topic: Drained) ->
 
 
 def test_verify_deep_of_an_adopted_topic_compares_both_generations(drained: Drained) -> None:
-    adopt(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
+    adopt_anyway(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
     drain_dataset(drained.stage.deployment, "jobs")
     verification = drained.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
@@ -585,7 +588,7 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
     verification = own_topic.verify(deep=True)
     assert verification.errors == ["staging.jobs has no column channel; `headrace init` adds it"]
     own_topic.execute(
-        "alter table staging.jobs add column channel text; alter table staging.jobs_replaced add channel text"
+        "alter table staging.jobs add column channel text; alter table staging._replaced_jobs add channel text"
     )
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())
@@ -598,7 +601,7 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
     declared.write_text(with_default)
     own_topic.execute(
         "alter table staging.jobs add origin text, drop channel; "
-        "alter table staging.jobs_replaced add origin text, drop channel"
+        "alter table staging._replaced_jobs add origin text, drop channel"
     )
     verification = own_topic.verify(deep=True)
     assert verification.is_clean, list(verification.lines())

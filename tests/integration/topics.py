@@ -10,6 +10,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from headrace.exceptions import TopicMissing
 from headrace.kafka_source import KafkaSource
 
+CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 Message = tuple[int, bytes | None, bytes | None]  # partition, key, value
 
 
@@ -40,9 +41,9 @@ def producer(servers: str, **config: Any) -> Iterator[Any]:
         client.close(timeout=5)
 
 
-def send(servers: str, topic: str, messages: Iterable[Message]) -> list[tuple[int, int]]:
+def send(servers: str, topic: str, messages: Iterable[Message], *, codec: str | None = None) -> list[tuple[int, int]]:
     """Send messages; return their coordinates, as the broker acknowledged them."""
-    with producer(servers) as client:
+    with producer(servers, compression_type=codec) as client:
         futures = [client.send(topic, partition=p, key=key, value=value) for p, key, value in messages]
         client.flush()
         metadata = [future.get(10) for future in futures]

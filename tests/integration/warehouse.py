@@ -121,7 +121,7 @@ def reading(value: float = 1.0, kpi: str = "humidity", minute: float = 0, zone: 
 
 
 _STAGED = ", ".join(
-    [f"staging.{dataset}, staging.{dataset}_replaced" for dataset in COLUMNS]
+    [f"staging.{dataset}, staging._replaced_{dataset}" for dataset in COLUMNS]
     + ["headrace.batches, headrace.dead_letters"]
 )
 
@@ -192,7 +192,7 @@ class Warehouse:
             cursor.executemany(
                 f"with gone as (delete from staging.{dataset} "
                 "where (_generation, _partition, _offset) = (%s, %s, %s) returning *) "
-                f"insert into staging.{dataset}_replaced select *, %s from gone",
+                f"insert into staging._replaced_{dataset} select *, %s from gone",
                 [(*place, batches[place[:2]]) for place in (*places, *gone)],
             )
             cursor.executemany(

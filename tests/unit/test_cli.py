@@ -72,6 +72,8 @@ def test_command_version_succeeds() -> None:
         ("accept-loss", "jobs", "--partition", "-1", "--to", "5"),
         ("produce", "jobs"),
         ("reset",),
+        ("load", "users", "--max-removed", "many"),
+        ("load", "users", "--max-removed", "101%"),
         ("status", "--json", "--watch"),
     ],
     ids=" ".join,
@@ -80,12 +82,6 @@ def test_command_used_wrongly_ends_with_2(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2, result.output
     assert "Error: " in result.stderr
-
-
-def test_command_reset_without_yes_ends_with_2_and_says_what_it_would_do() -> None:
-    result = run("reset", "jobs")
-    assert result.exit_code == 2
-    assert "this deletes every staged row of jobs; add --yes" in result.stderr
 
 
 @pytest.mark.parametrize("command", [("drain", "jobs"), ("load", "users"), ("init",), ("adopt", "jobs"), ("status",)])

@@ -5,12 +5,13 @@ import gzip
 import io
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace import csv_rows
+from headrace import csv_rows, file_lines
 from headrace.csv_rows import raw_rows
 from headrace.exceptions import FileSourceError
 from headrace.file_source import FileSource
@@ -27,10 +28,12 @@ TYPES = {
 }
 
 
-def source(path: Path, content: bytes | str, types: dict[str, str] | None = None) -> FileSource:
+def source(
+    path: Path, content: bytes | str, types: dict[str, str] | None = None, required: Sequence[Sequence[str]] = ()
+) -> FileSource:
     raw = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return FileSource(path, TYPES if types is None else types)
+    return FileSource(path, TYPES if types is None else types, required)
 
 
 def read(found: FileSource, start: int = 1) -> list[tuple[int, bytes | None]]:
@@ -148,8 +151,6 @@ def test_csv_in_chunks_gives_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("content", "end", "expected"),
     [
-        (b"", 1, []),
-        (b"\n\n", 3, []),
         (b"NAME,COUNT", 2, []),
         (b"\xef\xbb\xbfNAME\n\xef\xbb\xbfx\n", 3, [(2, '{"NAME":"\ufeffx"}'.encode())]),
         (b'\xef\xbb\xbf"NAME"\r\n1\r\n', 3, [(2, b'{"NAME":"1"}')]),
@@ -177,6 +178,52 @@ def test_csv_of_little_is_read(content: bytes, end: int, expected: list[Any], tm
 def test_csv_whose_header_cannot_be_used_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(FileSourceError, match=message):
         source(tmp_path / "t.csv", content).describe()
+
+
+def test_csv_header_is_read_without_the_blanks_around_its_names(path: Path) -> None:
+    assert read(source(path, 'NAME , "COUNT",\tOTHER\na,1, x\n', required=[["NAME"], ["COUNT", "NUMBER"]])) == [
+        (2, b'{"NAME":"a","COUNT":1,"OTHER":" x"}')
+    ]
+    with pytest.raises(FileSourceError, match="found column 'NAME' twice in the header"):
+        source(path, "NAME, NAME\n").describe()
+
+
+@pytest.mark.parametrize(
+    ("content", "end", "expected"),
+    [
+        (b"NAME,COUNT\ra,1\rb,2\r", 4, [(2, b'{"NAME":"a","COUNT":1}'), (3, b'{"NAME":"b","COUNT":2}')]),
+        (b"NAME,COUNT\ra,1", 3, [(2, b'{"NAME":"a","COUNT":1}')]),
+        (b'NAME,COUNT\r\r"a\rb",1\rc,2\r', 6, [(3, b'{"NAME":"a\\rb","COUNT":1}'), (5, b'{"NAME":"c","COUNT":2}')]),
+        (b"NAME,COUNT\ra,1\nb,2\r\nc,3", 5, [(n + 1, b'{"NAME":"%c","COUNT":%d}' % (96 + n, n)) for n in (1, 2, 3)]),
+        (b'"NA\rME",NAME\n1,2\n', 3, [(2, b'{"NA\\rME":"1","NAME":"2"}')]),  # inside quotes it ends no line
+    ],
+)
+def test_csv_whose_lines_end_in_cr_alone_has_rows(
+    content: bytes, end: int, expected: list[tuple[int, bytes]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in (1, 2, 3, 1024):  # a line end may be cut in two
+        monkeypatch.setattr(file_lines, "READ_BYTES", size)
+        found = source(path, content)
+        assert found.describe().partitions == {0: PartitionState(1, end, end)}
+        assert read(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"COUNT\n1\n",
+            r"found columns 'COUNT', expected all that the contract requires: NAME, COUNT or NUMBER; missing: NAME",
+        ),
+        (b"COUNT\r1\r2\r", r"found columns 'COUNT', expected .* missing: NAME \(as the contract writes them"),
+        (b"name,COUNT\na,1\n", r"found columns 'name', 'COUNT', expected .* missing: NAME \("),
+        (b"a,1\nb,2\n", r"found columns 'a', '1', expected .* missing: NAME, COUNT or NUMBER \("),
+    ],
+)
+def test_csv_without_a_required_column_is_one_error(content: bytes, message: str, path: Path) -> None:
+    found = source(path, content, required=[["NAME"], ["COUNT", "NUMBER"]])
+    with pytest.raises(FileSourceError, match=message):
+        found.describe()
 
 
 def test_csv_rows_are_split_as_pythons_own_reader_splits_them(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Our unpacking of fetched records against kafka-python's own, on batches of every format that its builder writes."""
 
+import itertools
+import json
+import re
 import struct
 from collections.abc import Iterable
 from random import Random
@@ -14,11 +17,16 @@ from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
+from headrace.dead_letters import headers_json, headers_of
+from headrace.exceptions import CodecMissing, SourceError
+from headrace.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull
 from headrace.source import KafkaRecord
+from headrace.verify.readers import raw_names
 
 TP = TopicPartition("topic", 0)
-NONE, GZIP = 0, 1
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 Fields = tuple[int | None, bytes | None, bytes | None, list[tuple[str, bytes | None]]]  # time, key, value, headers
 
 
@@ -66,6 +74,10 @@ def _ours(data: bytes, fetch_offset: int = 0, meter: Meter | None = None, **opti
     return MeteredRecords(meter or Meter(2**40), fetch_offset, TP, MemoryRecords(data), **options)
 
 
+def _tolerant(data: bytes, fetch_offset: int = 0, **options: Any) -> TolerantRecords:
+    return TolerantRecords(fetch_offset, TP, MemoryRecords(data), **options)
+
+
 def _read(records: Any, n: int = 7) -> tuple[list[KafkaRecord], list[int]]:
     """All records, and after each piece the offset that is fetched next."""
     found: list[KafkaRecord] = []
@@ -73,7 +85,7 @@ def _read(records: Any, n: int = 7) -> tuple[list[KafkaRecord], list[int]]:
     while records:
         piece = records.take(n)
         assert len(piece) <= n
-        found += [KafkaRecord(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in piece]
+        found += [KafkaRecord(r.offset, r.timestamp, r.key, r.value, list(raw_names(r.headers))) for r in piece]
         next_offsets.append(records.next_fetch_offset)
     return found, next_offsets
 
@@ -87,8 +99,8 @@ def _random_fields(rng: Random, time: int) -> Fields:
     return time, some(), some(), headers
 
 
-@pytest.mark.parametrize("compression", [NONE, GZIP])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("compression", range(5), ids=NAMES)
+@pytest.mark.parametrize("seed", range(3))
 def test_records_are_those_that_kafka_python_unpacks(seed: int, compression: int) -> None:
     rng = Random(seed)
     data, offset = b"", rng.choice((0, 2**40))
@@ -102,6 +114,7 @@ def test_records_are_those_that_kafka_python_unpacks(seed: int, compression: int
         expected, ends = _read(_theirs(data, fetch_offset))
         found, our_ends = _read(_ours(data, fetch_offset))
         assert found == expected
+        assert _read(_tolerant(data, fetch_offset)) == (expected, ends)
         assert our_ends[-1] == ends[-1] == offset
     assert all(type(part) in (bytes, type(None)) for record in found for part in (record.key, record.value))
 
@@ -152,7 +165,6 @@ def _corrupted() -> dict[str, bytes]:
         "size": _rewritten(good[:first] + b"\x02" + good[first + 1 :]),
         "key_beyond_the_end": _rewritten(good[: first + 4] + b"\xfe\x7f" + good[first + 6 :]),
         "headers_negative": _rewritten(good.replace(b"value\x02", b"value\x01", 1)),
-        "header_is_not_utf8": _rewritten(good.replace(b"\x02h\x02v", b"\x02\xff\x02v")),
         "bytes_behind": b"",
     }
     longer = bytearray(good + b"\0")
@@ -163,17 +175,107 @@ def _corrupted() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", _corrupted())
 def test_corrupt_batch_is_refused_as_kafka_python_refuses_it(name: str) -> None:
     data = _batch([(5, b"k", b"good", [])]) + _corrupted()[name]
-    assert _taken_before_the_error(_ours(data)) == _taken_before_the_error(_theirs(data))
+    before, _ = _taken_before_the_error(_theirs(data))
+    for records in (_ours(data), _tolerant(data)):
+        found, error = _taken_before_the_error(records)
+        assert found == before
+        assert isinstance(error, UnreadableBatch)
+        assert (error.topic, error.partition, error.codec) == ("topic", 0, "none")
 
 
-def _taken_before_the_error(records: Any) -> int:
+def _taken_before_the_error(records: Any) -> tuple[int, CorruptRecordError]:
     found = 0
     while records:
         try:
             found += len(records.take(2))
-        except CorruptRecordError:
-            return found
+        except CorruptRecordError as error:
+            return found, error
     raise AssertionError("no error")
+
+
+@pytest.mark.parametrize("compression", range(5), ids=NAMES)
+def test_header_names_of_any_bytes_are_kept(compression: int) -> None:
+    class Raw(str):
+        def encode(self, *_: object, **__: object) -> bytes:
+            return b"\xff\xfe"
+
+    names = ["", "a\0b", "é", Raw("x")]
+    headers: list[tuple[str, bytes | None]] = [(name, value) for name in names for value in (b"1", b"", None)] * 20
+    data = _batch(
+        [(5, b"k", b"before", []), (5, b"k", None, headers), (5, b"k", b"behind", [])], compression=compression
+    )
+    expected = [(b"\xff\xfe" if isinstance(name, Raw) else name, value) for name, value in headers]
+    for records in (_ours(data), _tolerant(data)):
+        found, _ = _read(records)
+        assert [(record.value, record.headers) for record in found] == [
+            (b"before", []),
+            (None, expected),
+            (b"behind", []),
+        ]
+        assert headers_of(json.loads(headers_json(found[1].headers) or b"")) == expected
+
+
+def test_empty_batch_of_any_codec_is_passed_over() -> None:
+    record = [(5, b"k", b"v", [])]
+    data = _batch(record)
+    for codec in range(5):  # as compaction leaves them: the header alone
+        header = bytearray(_batch(record, offset=codec + 1)[:61])
+        struct.pack_into(">i", header, 8, len(header) - 12)
+        struct.pack_into(">i", header, 57, 0)
+        data += _rewritten(bytes(header), attributes=codec)
+    data += _batch(record, offset=6)
+    for records in (_ours(data), _tolerant(data)):
+        found, ends = _read(records)
+        assert ([record.offset for record in found], ends[-1]) == ([0, 6], 7)
+
+
+def _damaged(codec: int) -> bytes:
+    """A batch whose CRC is right, and whose compressed records are cut off."""
+    whole = bytearray(_batch([(5, b"k", Random(n).randbytes(300), [("h", b"x" * 200)]) for n in range(50)],
+                             offset=1, compression=codec)[:-100])  # fmt: skip
+    struct.pack_into(">i", whole, 8, len(whole) - 12)
+    return _rewritten(bytes(whole))
+
+
+@pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD], ids=NAMES[1:])
+def test_damaged_batch_names_place_codec_and_remedy(codec: int) -> None:
+    data = _batch([(5, b"k", b"good", [])]) + _damaged(codec) + _batch([(5, b"k", b"good", [])], offset=51)
+    for records in (_ours(data), _tolerant(data)):
+        assert [record.value for record in records.take(1)] == [b"good"]
+        found: list[Any] = []
+        with pytest.raises(UnreadableBatch) as caught:
+            found += itertools.chain.from_iterable(iter(lambda records=records: records.take(1), None))
+        assert all(len(record.value) == 300 for record in found)  # none of them is cut short
+        error = caught.value.as_ours()
+        assert isinstance(error, SourceError)
+        assert re.fullmatch(
+            rf"topic\[0\]: the batch at offset \d+ \(codec {NAMES[codec]}\) cannot be read: .*delete its records below "
+            r"51 \(kafka-delete-records.sh\) and let `headrace accept-loss` go on behind them",
+            str(error),
+        )
+
+
+@pytest.mark.parametrize("codec", [SNAPPY, LZ4, ZSTD], ids=NAMES[2:])
+def test_codec_without_its_library_names_what_to_install(codec: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _batch([(5, b"k", b"v" * 1_000, [])], offset=7, compression=codec)
+    monkeypatch.setattr(kafka.codec, {SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}[codec], None)
+    for records in (_ours(data), _tolerant(data)):
+        with pytest.raises(UnreadableBatch) as caught:
+            records.take(1)
+        error = caught.value.as_ours()
+        assert isinstance(error, CodecMissing)
+        assert str(error) == (
+            f"topic[0]: the batch at offset 7 (codec {NAMES[codec]}) cannot be read: Libraries for {NAMES[codec]} "
+            "compression codec not found; expected gzip, snappy, lz4 or zstd with its library; nothing of it was "
+            f"stored; install kafka-python[{NAMES[codec]}] where drains run, then drain again"
+        )
+
+
+def test_codec_that_nobody_knows_is_named_by_its_number() -> None:
+    for records in (_ours(_rewritten(_batch([(5, b"k", b"v", [])]), attributes=6)),):
+        with pytest.raises(UnreadableBatch) as caught:
+            records.take(1)
+        assert "codec number 6" in str(caught.value.as_ours())
 
 
 def test_error_is_raised_behind_the_records_before_it_and_for_ever() -> None:

@@ -94,6 +94,50 @@ def test_parquet_that_pandas_wrote_is_read(tmp_path: Path) -> None:
     ]
 
 
+FLOATS = [5.0, 98770148834.0, 2.0**53 - 1, -0.0, None, 12.5, 2.0**53, 1e16, -1e300]
+
+
+@pytest.mark.parametrize("sql_type", ["bigint", "text"])
+def test_parquet_ids_that_are_floats_are_whole_numbers_where_they_are_exact(sql_type: str, tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", {"ID": pyarrow.array(FLOATS, pyarrow.float64()), "X": FLOATS})
+    found = FileSource(tmp_path / "t.parquet", {"ID": sql_type, "X": "double precision"})
+    found.describe()
+    (chunk,) = found.read({0: Range(1, 10)})
+    read = [json.loads(line.value or b"", parse_int=str, parse_float=str).get("ID") for line in chunk.records]
+    # written as whole numbers whatever their magnitude: not 9.8770148834e+10
+    assert read == [
+        "5",
+        "98770148834",
+        "9007199254740991",
+        "0",
+        None,
+        "12.5",
+        "9.007199254740992e+15",
+        "1e+16",
+        "-1e+300",
+    ]
+    rejections = [line.rejection for line in chunk.records]  # type: ignore[attr-defined]
+    assert [rejection is not None for rejection in rejections] == [False] * 6 + [True] * 3
+    assert (rejections[7].reason, rejections[7].json_path) == ("out_of_range", "$.ID")
+    assert rejections[7].detail.startswith("ID: found the float 1e+16, expected a whole number below 9007199254740992")
+
+
+def test_parquet_ids_that_are_short_floats_end_earlier(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", {"ID": pyarrow.array([16777215.0, 16777216.0], pyarrow.float32())})
+    found = FileSource(tmp_path / "t.parquet", {"ID": "bigint"})
+    found.describe()
+    (chunk,) = found.read({0: Range(1, 3)})
+    assert [line.rejection is None for line in chunk.records] == [True, False]  # type: ignore[attr-defined]
+    assert chunk.records[0].value == b'{"ID":16777215}'
+
+
+def test_parquet_without_a_required_column_is_one_error(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", {"USERID": [1]})
+    found = FileSource(tmp_path / "t.parquet", {"LOCATION": "text", "USERID": "bigint"}, [["LOCATION"], ["USERID"]])
+    with pytest.raises(FileSourceError, match=r"found columns 'USERID', expected .* missing: LOCATION \("):
+        found.describe()
+
+
 def test_parquet_without_rows_has_nothing_to_read(tmp_path: Path) -> None:
     found = write(tmp_path / "t.parquet", {"N": pyarrow.array([], pyarrow.int64())})
     assert found.describe().partitions == {0: PartitionState(1, 1, 1)}

@@ -1,6 +1,8 @@
 {# relationships, but only while both models have built the same batches: in between, either may be a batch ahead. #}
 {% test known_where_claims_are_equal(model, column_name, to, field) %}
 
+{%- set column_name, field = quoted(column_name), quoted(field) %}
+
 with
 
 children as (

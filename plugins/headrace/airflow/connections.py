@@ -3,21 +3,23 @@
 headrace_dbt is for deployments whose loader may not touch the marts.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 from airflow.sdk import BaseHook, get_current_context
+from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
 from headrace import logs, masking
+from headrace.airflow import extras
 from headrace.checkpoints import RunContext
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
@@ -58,15 +60,8 @@ def build_settings() -> Settings:
     except AirflowNotFoundException:
         connection = BaseHook.get_connection(POSTGRES)
     masking.remember(connection.password)
-    dsn = make_conninfo(
-        host=connection.host,
-        port=connection.port,
-        user=connection.login,
-        password=connection.password,
-        dbname=connection.schema,
-        **{name: str(value) for name, value in connection.extra_dejson.items()},
-    )
-    return replace(Settings.from_environment(), dbt_dsn=dsn)
+    parameters = extras.libpq_parameters(connection.conn_id, connection)
+    return replace(Settings.from_environment(), dbt_dsn=make_conninfo("", **parameters))
 
 
 def run_context() -> RunContext:
@@ -93,7 +88,12 @@ def task_errors() -> Iterator[None]:
 def _connect() -> Connection[Any]:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    connection = PostgresHook(postgres_conn_id=POSTGRES).get_conn()
+    given = BaseHook.get_connection(POSTGRES)
+    parameters = extras.libpq_parameters(POSTGRES, given)
+    fields: dict[str, Any] = {field: parameters.pop(parameter, None) for parameter, field in extras.FIELDS.items()}
+    # the hook would hand every extra on, and make rows dictionaries where a cursor is chosen
+    stripped = AirflowConnection(conn_id=POSTGRES, conn_type="postgres", extra=json.dumps(parameters), **fields)
+    connection = PostgresHook(postgres_conn_id=POSTGRES, connection=stripped).get_conn()
     if not isinstance(connection, Connection):
         raise SettingError(
             f"{POSTGRES}: the hook gave a {type(connection).__module__} connection, expected psycopg 3; install "
@@ -107,11 +107,7 @@ def _connect() -> Connection[Any]:
 def _redis_url() -> str:
     connection = BaseHook.get_connection(REDIS)
     masking.remember(connection.password)
-    credentials = ""
-    if connection.login or connection.password:
-        credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
-    scheme = "rediss" if connection.extra_dejson.get("ssl") else "redis"
-    return f"{scheme}://{credentials}{connection.host}:{connection.port or 6379}/{connection.extra_dejson.get('db', 0)}"
+    return extras.redis_url(REDIS, connection)
 
 
 def _kafka_config() -> Mapping[str, Any]:

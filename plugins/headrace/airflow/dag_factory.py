@@ -224,6 +224,20 @@ def load_dag(dataset: Dataset) -> DAG:
                 title="Replace",
                 description="Tombstone the entities that the file no longer names; otherwise they are kept.",
             ),
+            "max_removed": Param(
+                10,
+                type="number",
+                minimum=0,
+                maximum=100,
+                title="Removed at most (%)",
+                description="Replace is refused where more than this part of the entities would be tombstoned.",
+            ),
+            "again": Param(
+                False,
+                type="boolean",
+                title="Again",
+                description="Load the file also if it is unchanged and another one was loaded since.",
+            ),
         },
         doc_md=f"Loads a file into `staging.{dataset.name}`. Lines that break the contract become dead letters.",
     )
@@ -235,14 +249,22 @@ def load_dag(dataset: Dataset) -> DAG:
 
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.file_source import below
-            from headrace.ingest import load_file
+            from headrace.load import load_file
 
             params = get_current_context()["params"]
             with task_errors():
                 ours = deployment()
                 file = forms.read_text(params, "file")
                 path = None if file is None or file == declared_path else below(ours.settings.data_dir, file)
-                outcome = load_file(ours, dataset.name, path=path, replace=params["replace"], run=run_context())
+                outcome = load_file(
+                    ours,
+                    dataset.name,
+                    path=path,
+                    replace=params["replace"],
+                    max_removed=params["max_removed"],
+                    again=params["again"],
+                    run=run_context(),
+                )
             print(outcome.story())
             return not outcome.unchanged or bool(outcome.replaced)
 

@@ -61,11 +61,6 @@ class Column:
     nullable: bool = False
     source_names: tuple[str, ...] = ()
 
-    @property
-    def is_numeric(self) -> bool:
-        """Whether JSON writes its values as numbers."""
-        return self.sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real"))
-
 
 class Fault(Exception):
     """One thing that is wrong with a declaration; never leaves contracts/."""

@@ -16,9 +16,10 @@ on
     headrace.samples,
     headrace.totals,
     headrace.leases,
+    headrace.loaded_files,
     headrace.failures
 to headrace_loader;
-grant delete on headrace.samples, headrace.leases, headrace.failures to headrace_loader;
+grant delete on headrace.samples, headrace.leases to headrace_loader;
 grant select, insert, update, delete on all tables in schema staging to headrace_loader;
 
 -- dbt reads the ledger and what is staged, claims batches, and owns the marts. It sees no dead letter.

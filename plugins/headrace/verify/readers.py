@@ -4,25 +4,27 @@ The drain trusts kafka_source, redis_source and file_source; a verification that
 """
 
 import gzip
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
+from headrace.source import Headers
 
 # offset, key, value, headers, timestamp in milliseconds
-VisibleRecord = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int | None]
+VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
 
 SILENCE_MAX_S = 20.0
 POLL_TIMEOUT_MS = 500
 REQUEST_TIMEOUT_MS = 15_000
 MAX_POLL_RECORDS = 500  # a poll unpacks them all: with values of 1 MB half a gigabyte; more read no faster
 UNREADABLE = (OSError, EOFError)
-PAGE_ENTRIES = 1_000
+PAGE_ENTRIES = 500
+PAGE_BYTES = 4 * 1024 * 1024  # a page asks for no more entries of the last page's size than fit
 
 
 class RecordReader(Protocol):
@@ -50,6 +52,8 @@ class TopicReader:
         from kafka import TopicPartition
         from kafka.errors import KafkaError
 
+        from headrace.kafka_batches import UnreadableBatch
+
         place = TopicPartition(self._topic, partition)
         try:
             consumer = self._connected()
@@ -60,7 +64,7 @@ class TopicReader:
                 for record in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).get(place, ()):
                     if record.offset >= end:
                         return
-                    yield record.offset, record.key, record.value, record.headers, record.timestamp
+                    yield record.offset, record.key, record.value, raw_names(record.headers), record.timestamp
                 reached = consumer.position(place, timeout_ms=REQUEST_TIMEOUT_MS)
                 if reached is not None and reached > position:
                     position, moved_at = reached, time.monotonic()
@@ -69,7 +73,9 @@ class TopicReader:
                         f"{self._topic}[{partition}]: no progress at {position} for {SILENCE_MAX_S:.0f} s, expected to "
                         f"reach {end}; check the broker and run the same command again"
                     )
-        except (KafkaError, UnicodeDecodeError) as error:
+        except UnreadableBatch as error:
+            raise error.as_ours() from error
+        except KafkaError as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise refusal(error, self._config, self._topic) or SourceError(
                 f"{self._topic}[{partition}]: {text}; check the broker, run the same command again"
@@ -85,6 +91,8 @@ class TopicReader:
         if self._consumer is None:
             from kafka import KafkaConsumer
 
+            from headrace.kafka_batches import tolerate
+
             self._consumer = KafkaConsumer(
                 **self._config,
                 group_id=None,
@@ -99,7 +107,13 @@ class TopicReader:
                 max_partition_fetch_bytes=8 * 1024 * 1024,
                 fetch_max_wait_ms=100,
             )
+            tolerate(self._consumer)
         return self._consumer
+
+
+def raw_names(headers: Headers) -> Headers:
+    """Names that are not UTF-8 as their bytes (kafka_batches.RawName)."""
+    return [(getattr(name, "raw", name), value) for name, value in headers]
 
 
 class FileReader:
@@ -115,6 +129,8 @@ class FileReader:
                 for number, line in enumerate(file, start=1):
                     if number >= end:
                         return
+                    if number == 1:
+                        line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                     if number >= start and line.strip():
                         yield number, None, line.rstrip(b"\r\n"), (), None
         except UNREADABLE as error:
@@ -124,32 +140,28 @@ class FileReader:
         """Nothing stays open."""
 
     def _open(self) -> BinaryIO:
-        if self._path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(self._path, "rb"))
-        return self._path.open("rb")
+        file = open_regular(self._path)
+        return cast(BinaryIO, gzip.open(file, "rb")) if self._path.suffix == ".gz" else file
 
 
 class StreamReader:
     """A Redis stream's entries by XRANGE, up to the id that the checkpoint names.
 
-    numeric: the fields whose numbers are numbers. stored: offset and key of what is stored of [start, end), in offset
-    order. An entry's offset is how many were added before it, counted from the first that is still there. Where XDEL
-    took some, counting tells nothing: then it is the one under which its id is stored, and an entry that is stored
-    nowhere follows the one before it.
+    stored: offset and key of what is stored of [start, end), in offset order. An entry's offset is how many were added
+    before it, counted from the first that is still there. Where XDEL took some, counting tells nothing: then it is the
+    one under which its id is stored, and an entry that is stored nowhere follows the one before it.
     """
 
     def __init__(
         self,
         stream: str,
         url: str,
-        numeric: frozenset[str],
         until: str,
         stored: Callable[[int, int], Iterator[tuple[int, bytes | None]]],
     ) -> None:
         import redis
 
         self._stream = stream
-        self._numeric = {name.encode() for name in numeric}
         self._until = until
         self._stored = stored
         self._client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30, retry=None)
@@ -161,7 +173,7 @@ class StreamReader:
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
         """Yield the entries; raises SourceUnavailable when no server answers or the stream was trimmed meanwhile."""
-        info, entries = self._page("-", PAGE_ENTRIES)
+        info, entries = self._page("-", 1)
         counts = info["max-deleted-entry-id"] == b"0-0"
         offset = info["entries-added"] - info["length"] - 1
         places = None if counts else _Places(self._stored(start, end), start)
@@ -172,7 +184,9 @@ class StreamReader:
                     return
                 if offset >= start:
                     yield offset, entry_id, self._value(fields), (), int(entry_id.split(b"-")[0])
-            info, entries = self._page(f"({entries[-1][0].decode()}", PAGE_ENTRIES)
+            heaviest = max(sum(map(len, fields)) for _, fields in entries)
+            room = min(2 * len(entries), PAGE_ENTRIES, PAGE_BYTES // max(heaviest, 1))
+            info, entries = self._page(f"({entries[-1][0].decode()}", max(room, 1))
             if counts and (
                 info["max-deleted-entry-id"] != b"0-0" or info["entries-added"] - info["length"] > offset + 1
             ):
@@ -204,10 +218,7 @@ class StreamReader:
         names, texts = fields[0::2], fields[1::2]
         if len(names) == 1 and texts[0].lstrip().startswith(b"{"):
             return texts[0]
-        members = [
-            _json_text(name) + b":" + (text if name in self._numeric and _is_number(text) else _json_text(text))
-            for name, text in zip(names, texts, strict=True)
-        ]
+        members = [_json_text(name) + b":" + _json_text(text) for name, text in zip(names, texts, strict=True)]
         return b"{%s}" % b",".join(members)
 
 
@@ -240,16 +251,6 @@ def _json_text(raw: bytes) -> bytes:
         lambda found: b"\\" + found[0] if found[0] in b'"\\' else b"\\u00" + found[0].hex().encode(),
         raw,
     )
-
-
-def _is_number(raw: bytes) -> bool:
-    if raw[:1] not in b"-0123456789" or not raw[-1:].isdigit():
-        return False  # what json takes around numbers, and for numbers, and is none
-    try:
-        json.loads(raw.decode("ascii"), parse_int=str, parse_float=str)
-    except ValueError:
-        return False
-    return True
 
 
 def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:

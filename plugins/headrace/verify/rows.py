@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.staging import replaced_name
 from headrace.verify.report import LISTED_MAX, Report
 from headrace.verify.snapshot import Snapshot
 
@@ -17,7 +18,7 @@ def check_tables(snapshot: Snapshot, report: Report) -> bool:
         report.checks.append("counts")
         report.add(
             "counts",
-            found=f"no table staging.{name} or staging.{name}_replaced",
+            found=f"no table staging.{name} or staging.{replaced_name(name)}",
             expected=f"the rows of {lines} batches",
             remedy="restore a backup; `headrace init` makes the tables anew, empty",
         )

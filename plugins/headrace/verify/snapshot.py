@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from headrace.database import Connect, database
 from headrace.dataset import Dataset, File, KafkaTopic
-from headrace.staging import SCHEMA
+from headrace.staging import SCHEMA, replaced_name
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
 WORK_MEM = "64MB"
@@ -37,7 +37,7 @@ class Subject:
     @property
     def replaced(self) -> Identifier:
         """The rows that reloads replaced."""
-        return Identifier(SCHEMA, f"{self.name}_replaced")
+        return Identifier(SCHEMA, replaced_name(self.name))
 
     @property
     def restage(self) -> str:
@@ -60,7 +60,7 @@ class Snapshot:
 
     connection: Connection[Any]
     subject: Subject
-    has_tables: bool  # staging.<dataset> and staging.<dataset>_replaced exist
+    has_tables: bool  # staging.<dataset> and staging._replaced_<dataset> exist
 
     def rows(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own."""
@@ -83,7 +83,7 @@ def snapshot(
     seen through snapshots as deletes are, a table emptied by them would look as if its rows were lost.
     """
     with database(connect) as connection:
-        wanted = [(SCHEMA, subject.name), (SCHEMA, f"{subject.name}_replaced")]
+        wanted = [(SCHEMA, subject.name), (SCHEMA, replaced_name(subject.name))]
         existing = [table for table in wanted if exists(connection, *table)]
         has_tables = len(existing) == len(wanted)
         existing += [table for table in also if exists(connection, *table) and may_read(connection, *table)]

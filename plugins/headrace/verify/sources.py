@@ -9,8 +9,9 @@ from psycopg.sql import SQL
 
 from headrace import checkpoints
 from headrace.dataset import File, KafkaTopic, RedisStream
-from headrace.exceptions import FileSourceError, HeadraceError, SourceChanged, TopicMissing
+from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest import Deployment, open_source
+from headrace.plan import describe
 from headrace.source import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
 from headrace.verify.records import Range
@@ -44,8 +45,8 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
     try:
         source = open_source(deployment, subject.declared)
         try:
-            state = source.describe()
             ours = checkpoints.open_generation(snapshot.connection, subject.name)
+            state = describe(source, ours)
             if ours is not None and ours.topic == state.topic:
                 state = source.seen_from(state, ours.next_offsets, ours.positions)
         finally:
@@ -57,7 +58,11 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
             generation=generation["generation"],
             found=str(error),
             expected=f"the {generation['topic']} of generation {generation['generation']}",
-            remedy=_adopt(subject.name, generation["generation"]),
+            remedy=(
+                "point the address back to the old cluster; nothing else is wrong"
+                if isinstance(error, AnotherCluster)
+                else _adopt(subject.name, generation["generation"])
+            ),
         )
         return None
     except (TopicMissing, FileSourceError) as error:
@@ -198,7 +203,6 @@ def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, st
     reader = StreamReader(
         state.topic,
         deployment.redis(),
-        frozenset(column.field for column in declared.compiled.columns if column.is_numeric),
         generation.positions[0] or "0-0",
         lambda start, end: _stored_keys(snapshot, number, start, end),
     )

@@ -1,0 +1,125 @@
+"""What the extras of Airflow's connections mean to libpq and to Redis: known, ignored on purpose, or refused."""
+
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from psycopg import pq
+
+from headrace.exceptions import SettingError
+
+# the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
+IGNORED = frozenset(
+    {
+        "cursor", "sqlalchemy_scheme", "sqlalchemy_query", "aws_conn_id", "azure_conn_id", "cluster-identifier",
+        "workgroup-name", "placeholder", "insert_statement_format", "replace_statement_format", "escape_word_format",
+        "escape_column_names",
+    }
+)  # fmt: skip
+# passwords that expire within minutes, which neither dbt nor a follower could renew
+TOKENS = ("iam", "redshift", "redshift-serverless")
+FIELDS = {"host": "host", "port": "port", "user": "login", "password": "password", "dbname": "schema"}
+
+REDIS_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+REDIS_FILES = REDIS_TLS[:3]
+WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+class AirflowConnection(Protocol):
+    """What is read of a connection."""
+
+    host: str | None
+    port: int | None
+    login: str | None
+    password: str | None
+    schema: str | None
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]: ...
+
+
+def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]:
+    """A Postgres connection as libpq's parameters, by their names.
+
+    Raises SettingError for an extra that libpq does not know, or that says otherwise than the connection's own field.
+    """
+    given = {parameter: getattr(connection, field) for parameter, field in FIELDS.items()}
+    parameters = {parameter: str(value) for parameter, value in given.items() if value not in (None, "")}
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for extra, value in connection.extra_dejson.items():
+        if extra in TOKENS:
+            if _flag(name, extra, value):
+                raise SettingError(
+                    f"{name}: found {extra!r} in its extra, expected a password or a client certificate: a token "
+                    "expires while a follower or dbt still needs it; take it out"
+                )
+            continue
+        if extra in IGNORED or value is None:
+            continue
+        if extra not in known:
+            raise SettingError(
+                f"{name}: found {extra!r} in its extra, expected parameters of libpq such as sslmode or sslrootcert; "
+                "take it out or correct its name"
+            )
+        if not isinstance(value, str | int | float):
+            raise SettingError(f"{name}: {extra}: found {type(value).__name__}, expected text or a number; correct it")
+        text = str(int(value)) if isinstance(value, bool) else str(value)
+        if parameters.setdefault(extra, text) != text:
+            raise SettingError(
+                f"{name}: found {extra!r} in its extra and another value in its field {FIELDS.get(extra, extra)}, "
+                "expected one of them; take it out"
+            )
+    return parameters
+
+
+def redis_url(name: str, connection: AirflowConnection) -> str:
+    """A Redis connection as redis-py's URL; raises SettingError for an extra that it does not have."""
+    extra = {option: value for option, value in connection.extra_dejson.items() if value is not None}
+    if unknown := sorted(extra.keys() - {"db", "ssl", *REDIS_TLS}):
+        raise SettingError(
+            f"{name}: found {unknown[0]!r} in its extra, expected some of db, ssl, {', '.join(REDIS_TLS)}; take it out"
+        )
+    host = (connection.host or "").strip("[]")
+    if not host or any(sign in host for sign in "/@?# "):
+        raise SettingError(f"{name}: found host {connection.host!r}, expected a name or an address alone; correct it")
+    database = str(extra.get("db", connection.schema or 0))
+    if not database.isascii() or not database.isdigit():
+        raise SettingError(f"{name}: db: found {database!r}, expected a number; correct it")
+    is_tls = _flag(name, "ssl", extra.get("ssl", False))
+    options = {option: str(extra[option]) for option in REDIS_TLS if option in extra}
+    if options and "ssl" not in extra:
+        raise SettingError(
+            f'{name}: found {next(iter(options))!r} in its extra, expected "ssl": true beside it; add it'
+        )
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = str(_flag(name, "ssl_check_hostname", extra["ssl_check_hostname"]))
+    if options.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
+        found = options["ssl_cert_reqs"]
+        raise SettingError(f"{name}: ssl_cert_reqs: found {found!r}, expected none, optional or required; correct it")
+    for option in REDIS_FILES if is_tls else ():
+        if option in options:
+            _check_readable(f"{name}: {option}", Path(options[option]))
+    credentials = ""
+    if connection.login or connection.password:
+        credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
+    address = f"[{host}]" if ":" in host else host
+    query = f"?{urlencode(options)}" if is_tls and options else ""
+    scheme = "rediss" if is_tls else "redis"
+    return f"{scheme}://{credentials}{address}:{connection.port or 6379}/{database}{query}"
+
+
+def _flag(name: str, option: str, value: Any) -> bool:
+    """A flag of JSON, or as text: Airflow's form makes "false" of it, which is no falsehood in Python."""
+    found = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
+    if found is None:
+        raise SettingError(f"{name}: {option}: found {value!r}, expected true or false; correct it")
+    return found
+
+
+def _check_readable(where: str, path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise SettingError(
+            f"{where}: {path} cannot be read: {error.strerror}; name a file that this user may read"
+        ) from error
