@@ -9,6 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 
 SCHEMA = "marts"  # of the target `prod` in dbt/profiles.yml
+MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed test's: some quote whole statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +207,8 @@ def record(
                     "status": node.status,
                     "rows": node.rows,
                     "seconds": node.seconds,
-                    "failed_tests": list(node.failed_tests),
-                    "message": node.message,
+                    "failed_tests": [_storable(test) for test in node.failed_tests],
+                    "message": None if node.message is None else _storable(node.message),
                     "selection": selection,
                     "project": project,
                     "tested": tests and node.has_all_tests,
@@ -217,3 +218,10 @@ def record(
                 for node in nodes
             ],
         )
+
+
+def _storable(text: str) -> str:
+    """Text that a column of Postgres holds, cut where it is endless."""
+    left = len(text) - MESSAGE_LENGTH_MAX
+    cut = f" ... ({left} more characters)" if left > 0 else ""
+    return text[:MESSAGE_LENGTH_MAX].replace("\0", "\\0") + cut

@@ -18,7 +18,10 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.builds import SCHEMA, NodeResult
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.local.addresses import libpq_variables
+from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
+
+DBT_SEARCH_PATH = "pg_catalog, public, pg_temp"  # models may call functions of extensions
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
 _manifests: dict[tuple[str, ...], Any] = {}
@@ -189,13 +192,22 @@ def _files_digest(root: Path) -> str:
 
 
 def profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
-    """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables."""
+    """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables.
+
+    And dbt's own sessions' parameters, as far as the server takes them when a session begins; behind a pooler, which
+    takes few, each transaction sets them (dbt/macros/session.sql).
+    """
     info = connection.info
     named = {"host", "port", "user", "dbname", "password"}
     parameters = conninfo_to_dict(settings.require_dbt_dsn())
     environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
+    options = [environment.get("PGOPTIONS", "")]
+    if not isinstance(connection, PooledConnection):
+        options += startup_options(connection, search_path=DBT_SEARCH_PATH)
     return {
         **environment,
+        **STARTUP_VARIABLES,
+        "PGOPTIONS": " ".join(filter(None, options)),
         **settings.thresholds,
         "HEADRACE_DBT_HOST": info.host,
         "HEADRACE_DBT_PORT": str(info.port),

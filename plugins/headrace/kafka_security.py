@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from headrace import masking
 from headrace.exceptions import SettingError, SourceRefused
+from headrace.kafka_log import once_per_cause
 from headrace.kafka_probe import reason_of, tls_context, why_refused
 from headrace.settings import PREFIX, SaslMechanism, SecurityProtocol, Settings
 
@@ -92,6 +93,7 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
 
 
 def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
+    once_per_cause()
     for name in SECRETS:
         masking.remember(config.get(name))
     protocol = config.get("security_protocol", "PLAINTEXT")

@@ -86,8 +86,7 @@ class TopicSink:
         ensure_topic(self._config, self.target, self._source.partitions)
         try:
             self._producer = KafkaProducer(
-                **self._config,
-                bootstrap_timeout_ms=8_000,
+                **{"bootstrap_timeout_ms": 8_000, **self._config},  # a follower brings its own
                 enable_idempotence=True,
                 acks="all",
                 transactional_id=self._transactional_id,

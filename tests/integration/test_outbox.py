@@ -23,6 +23,9 @@ from headrace.exceptions import SourceUnavailable
 from headrace.ingest import drain_dataset
 from headrace.outbox import publish, publish_after_drain
 from headrace.settings import ROOT
+from headrace.sinks import open_sink
+from headrace.verify import verify
+from headrace.verify.readers import is_compacted
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left
 from tests.integration.conftest import Stage
@@ -254,6 +257,19 @@ def test_publishing_without_a_declared_topic_does_nothing_until_there_is_one(sta
     assert listed.startswith("jobs: 1 dead letters, 1 more were replayed; 2 not yet published\n")
     assert published(stage) == 2
     assert_published(stage)
+
+
+def test_client_options_of_a_follower_reach_every_client(declared: Stage) -> None:
+    options = {"bootstrap_timeout_ms": 2_000}  # as `follow` has them
+    deployment = replace(declared.deployment, kafka=lambda: options | dict(declared.deployment.kafka()))
+    dataset = deployment.dataset("jobs")
+    with open_sink(deployment, dataset) as sink:
+        sink.send(b"1|" + job(1))
+        sink.send(b"2|{")
+    drain_dataset(deployment, "jobs")
+    assert publish(deployment, dataset) == 1
+    assert [finding.line() for finding in verify(deployment, "jobs", deep=True).findings] == []
+    assert not is_compacted(topic_of(declared), deployment.kafka())
 
 
 RUN_TASKS = """

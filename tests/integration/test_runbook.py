@@ -104,6 +104,18 @@ def topic_made_anew(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
+@incident("Another cluster answers at the address")
+def another_cluster(stage: Stage) -> Iterator[str]:
+    drained(stage)
+    sent = send_jobs(stage, 3)
+    right = stage.value("select cluster_id from headrace.generations")
+    stage.execute("update headrace.generations set cluster_id = 'of-the-old-cluster'")
+    seen = refused(stage)
+    stage.execute(f"update headrace.generations set cluster_id = '{right}'")  # the address leads back
+    yield seen
+    assert len(coordinates(stage)) == 30 + len(sent)
+
+
 @incident("Retention overtook the checkpoint")
 def retention(stage: Stage) -> Iterator[str]:
     drained(stage)

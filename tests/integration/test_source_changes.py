@@ -2,9 +2,10 @@
 
 import pytest
 
-from headrace.exceptions import DatasetError, HeadraceError, SourceChanged
+from headrace.exceptions import AnotherCluster, DatasetError, HeadraceError, SourceChanged
 from headrace.generations import accept_loss, adopt, preview_adopt
 from headrace.ingest import drain_dataset, drain_plan, plan
+from headrace.verify import verify
 from tests.adoption import adopt_anyway
 from tests.integration import topics
 from tests.integration.books import assert_books, coordinates
@@ -38,6 +39,61 @@ def test_first_contact_with_a_log_that_begins_later_says_so_in_the_ledger(stage:
         ("adopt", 1, 2, 0, 10, 0),
     ]
     assert_books(stage, [(0, n) for n in range(4, 10)] + [(1, n) for n in range(10)])
+
+
+@pytest.mark.parametrize("beside", ["nothing", "recreated", "missing", "retention"])
+def test_another_cluster_is_refused_before_anything_else_is_judged(beside: str, stage: Stage) -> None:
+    send_jobs(stage, 30)
+    drain_dataset(stage.deployment, "jobs")
+    found = stage.value("select cluster_id from headrace.generations")
+    stage.execute("update headrace.generations set cluster_id = 'old-cluster'")
+    observed = stage.query("select partition, end_offset from headrace.observations order by 1")
+    send_jobs(stage, 30)
+    if beside == "recreated":
+        recreate(stage)
+    elif beside == "missing":
+        topics.delete(servers(stage), topic_of(stage))
+    elif beside == "retention":
+        topics.delete_records(servers(stage), topic_of(stage), {0: 15})
+    with pytest.raises(AnotherCluster) as caught:
+        drain_dataset(stage.deployment, "jobs")
+    assert str(caught.value) == (
+        f"jobs: another cluster answers at this address: found cluster id {found}, expected old-cluster, of which "
+        f"generation 1 read {topic_of(stage)}; nothing was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in "
+        "Airflow: the connection headrace_kafka) back to the old cluster and run `headrace drain jobs`; only if the "
+        "new one is meant, `headrace adopt jobs` closes generation 1 and reads the new one from its start"
+    )
+    assert stage.query("select partition, end_offset from headrace.observations order by 1") == observed
+    assert stage.value("select cluster_id from headrace.generations") == "old-cluster"
+    (finding,) = verify(stage.deployment, "jobs").findings
+    assert (finding.check, finding.found) == ("source", str(caught.value))
+    assert finding.remedy.startswith("point the address back to the old cluster")
+    if beside == "retention":
+        with pytest.raises(AnotherCluster):
+            accept_loss(stage.deployment, stage.deployment.dataset("jobs"), 0, 15)
+    if beside == "nothing":
+        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+        assert stage.value("select cluster_id from headrace.generations where is_open") == found
+
+
+def test_cluster_of_an_older_generation_is_stored_by_the_next_plan_and_an_untold_one_passes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_jobs(stage, 3)
+    drain_dataset(stage.deployment, "jobs")
+    found = stage.value("select cluster_id from headrace.generations")
+    assert len(found) >= 16
+    stage.execute("update headrace.generations set cluster_id = null")
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.kafka_source.KafkaSource._cluster_id", lambda _: None)  # a broker that has none
+        plan(stage.deployment, stage.deployment.dataset("jobs"))
+        assert stage.value("select cluster_id from headrace.generations") is None
+    plan(stage.deployment, stage.deployment.dataset("jobs"))
+    assert stage.value("select cluster_id from headrace.generations") == found
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.kafka_source.KafkaSource._cluster_id", lambda _: None)
+        plan(stage.deployment, stage.deployment.dataset("jobs"))
+    assert stage.value("select cluster_id from headrace.generations") == found
 
 
 @pytest.mark.parametrize("records", [0, 6, 90])

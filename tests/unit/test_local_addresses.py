@@ -49,6 +49,7 @@ def test_environment_of_local_services_names_all_of_them(home: Path) -> None:
         "HEADRACE_THRESHOLD_HUMIDITY": "70",
         "HEADRACE_THRESHOLD_PRESSURE": "1050",
         "HEADRACE_THRESHOLD_VIBRATION": "5",
+        "PGCLIENTENCODING": "UTF8",
         "PGPASSFILE": str(home / "postgres" / "pgpass"),
     }
 
@@ -112,6 +113,19 @@ def test_given_address_of_yesterdays_local_server_means_the_local_one(home: Path
 
     assert given(Settings(home=home, postgres_dsn=stale), "postgres") is None
     assert given(Settings(home=home, kafka_bootstrap_servers="broker:9092"), "kafka") == "broker:9092"
+
+
+def test_psql_and_env_and_drains_use_the_same_database(home: Path) -> None:
+    local = read_services(home)["postgres"]["address"]
+    stale = local.replace("5444", "5432").replace("/headrace?", "/another?")
+
+    settings = Settings.from_environment({"HEADRACE_HOME": str(home), "HEADRACE_POSTGRES_DSN": stale})
+
+    assert settings.require_postgres_dsn() == local.replace("/headrace?", "/another?")
+    assert services.psql_command(settings)[1] == settings.require_postgres_dsn()
+    printed = services.environment(settings)
+    assert printed["HEADRACE_POSTGRES_DSN"] == settings.require_postgres_dsn()
+    assert (printed["HEADRACE_DBT_PORT"], printed["HEADRACE_DBT_DBNAME"]) == ("5444", "another")
 
 
 def test_airflow_options_hold_connections_and_settings_but_no_database_password(home: Path) -> None:

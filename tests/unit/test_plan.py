@@ -1,11 +1,12 @@
 """Plans: limited, split, and from task to task."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from headrace.checkpoints import Generation
-from headrace.exceptions import SourceChanged
+from headrace.exceptions import AnotherCluster, SourceChanged
 from headrace.plan import Plan, check_identity
 from headrace.source import PartitionState, Range, SourceState
 
@@ -81,6 +82,19 @@ def state(topic_id: str = "id", topic: str = "jobs", **partitions: tuple[int, in
 
 def test_check_identity_of_the_same_source_is_silent() -> None:
     check_identity(Generation("jobs", 1, "jobs", "id", {0: 5, 1: 9}), state(p0=(5, 5), p1=(0, 9), p2=(0, 3)))
+
+
+def test_check_identity_of_a_cluster_that_does_not_tell_or_was_never_asked_passes() -> None:
+    told = replace(state(p0=(5, 5)), cluster_id="a")
+    check_identity(Generation("jobs", 1, "jobs", "id", {0: 5}), told)
+    check_identity(Generation("jobs", 1, "jobs", "id", {0: 5}, cluster_id="a"), told)
+    check_identity(Generation("jobs", 1, "jobs", "id", {0: 5}, cluster_id="a"), state(p0=(5, 5)))
+
+
+def test_check_identity_of_another_cluster_comes_first() -> None:
+    found = replace(state("other", "else", p0=(9, 9)), cluster_id="b")
+    with pytest.raises(AnotherCluster, match="found cluster id b, expected a, of which generation 1 read jobs"):
+        check_identity(Generation("jobs", 1, "jobs", "id", {0: 5}, cluster_id="a"), found)
 
 
 @pytest.mark.parametrize(

@@ -94,14 +94,12 @@ class TopicReader:
             from headrace.kafka_batches import tolerate
 
             self._consumer = KafkaConsumer(
-                **self._config,
+                **{"bootstrap_timeout_ms": 8_000, "request_timeout_ms": REQUEST_TIMEOUT_MS, **self._config},
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
-                bootstrap_timeout_ms=8_000,
-                request_timeout_ms=REQUEST_TIMEOUT_MS,
                 metrics_enabled=False,
                 max_poll_records=MAX_POLL_RECORDS,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
@@ -263,7 +261,7 @@ def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:
     from kafka.errors import KafkaError
 
     try:
-        admin = KafkaAdminClient(**client_config, bootstrap_timeout_ms=8_000)
+        admin = KafkaAdminClient(**{"bootstrap_timeout_ms": 8_000, **client_config})
         try:
             described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
         finally:
