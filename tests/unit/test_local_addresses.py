@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,16 @@ def test_airflow_options_hold_connections_and_settings_but_no_database_password(
     assert "HEADRACE_POSTGRES_PORT" not in values
     Settings.from_environment(values)  # every HEADRACE_ variable is a known one
     assert options(settings) == values  # keys are made once
+
+
+def test_airflow_tasks_know_the_zones_and_kpis_that_were_added(home: Path) -> None:
+    thresholds = {"HEADRACE_THRESHOLD_NOISE": Decimal("70.5")}
+    settings = Settings(
+        home=home, telemetry_zones=("zone-e", "hall 7"), telemetry_kpis=("noise", "co2"), added_thresholds=thresholds
+    )
+    read = Settings.from_environment({k: v for k, v in options(settings).items() if k.startswith("HEADRACE_")})
+    assert (read.telemetry_zones, read.telemetry_kpis) == (("zone-e", "hall 7"), ("noise", "co2"))
+    assert read.added_thresholds == thresholds
 
 
 def test_airflow_password_is_kept_in_both_files_for_the_user_alone(home: Path) -> None:
