@@ -11,6 +11,8 @@ Compares every dataset with `max_lag` and `max_freshness_s` of its declaration i
 limits are never late. A run that finds one beyond them fails in one line that names it and the command, so that
 Airflow's notifiers hear of it: docs/page.md shows how to attach one in this file.
 
+A declaration that cannot be used fails the run too: its limits are not known. All others are compared all the same.
+
 Looks at Postgres alone. A source that nobody has looked at for longer than `max_freshness_s` is beyond it too. The page
 Headrace and `headrace status` show the same.
 """

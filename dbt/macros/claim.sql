@@ -93,7 +93,7 @@
 #}
 {% macro take_model_lock() -%}
     {%- do run_sql(
-        "select set_config('headrace.claiming', '" ~ invocation_id ~ "', true), set_config('synchronous_commit', 'off', true), "
+        session_parameters() ~ " select set_config('headrace.claiming', '" ~ invocation_id ~ "', true), set_config('synchronous_commit', 'off', true), "
         ~ "set_config('client_connection_check_interval', '5s', true)"
     ) -%}
     {%- set session = fetch_rows(
@@ -117,6 +117,7 @@
 
 {# Two builds that replace a function at once fail with `tuple concurrently updated`: the second waits here. #}
 {% macro take_turns() -%}
+    {{ session_parameters() }}
     select pg_advisory_xact_lock(hashtextextended({{ literal('headrace.functions ' ~ this.schema) }}, 0))
 {%- endmacro %}
 

@@ -83,15 +83,18 @@ from {{ relation }}
 {%- endmacro %}
 
 
-{# The minute that a time falls into, in UTC whatever the session's zone: immutable, so that an index can hold it. #}
+{#
+    The minute that a time falls into, in UTC whatever the session's zone. An index can hold it: date_trunc with a zone
+    is immutable only from PostgreSQL 18 on, this on every version. In parentheses, as an index wants expressions.
+#}
 {% macro minute_of(column) -%}
-    date_trunc('minute', {{ column }}, 'UTC')
+    (date_trunc('minute', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 
 {# The hour, likewise. #}
 {% macro hour_of(column) -%}
-    date_trunc('hour', {{ column }}, 'UTC')
+    (date_trunc('hour', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 

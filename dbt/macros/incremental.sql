@@ -44,6 +44,8 @@
 
     {%- if is_anew -%}
         {%- do create_indexes(built_relation) -%}
+        {#- a publication for all tables would refuse every update and delete of a table without a primary key -#}
+        {%- do run_sql('alter table ' ~ built_relation.render() ~ ' replica identity full') -%}
     {%- endif -%}
     {%- if is_swapped -%}
         {%- if not existing_relation.is_view -%}

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -122,25 +122,27 @@ def _turn(connect: Connect, report: Report) -> Iterator[None]:
     """
     with translated_errors():
         connection = connect()
-    try:
-        with translated_errors():
-            connection.execute("begin")
-            connection.execute("set local idle_in_transaction_session_timeout = 0")
-            key = f"headrace.builds {SCHEMA}"
-            got_it = connection.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (key,)).fetchone()
-            if got_it != (True,):
-                report("build: another build is running; waiting for it to end")
-                connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT_S}s'".encode())
-                try:
-                    connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
-                except errors.LockNotAvailable as error:
-                    raise DatabaseUnavailable(
-                        f"build: found another build that has run for more than {TURN_TIMEOUT_S} s, expected its turn; "
-                        "if that one hangs, end it (pg_stat_activity: application_name headrace-build), then try again"
-                    ) from error
-        yield
-    finally:
-        connection.close()
+    with closing(connection), connection.transaction():
+        try:
+            with translated_errors():
+                key = f"headrace.builds {SCHEMA}"
+                got_it = connection.execute(
+                    "select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (key,)
+                ).fetchone()
+                if got_it != (True,):
+                    report("build: another build is running; waiting for it to end")
+                    connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT_S}s'".encode())
+                    try:
+                        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
+                    except errors.LockNotAvailable as error:
+                        raise DatabaseUnavailable(
+                            f"build: found another build that has run for more than {TURN_TIMEOUT_S} s, expected its "
+                            "turn; if that one hangs, end it (pg_stat_activity: application_name headrace-build), then "
+                            "try again"
+                        ) from error
+            yield
+        finally:
+            connection.close()  # which ends the transaction, in whatever state it is
 
 
 def _selection(select: str | Sequence[str] | None, vars: Mapping[str, Any] | str | None) -> str | None:

@@ -9,14 +9,12 @@ from uuid import UUID
 from psycopg import Connection
 
 SCHEMA = "marts"  # of the target `prod` in dbt/profiles.yml
+MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed test's: some quote whole statements
 
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself.
-
-    has_all_tests: all data tests that read the model were selected, so that their success is the model's.
-    """
+    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself."""
 
     schema: str
     model: str
@@ -28,7 +26,6 @@ class NodeResult:
     message: str | None
     started_at: datetime
     finished_at: datetime
-    has_all_tests: bool = True
 
 
 def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> bool:
@@ -206,14 +203,21 @@ def record(
                     "status": node.status,
                     "rows": node.rows,
                     "seconds": node.seconds,
-                    "failed_tests": list(node.failed_tests),
-                    "message": node.message,
+                    "failed_tests": [_storable(test) for test in node.failed_tests],
+                    "message": None if node.message is None else _storable(node.message),
                     "selection": selection,
                     "project": project,
-                    "tested": tests and node.has_all_tests,
+                    "tested": tests,
                     "started_at": node.started_at,
                     "finished_at": node.finished_at,
                 }
                 for node in nodes
             ],
         )
+
+
+def _storable(text: str) -> str:
+    """Text that a column of Postgres holds, cut where it is endless."""
+    left = len(text) - MESSAGE_LENGTH_MAX
+    cut = f" ... ({left} more characters)" if left > 0 else ""
+    return text[:MESSAGE_LENGTH_MAX].replace("\0", "\\0") + cut

@@ -12,7 +12,7 @@ from uuid import UUID
 import uuid6
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved
+from headrace.exceptions import CheckpointMoved, DatabaseError
 
 Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
 
@@ -272,7 +272,12 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "note": line.note,
         },
     ).fetchone()
-    assert row is not None
+    if row is None:
+        raise DatabaseError(
+            f"{line.dataset}[{line.partition}]: headrace.batches took no line, expected one: a trigger or rule on it "
+            "or on headrace.datasets leaves rows out; nothing was changed; remove or disable it, then run the same "
+            "command again"
+        )
     return int(row[0])
 
 

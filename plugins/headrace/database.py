@@ -1,5 +1,6 @@
 """Connections to Postgres, and its errors in our words."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -7,10 +8,11 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
+from headrace.session import ENCODING, pin
 
 Connect = Callable[[], Connection[Any]]
 
@@ -29,6 +31,9 @@ REFUSED = (
     "server login failed",  # pgbouncer's
 )
 UNPROVEN = ("certificate", "server does not support SSL")
+FULL = ("too many clients already", "remaining connection slots", "too many connections", "no more connections allowed")
+NO_DATABASE = re.compile(r'database "(.*)" does not exist|no such database: (\S+)')  # the other one is pgbouncer's
+MISCONFIGURED = ("invalid value for parameter", "unrecognized configuration parameter", "unsupported startup parameter")
 INTERRUPTED = ("40", "55P03", "57014", "25P03", "25P04")  # deadlock, serialization failure, every kind of time limit
 
 
@@ -37,16 +42,32 @@ def connector(dsn: str, application_name: str) -> Connect:
 
     def connect() -> Connection[Any]:
         try:
-            conninfo = make_conninfo(dsn, application_name=application_name, connect_timeout=CONNECT_TIMEOUT_S)
+            given = conninfo_to_dict(dsn)
+            conninfo = make_conninfo(
+                dsn,
+                application_name=application_name,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
+                options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+            )
         except psycopg.ProgrammingError:
             raise SettingError(
                 "postgres: the DSN cannot be read; expected a libpq connection string such as "
                 "postgresql://user@host:5432/database; correct HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"
             ) from None  # libpq's own words quote the string, and with it the password
-        # prepare_threshold: pgbouncer in transaction mode gives every transaction another backend
-        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
 
     return connect
+
+
+def opened(connection: Connection[Any]) -> Connection[Any]:
+    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses."""
+    try:
+        pin(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
@@ -82,6 +103,23 @@ def translate(error: psycopg.Error) -> HeadraceError:
             "again"
         )
     where = "HEADRACE_POSTGRES_DSN (in Airflow: the connection headrace_postgres)"
+    if _is_full(error):
+        return DatabaseUnavailable(
+            f"postgres: {text}; expected a free connection; pg_stat_activity shows who holds them: end some, raise "
+            "max_connections or the limit of the role or database that it names (alter role .. connection limit), or "
+            "put a pooler in front; then run the same command again"
+        )
+    if missing := _missing_database(error):
+        return DatabaseError(
+            f"postgres: {text}; expected an existing database; create it (create database {missing} encoding 'UTF8' "
+            f"template template0) or correct its name in {where}"
+        )
+    if _is_one_of(MISCONFIGURED, error):
+        return DatabaseError(
+            f"postgres: {text}; expected session parameters that the server knows; correct `options` in {where}, or "
+            "the environment's PGOPTIONS, PGDATESTYLE, PGTZ, PGGEQO and PGCLIENTENCODING, or the role's or database's "
+            "own (alter role .. reset); a pooler needs ignore_startup_parameters to accept others"
+        )
     if _is_one_of(UNPROVEN, error):
         return DatabaseError(
             f"postgres: {text}; expected a server that proves itself as sslmode demands; correct sslmode or "
@@ -102,10 +140,21 @@ def translate(error: psycopg.Error) -> HeadraceError:
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
 
 
+def _is_full(error: psycopg.Error) -> bool:
+    return error.sqlstate == "53300" or _is_one_of(FULL, error)
+
+
+def _missing_database(error: psycopg.Error) -> str | None:
+    """The name of the database that does not exist, as an identifier; None where that is not the error."""
+    found = NO_DATABASE.search(str(error)) if error.sqlstate in (None, "3D000") else None
+    return Identifier(found[1] or found[2]).as_string() if found else None
+
+
 def is_retriable(error: psycopg.Error) -> bool:
     """Whether the same transaction may succeed at the next try."""
     if error.sqlstate is None:  # psycopg's own: no server answered
-        return isinstance(error, psycopg.OperationalError) and not _is_one_of((*UNPROVEN, *REFUSED), error)
+        never = _is_one_of((*UNPROVEN, *REFUSED, *MISCONFIGURED), error) or _missing_database(error) is not None
+        return isinstance(error, psycopg.OperationalError) and not never
     return error.sqlstate.startswith((*UNREACHABLE, *INTERRUPTED))
 
 

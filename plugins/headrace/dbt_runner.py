@@ -18,7 +18,10 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.builds import SCHEMA, NodeResult
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.local.addresses import libpq_variables
+from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
+
+DBT_SEARCH_PATH = "pg_catalog, public, pg_temp"  # models may call functions of extensions
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
 _manifests: dict[tuple[str, ...], Any] = {}
@@ -189,13 +192,22 @@ def _files_digest(root: Path) -> str:
 
 
 def profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
-    """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables."""
+    """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables.
+
+    And dbt's own sessions' parameters, as far as the server takes them when a session begins; behind a pooler, which
+    takes few, each transaction sets them (dbt/macros/session.sql).
+    """
     info = connection.info
     named = {"host", "port", "user", "dbname", "password"}
     parameters = conninfo_to_dict(settings.require_dbt_dsn())
     environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
+    options = [environment.get("PGOPTIONS", "")]
+    if not isinstance(connection, PooledConnection):
+        options += startup_options(connection, search_path=DBT_SEARCH_PATH)
     return {
         **environment,
+        **STARTUP_VARIABLES,
+        "PGOPTIONS": " ".join(filter(None, options)),
         **settings.thresholds,
         "HEADRACE_DBT_HOST": info.host,
         "HEADRACE_DBT_PORT": str(info.port),
@@ -223,13 +235,6 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
     failed_tests: dict[str, list[str]] = {}
     lines: list[NodeResult] = []
-    selected = {result.node.unique_id for result in results}
-    not_selected = {
-        read
-        for node in manifest.nodes.values()
-        if str(node.resource_type) == "test" and node.unique_id not in selected
-        for read in node.depends_on.nodes
-    }
     for result in results:
         if str(result.node.resource_type) != "test" or str(result.status) not in {"fail", "error"}:
             continue
@@ -245,9 +250,7 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     for result in results:
         kind = str(result.node.resource_type)
         if kind in {"model", "function"}:
-            unique_id = result.node.unique_id
-            failed = tuple(failed_tests.pop(unique_id, ()))
-            lines.append(_node_result(result, kind, failed, has_all_tests=unique_id not in not_selected))
+            lines.append(_node_result(result, kind, tuple(failed_tests.pop(result.node.unique_id, ()))))
     # a selection can run the tests of a model that it does not build
     for model, tests in failed_tests.items():
         name = model.rpartition(".")[2]
@@ -256,7 +259,7 @@ def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ..
     return tuple(lines)
 
 
-def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...], *, has_all_tests: bool = True) -> NodeResult:
+def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeResult:
     status = str(result.status)
     if status not in {"error", "skipped"}:
         status = "failed tests" if failed_tests else "success"
@@ -274,7 +277,6 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...], *, has_a
         message=_one_line(result.message) if result.message and status == "error" else None,
         started_at=min(times),
         finished_at=max(times),
-        has_all_tests=has_all_tests,
     )
 
 

@@ -249,20 +249,22 @@ def _move(
             "field": column.source_names[0],
         }
         here = SQL("filled._generation = %(generation)s and filled._partition = %(partition)s and {}").format(same_row)
-        connection.execute(
+        stored = connection.execute(
             SQL(
                 "insert into {replaced} ({names}, _replaced_by) select {staged_names}, %(batch_id)s "
                 "from {values} as filled, {table} as staged where {here}"
             ).format(replaced=replaced, names=names, staged_names=staged_names, values=VALUES, table=table, here=here),
             place,
-        )
-        connection.execute(
+        ).rowcount
+        staging.check_stored(replaced, rows, stored)
+        stored = connection.execute(
             SQL(
                 "update {table} as staged set {column} = filled.value, "
                 "_extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb), _batch_id = %(batch_id)s "
                 "from {values} as filled where {here}"
             ).format(table=table, column=Identifier(column.name), values=VALUES, here=here),
             place,
-        )
+        ).rowcount
+        staging.check_stored(table, rows, stored)
         checkpoints.append_line(connection, line)
         result.batches += 1

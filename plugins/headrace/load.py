@@ -1,5 +1,6 @@
 """The load of a file: an unchanged one is skipped, a changed one merged; absent entities are kept, or tombstoned."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -129,9 +130,16 @@ def load_file(
 
 
 def _place(deployment: Deployment, path: Path) -> str:
-    """What a file is known by: its path below the data directory, the same on every machine, or its absolute one."""
-    found, root = path.resolve(), deployment.settings.data_dir.resolve()
-    return str(found.relative_to(root) if found.is_relative_to(root) else found)
+    """What a file is known by: its path below the data directory, the same on every machine, or its absolute one.
+
+    A link is known by its own name: what it leads to is its content.
+    """
+    root = deployment.settings.data_dir
+    for found, folder in ((path.absolute(), root.absolute()), (path.resolve(), root.resolve())):
+        normal = Path(os.path.normpath(found))
+        if normal.is_relative_to(folder):
+            return str(normal.relative_to(folder))
+    return os.path.normpath(path.absolute())
 
 
 def _loaded_since(connection: Connection[Any], dataset: str, place: str, sha256: str) -> str | None:

@@ -175,7 +175,7 @@ def replace_missing(
     )
     checkpoints.advance(connection, line)
     key, _ = _key(dataset)
-    connection.execute(
+    stored = connection.execute(
         SQL(
             "insert into {table} ({key}, _generation, _partition, _offset, _deleted, _batch_id) "
             "select {key}, %s, 0, %s + row_number() over (order by {key}) - 1, true, %s from ({missing}) as missing"
@@ -185,7 +185,8 @@ def replace_missing(
             missing=_missing(dataset, generation, surveyed.named_by_invalid),
         ),
         (generation, start, line.batch_id),
-    )
+    ).rowcount
+    staging.check_stored(staging.table(dataset), missing, stored)
     checkpoints.append_line(connection, line)
     return missing
 

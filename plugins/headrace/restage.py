@@ -128,7 +128,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         "batch_id": each.batch_id,
     }
     moving = _listed_columns(staging.shared_columns(connection, dataset))
-    each.replaced = connection.execute(
+    moved = connection.execute(
         SQL(
             """
             with read_again as (
@@ -145,10 +145,17 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
                     and staged._partition = %(partition)s
                     and staged._offset = read_again.at
                 returning staged.*
+            ),
+
+            kept as (
+                insert into {replaced} ({moving}, _replaced_by)
+                select {moving}, %(batch_id)s from gone
+                returning 1
             )
 
-            insert into {replaced} ({moving}, _replaced_by)
-            select {moving}, %(batch_id)s from gone
+            select
+                (select count(*) from gone),
+                (select count(*) from kept)
             """
         ).format(
             table=staging.table(dataset),
@@ -158,7 +165,10 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
             moving=moving,
         ),
         place,
-    ).rowcount
+    ).fetchone()
+    assert moved is not None
+    each.replaced = int(moved[0])
+    staging.check_stored(staging.replaced_table(dataset), *moved)
     each.kept = _count(
         connection,
         SQL(
@@ -167,14 +177,15 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         ).format(staging.table(dataset)),
         place,
     )
-    connection.execute(
+    stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} from {rows} where _partition = %(partition)s").format(
             table=staging.table(dataset),
             names=_listed_columns([name for name, _ in staging.columns(dataset)]),
             rows=ROWS,
         ),
         place,
-    )
+    ).rowcount
+    staging.check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
 
 
 def replace_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
@@ -207,16 +218,20 @@ def replace_letters(connection: Connection[Any], dataset: Dataset, generation: G
         'and letters."offset" = failed."offset"'
     )
     failed = _count(connection, SQL("select count(*) from {} where partition = %(partition)s").format(LETTERS), place)
-    each.dead = connection.execute(
-        SQL(
-            "insert into headrace.dead_letters ({names}) select {names} from {letters} as failed "
-            "where failed.partition = %(partition)s "
-            "and not exists (select from headrace.dead_letters as letters where {same_place})"
-        ).format(
-            names=_listed_columns([name for name, _ in dead_letters.COLUMNS]), letters=LETTERS, same_place=same_place
+    are_new = SQL(
+        "from {letters} as failed where failed.partition = %(partition)s "
+        "and not exists (select from headrace.dead_letters as letters where {same_place})"
+    ).format(letters=LETTERS, same_place=same_place)
+    each.dead = _count(connection, SQL("select count(*) {}").format(are_new), place)
+    stored = connection.execute(
+        SQL("insert into {table} ({names}) select {names} {are_new}").format(
+            table=dead_letters.TABLE,
+            names=_listed_columns([name for name, _ in dead_letters.COLUMNS]),
+            are_new=are_new,
         ),
         place,
     ).rowcount
+    staging.check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
         SQL(
             "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "

@@ -61,7 +61,9 @@ def _lacking(connection: Connection[Any], owner: str) -> list[str]:
     statements = [f"create role {role}" for role in missing]
     row = None
     if DBT not in missing:
-        row = connection.execute("select pg_has_role(%s, 'set')", (DBT,)).fetchone()
+        # before PostgreSQL 16 every member may become the role
+        privilege = "set" if connection.info.server_version >= 160_000 else "member"
+        row = connection.execute("select pg_has_role(%s, %s)", (DBT, privilege)).fetchone()
     if row != (True,):
         statements.append(SQL("grant {} to {}").format(Identifier(DBT), Identifier(owner)).as_string(connection))
     return statements

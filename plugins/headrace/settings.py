@@ -29,6 +29,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
 KafkaClient = Literal["kafka-python", "confluent"]
+LOCAL_DSN = re.compile(r"postgresql://headrace@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
 NAME_LENGTH_MAX = 255
@@ -139,8 +140,17 @@ class Settings:
             (masking.remember_address if name in ADDRESSES else masking.remember)(getattr(self, name))
 
     def require_postgres_dsn(self) -> str:
-        """The DSN of Postgres, given or local; raises SettingError when there is neither."""
-        return self._require("postgres", self.postgres_dsn, "HEADRACE_POSTGRES_DSN")
+        """The DSN of Postgres, given or local; raises SettingError when there is neither.
+
+        A given one of the local server, as `headrace env` prints it, may be of yesterday: it gets today's port.
+        """
+        dsn = self._require("postgres", self.postgres_dsn, "HEADRACE_POSTGRES_DSN")
+        given, local = (
+            LOCAL_DSN.fullmatch(text) for text in (dsn, self.services.get("postgres", {}).get("address", ""))
+        )
+        if given and local and given["passfile"] == local["passfile"]:
+            return dsn[: given.start("port")] + local["port"] + dsn[given.end("port") :]
+        return dsn
 
     def require_dbt_dsn(self) -> str:
         """The DSN that dbt builds with: its own, or that of Postgres; raises SettingError when there is neither."""

@@ -1,5 +1,6 @@
 """Staging tables: made from the contracts, filled by COPY."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -10,7 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.types.json import Jsonb
 
 from headrace.dataset import Dataset
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatabaseError, DatasetError
 
 SCHEMA = "staging"
 LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
@@ -223,21 +224,30 @@ def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
 def copy_rows(
     cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped."""
+    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped.
+
+    Raises DatabaseError when the table stored fewer than were sent.
+    """
+    sent = 0
     statement = SQL("copy {} ({}) from stdin (format binary)").format(
         target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
     )
     with cursor.copy(statement) as copy:
-        copy.set_types([sql_type.partition("(")[0] for _, sql_type in typed_columns])
+        copy.set_types([re.sub(r"\(.*\)", "", sql_type) for _, sql_type in typed_columns])
         write_row = copy.write_row
         for row in rows:
             write_row(row)
+            sent += 1
+    check_stored(target, sent, cursor.rowcount)
 
 
 def copy_lines(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Iterable[str]
+    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
 ) -> None:
-    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table."""
+    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table.
+
+    Raises DatabaseError when the table stored fewer than were sent.
+    """
     statement = SQL("copy {} ({}) from stdin").format(
         target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
     )
@@ -245,6 +255,20 @@ def copy_lines(
         left = iter(lines)
         while text := "".join(islice(left, LINES_AT_ONCE)):
             copy.write(text)
+    check_stored(target, len(lines), cursor.rowcount)
+
+
+def check_stored(target: Identifier, sent: int, stored: int) -> None:
+    """Compare what a COPY or an insert reports with the rows that it was given; raise DatabaseError where they differ.
+
+    Neither fails where a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
+    """
+    if stored != sent:
+        name = target.as_string().replace('"', "")
+        raise DatabaseError(
+            f"{name}: sent {sent} rows, found {stored} stored, expected all: a trigger or rule on the table leaves "
+            f"rows out; nothing was changed; remove or disable it (psql: \\d {name}), then run the same command again"
+        )
 
 
 def json_text(text: bytes | None) -> Jsonb | None:
@@ -273,6 +297,8 @@ def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
     # rows that a reload replaced: kept, because marts correct the buckets in which they used to be
     name = replaced_name(dataset.name)
     connection.execute(_create_table(name, [*_definitions(dataset), SQL("_replaced_by uuid not null")]))
+    # a publication for all tables would refuse updates and deletes: a row may be replaced more than once, so has no key
+    connection.execute(SQL("alter table {} replica identity full").format(Identifier(SCHEMA, name)))
     # a batch's rows are found by the range in the primary key that its line names: an index of their own costs a drain
     # a tenth of its time
     _create_index(connection, f"_rby_{dataset.name}", name, "_replaced_by")

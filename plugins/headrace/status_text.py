@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_S = 2.0
+WATCHED_LENGTH = 160  # of a problem's text: a whole message of dbt's would push the tables off the screen
 NOTHING = "nothing was ingested yet; `headrace load users` and `headrace drain jobs` begin"
 COLORS = {
     "broken": "red",
@@ -58,7 +59,7 @@ def watch(read: Callable[[], Overview], *, partitions: bool = False, console: "C
                     overview = read()
                     shown = Group(
                         Text(f"{overview.status.at.astimezone():%H:%M:%S}  Ctrl-C ends", style="dim"),
-                        renderable(overview, partitions=partitions),
+                        renderable(overview, partitions=partitions, text_length=WATCHED_LENGTH),
                     )
                     live.update(shown, refresh=True)
                 except HeadraceError as error:
@@ -68,15 +69,18 @@ def watch(read: Callable[[], Overview], *, partitions: bool = False, console: "C
         return
 
 
-def renderable(overview: Overview, *, partitions: bool = False) -> "RenderableType":
-    """Problems, datasets, dead letters and models."""
+def renderable(overview: Overview, *, partitions: bool = False, text_length: int | None = None) -> "RenderableType":
+    """Problems, datasets, dead letters and models. text_length: how much of a problem's text; None: all of it."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for problem in overview.problems:
         color = "red" if problem.severity == "error" else "yellow"
-        line = Text.assemble((f"{problem.severity}: ", f"bold {color}"), f"{problem.about}: {visible(problem.text)}")
+        text = visible(problem.text)
+        if text_length is not None and len(text) > text_length:
+            text = text[: text_length - 1] + "…"
+        line = Text.assemble((f"{problem.severity}: ", f"bold {color}"), f"{problem.about}: {text}")
         parts += [line, Text.assemble("  -> ", (problem.command, "bold"))]
     if parts:
         parts.append(Text())

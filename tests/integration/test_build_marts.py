@@ -1,13 +1,15 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from headrace.build import build
+from headrace.builds import NodeResult, record
 from headrace.exceptions import BuildError, UsageError
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
@@ -307,15 +309,16 @@ def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: War
 
 
 @pytest.mark.parametrize(
-    ("table", "bucket"),
+    ("table", "unit", "column"),
     [
-        ("jobs", "date_trunc('minute'::text, jobcreatedate, 'UTC'::text)"),
-        ("events", "date_trunc('minute'::text, event_time, 'UTC'::text)"),
-        ("rides", "date_trunc('hour'::text, tpep_pickup_datetime, 'UTC'::text)"),
+        ("jobs", "minute", "jobcreatedate"),
+        ("events", "minute", "event_time"),
+        ("rides", "hour", "tpep_pickup_datetime"),
     ],
     ids=["jobs", "events", "rides"],
 )
-def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str, bucket: str) -> None:
+def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str, unit: str, column: str) -> None:
+    bucket = f"(date_trunc('{unit}'::text, ({column} AT TIME ZONE 'UTC'::text)) AT TIME ZONE 'UTC'::text)"
     with psycopg.connect(warehouse.dsn) as connection:
         connection.execute("set enable_seqscan = off")
         plan = connection.execute(f"explain select count(*) from marts.{table} where {bucket} = '{START}'").fetchall()
@@ -377,17 +380,19 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     warehouse.assert_right("jobs", "jobs_per_minute")
 
 
+def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
+    moment = datetime.now(UTC)
+    result = NodeResult("marts", "jobs", "model", "error", None, 0.1, (), "nul \0" + "x" * 20_000, moment, moment)
+    with psycopg.connect(warehouse.dsn, autocommit=True) as connection:
+        record(connection, uuid4(), 1, (result,), None, "", True)
+    (message,) = warehouse.query("select message from headrace.builds order by finished_at desc limit 1")[0]
+    assert message.startswith("nul \\0xxx")
+    assert message.endswith("xxx ... (10005 more characters)")
+
+
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
     with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
         warehouse.build(select="jobz")
-
-
-def test_selection_without_the_data_tests_of_a_model_is_no_success_of_theirs(warehouse: Warehouse) -> None:
-    tested = "select tested from headrace.builds where model = 'users' order by finished_at desc limit 1"
-    warehouse.build(select="users", tests=True)
-    assert warehouse.value(tested) is True
-    warehouse.build(select="users,resource_type:model", tests=True)
-    assert warehouse.value(tested) is False
 
 
 def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(
@@ -414,7 +419,7 @@ def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehou
     )
     for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
         warehouse.execute(claim, schema, model)
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     lines: list[str] = []
     warehouse.build(select="jobs", report=lines.append)
     assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)

@@ -106,7 +106,7 @@ def test_drain_of_odd_entries_makes_dead_letters_with_their_reasons(telemetry: S
     drain_dataset(telemetry.deployment, "telemetry")
     reasons = telemetry.query('select "offset", reason from headrace.dead_letters order by 1')
     assert reasons == [
-        (1, "duplicate_key"), (2, "invalid_utf8"), (3, "invalid_utf8"), (4, "nul_character"), (5, "business_rule"),
+        (1, "duplicate_key"), (2, "invalid_utf8"), (3, "invalid_utf8"), (4, "nul_character"), (5, "out_of_range"),
         (6, "wrong_type"), (7, "missing_field"), (8, "invalid_json"), (9, "missing_field"),
     ]  # fmt: skip
     assert_ingested(telemetry, ids)

@@ -207,6 +207,17 @@ def test_load_of_the_unchanged_file_does_not_undo_a_correction(stage: Stage, tmp
     assert_books(stage, dataset="users")
 
 
+def test_load_of_a_link_that_leads_elsewhere_again_loads_what_it_leads_to(stage: Stage, tmp_path: Path) -> None:
+    ours = Deployment.from_settings(replace(stage.deployment.settings, data_dir=tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.ndjson").write_text(user(1, name))
+    for name in ("a", "b", "a"):
+        (tmp_path / "users.ndjson").unlink(missing_ok=True)
+        (tmp_path / "users.ndjson").symlink_to(f"{name}.ndjson")
+        assert load_file(ours, "users").result.staged == 1
+        assert stage.query(CURRENT) == [(1, name)]
+
+
 def test_upgrade_remembers_what_was_loaded(stage: Stage, tmp_path: Path) -> None:
     own, correction = tmp_path / "users.ndjson", tmp_path / "corrected.ndjson"
     ours = Deployment.from_settings(replace(stage.deployment.settings, data_dir=tmp_path))

@@ -133,6 +133,28 @@ def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
     assert stage.value("select to_regclass('staging.by_batch') is null")
 
 
+def test_marts_of_an_older_version_get_indexes_and_replica_identities(stage: Stage) -> None:
+    stage.execute(
+        "delete from headrace.migrations where name in ('0010_replica_identity', '0011_minutes_on_every_version')",
+        "alter table staging._replaced_jobs replica identity default",
+        "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) values ('mine', 'r', 'jobs', 0, '{}')",
+        "create schema mine",
+        "create table mine.r (at timestamptz, kpi text)",
+        "create index old on mine.r (date_trunc('hour', at, 'UTC'), kpi)",
+    )
+    assert initialise(stage.deployment) == ["0010_replica_identity", "0011_minutes_on_every_version"]
+    assert stage.query("select pg_get_indexdef(indexrelid) from pg_index where indrelid = 'mine.r'::regclass") == [
+        (
+            "CREATE INDEX r_timezone_kpi_idx ON mine.r USING btree ((date_trunc('hour'::text, "
+            "(at AT TIME ZONE 'UTC'::text)) AT TIME ZONE 'UTC'::text), kpi)",
+        )
+    ]
+    assert stage.query(
+        "select distinct relreplident from pg_class "
+        "where oid in ('mine.r'::regclass, 'staging._replaced_jobs'::regclass)"
+    ) == [("f",)]
+
+
 def test_database_without_tables_is_refused_in_one_line(stage: Stage) -> None:
     stage.execute("drop schema headrace cascade")
     with pytest.raises(DatabaseError, match=r"^postgres: .*; expected Headrace's tables; run `headrace init`$"):

@@ -18,6 +18,7 @@ from headrace.dataset import load_dataset
 from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.load import load_file
+from headrace.produce import produce_files
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests import oracle
@@ -146,6 +147,15 @@ def test_small_samples_of_the_originals_give_what_is_expected_of_them(originals:
         (Decimal("-9.0"), Decimal("0.97")),
         (Decimal("17.31"), Decimal("1.72")),
     ]
+
+
+def test_produce_sends_the_lines_of_a_file_whole_where_it_is_told_to(originals: Originals) -> None:
+    deployment, path = originals.stage.deployment, CASES / "jobs.kafka"
+    files = [(path, False), (path, True)]
+    assert produce_files(deployment, deployment.dataset("jobs"), files, transactional_id=originals.names["jobs"]) == 10
+    assert originals.drain("jobs") == {"jobs": (10, 0)}
+    keys = originals.stage.query("select _key, count(*) from staging.jobs group by 1 order by 1 nulls first")
+    assert keys == [(None, 5), (b"1000001", 2), (b"1000002", 1), (b"1000003", 1), (b"1000004", 1)]
 
 
 def test_ten_thousand_records_of_each_producer_are_staged_or_dead_as_it_says(originals: Originals) -> None:

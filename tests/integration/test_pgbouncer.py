@@ -14,21 +14,28 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from headrace.build import build
+from headrace.database import connector
 from headrace.exceptions import CheckpointMoved, HeadraceError
 from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.load import load_file
 from headrace.local.postgres import passfile
+from headrace.session import PooledConnection
 from headrace.status import read_status
 from headrace.verify import verify
 from tests.debian import NotAvailable, cache_folder, library_path, unpacked
+from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
+from tests.integration.hostile import ENVIRONMENT, HOSTILE, PLACE, make_hostile
 from tests.integration.killing import drain_that_gets, wait_until_stopped
-from tests.integration.test_drain import send_jobs
+from tests.integration.test_drain import jobs, send_jobs, servers, topic_of
+from tests.integration.test_session import EXPECTED, found_in_transaction, found_parameters
 
 POOL = 4  # backends for all clients of a database: fewer than clients
 READY_S = 10
@@ -151,6 +158,48 @@ def test_drain_killed_behind_a_pooler_leaves_no_lock(pooled: Stage) -> None:
         killed.join(20)
     drain_dataset(pooled.deployment, "jobs")
     assert_books(pooled, sent)
+
+
+def test_session_behind_a_pooler_has_its_own_parameters_and_leaves_none(
+    pooled: Stage, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_hostile(postgres_dsn, pooled.dsn)
+    dsn = str(pooled.deployment.settings.postgres_dsn)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with connector(dsn, "test")() as connection:
+        assert isinstance(connection, PooledConnection)
+        for look in (found_parameters, found_in_transaction) * 2:
+            assert look(connection) == EXPECTED
+        assert connection.execute("select %s, octet_length(%s)", (PLACE, "ó")).fetchone() == (PLACE, 2)
+        with psycopg.connect(dsn, options="", autocommit=True) as another:
+            found = found_parameters(another)
+    assert [name for name in HOSTILE if found[name] == EXPECTED[name]] == []
+
+
+def test_hostile_defaults_behind_a_pooler_change_nothing(pooled: Stage, postgres_dsn: str) -> None:
+    sent = topics.send(
+        servers(pooled),
+        topic_of(pooled),
+        [(p, key, str(value, "utf-8").replace("LOC_1", PLACE).encode()) for p, key, value in jobs(100)],
+    )
+    # dbt looks for what exists in transactions that no macro of ours begins: they get a moment more
+    make_hostile(postgres_dsn, pooled.dsn, moment="10s")
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ENVIRONMENT.items():
+            environment.setenv(name, value)
+        initialise(pooled.deployment)
+        drain_dataset(pooled.deployment, "jobs")
+        load_file(pooled.deployment, "users")
+        for full_refresh in (False, True):
+            build(pooled.deployment.settings, select=("jobs+", "users+"), full_refresh=full_refresh)
+        verification = verify(pooled.deployment, "jobs", deep=True)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        name = Identifier(str(conninfo_to_dict(pooled.dsn)["dbname"]))
+        connection.execute(SQL("alter database {} reset all").format(name))
+    assert verification.is_clean, list(verification.lines())
+    assert_books(pooled, sent)
+    assert pooled.query("select distinct location, jobs from marts.jobs, marts.jobs_per_minute") == [(PLACE, 100)]
 
 
 def test_startup_parameter_that_a_pooler_refuses_is_named_in_one_line(pooled: Stage) -> None:

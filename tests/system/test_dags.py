@@ -23,6 +23,18 @@ for dag in bag.dags.values():
 import kafka
 print("kafka", kafka.__file__)
 
+from unittest import mock
+params = {{name: bag.dags["load_users"].params[name] for name in bag.dags["load_users"].params}}
+with (
+    mock.patch("airflow.sdk.get_current_context", lambda: {{"params": params | {{"replace": True}}}}),
+    mock.patch("headrace.airflow.connections.deployment"),
+    mock.patch("headrace.airflow.connections.run_context"),
+    mock.patch("headrace.load.load_file") as load_file,
+):
+    next(task for task in bag.dags["load_users"].tasks if task.task_id == "load").python_callable()
+_, given = load_file.call_args
+print("loaded", *(f"{{name}}={{given[name]}}" for name in ("path", "replace", "max_removed", "again")))
+
 os.environ["HEADRACE_DATASETS_DIR"] = {broken!r}
 broken = DagBag({dags!r})
 print("broken errors", dict(broken.import_errors))
@@ -98,6 +110,10 @@ def test_declarations_that_cannot_be_used_have_dags_that_say_so_and_leave_all_ot
     topics = ["events", "jobs", "rides"]
     everything = ["events", "jobs", "rides", "telemetry", "users"]
     assert lines["enums"] == str([everything, topics, [None, "", *everything]])
+
+
+def test_dag_that_loads_a_file_has_the_guards_of_the_command(dagbag: str) -> None:
+    assert "loaded path=None replace=True max_removed=10 again=False" in dagbag.splitlines()
 
 
 def test_dags_without_a_dataset_import_without_errors(dagbag: str) -> None:

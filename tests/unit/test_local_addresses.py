@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_environment_of_local_services_names_all_of_them(home: Path) -> None:
         "HEADRACE_THRESHOLD_HUMIDITY": "70",
         "HEADRACE_THRESHOLD_PRESSURE": "1050",
         "HEADRACE_THRESHOLD_VIBRATION": "5",
+        "PGCLIENTENCODING": "UTF8",
         "PGPASSFILE": str(home / "postgres" / "pgpass"),
     }
 
@@ -113,6 +115,19 @@ def test_given_address_of_yesterdays_local_server_means_the_local_one(home: Path
     assert given(Settings(home=home, kafka_bootstrap_servers="broker:9092"), "kafka") == "broker:9092"
 
 
+def test_psql_and_env_and_drains_use_the_same_database(home: Path) -> None:
+    local = read_services(home)["postgres"]["address"]
+    stale = local.replace("5444", "5432").replace("/headrace?", "/another?")
+
+    settings = Settings.from_environment({"HEADRACE_HOME": str(home), "HEADRACE_POSTGRES_DSN": stale})
+
+    assert settings.require_postgres_dsn() == local.replace("/headrace?", "/another?")
+    assert services.psql_command(settings)[1] == settings.require_postgres_dsn()
+    printed = services.environment(settings)
+    assert printed["HEADRACE_POSTGRES_DSN"] == settings.require_postgres_dsn()
+    assert (printed["HEADRACE_DBT_PORT"], printed["HEADRACE_DBT_DBNAME"]) == ("5444", "another")
+
+
 def test_airflow_options_hold_connections_and_settings_but_no_database_password(home: Path) -> None:
     settings = Settings(home=home, batch_rows=77, postgres_port=5444)
 
@@ -128,6 +143,16 @@ def test_airflow_options_hold_connections_and_settings_but_no_database_password(
     assert "HEADRACE_POSTGRES_PORT" not in values
     Settings.from_environment(values)  # every HEADRACE_ variable is a known one
     assert options(settings) == values  # keys are made once
+
+
+def test_airflow_tasks_know_the_zones_and_kpis_that_were_added(home: Path) -> None:
+    thresholds = {"HEADRACE_THRESHOLD_NOISE": Decimal("70.5")}
+    settings = Settings(
+        home=home, telemetry_zones=("zone-e", "hall 7"), telemetry_kpis=("noise", "co2"), added_thresholds=thresholds
+    )
+    read = Settings.from_environment({k: v for k, v in options(settings).items() if k.startswith("HEADRACE_")})
+    assert (read.telemetry_zones, read.telemetry_kpis) == (("zone-e", "hall 7"), ("noise", "co2"))
+    assert read.added_thresholds == thresholds
 
 
 def test_airflow_password_is_kept_in_both_files_for_the_user_alone(home: Path) -> None:

@@ -82,3 +82,24 @@ def test_watch_shows_anew_says_what_fails_and_ends_with_ctrl_c(monkeypatch: pyte
     assert isinstance(file, io.StringIO)
     assert file.getvalue().count("telemetry") >= 3
     assert "postgres: gone" in file.getvalue()
+
+
+def test_watch_shows_every_table_beside_long_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_text, "WATCH_S", 0.0)
+    models = [model(f"model_{n}", status="error", message="long " * 100) for n in range(6)]
+    overview = judge_by(
+        status(dataset("telemetry"), models=models, builds=[build(status="error")]), {"telemetry": Limits()}
+    )
+    answers = iter([overview, KeyboardInterrupt()])
+
+    def read() -> Overview:
+        answer = next(answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    console = Console(width=80, height=40, file=io.StringIO(), force_terminal=True)
+    status_text.watch(read, console=console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    assert "marts: 6 models, 6 failing" in file.getvalue()

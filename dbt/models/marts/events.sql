@@ -5,7 +5,7 @@
         pre_hook="{{ claim('events') }}",
         indexes=[
             {'columns': ['event_id'], 'unique': true},
-            {'columns': ["date_trunc('minute', event_time, 'UTC')", 'event_type']},
+            {'columns': [minute_of('event_time'), 'event_type']},
         ],
     )
 }}

@@ -5,7 +5,7 @@
         pre_hook="{{ claim('jobs') }}",
         indexes=[
             {'columns': ['jobidentifier'], 'unique': true},
-            {'columns': ["date_trunc('minute', jobcreatedate, 'UTC')"]},
+            {'columns': [minute_of('jobcreatedate')]},
             {'columns': ['userid', 'location']},
             {'columns': ['location', 'jobdate desc nulls last', 'jobidentifier']},
             {'columns': ['servicename', 'jobdate desc nulls last', 'jobidentifier']},

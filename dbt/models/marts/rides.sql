@@ -5,7 +5,7 @@
         pre_hook="{{ claim('rides') }}",
         indexes=[
             {'columns': ['_generation', '_partition', '_offset'], 'unique': true},
-            {'columns': ["date_trunc('hour', tpep_pickup_datetime, 'UTC')"]},
+            {'columns': [hour_of('tpep_pickup_datetime')]},
         ],
     )
 }}

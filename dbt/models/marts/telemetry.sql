@@ -5,7 +5,7 @@
         pre_hook="{{ claim('telemetry', settings=thresholds()) }}",
         indexes=[
             {'columns': ['event_id'], 'unique': true},
-            {'columns': ["date_trunc('minute', ts, 'UTC')", 'zone', 'kpi']},
+            {'columns': [minute_of('ts'), 'zone', 'kpi']},
         ],
     )
 }}

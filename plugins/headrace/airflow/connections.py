@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from headrace import logs, masking
 from headrace.airflow import extras
 from headrace.checkpoints import RunContext
+from headrace.database import opened
 from headrace.exceptions import PermanentError, SettingError
 from headrace.ingest import Deployment
 from headrace.kafka_security import CONNECTION as KAFKA
@@ -99,9 +100,7 @@ def _connect() -> Connection[Any]:
             f"{POSTGRES}: the hook gave a {type(connection).__module__} connection, expected psycopg 3; install "
             "psycopg and SQLAlchemy 2"
         )
-    connection.autocommit = True
-    connection.prepare_threshold = None  # pgbouncer in transaction mode gives every transaction another backend
-    return connection
+    return opened(connection)
 
 
 def _redis_url() -> str:

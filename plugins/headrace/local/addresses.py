@@ -40,6 +40,8 @@ def given(settings: Settings, service: str) -> str | None:
 def address(settings: Settings, service: str) -> str | None:
     """The address of a service, given or local; None when there is neither. It may hold a password."""
     remembered = read_services(settings.home).get(service, {}).get("address")
+    if service == "postgres" and settings.postgres_dsn is not None:
+        return settings.require_postgres_dsn()  # what drains use, also where it names another database of the local one
     return given(settings, service) or (str(remembered) if remembered else None)
 
 
@@ -108,6 +110,7 @@ def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str
         "PGPASSFILE": parameters.pop("passfile", None),
     }
     parameters.pop("user", None)
+    values["PGCLIENTENCODING"] = "UTF8"  # for dbt by hand: its profile cannot say it
     return values | {name: value for name, value in found.items() if value} | libpq_variables(parameters)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from headrace.database import database
 from headrace.declarations import Fault, load_declarations
-from headrace.exceptions import DatasetError, HeadraceError
+from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
 from headrace.ingest import Deployment
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
@@ -35,7 +35,7 @@ def verify(
     Raises DatasetError for a dataset that is neither declared nor in the database.
     """
     subjects, faults = _subjects(deployment, name)
-    reports = [_verify_one(deployment, subject, deep, reader, progress) for subject in subjects]
+    reports = [_isolated(deployment, subject, deep, reader, progress) for subject in subjects]
     for report in reports:
         if (fault := faults.get(report.dataset)) is not None:
             report.error = str(fault.error)  # without the declaration only what is in the database was compared
@@ -57,6 +57,16 @@ def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], 
         )
     names = sorted(known) if name is None else [name]
     return [Subject(each, declared.datasets.get(each)) for each in names], declared.faults
+
+
+def _isolated(
+    deployment: Deployment, subject: Subject, deep: bool, reader: ReaderFactory | None, progress: Progress
+) -> Report:
+    """The report of one dataset; what Postgres refuses at its tables leaves the other datasets to be verified."""
+    try:
+        return _verify_one(deployment, subject, deep, reader, progress)
+    except DatabaseError as error:
+        return Report(subject.name, error=str(error))
 
 
 def _verify_one(

@@ -1,0 +1,55 @@
+{#
+    What a transaction of a build depends on, set in it: roles, databases, PGOPTIONS and poolers have other defaults. SQL
+    to put in front of a transaction's first statement, in the same string: behind a query no isolation level can be set
+    (is_first=false leaves it out). plugins/headrace/session.py has the same for all other sessions.
+
+    transaction_timeout came with PostgreSQL 17. client_encoding is not here: psycopg2 would go on with the old one. `headrace env` exports PGCLIENTENCODING.
+#}
+{% macro session_parameters(is_first=true) -%}
+    {%- if is_first %}
+    set transaction isolation level read committed, read write;
+    {%- endif %}
+    set local standard_conforming_strings = on;
+    set local datestyle = iso, mdy;
+    set local intervalstyle = postgres;
+    set local timezone = 'UTC';
+    set local extra_float_digits = 1;
+    set local bytea_output = hex;
+    set local array_nulls = on;
+    set local transform_null_equals = off;
+    set local search_path = {{ target.get('search_path') or 'pg_catalog, public, pg_temp' }};
+    set local row_security = off;
+    set local statement_timeout = 0;
+    set local lock_timeout = 0;
+    set local idle_in_transaction_session_timeout = 0;
+    select pg_catalog.set_config('transaction_timeout', '0', true)
+    where pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 170000;
+{%- endmacro %}
+
+
+{# dbt's own, behind the parameters: tests ... #}
+{% macro postgres__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) -%}
+    {{ session_parameters(is_first=false) }}
+    {{ default__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) }}
+{%- endmacro %}
+
+
+{# ... what a full refresh leaves behind ... #}
+{% macro postgres__drop_relation(relation) -%}
+    {%- call statement('drop_relation', auto_begin=false) -%}
+        {{ session_parameters() }}
+        {{ get_drop_sql(relation) }}
+    {%- endcall -%}
+{%- endmacro %}
+
+
+{# ... and a developer's schema. #}
+{% macro postgres__create_schema(relation) -%}
+    {%- if relation.database -%}
+        {{ adapter.verify_database(relation.database) }}
+    {%- endif -%}
+    {%- call statement('create_schema') -%}
+        {{ session_parameters() }}
+        create schema if not exists {{ relation.without_identifier().include(database=false) }}
+    {%- endcall -%}
+{%- endmacro %}

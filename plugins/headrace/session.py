@@ -1,0 +1,155 @@
+"""The parameters of a Postgres session: all that a statement's result depends on is set here, nothing is inherited.
+
+Roles, databases and the environment may have other defaults (alter role .. set, PGCLIENTENCODING, PGOPTIONS): with
+LATIN1 a payload was stored as other characters, with a German DateStyle no time could be read.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+from psycopg import Connection, Cursor, IsolationLevel, Transaction
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from headrace.exceptions import DatabaseError
+
+VERSION_MIN = 150_000  # MERGE, and unique nulls not distinct
+ENCODING = "UTF8"
+
+PARAMETERS = {
+    "client_encoding": ENCODING,
+    "standard_conforming_strings": "on",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",  # the shortest text that reads back as the same number
+    "bytea_output": "hex",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "search_path": "pg_catalog, pg_temp",  # all other names in our statements have a schema
+    "row_security": "off",  # a policy that would hide rows is an error
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    # what has to be bounded says so in its own transaction
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+SINCE = {"transaction_timeout": (170_000, "0")}
+
+# libpq's variables for what it sends by itself, and poolers keep for each client
+STARTUP_VARIABLES = {
+    "PGCLIENTENCODING": ENCODING,
+    "PGDATESTYLE": PARAMETERS["datestyle"],
+    "PGTZ": PARAMETERS["timezone"],
+}
+
+# Through a pooler the backend is not the one whose pid libpq was told: there a parameter that was set for the session
+# would be another client's in the next transaction. So it is set for this statement alone, and again in each
+# transaction. client_encoding is the exception: every pooler tracks it, because clients read it. All names are
+# qualified: this runs under whatever search_path the role has.
+_PIN = """
+select
+    pooled.is_pooled,
+    (
+        select pg_catalog.count(
+            pg_catalog.set_config(
+                parameter.name,
+                parameter.value,
+                pooled.is_pooled and parameter.name operator(pg_catalog.<>) 'client_encoding'
+            )
+        )
+        from rows from (
+            pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
+        ) as parameter (name, value)
+    )
+from (select pg_catalog.pg_backend_pid() operator(pg_catalog.<>) %(pid)s::pg_catalog.int4 as is_pooled) as pooled
+"""
+
+
+class PooledConnection(Connection[Any]):
+    """A connection through a pooler: each of its transactions begins with the session's parameters.
+
+    A statement outside a transaction gets one of its own.
+    """
+
+    pinned: Composed
+
+    @contextmanager
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:
+        """Begin a transaction or, inside one, a savepoint."""
+        is_outermost = self.info.transaction_status == TransactionStatus.IDLE
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            if is_outermost:
+                self.execute(self.pinned)  # `set local`, which takes no snapshot
+            yield transaction
+
+
+class _PooledCursor(Cursor[Any]):
+    def execute(self, *arguments: Any, **options: Any) -> Self:
+        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+            return super().execute(*arguments, **options)
+        with self.connection.transaction():
+            return super().execute(*arguments, **options)
+
+
+def pin(connection: Connection[Any]) -> None:
+    """Set the parameters of a connection that was just opened; it is in autocommit mode then.
+
+    Directly for the session, in one round trip; behind a pooler in each transaction (PooledConnection). Raises
+    DatabaseError for a server or a database that Headrace cannot work with.
+    """
+    _check_server(connection)
+    connection.autocommit = True
+    connection.prepare_threshold = None  # a pooler gives every transaction another backend
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    connection.read_only = connection.deferrable = False
+    parameters = parameters_for(connection)
+    row = connection.execute(
+        _PIN,
+        {"names": list(parameters), "values": list(parameters.values()), "pid": connection.info.backend_pid},
+    ).fetchone()
+    if row is not None and row[0]:
+        connection.__class__ = PooledConnection
+        assert isinstance(connection, PooledConnection)
+        connection.pinned = _set_local(parameters)
+        connection.cursor_factory = _PooledCursor
+
+
+def parameters_for(connection: Connection[Any]) -> Mapping[str, str]:
+    """The parameters that this server has."""
+    version = connection.info.server_version
+    return PARAMETERS | {name: value for name, (since, value) in SINCE.items() if version >= since}
+
+
+def startup_options(connection: Connection[Any], **changed: str) -> list[str]:
+    """The same for another client's session on this server, as words of libpq's `options`."""
+    parameters = {**parameters_for(connection), **changed}
+    del parameters["client_encoding"]  # libpq has a parameter of its own for it
+    return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in parameters.items()]
+
+
+def _set_local(parameters: Mapping[str, str]) -> Composed:
+    return SQL("; ").join(
+        SQL("set local {} = {}").format(Identifier(name), SQL(", ").join(map(Literal, value.split(", "))))
+        for name, value in parameters.items()
+    )
+
+
+def _check_server(connection: Connection[Any]) -> None:
+    info = connection.info
+    if info.server_version < VERSION_MIN:
+        raise DatabaseError(
+            f"postgres: found version {info.parameter_status('server_version')}, expected 15 or later; upgrade the "
+            "server, or name another one in HEADRACE_POSTGRES_DSN (in Airflow: the connection headrace_postgres)"
+        )
+    encoding = info.parameter_status("server_encoding")
+    if encoding != ENCODING:
+        raise DatabaseError(
+            f"postgres: found the database {info.dbname} with encoding {encoding}, expected {ENCODING}: it cannot hold "
+            "every text; make another one (create database NAME encoding 'UTF8' template template0) and name it in "
+            "HEADRACE_POSTGRES_DSN (in Airflow: the connection headrace_postgres)"
+        )
