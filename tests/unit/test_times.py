@@ -16,8 +16,8 @@ from headrace.times import LATEST, TimeTexts, record_time
         (0, datetime(1970, 1, 1, tzinfo=UTC)),
         (1, datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)),
         (1_551_434_400_123, datetime(2019, 3, 1, 10, 0, 0, 123_000, tzinfo=UTC)),
-        (253_402_300_799_999, datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
-        (253_402_300_800_000, LATEST),
+        (253_402_214_399_999, datetime(9999, 12, 30, 23, 59, 59, 999_000, tzinfo=UTC)),
+        (253_402_214_400_000, LATEST),
         (2**63 - 1, LATEST),
     ],
 )
@@ -41,7 +41,7 @@ def test_time_texts_are_as_copy_reads_them_and_know_the_first_and_the_last() -> 
         r"\N",
         r"\N",
         "1970-01-01 00:00:00.000+00:00",
-        "9999-12-31 23:59:59.999+00:00",
+        "9999-12-30 23:59:59.999+00:00",
         "2019-03-01 10:00:00.123+00:00",
     ]
     assert (texts.first, texts.last) == (datetime(1970, 1, 1, tzinfo=UTC), LATEST)
