@@ -202,7 +202,7 @@ def test_replay_of_tombstones_and_of_times_beyond_all_bounds_keeps_them(stage: S
     result = replayed(stage)
     assert (result.staged, result.tombstones, result.batches) == (1, 1, 1)
     assert stage.query(
-        "select jobidentifier, _deleted, _timestamp = '9999-12-31 23:59:59.999+00' from staging.jobs order by _offset"
+        "select jobidentifier, _deleted, _timestamp = '9999-12-30 23:59:59.999+00' from staging.jobs order by _offset"
     ) == [(10, True, True), (10, False, True)]
     assert stage.query("select staged, tombstones from headrace.batches where kind = 'replay'") == [(1, 1)]
     assert_proven(stage)
