@@ -17,7 +17,7 @@ from headrace.exceptions import (
     SourceError,
     TopicMissing,
 )
-from headrace.generations import adopt
+from headrace.generations import adopt, reset
 from headrace.ingest import drain_dataset, drain_plan, plan
 from headrace.load import load_file
 from headrace.problems import Overview, judge
@@ -116,7 +116,7 @@ def test_drain_into_a_full_database_is_a_problem_until_what_it_was_to_read_is_co
         (TimeoutError(), "TimeoutError"),
     ],
 )
-def test_drain_that_fails_of_anything_is_a_problem_until_the_topic_is_adopted_or_it_succeeds(
+def test_drain_that_fails_of_anything_is_a_problem_until_a_reset_or_a_success(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
 ) -> None:
     send_jobs(stage, 3)
@@ -131,7 +131,7 @@ def test_drain_that_fails_of_anything_is_a_problem_until_the_topic_is_adopted_or
     assert problems(stage) == [("drain", "headrace drain jobs")]
     assert overview(stage).problems[0].text.endswith(f": {text}")
     if isinstance(error, ValueError):
-        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+        reset(stage.deployment, stage.deployment.dataset("jobs"))
     else:
         drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
