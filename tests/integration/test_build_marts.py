@@ -427,7 +427,7 @@ def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehou
     )
     for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
         warehouse.execute(claim, schema, model)
-    warehouse.jobs((0, "J1", job()))
+    warehouse.jobs((0, 1, job()))
     lines: list[str] = []
     warehouse.build(select="jobs", report=lines.append)
     assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
