@@ -209,7 +209,7 @@ class Demo:
         found = connection.execute(
             SQL(
                 "select coalesce(sum(end_offset - start_offset - empty), 0)::bigint, coalesce(sum(staged), 0)::bigint, "
-                "(select coalesce(jsonb_object_agg(reason, letters), '{{}}') from (select reason, count(*) as letters "
+                "(select coalesce(jsonb_object_agg(reason, records), '{{}}') from (select reason, count(*) as records "
                 "from headrace.dead_letters where dataset = %(name)s group by reason) as dead), "
                 "(select count(*) from marts.{}) from headrace.batches where dataset = %(name)s and kind = 'drain'"
             ).format(Identifier(name)),

@@ -172,15 +172,14 @@ def _judge(
     prefix = orjson.dumps({column.source_names[0]: None})[:-5]
     rows: list[list[Any]] = []
     for *place, text in page:
-        try:
-            decoded = contract.decode(None, prefix + text.encode() + b"}")
-        except Exception as error:  # a validator's own: the contract raises nothing for what a value can be
-            raise DatasetError(
-                f"{dataset.name}.{column.name}: a validator of {column.field} failed without the record's other "
-                f"fields: {type(error).__name__}: {error}; nothing was changed; `headrace reload {dataset.name}` "
-                "judges whole records"
-            ) from error
+        decoded = contract.decode(None, prefix + text.encode() + b"}")
         if isinstance(decoded, Rejection):
+            if decoded.is_raised:
+                raise DatasetError(
+                    f"{dataset.name}.{column.name}: a validator of {column.field} failed without the record's other "
+                    f"fields: {decoded.detail}; nothing was changed; `headrace reload {dataset.name}` judges whole "
+                    "records"
+                )
             result.left[decoded.reason] += 1
             continue
         value = decoded[0]

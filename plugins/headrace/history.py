@@ -56,6 +56,13 @@ def note(connection: Connection[Any], dataset: str) -> None:
         fold(connection, dataset)
 
 
+def note_look(connection: Connection[Any], dataset: str) -> None:
+    """Write down that the source was looked at and holds nothing to read: what failed before is over."""
+    connection.execute(
+        "update headrace.observations set error = null, observed_at = clock_timestamp() where dataset = %s", (dataset,)
+    )
+
+
 def fold(connection: Connection[Any], dataset: str, lines: int = FOLD_LINES) -> None:
     """Add the ledger's lines to headrace.totals once there are more than so many new ones."""
     connection.execute(

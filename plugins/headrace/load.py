@@ -14,7 +14,7 @@ from headrace.checkpoints import RunContext
 from headrace.database import database
 from headrace.dataset import Dataset, File
 from headrace.drain import DrainResult
-from headrace.exceptions import DatasetError, HeadraceError
+from headrace.exceptions import DatasetError
 from headrace.ingest import Deployment, drain_plan, open_source, plan
 from headrace.missing import MAX_REMOVED, Survey, count_missing, replace_missing, survey
 from headrace.plan import Plan
@@ -84,18 +84,20 @@ def load_file(
         try:
             source = stack.enter_context(closing(open_source(deployment, dataset, path)))
             state = source.describe()
-        except HeadraceError as error:
+            with database(connect) as connection, connection.transaction():
+                checkpoints.register(connection, name)
+                staging.ensure_table(connection, dataset)
+        except Exception as error:
             if path is None:  # as `plan` does
                 history.note_failure(connect, name, error, is_task=run is not None)
             raise
         end = state.partitions[0].end_offset
         surveyed = Survey()
         with database(connect) as connection:
-            with connection.transaction():
-                checkpoints.register(connection, name)
-                staging.ensure_table(connection, dataset)
             newer = None if again else _loaded_since(connection, name, place, state.topic_id)
             if newer is not None and not replace:
+                if path is None:
+                    history.note_look(connection, name)
                 return LoadResult(found_path, True, DrainResult(name), 0, 0, newer)
             if newer is not None:
                 raise DatasetError(

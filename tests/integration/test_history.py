@@ -1,5 +1,6 @@
 """What plans and drains leave behind: samples of the lag, and why they failed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from headrace.database import database as connected
 from headrace.exceptions import (
     CheckpointMoved,
     DatabaseError,
+    DatasetError,
     FileSourceError,
     SettingError,
     SourceChanged,
     SourceError,
     TopicMissing,
 )
-from headrace.generations import adopt
+from headrace.generations import adopt, reset
 from headrace.ingest import drain_dataset, drain_plan, plan
 from headrace.load import load_file
 from headrace.problems import Overview, judge
@@ -116,7 +118,7 @@ def test_drain_into_a_full_database_is_a_problem_until_what_it_was_to_read_is_co
         (TimeoutError(), "TimeoutError"),
     ],
 )
-def test_drain_that_fails_of_anything_is_a_problem_until_the_topic_is_adopted_or_it_succeeds(
+def test_drain_that_fails_of_anything_is_a_problem_until_a_reset_or_a_success(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
 ) -> None:
     send_jobs(stage, 3)
@@ -131,7 +133,7 @@ def test_drain_that_fails_of_anything_is_a_problem_until_the_topic_is_adopted_or
     assert problems(stage) == [("drain", "headrace drain jobs")]
     assert overview(stage).problems[0].text.endswith(f": {text}")
     if isinstance(error, ValueError):
-        adopt(stage.deployment, stage.deployment.dataset("jobs"))
+        reset(stage.deployment, stage.deployment.dataset("jobs"))
     else:
         drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
@@ -183,3 +185,24 @@ def test_error_of_a_partition_that_the_source_no_longer_has_is_over_with_the_nex
     assert overview(stage).problems[0].text == "ValueError: no broker"
     drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
+
+
+def test_file_that_did_not_change_is_looked_at_all_the_same_after_a_correction(stage: Stage, tmp_path: Path) -> None:
+    declared, correction = tmp_path / "users.ndjson", tmp_path / "correction.ndjson"
+    declared.write_text('{"USERID": 1, "LOCATION": "A"}\n')
+    correction.write_text('{"USERID": 1, "LOCATION": "B"}\n')
+    settings = replace(stage.deployment.settings, data_dir=tmp_path)
+    ours = replace(stage, deployment=ingest.Deployment.from_settings(settings))
+    load_file(ours.deployment, "users")
+    load_file(ours.deployment, "users", path=correction)
+    ours.execute("update headrace.observations set observed_at = now() - interval '9 h', error = 'x'")
+    assert [kind for kind, _ in problems(ours)] == ["source"]
+    load_file(ours.deployment, "users")  # each hour
+    assert problems(ours) == []
+
+
+def test_file_whose_table_does_not_fit_is_a_problem(stage: Stage) -> None:
+    stage.execute("alter table staging.users drop column location")
+    with pytest.raises(DatasetError, match="has no column location"):
+        load_file(stage.deployment, "users")
+    assert [kind for kind, _ in problems(stage)] == ["source"]

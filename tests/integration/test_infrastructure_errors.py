@@ -62,19 +62,19 @@ FAULTS = {
     "column_dropped": Fault(
         DROP_LOCATION,
         DatasetError,
-        "staging.jobs: has no column location, which the contract requires; .* alter table staging.jobs add column",
+        'staging.jobs: has no column location, which the contract requires; .* alter table staging."jobs" add column',
         ADD_LOCATION,
     ),
     "bookkeeping_column_dropped": Fault(
         ("alter table staging.jobs drop column _headers",),
         DatasetError,
-        "staging.jobs: found no column _headers, expected jsonb; .* alter table staging.jobs add column _headers jsonb",
+        'staging.jobs: found no column _headers, expected jsonb; .* staging."jobs" add column "_headers" jsonb',
         ("alter table staging.jobs add column _headers jsonb",),
     ),
     "column_retyped": Fault(
         ("alter table staging.jobs alter column userid type integer using 1",),
         DatasetError,
-        "staging.jobs.userid: found integer, expected bigint; .* alter column userid type bigint",
+        'staging.jobs.userid: found integer, expected bigint; .* alter column "userid" type bigint',
         ("alter table staging.jobs alter column userid type bigint",),
     ),
     "column_narrowed": Fault(

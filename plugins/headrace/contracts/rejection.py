@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, time
 
 from pydantic_core import ErrorDetails
 
@@ -13,11 +14,15 @@ DETAIL_MAX = 500  # characters of a dead letter's detail
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON."""
+    """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON.
+
+    is_raised: a validator raised something else than it may, so that the fault may be its own.
+    """
 
     reason: str
     detail: str
     json_path: str = "$"
+    is_raised: bool = False
 
 
 # pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/) and what a dead letter calls them
@@ -70,7 +75,7 @@ def of_exception(error: BaseException) -> Rejection:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # the exception's own __str__ failed
         text = type(error).__name__
-    return Rejection("business_rule", storable(" ".join(text.split())))
+    return Rejection("business_rule", storable(" ".join(text.split())), is_raised=True)
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -87,6 +92,8 @@ def shown(value: object) -> str:
         return value.text[:80]
     if isinstance(value, str | bytes):
         return repr(value[:80])[:80]
+    if isinstance(value, date | time):
+        return value.isoformat()
     try:
         return repr(value)[:80]
     except Exception:  # an object of a validator's own

@@ -193,7 +193,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             generation=row["generation"],
             partition=row["partition"],
             offset=row["at"],
-            found=f"{what} of {key} {row['key']!r:.80} in {mart}, which has {totals['found']}",
+            found=f"{what} of {key} {row['key']:.80} in {mart}, which has {totals['found']}",
             expected=f"{'one' if row['is_expected'] else 'none'}: {totals['expected']} keys are current in staging",
             remedy=f"`headrace build --full-refresh --select {subject.name}+`",
         )
