@@ -1,6 +1,7 @@
 """Connections to Postgres, and its errors in our words."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -18,7 +19,8 @@ Connect = Callable[[], Connection[Any]]
 
 CONNECT_TIMEOUT_S = 8
 MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
-MIGRATION_PATIENCE_MS = 10_000  # for a table's lock
+MIGRATION_PATIENCE_MS = 10_000  # for tables' locks
+MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
 
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
@@ -95,7 +97,10 @@ def translated_errors() -> Iterator[None]:
 def translate(error: psycopg.Error) -> HeadraceError:
     """One line for an error of Postgres: what it said, and what to do."""
     text = " ".join(str(error).split())
-    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName) and "headrace" in text:
+    if (
+        isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName)
+        and "headrace" in text
+    ):
         return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
     if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
         return DatabaseUnavailable(
@@ -165,9 +170,33 @@ def _is_one_of(signs: tuple[str, ...], error: psycopg.Error) -> bool:
 def migrate(connection: Connection[Any]) -> list[str]:
     """Apply the migrations that this database has not seen, in one transaction; return their names.
 
-    An advisory lock makes two at once take turns. Raises DatabaseError where a table stays locked by somebody else:
-    whoever waits for it to be changed holds up all who come behind.
+    An advisory lock makes two at once take turns. A lock of a table is waited for only briefly, because all who come
+    behind wait too, and because drains and plans lock the same tables in other orders: then everything is rolled back
+    and tried again, for MIGRATION_PATIENCE_MS. Raises DatabaseError where a table stays locked.
     """
+    deadline = time.monotonic() + MIGRATION_PATIENCE_MS / 1000
+    while True:
+        try:
+            return _migrate(connection)
+        except _Locked as locked:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"postgres: migration {locked.migration}: found a table locked by another transaction for "
+                    f"{MIGRATION_PATIENCE_MS / 1000:g} s, expected it free; nothing was changed; let drains, builds "
+                    "and queries end (pg_stat_activity lists them), then run `headrace init` again"
+                ) from locked.__cause__
+        time.sleep(MIGRATION_LOCK_MS / 1000)
+
+
+class _Locked(Exception):
+    """A table that a migration alters is locked by another transaction; never leaves this module."""
+
+    def __init__(self, migration: str) -> None:
+        super().__init__(migration)
+        self.migration = migration
+
+
+def _migrate(connection: Connection[Any]) -> list[str]:
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
         connection.execute("create schema if not exists headrace")
@@ -178,16 +207,12 @@ def migrate(connection: Connection[Any]) -> list[str]:
         )
         applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
         pending = [(name, text) for name, text in _migrations() if name not in applied]
-        connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_PATIENCE_MS}ms"))
+        connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_LOCK_MS}ms"))
         for name, text in pending:
             try:
                 connection.execute(text.encode())
-            except errors.LockNotAvailable as error:
-                raise DatabaseError(
-                    f"postgres: migration {name}: found a table locked by another transaction for "
-                    f"{MIGRATION_PATIENCE_MS / 1000:g} s, expected it free; nothing was changed; let drains, builds "
-                    "and queries end (pg_stat_activity lists them), then run `headrace init` again"
-                ) from error
+            except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+                raise _Locked(name) from error
             connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
     return [name for name, _ in pending]
 

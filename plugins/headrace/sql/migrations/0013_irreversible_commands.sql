@@ -1,7 +1,7 @@
 -- What commands that cannot be undone leave in the ledger, and which content of which file was loaded last.
 
 -- in words: what was given up, or why it was needed
-alter table headrace.batches add column note text;
+alter table headrace.batches add column if not exists note text;
 alter table headrace.batches drop constraint batches_kind_check;
 alter table headrace.batches add constraint batches_kind_check
 check (kind in ('drain', 'load', 'replay', 'reload', 'adopt', 'accept_loss', 'reset'));

@@ -14,7 +14,7 @@ create table headrace.failures (
 
 -- Of a mapped task, which one: Airflow's address of it has it. -1 for a task that is not mapped; null for lines that
 -- were written before this column, and by the command line.
-alter table headrace.batches add column map_index integer;
+alter table headrace.batches add column if not exists map_index integer;
 
 -- the last whole build, and what failed since: a follower adds thousands of lines a day to find them among
 create index builds_whole on headrace.builds (finished_at) where selection is null;
