@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from headrace.local import ports
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_caller() -> Iterator[None]:
@@ -21,6 +23,15 @@ def _no_settings_of_the_caller() -> Iterator[None]:
     os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     yield
     os.environ.update(saved)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ports_of_this_session() -> Iterator[None]:
+    """Start services where no other session does: a server that a test killed finds its port free again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):
+            patch.setitem(ports.DEFAULT_PORTS, name, 10_000 + os.getpid() % 200 * 100 + 20 * number)
+        yield
 
 
 @pytest.fixture(scope="session")

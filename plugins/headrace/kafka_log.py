@@ -40,4 +40,5 @@ class OncePerCause(logging.Handler):
         if len(self._written) >= CAUSES_MAX:
             self._written.clear()
         self._written[str(cause)] = now
-        logger.log(record.levelno, "kafka-python: %s", " ".join(record.getMessage().split()))
+        # never more than information: what fails says so itself, in one line, and names the broker
+        logger.info("kafka-python: %s", " ".join(record.getMessage().split()))

@@ -304,7 +304,7 @@ def test_drain_into_a_damaged_table_fails_loudly_changes_nothing_and_goes_on_aft
 
 def test_drain_after_a_contract_column_was_dropped_names_the_migration(stage: Stage) -> None:
     stage.execute("alter table staging.jobs drop column location")
-    with pytest.raises(DatasetError, match=r"alter table staging.jobs add column location text"):
+    with pytest.raises(DatasetError, match=r'alter table staging."jobs" add column "location" text'):
         drain_dataset(stage.deployment, "jobs")
 
 

@@ -19,19 +19,10 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from headrace.exceptions import LocalServiceError
-from headrace.local import kafka, ports, postgres, services
+from headrace.local import kafka, postgres, services
 from headrace.settings import Settings, read_services
 
 BOTH = ("postgres", "kafka")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _defaults_of_our_own() -> Iterator[None]:
-    """Leave 5432 and its like to whoever uses this machine at the same time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):
-            patch.setitem(ports.DEFAULT_PORTS, name, 20_000 + os.getpid() % 9_000 + 20 * number)
-        yield
 
 
 @pytest.fixture

@@ -212,7 +212,12 @@ def test_source_left_while_it_is_read_can_be_read_again(filled: Filled) -> None:
 
 
 def test_source_without_records_has_an_empty_range(filled: Filled) -> None:
-    state = filled([]).describe().partitions[0]
+    source = filled([])
+    if isinstance(source, FileSource) and source.path.suffix != ".parquet":  # not a byte: no file of a table at all
+        with pytest.raises(FileSourceError, match="expected"):
+            source.describe()
+        return
+    state = source.describe().partitions[0]
     assert state.log_start_offset == state.end_offset == state.high_watermark
 
 

@@ -41,6 +41,7 @@ def test_cause_that_lasts_is_written_again_after_a_while(
     monkeypatch.setattr(kafka_log.time, "monotonic", lambda: now)
     client.addHandler(OncePerCause())
     client.propagate = False
+    caplog.set_level(logging.INFO)
     for now in (0.0, 1.0, 59.0, 60.0, 61.0):
         logging.getLogger("kafka.net").warning("attempt %d: %s", now, OSError("refused"))
     assert [record.getMessage() for record in caplog.records] == [
