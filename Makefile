@@ -36,7 +36,8 @@ consumer: install ## Keep draining and building what arrives; Ctrl-C stops
 # two at once, each with services of its own: most of the time is waiting for them; as even as files allow
 SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/integration/test_build_*.py tests/integration/test_verify.py \
 	tests/integration/test_drain_killed.py tests/integration/test_infrastructure_errors.py tests/integration/test_roles.py \
-	tests/integration/test_kafka_security.py tests/integration/test_pgbouncer.py)
+	tests/integration/test_kafka_security.py tests/integration/test_pgbouncer.py tests/integration/test_postgres_versions.py \
+	tests/integration/test_originals.py tests/integration/test_follow.py)
 
 test: install-dev ## Unit, integration and system tests, and a slice of the fault suite
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
