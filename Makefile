@@ -54,7 +54,8 @@ test-unit: install-dev ## Those that need no services
 PYTHONS := 3.11 3.12 3.13
 test-pythons: install-dev ## Unit tests on each Python from 3.11 to 3.13 that this machine has, each in a .venv of its own
 	@for version in $(PYTHONS); do \
-		python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
+		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
+		[ -n "$$python" ] || python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
 			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
 		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
 			.venv-$$version/bin/python -m pytest -q tests/unit || exit 1; \

@@ -27,6 +27,7 @@ from headrace.contract import Contract, Float, Identifier, Integer, Money, Text,
 from headrace.contracts.columns import SqlType
 from headrace.contracts.copy_text import LineMaker, compile_lines
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic, dataset_names, load_dataset
+from headrace.formats import KeyedJson
 from headrace.settings import Settings
 from tests import fuzz_payloads
 from tests.fuzz_drain import DATASETS_DIR
@@ -346,6 +347,25 @@ def test_limits_of_a_whole_number_are_the_columns_too() -> None:
     contract = _contract(n=(Annotated[int, Field(gt=-5, lt=2**40), SqlType("smallint")], ...))
     found = {n: _first_cell(contract, b'{"n":%d}' % n) for n in (-5, -4, 2**15 - 1, 2**15)}
     assert found == {-5: None, -4: "-4", 2**15 - 1: "32767", 2**15: None}
+
+
+@pytest.mark.parametrize(
+    ("value", "is_fast"),
+    [
+        (b'{"name":"x"}', True),
+        (b'7|{"name":"x"}', True),
+        (b'|{"name":"x"}', True),
+        (b' {"name":"|{"name":"x"}', False),  # no JSON, though what follows the separator is
+        (b'\n7|{"name":"x"}', False),
+        (b"7|", False),
+        (b"7", False),
+        (b"", False),
+    ],
+)
+def test_key_in_front_of_a_document_is_taken_off(value: bytes, is_fast: bool) -> None:
+    contract = Contract(create_model("Made", __config__=CONTRACT_CONFIG, name=(Text, ...)), format=KeyedJson())
+    assert _first_cell(contract, value) == ("x" if is_fast else None)
+    assert isinstance(contract.decode(None, value), list) or not is_fast
 
 
 def test_value_beyond_the_limit_has_no_line() -> None:

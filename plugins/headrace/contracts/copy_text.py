@@ -195,6 +195,8 @@ def _split_source(contract: Contract) -> str:
         return ""
     return f"""
 prefix = None
+if text[:1] in " \\t\\r\\n":
+    return None  # a document may follow
 if text[:1] != "{{":
     prefix, found, text = text.partition({contract.separator!r})
     if not found or text[:1] != "{{":
