@@ -52,8 +52,9 @@ test-unit: install-dev ## Those that need no services
 	@$(BIN)/python -m pytest -q tests/unit
 
 PYTHONS := 3.11 3.12 3.13
-test-pythons: install-dev ## Unit tests on each Python from 3.11 to 3.13 that this machine has, each in a .venv of its own
+test-pythons: install-dev ## Unit tests on each other Python from 3.11 to 3.13 that this machine has, in a .venv of its own
 	@for version in $(PYTHONS); do \
+		! $(BIN)/python -c "import sys; sys.exit(sys.version_info[:2] != tuple(map(int, '$$version'.split('.'))))" || continue; \
 		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
 		[ -n "$$python" ] || python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
 			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
