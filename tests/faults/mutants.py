@@ -402,12 +402,12 @@ MUTANTS = (
             (
                 "batch.py",
                 "            json_text(extra),\n            self.batch_id,\n",
-                "            json_text(extra),\n            uuid4(),\n",
+                "            json_text(extra),\n            checkpoints.new_batch_id(),\n",
             ),
             (
                 "batch.py",
                 "bind(self.generation, self.partition, self.batch_id)",
-                "bind(self.generation, self.partition, uuid4())",
+                "bind(self.generation, self.partition, checkpoints.new_batch_id())",
             ),
         ),
         CALM,
@@ -472,7 +472,10 @@ MUTANTS = (
     Mutant(
         "fields that the contract does not name dropped",
         "_extra stays empty",
-        (("batch.py", "            json_text(extra),\n", "            None,\n"),),
+        (
+            ("batch.py", "            json_text(extra),\n", "            None,\n"),
+            ("contracts/copy_text.py", "        return json_cell(extra)\n", "        return NULL\n"),
+        ),
         CALM,
     ),
     Mutant(

@@ -312,6 +312,7 @@ def test_default_of_every_kind_is_written(field: Any, cell: str) -> None:
         ('{"a":{"b":"\\u0022\\u0022","b":1}}', False),
         ('{"a":NaN}', False),
         ('{"a":' + "9" * 4_000 + "}", False),
+        ('{"a":0.' + "0" * 2_200 + "e" + "0" * 2_200 + "1}", False),
         ('{"a":' + "[" * 201 + "]" * 201 + "}", False),
         ("[1]", False),
         ("null", False),

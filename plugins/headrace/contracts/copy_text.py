@@ -249,9 +249,9 @@ def _no_extra(_text: str, _quotes: int) -> str:
     raise _NotPlain
 
 
-# an exponent that makes a number longer than any text; digits beyond what Contract.decode accepts
+# an exponent that makes a number longer than any text; characters beyond what Contract.decode accepts
 _SMALL_NUMBER = re.compile(rb"[0-9][eE]-[0-9]{3}").search
-_LONG_NUMBER = re.compile(rb"[0-9.]{4000}").search
+_LONG_NUMBER = re.compile(rb"[-+0-9.eE]{4000}").search
 JSON_LENGTH_MAX = 4_000  # no number in it is longer than the contract lets pass
 JSON_BRACKETS_MAX = 100  # nothing can be nested deeper
 _WHITE_SPACE = str.maketrans("\t\n\r", "   ")  # between tokens: in a text none of them stands as it is
