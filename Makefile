@@ -66,7 +66,7 @@ faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
 mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
-	@FAULTS_SEED=$(SEED) FAULTS_MUTANT=$(MUTANT) $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py -m faults
+	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py -m faults
 
 kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
