@@ -179,7 +179,8 @@ def bind(generation, partition, batch_id):
             quotes = {quotes}
 {indent(steps, " " * 12)}
             # as many as the fields need: none stands twice, and there is no other
-            extra = {NULL!r} if text.count('"') == quotes else extra_of(text, quotes)
+            others = text.count('"') - quotes
+            extra = extra_of(text, others, has_escapes) if others else {NULL!r}
         except Exception:  # whatever it is, Contract.decode meets it too, and says it
             return None
 {indent(_key_source(contract), " " * 8)}
@@ -231,8 +232,8 @@ class _Extra:
         self._names = tuple(source_names)
         self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-    def __call__(self, text: str, quotes: int) -> str:
-        """The cell, for a document whose known fields need so many quotes; raises ValueError for another number."""
+    def __call__(self, text: str, quotes: int, has_escapes: bool) -> str:
+        """The cell, for a document whose other fields have so many quotes; raises ValueError for another number."""
         others = self._decode(text)
         pop = others.pop
         for name in self._names:
@@ -240,16 +241,21 @@ class _Extra:
         if not others:
             raise _NotPlain  # a name that stands twice
         extra = msgspec.json.encode(others)
-        if text.count('"') != quotes + extra.count(b'"'):
+        if extra.count(b'"') != quotes:
             raise _NotPlain
+        # msgspec has read it; what it lets pass and the contract does not is in exponents, escapes, digits and objects
+        if not has_escapes and len(extra) < JSON_LENGTH_MAX and extra.count(b"{") == 1 and not _EXPONENT(extra):
+            cell = str(extra, "utf-8")
+            return cell if extra.count(b"[") <= JSON_BRACKETS_MAX and cell.isprintable() else json_cell(extra)
         return json_cell(extra)
 
 
-def _no_extra(_text: str, _quotes: int) -> str:
+def _no_extra(_text: str, _quotes: int, _has_escapes: bool) -> str:
     raise _NotPlain
 
 
 # an exponent that makes a number longer than any text; characters beyond what Contract.decode accepts
+_EXPONENT = re.compile(rb"[0-9][eE]").search
 _SMALL_NUMBER = re.compile(rb"[0-9][eE]-[0-9]{3}").search
 _LONG_NUMBER = re.compile(rb"[-+0-9.eE]{4000}").search
 JSON_LENGTH_MAX = 4_000  # no number in it is longer than the contract lets pass
