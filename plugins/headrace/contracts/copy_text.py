@@ -243,11 +243,10 @@ class _Extra:
         extra = msgspec.json.encode(others)
         if extra.count(b'"') != quotes:
             raise _NotPlain
-        # msgspec has read it; what it lets pass and the contract does not is in exponents, escapes, digits and objects
-        if not has_escapes and len(extra) < JSON_LENGTH_MAX and extra.count(b"{") == 1 and not _EXPONENT(extra):
-            cell = str(extra, "utf-8")
-            return cell if extra.count(b"[") <= JSON_BRACKETS_MAX and cell.isprintable() else json_cell(extra)
-        return json_cell(extra)
+        # msgspec has read it: what it lets pass and the contract does not is in escapes, exponents, digits and objects
+        if has_escapes or len(extra) > SMALL or _NESTED_OR_ODD(extra, 1):
+            return json_cell(extra)
+        return str(extra, "utf-8")
 
 
 def _no_extra(_text: str, _quotes: int, _has_escapes: bool) -> str:
@@ -255,7 +254,8 @@ def _no_extra(_text: str, _quotes: int, _has_escapes: bool) -> str:
 
 
 # an exponent that makes a number longer than any text; characters beyond what Contract.decode accepts
-_EXPONENT = re.compile(rb"[0-9][eE]").search
+SMALL = 200  # bytes: below them a pattern costs less than to parse again, and above them more
+_NESTED_OR_ODD = re.compile(rb"[{\[\t\n\r]|[0-9][eE]").search
 _SMALL_NUMBER = re.compile(rb"[0-9][eE]-[0-9]{3}").search
 _LONG_NUMBER = re.compile(rb"[-+0-9.eE]{4000}").search
 JSON_LENGTH_MAX = 4_000  # no number in it is longer than the contract lets pass
