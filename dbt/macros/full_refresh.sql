@@ -134,7 +134,7 @@
 {%- endmacro %}
 
 
-{# A new table has the rights of the one that it replaces, and not those that a default gives and somebody took away. #}
+{# A new table has the rights of the one that it replaces, and not those that a default gives and that were revoked. #}
 {% macro keep_rights(old_relation, new_relation) -%}
     {%- for row in fetch_rows(
         "select distinct case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end as grantee"

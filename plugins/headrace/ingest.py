@@ -195,7 +195,7 @@ def plan(
             history.note(connection, dataset.name)
             return planned
     except Exception as error:
-        if path is None:  # a file that somebody named is no state of the dataset
+        if path is None:  # a file given by name is no state of the dataset
             history.note_failure(connect, dataset.name, error, is_task=run is not None)
         raise
 

@@ -23,7 +23,7 @@ OMIT = "create function omit() returns trigger language plpgsql as $$begin retur
 
 
 def omit_one(stage: Stage, table: str, condition: str = "true", event: str = "insert") -> None:
-    """Let a trigger leave rows out, as one that somebody wrote for another purpose would."""
+    """Let a trigger leave rows out, as one written for another purpose would."""
     stage.execute(
         OMIT, f"create trigger omit before {event} on {table} for each row when ({condition}) execute function omit()"
     )

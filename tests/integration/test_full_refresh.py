@@ -20,7 +20,7 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     return warehouse
 
 
-# what somebody made, and what it is called
+# what another user made, and its name
 DEPENDENTS = (
     ("create view reporting.homes as select location from marts.users", "view reporting.homes of headrace"),
     ("create view reporting.distant as select * from reporting.homes", None),  # goes with the other one

@@ -193,7 +193,7 @@ def test_load_of_the_unchanged_file_does_not_undo_a_correction(stage: Stage, tmp
     with pytest.raises(DatasetError, match=r"unchanged since it was loaded, and users\.ndjson loaded after it"):
         load_file(ours, "users", replace=True)
     assert load_file(ours, "users", path=correction).unchanged
-    # it changes, or somebody asks for it
+    # it changes, or a rebuild is asked for
     own.write_text("\n".join([*KNOWN, user(4)]))
     assert load_file(ours, "users").result.staged == 4
     assert stage.query(CURRENT)[1] == (2, "before")

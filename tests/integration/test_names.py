@@ -207,7 +207,7 @@ def test_upgrade_renames_the_tables_of_replaced_rows_and_keeps_them(stage: Stage
             "insert into staging.x_replaced (id, _generation, _partition, _offset, _batch_id, _replaced_by) "
             "select id, _generation, _partition, _offset, _batch_id, _batch_id from staging.x",
             "create view public.history as select id from staging.x_replaced",
-            "create index x_partition on staging.x (_partition)",  # somebody's own
+            "create index x_partition on staging.x (_partition)",  # another user's
         )
         with pytest.raises(DatasetError, match=r"staging\._replaced_x: found no table, .* run `headrace init`"):
             load_file(ours, "x")

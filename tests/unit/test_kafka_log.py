@@ -13,7 +13,7 @@ from headrace.kafka_source import KafkaSource
 
 @pytest.fixture
 def client() -> Iterator[logging.Logger]:
-    """kafka-python's logger as nobody has touched it."""
+    """kafka-python's logger without level or handler."""
     logger = logging.getLogger("kafka")
     before = logger.level, logger.handlers, logger.propagate
     logger.level, logger.handlers, logger.propagate = logging.NOTSET, [], True

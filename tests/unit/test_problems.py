@@ -138,7 +138,7 @@ def test_declaration_that_cannot_be_imported_is_a_problem_and_hides_no_figures(t
     assert overview.status.datasets[0].staged == 990
     assert overview.states == {"jobs": "broken", "gone": "removed"}
     assert (overview.dag_of("jobs"), overview.dag_of("lines")) == ("ingest_jobs", "load_lines")
-    assert beyond(overview) == overview.problems  # nobody knows whether it is late
+    assert beyond(overview) == overview.problems  # it is not known whether it is late
 
 
 def test_document_is_plain_json_with_the_state_in_front() -> None:
