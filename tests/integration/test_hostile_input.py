@@ -32,6 +32,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.security("P1")
 def test_texts_that_mean_something_elsewhere_are_stored_as_they_came(stage: Stage) -> None:
     messages: list[topics.Message] = [
         (0, b"%d" % n, job(n, LOCATION=text, SERVICENAME=text, **{text: text})) for n, text in enumerate(TEXTS)
@@ -44,6 +45,7 @@ def test_texts_that_mean_something_elsewhere_are_stored_as_they_came(stage: Stag
     assert verify(stage.deployment, "jobs", deep=True).is_clean
 
 
+@pytest.mark.security("P1")
 def test_dead_letters_are_shown_without_taking_effect(stage: Stage, tmp_path: Path) -> None:
     texts = sorted(TEXTS, key=lambda text: "<script>" in text)
     messages: list[topics.Message] = [
