@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from headrace import masking
 from headrace.exceptions import SettingError
+from headrace.private_files import check_home, read_bounded
 
 PREFIX = "HEADRACE_"
 Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
@@ -33,6 +34,7 @@ LOCAL_DSN = re.compile(r"postgresql://headrace@127\.0\.0\.1:(?P<port>\d+)/[^?]*\
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
 NAME_LENGTH_MAX = 255
+SECRET_BYTES_MAX = 64 * 1024  # of a file that a setting with _FILE names
 COMPOSED = ("services", "added_thresholds")  # no variables of their own
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
@@ -130,6 +132,7 @@ class Settings:
             if text:
                 values[name] = _parse(variable, text, kinds[name])
         home = values.get("home", ROOT / ".headrace")
+        check_home(home)
         settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
         settings.mask_secrets()
         return settings
@@ -263,7 +266,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 def _read_secret(variable: str, path: Path) -> str:
     try:
-        text = path.expanduser().read_text().strip("\r\n")
+        text = read_bounded(path.expanduser(), SECRET_BYTES_MAX).decode().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SettingError(
