@@ -105,7 +105,7 @@ class TopicReader:
                 max_partition_fetch_bytes=8 * 1024 * 1024,
                 fetch_max_wait_ms=100,
             )
-            tolerate(self._consumer)
+            tolerate(self._consumer, self._bounds)
         return self._consumer
 
 
