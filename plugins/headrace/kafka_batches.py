@@ -144,8 +144,9 @@ class _TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
                     yield self._read_msg()
                     window.at = self._pos
                 else:
-                    yield self._read_coordinates(size, reason)
+                    record = self._read_coordinates(size, reason)
                     window.pass_over(size)
+                    yield record
             window.check_end()
         except (ValueError, IndexError) as error:
             raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error

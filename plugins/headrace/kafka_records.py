@@ -246,8 +246,12 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                     headers, at = _headers(data, at, end)
                     spent += len(headers) * HEADER_BYTES
                     if type(headers) is NotKept:
-                        key = value = None
                         at = end
+                        left -= 1
+                        if offset >= wanted:
+                            room -= 1
+                            taken.append(OversizedRecord(offset, time if same_time is None else same_time, headers))
+                        continue
                 else:
                     headers = ()
                     at += 1
@@ -281,9 +285,10 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             size, reason = window.next_record()
             if reason is None:
                 return
-            time, at = decode_varint(window.data, window.at + 1)
+            delta, at = decode_varint(window.data, window.at + 1)
             offset = batch.base_offset + decode_varint(window.data, at)[0]
-            time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else batch.first_timestamp + time
+            is_appended = batch.timestamp_type == batch.LOG_APPEND_TIME
+            time = batch.max_timestamp if is_appended else batch.first_timestamp + delta
         except (ValueError, IndexError) as error:
             raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error
         window.pass_over(size)

@@ -359,9 +359,7 @@ class _Metered(Deserializer):  # type: ignore[misc]
         if data is not None:
             self._meter.spent += len(data)
         if headers:
-            self._meter.spent += sum(
-                HEADER_BYTES + len(name) + (len(value) if value else 0) for name, value in headers
-            )
+            self._meter.spent += sum(HEADER_BYTES + len(name) + (len(value) if value else 0) for name, value in headers)
         return data
 
 

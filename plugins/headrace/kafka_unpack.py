@@ -1,6 +1,6 @@
-"""What a record batch unpacks to, piece by piece: neither a batch nor a record is held that is larger than the limits.
+"""What a record batch unpacks to, piece by piece: nothing is held that is larger than the limits.
 
-A batch of 1 MB may unpack to 1 GB by gzip and to 30 GB by zstd. Each piece is made when the one before was read, so what
+A batch of 1 MB may unpack to 1 GB by gzip and to 30 GB by zstd. Each piece is made when the one before was read: what
 is held is a piece and the record that it ends in. A record beyond a limit is passed over; its coordinates remain.
 """
 
@@ -40,8 +40,8 @@ _LZ4_FRAME = b"\x04\x22\x4d\x18"
 class Bounds:
     """How much is kept of what is unpacked.
 
-    record_bytes: of a record, compressed or not: key, value and headers. unpacked_bytes: of a compressed batch, unless
-    it is less than UNPACKED_RATIO times its size. Both default to the settings' defaults.
+    record_bytes: of a record, compressed or not: key, value and headers. unpacked_bytes: of the records of a
+    compressed batch, unless that is less than UNPACKED_RATIO times its size. Both default to the settings' defaults.
     """
 
     record_bytes: int = RECORD_BYTES_MAX
@@ -163,6 +163,7 @@ class Window:
 
     def pass_over(self, size: int) -> None:
         """Go behind a record of this size, whose attributes are at `at`, and keep nothing of it."""
+        self._batch_limit += size  # of what is kept
         end = self.at + size
         while end > len(self.data):
             end -= len(self.data)
@@ -240,9 +241,10 @@ def check_old_batch(batch: Any, bounds: Bounds) -> None:
 
 
 def pieces(number: int, packed: bytes) -> Iterator[bytes]:
-    """What the bytes of the codec of a number unpack to, in pieces of about PIECE_BYTES; an empty one where a member or a frame ends.
+    """Unpack the bytes of a codec, by its number, into pieces of about PIECE_BYTES.
 
-    What follows the last member or frame is passed over where brokers do so. Raises whatever the codec's library raises.
+    An empty piece ends a gzip member or a frame of lz4 that another one follows; what else follows it is passed over,
+    as brokers do. Raises what the codec's library raises.
     """
     unpack = {GZIP: _gzip, SNAPPY: _snappy, LZ4: _lz4, ZSTD: _zstd}.get(number)
     if unpack is None:
@@ -277,6 +279,9 @@ def _snappy(packed: bytes) -> Iterator[bytes]:
     parts: list[bytes] = []  # blocks are of 32 kB
     have = 0
     while at < len(packed):
+        if packed.startswith(_XERIAL, at):  # another stream, written behind the one before
+            at += _XERIAL_HEADER_BYTES
+            continue
         size = struct.unpack_from("!i", packed, at)[0]
         at += 4
         if not 0 < size <= len(packed) - at:
@@ -300,7 +305,7 @@ def _snappy_block(packed: bytes) -> bytes:
         if byte < 0x80:
             break
     if stated > len(packed) * SNAPPY_RATIO:
-        raise ValueError(f"a block of {len(packed)} bytes states {stated}, expected at most {SNAPPY_RATIO} times as many")
+        raise ValueError(f"a block of {len(packed)} bytes states {stated}, expected at most {SNAPPY_RATIO} times it")
     unpacked: bytes = codec.snappy.decompress(packed)
     return unpacked
 
