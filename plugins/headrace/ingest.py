@@ -43,6 +43,7 @@ from headrace.source import Source
 
 if TYPE_CHECKING:
     from headrace.kafka_source import KafkaSource
+    from headrace.kafka_unpack import Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
             max_poll_records=settings.batch_rows,
             max_partition_fetch_bytes=settings.batch_bytes,
             poll_bytes=settings.batch_bytes,
+            bounds=bounds(settings, dataset),
         )
     if isinstance(dataset.source, RedisStream):
         from headrace.redis_source import RedisSource
@@ -163,6 +165,13 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         {name: column.sql_type for column in columns for name in column.source_names},
         [column.source_names for column in columns if column.required],
     )
+
+
+def bounds(settings: Settings, dataset: Dataset) -> "Bounds":
+    """How much is kept of what the dataset's records unpack to."""
+    from headrace.kafka_unpack import Bounds  # imports Kafka's client, as whoever asks does
+
+    return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)
 
 
 def _topic_source(settings: Settings) -> "type[KafkaSource]":

@@ -75,6 +75,10 @@ class Settings:
     data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
+    # what is kept of a record: key, value and headers; or twice its dataset's max_value_bytes. Defaults to 32 MiB
+    record_bytes_max: int = 32 * 1024 * 1024
+    # what a compressed batch or file may unpack to, or 200 times its size. Defaults to 64 MiB
+    unpacked_bytes_max: int = 64 * 1024 * 1024
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     # one task drains all partitions up to this many offsets: a mapped task costs half a second. Defaults to 500000
     drain_parallel_lag: Count = 500_000
