@@ -12,6 +12,7 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from headrace.command import Command
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
 from headrace.session import ENCODING, pin
 
@@ -101,7 +102,9 @@ def translate(error: psycopg.Error) -> HeadraceError:
         isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName)
         and "headrace" in text
     ):
-        return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
+        return DatabaseError(
+            f"postgres: {text}; expected Headrace's tables; run `headrace init`", command=Command("init")
+        )
     if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
         return DatabaseUnavailable(
             f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
@@ -135,12 +138,14 @@ def translate(error: psycopg.Error) -> HeadraceError:
     if isinstance(error, errors.InsufficientPrivilege):
         return DatabaseError(
             f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
-            "which role may do what, and `headrace init`, run by the owner, grants it"
+            "which role may do what, and `headrace init`, run by the owner, grants it",
+            command=Command("init"),
         )
     if is_retriable(error):
         return DatabaseUnavailable(
             f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
-            "HEADRACE_POSTGRES_DSN, then run the same command again"
+            "HEADRACE_POSTGRES_DSN, then run the same command again",
+            command=Command("up"),
         )
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
 
@@ -183,7 +188,8 @@ def migrate(connection: Connection[Any]) -> list[str]:
                 raise DatabaseError(
                     f"postgres: migration {locked.migration}: found a table locked by another transaction for "
                     f"{MIGRATION_PATIENCE_MS / 1000:g} s, expected it free; nothing was changed; let drains, builds "
-                    "and queries end (pg_stat_activity lists them), then run `headrace init` again"
+                    "and queries end (pg_stat_activity lists them), then run `headrace init` again",
+                    command=Command("init"),
                 ) from locked.__cause__
         time.sleep(MIGRATION_LOCK_MS / 1000)
 

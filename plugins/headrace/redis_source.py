@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from headrace.command import Command
 from headrace.exceptions import (
     DatasetError,
     SettingError,
@@ -285,7 +286,8 @@ class RedisSource:
         if not isinstance(error, ResponseError):
             raise SourceUnavailable(
                 f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "
-                "HEADRACE_REDIS_URL"
+                "HEADRACE_REDIS_URL",
+                command=Command("up"),
             ) from error
         if "no such key" in text or "requires the key to exist" in text:
             raise TopicMissing(

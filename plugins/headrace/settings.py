@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from headrace import masking
+from headrace.command import Command
 from headrace.exceptions import SettingError
 
 PREFIX = "HEADRACE_"
@@ -182,7 +183,8 @@ class Settings:
         if not address:
             raise SettingError(
                 f"{service}: no address; {variable} is not set and {self.home / 'services.json'} names no local "
-                f"one; run `headrace up` or set {variable}"
+                f"one; run `headrace up` or set {variable}",
+                command=Command("up"),
             )
         return str(address)
 
