@@ -9,11 +9,13 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from headrace.command import Command
-from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+from headrace.masking import remember
+from headrace.service_urls import libpq_parameters
 from headrace.session import ENCODING, pin
 
 Connect = Callable[[], Connection[Any]]
@@ -44,27 +46,25 @@ def connector(dsn: str, application_name: str) -> Connect:
     """Return a function that opens an autocommit connection, named so that others can see what it is for."""
 
     def connect() -> Connection[Any]:
-        try:
-            given = conninfo_to_dict(dsn)
-            conninfo = make_conninfo(
-                dsn,
-                application_name=application_name,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
-                options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
-            )
-        except psycopg.ProgrammingError:
-            raise SettingError(
-                "postgres: the DSN cannot be read; expected a libpq connection string such as "
-                "postgresql://user@host:5432/database; correct HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"
-            ) from None  # libpq's own words quote the string, and with it the password
+        given = libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN")
+        conninfo = make_conninfo(
+            dsn,
+            application_name=application_name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
+            options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+        )
         return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
 
     return connect
 
 
 def opened(connection: Connection[Any]) -> Connection[Any]:
-    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses."""
+    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses.
+
+    Its password, which may come from a password file, a service file or PGPASSWORD, is masked from now on.
+    """
+    remember(connection.info.password)
     try:
         pin(connection)
     except BaseException:

@@ -88,6 +88,11 @@ def known() -> frozenset[str]:
     return frozenset(_secrets)
 
 
+def is_secret(name: str) -> bool:
+    """Whether an option of an address is a secret, by its name; a password file is none."""
+    return _SECRET_NAME.search(name) is not None and name.lower() != "passfile"
+
+
 def secrets_of(address: str) -> set[str]:
     """The secrets in an address, as its driver reads it; of one that no driver reads, all that may be one."""
     with suppress(Exception):
@@ -109,14 +114,14 @@ def _libpq_secrets(dsn: str) -> set[str]:
     from psycopg.conninfo import conninfo_to_dict
 
     found = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
-    return {value for name, value in found.items() if _is_secret(name)}
+    return {value for name, value in found.items() if is_secret(name)}
 
 
 def _redis_secrets(url: str) -> set[str]:
     from redis.connection import parse_url
 
     found: dict[str, object] = parse_url(url)  # type: ignore[no-untyped-call]
-    return {str(value) for name, value in found.items() if value and _is_secret(name)}
+    return {str(value) for name, value in found.items() if value and is_secret(name)}
 
 
 def _likely_secrets(address: str) -> set[str]:
@@ -127,18 +132,16 @@ def _likely_secrets(address: str) -> set[str]:
 def _candidates(address: str) -> Iterator[str]:
     if found := _USER_INFO.search(address):
         yield found[1]
+        if re.search("[@/?#]", found[1]):  # a driver may take a part of it for a host, a port or a database
+            yield from re.split("[@/?#:]", found[1])
     with suppress(ValueError):
         parts = urlsplit(address)
         yield parts.password or ""
-        yield from (value for name, value in parse_qsl(parts.query) if _is_secret(name))
+        yield from (value for name, value in parse_qsl(parts.query) if is_secret(name))
     for name, single, double, bare in _ASSIGNED.findall(address):
-        if _is_secret(name):
+        if is_secret(name):
             yield bare or single or double
             yield re.sub(r"\\(.)", r"\1", bare or single or double)
-
-
-def _is_secret(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None and name.lower() != "passfile"
 
 
 def _scheme(address: str) -> str:

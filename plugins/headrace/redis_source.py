@@ -16,13 +16,13 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from headrace.command import Command
 from headrace.exceptions import (
     DatasetError,
-    SettingError,
     SourceChanged,
     SourceError,
     SourceRefused,
     SourceUnavailable,
     TopicMissing,
 )
+from headrace.service_urls import redis_options
 from headrace.source import Chunk, Headers, PartitionState, Place, Range, SourceState
 
 CONNECT_TIMEOUT_S = 5
@@ -302,7 +302,7 @@ class RedisSource:
 
     def _address(self) -> str:
         options = self._client.get_connection_kwargs()  # the URL itself may hold a password
-        return f"{options.get('host')}:{options.get('port')}"
+        return str(options["path"]) if "path" in options else f"{options.get('host')}:{options.get('port')}"
 
     def _record(self, offset: int, entry_id: bytes, fields: list[bytes]) -> Entry:
         pairs = list(zip(fields[::2], fields[1::2], strict=True))
@@ -319,12 +319,10 @@ def connect(url: str) -> "redis.Redis":
 
     Raises SettingError for a URL that is none.
     """
-    try:
-        client = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
-        )
-    except ValueError as error:
-        raise SettingError(f"redis: {error}; correct HEADRACE_REDIS_URL") from error
+    redis_options(url)
+    client = redis.Redis.from_url(
+        url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
+    )
     client.set_response_callback("XRANGE", lambda entries, **_: entries)
     return client
 
