@@ -7,6 +7,7 @@ from psycopg.rows import dict_row
 from headrace.builds import SCHEMA
 from headrace.database import Connect, database
 from headrace.foreign import refuse_foreign_objects
+from headrace.output import shown
 
 QUESTIONS = {
     "top_users": "select userid, revenue from marts.top_users(%(location)s, %(limit)s)",
@@ -37,7 +38,7 @@ def render(answers: Answers) -> str:
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, str]:
-    return {name: "" if value is None else str(value) for name, value in row.items()}
+    return {name: "" if value is None else shown(str(value)) for name, value in row.items()}
 
 
 def _table(name: str, rows: list[dict[str, str]]) -> str:

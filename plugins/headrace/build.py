@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from psycopg import Connection, errors
 
 from headrace.builds import SCHEMA, NodeResult, claims, forget_claims, is_up_to_date, newest_batches, record, unclaimed
+from headrace.command import Command
 from headrace.database import Connect, connector, database, translated_errors
 from headrace.dbt_runner import DbtRunner, fingerprint
 from headrace.exceptions import BuildError, DatabaseUnavailable
@@ -193,5 +194,6 @@ def _raise_failures(nodes: Sequence[NodeResult]) -> None:
     after = f"; {skipped} models and functions behind them were skipped" if skipped else ""
     raise BuildError(
         f"{named}{more}{after}; correct the model or its data (headrace.builds has every message; dbt test --select "
-        "<test> repeats a test), then run `headrace build`"
+        "<test> repeats a test), then run `headrace build`",
+        command=Command("build"),
     )

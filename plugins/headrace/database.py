@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
+from headrace.command import Command
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+from headrace.masking import remember
+from headrace.service_urls import libpq_parameters
 from headrace.session import ENCODING, pin
 
 Connect = Callable[[], Connection[Any]]
@@ -43,27 +46,25 @@ def connector(dsn: str, application_name: str) -> Connect:
     """Return a function that opens an autocommit connection, named so that others can see what it is for."""
 
     def connect() -> Connection[Any]:
-        try:
-            given = conninfo_to_dict(dsn)
-            conninfo = make_conninfo(
-                dsn,
-                application_name=application_name,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
-                options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
-            )
-        except psycopg.ProgrammingError:
-            raise SettingError(
-                "postgres: the DSN cannot be read; expected a libpq connection string such as "
-                "postgresql://user@host:5432/database; correct HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"
-            ) from None  # libpq's own words quote the string, and with it the password
+        given = libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN")
+        conninfo = make_conninfo(
+            dsn,
+            application_name=application_name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
+            options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+        )
         return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
 
     return connect
 
 
 def opened(connection: Connection[Any]) -> Connection[Any]:
-    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses."""
+    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses.
+
+    Its password, which may come from a password file, a service file or PGPASSWORD, is masked from now on.
+    """
+    remember(connection.info.password)
     try:
         pin(connection)
     except BaseException:
@@ -103,7 +104,9 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
         and "headrace" in text
     ):
-        return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
+        return DatabaseError(
+            f"postgres: {text}; expected Headrace's tables; run `headrace init`", command=Command("init")
+        )
     if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
         return DatabaseUnavailable(
             f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
@@ -137,12 +140,14 @@ def translate(error: psycopg.Error) -> HeadraceError:
     if isinstance(error, errors.InsufficientPrivilege):
         return DatabaseError(
             f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
-            "which role may do what, and `headrace init`, run by the owner, grants it"
+            "which role may do what, and `headrace init`, run by the owner, grants it",
+            command=Command("init"),
         )
     if is_retriable(error):
         return DatabaseUnavailable(
             f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
-            "HEADRACE_POSTGRES_DSN, then run the same command again"
+            "HEADRACE_POSTGRES_DSN, then run the same command again",
+            command=Command("up"),
         )
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
 
@@ -195,7 +200,8 @@ def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
                     f"postgres: {locked.doing}: found a table locked by another transaction for "
                     f"{MIGRATION_PATIENCE_MS / 1000:g} s ({_holders(connection)}), expected it free; nothing was "
                     "changed; let drains, builds and queries end, or end that session (select "
-                    "pg_terminate_backend(pid)), then run `headrace init` again"
+                    "pg_terminate_backend(pid)), then run `headrace init` again",
+                    command=Command("init"),
                 ) from locked.__cause__
         except _CreatedMeanwhile:
             continue

@@ -11,21 +11,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import click
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from headrace.airflow_api import AirflowApi
 from headrace.builds import SCHEMA
+from headrace.command import Command
 from headrace.database import connector, database
 from headrace.exceptions import HeadraceError, PermanentError
 from headrace.foreign import refuse_foreign_objects
 from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
+from headrace.output import complain, shown
 from headrace.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
@@ -163,7 +165,7 @@ class Demo:
         table.add_row("staged", f"{staged:,}")
         table.add_row("dead letters", f"{dead:,}")
         for reason, count in reasons:
-            table.add_row(f"  {reason}", f"{count:,}")
+            table.add_row(Text(f"  {shown(reason)}"), f"{count:,}")
         if drain_seconds:
             table.add_row("drained, rows per second", f"{float(produced) / float(drain_seconds):,.0f}")
         for stage, seconds in self.seconds.items():
@@ -220,9 +222,11 @@ class Demo:
         expected = (sent["records"] - sum(sent["reasons"].values()), sent["reasons"], sent["entities"])
         entities = self._rows_in_mart(name)
         if (staged, reasons, entities) != expected:
+            verify = Command("verify", name, "--deep")
             raise PermanentError(
                 f"{name}: found {staged} staged, dead letters {reasons} and {entities} in marts.{name}, expected "
-                f"{expected[0]}, {expected[1]} and {expected[2]}, as sent; run `headrace verify {name} --deep`"
+                f"{expected[0]}, {expected[1]} and {expected[2]}, as sent; run `{verify}`",
+                command=verify,
             )
 
     def _compare_rides(self, found: dict[datetime, Decimal]) -> None:
@@ -237,7 +241,8 @@ class Demo:
         if differing:
             raise PermanentError(
                 f"rides: marts.rides_per_hour has {found.get(differing[0])} in hour {differing[0]}, {_short(path)} has "
-                f"{expected.get(differing[0])}; run `headrace verify rides --deep`"
+                f"{expected.get(differing[0])}; run `headrace verify rides --deep`",
+                command=Command("verify", "rides", "--deep"),
             )
         total = sum(found.values())
         line = f"\nrides: {total:,.2f} of revenue in {len(found)} hours, each as in {_short(path)}"
@@ -298,7 +303,7 @@ class Demo:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def _say(self, line: str) -> None:
-        self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"  {shown(line)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _account_file(path: Path) -> Path:
@@ -324,7 +329,7 @@ def main() -> None:
     try:
         Demo(Console()).run()
     except HeadraceError as error:
-        click.echo(f"headrace: {' '.join(str(error).split())}", err=True)
+        complain(f"headrace: {error}")
         raise SystemExit(1) from error
 
 

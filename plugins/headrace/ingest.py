@@ -20,6 +20,7 @@ from psycopg.sql import SQL
 from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
 from headrace.checkpoints import RunContext
+from headrace.command import Command
 from headrace.database import Connect, connector, database, locked, migrate, translated_errors, while_locked
 from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
 from headrace.declarations import load_declaration
@@ -126,7 +127,8 @@ def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _l
             report(str(reason))
         raise DatasetsRejected(
             f"{len(rejected)} of {len(names)} datasets are rejected: {', '.join(rejected)}; the others are ready; "
-            "correct these and run `headrace init` again"
+            "correct these and run `headrace init` again",
+            command=Command("init"),
         )
     return applied
 
@@ -338,7 +340,8 @@ def drain_dataset(
     """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
     dataset = deployment.dataset(name)
     if isinstance(dataset.source, File):
-        raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+        load = Command("load", name)
+        raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
     # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
     # multiprocessing's, which has neither, and imports for all of them, while this process plans.
     context = multiprocessing.get_context("forkserver")

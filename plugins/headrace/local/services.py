@@ -81,7 +81,13 @@ def down(settings: Settings, report: Report = print) -> None:
 
 def psql_command(settings: Settings) -> list[str]:
     """The command line of the wheel's psql, connected to the server, given or local; no secret is in it."""
-    dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
+    known = environment(settings)
+    if "HEADRACE_POSTGRES_DSN_FILE" in known:
+        raise LocalServiceError(
+            "psql: found a secret beside the password in the DSN, expected none: other users could read it in the list "
+            "of processes; name a key without sslpassword, or start psql with a service file (PGSERVICEFILE)"
+        )
+    dsn = known.get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     return [str(postgres_binary("psql")), dsn]
 
 

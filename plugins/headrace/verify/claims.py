@@ -5,6 +5,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
+from headrace.command import Command
 from headrace.database import Connect, database
 from headrace.verify.mart import foreign_code, kind_of
 from headrace.verify.report import LISTED_MAX, Report
@@ -31,7 +32,7 @@ def check_claims(snapshot: Snapshot, report: Report) -> None:
                 "claims",
                 found=f"a claim of {model} up to seq {to_seq}",
                 expected=f"at most {claim['limit_seq']}, the newest that {claim['limited_by']} has",
-                remedy=f"`headrace build --full-refresh --select {claim['identifier']}+`",
+                remedy=f"`{_rebuild(claim['identifier'])}`",
             )
     unclaimed = snapshot.row(
         """
@@ -134,7 +135,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             "marts",
             found=f"no table {mart} with a column {key}, and a claim that it is built",
             expected=f"{mart} as dbt builds it",
-            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+            remedy=f"`{_rebuild(subject.name)}`",
         )
         return
     if (code := foreign_code(snapshot.connection, PRODUCTION_SCHEMA, subject.name, key)) is not None:
@@ -209,7 +210,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             offset=row["at"],
             found=f"{what} of {key} {row['key']:.80} in {mart}, which has {totals['found']}",
             expected=f"{'one' if row['is_expected'] else 'none'}: {totals['expected']} keys are current in staging",
-            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+            remedy=f"`{_rebuild(subject.name)}`",
         )
     report.hide("marts", totals["wrong"], len(wrong))
     del report.counts[f"keys of {mart} equal to staging's"]
@@ -235,3 +236,7 @@ def orphaned_claims(connect: Connect) -> list[Report]:
         )
         reports.append(report)
     return reports
+
+
+def _rebuild(model: str) -> Command:
+    return Command("build", "--full-refresh", "--select", f"{model}+")

@@ -9,6 +9,7 @@ from psycopg import Connection, IsolationLevel
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
+from headrace.command import Command
 from headrace.database import Connect, database
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.staging import SCHEMA, replaced_name
@@ -49,10 +50,8 @@ class Subject:
         """The remedy for a row that is not what the source sent; of a topic it can be read again and replaced."""
         if self.declared is None or not isinstance(self.declared.source, KafkaTopic):
             return self.restage
-        return (
-            f"while the topic has it, `headrace reload {self.name} --partition {partition} --from {offset} "
-            f"--to {offset + 1}` stages it again; else {self.restage}"
-        )
+        again = Command("reload", self.name, "--partition", partition, "--from", offset, "--to", offset + 1)
+        return f"while the topic has it, `{again}` stages it again; else {self.restage}"
 
 
 @dataclass(frozen=True, slots=True)
