@@ -108,9 +108,7 @@ class Gateway:
         if time.monotonic() - self._logged_at >= LOG_INTERVAL_S:
             self._logged_at = time.monotonic()
             who = "an unknown user" if uid is None else f"uid {uid}"
-            _log(
-                f"refused a connection of {who}, expected uid {os.geteuid()}; further ones of this minute are not logged"
-            )
+            _log(f"refused a connection of {who}, expected uid {os.geteuid()}; others of this minute are not logged")
 
 
 def _move(source: socket.socket, target: socket.socket, then: int) -> None:
