@@ -274,7 +274,8 @@ def _check_schemas(connection: Connection[Any]) -> None:
         remedy = SQL("alter schema {} owner to {}").format(Identifier(schema), Identifier(user)).as_string(connection)
         raise DatabaseError(
             f"postgres: schema {schema}: belongs to {owner}, expected {user}, because its owner decides what runs in "
-            f"it; nothing was changed; an administrator runs: {remedy}; then run `headrace init` again"
+            f"it; nothing was changed; an administrator runs: {remedy}; then run `headrace init` again",
+            command=Command("init"),
         )
 
 
