@@ -51,14 +51,15 @@ def verify_ingestion() -> None:
         """Compare everything; fail with the first finding."""
         from airflow.sdk.exceptions import AirflowFailException
 
-        from headrace.airflow.connections import deployment, task_errors
+        from headrace.airflow.connections import build_settings, deployment, task_errors
         from headrace.exceptions import SourceUnavailable
         from headrace.output import say, shown
         from headrace.verify import verify as verify_datasets
 
         with task_errors():
             name = forms.read_text(params, "dataset")
-            verification = verify_datasets(deployment(), name, deep=bool(params["deep"]))
+            deep, settings = bool(params["deep"]), build_settings()
+            verification = verify_datasets(deployment(), name, deep=deep, build_settings=settings)
         for line in verification.lines():
             say(line)
         if verification.findings:

@@ -56,8 +56,15 @@ class Letter:
 
     @property
     def rejection(self) -> Rejection | None:
-        """Why it stays dead, whatever its contract says."""
-        return Rejection(self.reason, self.detail, self.json_path or "$") if self.reason in READERS_REASONS else None
+        """Why it stays dead, whatever its contract says: its bytes are no document, or are not kept."""
+        if self.reason in READERS_REASONS or not self.is_kept:
+            return Rejection(self.reason, self.detail, self.json_path or "$")
+        return None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
+        return self.reason != "too_large" or any((self.key is not None, self.value is not None, self.stored_headers))
 
     @property
     def place(self) -> Place:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from headrace import masking
 from headrace.command import Command
 from headrace.exceptions import SettingError
+from headrace.private_files import check_home, read_bounded
 
 PREFIX = "HEADRACE_"
 Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
@@ -35,6 +36,7 @@ _USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
 NAME_LENGTH_MAX = 255
+SECRET_BYTES_MAX = 64 * 1024  # of a file that a setting with _FILE names
 COMPOSED = ("services", "added_thresholds")  # no variables of their own
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
@@ -75,6 +77,10 @@ class Settings:
     data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
+    # what is kept of a record: key, value and headers; or twice its dataset's max_value_bytes. Defaults to 32 MiB
+    record_bytes_max: int = 32 * 1024 * 1024
+    # what a compressed batch or file may unpack to, or 200 times its size. Defaults to 64 MiB
+    unpacked_bytes_max: int = 64 * 1024 * 1024
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     # one task drains all partitions up to this many offsets: a mapped task costs half a second. Defaults to 500000
     drain_parallel_lag: Count = 500_000
@@ -141,6 +147,7 @@ class Settings:
                 "HEADRACE_AIRFLOW_USER and the password's file in HEADRACE_AIRFLOW_PASSWORD_FILE"
             )
         home = values.get("home", ROOT / ".headrace")
+        check_home(home)
         settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
         settings.mask_secrets()
         masking.remember(environ.get("PGPASSWORD"))  # libpq's
@@ -280,7 +287,7 @@ def _read_secret(variable: str, name: str) -> str:
     is_path = name.startswith(("/", "~/", "./", "../"))
     shown = name if is_path else "what it names"
     try:
-        text = Path(name).expanduser().read_text("utf-8-sig").strip("\r\n")
+        text = read_bounded(Path(name).expanduser(), SECRET_BYTES_MAX).decode("utf-8-sig").strip("\r\n")
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SettingError(f"{variable}: {shown} cannot be read: {reason}; name a file that this user may read") from (

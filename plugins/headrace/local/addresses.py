@@ -13,6 +13,7 @@ from headrace.exceptions import SettingError
 from headrace.local.home import write_file
 from headrace.local.postgres import passfile as local_passfile
 from headrace.masking import holds_secret, is_secret
+from headrace.private_files import make_folder
 from headrace.settings import PREFIX, SECRETS, Settings, read_services
 
 GIVEN = {
@@ -129,7 +130,7 @@ def _by_file(home: Path, name: str, secret: str) -> dict[str, str]:
     """The variable that names a file of mode 0600 with this secret."""
     path = home / name
     if not path.exists() or path.read_text() != secret:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(home)
         write_file(path, secret)
     return {f"{PREFIX}{name.upper()}_FILE": str(path)}
 
@@ -194,5 +195,5 @@ def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> 
     user = escaped(parameters["user"]) if "user" in parameters else "*"
     text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in dict.fromkeys(hosts))
     if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_file(path, text)

@@ -64,6 +64,9 @@ def options(settings: Settings) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(room / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(room / "logs" / "dag_processor"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        # Airflow sets these itself, whatever its umask: by default other users of its group may write
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(_postgres_connection(parameters)),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",
@@ -90,7 +93,12 @@ def full_environment(settings: Settings) -> dict[str, str]:
 
 def write_passwords(settings: Settings) -> None:
     """Make the user's password where it is missing and hand it to Airflow's SimpleAuthManager."""
-    password = secret(airflow_password_file(settings))
+    kept = airflow_password_file(settings)
+    try:
+        password = secret(kept)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingError(f"HEADRACE_AIRFLOW_PASSWORD_FILE: {kept} cannot be read: {reason}; correct it") from error
     wanted = json.dumps({settings.airflow_user: password})
     path = settings.home.resolve() / "airflow" / "passwords.json"
     if not path.exists() or path.read_text().strip() != wanted:

@@ -139,7 +139,7 @@ class _Starter:
             "kafka",
             lambda: kafka.lacks(self.home.path, self.ports["kafka"]),
             lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.report),
-            running=lambda: kafka.service(self.home.path).pid() is not None,
+            running=lambda: kafka.is_running(self.home.path),
         )
 
     def start_redis(self) -> None:
@@ -148,7 +148,7 @@ class _Starter:
             "redis",
             lambda: valkey.lacks(self.ports["redis"]),
             lambda: valkey.start(self.home, self.ports["redis"]),
-            running=lambda: valkey.service(self.home.path).pid() is not None,
+            running=lambda: valkey.is_running(self.home.path),
         )
 
     def start_airflow(self) -> None:

@@ -11,7 +11,7 @@ from headrace import checkpoints
 from headrace.command import Command
 from headrace.dataset import File, KafkaTopic, RedisStream
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
-from headrace.ingest import Deployment, open_source
+from headrace.ingest import Deployment, bounds, open_source
 from headrace.plan import describe
 from headrace.source import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
@@ -173,7 +173,8 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
                 ranges.append(Range(number, partition, first, end))
     if isinstance(declared.source, KafkaTopic):
         config = deployment.kafka()
-        return Rereading(TopicReader(state.topic, config), ranges, lambda: is_compacted(state.topic, config))
+        reader = TopicReader(state.topic, config, bounds(deployment.settings, declared))
+        return Rereading(reader, ranges, lambda: is_compacted(state.topic, config))
     if isinstance(declared.source, File):
         path: Path = deployment.settings.data_dir / declared.source.path
         suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
