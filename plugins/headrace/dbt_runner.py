@@ -19,6 +19,7 @@ from headrace.builds import SCHEMA, NodeResult
 from headrace.database import translated_errors
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.local.addresses import libpq_variables
+from headrace.output import shown
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
 
@@ -282,4 +283,4 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeR
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))

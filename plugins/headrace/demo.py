@@ -27,6 +27,7 @@ from headrace.foreign import refuse_foreign_objects
 from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
+from headrace.logs import guard
 from headrace.output import complain, shown
 from headrace.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
@@ -326,6 +327,7 @@ def _short(path: Path) -> str:
 
 def main() -> None:
     """Run the demo; one line and status 1 when something refuses."""
+    guard()
     try:
         Demo(Console()).run()
     except HeadraceError as error:

@@ -14,7 +14,7 @@ from headrace.escaping import visible, visible_json
 
 MASK = "***"
 LENGTH_MIN = 5  # a shorter one would blot out words; Airflow's masker has the same limit
-BASE64_MIN = 8  # of the part that does not depend on what stands before and behind
+BASE64_MIN = 6  # of the part that does not depend on what stands before and behind
 
 _secrets: set[str] = set()
 _reading = threading.Lock()
@@ -24,6 +24,8 @@ _SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|scram_\w+_key", re.
 _USER_INFO = re.compile(r"//[^/@:]*:(.*)@", re.DOTALL)
 _ASSIGNED = re.compile(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s&#;]+))", re.DOTALL)
 
+_QUOTES = "'\""
+
 # How texts are written where a secret may be quoted. Each undoes nothing that another did: what two of them make of
 # a secret, a JSON string in a page or a repr in a log, is masked as well.
 _WRITTEN: tuple[Callable[[str], str], ...] = (
@@ -32,6 +34,9 @@ _WRITTEN: tuple[Callable[[str], str], ...] = (
     lambda text: repr(text)[1:-1],
     lambda text: ascii(text)[1:-1],
     lambda text: repr(text.encode(errors="surrogatepass"))[2:-1],
+    lambda text: repr(text + _QUOTES)[1:-4],  # both kinds of quotes stand elsewhere in what is written
+    lambda text: ascii(text + _QUOTES)[1:-4],
+    lambda text: repr((text + _QUOTES).encode(errors="surrogatepass"))[2:-4],
     lambda text: json.dumps(text)[1:-1],
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1].replace("/", "\\/"),
@@ -50,6 +55,7 @@ _WRITTEN: tuple[Callable[[str], str], ...] = (
     lambda text: text.replace("'", "''"),  # SQL
     lambda text: html.escape(text),
     lambda text: html.escape(text, quote=False),
+    lambda text: html.escape(text, quote=False).replace('"', "&quot;"),
     lambda text: html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),  # MarkupSafe's
 )
 

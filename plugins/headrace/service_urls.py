@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from headrace.exceptions import SettingError
 from headrace.masking import is_secret
@@ -33,7 +33,7 @@ def libpq_dsn(parameters: Mapping[str, str]) -> str:
     """The connection string of these parameters."""
     from psycopg.conninfo import make_conninfo
 
-    return make_conninfo("", **dict[str, Any](parameters))
+    return make_conninfo("", **dict[str, Any](sorted(parameters.items())))
 
 
 def redis_options(url: str) -> dict[str, Any]:
@@ -54,10 +54,10 @@ def redis_options(url: str) -> dict[str, Any]:
 
 
 def without_secret(name: str, address: str) -> str:
-    """The address that a setting holds, without its secrets; that of Postgres with libpq's parameters in order."""
+    """The address that a setting holds, without its secrets; that of Postgres as libpq's parameters."""
     if name != "redis_url":
         parameters = libpq_parameters(address, f"HEADRACE_{name.upper()}")
-        return libpq_dsn({each: parameters[each] for each in sorted(parameters) if not is_secret(each)})
+        return libpq_dsn({each: value for each, value in parameters.items() if not is_secret(each)})
     redis_options(address)
     parts = urlsplit(address.strip())
     user_info, at, hosts = parts.netloc.rpartition("@")
@@ -65,4 +65,4 @@ def without_secret(name: str, address: str) -> str:
     netloc = f"{quote(user, safe='')}{at}{hosts}" if user else hosts
     options = [option.partition("=") for option in parts.query.split("&") if option]
     query = "&".join(f"{key}{sign}{value}" for key, sign, value in options if not is_secret(unquote(key)))
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
