@@ -13,11 +13,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
+from headrace.liveness import FIRST_ANSWER_S, answered_within, watch, with_limits
 from headrace.session import ENCODING, pin
 
 Connect = Callable[[], Connection[Any]]
 
-CONNECT_TIMEOUT_S = 8
 MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
 MIGRATION_PATIENCE_MS = 10_000  # for tables' locks
 MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
@@ -44,14 +44,13 @@ def connector(dsn: str, application_name: str) -> Connect:
 
     def connect() -> Connection[Any]:
         try:
-            given = conninfo_to_dict(dsn)
-            conninfo = make_conninfo(
-                dsn,
-                application_name=application_name,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
-                options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
-            )
+            given = with_limits(conninfo_to_dict(dsn))
+            given |= {
+                "application_name": application_name,
+                "client_encoding": ENCODING,  # a startup parameter: poolers keep it per client
+                "options": given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+            }
+            conninfo = make_conninfo("", **given)
         except psycopg.ProgrammingError:
             raise SettingError(
                 "postgres: the DSN cannot be read; expected a libpq connection string such as "
@@ -65,7 +64,9 @@ def connector(dsn: str, application_name: str) -> Connect:
 def opened(connection: Connection[Any]) -> Connection[Any]:
     """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses."""
     try:
-        pin(connection)
+        with answered_within(FIRST_ANSWER_S):
+            watch(connection)
+            pin(connection)
     except BaseException:
         connection.close()
         raise
