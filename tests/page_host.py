@@ -3,7 +3,7 @@
     python -m tests.page_host PORT [DATASETS]
 
 Airflow's connection lookup, hook and plugin are the real ones; whoever asks is an administrator, so that no login is
-needed. DATASETS: so many declarations stand in for those of the deployment, d00001 and so on, with a limit of 5 records.
+needed. DATASETS: so many declarations, d00001 and so on, stand in for those of the deployment.
 """
 
 import sys
@@ -14,13 +14,15 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI
 
-from headrace.airflow import page
+from headrace.airflow import page, page_snapshot, page_template
 from headrace.airflow.lazy_app import LazyApp
 from headrace.problems import Limits
 
 
 def main(port: int, datasets: int = 0) -> None:
     """Serve until killed."""
+    page_snapshot.SLOW_S, page_snapshot.FAILURE_S, page_snapshot.CPU_SHARE = 2.0, 0.5, 0  # as short as tests are
+    page_template.REFRESH_S = 1
     app = FastAPI()
     create_auth_manager()
     page.app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="tester", role="ADMIN")

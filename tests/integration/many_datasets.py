@@ -6,16 +6,16 @@ from psycopg import Connection
 
 SEED = """
 insert into headrace.datasets (dataset, last_seq)
-select 'd' || lpad(n::text, 5, '0'), 20 from generate_series(1, %(datasets)s) as n;
+select 'd' || lpad(n::text, 5, '0'), 6 from generate_series(1, %(datasets)s) as n;
 
 insert into headrace.generations (dataset, generation, topic, topic_id)
 select dataset, 1, dataset, dataset from headrace.datasets;
 
 insert into headrace.checkpoints (dataset, generation, partition, next_offset)
-select dataset, 1, partition, 1000 from headrace.datasets, generate_series(0, 1) as partition;
+select dataset, 1, partition, 300 from headrace.datasets, generate_series(0, 1) as partition;
 
 insert into headrace.observations (dataset, partition, end_offset, high_watermark, observed_at)
-select dataset, partition, 1000 + partition * 10, 1000 + partition * 10, now()
+select dataset, partition, 300 + partition * 10, 300 + partition * 10, now()
 from headrace.datasets, generate_series(0, 1) as partition;
 
 insert into headrace.batches (
@@ -25,24 +25,24 @@ insert into headrace.batches (
 select
     gen_random_uuid(), dataset, seq, 1, seq %% 2, (seq - 1) / 2 * 100, (seq - 1) / 2 * 100 + 100, 99, 1, 'drain', at,
     at + interval '1 s', at - interval '3 s', at - interval '2 s'
-from headrace.datasets, generate_series(1, 20) as seq,
-    lateral (select now() - (21 - seq) * interval '6 min' as at) as a;
+from headrace.datasets, generate_series(1, 6) as seq,
+    lateral (select now() - (7 - seq) * interval '6 min' as at) as a;
 
 insert into headrace.samples (dataset, generation, partition, minute, end_offset, next_offset, observed_at)
 select
-    dataset, 1, partition, date_trunc('minute', now() - minute * interval '5 min'), 1000, 990,
+    dataset, 1, partition, date_trunc('minute', now() - minute * interval '5 min'), 300, 290,
     now() - minute * interval '5 min'
-from headrace.datasets, generate_series(0, 1) as partition, generate_series(0, 11) as minute;
+from headrace.datasets, generate_series(0, 1) as partition, generate_series(0, 1) as minute;
 
 insert into headrace.dead_letters (
     dataset, generation, partition, "offset", value, "timestamp", reason, detail, json_path, batch_id
 )
 select b.dataset, 1, b.partition, b.start_offset, '\\x7b', now(), 'invalid_json', 'no JSON', '$', b.batch_id
 from headrace.batches as b
-where b.seq <= 4;
+where b.seq <= 2;
 
 insert into headrace.claims (schema, identifier, dataset, to_seq, seen)
-select 'marts', dataset, dataset, 18, '{}' from headrace.datasets;
+select 'marts', dataset, dataset, 4, '{}' from headrace.datasets;
 
 insert into headrace.builds (
     build_id, pass, schema, model, kind, status, rows, seconds, started_at, finished_at, tested, has_claim,
@@ -55,7 +55,7 @@ from headrace.datasets;
 
 
 def seed(connection: Connection[Any], datasets: int) -> None:
-    """Two partitions, 20 batches, 24 samples, 4 dead letters and a model each, in a database that was just migrated."""
+    """Two partitions, 6 batches, 4 samples, 2 dead letters and a model each, in a database that was just migrated."""
     for statement in SEED.split(";\n"):
         if statement.strip():
             connection.execute(statement.encode(), {"datasets": datasets})
