@@ -140,8 +140,8 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
     if is_retriable(error):
         return DatabaseUnavailable(
-            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
-            "HEADRACE_POSTGRES_DSN, then run the same command again"
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
+            "the same command again"
         )
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
 

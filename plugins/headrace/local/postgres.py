@@ -297,7 +297,7 @@ def create_database(home: Path, port: int) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            with psycopg.connect(dsn(home, port, "postgres"), autocommit=True) as connection:
+            with psycopg.connect(dsn(home, port, "postgres"), autocommit=True, connect_timeout=5) as connection:
                 exists = "select from pg_database where datname = %s"
                 if connection.execute(exists, [DATABASE]).fetchone() is None:
                     connection.execute("create database headrace")
