@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import httpx
 
+from headrace.command import Command
 from headrace.exceptions import PermanentError, RetriableError
 from headrace.settings import Settings
 
@@ -42,7 +43,9 @@ class AirflowApi:
         try:
             password = Path(path).read_text().strip()
         except OSError as error:
-            raise PermanentError(f"{path}: the password cannot be read: {error.strerror}; run `headrace up`") from error
+            raise PermanentError(
+                f"{path}: the password cannot be read: {error.strerror}; run `headrace up`", command=Command("up")
+            ) from error
         return cls(settings.require_airflow_url(), settings.airflow_user, password)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> Run:
@@ -89,4 +92,6 @@ class AirflowApi:
             text = " ".join(error.response.text.split())[:300]
             raise PermanentError(f"airflow: {method} {path} gave {error.response.status_code}: {text}") from error
         except httpx.HTTPError as error:
-            raise AirflowUnavailable(f"airflow: {self._url} did not answer: {error}; run `headrace up`") from error
+            raise AirflowUnavailable(
+                f"airflow: {self._url} did not answer: {error}; run `headrace up`", command=Command("up")
+            ) from error

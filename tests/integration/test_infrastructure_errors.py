@@ -184,7 +184,7 @@ def test_drain_whose_table_was_dropped_refuses_until_it_is_reset(stage: Stage, t
     ledger = stage.query("select * from headrace.batches order by seq")
     staged = stage.value("select sum(staged) from headrace.batches")
     stage.execute("drop table staging.jobs cascade")
-    message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs --yes`"
+    message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs`"
     for refused in (lambda: drain_dataset(stage.deployment, "jobs"), lambda: initialise(stage.deployment)):
         _assert_refused(refused, Fault((), DatasetError, message, ()))
     assert stage.query("select * from headrace.batches order by seq") == ledger

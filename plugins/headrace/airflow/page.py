@@ -11,7 +11,7 @@ takes more than a moment is done by a thread of the page's own, once for all who
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,8 +186,13 @@ def _figures(snapshot: Snapshot, user: BaseUser, query: str, page: str) -> str:
     number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 1
     selection = _bodies.get(overview, (query, number), lambda: select(overview, query, number))
     permissions = _permissions(overview, user, selection)
-    return render_figures(
-        overview, permissions.triggerable, selection, trouble=snapshot.trouble(), readable=permissions.readable
+    trouble = snapshot.trouble()
+    return _bodies.get(
+        overview,
+        (query, number, permissions, trouble),
+        lambda: render_figures(
+            overview, permissions.triggerable, selection, trouble=trouble, readable=permissions.readable
+        ),
     )
 
 
@@ -199,7 +204,7 @@ def _document(overview: Overview, user: BaseUser) -> bytes:
         document = replace(overview, status=replace(overview.status, dead_letters=letters)).document()
         return _json(document, depth=2).encode()
 
-    return _bodies.get(overview, frozenset(readable), make)
+    return _bodies.get(overview, readable, make)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -218,8 +223,8 @@ def _json(value: Any, depth: int) -> str:
 class Permissions:
     """What Airflow lets a user do: the datasets whose dead letters may be read, the DAGs that may be triggered."""
 
-    readable: Collection[str]
-    triggerable: Collection[str]
+    readable: frozenset[str]
+    triggerable: frozenset[str]
 
 
 def _permissions(overview: Overview, user: BaseUser, selection: Selection) -> Permissions:
@@ -227,15 +232,15 @@ def _permissions(overview: Overview, user: BaseUser, selection: Selection) -> Pe
     ingesting = {overview.dag_of(problem.dataset) for problem in selection.problems if problem.dataset is not None}
     return Permissions(
         readable=_readable(overview, user, [each.dataset for each in selection.datasets if each.dead_by_reason]),
-        triggerable={
+        triggerable=frozenset(
             dag_id
             for dag_id in (*sorted(ingesting), "build_marts", "replay_dead_letters", "verify_ingestion")
             if _may(user, "POST", DagAccessEntity.RUN, dag_id)
-        },
+        ),
     )
 
 
-def _readable(overview: Overview, user: BaseUser, datasets: Iterable[str]) -> Collection[str]:
+def _readable(overview: Overview, user: BaseUser, datasets: Iterable[str]) -> frozenset[str]:
     """Those of the datasets whose dead letters the user may read."""
     dags = {dataset: overview.dag_of(dataset) for dataset in datasets}
     requests = [
@@ -243,9 +248,9 @@ def _readable(overview: Overview, user: BaseUser, datasets: Iterable[str]) -> Co
         for dag_id in dags.values()
     ]
     if get_auth_manager().batch_is_authorized_dag(requests, user=user):
-        return dags.keys()
+        return frozenset(dags)
     asked = list(dags)[:ASKED_MAX]
-    return {dataset for dataset in asked if _may(user, "GET", DagAccessEntity.TASK_LOGS, dags[dataset])}
+    return frozenset(each for each in asked if _may(user, "GET", DagAccessEntity.TASK_LOGS, dags[each]))
 
 
 def _may(user: BaseUser, method: Any, entity: DagAccessEntity, dag_id: str) -> bool:

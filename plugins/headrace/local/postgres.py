@@ -10,6 +10,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import psutil
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, Report, set_aside, write_file
 from headrace.local.process import Service
+from headrace.private_files import FOLDER_MODE, make_folder
 
 ROLE = "headrace"
 DATABASE = "headrace"
@@ -89,8 +91,9 @@ def start(home: Home, port: int, report: Report) -> dict[str, Any]:
     """Start the server and return its address and port; a half-made data directory is made again."""
     server = service(home.path)
     data = home.path / "postgres" / "data"
-    data.parent.mkdir(mode=0o755, exist_ok=True)
+    make_folder(data.parent)
     account = _account(data)
+    _let_pass(home, account)
     _check_reach(home, account)
     _create_cluster(home, data, account, report)
     _clear_leftovers(data)
@@ -157,6 +160,18 @@ def _account(data: Path) -> Account:
         ) from error
     entry = pwd.getpwnam(SYSTEM_USERS[0])
     return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _let_pass(home: Home, account: Account) -> None:
+    """Close what leads to the data directory to all but this user, and the account that the server runs as."""
+    room = home.path / "postgres"
+    if account.gid is None:
+        room.chmod(FOLDER_MODE)
+        return
+    for folder in (home.path, room):
+        if folder == room or not folder.stat().st_mode & stat.S_IXOTH:
+            os.chown(folder, -1, account.gid)
+            folder.chmod(FOLDER_MODE | stat.S_IXGRP)
 
 
 def _check_reach(home: Home, account: Account) -> None:

@@ -81,7 +81,13 @@ def down(settings: Settings, report: Report = print) -> None:
 
 def psql_command(settings: Settings) -> list[str]:
     """The command line of the wheel's psql, connected to the server, given or local; no secret is in it."""
-    dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
+    known = environment(settings)
+    if "HEADRACE_POSTGRES_DSN_FILE" in known:
+        raise LocalServiceError(
+            "psql: found a secret beside the password in the DSN, expected none: other users could read it in the list "
+            "of processes; name a key without sslpassword, or start psql with a service file (PGSERVICEFILE)"
+        )
+    dsn = known.get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     return [str(postgres_binary("psql")), dsn]
 
 
@@ -133,7 +139,7 @@ class _Starter:
             "kafka",
             lambda: kafka.lacks(self.home.path, self.ports["kafka"]),
             lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.report),
-            running=lambda: kafka.service(self.home.path).pid() is not None,
+            running=lambda: kafka.is_running(self.home.path),
         )
 
     def start_redis(self) -> None:
@@ -142,7 +148,7 @@ class _Starter:
             "redis",
             lambda: valkey.lacks(self.ports["redis"]),
             lambda: valkey.start(self.home, self.ports["redis"]),
-            running=lambda: valkey.service(self.home.path).pid() is not None,
+            running=lambda: valkey.is_running(self.home.path),
         )
 
     def start_airflow(self) -> None:

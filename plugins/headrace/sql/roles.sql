@@ -27,6 +27,8 @@ grant usage on schema headrace, staging to headrace_dbt;
 grant usage, create on schema marts to headrace_dbt;
 grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.builds to headrace_dbt;
 grant insert, update, delete on headrace.claims to headrace_dbt;
+grant update on headrace.build_lock to headrace_dbt;
+grant select, insert, update on headrace.model_locks to headrace_dbt;
 grant insert on headrace.builds to headrace_dbt;
 grant select on all tables in schema staging, marts to headrace_dbt;
 
