@@ -16,7 +16,6 @@ from headrace.builds import SCHEMA
 from headrace.command import Command
 from headrace.database import Connect, database
 from headrace.escaping import visible
-from headrace.output import shown
 
 MINUTES = 60  # of the charts
 BATCHES = 12
@@ -566,11 +565,11 @@ def _lag_by_minute(
 
 
 def _plain(value: Any) -> Any:
-    """As plain types, texts as they may be shown."""
+    """As plain types, texts in visible characters; what they quote was masked where it was written down."""
     if isinstance(value, dict):
         return {_plain(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
-    return shown(str(value)) if isinstance(value, str | UUID | Command) else value
+    return visible(str(value)) if isinstance(value, str | UUID | Command) else value
