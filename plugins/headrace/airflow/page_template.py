@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from headrace.airflow.page_selection import REASONS, STATES, Selection, select
 from headrace.command import Command
 from headrace.durations import duration
-from headrace.output import shown
+from headrace.escaping import visible
 from headrace.problems import Overview, Problem
 from headrace.status import BatchStatus
 
@@ -116,12 +116,12 @@ def _path(text: object) -> str:
 def _with_code(text: str, command: Command) -> Markup:
     """Text in which this command is set as code; all of it is escaped."""
     line = Markup("<code>{}</code>").format(str(command))
-    return line.join(escape(part) for part in shown(text).split(f"`{command}`"))
+    return line.join(escape(part) for part in visible(text).split(f"`{command}`"))
 
 
 def _finish(value: object) -> object:
     """What a template prints: text of others may be reordered or hidden by what HTML has no need to escape."""
-    return value if isinstance(value, Markup) else shown(str(value))
+    return value if isinstance(value, Markup) else visible(str(value))
 
 
 def _count(number: float | None) -> str:
