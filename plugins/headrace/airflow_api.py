@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import httpx
 
+from headrace.command import Command
 from headrace.exceptions import PermanentError, RetriableError
 from headrace.private_files import read_bounded
 from headrace.settings import SECRET_BYTES_MAX, Settings
@@ -43,7 +44,9 @@ class AirflowApi:
             password = read_bounded(path, SECRET_BYTES_MAX).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
-            raise PermanentError(f"{path}: the password cannot be read: {reason}; run `headrace up`") from error
+            raise PermanentError(
+                f"{path}: the password cannot be read: {reason}; run `headrace up`", command=Command("up")
+            ) from error
         return cls(settings.require_airflow_url(), settings.airflow_user, password)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> Run:
@@ -90,4 +93,6 @@ class AirflowApi:
             text = " ".join(error.response.text.split())[:300]
             raise PermanentError(f"airflow: {method} {path} gave {error.response.status_code}: {text}") from error
         except httpx.HTTPError as error:
-            raise AirflowUnavailable(f"airflow: {self._url} did not answer: {error}; run `headrace up`") from error
+            raise AirflowUnavailable(
+                f"airflow: {self._url} did not answer: {error}; run `headrace up`", command=Command("up")
+            ) from error

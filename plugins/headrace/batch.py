@@ -24,7 +24,7 @@ from headrace.exceptions import DatabaseError
 from headrace.fence import Patience, drain_name, patience
 from headrace.rejects import find_rejected, may_be_a_records_fault
 from headrace.retries import Retries
-from headrace.source import KafkaRecord, Record
+from headrace.source import HEADER_BYTES, KafkaRecord, Record
 from headrace.staging import check_table, columns, copy_lines, copy_rows, json_text, table
 from headrace.times import TimeTexts, record_time
 
@@ -42,7 +42,7 @@ class Batch:
     batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
     line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
     same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
-    their own. weight: bytes of keys, values and headers, what the batch costs to hold.
+    their own. weight: what the batch costs to hold: bytes of keys and values, and what Python makes of headers.
     """
 
     dataset: Dataset
@@ -114,7 +114,7 @@ class Batch:
             held += weighs
             headers_text = NULL
             if headers:
-                held += sum(len(name) + (len(text) if text else 0) for name, text in headers)
+                held += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
                 headers_text = escaped((headers_json(headers) or b"").decode())
             at = times[timestamp]
             is_rejected = may_be_rejected and _rejection(record)

@@ -16,7 +16,8 @@ from kafka import errors
 from headrace.exceptions import SettingError
 from headrace.kafka_security import OPTIONS
 from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
-from headrace.source import Chunk, KafkaRecord, Range, kafka_record
+from headrace.kafka_unpack import NotKept, OversizedRecord, header_count
+from headrace.source import Chunk, KafkaRecord, Range, Record, kafka_record
 
 try:
     import confluent_kafka
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
 QUEUED_MAX_KBYTES = 16 * 1024
+# Of a broker's answer, and of what a batch of zstd unpacks to; librdkafka's own default
+UNPACKED_MAX_BYTES = 100_000_000
 FIRST_RECORDS = 1  # asked for at first; then twice as many each time, up to those that fit into a chunk
 TIMESTAMP_NONE = 0
 # librdkafka says nothing, and asks again for ever, where a batch unpacks to less than it should: it reads the first of
@@ -92,8 +95,9 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
 class ConfluentSource(KafkaSource):
     """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does.
 
-    Two things are librdkafka's: it unpacks an answer of a broker as a whole (8 MiB, however much it was compressed),
-    and it ends the name of a header at U+0000.
+    Two things are librdkafka's. It unpacks an answer of a broker, of 8 MiB, as a whole: a batch of zstd up to
+    UNPACKED_MAX_BYTES, which it refuses to exceed, then kafka-python reads on; one of gzip, lz4 or snappy whatever it
+    unpacks to. And it ends the name of a header at U+0000.
     """
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
@@ -122,13 +126,14 @@ class ConfluentSource(KafkaSource):
     ) -> Generator[Chunk]:
         """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
         silent, count = 0, FIRST_RECORDS
+        record_bytes_max = self._bounds.record_bytes
         stopped: _Unreadable | None = None
         while positions:
             left = sum(wanted[partition].end - position for partition, position in positions.items())
             # no more than there can be: it would wait for them
             messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
             silent += 1
-            chunks: defaultdict[int, list[KafkaRecord]] = defaultdict(list)
+            chunks: defaultdict[int, list[Record]] = defaultdict(list)
             reached: dict[int, int] = {}
             for message in messages:
                 partition, offset = message.partition(), message.offset()
@@ -150,18 +155,12 @@ class ConfluentSource(KafkaSource):
                         stopped = _Unreadable(f"[{partition}] at {offset}: a header whose name is not UTF-8")
                         break
                     kind, timestamp = message.timestamp()
-                    chunks[partition].append(
-                        kafka_record(
-                            KafkaRecord,
-                            (
-                                offset,
-                                None if kind == TIMESTAMP_NONE else timestamp,
-                                message.key(),
-                                message.value(),
-                                headers,
-                            ),
-                        )
-                    )
+                    key, value = message.key(), message.value()
+                    fields = (offset, None if kind == TIMESTAMP_NONE else timestamp, key, value, headers)
+                    record: Record = kafka_record(KafkaRecord, fields)
+                    if headers or (len(key) if key else 0) + (len(value) if value else 0) > record_bytes_max:
+                        record = self._kept(record)
+                    chunks[partition].append(record)
                 reached[partition] = offset + 1
             if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
                 size = sum(map(len, messages))
@@ -186,6 +185,13 @@ class ConfluentSource(KafkaSource):
                 stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
                 raise _Unreadable(f"{stuck}: nothing for {silent * POLL_TIMEOUT_MS // 1000} s")
 
+    def _kept(self, record: Record) -> Record:
+        """A record, or, where it is too large, what is kept of it; librdkafka does not tell its batch."""
+        size = len(record.key or b"") + len(record.value or b"")
+        size += sum(len(name) + len(value or b"") for name, value in record.headers)
+        reason = self._bounds.record(size) or header_count(len(record.headers))
+        return record if reason is None else OversizedRecord(record.offset, record.timestamp, NotKept(reason))
+
     def _confluent_consumer(self) -> Any:
         config = {
             **translated(self._config),
@@ -201,6 +207,7 @@ class ConfluentSource(KafkaSource):
             "fetch.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
             "max.partition.fetch.bytes": self._max_partition_fetch_bytes,
             "message.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
+            "receive.message.max.bytes": UNPACKED_MAX_BYTES,
             "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
             "fetch.queue.backoff.ms": 5,  # by default a full queue is looked at again after a second
         }

@@ -16,13 +16,13 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.builds import SCHEMA, NodeResult
+from headrace.database import translated_errors
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.local.addresses import libpq_variables
+from headrace.output import shown
 from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
-
-DBT_SEARCH_PATH = "pg_catalog, public, pg_temp"  # models may call functions of extensions
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
 _manifests: dict[tuple[str, ...], Any] = {}
@@ -207,7 +207,9 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
     options = [environment.get("PGOPTIONS", "")]
     if not isinstance(connection, PooledConnection):
-        options += startup_options(connection, search_path=DBT_SEARCH_PATH)
+        with translated_errors():
+            (search_path,) = connection.execute("select headrace.dbt_search_path()").fetchone() or ("",)
+        options += startup_options(connection, search_path=search_path)
     return {
         **environment,
         **STARTUP_VARIABLES,
@@ -286,4 +288,4 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeR
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))

@@ -21,7 +21,8 @@ from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
 from headrace.kafka_batches import unreadable
-from headrace.source import Headers, KafkaRecord, kafka_record
+from headrace.kafka_unpack import Bounds, NotKept, OversizedRecord, Window, check_old_batch, header_count
+from headrace.source import HEADER_BYTES, Headers, KafkaRecord, Record, kafka_record
 
 KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin
 
@@ -36,11 +37,12 @@ class Meter:
     """Bounds what one poll unpacks: bytes of its records, give or take the last one.
 
     kafka-python counts records, and what it fetched may be compressed a thousandfold: 10,000 records of 10 MB in one
-    poll.
+    poll. bounds: those of each record and of each batch.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, bounds: Bounds | None = None) -> None:
         self.limit = limit
+        self.bounds = bounds or Bounds()
         self._full = PollIsFull()
         self.start()
 
@@ -80,6 +82,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         self.next_fetch_offset: int
         self._meter = meter
         self._batch: Any = None  # the open one
+        self._window: Window  # what is unpacked of it
         self._left = 0  # how many of its records are not unpacked yet
         self._old_records: Iterator[Any] = iter(())  # the open one's, where it is of an old format
         self._error: Exception | None = None
@@ -89,7 +92,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         self._answer = records
         return iter(())  # the superclass would read from it; `take` does not
 
-    def take(self, n: int | None = None) -> list[KafkaRecord]:
+    def take(self, n: int | None = None) -> list[Record]:
         """Unpack up to n records. An error behind the first of them is raised by the next call, and by all later ones.
 
         Raises PollIsFull where nothing may be unpacked any more; what is left waits for the next poll.
@@ -97,7 +100,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         if self._error is not None:
             raise self._error
         self._meter.check()
-        taken: list[KafkaRecord] = []
+        taken: list[Record] = []
         room = sys.maxsize if n is None else n
         try:
             while len(taken) < room and self._meter.spent < self._meter.limit:
@@ -126,14 +129,13 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             if self.check_crcs and not batch.validate_crc():
                 raise CorruptRecordError("the batch failed crc check")
             if batch.magic != 2:
+                check_old_batch(batch, self._meter.bounds)
                 self._old_records, self._left = iter(batch), sys.maxsize
                 return True
             self.leader_epoch = batch.leader_epoch
             if not self._is_skipped(batch) and batch.records_count:
-                batch._maybe_uncompress()
-                # bytes, whose slices are bytes; the batch releases its own copy
-                self._data, self._at = bytes(batch._buffer), batch._pos
-                batch._buffer = bytearray()
+                self._window = Window(batch, self._meter.bounds)
+                batch._buffer = bytearray()  # the window has a copy
                 self._left = batch.records_count
                 return True
 
@@ -147,7 +149,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 return True
         return bool(batch.is_control_batch)
 
-    def _unpack_old(self, taken: list[KafkaRecord], room: int) -> None:
+    def _unpack_old(self, taken: list[Record], room: int) -> None:
         """Unpack records of a batch of format 0 or 1, as brokers before 0.11 wrote them, by kafka-python's own way."""
         for record in self._old_records:
             if self.check_crcs and not record.validate_crc():
@@ -165,21 +167,22 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                     return
         self._left = 0
 
-    def _unpack(self, taken: list[KafkaRecord], room: int) -> None:
-        """Unpack up to `room` records of the open batch, or until the meter is full.
+    def _unpack(self, taken: list[Record], room: int) -> None:
+        """Unpack up to `room` records of the open batch, until the meter is full or the window ends.
 
         The format is that of https://kafka.apache.org/documentation/#record: every number a zigzag varint. Those of
         one and two bytes are read in place, because a call costs more than the reading.
         """
-        batch, data, at, wanted = self._batch, self._data, self._at, self.fetch_offset
-        last = len(data)
+        batch, window, wanted = self._batch, self._window, self.fetch_offset
+        data, at, last = window.data, window.at, window.last
+        end, is_whole = at, at <= last
         base_offset, first_time = batch.base_offset, batch.first_timestamp
         same_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
         headers: Headers
         spent, limit, left = self._meter.spent, self._meter.limit, self._left
         offset = self.next_fetch_offset - 1
         try:
-            while room and left and spent < limit:
+            while is_whole and room and left and spent < limit:
                 size = data[at]
                 if size < 128:
                     at += 1
@@ -189,7 +192,11 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 else:
                     size, at = decode_varint(data, at)
                     size <<= 1
-                begin, end = at, at + (size >> 1)
+                size >>= 1
+                if at + size > last:
+                    at, is_whole = end, False  # back to where it begins
+                    break
+                begin, end = at, at + size
                 at += 1  # attributes: none are in use
                 number = data[at]
                 if number < 128:
@@ -236,38 +243,75 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 else:
                     value = None
                 if data[at]:
-                    headers, at = _headers(data, at)
+                    headers, at = _headers(data, at, end)
+                    spent += len(headers) * HEADER_BYTES
+                    if type(headers) is NotKept:
+                        at = end
+                        left -= 1
+                        if offset >= wanted:
+                            room -= 1
+                            taken.append(OversizedRecord(offset, time if same_time is None else same_time, headers))
+                        continue
                 else:
                     headers = ()
                     at += 1
-                if at != end or at > last:  # beyond the last byte: slices would be cut short in silence
-                    raise CorruptRecordError(
-                        f"Invalid record size: expected its end at byte {end} of {last}, found it at {at}"
-                    )
+                if at != end:
+                    raise CorruptRecordError(f"Invalid record size: expected its end at byte {end}, found it at {at}")
                 left -= 1
                 if offset >= wanted:
                     room -= 1
                     spent += end - begin
                     fields = (offset, time if same_time is None else same_time, key, value, headers)
                     taken.append(kafka_record(KafkaRecord, fields))
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, CorruptRecordError) as error:
+            offset = taken[-1].offset if taken else -1  # of the last one that is whole
+            if isinstance(error, CorruptRecordError):
+                raise
             raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error
         finally:
             self.records_read += self._left - left
-            self.bytes_read += at - self._at
-            self._meter.spent, self._left, self._at = spent, left, at
+            self.bytes_read += at - window.at
+            self._meter.spent, self._left, window.at = spent, left, at
             self.next_fetch_offset = max(self.next_fetch_offset, offset + 1)
-        if not left and at != len(data):
-            raise CorruptRecordError(f"{len(data) - at} unconsumed bytes after all records consumed")
+        if not is_whole:
+            self._unpack_beyond(taken)
+        if not self._left:
+            window.check_end()
+
+    def _unpack_beyond(self, taken: list[Record]) -> None:
+        """Have the record at the window's end unpacked, or, where it is too large to be kept, pass over it."""
+        window, batch = self._window, self._batch
+        try:
+            size, reason = window.next_record()
+            if reason is None:
+                return
+            delta, at = decode_varint(window.data, window.at + 1)
+            offset = batch.base_offset + decode_varint(window.data, at)[0]
+            is_appended = batch.timestamp_type == batch.LOG_APPEND_TIME
+            time = batch.max_timestamp if is_appended else batch.first_timestamp + delta
+        except (ValueError, IndexError) as error:
+            raise CorruptRecordError(f"Found invalid record structure: {error!r}") from error
+        window.pass_over(size)
+        self._left -= 1
+        self.records_read += 1
+        self.bytes_read += size
+        self.next_fetch_offset = max(self.next_fetch_offset, offset + 1)
+        if offset >= self.fetch_offset:
+            taken.append(OversizedRecord(offset, time, NotKept(reason)))
 
 
-def _headers(data: bytes, at: int) -> tuple[list[tuple[str | bytes, bytes | None]], int]:
-    """A record's headers and where they end; a name that is not UTF-8 stays bytes."""
+def _headers(data: bytes, at: int, end: int) -> tuple[Headers, int]:
+    """A record's headers and where they end; a name that is not UTF-8 stays bytes.
+
+    end: where the record ends. More than HEADERS_MAX are not kept: NotKept stands for them, and for the record.
+    """
     headers: list[tuple[str | bytes, bytes | None]] = []
     name: str | bytes
     count, at = decode_varint(data, at)
-    if count < 0:
+    if not 0 <= 2 * count <= end - at:  # each has two sizes
         raise CorruptRecordError(f"Found invalid number of record headers {count}")
+    if (reason := header_count(count)) is not None:
+        return NotKept(reason), at
     for _ in range(count):
         length, at = decode_varint(data, at)
         if length < 0:

@@ -25,11 +25,13 @@ from kafka.errors import (
 )
 from kafka.serializer import Deserializer
 
+from headrace.command import Command
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_batches import UnreadableBatch, tolerate
 from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
 from headrace.kafka_security import refusal
-from headrace.source import Chunk, Headers, PartitionState, Place, Range, SourceState
+from headrace.kafka_unpack import Bounds, OversizedRecord, is_kept
+from headrace.source import HEADER_BYTES, Chunk, Headers, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
@@ -61,11 +63,13 @@ class KafkaSource:
         max_poll_records: int = MAX_POLL_RECORDS,
         max_partition_fetch_bytes: int = MAX_PARTITION_FETCH_BYTES,
         poll_bytes: int = POLL_BYTES,
+        bounds: Bounds | None = None,
     ) -> None:
         self.topic = topic
         self._max_poll_records = min(max_poll_records, MAX_POLL_RECORDS)
         self._max_partition_fetch_bytes = min(max_partition_fetch_bytes, MAX_PARTITION_FETCH_BYTES)
         self._poll_bytes = min(poll_bytes, POLL_BYTES)
+        self._bounds = bounds or Bounds()
         self._config = {
             "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
@@ -145,7 +149,7 @@ class KafkaSource:
         positions = {tp: bounds[0] for tp, bounds in wanted.items()}
         silent_polls = 0
         unreadable: UnreadableBatch | None = None
-        meter = Meter(self._poll_bytes)
+        meter = Meter(self._poll_bytes, self._bounds)
         consumer, goes_on = self._consumer(positions, meter)
         try:
             while positions:
@@ -176,6 +180,8 @@ class KafkaSource:
                     positions[tp] = position
                     if records and records[-1].offset >= end:
                         records = [record for record in records if record.offset < end]
+                    if not goes_on and not all(is_kept(record.headers) for record in records):
+                        records = [_judged(record) for record in records]
                     if position == end:
                         del positions[tp]
                         consumer.pause(tp)
@@ -213,7 +219,7 @@ class KafkaSource:
                 self._stop_waiting()
                 self._waiting, _ = self._consumer(
                     wanted,
-                    Meter(sys.maxsize),
+                    Meter(sys.maxsize, self._bounds),
                     max_partition_fetch_bytes=1,
                     max_poll_records=1,
                     fetch_max_wait_ms=WAIT_AT_BROKER_MS,
@@ -302,7 +308,7 @@ class KafkaSource:
             consumer.seek(tp, position)
         goes_on = replace_unpacking(consumer, meter)
         if not goes_on:
-            tolerate(consumer)
+            tolerate(consumer, self._bounds)
         return consumer, goes_on
 
     def _offsets(
@@ -330,9 +336,17 @@ class KafkaSource:
         if getattr(error, "retriable", False):
             raise SourceUnavailable(
                 f"kafka: {self._address()} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
-                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS"
+                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS",
+                command=Command("up"),
             ) from error
         raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
+
+
+def _judged(record: Any) -> Any:
+    """A record of kafka-python's, or one that says that its bytes are not kept."""
+    if is_kept(record.headers):
+        return record
+    return OversizedRecord(record.offset, record.timestamp, record.headers)
 
 
 class _Metered(Deserializer):  # type: ignore[misc]
@@ -347,7 +361,7 @@ class _Metered(Deserializer):  # type: ignore[misc]
         if data is not None:
             self._meter.spent += len(data)
         if headers:
-            self._meter.spent += sum(len(name) + (len(value) if value else 0) for name, value in headers)
+            self._meter.spent += sum(HEADER_BYTES + len(name) + (len(value) if value else 0) for name, value in headers)
         return data
 
 

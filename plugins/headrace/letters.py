@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
+from headrace.command import Command
 from headrace.contracts.rejection import Rejection
 from headrace.dead_letters import headers_of
 from headrace.exceptions import DatasetError
@@ -55,8 +56,15 @@ class Letter:
 
     @property
     def rejection(self) -> Rejection | None:
-        """Why it stays dead, whatever its contract says."""
-        return Rejection(self.reason, self.detail, self.json_path or "$") if self.reason in READERS_REASONS else None
+        """Why it stays dead, whatever its contract says: its bytes are no document, or are not kept."""
+        if self.reason in READERS_REASONS or not self.is_kept:
+            return Rejection(self.reason, self.detail, self.json_path or "$")
+        return None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
+        return self.reason != "too_large" or any((self.key is not None, self.value is not None, self.stored_headers))
 
     @property
     def place(self) -> Place:
@@ -243,7 +251,8 @@ def find(connection: Connection[Any], dataset: str, place: str) -> Letter:
             {"dataset": dataset, "generation": generation, "partition": int(partition), "offset": int(offset)},
         ).fetchone()
     if letter is None:
+        newest = Command("dead-letters", dataset)
         raise DatasetError(
-            f"{dataset}[{partition}] {offset}: no dead letter there; `headrace dead-letters {dataset}` lists the newest"
+            f"{dataset}[{partition}] {offset}: no dead letter there; `{newest}` lists the newest", command=newest
         )
     return letter

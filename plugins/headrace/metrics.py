@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from headrace.output import shown
 from headrace.problems import Overview
 from headrace.status import DatasetStatus
 
@@ -19,7 +20,7 @@ def exposition(overview: Overview | None) -> bytes:
     """Every metric; None, for a database that did not answer, leaves only headrace_up 0."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(overview))
-    return generate_latest(registry)
+    return shown(generate_latest(registry).decode(), keep="\n").encode()
 
 
 class _Collector(Collector):

@@ -29,6 +29,8 @@ def check_home(home: Path) -> None:
         if path.is_symlink():
             _check_owner(home, path, path.lstat().st_uid, "is a link of")
     home = home.resolve()
+    if home.exists() and not home.is_dir():
+        return  # /dev/null: a deployment without one, where nothing is read or written
     with suppress(OSError):  # not there, or closed to this user: what needs it says so
         for path in reversed(home.parents):
             _check_writers(home, path, may_be_sticky=True)

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple, NoReturn, Self
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from headrace.command import Command
 from headrace.exceptions import (
     DatasetError,
-    SettingError,
     SourceChanged,
     SourceError,
     SourceRefused,
     SourceUnavailable,
     TopicMissing,
 )
+from headrace.service_urls import redis_options
 from headrace.source import Chunk, Headers, PartitionState, Place, Range, SourceState
 
 CONNECT_TIMEOUT_S = 5
@@ -285,7 +286,8 @@ class RedisSource:
         if not isinstance(error, ResponseError):
             raise SourceUnavailable(
                 f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "
-                "HEADRACE_REDIS_URL"
+                "HEADRACE_REDIS_URL",
+                command=Command("up"),
             ) from error
         if "no such key" in text or "requires the key to exist" in text:
             raise TopicMissing(
@@ -300,7 +302,7 @@ class RedisSource:
 
     def _address(self) -> str:
         options = self._client.get_connection_kwargs()  # the URL itself may hold a password
-        return f"{options.get('host')}:{options.get('port')}"
+        return str(options["path"]) if "path" in options else f"{options.get('host')}:{options.get('port')}"
 
     def _record(self, offset: int, entry_id: bytes, fields: list[bytes]) -> Entry:
         pairs = list(zip(fields[::2], fields[1::2], strict=True))
@@ -317,12 +319,10 @@ def connect(url: str) -> "redis.Redis":
 
     Raises SettingError for a URL that is none.
     """
-    try:
-        client = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
-        )
-    except ValueError as error:
-        raise SettingError(f"redis: {error}; correct HEADRACE_REDIS_URL") from error
+    redis_options(url)
+    client = redis.Redis.from_url(
+        url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
+    )
     client.set_response_callback("XRANGE", lambda entries, **_: entries)
     return client
 

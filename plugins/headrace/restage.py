@@ -243,7 +243,10 @@ def replace_letters(connection: Connection[Any], dataset: Dataset, generation: G
     connection.execute(
         SQL(
             "update headrace.dead_letters as letters "
-            "set reason = failed.reason, detail = failed.detail, json_path = failed.json_path "
+            "set reason = failed.reason, detail = failed.detail, json_path = failed.json_path, "
+            # of a record that was beyond the limits of what is unpacked, and is not today
+            "key = coalesce(letters.key, failed.key), value = coalesce(letters.value, failed.value), "
+            "headers = coalesce(letters.headers, failed.headers) "
             "from {letters} as failed where failed.partition = %(partition)s and {same_place} "
             "and (letters.reason, letters.detail, letters.json_path) "
             "is distinct from (failed.reason, failed.detail, failed.json_path)"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 # names and values in the record's own order, repeats included; a name is bytes where it is not UTF-8
 Headers = Sequence[tuple[str | bytes, bytes | None]]
+HEADER_BYTES = 70  # what Python makes of a header besides its bytes: a tuple, and its place in a list
 
 
 class Record(Protocol):

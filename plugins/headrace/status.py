@@ -13,7 +13,10 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 
 from headrace.builds import SCHEMA
+from headrace.command import Command
 from headrace.database import Connect, database
+from headrace.escaping import visible
+from headrace.output import shown
 
 MINUTES = 60  # of the charts
 BATCHES = 12
@@ -52,6 +55,7 @@ class DatasetStatus:
     stale_s: age of the oldest record that is not in every mart; 0 when all that was seen is.
     rows_per_s: while draining, over the last hour. batches: lines in the ledger.
     last_error: why the last plan failed. drain_error: why a drain failed whose offsets were not committed since.
+    last_command, drain_command: what mends it, where the error named a command.
     """
 
     dataset: str
@@ -76,7 +80,9 @@ class DatasetStatus:
     dead_by_reason: Mapping[str, int] = field(default_factory=dict)
     observed_at: datetime | None = None
     last_error: str | None = None
+    last_command: Command | None = None
     drain_error: str | None = None
+    drain_command: Command | None = None
     drain_failed_at: datetime | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
@@ -213,9 +219,11 @@ def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
             select
                 d.dataset,
                 d.last_seq,
-                o.error,
                 o.observed_at,
+                refused.error,
+                refused.command,
                 failed.error as drain_error,
+                failed.command as drain_command,
                 failed.failed_at as drain_failed_at,
                 l.holder_name,
                 l.lapses_at,
@@ -223,13 +231,20 @@ def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
             from headrace.datasets as d
             left join headrace.leases as l on d.dataset = l.dataset
             left join lateral (
-                select max(o.error) as error, max(o.observed_at) filter (where o.end_offset is not null) as observed_at
+                select max(o.observed_at) filter (where o.end_offset is not null) as observed_at
                 from headrace.observations as o
                 where o.dataset = d.dataset
             ) as o on true
             left join lateral (
+                select r.error, r.command
+                from headrace.observations as r
+                where r.dataset = d.dataset and r.error is not null
+                order by r.error desc
+                limit 1
+            ) as refused on true
+            left join lateral (
                 -- until what it was to read is committed, or the generation is closed
-                select f.error, f.failed_at
+                select f.error, f.command, f.failed_at
                 from headrace.failures as f
                 inner join headrace.generations as g
                     on g.dataset = f.dataset and g.generation = f.generation and g.is_open
@@ -250,8 +265,10 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         "dataset": found["dataset"],
         "batches": found["last_seq"],
         "last_error": found["error"],
+        "last_command": Command.of_row(found["command"], found["dataset"]),
         "observed_at": found["observed_at"],
         "drain_error": found["drain_error"],
+        "drain_command": Command.of_row(found["drain_command"], found["dataset"]),
         "drain_failed_at": found["drain_failed_at"],
         "followed_by": found["holder_name"] if found["is_held"] else None,
         "follower_lost_at": None if found["is_held"] else found["lapses_at"],
@@ -465,8 +482,8 @@ def _beginning(value: bytes | None, size: int | None) -> str | None:
     if value is None:
         return None
     text = value.decode(errors="backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)[:SAMPLE_BYTES]
-    return f"{shown}…" if (size or 0) > len(value) or len(shown) == SAMPLE_BYTES else shown
+    beginning = visible(text)[:SAMPLE_BYTES]
+    return f"{beginning}…" if (size or 0) > len(value) or len(beginning) == SAMPLE_BYTES else beginning
 
 
 def _history(connection: Connection[Any], at: datetime, datasets: Sequence[DatasetStatus]) -> Minutes:
@@ -549,10 +566,11 @@ def _lag_by_minute(
 
 
 def _plain(value: Any) -> Any:
+    """As plain types, texts as they may be shown."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {_plain(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
-    return str(value) if isinstance(value, UUID) else value
+    return shown(str(value)) if isinstance(value, str | UUID | Command) else value

@@ -21,6 +21,7 @@ from headrace.dead_letters import headers_json, headers_of
 from headrace.exceptions import CodecMissing, SourceError
 from headrace.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull
+from headrace.kafka_unpack import Bounds
 from headrace.source import KafkaRecord
 from headrace.verify.readers import raw_names
 
@@ -74,8 +75,8 @@ def _ours(data: bytes, fetch_offset: int = 0, meter: Meter | None = None, **opti
     return MeteredRecords(meter or Meter(2**40), fetch_offset, TP, MemoryRecords(data), **options)
 
 
-def _tolerant(data: bytes, fetch_offset: int = 0, **options: Any) -> TolerantRecords:
-    return TolerantRecords(fetch_offset, TP, MemoryRecords(data), **options)
+def _tolerant(data: bytes, fetch_offset: int = 0, bounds: Bounds | None = None, **options: Any) -> TolerantRecords:
+    return TolerantRecords(bounds or Bounds(), fetch_offset, TP, MemoryRecords(data), **options)
 
 
 def _read(records: Any, n: int = 7) -> tuple[list[KafkaRecord], list[int]]:

@@ -170,10 +170,12 @@ def test_gateway_closes_connections_of_another_user_and_logs_one_of_them(
     process, port = gate
 
     def attempt() -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                client.sendall(b"PING")
-                return client.recv(4)
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+            suppress(BrokenPipeError, ConnectionResetError),
+        ):
+            client.sendall(b"PING")
+            return client.recv(4)
         return b""
 
     def hasty() -> None:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.command import Command
 from headrace.problems import Limits, Overview, judge_by
 from tests.unit.statuses import HOSTILE, batch, build, dataset, letter, model, partition, status
 
@@ -90,10 +91,23 @@ def test_problems_come_first_each_with_its_command() -> None:
     ]  # fmt: skip
 
 
-def test_commands_inside_a_problem_are_set_as_code_and_nothing_else_is() -> None:
-    html = render_figures(overview(last_error="gone; `headrace adopt <b>` begins anew"), ())
-    assert "gone; <code>headrace adopt &lt;b&gt;</code> begins anew" in html
+def test_command_of_a_problem_is_set_as_code_and_no_other_text_is() -> None:
+    text = "gone: `headrace reset <b> --yes`; `headrace adopt jobs` begins"
+    html = render_figures(overview(last_error=text, last_command=Command("adopt", "jobs")), ())
+    assert "gone: `headrace reset &lt;b&gt; --yes`; <code>headrace adopt jobs</code> begins" in html
     assert "odd ` &lt;b&gt;" in render_figures(overview(last_error="odd ` <b>"), ())
+
+
+def test_page_shows_texts_of_others_in_visible_characters_alone() -> None:
+    odd = "a\u202eb\x9bc\u200bd::group::e"
+    html = render_figures(overview(last_error=odd, topic=odd, followed_by=odd), ())
+    assert html.count("a\\u202eb\\x9bc\\u200bd\\x3a:group::e") == 3
+    assert html.replace("\n", "").isprintable()
+
+
+def test_commands_beside_dead_letters_are_quoted_for_a_shell() -> None:
+    html = render_figures(overview(dead_by_reason={"x; rm -rf ~": 1}, recent_dead=1), ())
+    assert "<code>headrace replay jobs --reason &#39;x; rm -rf ~&#39;</code>" in html
 
 
 def test_dags_are_offered_only_to_those_who_may_trigger_them() -> None:

@@ -9,7 +9,9 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headrace.command import Command
 from headrace.durations import duration
+from headrace.output import shown
 from headrace.problems import Overview, Problem, State
 from headrace.status import BatchStatus, Status
 
@@ -63,11 +65,10 @@ def render_login(code: int) -> str:
 
 def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
     """The DAG that does what the problem's command does, if the reader may trigger it."""
-    words = problem.command.split()
     by_command = {"build": "build_marts"}
     if problem.dataset is not None and problem.kind != "declaration":
         by_command |= {"drain": (dag := overview.dag_of(problem.dataset)), "load": dag}
-    found = by_command.get(words[1])
+    found = by_command.get(problem.command.arguments[0])
     return found if found in triggerable else None
 
 
@@ -102,14 +103,15 @@ def _path(text: object) -> str:
     return quote(str(text), safe="")
 
 
-def _with_code(text: str) -> Markup:
-    """Text whose `commands` are set as code; all of it is escaped."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return escape(text)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
-    )
+def _with_code(text: str, command: Command) -> Markup:
+    """Text in which this command is set as code; all of it is escaped."""
+    line = Markup("<code>{}</code>").format(str(command))
+    return line.join(escape(part) for part in shown(text).split(f"`{command}`"))
+
+
+def _finish(value: object) -> object:
+    """What a template prints: text of others may be reordered or hidden by what HTML has no need to escape."""
+    return value if isinstance(value, Markup) else shown(str(value))
 
 
 def _count(number: float | None) -> str:
@@ -129,9 +131,11 @@ _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_finish,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.globals["command"] = Command
 _TEMPLATES.filters |= {
     "duration": lambda seconds: NOTHING if seconds is None else duration(seconds),
     "count": _count,

@@ -89,7 +89,7 @@ class Home:
             raise LocalServiceError(f"{doing}: {argv[0]} cannot be run: {error.strerror}") from error
         if done.returncode != 0:
             raise LocalServiceError(
-                f"{doing}: found exit status {done.returncode}, expected 0; it said:\n{quote_lines(done.stdout)}"
+                f"{doing}: found exit status {done.returncode}, expected 0; it said: {quote_lines(done.stdout)}"
             )
         return done.stdout
 
@@ -173,6 +173,6 @@ def set_aside(path: Path, report: Report) -> None:
 
 
 def quote_lines(text: str, count: int = 12) -> str:
-    """The last lines of an output, indented, for the end of an error message."""
+    """The last lines of an output, each behind a bar, for the end of an error message."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  | {line[:500]}" for line in lines[-count:]) or "  | (nothing)"
+    return " ".join(f"| {line[:500]}" for line in lines[-count:]) or "| (nothing)"

@@ -115,7 +115,7 @@ class Service:
                 text = file.read().decode(errors="replace")
         except OSError:
             text = ""
-        return f"see {self.log}, which ends:\n{quote_lines(text)}"
+        return f"see {self.log}, which ends: {quote_lines(text)}"
 
     def stop(
         self, signals: Sequence[tuple[signal.Signals, float]] = TERM_THEN_KILL, *, whole_group: bool = True

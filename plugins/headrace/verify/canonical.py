@@ -58,7 +58,7 @@ class CanonicalRow:
     def of_record(self, record: VisibleRecord) -> list[Any] | str:
         """What the contract of today makes of a record, or the reason for which it rejects it."""
         _, key, value, headers, timestamp = record
-        decoded = self._decode(key, value)
+        decoded = getattr(headers, "rejection", None) or self._decode(key, value)
         if not isinstance(decoded, list):
             return f"{decoded.reason}: {decoded.detail}"
         extra = decoded.pop()

@@ -8,12 +8,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
 from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
 from headrace.source import Headers
+
+if TYPE_CHECKING:
+    from headrace.kafka_unpack import Bounds
 
 # offset, key, value, headers, timestamp in milliseconds
 VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
@@ -40,9 +43,10 @@ class RecordReader(Protocol):
 class TopicReader:
     """A read_committed consumer, one partition at a time, from an offset up to another."""
 
-    def __init__(self, topic: str, client_config: Mapping[str, Any]) -> None:
+    def __init__(self, topic: str, client_config: Mapping[str, Any], bounds: "Bounds | None" = None) -> None:
         self._topic = topic
         self._config = client_config
+        self._bounds = bounds
         self._consumer: Any = None
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
@@ -92,6 +96,7 @@ class TopicReader:
             from kafka import KafkaConsumer
 
             from headrace.kafka_batches import tolerate
+            from headrace.kafka_unpack import Bounds
 
             self._consumer = KafkaConsumer(
                 **{"bootstrap_timeout_ms": 8_000, "request_timeout_ms": REQUEST_TIMEOUT_MS, **self._config},
@@ -105,12 +110,14 @@ class TopicReader:
                 max_partition_fetch_bytes=8 * 1024 * 1024,
                 fetch_max_wait_ms=100,
             )
-            tolerate(self._consumer)
+            tolerate(self._consumer, self._bounds or Bounds())
         return self._consumer
 
 
 def raw_names(headers: Headers) -> Headers:
-    """Names that are not UTF-8 as their bytes (kafka_batches.RawName)."""
+    """Names that are not UTF-8 as their bytes (kafka_batches.RawName); of a record that is not kept, why."""
+    if hasattr(headers, "rejection"):
+        return headers
     return [(getattr(name, "raw", name), value) for name, value in headers]
 
 

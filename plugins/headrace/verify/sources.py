@@ -8,9 +8,10 @@ from typing import Any
 from psycopg.sql import SQL
 
 from headrace import checkpoints
+from headrace.command import Command
 from headrace.dataset import File, KafkaTopic, RedisStream
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
-from headrace.ingest import Deployment, open_source
+from headrace.ingest import Deployment, bounds, open_source
 from headrace.plan import describe
 from headrace.source import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
@@ -75,7 +76,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
             generation=generation["generation"],
             found=f"no topic {generation['topic']}",
             expected=f"the topic with id {generation['topic_id']}",
-            remedy=f"create it and `headrace adopt {subject.name}` reads it from its start; what is staged stays",
+            remedy=f"create it and `{Command('adopt', subject.name)}` reads it from its start; what is staged stays",
         )
         return None
     except HeadraceError as error:
@@ -122,9 +123,8 @@ def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any],
             continue
         remedy = f"the topic lost records, or the checkpoint was moved by hand; {adopt}"
         if found is not None and checkpoint < found.log_start_offset:
-            remedy = (
-                f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
-            )
+            accept = Command("accept-loss", name, "--partition", partition, "--to", found.log_start_offset)
+            remedy = f"`{accept}` goes on behind it"
         report.add(
             "source",
             generation=number,
@@ -173,7 +173,8 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
                 ranges.append(Range(number, partition, first, end))
     if isinstance(declared.source, KafkaTopic):
         config = deployment.kafka()
-        return Rereading(TopicReader(state.topic, config), ranges, lambda: is_compacted(state.topic, config))
+        reader = TopicReader(state.topic, config, bounds(deployment.settings, declared))
+        return Rereading(reader, ranges, lambda: is_compacted(state.topic, config))
     if isinstance(declared.source, File):
         path: Path = deployment.settings.data_dir / declared.source.path
         suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -258,7 +259,8 @@ def _stored_keys(snapshot: Snapshot, generation: int, start: int, end: int) -> I
 
 
 def _adopt(name: str, generation: int) -> str:
-    return f"`headrace adopt {name}` closes generation {generation} and reads the topic as it is now from its start"
+    adopt = Command("adopt", name)
+    return f"`{adopt}` closes generation {generation} and reads the topic as it is now from its start"
 
 
 def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:
