@@ -21,6 +21,7 @@ from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.liveness import PARAMETERS, with_limits
 from headrace.local.addresses import libpq_variables
 from headrace.output import shown
+from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
 
@@ -45,13 +46,16 @@ class DbtRunner:
             *("--log-level", "none", "--log-level-file", "info", "--no-version-check", "--vars", self._vars),
         ]
         self._saved: dict[str, str | None] = {}
+        self._umask = UMASK
 
     def __enter__(self) -> Self:
+        self._umask = os.umask(UMASK)  # the manifest holds the models' SQL, the log what it says
         self._saved = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        os.umask(self._umask)
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -240,13 +244,14 @@ def _service(settings: Settings, folder: Path) -> dict[str, str]:
 
 def _target_folder(home: Path) -> Path:
     """A folder of this process's own, so that two builds at once do not write into each other's files."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
+    close_to_others(home)
     for old in home.glob("target-*"):
         if not Path(f"/proc/{old.name.removeprefix('target-')}").exists() and Path("/proc/self").exists():
             shutil.rmtree(old, ignore_errors=True)  # its process was killed
     target = home / f"target-{os.getpid()}"
     if not target.exists():
-        target.mkdir()
+        target.mkdir(mode=FOLDER_MODE)
         atexit.register(shutil.rmtree, target, ignore_errors=True)
     return target
 

@@ -14,6 +14,7 @@ from headrace.exceptions import SettingError, SourceRefused
 from headrace.kafka_handshake import bound_handshakes
 from headrace.kafka_log import once_per_cause
 from headrace.kafka_probe import reason_of, tls_context, why_refused
+from headrace.private_files import open_regular
 from headrace.settings import PREFIX, SaslMechanism, SecurityProtocol, Settings
 
 CONNECTION = "headrace_kafka"
@@ -150,7 +151,7 @@ def _check_time(path: Path, name: str) -> None:
 
 def _check_readable(path: Path, name: str) -> None:
     try:
-        path.open("rb").close()
+        open_regular(path).close()
     except OSError as error:
         raise SettingError(
             f"{name}: {path} cannot be read: {error.strerror}; name a file that this user may read"
