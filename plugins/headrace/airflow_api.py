@@ -1,14 +1,14 @@
 """A small client of Airflow's REST API: trigger a DAG, wait for its run, read a result."""
 
 import time
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
 from headrace.command import Command
 from headrace.exceptions import PermanentError, RetriableError
-from headrace.settings import Settings
+from headrace.private_files import read_bounded
+from headrace.settings import SECRET_BYTES_MAX, Settings
 
 POLL_S = 0.3
 PARSE_LIMIT_S = 90.0  # a new DAG file is parsed within seconds; a machine under load takes longer
@@ -41,10 +41,11 @@ class AirflowApi:
 
         path = settings.airflow_password_file or airflow_password_file(settings)
         try:
-            password = Path(path).read_text().strip()
-        except OSError as error:
+            password = read_bounded(path, SECRET_BYTES_MAX).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
             raise PermanentError(
-                f"{path}: the password cannot be read: {error.strerror}; run `headrace up`", command=Command("up")
+                f"{path}: the password cannot be read: {reason}; run `headrace up`", command=Command("up")
             ) from error
         return cls(settings.require_airflow_url(), settings.airflow_user, password)
 

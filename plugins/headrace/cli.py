@@ -598,22 +598,19 @@ def _quoted(value: str) -> str:
 
 
 def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
-    """Write a file under another name first, so that nobody finds half of it; return how many lines it has."""
+    """Write a file of mode 0600, whole or not at all; return how many lines it has."""
     from headrace.exceptions import FileSourceError
+    from headrace.private_files import replaced_file
 
-    partial = path.with_name(f"{path.name}.partial")
     written = 0
     try:
-        with partial.open("wb") as file:
+        with replaced_file(path) as file:
             for line in lines:
                 file.write(line)
                 written += 1
-        partial.replace(path)
         return written
     except OSError as error:
         raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

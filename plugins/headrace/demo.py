@@ -27,8 +27,10 @@ from headrace.foreign import refuse_foreign_objects
 from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
+from headrace.local.home import write_file
 from headrace.logs import guard
 from headrace.output import complain, shown
+from headrace.private_files import replaced_file
 from headrace.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
@@ -113,7 +115,7 @@ class Demo:
         reasons: Counter[str] = Counter()
         entities = set()
         with ExitStack() as stack:
-            files = [stack.enter_context(path.open("wb")) for path in paths]
+            files = [stack.enter_context(replaced_file(path)) for path in paths]
             for number, record in enumerate(self._records(name)):
                 is_keyless = number >= RECORDS[name] - KEYLESS and times[record.key] == 1
                 files[1 if is_keyless else 0].write(record.line)
@@ -122,7 +124,7 @@ class Demo:
                 else:
                     entities.add(_entity(name, record) or number)
         sent = {"records": RECORDS[name], "reasons": reasons, "entities": len(entities)}
-        account.write_text(json.dumps(sent))
+        write_file(account, json.dumps(sent))
 
     def _run_dags(self, api: AirflowApi, dag_ids: list[str]) -> None:
         """All at once."""

@@ -31,6 +31,11 @@ class _Collector(Collector):
         yield GaugeMetricFamily("headrace_up", "Whether Headrace's tables could be read.", value=bool(self._overview))
         if self._overview is None:
             return
+        yield GaugeMetricFamily(
+            "headrace_figures_timestamp_seconds",
+            "When the figures were read.",
+            value=self._overview.status.at.timestamp(),
+        )
         # what is no longer declared is no longer measured: its lag would never fall
         declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
         datasets = [dataset for dataset in declared if not dataset.is_empty]

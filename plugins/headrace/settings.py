@@ -31,7 +31,9 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
 KafkaClient = Literal["kafka-python", "confluent"]
-LOCAL_DSN = re.compile(r"postgresql://headrace@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)")
+LOCAL_DSN = re.compile(
+    r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
+)
 _USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
@@ -172,8 +174,12 @@ class Settings:
         return dsn
 
     def require_dbt_dsn(self) -> str:
-        """The DSN that dbt builds with: its own, or that of Postgres; raises SettingError when there is neither."""
-        return self.dbt_dsn or self.require_postgres_dsn()
+        """The DSN that dbt builds with; raises SettingError when there is none.
+
+        Its own; on the local server that of the login that builds; else that of Postgres.
+        """
+        dsn = self.dbt_dsn or self.require_postgres_dsn()
+        return dsn if self.dbt_dsn else builder_dsn(dsn, self.services) or dsn
 
     def require_kafka_bootstrap_servers(self) -> str:
         """The brokers to ask first, given or local; raises SettingError when there are neither."""
@@ -205,6 +211,15 @@ class Settings:
                 command=Command("up"),
             )
         return str(address)
+
+
+def builder_dsn(dsn: str, services: Mapping[str, Any]) -> str | None:
+    """For a DSN of the local server's owner that of the login that builds there; None for another server's."""
+    record = services.get("postgres", {})
+    given, local = LOCAL_DSN.fullmatch(dsn), LOCAL_DSN.fullmatch(record.get("address", ""))
+    if given and local and given["passfile"] == local["passfile"] and (builder := record.get("builder")):
+        return dsn[: given.start("user")] + str(builder) + dsn[given.end("user") :]
+    return None
 
 
 def read_services(home: Path) -> dict[str, Any]:

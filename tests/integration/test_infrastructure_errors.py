@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
 from headrace.generate import generate_jobs
@@ -135,6 +135,7 @@ def loader(stage: Stage, postgres_dsn: str) -> Iterator[Stage]:
     role, password = "headrace_test_loader", "not-a-secret"
     stage.execute(
         f"create role {role} login password '{password}'",
+        f"grant connect on database {conninfo_to_dict(stage.dsn)['dbname']} to {role}",
         f"grant usage on schema headrace, staging to {role}",
         f"grant select, insert, update on all tables in schema headrace to {role}",
         f"grant delete on headrace.samples, headrace.leases to {role}",

@@ -18,9 +18,14 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
+from headrace.build import build
 from headrace.exceptions import LocalServiceError
+from headrace.ingest import Deployment, initialise
+from headrace.load import load_file
 from headrace.local import kafka, postgres, services
+from headrace.local.postgres_roles import admin_dsn
 from headrace.settings import Settings, read_services
+from headrace.verify import verify
 
 BOTH = ("postgres", "kafka")
 
@@ -114,7 +119,10 @@ def test_up_sets_what_the_loader_relies_on(settings: Settings, running: dict[str
     found = [_query(settings, f"show {name}")[0][0] for name in names]
 
     assert found == ["on", "on", "5s", "UTC", "scram-sha-256"]
-    assert _query(settings, "select count(*) from pg_hba_file_rules where auth_method <> 'scram-sha-256'") == [(0,)]
+    port = read_services(settings.home)["postgres"]["port"]
+    with psycopg.connect(admin_dsn(settings.home, port)) as connection:
+        others = connection.execute("select from pg_hba_file_rules where auth_method <> 'scram-sha-256'")
+        assert others.fetchall() == []
 
 
 def test_psql_command_connects_without_a_password_in_it(settings: Settings, running: dict[str, int]) -> None:
@@ -123,6 +131,69 @@ def test_psql_command_connects_without_a_password_in_it(settings: Settings, runn
     assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "headrace\n"
     password = (settings.home / "postgres" / "pgpass").read_text().strip().rsplit(":", 1)[1]
     assert password not in " ".join(argv)
+
+
+# what headrace_admin made, and nobody has to: (role, superuser, createdb, createrole)
+ROLES = "select rolname, rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolcanlogin order by 1"
+
+
+@pytest.mark.security("R6")
+def test_owner_is_no_superuser_and_marts_are_built_by_a_login_of_their_own(
+    settings: Settings, running: dict[str, int]
+) -> None:
+    assert _query(settings, ROLES) == [
+        ("headrace", False, True, True),
+        ("headrace_admin", True, True, True),
+        ("headrace_builder", False, False, False),
+    ]
+    known = Settings.from_environment({"HEADRACE_HOME": str(settings.home)})
+    deployment = Deployment.from_settings(known)
+    initialise(deployment)
+    load_file(deployment, "users")
+    assert build(known, select="users", tests=False).rows == 21_467
+    assert _query(settings, "select tableowner from pg_tables where schemaname = 'marts'") == [("headrace_dbt",)]
+    assert verify(deployment, "users").reports[0].counts["keys of marts.users equal to staging's"] == 21_467
+    assert services.environment(known)["HEADRACE_DBT_USER"] == "headrace_builder"
+    refused = {
+        known.require_postgres_dsn(): ["copy (select 1) to program 'true'", "set role headrace_admin"],
+        known.require_dbt_dsn(): [
+            "copy (select 1) to program 'true'",
+            "set role headrace",
+            "update headrace.checkpoints set next_offset = 0",
+            "create role another",
+        ],
+    }
+    for dsn, statements in refused.items():
+        for statement in statements:
+            with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+def test_home_whose_owner_is_the_superuser_goes_on_and_gets_a_login_that_builds(
+    make_home: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_home()
+    monkeypatch.setattr(postgres, "ADMIN", "headrace")
+    services.up(settings, only=["postgres"])
+    monkeypatch.undo()
+    _query(settings, "revoke create on database headrace from headrace_dbt")
+    _query(settings, "drop role headrace_builder")
+    services.down(settings)
+    passfile, admins = (settings.home / "postgres" / name for name in ("pgpass", "pgpass-admin"))
+    passfile.write_text(admins.read_text())
+    admins.unlink()  # as the versions before left it
+    for lost in ([], [passfile, admins]):
+        for path in lost:
+            path.unlink()
+        services.up(settings, only=["postgres"])
+        assert _query(settings, ROLES) == [("headrace", True, True, True), ("headrace_builder", False, False, False)]
+        known = Settings.from_environment({"HEADRACE_HOME": str(settings.home)})
+        with psycopg.connect(known.require_dbt_dsn()) as connection:
+            assert connection.execute("select session_user, current_user").fetchone() == (
+                "headrace_builder",
+                "headrace_dbt",
+            )
+        services.down(settings)
 
 
 def test_up_after_both_were_killed_starts_them_with_their_data_and_ports(
@@ -234,7 +305,8 @@ def test_two_ups_at_once_share_one_server_and_a_lost_password_is_replaced(make_h
 
     services.down(settings)
     old = (settings.home / "postgres" / "pgpass").read_text()
-    (settings.home / "postgres" / "pgpass").unlink()
+    for name in ("pgpass", "pgpass-admin"):
+        (settings.home / "postgres" / name).unlink()
     services.up(settings, only=["postgres"])
 
     assert (settings.home / "postgres" / "pgpass").read_text() != old

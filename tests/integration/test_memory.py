@@ -14,6 +14,7 @@ from kafka import KafkaProducer
 
 from headrace.generate import generate_jobs
 from headrace.kafka_source import KafkaSource
+from tests import bombs
 from tests.integration import streams, topics
 from tests.integration.books import assert_books, environment
 from tests.integration.conftest import Stage
@@ -105,6 +106,38 @@ def test_drain_of_a_stream_of_large_entries_stays_within_its_memory_and_its_time
         client.delete(streams.stream_of(telemetry))  # 180 MB
 
 
+@pytest.mark.security("L1")
+@pytest.mark.parametrize(("client", "codec"), [("kafka-python", bombs.GZIP), ("confluent", bombs.ZSTD)])
+def test_drain_passes_a_batch_that_unpacks_to_far_too_much_and_its_neighbours_commit(
+    stage: Stage, client: str, codec: int
+) -> None:
+    topic = topic_of(stage)
+    lines = generate_jobs(5, 5, 1, stage.deployment.settings.data_dir / "users.ndjson")  # id|{JSON}, without a key
+    good = [bombs.record(offset, line.rstrip(b"\n")) for offset, line in enumerate(lines)]
+    bomb = bombs.packed(codec, iter([good[0], bombs.head(1, 400 * MB), *bombs.zeros(400 * MB), b"\0", good[2]]))
+    small = bombs.packed(codec, iter([bombs.head(0, 3 * MB), *bombs.zeros(3 * MB), b"\0", *good[1:]]))
+    assert len(bomb) < MB
+    for partition in (0, 1):
+        topics.send_batch(servers(stage), topic, partition, bombs.batch(bombs.NONE, b"".join(good), 5))
+    for packed, count in ((bomb, 3), (small, 5)):
+        topics.send_batch(servers(stage), topic, 0, bombs.batch(codec, packed, count))
+    topics.send_batch(servers(stage), topic, 0, bombs.batch(bombs.NONE, b"".join(good), 5))
+    assert _peak_mb(stage, "drain", "jobs", client=client, record_bytes_max=1) < LIMIT_MB
+    assert_books(stage, [*((0, offset) for offset in range(18)), *((1, offset) for offset in range(5))])
+    dead = 'select "offset", key, length(value), reason, detail from headrace.dead_letters order by 1'
+    kept_no_bytes = [(offset, None, None, "too_large") for offset in (6, 8)]
+    assert [row[:4] for row in stage.query(dead)] == kept_no_bytes
+    assert all("raise HEADRACE_RECORD_BYTES_MAX and reload it" in row[4] for row in stage.query(dead))
+    for limit in (1, 32 * MB):
+        assert _peak_mb(stage, "verify", "jobs", "--deep", client=client, record_bytes_max=limit) < LIMIT_MB
+    _peak_mb(stage, "replay", "jobs")
+    assert [row[:4] for row in stage.query(dead)] == kept_no_bytes
+    # the way past the limit: what has its bytes again is judged by its contract
+    assert _peak_mb(stage, "reload", "jobs", "--from", "5", "--to", "13", "--partition", "0") < LIMIT_MB
+    assert [row[:4] for row in stage.query(dead)] == [(6, None, None, "too_large"), (8, None, 3 * MB, "too_large")]
+    assert _peak_mb(stage, "verify", "jobs", "--deep") < LIMIT_MB
+
+
 def test_source_given_a_limit_below_one_record_still_reads_them_all_in_order(stage: Stage) -> None:
     _produce(stage, [b"x" * 50_000] * 40, "gzip", batch_size=MB)
     source = KafkaSource(topic_of(stage), stage.deployment.kafka(), poll_bytes=10_000)
@@ -132,9 +165,19 @@ def _produce(stage: Stage, values: list[bytes], compression: str | None, batch_s
 
 
 def _drain_peak_mb(stage: Stage, dataset: str = "jobs", *options: str, client: str = "kafka-python") -> float:
-    settings = {"HEADRACE_BATCH_ROWS": "20000", "HEADRACE_KAFKA_CLIENT": client}
+    return _peak_mb(stage, "drain", dataset, *options, client=client)
+
+
+def _peak_mb(
+    stage: Stage, command: str, *options: str, client: str = "kafka-python", record_bytes_max: int = 32 * MB
+) -> float:
+    settings = {
+        "HEADRACE_BATCH_ROWS": "20000",
+        "HEADRACE_KAFKA_CLIENT": client,
+        "HEADRACE_RECORD_BYTES_MAX": str(record_bytes_max),
+    }
     done = subprocess.run(
-        [sys.executable, "-S", "-c", WATCHER, HEADRACE, "drain", dataset, *options],
+        [sys.executable, "-S", "-c", WATCHER, HEADRACE, command, *options],
         env=environment(stage.deployment.settings) | settings,
         capture_output=True,
         text=True,

@@ -33,7 +33,7 @@ from tests.adoption import adopt_anyway
 from tests.databases import passing_database
 from tests.integration import topics
 from tests.integration.conftest import Stage
-from tests.integration.logins import PASSWORD, as_role, login
+from tests.integration.logins import PASSWORD, as_role, let_in, login
 from tests.integration.warehouse import Warehouse
 
 RECORDS = 300
@@ -358,11 +358,12 @@ def stranger(house: Stage) -> Iterator[Stage]:
     """The house as a login sees it that may connect, and nothing else."""
     with psycopg.connect(house.dsn, autocommit=True) as connection:
         connection.execute(f"create role test_stranger login password '{PASSWORD}'".encode())
+        let_in(connection, "test_stranger")
         try:
             dsn = as_role(house.dsn, "test_stranger")
             yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
         finally:
-            connection.execute("drop role test_stranger")
+            connection.execute("drop owned by test_stranger cascade; drop role test_stranger")
 
 
 # every lock that was an advisory one
@@ -460,7 +461,8 @@ def test_builds_call_no_function_of_a_schema_that_anyone_may_write_to(
         stranger.execute(planted)
         assert called() != ("planted",)
     finally:
-        house.execute("drop owned by test_stranger cascade", "revoke create on schema public from public")
+        stranger.execute("drop function if exists public.md5(varchar)")
+        house.execute("revoke create on schema public from public")
     assert_denied(stranger, planted)
     house.execute(planted)  # of an extension, say
     try:

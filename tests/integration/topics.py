@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.record.memory_records import MemoryRecordsBuilder
 
 from headrace.exceptions import TopicMissing
 from headrace.kafka_source import KafkaSource
@@ -48,6 +50,13 @@ def send(servers: str, topic: str, messages: Iterable[Message], *, codec: str | 
         client.flush()
         metadata = [future.get(10) for future in futures]
     return [(found.partition, found.offset) for found in metadata]
+
+
+def send_batch(servers: str, topic: str, partition: int, batch: bytes) -> None:
+    """Send a record batch as it is."""
+    with pytest.MonkeyPatch.context() as patch, producer(servers, enable_idempotence=False) as client:
+        patch.setattr(MemoryRecordsBuilder, "buffer", lambda _: batch)
+        client.send(topic, partition=partition, value=b"in its place").get(60)
 
 
 def send_in_transaction(servers: str, topic: str, messages: Iterable[Message], *, commit: bool) -> None:

@@ -132,6 +132,7 @@ def test_plugin_is_imported_without_the_page() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.security("V1")
 def test_every_route_is_refused_without_a_login(get: Callable[..., httpx.Response]) -> None:
     assert {"", "figures", "status", "metrics", "static/page.js"} == set(ROUTES)
     for route in ROUTES:
@@ -157,6 +158,7 @@ def test_admin_sees_every_route(get: Callable[..., httpx.Response]) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.security("V2")
 def test_viewer_sees_and_is_offered_nothing_to_do(
     ingested: System, url: str, get: Callable[..., httpx.Response], token_of: Callable[[str | None], str]
 ) -> None:
@@ -173,6 +175,47 @@ def test_viewer_sees_and_is_offered_nothing_to_do(
         timeout=60,
     )
     assert refused.status_code == 403
+
+
+@pytest.mark.security("V3")
+def test_parameters_of_who_may_trigger_are_data(
+    ingested: System, url: str, token_of: Callable[[str | None], str]
+) -> None:
+    """In one line each: a file outside of the data folder, and a statement in place of a dataset, name nothing."""
+    bearer = {"Authorization": f"Bearer {token_of('USER')}"}
+
+    def trigger(dag_id: str, **conf: Any) -> tuple[str, str]:
+        answer = httpx.post(
+            f"{url}/api/v2/dags/{dag_id}/dagRuns",
+            headers=bearer,
+            json={"logical_date": None, "conf": conf},
+            trust_env=False,
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        return dag_id, answer.json()["dag_run_id"]
+
+    def said(run: tuple[str, str], task_id: str) -> str:
+        path = f"/dags/{run[0]}/dagRuns/{run[1]}/taskInstances/{task_id}/logs/1"
+        return str(ingested.api._client.get(path, headers={"Accept": "application/json"}).text)
+
+    staged = ingested.query("select count(*) from staging.events")
+    outside = trigger("load_users", file="../../../../../../etc/passwd")
+    allowed = trigger("verify_ingestion", dataset="events")
+    with pytest.raises(DagRunFailed):
+        ingested.api.wait(outside)
+    assert "etc/passwd" in said(outside, "load")
+    assert "root:" not in said(outside, "load")
+    ingested.api.wait(allowed)
+    refused = httpx.post(
+        f"{url}/api/v2/dags/verify_ingestion/dagRuns",
+        headers=bearer,
+        json={"logical_date": None, "conf": {"dataset": "events; drop table staging.events"}},
+        trust_env=False,
+        timeout=60,
+    )
+    assert refused.status_code == 400  # the form's enum, at the trigger already
+    assert ingested.query("select count(*) from staging.events") == staged
 
 
 def test_navigation_has_the_page(ingested: System) -> None:

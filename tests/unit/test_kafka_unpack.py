@@ -5,8 +5,7 @@ import json
 import struct
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import kafka.codec
 import pytest
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
-from kafka.record.util import calc_crc32c, encode_varint
 
 from headrace.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.kafka_records import Meter, MeteredRecords
@@ -31,6 +29,7 @@ from headrace.kafka_unpack import (
     is_kept,
     pieces,
 )  # fmt: skip
+from tests import bombs
 
 NAMES = {NONE: "none", GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
 KB, MB = 1024, 1024 * 1024
@@ -60,70 +59,6 @@ print(json.dumps([kept, lost, (peak_kb() - before) // 1024]))
 """
 
 
-def _varint(number: int) -> bytes:
-    data = bytearray()
-    encode_varint(number, data.append)
-    return bytes(data)
-
-
-def _head(offset: int, value_size: int, headers: int = 0) -> bytes:
-    """A record of a value of so many bytes, up to the value; its headers' count is the byte that follows it."""
-    body = b"\0" + _varint(0) + _varint(offset) + _varint(-1) + _varint(value_size)
-    return _varint(len(body) + value_size + 1 + headers) + body
-
-
-def _record(offset: int, value: bytes) -> bytes:
-    return _head(offset, len(value)) + value + b"\0"
-
-
-def _packed(codec: int, parts: Iterator[bytes]) -> bytes:
-    """Parts compressed as one, without holding them."""
-    if codec == NONE:
-        return b"".join(parts)
-    if codec == SNAPPY:
-        return b"".join(_snappy_blocks(parts))
-    compressor: Any = {
-        GZIP: lambda: zlib.compressobj(1, wbits=31),
-        LZ4: kafka.codec.lz4.LZ4FrameCompressor,
-        ZSTD: lambda: kafka.codec.zstd.ZstdCompressor().compressobj(),
-    }[codec]()
-    begin = compressor.begin() if codec == LZ4 else b""
-    return b"".join([begin, *map(compressor.compress, parts), compressor.flush()])
-
-
-def _snappy_blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
-    yield b"\x82SNAPPY\0" + struct.pack(">ii", 1, 1)
-    for part in parts:
-        block = kafka.codec.snappy.compress(part)
-        yield struct.pack(">i", len(block)) + block
-
-
-def _batch(codec: int, packed: bytes, count: int, offset: int = 0, last_delta: int | None = None) -> bytes:
-    """A batch whose records are compressed already."""
-    last_delta = count - 1 if last_delta is None else last_delta
-    body = struct.pack(">hiqqqhii", codec, last_delta, 5, 5, -1, -1, -1, count) + packed
-    crc = calc_crc32c(memoryview(body))
-    return struct.pack(">qiibI", offset, len(body) + 9, 0, 2, crc) + body
-
-
-def _zeros(size: int) -> Iterator[bytes]:
-    whole, rest = divmod(size, MB)
-    yield from [bytes(MB)] * whole
-    yield bytes(rest)
-
-
-def _one_large(size: int) -> Iterator[bytes]:
-    """A record, one of so many zeros, and a third."""
-    yield _record(0, b"before") + _head(1, size)
-    yield from _zeros(size)
-    yield b"\0" + _record(2, b"behind")
-
-
-def _many(count: int, size: int) -> Iterator[bytes]:
-    value = bytes(size)
-    return (_record(offset, value) for offset in range(count))
-
-
 def _ours(data: bytes, bounds: Bounds | None = None) -> Any:
     return MeteredRecords(Meter(2**40, bounds), 0, TP, MemoryRecords(data))
 
@@ -149,8 +84,8 @@ def _all(records: Any) -> list[Any]:
 )
 def test_batch_of_1_mb_that_unpacks_to_1_gb_takes_little_memory(codec: int, reader: str, tmp_path: Path) -> None:
     size = (256 if codec == SNAPPY else 1_024) * MB  # snappy makes a twentieth of them at best
-    large = _batch(codec, _packed(codec, _one_large(size)), 3)
-    many = _batch(codec, _packed(codec, _many(size // MB, MB)), size // MB, offset=3)
+    large = bombs.batch(codec, bombs.packed(codec, bombs.one_large(size)), 3)
+    many = bombs.batch(codec, bombs.packed(codec, bombs.many(size // MB, MB)), size // MB, offset=3)
     assert len(large) < 14 * MB
     bomb = tmp_path / "bomb"
     bomb.write_bytes(large + many)
@@ -168,8 +103,8 @@ def test_batch_of_1_mb_that_unpacks_to_1_gb_takes_little_memory(codec: int, read
 def test_record_beyond_the_limit_has_coordinates_time_and_the_reason(reader: Callable[..., Any]) -> None:
     bounds = Bounds(record_bytes=1_000)
     for codec in NAMES:
-        packed = _packed(codec, iter([_record(0, b"x" * 2_000) + _record(1, b"x" * 900)]))
-        large, small = _all(reader(_batch(codec, packed, 2, offset=7), bounds))
+        packed = bombs.packed(codec, iter([bombs.record(0, b"x" * 2_000) + bombs.record(1, b"x" * 900)]))
+        large, small = _all(reader(bombs.batch(codec, packed, 2, offset=7), bounds))
         assert (large.offset, large.timestamp, large.key, large.value) == (7, 5, None, None)
         assert not is_kept(large.headers)
         assert large.headers.rejection.reason == "too_large"
@@ -178,15 +113,15 @@ def test_record_beyond_the_limit_has_coordinates_time_and_the_reason(reader: Cal
             "reload it"
         )
         assert (small.offset, small.value) == (8, b"x" * 900)
-    assert isinstance(_all(_ours(_batch(codec, packed, 2), bounds))[0], OversizedRecord)
+    assert isinstance(_all(_ours(bombs.batch(codec, packed, 2), bounds))[0], OversizedRecord)
 
 
 @BOTH
 def test_records_beyond_what_a_batch_may_unpack_to_keep_their_coordinates(reader: Callable[..., Any]) -> None:
     bounds = Bounds(unpacked_bytes=MB)
     for codec in (GZIP, LZ4, ZSTD):
-        packed = _packed(codec, _many(4_000, 5_000))
-        found = _all(reader(_batch(codec, packed, 4_000), bounds))
+        packed = bombs.packed(codec, bombs.many(4_000, 5_000))
+        found = _all(reader(bombs.batch(codec, packed, 4_000), bounds))
         assert [record.offset for record in found] == list(range(4_000))
         kept = [record.offset for record in found if is_kept(record.headers)]
         assert kept == list(range(len(kept)))
@@ -196,7 +131,8 @@ def test_records_beyond_what_a_batch_may_unpack_to_keep_their_coordinates(reader
         "size: the record's bytes are not kept; raise HEADRACE_UNPACKED_BYTES_MAX and reload it"
     )
     assert all(
-        is_kept(record.headers) for record in _all(reader(_batch(NONE, b"".join(_many(2_000, 1_000)), 2_000), bounds))
+        is_kept(record.headers)
+        for record in _all(reader(bombs.batch(NONE, b"".join(bombs.many(2_000, 1_000)), 2_000), bounds))
     )
 
 
@@ -204,44 +140,52 @@ def test_records_beyond_what_a_batch_may_unpack_to_keep_their_coordinates(reader
 @pytest.mark.parametrize("size", [1, 9, PIECE_BYTES - 30, PIECE_BYTES - 8, PIECE_BYTES, PIECE_BYTES + 5])
 def test_record_that_ends_anywhere_at_the_end_of_a_piece_is_whole(reader: Callable[..., Any], size: int) -> None:
     values = [b"a" * size, b"b" * 100, b"", b"c" * 3 * PIECE_BYTES, b"d"]
-    packed = [_record(offset, value) for offset, value in enumerate(values)]
+    packed = [bombs.record(offset, value) for offset, value in enumerate(values)]
     for codec in NAMES:
-        data = _batch(codec, _packed(codec, iter(packed)), len(values))
+        data = bombs.batch(codec, bombs.packed(codec, iter(packed)), len(values))
         assert [record.value for record in _all(reader(data))] == values
 
 
 def test_members_frames_and_streams_that_follow_each_other_are_read_on() -> None:
-    data = b"".join(_many(10, 100))
+    data = b"".join(bombs.many(10, 100))
     for codec in (GZIP, SNAPPY, LZ4, ZSTD):
-        whole = _packed(codec, iter([data[:500]])) + _packed(codec, iter([data[500:]]))
+        whole = bombs.packed(codec, iter([data[:500]])) + bombs.packed(codec, iter([data[500:]]))
         assert b"".join(pieces(codec, whole)) == data
-        assert [record.offset for record in _all(_ours(_batch(codec, whole, 10)))] == list(range(10))
+        assert [record.offset for record in _all(_ours(bombs.batch(codec, whole, 10)))] == list(range(10))
     for codec in (GZIP, LZ4):  # brokers do not look at what follows
-        assert [r.offset for r in _all(_ours(_batch(codec, _packed(codec, iter([data])) + b"behind", 10)))] == [
-            *range(10)
-        ]
+        assert [
+            r.offset for r in _all(_ours(bombs.batch(codec, bombs.packed(codec, iter([data])) + b"behind", 10)))
+        ] == [*range(10)]
     unsized = kafka.codec.zstd.ZstdCompressor(write_content_size=False).compress(data)
     assert b"".join(pieces(ZSTD, unsized)) == data
 
 
 def test_unpacking_is_linear_in_members_and_blocks() -> None:
-    empty = _packed(GZIP, iter([b""]))
-    assert b"".join(pieces(GZIP, empty * 50_000 + _packed(GZIP, iter([b"end"])))) == b"end"
-    blocks = _packed(SNAPPY, (b"x" for _ in range(200_000)))  # 1.4 MB
+    empty = bombs.packed(GZIP, iter([b""]))
+    assert b"".join(pieces(GZIP, empty * 50_000 + bombs.packed(GZIP, iter([b"end"])))) == b"end"
+    blocks = bombs.packed(SNAPPY, (b"x" for _ in range(200_000)))  # 1.4 MB
     assert b"".join(pieces(SNAPPY, blocks)) == b"x" * 200_000
 
 
+FIRST = bombs.record(0, b"x")
+
+
+def _lying(codec: int, behind: bytes, count: int = 2) -> bytes:
+    """A record, something else, and a header that states so many records."""
+    return bombs.batch(codec, bombs.packed(codec, iter([FIRST + behind])), count)
+
+
 LIES = {
-    "more records than there are": _batch(NONE, _record(0, b"x"), 2**31 - 1),
-    "as many, compressed": _batch(ZSTD, _packed(ZSTD, iter([_record(0, b"x")])), 2**31 - 1),
-    "fewer": _batch(GZIP, _packed(GZIP, _many(3, 10)), 2),
-    "a record of 2 GB": _batch(ZSTD, _packed(ZSTD, iter([_record(0, b"x") + _head(1, 2**31 - 20)])), 2),
-    "a record of 2^62 bytes": _batch(LZ4, _packed(LZ4, iter([_record(0, b"x") + _varint(2**62)])), 2),
-    "a record of less than nothing": _batch(LZ4, _packed(LZ4, iter([_record(0, b"x") + _varint(-5)])), 2),
-    "2^31 headers": _batch(NONE, _record(0, b"x") + _head(1, 5, headers=4) + b"value" + _varint(2**31 - 1), 2),
-    "a varint without an end": _batch(NONE, _record(0, b"x") + b"\xff" * 30, 2),
-    "a snappy block of 4 GB": _batch(SNAPPY, b"\xff\xff\xff\xff\x0f" + b"\0" * 20, 1),
-    "a block behind the end": _batch(SNAPPY, _packed(SNAPPY, iter([_record(0, b"x")])) + struct.pack(">i", 9), 1),
+    "more records than there are": _lying(NONE, b"", 2**31 - 1),
+    "as many, compressed": _lying(ZSTD, b"", 2**31 - 1),
+    "fewer": _lying(GZIP, bombs.record(1, b"x") * 2),
+    "a record of 2 GB": _lying(ZSTD, bombs.head(1, 2**31 - 20)),
+    "a record of 2^62 bytes": _lying(LZ4, bombs.varint(2**62)),
+    "a record of less than nothing": _lying(LZ4, bombs.varint(-5)),
+    "2^31 headers": _lying(NONE, bombs.head(1, 5, headers=4) + b"value" + bombs.varint(2**31 - 1)),
+    "a varint without an end": _lying(NONE, b"\xff" * 30),
+    "a snappy block of 4 GB": bombs.batch(SNAPPY, b"\xff\xff\xff\xff\x0f" + b"\0" * 20, 1),
+    "a block behind the end": bombs.batch(SNAPPY, bombs.packed(SNAPPY, iter([FIRST])) + struct.pack(">i", 9), 1),
 }
 
 
@@ -260,29 +204,40 @@ def test_batch_that_lies_is_refused_at_once_and_nothing_behind_it_is_passed_over
 @BOTH
 def test_record_of_too_many_headers_has_coordinates_alone(reader: Callable[..., Any]) -> None:
     def of(count: int) -> bytes:
-        count_bytes, headers = _varint(count), b"\0\x01" * count  # no name, no value
-        body = b"\0" + _varint(0) + _varint(1) + _varint(-1) + _varint(1) + b"x" + count_bytes + headers
-        return _record(0, b"before") + _varint(len(body)) + body + _record(2, b"behind")
+        count_bytes, headers = bombs.varint(count), b"\0\x01" * count  # no name, no value
+        body = (
+            b"\0"
+            + bombs.varint(0)
+            + bombs.varint(1)
+            + bombs.varint(-1)
+            + bombs.varint(1)
+            + b"x"
+            + count_bytes
+            + headers
+        )
+        return bombs.record(0, b"before") + bombs.varint(len(body)) + body + bombs.record(2, b"behind")
 
     for codec in (NONE, ZSTD):
-        before, many, behind = _all(reader(_batch(codec, _packed(codec, iter([of(HEADERS_MAX)])), 3)))
+        before, many, behind = _all(reader(bombs.batch(codec, bombs.packed(codec, iter([of(HEADERS_MAX)])), 3)))
         assert (before.value, len(many.headers), behind.value) == (b"before", HEADERS_MAX, b"behind")
-        before, many, behind = _all(reader(_batch(codec, _packed(codec, iter([of(HEADERS_MAX + 1)])), 3)))
+        before, many, behind = _all(reader(bombs.batch(codec, bombs.packed(codec, iter([of(HEADERS_MAX + 1)])), 3)))
         assert (before.value, many.value, many.offset, behind.value) == (b"before", None, 1, b"behind")
         assert many.headers.rejection.detail.startswith("record has 100001 headers, expected at most 100000")
 
 
 def test_headers_are_charged_to_the_poll() -> None:
-    headers = _varint(1_000) + b"\0\x01" * 1_000
-    body = [b"\0" + _varint(0) + _varint(n) + _varint(-1) + _varint(-1) + headers for n in range(100)]
-    data = _batch(NONE, b"".join(_varint(len(each)) + each for each in body), 100)
+    headers = bombs.varint(1_000) + b"\0\x01" * 1_000
+    body = [
+        b"\0" + bombs.varint(0) + bombs.varint(n) + bombs.varint(-1) + bombs.varint(-1) + headers for n in range(100)
+    ]
+    data = bombs.batch(NONE, b"".join(bombs.varint(len(each)) + each for each in body), 100)
     records = MeteredRecords(Meter(MB), 0, TP, MemoryRecords(data))
     assert len(records.take(100)) < 20
 
 
 def test_compacted_batch_passes_over_large_records_as_over_others() -> None:
-    parts = [_record(3, b"kept"), _head(10, 50 * MB), *_zeros(50 * MB), b"\0", _record(17, b"last")]
-    data = _batch(GZIP, _packed(GZIP, iter(parts)), 3, offset=100, last_delta=40)
+    parts = [bombs.record(3, b"kept"), bombs.head(10, 50 * MB), *bombs.zeros(50 * MB), b"\0", bombs.record(17, b"last")]
+    data = bombs.batch(GZIP, bombs.packed(GZIP, iter(parts)), 3, offset=100, last_delta=40)
     records = _ours(data)
     found = _all(records)
     assert [(record.offset, is_kept(record.headers)) for record in found] == [(103, True), (110, False), (117, True)]

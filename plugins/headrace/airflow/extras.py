@@ -8,6 +8,7 @@ from psycopg import pq
 
 from headrace import masking
 from headrace.exceptions import SettingError
+from headrace.private_files import open_regular
 
 # the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
 IGNORED = frozenset(
@@ -122,7 +123,7 @@ def _flag(name: str, option: str, value: Any) -> bool:
 
 def _check_readable(where: str, path: Path) -> None:
     try:
-        path.open("rb").close()
+        open_regular(path).close()
     except OSError as error:
         raise SettingError(
             f"{where}: {path} cannot be read: {error.strerror}; name a file that this user may read"

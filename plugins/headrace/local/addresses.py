@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 from headrace.exceptions import SettingError
 from headrace.local.home import write_file
-from headrace.local.postgres import passfile as local_passfile
+from headrace.local.postgres_roles import passfile as local_passfile
 from headrace.masking import holds_secret, is_secret
 from headrace.private_files import make_folder
-from headrace.settings import PREFIX, SECRETS, Settings, read_services
+from headrace.settings import PREFIX, SECRETS, Settings, builder_dsn, read_services
 
 GIVEN = {
     "postgres": "postgres_dsn",
@@ -63,6 +63,8 @@ def environment(settings: Settings) -> dict[str, str]:
     values = {"HEADRACE_HOME": str(home)}
     if dsn := address(settings, "postgres"):
         values |= _postgres_environment(home, dsn, settings.dbt_dsn)
+        if settings.dbt_dsn is None and (builders := builder_dsn(dsn, read_services(settings.home))):
+            values["HEADRACE_DBT_USER"] = dsn_parameters(builders)["user"]
         values["HEADRACE_DBT_THREADS"] = str(settings.dbt_threads)
         values |= settings.thresholds
     if servers := address(settings, "kafka"):

@@ -15,7 +15,7 @@ from headrace.kafka_security import OPTIONS, from_settings
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
 from headrace.service_urls import redis_options
-from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings
+from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings, builder_dsn, read_services
 
 DATABASE = "airflow"
 
@@ -75,6 +75,8 @@ def options(settings: Settings) -> dict[str, str]:
     }
     if builders := _known_parameters(known, "HEADRACE_DBT_DSN"):
         values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(builders))
+    elif local := builder_dsn(known.get("HEADRACE_POSTGRES_DSN", ""), read_services(settings.home)):
+        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(dsn_parameters(local)))
     if servers := known.get("HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
         config = from_settings(dataclasses.replace(settings, kafka_bootstrap_servers=servers))
         extra = {OPTIONS[name]: value for name, value in config.items()} | {"bootstrap.servers": servers}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
-from headrace.local import airflow, kafka, postgres, valkey
+from headrace.local import airflow, kafka, postgres, postgres_roles, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
 from headrace.local.home import Home, Report, locked
@@ -131,7 +131,7 @@ class _Starter:
             lambda: postgres.start(self.home, self.ports["postgres"], self.report),
             running=lambda: postgres.service(self.home.path).pid() is not None,
         )
-        postgres.create_database(self.home.path, self.ports["postgres"])
+        postgres_roles.prepare(self.home.path, self.ports["postgres"])
 
     def start_kafka(self) -> None:
         """Start Kafka, or leave it be when it is healthy."""
@@ -218,7 +218,7 @@ class _Starter:
     def _record(self, service: str) -> dict[str, Any]:
         port = self.ports[service]
         if service == "postgres":
-            return {"address": postgres.dsn(self.home.path, port), "port": port}
+            return postgres.record(self.home.path, port)
         if service == "redis":
             return {"address": valkey.url(port), "port": port}
         return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": self.ports["controller"]}
