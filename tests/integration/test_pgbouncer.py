@@ -108,7 +108,7 @@ def pooled(stage: Stage, pooler: int) -> Stage:
 
 def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
     sent = send_jobs(pooled, 300)
-    with ThreadPoolExecutor(6) as threads:  # more than there are backends, behind one advisory lock
+    with ThreadPoolExecutor(6) as threads:  # more than there are backends, behind one lock
         assert list(threads.map(lambda _: initialise(pooled.deployment), range(6))) == [[]] * 6
         drained = list(threads.map(lambda _: _drain_patiently(pooled), range(2)))
     assert sum(drained) == 300
