@@ -16,7 +16,7 @@ BYTE_COST_MAX = 70
 # How anything cheaper a byte grows is not looked at: of large inputs the memory is new to a process, of small ones not
 BYTE_COST_FLOOR = 1
 ATTEMPTS = 4  # a busy machine only ever adds to a cost
-REPEATS = (3, 2, 1)  # at each size
+REPEATS = (2, 1, 1)  # at each size
 
 
 def assert_linear(
