@@ -5,7 +5,7 @@ stands nor goes on behind a quote that is never closed.
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
@@ -22,17 +22,21 @@ from headrace.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_line
 
 CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_CELLS = 1_000_000
+COLUMNS_MAX = 10_000  # a header of 64 MB of commas has as many fields
 # A quoted field may go over lines. One that is longer than this is a quote that somebody forgot to close.
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
+LONG_LINE_BYTES = 1024 * 1024  # a pattern remembers every field that it passed, 50 bytes each
 REASON = "malformed_row"
 
-_QUOTED = rb'"[^"]*(?:""[^"]*)*"'
-_UNQUOTED = rb'[^",\r\n][^,\r\n]*'
+# possessive (*+): what was matched is not tried in another way
+_QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
+_UNQUOTED = rb'[^",\r\n][^,\r\n]*+'
 _FIELD = rb"(?:%s|%s|)" % (_QUOTED, _UNQUOTED)
 _is_row = re.compile(rb"%s(?:,%s)*\r*\n?" % (_FIELD, _FIELD)).fullmatch
-_match_field = re.compile(rb'(?:%s|[^",][^,]*|)(?:,|\Z)' % _QUOTED).match
-_inside_quotes = re.compile(rb'[^"]*(?:""[^"]*)*').match
+_match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
+_inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
 
 Kind = Literal["text", "number", "boolean", "json"]
@@ -53,10 +57,17 @@ class CsvRows:
     object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        types: Mapping[str, str],
+        required: Collection[Sequence[str]] = (),
+        unpacked_bytes: int | None = None,
+    ) -> None:
         self._path = path
         self._types = types
         self._required = required
+        self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
         """Behind the last line; raises FileSourceError for a header that cannot be used."""
@@ -72,7 +83,7 @@ class CsvRows:
         wanted = (row for row in rows if row.number >= start)
         while chunk := _chunk(wanted):
             checked = [_with_count_checked(row, len(names)) for row in chunk]
-            fields = iter(_split([row.text for row in checked if row.problem is None], len(names)))
+            fields = _fields([row.text for row in checked if row.problem is None], len(names))
             for row in checked:
                 if row.problem is None:
                     yield Line(row.number, _document(encoded, kinds, next(fields)))
@@ -89,15 +100,17 @@ class CsvRows:
             header.text.decode()
         except UnicodeDecodeError as error:
             raise self._refused(f"a header that is not UTF-8: {error}", "UTF-8") from error
+        if header.text.count(b",") >= COLUMNS_MAX:
+            raise self._refused(f"a header of {header.text.count(b',') + 1} columns", f"at most {COLUMNS_MAX}")
         names = [_name(field) for field in _split([header.text], None)[0]]
-        twice = {name for name in names if names.count(name) > 1}
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise self._refused(f"column {sorted(twice)[0]!r} twice in the header", "one of each")
+            raise self._refused(f"column {twice[0]!r} twice in the header", "one of each")
         check_columns(self._path, names, self._types, self._required)
         return names
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        return numbered_lines(self._path, may_end_in_cr=True)
+        return numbered_lines(self._path, may_end_in_cr=True, free_bytes=self._unpacked_bytes)
 
     def _refused(self, found: str, expected: str) -> FileSourceError:
         return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")
@@ -139,7 +152,7 @@ def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
         number, line = item
         if not line.strip():
             continue
-        if b'"' not in line or _is_row(line):
+        if b'"' not in line or (len(line) < LONG_LINE_BYTES and _is_row(line)):
             yield _row(number, line)
             continue
         taken, size, state = [line], len(line), _state_behind(line, is_inside=False)
@@ -190,11 +203,12 @@ def _state_behind(line: bytes, *, is_inside: bool) -> Literal["closed", "inside"
 
 def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
     chunk: list[RawRow] = []
-    size = 0
+    size = cells = 0
     for row in islice(rows, CHUNK_ROWS):
         chunk.append(row)
         size += len(row.text)
-        if size >= CHUNK_BYTES:
+        cells += row.text.count(b",")
+        if size >= CHUNK_BYTES or cells >= CHUNK_CELLS:
             break
     return chunk
 
@@ -205,7 +219,22 @@ def _with_count_checked(row: RawRow, columns: int) -> RawRow:
     fields, at = 1, 0
     while (found := _match_field(row.text, at)) is not None and found.group().endswith(b","):
         fields, at = fields + 1, found.end()
+        if fields > COLUMNS_MAX:
+            return row._replace(problem=f"more than {COLUMNS_MAX} fields, expected at most {columns}")
     return row if fields <= columns else row._replace(problem=f"{fields} fields, expected at most {columns}")
+
+
+def _fields(rows: Sequence[bytes], columns: int) -> Iterator[list[str]]:
+    """The fields of each row, at most so many.
+
+    Rows are split together with others of about their width: pandas makes a field of each that a short one lacks.
+    """
+    widths = [min(columns, 1 << row.count(b",").bit_length()) for row in rows]
+    split = {
+        width: iter(_split([row for row, each in zip(rows, widths, strict=True) if each == width], width))
+        for width in set(widths)
+    }
+    return (next(split[width]) for width in widths)
 
 
 def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
@@ -241,7 +270,7 @@ def _kind(sql_type: str) -> Kind:
 def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:
     parts = [
         f"{name}:{encode_basestring(text) if kind == 'text' else _literal(kind, text)}"
-        for name, kind, text in zip(names, kinds, fields, strict=True)
+        for name, kind, text in zip(names, kinds, fields, strict=False)
         if isinstance(text, str) and text
     ]
     return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")

@@ -160,6 +160,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         path,
         {name: column.sql_type for column in columns for name in column.source_names},
         [column.source_names for column in columns if column.required],
+        unpacked_bytes=settings.unpacked_bytes_max,
     )
 
 

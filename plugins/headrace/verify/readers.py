@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from headrace import file_lines
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
-from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
 from headrace.source import Headers
 
@@ -124,16 +124,27 @@ def raw_names(headers: Headers) -> Headers:
 class FileReader:
     """The lines of a file; a line's number, from 1, is its offset, and a blank one holds no record."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unpacked_bytes: int | None = None) -> None:
         self._path = path
+        self._is_packed = path.suffix == ".gz"
+        self._unpacked_bytes = unpacked_bytes
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
         """Yield the lines that hold something; raises FileSourceError when the file cannot be read."""
         try:
             with self._open() as file:
-                for number, line in enumerate(file, start=1):
+                limit = file_lines.Expansion(self._path, self._unpacked_bytes)
+                left = limit.bytes
+                for number, line in enumerate(iter(lambda: file.readline(file_lines.LINE_BYTES_MAX + 1), b""), start=1):
                     if number >= end:
                         return
+                    if len(line) > file_lines.LINE_BYTES_MAX:
+                        raise file_lines.too_long(self._path, number)
+                    left -= len(line)
+                    if self._is_packed and left < 0:
+                        raise limit.too_many_bytes()
+                    if self._is_packed and number > limit.rows:
+                        raise limit.too_many_rows()
                     if number == 1:
                         line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                     if number >= start and line.strip():
@@ -145,8 +156,8 @@ class FileReader:
         """Nothing stays open."""
 
     def _open(self) -> BinaryIO:
-        file = open_regular(self._path)
-        return cast(BinaryIO, gzip.open(file, "rb")) if self._path.suffix == ".gz" else file
+        file = file_lines.open_regular(self._path)
+        return cast(BinaryIO, gzip.open(file, "rb")) if self._is_packed else file
 
 
 class StreamReader:

@@ -181,7 +181,7 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
         if suffix in (".csv", ".parquet"):
             report.notes.append(f"no second reader for {suffix}: its records were not compared")
             return None
-        return Rereading(FileReader(path), ranges, lambda: False)
+        return Rereading(FileReader(path, deployment.settings.unpacked_bytes_max), ranges, lambda: False)
     report.notes.append(f"no second reader for {type(declared.source).__name__}: its records were not compared")
     return None
 
