@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from headrace.bounds import NOT_KEPT
 from headrace.contract import Rejection
 from headrace.csv_rows import COLUMNS_MAX, check_columns
 from headrace.exceptions import FileSourceError
@@ -88,7 +89,7 @@ class ParquetRows:
     def _documents(self, batch: Any, size: int) -> Iterable[tuple[bytes | None, Rejection | None]]:
         if size <= LINE_BYTES_MAX:
             return _documents(batch, self._types)
-        detail = f"row has {size} bytes, expected at most {LINE_BYTES_MAX}: they are not kept"
+        detail = f"row has {size} bytes, expected at most {LINE_BYTES_MAX}: they are {NOT_KEPT}"
         return [(None, Rejection("too_large", detail))]
 
     def _reading(self, file: Any) -> Reading:

@@ -206,6 +206,7 @@ def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, st
         deployment.redis(),
         generation.positions[0] or "0-0",
         lambda start, end: _stored_keys(snapshot, number, start, end),
+        bounds(deployment.settings, declared),
     )
     start, end = _starts(snapshot, number).get(0, 0), generation.next_offsets[0]
     first = start if reader.has_deletions() else max(start, state.partitions[0].log_start_offset)
