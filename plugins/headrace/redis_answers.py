@@ -6,6 +6,7 @@ bytes. redis-py holds an answer as a whole. Here what goes beyond a limit is rea
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import SEEK_CUR
 from typing import Any
 
 import redis
@@ -68,7 +69,6 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
 
     answer_bytes: int
     _left = 0
-    _depth = 0
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read an answer."""
@@ -76,11 +76,13 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         return super().read_response(*arguments, **options)
 
     def _read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
-        buffer = self._buffer
-        self._forget()
-        line = buffer.readline(**options)
+        line = self._buffer.readline(**options)
         if not line:
             raise ConnectionError("the connection was closed by the server")
+        return self._answer(line, options)
+
+    def _answer(self, line: bytes, options: Any) -> Any:
+        """Read on behind an answer's first line."""
         kind, text = line[:1], line[1:]
         if kind == b"-":
             error = self.parse_error(text.decode("utf-8", errors="replace"))
@@ -91,7 +93,7 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
             return text
         if kind == b":":
             return int(text)
-        if kind not in b"$*" or not kind:
+        if kind not in (b"$", b"*"):
             raise InvalidResponse(f"Protocol Error: {line[:60]!r}")
         size = int(text)
         if size < 0:
@@ -99,22 +101,18 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         return self._text(size, options) if kind == b"$" else self._list(size, options)
 
     def _text(self, size: int, options: Any) -> Any:
+        self._forget()
         cost = size + PART_BYTES
         is_kept = cost <= self._left or size <= SMALL_BYTES
         self._left -= cost
         if is_kept:
             return self._buffer.read(size, **options)
         self._left = -1  # what follows a gap is not kept either
-        left = size
-        while left:
-            # a read takes two bytes more, which end a text
-            taken = min(left, PIECE_BYTES)
-            self._left_over(taken, options)
-            left -= taken
-        self._buffer.read(0, **options)
+        self._pass_over(size, options)
+        self._buffer.read(0, **options)  # the two bytes that end a text
         return Oversized(cost)
 
-    def _left_over(self, size: int, options: Any) -> None:
+    def _pass_over(self, size: int, options: Any) -> None:
         """Read bytes that are not kept."""
         held = self._buffer._buffer
         while size:
@@ -125,9 +123,26 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
                 self._buffer._read_from_socket(**options)
 
     def _list(self, count: int, options: Any) -> Any:
-        found, cost = [], 0
-        is_kept = True
+        found: list[Any] = []
+        cost, is_kept = 0, True
+        held, readline = self._buffer._buffer, self._buffer._buffer.readline
         for index in range(count):
+            line = readline()
+            # texts that are there already are read in place: most of what is sent are these
+            if (
+                line[:1] == b"$"
+                and line[-1:] == b"\n"
+                and (size := int(line[1:-2])) + PART_BYTES <= self._left
+                and size >= 0
+            ):
+                text = held.read(size + 2)
+                if len(text) == size + 2:
+                    self._left -= size + PART_BYTES
+                    cost += size + PART_BYTES
+                    found.append(text[:-2])
+                    continue
+                held.seek(-len(text), SEEK_CUR)
+            held.seek(-len(line), SEEK_CUR)
             element = self._read_response(True, **options)
             cost += bytes_of([element]) if isinstance(element, bytes | Oversized) else 0
             if index < LIST_MAX or self._left >= 0:
