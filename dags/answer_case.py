@@ -44,13 +44,14 @@ def answer_case() -> None:
         from headrace.airflow.connections import build_settings, task_errors
         from headrace.answers import read_answers, render
         from headrace.database import connector
+        from headrace.output import say
 
         with task_errors():
             connect = connector(build_settings().require_dbt_dsn(), "headrace answer")
             location, service = (forms.read_required_text(params, name) for name in ("location", "service"))
             limit = forms.read_whole_number(params, "limit", minimum=1, maximum=ROWS_MAX)
             answers = read_answers(connect, location, service, ROWS if limit is None else limit)
-        print(render(answers))
+        say(render(answers), keep="\n")
         return answers
 
     answer()

@@ -74,6 +74,7 @@ def reload_range() -> None:
     def reload(params: dict[str, Any], outlet_events: Any = None) -> dict[str, int]:
         """Read the range again and replace what was staged of it."""
         from headrace.airflow.connections import deployment, run_context, task_errors
+        from headrace.output import say
         from headrace.reload import reload_range
 
         with task_errors():
@@ -86,7 +87,7 @@ def reload_range() -> None:
                 partition=forms.read_whole_number(params, "partition", minimum=0),
                 run=run_context(),
             )
-        print(result.story())
+        say(result.story())
         if result.partitions:
             outlet_events[RELOADED].add(staging_asset(result.dataset))
         return {

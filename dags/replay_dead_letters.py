@@ -57,6 +57,7 @@ def replay_dead_letters() -> None:
     def replay(params: dict[str, Any], outlet_events: Any = None) -> dict[str, Any]:
         """Judge the dead letters again and stage what passes."""
         from headrace.airflow.connections import deployment, run_context, task_errors
+        from headrace.output import say
         from headrace.replay import replay as replay_letters
 
         with task_errors():
@@ -68,7 +69,7 @@ def replay_dead_letters() -> None:
                 dry_run=params["dry_run"],
                 run=run_context(),
             )
-        print(result.story())
+        say(result.story())
         if result.passed and not result.dry_run:
             outlet_events[REPLAYED].add(staging_asset(result.dataset))
         return {"staged": result.staged, "tombstones": result.tombstones, "remaining": dict(result.remaining)}

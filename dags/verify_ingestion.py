@@ -51,19 +51,21 @@ def verify_ingestion() -> None:
         """Compare everything; fail with the first finding."""
         from airflow.sdk.exceptions import AirflowFailException
 
-        from headrace.airflow.connections import deployment, task_errors
+        from headrace.airflow.connections import build_settings, deployment, task_errors
         from headrace.exceptions import SourceUnavailable
+        from headrace.output import say, shown
         from headrace.verify import verify as verify_datasets
 
         with task_errors():
             name = forms.read_text(params, "dataset")
-            verification = verify_datasets(deployment(), name, deep=bool(params["deep"]))
+            deep, settings = bool(params["deep"]), build_settings()
+            verification = verify_datasets(deployment(), name, deep=deep, build_settings=settings)
         for line in verification.lines():
-            print(line)
+            say(line)
         if verification.findings:
-            raise AirflowFailException(verification.findings[0].line())
+            raise AirflowFailException(shown(verification.findings[0].line()))
         if verification.errors and DECLARED.faults:
-            raise AirflowFailException(verification.errors[0])  # trying again does not correct a declaration
+            raise AirflowFailException(shown(verification.errors[0]))  # trying again does not correct a declaration
         if verification.errors:
             raise SourceUnavailable(verification.errors[0])
         return verification.summary()

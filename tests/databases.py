@@ -2,10 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
+
+from headrace.local.postgres_roles import admin_dsn
+from headrace.settings import read_services
+
+
+def make_owner_superuser(home: Path) -> str:
+    """Let the owner of a local server make roles, settings and publications as tests want them; returns its DSN."""
+    record = read_services(home)["postgres"]
+    with psycopg.connect(admin_dsn(home, record["port"]), autocommit=True) as connection:
+        connection.execute("alter role headrace superuser")
+    return str(record["address"])
 
 
 def create_database(server_dsn: str, name: str, template: str = "template1", encoding: str = "UTF8") -> str:
@@ -17,6 +29,8 @@ def create_database(server_dsn: str, name: str, template: str = "template1", enc
         connection.execute(SQL("drop database if exists {} with (force)").format(Identifier(name)))
         statement = SQL("create database {} template {}").format(Identifier(name), Identifier(template))
         connection.execute(statement + options)
+        # only roles that a test lets in are this database's: the server has a login that builds
+        connection.execute(SQL("revoke connect on database {} from public").format(Identifier(name)))
     return make_conninfo("", **{**conninfo_to_dict(server_dsn), "dbname": name})
 
 

@@ -97,9 +97,17 @@
         ~ "set_config('client_connection_check_interval', '5s', true)"
     ) -%}
     {%- set session = fetch_rows(
-        "select current_setting('headrace.claiming', true) as claiming, current_setting('transaction_isolation') as isolation, "
-        ~ "pg_advisory_xact_lock(hashtextextended(" ~ literal('headrace.claims ' ~ this.schema ~ '.' ~ this.identifier) ~ ", 0))"
+        lock_row(this.schema ~ '.' ~ this.identifier)
+        ~ "; select current_setting('headrace.claiming', true) as claiming, current_setting('transaction_isolation') as isolation, "
+        ~ "headrace.foreign_object(" ~ literal(this.schema) ~ ") as foreign_object, session_user as user_name"
     )[0] -%}
+    {%- if session.foreign_object -%}
+        {%- do exceptions.raise_compiler_error(
+            this.schema ~ ': found ' ~ session.foreign_object ~ ', expected that this schema belongs to ' ~ session.user_name
+            ~ ', who may do more: what the other role put into it would run with more rights than it has; nothing was'
+            ~ ' changed; build as a login in headrace_dbt (HEADRACE_DBT_DSN)'
+        ) -%}
+    {%- endif -%}
     {%- if target.get('autocommit') or session.claiming != invocation_id -%}
         {%- do exceptions.raise_compiler_error(
             this.render() ~ ": found a connection with autocommit, expected one transaction for the claim and the rows;"
@@ -118,7 +126,17 @@
 {# Two builds that replace a function at once fail with `tuple concurrently updated`: the second waits here. #}
 {% macro take_turns() -%}
     {{ session_parameters() }}
-    select pg_advisory_xact_lock(hashtextextended({{ literal('headrace.functions ' ~ this.schema) }}, 0))
+    {{ lock_row('functions of ' ~ this.schema) }}
+{%- endmacro %}
+
+
+{#
+    Statements that lock a row of headrace.model_locks until the end of the transaction. Not an advisory lock: anyone who
+    may connect could hold that. Where the row is new, the second transaction waits for the first one's insert.
+#}
+{% macro lock_row(name) -%}
+    insert into headrace.model_locks (name) values ({{ literal(name) }}) on conflict do nothing;
+    select from headrace.model_locks where name = {{ literal(name) }} for update
 {%- endmacro %}
 
 

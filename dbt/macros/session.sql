@@ -17,7 +17,11 @@
     set local bytea_output = hex;
     set local array_nulls = on;
     set local transform_null_equals = off;
-    set local search_path = {{ target.get('search_path') or 'pg_catalog, public, pg_temp' }};
+    {%- if target.get('search_path') %}
+    set local search_path = {{ target.get('search_path') }};
+    {%- else %}
+    select pg_catalog.set_config('search_path', headrace.dbt_search_path(), true);
+    {%- endif %}
     set local row_security = off;
     set local statement_timeout = 0;
     set local lock_timeout = 0;

@@ -1,13 +1,14 @@
 """A small client of Airflow's REST API: trigger a DAG, wait for its run, read a result."""
 
 import time
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
+from headrace.command import Command
 from headrace.exceptions import PermanentError, RetriableError
-from headrace.settings import Settings
+from headrace.private_files import read_bounded
+from headrace.settings import SECRET_BYTES_MAX, Settings
 
 POLL_S = 0.3
 PARSE_LIMIT_S = 90.0  # a new DAG file is parsed within seconds; a machine under load takes longer
@@ -40,9 +41,12 @@ class AirflowApi:
 
         path = settings.airflow_password_file or airflow_password_file(settings)
         try:
-            password = Path(path).read_text().strip()
-        except OSError as error:
-            raise PermanentError(f"{path}: the password cannot be read: {error.strerror}; run `headrace up`") from error
+            password = read_bounded(path, SECRET_BYTES_MAX).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise PermanentError(
+                f"{path}: the password cannot be read: {reason}; run `headrace up`", command=Command("up")
+            ) from error
         return cls(settings.require_airflow_url(), settings.airflow_user, password)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> Run:
@@ -89,4 +93,6 @@ class AirflowApi:
             text = " ".join(error.response.text.split())[:300]
             raise PermanentError(f"airflow: {method} {path} gave {error.response.status_code}: {text}") from error
         except httpx.HTTPError as error:
-            raise AirflowUnavailable(f"airflow: {self._url} did not answer: {error}; run `headrace up`") from error
+            raise AirflowUnavailable(
+                f"airflow: {self._url} did not answer: {error}; run `headrace up`", command=Command("up")
+            ) from error

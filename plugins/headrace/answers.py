@@ -4,7 +4,10 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from headrace.builds import SCHEMA
 from headrace.database import Connect, database
+from headrace.foreign import refuse_foreign_objects
+from headrace.output import shown
 
 QUESTIONS = {
     "top_users": "select userid, revenue from marts.top_users(%(location)s, %(limit)s)",
@@ -16,9 +19,13 @@ Answers = dict[str, list[dict[str, str]]]
 
 
 def read_answers(connect: Connect, location: str, service: str, limit: int) -> Answers:
-    """The rows of each question, values as text so that cents stay exact on their way through JSON."""
+    """The rows of each question, values as text so that cents stay exact on their way through JSON.
+
+    The functions run with the rights of the session. Raises DatabaseError where they are of a role that may do less.
+    """
     parameters = {"location": location, "service": service, "limit": limit}
     with database(connect) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        refuse_foreign_objects(connection, SCHEMA, "answers")
         return {
             name: [_as_text(row) for row in cursor.execute(query.encode(), parameters).fetchall()]
             for name, query in QUESTIONS.items()
@@ -31,7 +38,7 @@ def render(answers: Answers) -> str:
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, str]:
-    return {name: "" if value is None else str(value) for name, value in row.items()}
+    return {name: "" if value is None else shown(str(value)) for name, value in row.items()}
 
 
 def _table(name: str, rows: list[dict[str, str]]) -> str:

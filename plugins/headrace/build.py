@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 from psycopg import Connection, errors
 
 from headrace.builds import SCHEMA, NodeResult, claims, forget_claims, is_up_to_date, newest_batches, record, unclaimed
+from headrace.command import Command
 from headrace.database import Connect, connector, database, translated_errors
 from headrace.dbt_runner import DbtRunner, fingerprint
 from headrace.exceptions import BuildError, DatabaseUnavailable
+from headrace.foreign import refuse_foreign_objects
 from headrace.settings import Settings
 
 TURN_TIMEOUT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
@@ -66,7 +68,8 @@ def build(
 
     Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
     failed model's claim was rolled back with its rows. Raises UsageError for a selection or vars that cannot be used:
-    nothing is recorded then. Raises DatabaseUnavailable when trying again can help.
+    nothing is recorded then. Raises DatabaseError where the marts belong to a role that may do less than this one.
+    Raises DatabaseUnavailable when trying again can help.
     """
     began = time.monotonic()
     selection = _selection(select, vars)
@@ -78,6 +81,7 @@ def build(
         may_skip = selection is None and not full_refresh
         if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
+        refuse_foreign_objects(connection, SCHEMA, "build")
         with _turn(connect, report), DbtRunner(settings, connection, vars) as dbt:
             if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
@@ -118,22 +122,19 @@ def _forget_claims(connection: Connection[Any], dbt: DbtRunner, report: Report) 
 def _turn(connect: Connect, report: Report) -> Iterator[None]:
     """One build at a time: two first builds at once would do everything twice.
 
-    The lock is a transaction's, so that it also holds through a pooler; it ends with the process.
+    The lock is a transaction's, so that it also holds through a pooler; it ends with the process. Only a role that may
+    build can take it.
     """
     with translated_errors():
         connection = connect()
     with closing(connection), connection.transaction():
         try:
             with translated_errors():
-                key = f"headrace.builds {SCHEMA}"
-                got_it = connection.execute(
-                    "select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (key,)
-                ).fetchone()
-                if got_it != (True,):
+                if not _is_first(connection):
                     report("build: another build is running; waiting for it to end")
                     connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT_S}s'".encode())
                     try:
-                        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
+                        connection.execute(b"lock table headrace.build_lock in exclusive mode")
                     except errors.LockNotAvailable as error:
                         raise DatabaseUnavailable(
                             f"build: found another build that has run for more than {TURN_TIMEOUT_S} s, expected its "
@@ -143,6 +144,16 @@ def _turn(connect: Connect, report: Report) -> Iterator[None]:
             yield
         finally:
             connection.close()  # which ends the transaction, in whatever state it is
+
+
+def _is_first(connection: Connection[Any]) -> bool:
+    """Take the builds' lock, unless another transaction has it."""
+    try:
+        with connection.transaction():  # a savepoint
+            connection.execute("lock table headrace.build_lock in exclusive mode nowait")
+    except errors.LockNotAvailable:
+        return False
+    return True
 
 
 def _selection(select: str | Sequence[str] | None, vars: Mapping[str, Any] | str | None) -> str | None:
@@ -183,5 +194,6 @@ def _raise_failures(nodes: Sequence[NodeResult]) -> None:
     after = f"; {skipped} models and functions behind them were skipped" if skipped else ""
     raise BuildError(
         f"{named}{more}{after}; correct the model or its data (headrace.builds has every message; dbt test --select "
-        "<test> repeats a test), then run `headrace build`"
+        "<test> repeats a test), then run `headrace build`",
+        command=Command("build"),
     )

@@ -1,6 +1,5 @@
 """The `headrace` command. Each command imports what it needs: `headrace --help` must not wait for pandas."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace import __version__, logs
+from headrace.command import Command
 from headrace.exceptions import HeadraceError
+from headrace.output import complain, json_text, say, shown
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ class HeadraceGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            line = f"headrace: {' '.join(str(error).split())}"
+            line = f"headrace: {error}"
             if not logs.refused(line):
-                click.echo(line, err=True)
+                complain(line)
             ctx.exit(1)
+        except click.UsageError as error:  # it quotes arguments, which a pattern of the shell may have made
+            raise click.UsageError(shown(error.format_message()), error.ctx) from error
 
 
 @click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,6 +59,7 @@ def main() -> None:
     Exit status: 0 done, 1 refused or failed (one line says why), 2 wrong usage. Settings are HEADRACE_*
     environment variables; without them the local services of `headrace up` are used.
     """
+    logs.guard()
 
 
 def _settings() -> Settings:
@@ -84,13 +88,13 @@ def up(only: tuple[str, ...]) -> None:
     wanted = only or services.SERVICES
     rejected: DatasetsRejected | None = None
     if "postgres" in wanted:
-        services.up(settings, only=("postgres",), report=click.echo)
+        services.up(settings, only=("postgres",), report=say)
         try:  # before Airflow's first scheduled run asks for it
-            initialise(Deployment.from_settings(_settings()), report=_say)
+            initialise(Deployment.from_settings(_settings()), report=complain)
         except DatasetsRejected as error:
             rejected = error
-    services.up(_settings(), only=wanted, report=click.echo)
-    click.echo("`headrace env` prints the addresses")
+    services.up(_settings(), only=wanted, report=say)
+    say("`headrace env` prints the addresses")
     if rejected is not None:
         raise rejected
 
@@ -100,7 +104,7 @@ def down() -> None:
     """Stop the local services, and nothing else."""
     from headrace.local import services
 
-    services.down(_settings(), report=click.echo)
+    services.down(_settings(), report=say)
 
 
 @main.command()
@@ -109,7 +113,7 @@ def env() -> None:
     from headrace.local import services
 
     for name, value in services.environment(_settings()).items():
-        click.echo(f"export {name}={_quoted(value)}")
+        click.echo(f"export {name}={_quoted(value)}")  # for a shell, which takes it as it is
 
 
 @main.command()
@@ -117,8 +121,8 @@ def init() -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
     from headrace.ingest import initialise
 
-    applied = initialise(_deployment(), report=_say)
-    click.echo(f"applied {', '.join(applied)}" if applied else "nothing to do")
+    applied = initialise(_deployment(), report=complain)
+    say(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 
 @main.group()
@@ -139,7 +143,7 @@ def _generate(dataset: str, summary: str) -> None:
 
         lines = generate_lines(dataset, records, seed, bad_percent, _settings().data_dir)
         _write_whole(out, lines)
-        click.echo(f"{records} lines in {out}")
+        say(f"{records} lines in {out}")
 
 
 _generate("jobs", "Write `jobid|{JSON}` lines about the users of users.ndjson.")
@@ -186,7 +190,7 @@ def produce(
         sent = produce_file(
             deployment, declared, file, keyless=keyless, transactional_id=transactional_id, progress=update
         )
-    click.echo(f"{sent} records sent to {_target(declared)}")
+    say(f"{sent} records sent to {_target(declared)}")
 
 
 def _produce_sample(
@@ -214,10 +218,10 @@ def _produce_sample(
         now,
     )
     with stopped_by_signals() as stop:
-        click.echo(f"sample records to {_target(declared)}, {per_second:g} per second; Ctrl-C stops")
-        report = lambda sent: click.echo(f"{sent} sent")  # noqa: E731
+        say(f"sample records to {_target(declared)}, {per_second:g} per second; Ctrl-C stops")
+        report = lambda sent: say(f"{sent} sent")  # noqa: E731
         sent = produce_paced(deployment, declared, lines, per_second, stop=stop, report=report)
-    click.echo(f"{sent} records sent to {_target(declared)}")
+    say(f"{sent} records sent to {_target(declared)}")
 
 
 def _target(declared: "Dataset") -> str:
@@ -255,7 +259,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
             again=again,
             progress=update,
         )
-    click.echo(outcome.story())
+    say(outcome.story())
 
 
 @main.command()
@@ -278,10 +282,10 @@ def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: flo
             max_seconds=max_seconds,
             progress=update,
         )
-    click.echo(result.story(plan))
+    say(result.story(plan))
     published = publish_after_drain(deployment, deployment.dataset(dataset))
     if published:
-        click.echo(f"{dataset}: {published} dead letters published")
+        say(f"{dataset}: {published} dead letters published")
 
 
 @main.command()
@@ -292,8 +296,8 @@ def build(select: str | None, variables: str | None, full_refresh: bool) -> None
     """Build the marts: whatever is committed and not yet built, until nothing is."""
     from headrace.build import build as build_marts
 
-    result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, report=click.echo)
-    click.echo(result.story())
+    result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, report=say)
+    say(result.story())
 
 
 @main.command()
@@ -309,22 +313,23 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     deployment = _deployment()
     with stopped_by_signals() as stop:
-        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, report=click.echo)
-    click.echo(result.story())
+        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, report=say)
+    say(result.story())
     result.raise_failures()
 
 
 _YES = click.option("--yes", is_flag=True, help="Do it. Without, only what it would do is said.")
 
 
-def _confirm(effects: list[str], yes: bool, command: str) -> None:
+def _confirm(effects: list[str], yes: bool, command: Command) -> None:
     """Say what a command that cannot be undone does; raises NotConfirmed without --yes."""
     from headrace.exceptions import NotConfirmed
 
     for line in effects:
-        click.echo(line)
+        say(line)
     if not yes:
-        raise NotConfirmed(f"nothing was changed; `{command} --yes` does it")
+        confirmed = Command(*command.arguments, "--yes")
+        raise NotConfirmed(f"nothing was changed; `{confirmed}` does it", command=confirmed)
 
 
 @main.command()
@@ -342,10 +347,10 @@ def reset(dataset: str, yes: bool) -> None:
     declared = deployment.dataset(dataset)
     effects = preview_reset(deployment, declared)
     if effects:
-        _confirm(effects, yes, f"headrace reset {dataset}")
+        _confirm(effects, yes, Command("reset", dataset))
     deleted = reset_dataset(deployment, declared) if effects else {}
     listed = ", ".join(f"{count} {what}" for what, count in deleted.items())
-    click.echo(f"{dataset}: deleted {listed}" if listed else f"{dataset}: nothing to delete")
+    say(f"{dataset}: deleted {listed}" if listed else f"{dataset}: nothing to delete")
 
 
 @main.command()
@@ -361,8 +366,8 @@ def adopt(dataset: str, yes: bool) -> None:
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
-    _confirm(preview_adopt(deployment, declared), yes, f"headrace adopt {dataset}")
-    click.echo(f"{dataset}: generation {adopt_source(deployment, declared)} is open")
+    _confirm(preview_adopt(deployment, declared), yes, Command("adopt", dataset))
+    say(f"{dataset}: generation {adopt_source(deployment, declared)} is open")
 
 
 @main.command("accept-loss")
@@ -378,9 +383,9 @@ def accept_loss(dataset: str, partition: int, to: int, yes: bool) -> None:
     deployment = _deployment()
     declared = deployment.dataset(dataset)
     effects = preview_accept_loss(deployment, declared, partition, to)
-    _confirm(effects, yes, f"headrace accept-loss {dataset} --partition {partition} --to {to}")
+    _confirm(effects, yes, Command("accept-loss", dataset, "--partition", partition, "--to", to))
     start, end = accept(deployment, declared, partition, to)
-    click.echo(f"{dataset}[{partition}]: gave up [{start}, {end})")
+    say(f"{dataset}[{partition}]: gave up [{start}, {end})")
 
 
 @main.command()
@@ -402,7 +407,7 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
 
     overview = read()  # what cannot be read at all is refused before the screen is taken
     if as_json:
-        click.echo(json.dumps(overview.document(), indent=2))
+        print(json_text(overview.document(), indent=2))
     elif watch:
         status_text.watch(read, partitions=partitions)
     else:
@@ -423,10 +428,10 @@ def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
     with _progress_bar("verifying") as update:
         verification = verify_datasets(_deployment(), dataset, deep=deep, progress=update)
     if as_json:
-        click.echo(json.dumps(verification.document(), indent=2))
+        print(json_text(verification.document(), indent=2))
     else:
         for line in verification.lines():
-            click.echo(line)
+            say(line)
     if not verification.is_clean:
         sys.exit(1)
 
@@ -447,7 +452,7 @@ def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
     deployment = _deployment()
     with _progress_bar("reloading") as update:
         result = reload_range(deployment, deployment.dataset(dataset), start, end, partition=partition, progress=update)
-    click.echo(result.story())
+    say(result.story())
 
 
 @main.command()
@@ -463,7 +468,7 @@ def fill(dataset: str, field: str) -> None:
     deployment = _deployment()
     with _progress_bar("filling") as update:
         result = fill_field(deployment, deployment.dataset(dataset), field, progress=update)
-    click.echo(result.story())
+    say(result.story())
 
 
 @main.command("dead-letters")
@@ -499,18 +504,22 @@ def dead_letters(
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
         if place is not None:
             letter = letters.find(connection, dataset, place)
-            lines = [json.dumps(letter_text.letter_document(letter))] if as_json else letter_text.letter_lines(letter)
-            click.echo("\n".join(lines))
+            if as_json:
+                print(json_text(letter_text.letter_document(letter)))
+            else:
+                for line in letter_text.letter_lines(letter):
+                    say(line, keep="\n\t")  # a body of several lines
         elif out is not None:
             written = _write_whole(out, letter_text.json_lines(connection, letters.Selection(dataset, reason)))
-            click.echo(f"{dataset}: {written} dead letters in {out}")
+            say(f"{dataset}: {written} dead letters in {out}")
         else:
             found = letters.overview(connection, dataset, reason, limit)
             if as_json:
-                click.echo(json.dumps(letter_text.overview_document(found), indent=2))
+                print(json_text(letter_text.overview_document(found), indent=2))
             else:
                 publishes = getattr(declared.source, "dead_letter_topic", None) is not None
-                click.echo("\n".join(letter_text.overview_lines(found, publishes=publishes)))
+                for line in letter_text.overview_lines(found, publishes=publishes):
+                    say(line)
 
 
 def _publish_dead_letters(deployment: "Deployment", declared: "Dataset") -> None:
@@ -523,7 +532,7 @@ def _publish_dead_letters(deployment: "Deployment", declared: "Dataset") -> None
             f"{declared.name}: declares no dead-letter topic, expected KafkaTopic(..., dead_letter_topic=...) in "
             f"{deployment.settings.datasets_dir / declared.name}.py"
         )
-    click.echo(f"{declared.name}: {publish_now(deployment, declared)} dead letters published to {topic}")
+    say(f"{declared.name}: {publish_now(deployment, declared)} dead letters published to {topic}")
 
 
 @main.command()
@@ -541,7 +550,7 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
     declared = deployment.dataset(dataset)
     with _progress_bar("replaying") as update:
         result = replay_letters(deployment, declared, reason=reason, dry_run=dry_run, progress=update)
-    click.echo(result.story())
+    say(result.story())
 
 
 @main.command()
@@ -552,7 +561,7 @@ def describe(dataset: str) -> None:
     from headrace.describe import lines
 
     for line in lines(load_declaration(_settings().datasets_dir, dataset)):
-        click.echo(line)
+        say(line)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -578,14 +587,10 @@ def kafka(tool: str, arguments: tuple[str, ...]) -> None:
 
     settings = _settings()
     servers = settings.require_kafka_bootstrap_servers()
-    with locked(settings.home, _say) as home:
-        command = tool_command(home, tool, _say)
+    with locked(settings.home, complain) as home:
+        command = tool_command(home, tool, complain)
     given = () if "--bootstrap-server" in arguments else ("--bootstrap-server", servers)
     os.execv(command[0], [*command, *given, *arguments])
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _quoted(value: str) -> str:
@@ -593,22 +598,19 @@ def _quoted(value: str) -> str:
 
 
 def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
-    """Write a file under another name first, so that nobody finds half of it; return how many lines it has."""
+    """Write a file of mode 0600, whole or not at all; return how many lines it has."""
     from headrace.exceptions import FileSourceError
+    from headrace.private_files import replaced_file
 
-    partial = path.with_name(f"{path.name}.partial")
     written = 0
     try:
-        with partial.open("wb") as file:
+        with replaced_file(path) as file:
             for line in lines:
                 file.write(line)
                 written += 1
-        partial.replace(path)
         return written
     except OSError as error:
         raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,20 +5,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError, SettingError
+from headrace.command import Command
+from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+from headrace.liveness import FIRST_ANSWER_S, answered_within, watch, with_limits
+from headrace.masking import remember
+from headrace.service_urls import libpq_parameters
 from headrace.session import ENCODING, pin
 
 Connect = Callable[[], Connection[Any]]
+T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 8
-MIGRATION_LOCK = 7_282_001  # any number will do; it only has to be the same in every `headrace init`
 MIGRATION_PATIENCE_MS = 10_000  # for tables' locks
 MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
 
@@ -43,29 +46,28 @@ def connector(dsn: str, application_name: str) -> Connect:
     """Return a function that opens an autocommit connection, named so that others can see what it is for."""
 
     def connect() -> Connection[Any]:
-        try:
-            given = conninfo_to_dict(dsn)
-            conninfo = make_conninfo(
-                dsn,
-                application_name=application_name,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
-                options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
-            )
-        except psycopg.ProgrammingError:
-            raise SettingError(
-                "postgres: the DSN cannot be read; expected a libpq connection string such as "
-                "postgresql://user@host:5432/database; correct HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"
-            ) from None  # libpq's own words quote the string, and with it the password
+        given = with_limits(libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"))
+        given |= {
+            "application_name": application_name,
+            "client_encoding": ENCODING,  # a startup parameter: poolers keep it per client
+            "options": given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+        }
+        conninfo = make_conninfo("", **given)
         return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
 
     return connect
 
 
 def opened(connection: Connection[Any]) -> Connection[Any]:
-    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses."""
+    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses.
+
+    Its password, which may come from a password file, a service file or PGPASSWORD, is masked from now on.
+    """
+    remember(connection.info.password)
     try:
-        pin(connection)
+        with answered_within(FIRST_ANSWER_S):
+            watch(connection)
+            pin(connection)
     except BaseException:
         connection.close()
         raise
@@ -98,10 +100,14 @@ def translate(error: psycopg.Error) -> HeadraceError:
     """One line for an error of Postgres: what it said, and what to do."""
     text = " ".join(str(error).split())
     if (
-        isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName)
+        isinstance(
+            error, errors.UndefinedTable | errors.UndefinedColumn | errors.UndefinedFunction | errors.InvalidSchemaName
+        )
         and "headrace" in text
     ):
-        return DatabaseError(f"postgres: {text}; expected Headrace's tables; run `headrace init`")
+        return DatabaseError(
+            f"postgres: {text}; expected Headrace's tables; run `headrace init`", command=Command("init")
+        )
     if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
         return DatabaseUnavailable(
             f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
@@ -135,12 +141,14 @@ def translate(error: psycopg.Error) -> HeadraceError:
     if isinstance(error, errors.InsufficientPrivilege):
         return DatabaseError(
             f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
-            "which role may do what, and `headrace init`, run by the owner, grants it"
+            "which role may do what, and `headrace init`, run by the owner, grants it",
+            command=Command("init"),
         )
     if is_retriable(error):
         return DatabaseUnavailable(
-            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
-            "HEADRACE_POSTGRES_DSN, then run the same command again"
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
+            "the same command again",
+            command=Command("up"),
         )
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
 
@@ -170,50 +178,137 @@ def _is_one_of(signs: tuple[str, ...], error: psycopg.Error) -> bool:
 def migrate(connection: Connection[Any]) -> list[str]:
     """Apply the migrations that this database has not seen, in one transaction; return their names.
 
-    An advisory lock makes two at once take turns. A lock of a table is waited for only briefly, because all who come
-    behind wait too, and because drains and plans lock the same tables in other orders: then everything is rolled back
-    and tried again, for MIGRATION_PATIENCE_MS. Raises DatabaseError where a table stays locked.
+    Raises DatabaseError where a table stays locked.
+    """
+    return while_locked(connection, lambda: _migrate(connection))
+
+
+def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
+    """Run a part of `headrace init` in a transaction; again, for MIGRATION_PATIENCE_MS, where locked() finds a lock.
+
+    A lock of a table is waited for only briefly, because all who come behind wait too, and because drains and plans
+    lock the same tables in other orders: then everything is rolled back and tried again. Raises DatabaseError where a
+    table stays locked.
     """
     deadline = time.monotonic() + MIGRATION_PATIENCE_MS / 1000
     while True:
         try:
-            return _migrate(connection)
+            with connection.transaction():
+                return work()
         except _Locked as locked:
             if time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"postgres: migration {locked.migration}: found a table locked by another transaction for "
-                    f"{MIGRATION_PATIENCE_MS / 1000:g} s, expected it free; nothing was changed; let drains, builds "
-                    "and queries end (pg_stat_activity lists them), then run `headrace init` again"
+                    f"postgres: {locked.doing}: found a table locked by another transaction for "
+                    f"{MIGRATION_PATIENCE_MS / 1000:g} s ({_holders(connection)}), expected it free; nothing was "
+                    "changed; let drains, builds and queries end, or end that session (select "
+                    "pg_terminate_backend(pid)), then run `headrace init` again",
+                    command=Command("init"),
                 ) from locked.__cause__
+        except _CreatedMeanwhile:
+            continue
         time.sleep(MIGRATION_LOCK_MS / 1000)
 
 
-class _Locked(Exception):
-    """A table that a migration alters is locked by another transaction; never leaves this module."""
+@contextmanager
+def locked(connection: Connection[Any], doing: str) -> Iterator[None]:
+    """Wait only briefly for the locks that are taken inside; inside while_locked() only."""
+    connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_LOCK_MS}ms"))
+    try:
+        yield
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+        raise _Locked(doing) from error
+    connection.execute("set local lock_timeout = 0")
 
-    def __init__(self, migration: str) -> None:
-        super().__init__(migration)
-        self.migration = migration
+
+class _Locked(Exception):
+    """A table that `headrace init` changes is locked by another transaction; never leaves this module."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(doing)
+        self.doing = doing
+
+
+class _CreatedMeanwhile(Exception):
+    """Another first `headrace init` of this database has committed; never leaves this module."""
+
+
+def hold_migrations(connection: Connection[Any]) -> None:
+    """Make two runs of `headrace init` take turns, until the end of the transaction.
+
+    By a lock of headrace.migrations that readers do not notice, and that only the owner may take: anyone who may
+    connect could hold an advisory lock, and with it every `headrace init`.
+    """
+    if connection.execute("select to_regclass('headrace.migrations')").fetchone() == (None,):
+        try:
+            with locked(connection, "schema headrace"):
+                connection.execute("create schema if not exists headrace")
+                _check_schemas(connection)
+                connection.execute(
+                    "create table if not exists headrace.migrations ("
+                    "name text primary key, applied_at timestamptz not null default clock_timestamp())"
+                )
+        except (errors.UniqueViolation, errors.DuplicateSchema, errors.DuplicateTable) as error:
+            raise _CreatedMeanwhile from error
+    connection.execute("lock table headrace.migrations in exclusive mode")
+
+
+def _check_schemas(connection: Connection[Any]) -> None:
+    """Refuse schemas of others: whoever owns one may have put code into it that would run with our rights."""
+    row = connection.execute(
+        """
+        select n.nspname, pg_get_userbyid(n.nspowner), current_user
+        from pg_namespace as n
+        inner join pg_roles as o on n.nspowner = o.oid
+        where
+            n.nspname in ('headrace', 'staging', 'marts')
+            and n.nspowner <> current_user::regrole
+            and not o.rolsuper
+            and (
+                o.rolname in ('headrace_loader', 'headrace_dbt', 'headrace_reader')
+                or not pg_has_role(current_user, n.nspowner, 'usage')
+            )
+        order by n.nspname
+        """
+    ).fetchone()
+    if row is not None:
+        schema, owner, user = row
+        remedy = SQL("alter schema {} owner to {}").format(Identifier(schema), Identifier(user)).as_string(connection)
+        raise DatabaseError(
+            f"postgres: schema {schema}: belongs to {owner}, expected {user}, because its owner decides what runs in "
+            f"it; nothing was changed; an administrator runs: {remedy}; then run `headrace init` again",
+            command=Command("init"),
+        )
+
+
+def _holders(connection: Connection[Any]) -> str:
+    """Which other sessions hold locks of our tables, for a message."""
+    rows = connection.execute(
+        """
+        select distinct a.pid, a.usename, a.application_name
+        from pg_locks as l
+        inner join pg_class as c on l.relation = c.oid
+        inner join pg_namespace as n on c.relnamespace = n.oid
+        inner join pg_database as d on l.database = d.oid and d.datname = current_database()
+        inner join pg_stat_activity as a on l.pid = a.pid
+        where n.nspname in ('headrace', 'staging', 'marts') and l.granted and l.pid <> pg_backend_pid()
+        order by a.pid
+        limit 3
+        """
+    ).fetchall()
+    found = [f"pid {pid}, user {user}, application {application!r}" for pid, user, application in rows]
+    return "; ".join(found) or "no session that holds one was found"
 
 
 def _migrate(connection: Connection[Any]) -> list[str]:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-        connection.execute("create schema if not exists headrace")
-        connection.execute("create schema if not exists staging")
-        connection.execute(
-            "create table if not exists headrace.migrations ("
-            "name text primary key, applied_at timestamptz not null default clock_timestamp())"
-        )
-        applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
-        pending = [(name, text) for name, text in _migrations() if name not in applied]
-        connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_LOCK_MS}ms"))
-        for name, text in pending:
-            try:
-                connection.execute(text.encode())
-            except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-                raise _Locked(name) from error
-            connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
+    hold_migrations(connection)
+    connection.execute("create schema if not exists staging")
+    _check_schemas(connection)
+    applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
+    pending = [(name, text) for name, text in _migrations() if name not in applied]
+    for name, text in pending:
+        with locked(connection, f"migration {name}"):
+            connection.execute(text.encode())
+        connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
     return [name for name, _ in pending]
 
 

@@ -16,12 +16,14 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.builds import SCHEMA, NodeResult
+from headrace.database import translated_errors
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
+from headrace.liveness import PARAMETERS, with_limits
 from headrace.local.addresses import libpq_variables
+from headrace.output import shown
+from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
-
-DBT_SEARCH_PATH = "pg_catalog, public, pg_temp"  # models may call functions of extensions
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
 _manifests: dict[tuple[str, ...], Any] = {}
@@ -34,7 +36,7 @@ class DbtRunner:
         self._connection = connection
         self._home = settings.home / "dbt"
         self._target = _target_folder(self._home)
-        self._environment = profile_environment(settings, connection)
+        self._environment = profile_environment(settings, connection) | _service(settings, self._target)
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
         self._manifest_key = (str(settings.dbt_dir), _files_digest(settings.dbt_dir), self._vars, *where)
@@ -44,13 +46,16 @@ class DbtRunner:
             *("--log-level", "none", "--log-level-file", "info", "--no-version-check", "--vars", self._vars),
         ]
         self._saved: dict[str, str | None] = {}
+        self._umask = UMASK
 
     def __enter__(self) -> Self:
+        self._umask = os.umask(UMASK)  # the manifest holds the models' SQL, the log what it says
         self._saved = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        os.umask(self._umask)
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -203,7 +208,9 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
     options = [environment.get("PGOPTIONS", "")]
     if not isinstance(connection, PooledConnection):
-        options += startup_options(connection, search_path=DBT_SEARCH_PATH)
+        with translated_errors():
+            (search_path,) = connection.execute("select headrace.dbt_search_path()").fetchone() or ("",)
+        options += startup_options(connection, search_path=search_path)
     return {
         **environment,
         **STARTUP_VARIABLES,
@@ -218,15 +225,33 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     }
 
 
+def _service(settings: Settings, folder: Path) -> dict[str, str]:
+    """What neither dbt's profile nor libpq's environment has a name for, such as tcp_user_timeout, as a libpq service.
+
+    A DSN or an environment that names a service itself keeps it.
+    """
+    parameters = with_limits(conninfo_to_dict(settings.require_dbt_dsn()))
+    if "service" in parameters or "PGSERVICE" in os.environ:
+        return {}
+    path = folder / "pg_service.conf"
+    path.write_text("[headrace]\n" + "".join(f"{name}={parameters[name]}\n" for name in PARAMETERS))
+    return {
+        "PGSERVICEFILE": str(path),
+        "PGSERVICE": "headrace",
+        "DBT_KEEPALIVES_IDLE": parameters["keepalives_idle"],  # as the profile has it, for a dbt started by hand
+    }
+
+
 def _target_folder(home: Path) -> Path:
     """A folder of this process's own, so that two builds at once do not write into each other's files."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
+    close_to_others(home)
     for old in home.glob("target-*"):
         if not Path(f"/proc/{old.name.removeprefix('target-')}").exists() and Path("/proc/self").exists():
             shutil.rmtree(old, ignore_errors=True)  # its process was killed
     target = home / f"target-{os.getpid()}"
     if not target.exists():
-        target.mkdir()
+        target.mkdir(mode=FOLDER_MODE)
         atexit.register(shutil.rmtree, target, ignore_errors=True)
     return target
 
@@ -281,4 +306,4 @@ def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeR
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))

@@ -11,19 +11,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import click
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from headrace.airflow_api import AirflowApi
+from headrace.builds import SCHEMA
+from headrace.command import Command
 from headrace.database import connector, database
 from headrace.exceptions import HeadraceError, PermanentError
+from headrace.foreign import refuse_foreign_objects
 from headrace.generate import Record, generate_records
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
+from headrace.local.home import write_file
+from headrace.logs import guard
+from headrace.output import complain, shown
+from headrace.private_files import replaced_file
 from headrace.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
@@ -108,7 +115,7 @@ class Demo:
         reasons: Counter[str] = Counter()
         entities = set()
         with ExitStack() as stack:
-            files = [stack.enter_context(path.open("wb")) for path in paths]
+            files = [stack.enter_context(replaced_file(path)) for path in paths]
             for number, record in enumerate(self._records(name)):
                 is_keyless = number >= RECORDS[name] - KEYLESS and times[record.key] == 1
                 files[1 if is_keyless else 0].write(record.line)
@@ -117,7 +124,7 @@ class Demo:
                 else:
                     entities.add(_entity(name, record) or number)
         sent = {"records": RECORDS[name], "reasons": reasons, "entities": len(entities)}
-        account.write_text(json.dumps(sent))
+        write_file(account, json.dumps(sent))
 
     def _run_dags(self, api: AirflowApi, dag_ids: list[str]) -> None:
         """All at once."""
@@ -134,11 +141,11 @@ class Demo:
         return run
 
     def _show_totals(self) -> None:
+        users = self._rows_in_mart("users")
         with self._database() as connection:
             totals = connection.execute(
                 """
                 select
-                    (select count(*) from marts.users),
                     coalesce(sum(b.end_offset - b.start_offset - b.empty), 0),
                     coalesce(sum(b.staged), 0),
                     coalesce(sum(b.dead), 0),
@@ -152,7 +159,7 @@ class Demo:
                 "group by reason order by count(*) desc, reason"
             ).fetchall()
         assert totals is not None
-        users, produced, staged, dead, drain_seconds = totals
+        produced, staged, dead, drain_seconds = totals
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
         table.add_column()
         table.add_column(justify="right")
@@ -161,7 +168,7 @@ class Demo:
         table.add_row("staged", f"{staged:,}")
         table.add_row("dead letters", f"{dead:,}")
         for reason, count in reasons:
-            table.add_row(f"  {reason}", f"{count:,}")
+            table.add_row(Text(f"  {shown(reason)}"), f"{count:,}")
         if drain_seconds:
             table.add_row("drained, rows per second", f"{float(produced) / float(drain_seconds):,.0f}")
         for stage, seconds in self.seconds.items():
@@ -176,26 +183,23 @@ class Demo:
         with self._database() as connection:
             for name in DATASETS:
                 row = connection.execute(
-                    SQL(
-                        "select coalesce(sum(end_offset - start_offset - empty), 0), coalesce(sum(staged), 0), "
-                        "coalesce(sum(dead), 0), (select count(*) from marts.{}) "
-                        "from headrace.batches where dataset = %s and kind in ('drain', 'load')"
-                    ).format(Identifier(name)),
+                    "select coalesce(sum(end_offset - start_offset - empty), 0), coalesce(sum(staged), 0), "
+                    "coalesce(sum(dead), 0) from headrace.batches where dataset = %s and kind in ('drain', 'load')",
                     (name,),
                 ).fetchone()
                 assert row is not None
-                table.add_row(name, *(f"{figure:,}" for figure in row))
+                table.add_row(name, *(f"{figure:,}" for figure in (*row, self._rows_in_mart(name))))
             for name in FILES:
                 self._compare(connection, name)
+        with self._marts() as connection:
             hours = dict(connection.execute("select hour, revenue from marts.rides_per_hour").fetchall())
-            records = connection.execute("select count(*) from marts.rides").fetchone()
         self.console.print()
         self.console.print(table)
         self.console.print(
             "\nas the producers say: every good record is staged, every bad one a dead letter with its reason",
             soft_wrap=True,
         )
-        if records == (self._sent("rides")["entities"],):
+        if self._rows_in_mart("rides") == self._sent("rides")["entities"]:
             self._compare_rides(hours)
 
     def _sent(self, name: str) -> dict[str, Any]:
@@ -207,24 +211,25 @@ class Demo:
         to it."""
         sent = self._sent(name)
         found = connection.execute(
-            SQL(
-                "select coalesce(sum(end_offset - start_offset - empty), 0)::bigint, coalesce(sum(staged), 0)::bigint, "
-                "(select coalesce(jsonb_object_agg(reason, records), '{{}}') from (select reason, count(*) as records "
-                "from headrace.dead_letters where dataset = %(name)s group by reason) as dead), "
-                "(select count(*) from marts.{}) from headrace.batches where dataset = %(name)s and kind = 'drain'"
-            ).format(Identifier(name)),
+            "select coalesce(sum(end_offset - start_offset - empty), 0)::bigint, coalesce(sum(staged), 0)::bigint, "
+            "(select coalesce(jsonb_object_agg(reason, records), '{}') from (select reason, count(*) as records "
+            "from headrace.dead_letters where dataset = %(name)s group by reason) as dead) "
+            "from headrace.batches where dataset = %(name)s and kind = 'drain'",
             {"name": name},
         ).fetchone()
         assert found is not None
-        records, staged, reasons, entities = found
+        records, staged, reasons = found
         if records != sent["records"]:
             self._say(f"{name}: holds {records} records, the demo sent {sent['records']}: not compared")
             return
         expected = (sent["records"] - sum(sent["reasons"].values()), sent["reasons"], sent["entities"])
+        entities = self._rows_in_mart(name)
         if (staged, reasons, entities) != expected:
+            verify = Command("verify", name, "--deep")
             raise PermanentError(
                 f"{name}: found {staged} staged, dead letters {reasons} and {entities} in marts.{name}, expected "
-                f"{expected[0]}, {expected[1]} and {expected[2]}, as sent; run `headrace verify {name} --deep`"
+                f"{expected[0]}, {expected[1]} and {expected[2]}, as sent; run `{verify}`",
+                command=verify,
             )
 
     def _compare_rides(self, found: dict[datetime, Decimal]) -> None:
@@ -239,7 +244,8 @@ class Demo:
         if differing:
             raise PermanentError(
                 f"rides: marts.rides_per_hour has {found.get(differing[0])} in hour {differing[0]}, {_short(path)} has "
-                f"{expected.get(differing[0])}; run `headrace verify rides --deep`"
+                f"{expected.get(differing[0])}; run `headrace verify rides --deep`",
+                command=Command("verify", "rides", "--deep"),
             )
         total = sum(found.values())
         line = f"\nrides: {total:,.2f} of revenue in {len(found)} hours, each as in {_short(path)}"
@@ -267,6 +273,18 @@ class Demo:
         for line in lines:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def _rows_in_mart(self, name: str) -> int:
+        with self._marts() as connection:
+            row = connection.execute(SQL("select count(*) from marts.{}").format(Identifier(name))).fetchone()
+        return int(row[0]) if row else 0
+
+    @contextmanager
+    def _marts(self) -> Iterator[Connection[Any]]:
+        """What dbt has built is read with dbt's rights."""
+        with database(connector(self.settings.require_dbt_dsn(), "headrace demo")) as connection:
+            refuse_foreign_objects(connection, SCHEMA, "demo")
+            yield connection
+
     def _database(self) -> AbstractContextManager[Connection[Any]]:
         return database(connector(self.settings.require_postgres_dsn(), "headrace demo"))
 
@@ -288,7 +306,7 @@ class Demo:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def _say(self, line: str) -> None:
-        self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"  {shown(line)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _account_file(path: Path) -> Path:
@@ -311,10 +329,11 @@ def _short(path: Path) -> str:
 
 def main() -> None:
     """Run the demo; one line and status 1 when something refuses."""
+    guard()
     try:
         Demo(Console()).run()
     except HeadraceError as error:
-        click.echo(f"headrace: {' '.join(str(error).split())}", err=True)
+        complain(f"headrace: {error}")
         raise SystemExit(1) from error
 
 

@@ -177,8 +177,7 @@ def _judge(
             if decoded.is_raised:
                 raise DatasetError(
                     f"{dataset.name}.{column.name}: a validator of {column.field} failed without the record's other "
-                    f"fields: {decoded.detail}; nothing was changed; `headrace reload {dataset.name}` judges whole "
-                    "records"
+                    f"fields: {decoded.detail}; nothing was changed; `headrace reload` judges whole records"
                 )
             result.left[decoded.reason] += 1
             continue

@@ -1,17 +1,20 @@
 """Every error that Headrace raises on purpose.
 
 A message says where, what was found, what was expected and the remedy, in one line. Whether trying again can
-help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException.
+help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The
+command that a message names is a field as well: what it quotes of others is never searched for one.
 """
 
-from headrace.masking import mask
+from headrace.command import Command
+from headrace.output import shown
 
 
 class HeadraceError(Exception):
     """headrace failed"""
 
-    def __init__(self, message: str | None = None) -> None:
-        super().__init__(mask(message) if message else self.__class__.__doc__)
+    def __init__(self, message: str | None = None, *, command: Command | None = None) -> None:
+        super().__init__(shown(message) if message else self.__class__.__doc__)
+        self.command = command
 
 
 class RetriableError(HeadraceError):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from headrace.build import BuildResult, build
 from headrace.builds import first_models, unclaimed_datasets
 from headrace.checkpoints import RunContext
+from headrace.command import Command
 from headrace.database import database
 from headrace.dataset import Dataset, File, dataset_names
 from headrace.declarations import load_declarations
@@ -111,7 +112,8 @@ def _declared(deployment: Deployment, names: Sequence[str]) -> tuple[dict[str, D
         if name not in declared.names:
             deployment.dataset(name)  # which says what there is
         if name in declared.datasets and isinstance(declared.datasets[name].source, File):
-            raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+            load = Command("load", name)
+            raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
     wanted = list(dict.fromkeys(names)) or declared.streams
     return (
         {name: declared.datasets[name] for name in wanted if name in declared.datasets},
@@ -192,7 +194,8 @@ class _Follower:
             try:
                 dataset = self._deployment.dataset(name)
                 if isinstance(dataset.source, File):
-                    raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+                    load = Command("load", name)
+                    raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
             except DatasetError as error:
                 self._troubles[name].say(error)
                 continue

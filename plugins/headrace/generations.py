@@ -13,6 +13,7 @@ from psycopg.sql import SQL
 
 from headrace import checkpoints, staging
 from headrace.checkpoints import Generation, LedgerLine, RunContext
+from headrace.command import Command
 from headrace.database import database
 from headrace.dataset import Dataset, File
 from headrace.exceptions import DatasetError, SourceChanged
@@ -154,9 +155,10 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
 
 def _topic(deployment: Deployment, dataset: Dataset) -> Source:
     if isinstance(dataset.source, File):
+        load = Command("load", dataset.name)
         raise DatasetError(
-            f"{dataset.name}: comes from a file, expected a topic or a stream; `headrace load {dataset.name}` merges a "
-            "file that changed"
+            f"{dataset.name}: comes from a file, expected a topic or a stream; `{load}` merges a file that changed",
+            command=load,
         )
     return open_source(deployment, dataset)
 
@@ -167,7 +169,8 @@ def _reason_to_adopt(
     """The open generation, and what a drain would refuse the source for."""
     generation = checkpoints.open_generation(connection, dataset.name)
     if generation is None:
-        raise DatasetError(f"{dataset.name}: nothing was ingested yet; `headrace drain {dataset.name}` begins")
+        drain = Command("drain", dataset.name)
+        raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
     try:
         check_identity(generation, seen_from(source, generation, state))
     except SourceChanged as error:
@@ -228,7 +231,8 @@ def _loss(
     if generation is not None:
         check_cluster(generation, state.cluster_id)
     if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
-        raise DatasetError(f"{where}: no such partition in an open generation; run `headrace drain {dataset.name}`")
+        drain = Command("drain", dataset.name)
+        raise DatasetError(f"{where}: no such partition in an open generation; run `{drain}`", command=drain)
     found = seen_from(source, generation, state).partitions[partition]
     start = generation.next_offsets.get(partition, 0)
     if not start < to <= found.log_start_offset:

@@ -10,7 +10,7 @@ from psycopg import Connection
 from headrace.checkpoints import open_generation, register
 from headrace.database import UNREACHABLE, Connect, database
 from headrace.exceptions import CheckpointMoved, HeadraceError, SettingError, TopicMissing
-from headrace.masking import mask
+from headrace.output import shown
 
 KEEP = "1 day"
 FOLD_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
@@ -23,7 +23,8 @@ def note(connection: Connection[Any], dataset: str) -> None:
     """
     with connection.transaction():
         connection.execute(
-            "update headrace.observations set error = null where dataset = %s and error is not null", (dataset,)
+            "update headrace.observations set error = null, command = null where dataset = %s and error is not null",
+            (dataset,),
         )
         # of a minute the worst is kept: a follower looks every second, and finds nothing most of the time
         sampled = connection.execute(
@@ -59,7 +60,9 @@ def note(connection: Connection[Any], dataset: str) -> None:
 def note_look(connection: Connection[Any], dataset: str) -> None:
     """Write down that the source was looked at and holds nothing to read: what failed before is over."""
     connection.execute(
-        "update headrace.observations set error = null, observed_at = clock_timestamp() where dataset = %s", (dataset,)
+        "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
+        "where dataset = %s",
+        (dataset,),
     )
 
 
@@ -117,17 +120,17 @@ def note_error(connection: Connection[Any], dataset: str, error: Exception) -> N
 
     What was last seen at the source stays, and so does when: nobody has seen anything newer.
     """
-    text = _one_line(error)
+    text, command = _one_line(error), _command_of(error)
     with connection.transaction():
         register(connection, dataset)
         noted = connection.execute(
-            "update headrace.observations set error = %s where dataset = %s", (text, dataset)
+            "update headrace.observations set error = %s, command = %s where dataset = %s", (text, command, dataset)
         ).rowcount
         if not noted:
             connection.execute(
-                "insert into headrace.observations (dataset, partition, error) values (%s, 0, %s) "
-                "on conflict (dataset, partition) do update set error = excluded.error",
-                (dataset, text),
+                "insert into headrace.observations (dataset, partition, error, command) values (%s, 0, %s, %s) "
+                "on conflict (dataset, partition) do update set error = excluded.error, command = excluded.command",
+                (dataset, text, command),
             )
 
 
@@ -143,20 +146,22 @@ def note_drain_failure(
     with suppress(Exception), database(connect) as connection:
         connection.execute(
             """
-            insert into headrace.failures (dataset, partition, generation, end_offset, error)
-            select %(dataset)s, partition, %(generation)s, end_offset, %(error)s
+            insert into headrace.failures (dataset, partition, generation, end_offset, error, command)
+            select %(dataset)s, partition, %(generation)s, end_offset, %(error)s, %(command)s::text[]
             from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
             order by partition
             on conflict (dataset, partition) do update set
                 generation = excluded.generation,
                 end_offset = excluded.end_offset,
                 error = excluded.error,
+                command = excluded.command,
                 failed_at = excluded.failed_at
             """,
             {
                 "dataset": dataset,
                 "generation": generation,
                 "error": _one_line(error),
+                "command": _command_of(error),
                 "partitions": list(end_offsets),
                 "ends": list(end_offsets.values()),
             },
@@ -167,7 +172,12 @@ def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, HeadraceError):
         return text
-    return mask(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _command_of(error: BaseException) -> list[str] | None:
+    command = error.command if isinstance(error, HeadraceError) else None
+    return None if command is None else list(command.arguments)
 
 
 def _is_unreachable(error: BaseException) -> bool:

@@ -10,17 +10,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import Connection
+from psycopg.sql import SQL
 
 from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
 from headrace.bounds import Bounds
 from headrace.checkpoints import RunContext
-from headrace.database import Connect, connector, database, migrate, translated_errors
+from headrace.command import Command
+from headrace.database import Connect, connector, database, locked, migrate, translated_errors, while_locked
 from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
 from headrace.declarations import load_declaration
 from headrace.drain import DrainResult, Limits, Progress, drain
@@ -112,10 +114,7 @@ def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _l
         names = dataset_names(deployment.settings.datasets_dir)
         for name in names:
             try:
-                dataset = deployment.dataset(name)
-                with connection.transaction():
-                    checkpoints.register(connection, name)
-                    staging.ensure_table(connection, dataset)
+                while_locked(connection, partial(_make_table, connection, deployment.dataset(name)))
             except DatasetError as error:
                 rejected[name] = error
         todo = separate(connection)
@@ -128,9 +127,16 @@ def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _l
             report(str(reason))
         raise DatasetsRejected(
             f"{len(rejected)} of {len(names)} datasets are rejected: {', '.join(rejected)}; the others are ready; "
-            "correct these and run `headrace init` again"
+            "correct these and run `headrace init` again",
+            command=Command("init"),
         )
     return applied
+
+
+def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
+    with locked(connection, f"staging.{dataset.name}"):
+        checkpoints.register(connection, dataset.name)
+        staging.ensure_table(connection, dataset)
 
 
 def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
@@ -197,6 +203,9 @@ def plan(
     try:
         with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
             with connection.transaction():
+                # a new column waits for every reader of the table, and all drains would wait behind it
+                limit = f"{deployment.settings.lock_timeout_ms}ms"
+                connection.execute(SQL("set local lock_timeout = {}").format(limit))
                 checkpoints.register(connection, dataset.name)
                 staging.ensure_table(connection, dataset)
             planned = make_plan(connection, dataset, source, run)
@@ -330,7 +339,8 @@ def drain_dataset(
     """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
     dataset = deployment.dataset(name)
     if isinstance(dataset.source, File):
-        raise DatasetError(f"{name}: comes from a file, expected a topic; use `headrace load {name}`")
+        load = Command("load", name)
+        raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
     # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
     # multiprocessing's, which has neither, and imports for all of them, while this process plans.
     context = multiprocessing.get_context("forkserver")

@@ -26,6 +26,7 @@ from kafka.errors import (
 from kafka.serializer import Deserializer
 
 from headrace.bounds import Bounds, OversizedRecord, is_kept
+from headrace.command import Command
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_batches import UnreadableBatch, tolerate
 from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
@@ -335,7 +336,8 @@ class KafkaSource:
         if getattr(error, "retriable", False):
             raise SourceUnavailable(
                 f"kafka: {self._address()} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
-                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS"
+                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS",
+                command=Command("up"),
             ) from error
         raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
 

@@ -1,5 +1,6 @@
 """Dead letters for people, who read them in a terminal, and for programs, as JSON."""
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,10 +9,12 @@ from typing import Any
 import orjson
 from psycopg import Connection
 
+from headrace.escaping import visible, visible_json
 from headrace.letters import Letter, Overview, Selection, pages
 from headrace.times import record_time
 
 HEXDUMP_BYTES = 1024
+_PLAIN = re.compile(rb"[ -~]*\n")
 
 
 def overview_document(overview: Overview) -> dict[str, Any]:
@@ -44,7 +47,8 @@ def json_lines(connection: Connection[Any], selection: Selection) -> Iterator[by
         connection.execute("set transaction isolation level repeatable read, read only")
         for page in pages(connection, selection):
             for letter in page:
-                yield orjson.dumps(letter_document(letter), option=orjson.OPT_APPEND_NEWLINE)
+                line = orjson.dumps(letter_document(letter), option=orjson.OPT_APPEND_NEWLINE)
+                yield line if _PLAIN.fullmatch(line) else visible_json(line.decode()).encode()
 
 
 def letter_document(letter: Letter) -> dict[str, Any]:
@@ -79,11 +83,6 @@ def letter_lines(letter: Letter) -> Iterator[str]:
         yield f"header    {visible(name) if isinstance(name, str) else _in_a_line(name)} = {_in_a_line(value)}"
     yield from _body("key", letter.key)
     yield from _body("value", letter.value)
-
-
-def visible(text: str) -> str:
-    """Text for a terminal: what would move its cursor or hide something is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _text_or_base64(name: str, raw: bytes | None) -> dict[str, str | None]:
@@ -127,4 +126,5 @@ def _terminal_text(raw: bytes) -> str | None:
         text = raw.decode()
     except UnicodeDecodeError:
         return None
-    return text if text.replace("\n", "").replace("\t", "").isprintable() else None
+    plain = text.replace("\n", "").replace("\t", "")
+    return text if visible(plain) == plain else None

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
 from headrace.bounds import NOT_KEPT
+from headrace.command import Command
 from headrace.contracts.rejection import Rejection
 from headrace.dead_letters import headers_of
 from headrace.exceptions import DatasetError
@@ -251,7 +252,8 @@ def find(connection: Connection[Any], dataset: str, place: str) -> Letter:
             {"dataset": dataset, "generation": generation, "partition": int(partition), "offset": int(offset)},
         ).fetchone()
     if letter is None:
+        newest = Command("dead-letters", dataset)
         raise DatasetError(
-            f"{dataset}[{partition}] {offset}: no dead letter there; `headrace dead-letters {dataset}` lists the newest"
+            f"{dataset}[{partition}] {offset}: no dead letter there; `{newest}` lists the newest", command=newest
         )
     return letter

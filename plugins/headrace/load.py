@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from headrace import checkpoints, history, staging
 from headrace.checkpoints import RunContext
+from headrace.command import Command
 from headrace.database import database
 from headrace.dataset import Dataset, File
 from headrace.drain import DrainResult
@@ -76,7 +77,8 @@ def load_file(
     """
     dataset = deployment.dataset(name)
     if not isinstance(dataset.source, File):
-        raise DatasetError(f"{name}: comes from a topic, expected a file; use `headrace drain {name}`")
+        drain = Command("drain", name)
+        raise DatasetError(f"{name}: comes from a topic, expected a file; use `{drain}`", command=drain)
     connect = deployment.connect(f"headrace load {name}")
     found_path = path or deployment.settings.data_dir / dataset.source.path
     place = _place(deployment, found_path)
@@ -164,7 +166,8 @@ def _loaded_since(connection: Connection[Any], dataset: str, place: str, sha256:
             return None
         # it was looked at: its file is there and as it was
         connection.execute(
-            "update headrace.observations set observed_at = clock_timestamp(), error = null where dataset = %s",
+            "update headrace.observations set observed_at = clock_timestamp(), error = null, command = null "
+            "where dataset = %s",
             (dataset,),
         )
         return str(row[0])

@@ -1,16 +1,21 @@
-"""JSON log lines, one object each, for HEADRACE_LOG_FORMAT=json: every batch and drain, and whatever else is logged.
+"""JSON log lines, one object each, for HEADRACE_LOG_FORMAT=json: every batch and drain, and all else that is logged.
 
 The `headrace` command writes them to stderr. Airflow's tasks write into the task's log, which is JSON lines anyway.
+Neither they nor lines of text hold a secret or a character that is not visible.
 """
 
 import json
 import logging
 import sys
+import threading
+import traceback
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from headrace.masking import mask
+from headrace.output import complain, shown, traceback_lines
 
 if TYPE_CHECKING:
     from headrace.checkpoints import LedgerLine
@@ -27,16 +32,32 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON: timestamp (UTC, ISO 8601), level, event, logger, then its own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        event, fields = event_of(record)
         document = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": event,
             "logger": record.name,
-            **fields_of(record),
+            **fields,
         }
-        if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
-        return mask(json.dumps(document, default=str, ensure_ascii=False))
+        return json.dumps(document, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """A record as its message, in one line; a traceback follows, each of its lines set off."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = event_of(record)
+        return f"{event}\n{fields['exception']}" if "exception" in fields else event
+
+
+def guard() -> None:
+    """Let also what this process logs without a handler, warns of or ends with show no secret and no raw character."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(TextFormatter())
+    warnings.formatwarning = _format_warning
+    sys.excepthook = _say_exception
+    threading.excepthook = lambda ended: _say_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
 def configure(settings: "Settings") -> None:
@@ -55,10 +76,37 @@ def use(handler: logging.Handler) -> None:
     logger.propagate = False
 
 
-def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """The record's own fields; none for most."""
-    fields: Mapping[str, Any] = getattr(record, FIELDS, {})
-    return fields
+def event_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """A record's message and its own fields, none for most, as they may be shown; `exception` is its traceback."""
+    fields: dict[str, Any] = _shown(getattr(record, FIELDS, {}))
+    if record.exc_info:
+        fields["exception"] = traceback_lines(logging.Formatter().formatException(record.exc_info))
+    return shown(record.getMessage()), fields
+
+
+def _shown(value: Any) -> Any:
+    """A value of JSON, its texts as they may be shown; of what is no value of JSON, its text."""
+    if isinstance(value, Mapping):
+        return {shown(str(name)): _shown(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(each) for each in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return shown(str(value))
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return shown(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
+
+
+def _say_exception(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        sys.__excepthook__(kind, error or kind(), trace)
+        return
+    complain(f"headrace: unexpected {kind.__name__}: {error}")
+    print(traceback_lines("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
 
 
 def refused(message: str) -> bool:

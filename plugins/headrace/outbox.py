@@ -16,6 +16,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from psycopg import Connection
 
 from headrace.batch import Barrier, no_barrier
+from headrace.command import Command
 from headrace.database import database
 from headrace.dataset import Dataset, KafkaTopic
 from headrace.dead_letters import headers_json
@@ -171,10 +172,12 @@ def _publish(connection: Connection[Any], dataset: Dataset, outlet: _Outlet, bar
         after = page[-1].place  # those that are left over are for the next run
     if too_large:
         _, partition, offset = too_large[0]
+        publish = Command("dead-letters", dataset.name, "--publish")
         raise SourceUnavailable(
             f"{outlet.topic}: {len(too_large)} dead letters are larger than the topic's max.message.bytes, the first "
             f"is {dataset.name}[{partition}] {offset}; {published} others were published; raise it and run "
-            f"`headrace dead-letters {dataset.name} --publish`"
+            f"`{publish}`",
+            command=publish,
         )
     return published
 

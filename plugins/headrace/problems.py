@@ -1,15 +1,16 @@
 """What is wrong, the worst first, and the one command that mends it or says more."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
+from headrace.command import Command
 from headrace.dataset import Dataset, File
 from headrace.declarations import Fault, load_declarations
 from headrace.durations import duration
+from headrace.output import shown
 from headrace.settings import Settings
 from headrace.status import DatasetStatus, ModelStatus, Status
 
@@ -33,8 +34,6 @@ Kind = Literal[
 ]
 State = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
 
-_COMMAND = re.compile(r"`(headrace [^`]+)`")
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -44,7 +43,7 @@ class Problem:
     kind: Kind
     about: str  # a dataset, or a model as marts.<model>
     text: str
-    command: str
+    command: Command
     dataset: str | None = None
 
     def line(self) -> str:
@@ -90,12 +89,13 @@ class Overview:
     def document(self) -> dict[str, Any]:
         """As plain types: the JSON of /headrace/status and of `headrace status --json`."""
         document = self.status.document()
-        for number, dataset in enumerate(document["datasets"]):
-            name = dataset["dataset"]
+        for number, dataset in enumerate(self.status.datasets):
+            name, plain = dataset.dataset, document["datasets"][number]
             limits = self.limits.get(name, Limits())
             judged = {"state": self.states[name], "max_lag": limits.max_lag, "max_freshness_s": limits.max_freshness_s}
-            document["datasets"][number] = {"dataset": name} | judged | dataset
-        return {"at": document.pop("at"), "problems": [asdict(problem) for problem in self.problems], **document}
+            document["datasets"][number] = {"dataset": plain["dataset"]} | judged | plain
+        problems = [asdict(problem) | {"command": str(problem.command)} for problem in self.problems]
+        return {"at": document.pop("at"), "problems": problems, **document}
 
 
 def judge(status: Status, settings: Settings) -> Overview:
@@ -133,22 +133,20 @@ def beyond(overview: Overview) -> list[Problem]:
 
 def _of_fault(fault: Fault) -> Problem:
     text = f"nothing is ingested: {str(fault.error).removeprefix(f'{fault.name}: ')}"
-    return _problem("error", "declaration", fault.name, text, f"headrace describe {fault.name}", fault.name)
+    return _problem("error", "declaration", fault.name, text, Command("describe", fault.name), fault.name)
 
 
 def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterator[Problem]:
     name = dataset.dataset
-    read = f"headrace load {name}" if limits.is_file else f"headrace drain {name}"
+    read = Command("load" if limits.is_file else "drain", name)
     unseen_s = None if dataset.observed_at is None else (at - dataset.observed_at).total_seconds()
     if dataset.last_error is not None:
-        found = _COMMAND.search(dataset.last_error)
         text = dataset.last_error.removeprefix(f"{name}: ")
-        yield _problem("error", "source", name, text, found[1] if found else read, name)
+        yield _problem("error", "source", name, text, dataset.last_command or read, name)
     if dataset.drain_error is not None:
-        found = _COMMAND.search(dataset.drain_error)
         at_time = "" if dataset.drain_failed_at is None else f" at {dataset.drain_failed_at:%H:%M:%S} UTC"
         text = f"its drain failed{at_time}: {dataset.drain_error.removeprefix(f'{name}: ')}"
-        yield _problem("error", "drain", name, text, found[1] if found else read, name)
+        yield _problem("error", "drain", name, text, dataset.drain_command or read, name)
     is_unseen = unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S)
     if is_unseen and dataset.last_error is None:
         text = f"nobody has looked at its source for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
@@ -156,20 +154,20 @@ def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterato
     yield from _beyond(dataset, limits, unseen_s, read)
     if dataset.has_marts and dataset.unbuilt_s > UNBUILT_S:
         text = f"{dataset.unbuilt_batches} batches are not in every mart, the oldest for {duration(dataset.unbuilt_s)}"
-        yield _problem("warning", "unbuilt", name, text, "headrace build", name)
+        yield _problem("warning", "unbuilt", name, text, Command("build"), name)
     # a run that looked at the source since has taken over
     lost_at = dataset.follower_lost_at
     if lost_at is not None and (dataset.observed_at is None or dataset.observed_at <= lost_at):
         lost = duration((at - lost_at).total_seconds())
         text = f"its follower was lost {lost} ago, and no other run has looked at its source since"
-        yield _problem("warning", "follower", name, text, f"headrace follow {name}", name)
+        yield _problem("warning", "follower", name, text, Command("follow", name), name)
     if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
         most = next(iter(dataset.dead_by_reason))
         text = f"{dataset.recent_dead:,} records became dead letters in the last hour, most often {most}"
-        yield _problem("warning", "dead_letters", name, text, f"headrace dead-letters {name}", name)
+        yield _problem("warning", "dead_letters", name, text, Command("dead-letters", name), name)
 
 
-def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read: str) -> Iterator[Problem]:
+def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read: Command) -> Iterator[Problem]:
     name = dataset.dataset
     if limits.max_lag is not None and dataset.lag > limits.max_lag:
         text = f"{dataset.lag:,} unread records, expected at most {limits.max_lag:,}"
@@ -179,7 +177,7 @@ def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read
     allowed = duration(limits.max_freshness_s)
     if dataset.stale_s is None or dataset.stale_s > limits.max_freshness_s:
         waited = "an unknown time" if dataset.stale_s is None else f"up to {duration(dataset.stale_s)}"
-        command = read if dataset.lag else "headrace build"
+        command = read if dataset.lag else Command("build")
         where = "at the source" if dataset.lag else "in staging"
         text = f"a record has waited {where} for {waited}, expected it in every mart after {allowed}"
         yield _problem("error", "freshness", name, text, command, name)
@@ -191,7 +189,7 @@ def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read
 
 def _of_model(model: ModelStatus) -> Iterator[Problem]:
     about = model.model if model.kind == "project" else f"marts.{model.model}"
-    again = "headrace build" if model.kind in ("project", "test") else f"headrace build --select {model.model}"
+    again = Command("build") if model.kind in ("project", "test") else Command("build", "--select", model.model)
     if model.status == "error":
         text = f"failed at {model.finished_at:%H:%M:%S} UTC: {model.message or 'no message'}"
         yield _problem("error", "model", about, text, again)
@@ -216,6 +214,6 @@ def _state(dataset: DatasetStatus, kinds: set[Kind]) -> State:
 
 
 def _problem(
-    severity: Severity, kind: Kind, about: str, text: str, command: str, dataset: str | None = None
+    severity: Severity, kind: Kind, about: str, text: str, command: Command, dataset: str | None = None
 ) -> Problem:
-    return Problem(severity, kind, about, " ".join(text.split()), command, dataset)
+    return Problem(severity, kind, shown(about), shown(" ".join(text.split())), command, dataset)

@@ -14,9 +14,9 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from headrace.bounds import Bounds, oversized_entry
+from headrace.command import Command
 from headrace.exceptions import (
     DatasetError,
-    SettingError,
     SourceChanged,
     SourceError,
     SourceRefused,
@@ -24,6 +24,7 @@ from headrace.exceptions import (
     TopicMissing,
 )
 from headrace.redis_answers import bytes_of, client, is_whole
+from headrace.service_urls import redis_options
 from headrace.source import Chunk, Headers, PartitionState, Place, Range, Record, SourceState
 
 CONNECT_TIMEOUT_S = 5
@@ -295,7 +296,8 @@ class RedisSource:
         if not isinstance(error, ResponseError):
             raise SourceUnavailable(
                 f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "
-                "HEADRACE_REDIS_URL"
+                "HEADRACE_REDIS_URL",
+                command=Command("up"),
             ) from error
         if "no such key" in text or "requires the key to exist" in text:
             raise TopicMissing(
@@ -310,7 +312,7 @@ class RedisSource:
 
     def _address(self) -> str:
         options = self._client.get_connection_kwargs()  # the URL itself may hold a password
-        return f"{options.get('host')}:{options.get('port')}"
+        return str(options["path"]) if "path" in options else f"{options.get('host')}:{options.get('port')}"
 
     def _record(self, offset: int, entry_id: bytes, fields: Any) -> Record:
         if not is_whole(fields):
@@ -326,10 +328,8 @@ class RedisSource:
 
 def connect(url: str, answer_bytes: int) -> "redis.Redis":
     """A client that keeps so many bytes of an answer; raises SettingError for a URL that is none."""
-    try:
-        return client(url, answer_bytes, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S)
-    except ValueError as error:
-        raise SettingError(f"redis: {error}; correct HEADRACE_REDIS_URL") from error
+    redis_options(url)
+    return client(url, answer_bytes, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S)
 
 
 def _quoted(text: bytes) -> bytes:

@@ -16,6 +16,7 @@ from psycopg.sql import SQL
 from headrace import checkpoints, restage, staging
 from headrace.batch import Barrier, Batch, no_barrier
 from headrace.checkpoints import Generation, LedgerLine, RunContext
+from headrace.command import Command
 from headrace.database import database
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError, SourceChanged
@@ -85,7 +86,8 @@ def _check_generation(connection: Connection[Any], dataset: Dataset, state: Sour
     with connection.transaction():
         generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None:
-            raise DatasetError(f"{dataset.name}: nothing was ingested yet; `headrace drain {dataset.name}` begins")
+            drain = Command("drain", dataset.name)
+            raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
         check_identity(generation, state)
         staging.ensure_table(connection, dataset)
     return generation
@@ -107,9 +109,11 @@ def _reload(
         restage.create_tables(connection, dataset)
         _read(connection, dataset, source, generation, {each.partition: each for each in wanted}, progress, barrier)
         if source.topic_id() != generation.topic_id:
+            drain = Command("drain", dataset.name)
             raise SourceChanged(
                 f"{dataset.name}: {generation.topic} was replaced while it was read; nothing was changed; "
-                f"`headrace drain {dataset.name}` says more"
+                f"`{drain}` says more",
+                command=drain,
             )
         barrier("read")
         with _turn(deployment, connection, dataset, generation):

@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace import staging
 from headrace.checkpoints import Generation
+from headrace.command import Command
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.exceptions import DatasetError
 from headrace.kafka_source import KafkaSource
@@ -43,14 +44,18 @@ class Asked:
 def check_kind(dataset: Dataset) -> None:
     """Refuse a dataset whose source has no offsets to read again, with what to do in its place."""
     if isinstance(dataset.source, File):
+        load = Command("load", dataset.name)
         raise DatasetError(
-            f"{dataset.name}: comes from a file, expected a topic: load the file again, `headrace load {dataset.name} "
-            "FILE`; one that did not change is skipped: what it holds is staged"
+            f"{dataset.name}: comes from a file, expected a topic: load the file again, `{load}`; one that did not "
+            "change is skipped: what it holds is staged",
+            command=load,
         )
     if not isinstance(dataset.source, KafkaTopic):
+        replay = Command("replay", dataset.name)
         raise DatasetError(
             f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; what was "
-            f"staged stays; `headrace replay {dataset.name}` judges its dead letters by a corrected contract"
+            f"staged stays; `{replay}` judges its dead letters by a corrected contract",
+            command=replay,
         )
 
 
@@ -111,9 +116,11 @@ def _range_of_offsets(
     where, next_offset = f"{generation.dataset}[{partition}]", generation.next_offsets[partition]
     served = state.partitions[partition].log_start_offset
     if start >= next_offset:
+        drain = Command("drain", generation.dataset)
         raise DatasetError(
             f"{where}: the checkpoint is {next_offset}, expected --from below it, got {start}: what comes next was "
-            f"never read; `headrace drain {generation.dataset}` reads it"
+            f"never read; `{drain}` reads it",
+            command=drain,
         )
     if start < served:
         can_be_had = Asked(partition, max(start, served), min(end, next_offset))
@@ -202,13 +209,17 @@ def _unserved(
 
 
 def _refuse_unserved(dataset: str, where: str, what: str, served: int, can_be_had: Sequence[Asked]) -> NoReturn:
-    commands = ", ".join(
-        f"`headrace reload {dataset} --partition {each.partition} --from {each.start} --to {each.end}`"
+    commands = [
+        Command("reload", dataset, "--partition", each.partition, "--from", each.start, "--to", each.end)
         for each in can_be_had
         if each.start < each.end
+    ]
+    listed = ", ".join(f"`{command}`" for command in commands)
+    had = f"what can be had: {listed}" if commands else "nothing of the range can be had; what is staged stays"
+    raise DatasetError(
+        f"{where}: {what} is no longer served, the log starts at {served}; nothing was changed; {had}",
+        command=commands[0] if commands else None,
     )
-    had = f"what can be had: {commands}" if commands else "nothing of the range can be had; what is staged stays"
-    raise DatasetError(f"{where}: {what} is no longer served, the log starts at {served}; nothing was changed; {had}")
 
 
 def _known(generation: Generation, partition: int) -> int:

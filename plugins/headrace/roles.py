@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import Connection, errors
 from psycopg.sql import SQL, Identifier
 
-from headrace.database import MIGRATION_LOCK
+from headrace.database import hold_migrations, locked, while_locked
 
 LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_reader")
 
@@ -15,10 +15,15 @@ def separate(connection: Connection[Any]) -> str | None:
     """Create the roles that are missing, and grant each what it needs; by the owner of the schemas, in one transaction.
 
     Returns None, or, where this user may not create roles, one line with the statements for an administrator: then
-    nothing is changed, and whoever owns the schemas goes on doing everything.
+    nothing is changed, and whoever owns the schemas goes on doing everything. Raises DatabaseError where a table that
+    is handed over stays locked.
     """
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    return while_locked(connection, lambda: _separate(connection))
+
+
+def _separate(connection: Connection[Any]) -> str | None:
+    hold_migrations(connection)
+    with locked(connection, "roles"):
         row = connection.execute(
             "select current_user, rolsuper or rolcreaterole from pg_roles where rolname = current_user"
         ).fetchone()

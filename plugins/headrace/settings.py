@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from headrace import masking
+from headrace.command import Command
 from headrace.exceptions import SettingError
+from headrace.private_files import check_home, read_bounded
 
 PREFIX = "HEADRACE_"
 Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
@@ -29,10 +31,14 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
 KafkaClient = Literal["kafka-python", "confluent"]
-LOCAL_DSN = re.compile(r"postgresql://headrace@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)")
+LOCAL_DSN = re.compile(
+    r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
+)
+_USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
 NAME_LENGTH_MAX = 255
+SECRET_BYTES_MAX = 64 * 1024  # of a file that a setting with _FILE names
 COMPOSED = ("services", "added_thresholds")  # no variables of their own
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
 
@@ -121,9 +127,13 @@ class Settings:
                     added_thresholds[variable] = _number(variable, text)
                 continue
             if name.endswith("_file") and (secret := name.removesuffix("_file")) in SECRETS:
-                if text and environ.get(variable.removesuffix("_FILE")):
-                    raise SettingError(f"{variable}: found {variable.removesuffix('_FILE')} too, expected one of them")
-                name, text = secret, text and _read_secret(variable, Path(text))
+                beside = text and environ.get(variable.removesuffix("_FILE"), "")
+                name, text = secret, text and _read_secret(variable, text)
+                if beside and not _is_the_same(secret, beside, text):
+                    raise SettingError(
+                        f"{variable}: found {variable.removesuffix('_FILE')} too, expected one of them, or the same "
+                        "address without its secrets"
+                    )
             if name not in kinds or variable != variable.upper():
                 known = [PREFIX + known.upper() for known in (*kinds, *(f"{secret}_file" for secret in SECRETS))]
                 known += sorted(added)
@@ -132,10 +142,17 @@ class Settings:
                     f"{variable}: not a setting; expected one of {', '.join(expected)}; unset it or correct its name"
                 )
             if text:
-                values[name] = _parse(variable, text, kinds[name])
+                values[name] = _parse(variable, text.strip() if name in ADDRESSES else text, kinds[name])
+        if _USER_INFO.search(values.get("airflow_url", "")):
+            raise SettingError(
+                "HEADRACE_AIRFLOW_URL: found a user in it, expected http://host:port alone; name the user in "
+                "HEADRACE_AIRFLOW_USER and the password's file in HEADRACE_AIRFLOW_PASSWORD_FILE"
+            )
         home = values.get("home", ROOT / ".headrace")
+        check_home(home)
         settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
         settings.mask_secrets()
+        masking.remember(environ.get("PGPASSWORD"))  # libpq's
         return settings
 
     def mask_secrets(self) -> None:
@@ -157,8 +174,12 @@ class Settings:
         return dsn
 
     def require_dbt_dsn(self) -> str:
-        """The DSN that dbt builds with: its own, or that of Postgres; raises SettingError when there is neither."""
-        return self.dbt_dsn or self.require_postgres_dsn()
+        """The DSN that dbt builds with; raises SettingError when there is none.
+
+        Its own; on the local server that of the login that builds; else that of Postgres.
+        """
+        dsn = self.dbt_dsn or self.require_postgres_dsn()
+        return dsn if self.dbt_dsn else builder_dsn(dsn, self.services) or dsn
 
     def require_kafka_bootstrap_servers(self) -> str:
         """The brokers to ask first, given or local; raises SettingError when there are neither."""
@@ -186,9 +207,19 @@ class Settings:
         if not address:
             raise SettingError(
                 f"{service}: no address; {variable} is not set and {self.home / 'services.json'} names no local "
-                f"one; run `headrace up` or set {variable}"
+                f"one; run `headrace up` or set {variable}",
+                command=Command("up"),
             )
         return str(address)
+
+
+def builder_dsn(dsn: str, services: Mapping[str, Any]) -> str | None:
+    """For a DSN of the local server's owner that of the login that builds there; None for another server's."""
+    record = services.get("postgres", {})
+    given, local = LOCAL_DSN.fullmatch(dsn), LOCAL_DSN.fullmatch(record.get("address", ""))
+    if given and local and given["passfile"] == local["passfile"] and (builder := record.get("builder")):
+        return dsn[: given.start("user")] + str(builder) + dsn[given.end("user") :]
+    return None
 
 
 def read_services(home: Path) -> dict[str, Any]:
@@ -265,17 +296,31 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return tuple(word for each in kinds if get_origin(each) is Literal for word in get_args(each))
 
 
-def _read_secret(variable: str, path: Path) -> str:
+def _read_secret(variable: str, name: str) -> str:
+    """The secret in a file: UTF-8, with or without a mark, less the line breaks around it; blanks belong to it."""
+    # what does not look like a path may be the secret itself, put where the name of its file belongs
+    is_path = name.startswith(("/", "~/", "./", "../"))
+    shown = name if is_path else "what it names"
     try:
-        text = path.expanduser().read_text().strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded(Path(name).expanduser(), SECRET_BYTES_MAX).decode("utf-8-sig").strip("\r\n")
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise SettingError(
-            f"{variable}: {path} cannot be read: {reason}; name a file that this user may read"
-        ) from error
+        raise SettingError(f"{variable}: {shown} cannot be read: {reason}; name a file that this user may read") from (
+            error if is_path else None
+        )
     if not text:
-        raise SettingError(f"{variable}: {path} is empty, expected the secret")
+        raise SettingError(f"{variable}: {shown} is empty, expected the secret")
     return text
+
+
+def _is_the_same(name: str, given: str, secret: str) -> bool:
+    """Whether an address that is given beside the one in a file is that one, or that one without its secrets."""
+    if name not in ADDRESSES or given.strip() == secret.strip():
+        return given.strip() == secret.strip()
+    from headrace.service_urls import without_secret
+
+    is_the_same = without_secret(name, given.strip()) == without_secret(name, secret.strip())
+    return is_the_same and not masking.holds_secret(given)
 
 
 def _number(variable: str, text: str) -> Decimal:

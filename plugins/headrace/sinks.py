@@ -6,6 +6,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from headrace.command import Command
 from headrace.dataset import Dataset, KafkaTopic, RedisStream
 from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
 from headrace.kafka_security import refusal
@@ -41,7 +42,8 @@ def open_sink(deployment: "Deployment", dataset: Dataset, *, transactional_id: s
         return TopicSink(dataset.source, dataset.key, deployment.kafka(), transactional_id)
     if isinstance(dataset.source, RedisStream):
         return StreamSink(dataset.source.stream, deployment.redis(), is_atomic=transactional_id is not None)
-    raise DatasetError(f"{dataset.name}: comes from a file, expected a topic; use `headrace load {dataset.name}`")
+    load = Command("load", dataset.name)
+    raise DatasetError(f"{dataset.name}: comes from a file, expected a topic; use `{load}`", command=load)
 
 
 def split_line(line: bytes, key_field: str | None) -> tuple[bytes | None, bytes] | None:
@@ -201,7 +203,8 @@ class StreamSink:
         except RedisError as error:
             raise SourceUnavailable(
                 f"{self.target}: {self._added} entries were added, then: {error}; start the server (`headrace up`) or "
-                "correct HEADRACE_REDIS_URL"
+                "correct HEADRACE_REDIS_URL",
+                command=Command("up"),
             ) from error
         self._added += waiting
 

@@ -10,6 +10,7 @@ from psycopg import Connection, Cursor, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.types.json import Jsonb
 
+from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.exceptions import DatabaseError, DatasetError
 
@@ -112,7 +113,8 @@ def _as_owner(found: str) -> Iterator[None]:
     except errors.InsufficientPrivilege as error:
         raise DatasetError(
             f"{found}, which the contract needs and this role may not make; nothing was changed; run `headrace init` "
-            "as the owner of the schema staging, then the same command again"
+            "as the owner of the schema staging, then the same command again",
+            command=Command("init"),
         ) from error
 
 
@@ -138,10 +140,12 @@ def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
         "select sum(staged + tombstones) from headrace.batches where dataset = %s", (dataset.name,)
     ).fetchone()
     if row and row[0]:
+        reset = Command("reset", dataset.name)
         raise DatasetError(
             f"staging.{dataset.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
-            f"nothing was changed; restore it from a backup, or `headrace reset {dataset.name} --yes` forgets them and "
-            "the next run reads the source from its start"
+            f"nothing was changed; restore it from a backup, or `{reset}` forgets them and the next run reads the "
+            "source from its start",
+            command=reset,
         )
 
 
@@ -150,7 +154,8 @@ def _refuse_former_name(connection: Connection[Any], name: str) -> None:
     if "_replaced_by" in _found_columns(connection, f"{name}_replaced"):
         raise DatasetError(
             f"staging.{replaced_name(name)}: found no table, expected staging.{name}_replaced under this name; nothing "
-            "was changed; run `headrace init` as the owner of the schema staging, then the same command again"
+            "was changed; run `headrace init` as the owner of the schema staging, then the same command again",
+            command=Command("init"),
         )
 
 
@@ -158,14 +163,16 @@ def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> Non
     for name, sql_type in columns(dataset):
         if found.get(name) != _canonical(sql_type):
             clause = f"alter column {quoted(name)} type {sql_type} using {quoted(name)}::{sql_type}"
+            rebuild = Command("build", "--full-refresh")
             otherwise = (
-                f"; where a text does not convert, `headrace reset {dataset.name} --yes` forgets what was staged and "
-                "the next run reads the source from its start"
+                f"; where a text does not convert, `{Command('reset', dataset.name)}` forgets what was staged and the "
+                "next run reads the source from its start"
             )
             raise DatasetError(
                 f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
                 f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
-                f"build the marts anew: `headrace build --full-refresh`{otherwise if found.get(name) == 'text' else ''}"
+                f"build the marts anew: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
+                command=rebuild,
             )
 
 

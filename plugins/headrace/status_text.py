@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from headrace.durations import count, duration
 from headrace.exceptions import HeadraceError
-from headrace.letter_text import visible
+from headrace.output import shown
 from headrace.problems import Overview
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ def renderable(overview: Overview, *, partitions: bool = False, text_length: int
     parts: list[RenderableType] = []
     for problem in overview.problems:
         color = "red" if problem.severity == "error" else "yellow"
-        text = visible(problem.text)
+        text = problem.text
         if text_length is not None and len(text) > text_length:
             text = text[: text_length - 1] + "…"
         line = Text.assemble((f"{problem.severity}: ", f"bold {color}"), f"{problem.about}: {text}")
-        parts += [line, Text.assemble("  -> ", (problem.command, "bold"))]
+        parts += [line, Text.assemble("  -> ", (str(problem.command), "bold"))]
     if parts:
         parts.append(Text())
     parts.append(_datasets(overview, partitions))
     parts.append(Text(LEGEND, style="dim"))
     lines = [*_remarks(overview), *_models(overview)]
-    return Group(*parts, *(Text(visible(line)) for line in lines))
+    return Group(*parts, *(Text(shown(line)) for line in lines))
 
 
 def _datasets(overview: Overview, partitions: bool) -> "Table":
@@ -102,10 +102,10 @@ def _datasets(overview: Overview, partitions: bool) -> "Table":
     for dataset in overview.status.datasets:
         state = overview.states[dataset.dataset]
         if dataset.is_empty:
-            table.add_row(dataset.dataset, Text(state, style=COLORS.get(state, "green")))
+            table.add_row(Text(shown(dataset.dataset)), Text(state, style=COLORS.get(state, "green")))
             continue
         table.add_row(
-            dataset.dataset,
+            Text(shown(dataset.dataset)),
             Text(state, style=COLORS.get(state, "green")),
             count(dataset.lag),
             duration(dataset.lag_s) if dataset.lag else "",

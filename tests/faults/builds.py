@@ -26,7 +26,7 @@ select pid, wait_event_type
 from pg_stat_activity
 where
     datname = current_database() and application_name = 'headrace-build' and xact_start is not null
-    and query not ilike '%advisory%' and query not ilike 'set local%'
+    and query !~* '(build_lock|model_locks|^release|^set local)'
 """
 
 

@@ -13,7 +13,7 @@ import psycopg
 
 from headrace.local import kafka, postgres, services
 from headrace.settings import Settings
-from tests.databases import create_database
+from tests.databases import create_database, make_owner_superuser
 
 
 class Servers:
@@ -28,6 +28,8 @@ class Servers:
     def start(self) -> None:
         """Start what does not run and wait until it answers."""
         services.up(self._settings, only=self._only, report=_quiet)
+        if "postgres" in self._only:
+            make_owner_superuser(self.home)
 
     def address(self, service: str) -> str:
         """Postgres's DSN or Kafka's bootstrap servers."""

@@ -13,7 +13,7 @@ from headrace import retries
 from headrace.ingest import Deployment, initialise
 from headrace.local import services
 from headrace.settings import Settings
-from tests.databases import passing_database
+from tests.databases import make_owner_superuser, passing_database
 from tests.integration import topics
 
 _numbers = itertools.count(1)
@@ -29,8 +29,9 @@ def local_settings(session_home: Path) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def postgres_dsn(local_settings: Settings) -> str:
-    """The DSN of a real PostgreSQL 18."""
-    return str(services.up(local_settings, only=("postgres",), report=_quiet)["postgres"]["address"])
+    """The DSN of a real PostgreSQL 18, whose owner is made a superuser."""
+    services.up(local_settings, only=("postgres",), report=_quiet)
+    return make_owner_superuser(local_settings.home)
 
 
 @pytest.fixture(scope="session")

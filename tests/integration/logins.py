@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,6 +19,7 @@ def login(dsn: str, group: str, name: str = "", password: str = PASSWORD) -> Ite
     role = Identifier(name or f"test_{group}")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(SQL("create role {} login password {} in role {}").format(role, password, Identifier(group)))
+        let_in(connection, name or f"test_{group}")
         if group == DBT:
             connection.execute(SQL("alter role {} set role = {}").format(role, Identifier(group)))
     try:
@@ -26,6 +28,12 @@ def login(dsn: str, group: str, name: str = "", password: str = PASSWORD) -> Ite
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(SQL("drop owned by {} cascade").format(role))
             connection.execute(SQL("drop role {}").format(role))
+
+
+def let_in(connection: psycopg.Connection[Any], role: str) -> None:
+    """Let a role connect to the database of this connection."""
+    statement = SQL("grant connect on database {} to {}")
+    connection.execute(statement.format(Identifier(connection.info.dbname), Identifier(role)))
 
 
 def as_role(dsn: str, role: str, password: str = PASSWORD) -> str:

@@ -30,23 +30,24 @@ USER = "etl"
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
-# beside the plain listener, on which tests prepare topics and ACLs as the super user ANONYMOUS
+# beside the gateway, through which tests prepare topics and ACLs as the super user
+LISTENERS = {
+    "listeners=": ",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}",
+    "advertised.listeners=": ",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}",
+    "listener.security.protocol.map=": ",SASL_SSL:SASL_SSL,SSL:SSL",
+}
 SECURED = """\
-listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller_port}},\
-SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
 ssl.keystore.type=PEM
 ssl.keystore.location={keystore}
 ssl.truststore.type=PEM
 ssl.truststore.location={truststore}
 listener.name.ssl.ssl.client.auth=required
 listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*)$/$1/
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
 listener.name.sasl_ssl.plain.sasl.jaas.config={plain} required user_{user}="{password}";
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required;
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS
+super.users=User:headrace
 """
 
 
@@ -86,10 +87,12 @@ def secured_kafka(folder: Path, classpath: Path, monkeypatch: pytest.MonkeyPatch
         ports.append(choose_port("kafka", demanded=None, remembered=None, reserved=set(ports)))
     names = {"user": USER, "password": PASSWORD, "plain": PLAIN, "scram": SCRAM}
     stores = {"keystore": signed.both, "truststore": authority.path}
-    lines = SECURED.format(sasl_port=ports[2], ssl_port=ports[3], **stores, **names)
-    replaced = ("listeners=", "advertised.listeners=", "listener.security.protocol.map=")
-    kept = [line for line in kafka.PROPERTIES.splitlines() if not line.startswith(replaced)]
-    monkeypatch.setattr(kafka, "PROPERTIES", "\n".join([*kept, lines]))
+    listeners = {"sasl_port": ports[2], "ssl_port": ports[3]}
+    lines = [
+        line + LISTENERS.get(line[: line.index("=") + 1], "").format(**listeners)
+        for line in kafka.PROPERTIES.splitlines()
+    ]
+    monkeypatch.setattr(kafka, "PROPERTIES", "\n".join([*lines, SECURED.format(**stores, **names)]))
     if classpath.exists():  # the session's broker has found its jars
         (folder / "kafka").mkdir(parents=True)
         shutil.copy(classpath, folder / "kafka" / "classpath")

@@ -49,11 +49,11 @@ def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: War
     warehouse.jobs((2, 3, job(minute=9)))
     reports: list[str] = []
     with psycopg.connect(warehouse.dsn) as first:
-        first.execute("select pg_advisory_xact_lock(hashtextextended('headrace.builds marts', 0))")
+        first.execute("lock table headrace.build_lock in exclusive mode")
         passes: list[int] = []
         second = threading.Thread(target=lambda: passes.append(len(warehouse.build(report=reports.append).passes)))
         second.start()
-        warehouse.wait_for_sessions("application_name = 'headrace-build' and wait_event = 'advisory'")
+        warehouse.wait_for_sessions("application_name = 'headrace-build' and wait_event = 'relation'")
         assert reports == ["build: another build is running; waiting for it to end"]
         first.commit()
         second.join(60)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
 from headrace.generate import generate_jobs
@@ -135,6 +135,7 @@ def loader(stage: Stage, postgres_dsn: str) -> Iterator[Stage]:
     role, password = "headrace_test_loader", "not-a-secret"
     stage.execute(
         f"create role {role} login password '{password}'",
+        f"grant connect on database {conninfo_to_dict(stage.dsn)['dbname']} to {role}",
         f"grant usage on schema headrace, staging to {role}",
         f"grant select, insert, update on all tables in schema headrace to {role}",
         f"grant delete on headrace.samples, headrace.leases to {role}",
@@ -184,7 +185,7 @@ def test_drain_whose_table_was_dropped_refuses_until_it_is_reset(stage: Stage, t
     ledger = stage.query("select * from headrace.batches order by seq")
     staged = stage.value("select sum(staged) from headrace.batches")
     stage.execute("drop table staging.jobs cascade")
-    message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs --yes`"
+    message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs`"
     for refused in (lambda: drain_dataset(stage.deployment, "jobs"), lambda: initialise(stage.deployment)):
         _assert_refused(refused, Fault((), DatasetError, message, ()))
     assert stage.query("select * from headrace.batches order by seq") == ledger

@@ -10,10 +10,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 import redis
 from kafka.errors import KafkaError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace import kafka_source
 from headrace.airflow.page_template import render_figures, render_page
@@ -272,6 +274,7 @@ def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broke
     refused(with_settings(Stage(deployment, stage.dsn)), "found a listener that speaks TLS, expected PLAINTEXT")
 
 
+ODD = "#é \"x'\\/ @:%?&<"  # what is written otherwise in URLs, connection strings, JSON, shells and pages
 CANARIES = ("canary-postgres", "canary-builder", "canary-redis", PASSWORD, "canary-mistaken")
 
 
@@ -282,13 +285,14 @@ def secrets(stage: Stage, broker: SecuredKafka, redis_url: str, tmp_path: Path) 
         folder = stage.deployment.settings.datasets_dir if name == "jobs.py" else Settings().datasets_dir
         (tmp_path / name).write_text((folder / name).read_text().replace("telemetry_stream", "canary_stream"))
     with redis.Redis.from_url(redis_url) as client, ExitStack() as logins:
-        client.acl_setuser("etl", enabled=True, passwords=["+canary-redis"], keys=["*"], categories=["+@all"])
+        client.acl_setuser("etl", enabled=True, passwords=[f"+canary-redis{ODD}"], keys=["*"], categories=["+@all"])
         dsns = {
-            "POSTGRES_DSN": logins.enter_context(login(stage.dsn, LOADER, "canary_etl", "canary-postgres")),
-            "DBT_DSN": logins.enter_context(login(stage.dsn, DBT, "canary_builder", "canary-builder")),
+            "POSTGRES_DSN": logins.enter_context(login(stage.dsn, LOADER, "canary_etl", f"canary-postgres{ODD}")),
+            "DBT_DSN": logins.enter_context(login(stage.dsn, DBT, "canary_builder", f"canary-builder{ODD}")),
         }
+        dsns["DBT_DSN"] = as_url(dsns["DBT_DSN"])
         files = dsns | {
-            "REDIS_URL": redis_url.replace("redis://", "redis://etl:canary-redis@"),
+            "REDIS_URL": f"{redis_url}?username=etl&password={quote(f'canary-redis{ODD}')}",
             "KAFKA_SASL_PASSWORD": PASSWORD,
         }
         for name, text in files.items():
@@ -307,6 +311,7 @@ def secrets(stage: Stage, broker: SecuredKafka, redis_url: str, tmp_path: Path) 
         client.delete("canary_stream")
 
 
+@pytest.mark.security("M1")
 def test_secrets_are_in_no_output_log_table_nor_page(
     stage: Stage,
     broker: SecuredKafka,
@@ -323,7 +328,8 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     said: list[str] = []
 
     def run(*arguments: str, status: int = 0, **changed: str) -> None:
-        given = {name: text for name, text in secrets.items() if name.removesuffix("_FILE") not in changed}
+        replaced = {name.removesuffix("_FILE") for name in changed}
+        given = {name: text for name, text in secrets.items() if name.removesuffix("_FILE") not in replaced}
         done = headrace(given | changed, *arguments)
         said.append(done.output)
         assert done.status == status, done
@@ -337,15 +343,19 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     run("verify", "telemetry", "--deep")
     run("dead-letters", "telemetry", "--export", str(tmp_path / "home" / "letters"))
     mistakes = {
-        "HEADRACE_POSTGRES_DSN": stage.dsn.replace("passfile", "password='canary-mistaken' passfile"),
-        "HEADRACE_REDIS_URL": redis_url.replace("redis://", "redis://etl:canary-mistaken@"),
-        "HEADRACE_KAFKA_SASL_PASSWORD": "canary-mistaken",
+        "HEADRACE_POSTGRES_DSN": make_conninfo(stage.dsn, password=f"canary-mistaken{ODD}"),
+        "HEADRACE_REDIS_URL": redis_url.replace("redis://", f"redis://etl:{quote(f'canary-mistaken{ODD}', safe='')}@"),
+        "HEADRACE_KAFKA_SASL_PASSWORD": f"canary-mistaken{ODD}",
     }
-    broken = {
-        "HEADRACE_POSTGRES_DSN": "postgresql://etl:canary-mistaken@[db/sales",
-        "HEADRACE_REDIS_URL": "canary://etl:canary-mistaken@cache",
-    }
-    for variable, value in (*mistakes.items(), *broken.items()):
+    broken = [
+        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@[db/sales"),
+        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@canary-mistaken@db/sales"),
+        ("HEADRACE_POSTGRES_DSN_FILE", "postgresql://etl:canary-mistaken@db/sales"),
+        ("HEADRACE_REDIS_URL", "canary://etl:canary-mistaken@cache"),
+        ("HEADRACE_REDIS_URL", "redis://etl:1#canary-mistaken@cache"),
+        ("HEADRACE_AIRFLOW_URL", "http://ops:canary-mistaken@airflow"),
+    ]
+    for variable, value in (*mistakes.items(), *broken):
         dataset = "telemetry" if "REDIS" in variable else "jobs"
         run("drain", dataset, status=1, HEADRACE_LOG_FORMAT="json", **{variable: value})
     overview = judge(read_status(stage.deployment.connect("test")), stage.deployment.settings)
@@ -361,6 +371,11 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     assert stage.value("select count(*) from headrace.observations where error is not null") > 0
     for canary in CANARIES:
         assert [text[max(text.find(canary) - 200, 0) :][:400] for text in said if canary in text] == []
+
+
+def as_url(dsn: str) -> str:
+    """The same as a URL that has everything in its query."""
+    return f"postgresql:///?{urlencode(conninfo_to_dict(dsn), quote_via=quote)}"
 
 
 def stage_of(stage: Stage, environ: dict[str, str]) -> Stage:

@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,12 +17,20 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from kafka import KafkaAdminClient
+import redis
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
+from psycopg.conninfo import make_conninfo
 
+from headrace.build import build
 from headrace.exceptions import LocalServiceError
-from headrace.local import kafka, postgres, services
+from headrace.ingest import Deployment, initialise
+from headrace.load import load_file
+from headrace.local import kafka, postgres, services, valkey
+from headrace.local.postgres_roles import admin_dsn
 from headrace.settings import Settings, read_services
+from headrace.verify import verify
+from tests.other_user import as_other_user, only_as_root
 
 BOTH = ("postgres", "kafka")
 
@@ -48,7 +58,9 @@ def settings() -> Iterator[Settings]:
     root = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
     root.chmod(0o755)
     settings = Settings(home=root / "a home")
+    umask = os.umask(0)  # of a careless user
     yield settings
+    os.umask(umask)
     services.down(settings, report=lambda line: None)
     shutil.rmtree(root)
 
@@ -114,7 +126,10 @@ def test_up_sets_what_the_loader_relies_on(settings: Settings, running: dict[str
     found = [_query(settings, f"show {name}")[0][0] for name in names]
 
     assert found == ["on", "on", "5s", "UTC", "scram-sha-256"]
-    assert _query(settings, "select count(*) from pg_hba_file_rules where auth_method <> 'scram-sha-256'") == [(0,)]
+    port = read_services(settings.home)["postgres"]["port"]
+    with psycopg.connect(admin_dsn(settings.home, port)) as connection:
+        others = connection.execute("select from pg_hba_file_rules where auth_method <> 'scram-sha-256'")
+        assert others.fetchall() == []
 
 
 def test_psql_command_connects_without_a_password_in_it(settings: Settings, running: dict[str, int]) -> None:
@@ -123,6 +138,69 @@ def test_psql_command_connects_without_a_password_in_it(settings: Settings, runn
     assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "headrace\n"
     password = (settings.home / "postgres" / "pgpass").read_text().strip().rsplit(":", 1)[1]
     assert password not in " ".join(argv)
+
+
+# what headrace_admin made, and nobody has to: (role, superuser, createdb, createrole)
+ROLES = "select rolname, rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolcanlogin order by 1"
+
+
+@pytest.mark.security("R6")
+def test_owner_is_no_superuser_and_marts_are_built_by_a_login_of_their_own(
+    settings: Settings, running: dict[str, int]
+) -> None:
+    assert _query(settings, ROLES) == [
+        ("headrace", False, True, True),
+        ("headrace_admin", True, True, True),
+        ("headrace_builder", False, False, False),
+    ]
+    known = Settings.from_environment({"HEADRACE_HOME": str(settings.home)})
+    deployment = Deployment.from_settings(known)
+    initialise(deployment)
+    load_file(deployment, "users")
+    assert build(known, select="users", tests=False).rows == 21_467
+    assert _query(settings, "select tableowner from pg_tables where schemaname = 'marts'") == [("headrace_dbt",)]
+    assert verify(deployment, "users").reports[0].counts["keys of marts.users equal to staging's"] == 21_467
+    assert services.environment(known)["HEADRACE_DBT_USER"] == "headrace_builder"
+    refused = {
+        known.require_postgres_dsn(): ["copy (select 1) to program 'true'", "set role headrace_admin"],
+        known.require_dbt_dsn(): [
+            "copy (select 1) to program 'true'",
+            "set role headrace",
+            "update headrace.checkpoints set next_offset = 0",
+            "create role another",
+        ],
+    }
+    for dsn, statements in refused.items():
+        for statement in statements:
+            with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+def test_home_whose_owner_is_the_superuser_goes_on_and_gets_a_login_that_builds(
+    make_home: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_home()
+    monkeypatch.setattr(postgres, "ADMIN", "headrace")
+    services.up(settings, only=["postgres"])
+    monkeypatch.undo()
+    _query(settings, "revoke create on database headrace from headrace_dbt")
+    _query(settings, "drop role headrace_builder")
+    services.down(settings)
+    passfile, admins = (settings.home / "postgres" / name for name in ("pgpass", "pgpass-admin"))
+    passfile.write_text(admins.read_text())
+    admins.unlink()  # as the versions before left it
+    for lost in ([], [passfile, admins]):
+        for path in lost:
+            path.unlink()
+        services.up(settings, only=["postgres"])
+        assert _query(settings, ROLES) == [("headrace", True, True, True), ("headrace_builder", False, False, False)]
+        known = Settings.from_environment({"HEADRACE_HOME": str(settings.home)})
+        with psycopg.connect(known.require_dbt_dsn()) as connection:
+            assert connection.execute("select session_user, current_user").fetchone() == (
+                "headrace_builder",
+                "headrace_dbt",
+            )
+        services.down(settings)
 
 
 def test_up_after_both_were_killed_starts_them_with_their_data_and_ports(
@@ -234,11 +312,117 @@ def test_two_ups_at_once_share_one_server_and_a_lost_password_is_replaced(make_h
 
     services.down(settings)
     old = (settings.home / "postgres" / "pgpass").read_text()
-    (settings.home / "postgres" / "pgpass").unlink()
+    for name in ("pgpass", "pgpass-admin"):
+        (settings.home / "postgres" / name).unlink()
     services.up(settings, only=["postgres"])
 
     assert (settings.home / "postgres" / "pgpass").read_text() != old
     assert _query(settings, "select 1") == [(1,)]
+
+
+@only_as_root
+@pytest.mark.security("U1")
+def test_another_user_gets_nothing_from_any_port_of_the_local_services(
+    settings: Settings, running: dict[str, int]
+) -> None:
+    services.up(settings, only=[*BOTH, "redis"])
+    known = services.environment(settings)
+    ports = {name: record["port"] for name, record in read_services(settings.home).items()}
+    without_password = make_conninfo(known["HEADRACE_POSTGRES_DSN"], passfile="/dev/null")
+
+    def attempt() -> tuple[str | None, bool, str]:
+        try:
+            psycopg.connect(without_password, connect_timeout=5)
+            postgres_said = "come in"
+        except psycopg.OperationalError as error:
+            postgres_said = str(error)
+        return valkey.lacks(ports["redis"]), _answers(ports["kafka"]), postgres_said
+
+    valkey_lacks, broker_answers, postgres_said = attempt()
+    assert (valkey_lacks, broker_answers) == (None, True)  # who runs them has no password either
+    assert "no password supplied" in postgres_said
+    valkey_lacks, broker_answers, postgres_said = as_other_user(attempt)
+    assert str(valkey_lacks).startswith(f"127.0.0.1:{ports['redis']} ")
+    assert broker_answers is False
+    assert "no password supplied" in postgres_said
+
+    # behind the gateways: the broker's own listeners want a password, Valkey has none but its socket
+    home = settings.home.resolve()
+    own = {
+        connection.laddr.port
+        for connection in psutil.Process(running["kafka"]).net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(own) == 3
+    assert ports["kafka"] not in own
+    assert [as_other_user(lambda port=port: _answers(port)) for port in own] == [False] * 3
+    valkey_pid = valkey.service(home).pid()
+    assert valkey_pid is not None
+    assert psutil.Process(valkey_pid).net_connections("inet") == []
+    for closed in ("valkey/valkey.sock", "postgres/pgpass", "kafka/password", "services.json", "logs/kafka.log"):
+        assert (home / closed).exists()
+        assert isinstance(as_other_user((home / closed).stat), PermissionError)
+
+
+def _answers(port: int) -> bool:
+    """Whether a broker answers a request without a login."""
+    try:
+        return bool(kafka.ask_cluster_id(port))
+    except (OSError, ValueError, struct.error):
+        return False
+
+
+@pytest.mark.security("U5")
+def test_clients_of_this_user_need_no_password_and_no_argument_holds_one(
+    settings: Settings, running: dict[str, int]
+) -> None:
+    services.up(settings, only=[*BOTH, "redis"])
+    known = services.environment(settings)
+    with redis.Redis.from_url(known["HEADRACE_REDIS_URL"]) as client:
+        assert client.ping()
+    producer = KafkaProducer(bootstrap_servers=known["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], transactional_id="one")
+    producer.init_transactions()  # the broker's markers go over a listener of its own
+    producer.begin_transaction()
+    _topics(settings, create="kept")
+    producer.send("kept", b"value").get(timeout=20)
+    producer.commit_transaction()
+    producer.close()
+    home = settings.home.resolve()
+    secrets = [
+        (home / "kafka" / "password").read_text().strip(),
+        (home / "postgres" / "pgpass").read_text().strip().rsplit(":", 1)[1],
+    ]
+    processes = [kafka.service(home), kafka.gateway_service(home), valkey.service(home), valkey.gateway_service(home)]
+    for process in processes:
+        pid = process.pid()
+        assert pid is not None
+        shown = [*psutil.Process(pid).cmdline(), *psutil.Process(pid).environ().values()]
+        assert not [word for word in shown for secret in secrets if secret in word]
+
+
+def test_up_starts_the_gateway_again_that_was_killed(settings: Settings, running: dict[str, int]) -> None:
+    _topics(settings, create="kept")
+    pid = kafka.gateway_service(settings.home.resolve()).pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    services.up(settings, only=BOTH)
+
+    assert "kept" in _topics(settings)
+    assert _pids(settings)["postgres"] == running["postgres"]
+
+
+@pytest.mark.security("U2")
+def test_nothing_below_the_home_is_open_to_others(settings: Settings, running: dict[str, int]) -> None:
+    services.up(settings, only=[*BOTH, "redis"])
+    home = settings.home.resolve()
+    passed = {home, home / "postgres"} if os.geteuid() == 0 else set()  # by the group of root's Postgres alone
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in (home, *home.rglob("*")) if not path.is_symlink()}
+    assert {path for path, mode in modes.items() if mode & 0o077} == passed
+    assert {modes[path] for path in passed} <= {0o710}
+    assert {"kafka", "valkey", "postgres", "run", "logs"} <= {
+        path.relative_to(home).parts[0] for path in modes if path != home
+    }
 
 
 def test_up_that_fails_quotes_the_log(make_home: Callable[[], Settings]) -> None:

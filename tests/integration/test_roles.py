@@ -1,8 +1,11 @@
 """Who may do what: a loader, dbt and a reader, each a login role in its group, each trying what it must not."""
 
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from headrace.answers import read_answers
 from headrace.build import build
+from headrace.database import connector, migrate
 from headrace.exceptions import DatabaseError, DatasetError
 from headrace.generate import generate_jobs
 from headrace.generations import accept_loss, reset
@@ -20,7 +25,7 @@ from headrace.local.services import psql_command
 from headrace.produce import produce
 from headrace.reload import reload_range
 from headrace.replay import replay
-from headrace.roles import DBT, LOADER, READER, ROLES
+from headrace.roles import DBT, LOADER, READER, ROLES, separate
 from headrace.settings import Settings
 from headrace.status import read_status
 from headrace.verify import verify
@@ -28,7 +33,8 @@ from tests.adoption import adopt_anyway
 from tests.databases import passing_database
 from tests.integration import topics
 from tests.integration.conftest import Stage
-from tests.integration.logins import PASSWORD, as_role, login
+from tests.integration.logins import PASSWORD, as_role, let_in, login
+from tests.integration.warehouse import Warehouse
 
 RECORDS = 300
 TOPIC = "roles-jobs"
@@ -228,6 +234,241 @@ def test_tables_that_a_loader_may_not_make_are_made_by_init(house: Stage, loader
         more.unlink(missing_ok=True)
         house.execute("alter table staging.jobs drop column if exists channel")
         house.execute("alter table staging._replaced_jobs drop column if exists channel")
+
+
+# what headrace_dbt plants: code that takes back the session's own rights and runs a program with them; called by a
+# function that says it is immutable, so that an index may have it and the planner calls it
+PLANTED = (
+    """
+create function marts.run_program() returns void language plpgsql as $$
+begin
+    execute 'reset role';
+    copy (select 1) to program {command};
+exception when insufficient_privilege then
+    null; -- with rights that are not enough
+end $$
+""",
+    """
+create function marts.planted(bigint) returns bigint language plpgsql immutable as $$
+begin
+    perform marts.run_program();
+    return $1;
+end $$
+""",
+)
+
+
+@pytest.fixture
+def program(house: Stage, dbt: Stage) -> Iterator[Path]:
+    """A file that a planted function's program makes, if it runs as the server's superuser."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-planted-"))
+    folder.chmod(0o777)  # the server may be another user's
+    dbt.execute(*(statement.format(command=f"'touch {folder}/ran'") for statement in PLANTED))
+    try:
+        yield folder / "ran"
+    finally:
+        shutil.rmtree(folder)
+        house.execute("drop function marts.planted, marts.run_program cascade")
+
+
+@pytest.mark.security("R1")
+def test_verify_runs_no_view_in_place_of_a_mart(house: Stage, dbt: Stage, program: Path) -> None:
+    dbt.execute(
+        "alter table marts.users rename to users_aside",
+        "create view marts.users as select marts.planted(userid) as userid, location from marts.users_aside",
+    )
+    try:
+        for stage in (house, dbt):
+            (report,) = verify(stage.deployment, "users").reports
+            assert not program.exists(), report
+            assert report.error is None
+            assert [finding.found for finding in report.findings] == ["a view in the place of marts.users"]
+    finally:
+        dbt.execute("drop view marts.users", "alter table marts.users_aside rename to users")
+    (report,) = verify(house.deployment, "users").reports
+    assert report.counts["keys of marts.users equal to staging's"] == 21_467
+
+
+@pytest.mark.security("R1")
+@pytest.mark.parametrize(
+    ("plant", "remove", "named"),
+    [
+        (
+            "create index planted on marts.users ((userid + marts.planted(1)))",
+            "drop index marts.planted",
+            "function marts.planted(bigint)",
+        ),
+        (
+            "create statistics marts.planted on (userid + marts.planted(1)), location from marts.users",
+            "drop statistics marts.planted",
+            "function marts.planted(bigint)",
+        ),
+        (
+            "alter table marts.users alter userid type marts.key",
+            "alter table marts.users alter userid type bigint",
+            "type marts.key",
+        ),
+    ],
+    ids=["index", "statistics", "domain"],
+)
+def test_verify_compares_no_mart_whose_plan_would_run_planted_code(
+    plant: str, remove: str, named: str, house: Stage, dbt: Stage, program: Path
+) -> None:
+    dbt.execute("create domain marts.key as bigint check (marts.planted(1) > 0)", plant)
+    try:
+        (report,) = verify(house.deployment, "users").reports
+        assert not program.exists()
+        assert (
+            f"marts.users has {named} of {DBT}, who may do less than this user: not compared; set HEADRACE_DBT_DSN "
+            "(in Airflow: the connection headrace_dbt) to a login in headrace_dbt"
+        ) in report.notes
+        assert verify(dbt.deployment, "users").is_clean  # it is its own code, with its own rights
+    finally:
+        dbt.execute(remove, "drop domain marts.key")
+
+
+@pytest.mark.security("R2")
+def test_owner_builds_and_asks_nothing_that_dbt_could_have_planted(house: Stage, dbt: Stage, program: Path) -> None:
+    dbt.execute(
+        "create function marts.fired() returns trigger language plpgsql as "
+        "$$ begin perform marts.planted(1); return new; end $$",
+        "create trigger planted before insert or update or delete on marts.users for each row execute function "
+        "marts.fired()",
+    )
+    refused = rf"found .* of {DBT}, expected objects of .*HEADRACE_DBT_DSN"
+    owner, settings = house.deployment.settings, dbt.deployment.settings
+    try:
+        with pytest.raises(DatabaseError, match=f"^build: {refused}"):
+            build(owner, select="users", full_refresh=True, tests=False)
+        with pytest.raises(DatabaseError, match=f"^answers: {refused}"):
+            read_answers(connector(owner.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
+        # started by hand
+        succeeded, messages = Warehouse(owner, house.dsn).run_dbt("run", "--select", "users")
+        assert not succeeded
+        assert f"of {DBT}, expected that this schema belongs to" in messages
+        assert build(settings, select="users", tests=False).passes
+        assert read_answers(connector(settings.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
+    finally:
+        dbt.execute("drop function marts.fired cascade")
+    assert not program.exists()
+
+
+@pytest.fixture
+def stranger(house: Stage) -> Iterator[Stage]:
+    """The house as a login sees it that may connect, and nothing else."""
+    with psycopg.connect(house.dsn, autocommit=True) as connection:
+        connection.execute(f"create role test_stranger login password '{PASSWORD}'".encode())
+        let_in(connection, "test_stranger")
+        try:
+            dsn = as_role(house.dsn, "test_stranger")
+            yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
+        finally:
+            connection.execute("drop owned by test_stranger cascade; drop role test_stranger")
+
+
+# every lock that was an advisory one
+ADVISORY = """
+select pg_advisory_lock(key) from unnest(array[
+    7282001,
+    hashtextextended('headrace.builds marts', 0),
+    hashtextextended('headrace.claims marts.users', 0),
+    hashtextextended('headrace.functions marts', 0)
+]) as held (key)
+"""
+
+
+@pytest.mark.security("R3")
+def test_login_without_rights_cannot_hold_up_init_builds_or_drains(
+    house: Stage, loader: Stage, dbt: Stage, stranger: Stage
+) -> None:
+    locks = [
+        f"lock table headrace.{table} in {mode} mode"
+        for table in ("migrations", "build_lock", "model_locks", "claims", "datasets", "checkpoints", "leases")
+        for mode in ("access share", "exclusive")
+    ]
+    assert_denied(stranger, *locks, "select * from headrace.model_locks for update", "table headrace.status")
+    settings = dbt.deployment.settings
+    with closing(psycopg.connect(stranger.dsn, application_name="headrace drain jobs")) as connection:
+        connection.execute(ADVISORY)
+        with psycopg.connect(house.dsn, autocommit=True) as owner:
+            owner.execute("set statement_timeout = '20s'")
+            assert migrate(owner) == []
+            assert separate(owner) is None
+        assert build(settings, select=["users", "top_users"], tests=False).passes
+        drain_dataset(loader.deployment, "jobs")
+        assert connection.execute("select 1").fetchone() == (1,)  # nor was it ended for its name
+
+
+@pytest.mark.security("R4")
+def test_readers_cannot_take_the_locks_of_init_and_builds(reader: Stage, loader: Stage, dbt: Stage) -> None:
+    for stage in (reader, loader):
+        assert_denied(
+            stage,
+            "lock table headrace.build_lock in exclusive mode",
+            "lock table headrace.migrations in exclusive mode",
+            "insert into headrace.model_locks (name) values ('marts.users')",
+            "select * from headrace.model_locks for update",
+        )
+    assert_denied(dbt, "lock table headrace.migrations in exclusive mode", "lock table headrace.datasets in share mode")
+
+
+@pytest.mark.security("R4")
+def test_init_that_a_reader_holds_up_ends_and_names_the_reader(
+    house: Stage, reader: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.database.MIGRATION_PATIENCE_MS", 200)
+    house.execute("alter table marts.rides owner to current_user")
+    with psycopg.connect(reader.dsn, application_name="a dashboard") as connection:
+        connection.execute("select from marts.rides limit 1")
+        with pytest.raises(
+            DatabaseError,
+            match=rf"^postgres: roles: found a table locked .*\(pid {connection.info.backend_pid}, user "
+            r"test_headrace_reader, application 'a dashboard'\), .*then run `headrace init` again$",
+        ):
+            initialise(house.deployment)
+    initialise(house.deployment)
+    assert house.query("select distinct tableowner from pg_tables where schemaname = 'marts'") == [(DBT,)]
+
+
+@pytest.mark.security("R5")
+@pytest.mark.parametrize("schema", ["headrace", "staging", "marts"])
+def test_init_refuses_a_schema_of_another_role(schema: str, house: Stage, dbt: Stage) -> None:
+    house.execute(f"alter schema {schema} owner to {DBT}")
+    try:
+        with pytest.raises(
+            DatabaseError,
+            match=rf'^postgres: schema {schema}: belongs to {DBT}, expected \w+, .*alter schema "{schema}" owner to',
+        ):
+            initialise(house.deployment)
+    finally:
+        house.execute(f"alter schema {schema} owner to current_user")
+    assert initialise(house.deployment) == []
+
+
+@pytest.mark.security("R5")
+def test_builds_call_no_function_of_a_schema_that_anyone_may_write_to(
+    house: Stage, dbt: Stage, stranger: Stage
+) -> None:
+    def called() -> tuple[object, ...] | None:
+        """What the name is in a session of dbt: pg_catalog's has another argument's type."""
+        options = f"-c search_path={dbt.value('select headrace.dbt_search_path()')}".replace(", ", r",\ ")
+        with psycopg.connect(dbt.dsn, options=options) as connection:
+            return connection.execute("select md5('\\x00'::varchar)").fetchone()
+
+    planted = "create function public.md5(varchar) returns text language sql as $$ select 'planted' $$"
+    house.execute("grant create on schema public to public")
+    try:
+        stranger.execute(planted)
+        assert called() != ("planted",)
+    finally:
+        stranger.execute("drop function if exists public.md5(varchar)")
+        house.execute("revoke create on schema public from public")
+    assert_denied(stranger, planted)
+    house.execute(planted)  # of an extension, say
+    try:
+        assert called() == ("planted",)
+    finally:
+        house.execute("drop function public.md5(varchar)")
 
 
 @pytest.mark.parametrize("attribute", ["nocreaterole", "createrole"])

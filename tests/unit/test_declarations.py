@@ -23,7 +23,7 @@ BROKEN = {
     "syntax": ("def broken(:", "SyntaxError"),
     "bytes": ("x = '\0'", "null bytes"),
     "import": ("import nothing_of_that_name", "ModuleNotFoundError: No module named"),
-    "raises": ("raise ValueError('line one\\nline two')", "ValueError: line one line two"),
+    "raises": ("raise ValueError('line one\\nline two')", "ValueError: line one\\nline two"),
     "exits": ("import sys; sys.exit(0)", "SystemExit"),
     "recursion": ("def f(): f()\nf()", "RecursionError"),
     "nothing": ("", "expected `DATASET = Dataset"),

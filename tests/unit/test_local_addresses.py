@@ -4,12 +4,15 @@ import dataclasses
 import json
 import os
 import stat
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from headrace.exceptions import SettingError
+from headrace.exceptions import LocalServiceError, SettingError
 from headrace.local import services
 from headrace.local.addresses import dsn_parameters, given
 from headrace.local.airflow_options import database_url, options, write_passwords
@@ -102,7 +105,7 @@ def test_environment_of_given_dsn_hands_its_password_over_in_a_file(home: Path, 
 
 
 def test_given_dsn_that_cannot_be_read_is_refused_without_quoting_it() -> None:
-    with pytest.raises(SettingError, match="HEADRACE_POSTGRES_DSN: it cannot be read; expected") as caught:
+    with pytest.raises(SettingError, match=r"postgres: the DSN cannot be read; .* HEADRACE_POSTGRES_DSN$") as caught:
         dsn_parameters("postgresql://etl:s3cret@[db/sales")
 
     assert "s3cret" not in str(caught.value)
@@ -126,6 +129,28 @@ def test_psql_and_env_and_drains_use_the_same_database(home: Path) -> None:
     printed = services.environment(settings)
     assert printed["HEADRACE_POSTGRES_DSN"] == settings.require_postgres_dsn()
     assert (printed["HEADRACE_DBT_PORT"], printed["HEADRACE_DBT_DBNAME"]) == ("5444", "another")
+
+
+def test_local_servers_login_that_builds_is_dbts_user_and_airflows_connection(home: Path) -> None:
+    remembered = read_services(home)
+    remembered["postgres"]["builder"] = "headrace_builder"
+    (home / "services.json").write_text(json.dumps(remembered))
+    local = remembered["postgres"]["address"].replace("/headrace?", "/another?")
+    stale = local.replace("5444", "5432")
+    settings = Settings.from_environment({"HEADRACE_HOME": str(home), "HEADRACE_POSTGRES_DSN": stale})
+
+    assert settings.require_dbt_dsn() == local.replace("headrace@", "headrace_builder@")
+    assert services.environment(settings)["HEADRACE_DBT_USER"] == "headrace_builder"
+    connections = [json.loads(options(settings)[f"AIRFLOW_CONN_HEADRACE_{name}"]) for name in ("POSTGRES", "DBT")]
+    assert [(each["login"], each["schema"]) for each in connections] == [
+        ("headrace", "another"),
+        ("headrace_builder", "another"),
+    ]
+    for given_dsn in ("postgresql://etl@db/sales", local.replace("pgpass", "other")):
+        assert replace(settings, postgres_dsn=given_dsn).require_dbt_dsn() == given_dsn
+    assert (
+        replace(settings, dbt_dsn="postgresql://builder@db/sales").require_dbt_dsn() == "postgresql://builder@db/sales"
+    )
 
 
 def test_airflow_options_hold_connections_and_settings_but_no_database_password(home: Path) -> None:
@@ -247,3 +272,73 @@ def test_airflow_is_given_connections_that_say_how_brokers_and_dbt_are_reached(h
     assert [name for name, value in values.items() if "s3cret" in value and not name.startswith("AIRFLOW_CONN_")] == []
     again = Settings.from_environment({name: text for name, text in values.items() if name.startswith("HEADRACE_")})
     assert again.kafka_sasl_password == "s3cret-4"
+
+
+@pytest.mark.security("M3")
+@pytest.mark.parametrize(
+    "password", ["s3cret#one", "s3cret  two ", "s3cret@:/?%&=+", "s3cr'et\"\\", "s3cret-é日", "s3cret*'()!~$(x)`y`"]
+)
+def test_environment_holds_no_secret_of_an_address_and_is_read_back_as_the_same(home: Path, password: str) -> None:
+    escaped = quote(password, safe="")
+    for dsn, redis_url in (
+        (f"postgresql://etl:{escaped}@db/sales", f"redis://:{escaped}@cache:6379/0"),
+        (f"postgresql://etl@h1:1,h2:2/sales?password={escaped}", f"redis://cache/0?password={escaped}&db=1"),
+        (f"postgresql://etl@db/sales?sslkey=/k&sslpassword={escaped}", f"rediss://cache?ssl_password={escaped}"),
+        (make_conninfo(host="/run/pg", user="etl", password=password), f"unix://u:{escaped}@/run/v.sock?db=1"),
+        (make_conninfo(hostaddr="10.0.0.1", password=password, sslpassword=password), "redis://cache"),
+    ):
+        settings = Settings(home=home, postgres_dsn=dsn, dbt_dsn=dsn, redis_url=redis_url)
+        printed = services.environment(settings)
+        assert "s3cr" not in json.dumps(printed)
+        again = Settings.from_environment(printed)
+        assert services.environment(again) == printed
+        assert again.redis_url == redis_url
+        for name in ("postgres_dsn", "dbt_dsn"):
+            read, given = dsn_parameters(getattr(again, name)), dsn_parameters(dsn)
+            passfile = read.pop("passfile", None)
+            assert read.get("password", given.get("password")) == given.pop("password", None)
+            assert read == given
+            if passfile is not None:
+                kept = Path(passfile).read_text().splitlines()
+                escaped_line = password.replace("\\", "\\\\").replace(":", "\\:")
+                assert all(line.endswith(f":{escaped_line}") for line in kept)
+                assert stat.S_IMODE(Path(passfile).stat().st_mode) == 0o600
+        for path in (path for name, path in printed.items() if name.endswith("_FILE") and "AIRFLOW" not in name):
+            assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+        connections = options(dataclasses.replace(settings, redis_url="redis://cache"))
+        assert [n for n, value in connections.items() if "s3cr" in value and not n.startswith("AIRFLOW_")] == []
+
+
+def test_password_file_names_the_hosts_as_libpq_looks_for_them(home: Path) -> None:
+    for dsn, hosts in (
+        ("host=a,,b password=s3cret", ["a", "localhost", "b"]),
+        ("host=/run/pg password=s3cret", ["/run/pg", "localhost"]),
+        ("hostaddr=10.0.0.1 password=s3cret", ["localhost", "10.0.0.1"]),
+        ("password=s3cret", ["localhost"]),
+    ):
+        services.environment(Settings(home=home, postgres_dsn=dsn))
+        assert (home / "pgpass").read_text() == "".join(f"{host}:*:*:*:s3cret\n" for host in hosts)
+
+
+def test_password_that_no_password_file_can_hold_is_refused(home: Path) -> None:
+    settings = Settings(home=home, postgres_dsn=make_conninfo(host="db", password="s3cret\nline"))
+    with pytest.raises(SettingError, match="found a line break in the password") as caught:
+        services.environment(settings)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_psql_is_not_started_with_a_secret_among_its_arguments(home: Path) -> None:
+    settings = Settings(home=home, postgres_dsn="postgresql://etl@db/sales?sslkey=/k&sslpassword=s3cret")
+    with pytest.raises(LocalServiceError, match="psql: found a secret beside the password in the DSN"):
+        services.psql_command(settings)
+
+
+def test_airflow_is_given_the_redis_connection_as_redis_reads_it(home: Path) -> None:
+    for url, expected in (
+        ("redis://cache/3?password=s3%23cret", {"host": "cache", "login": "", "password": "s3#cret", "db": 3}),
+        ("rediss://etl:s3%40cret@[::1]:1", {"host": "::1", "login": "etl", "password": "s3@cret", "db": 0}),
+    ):
+        connection = json.loads(options(Settings(home=home, redis_url=url))["AIRFLOW_CONN_HEADRACE_REDIS"])
+        assert connection | {"db": connection["extra"]["db"]} == connection | expected
+    with pytest.raises(SettingError, match="HEADRACE_REDIS_URL: found a socket"):
+        options(Settings(home=home, redis_url="unix:///run/valkey.sock"))

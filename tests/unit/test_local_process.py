@@ -120,7 +120,7 @@ def test_service_that_ends_while_it_starts_is_an_error_with_this_starts_last_lin
     with pytest.raises(LocalServiceError, match=r"probe: ended while it started, .*probe\.log, which ends:") as caught:
         service.wait(lambda: "nothing answers", 10)
 
-    assert str(caught.value).endswith("\n  | the disk is on fire")
+    assert str(caught.value).endswith("which ends: | the disk is on fire")
 
 
 def test_service_that_is_never_healthy_is_an_error_that_says_what_is_lacking(service: Service) -> None:

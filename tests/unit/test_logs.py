@@ -59,7 +59,7 @@ def test_end_of_a_drain_is_one_json_line_with_its_error_if_it_has_one(capsys: py
     assert (ended["level"], ended["event"], ended["batches"]) == ("info", "drain ended", 2)
     assert (ended["next_offsets"], ended["seconds"], ended["generation"]) == ({"3": 20}, 0.5, 2)
     assert "error" not in ended
-    assert (failed["level"], failed["event"], failed["error"]) == ("error", "drain failed", "gone away")
+    assert (failed["level"], failed["event"], failed["error"]) == ("error", "drain failed", "gone\\naway")
 
 
 def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +82,7 @@ def test_whatever_else_headrace_logs_is_json_too(capsys: pytest.CaptureFixture[s
         logging.getLogger("headrace.fence").exception("oh")
     warned, raised = lines(capsys)
     assert (warned["level"], warned["event"], warned["logger"]) == (
-        "warning", "fence: ended backend 7\nü", "headrace.fence",
+        "warning", "fence: ended backend 7\\nü", "headrace.fence",
     )  # fmt: skip
     assert "ValueError: x" in str(raised["exception"])
 

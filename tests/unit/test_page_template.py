@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.command import Command
 from headrace.problems import Limits, Overview, judge_by
 from tests.unit.statuses import HOSTILE, batch, build, dataset, letter, model, partition, status
 
@@ -83,17 +84,30 @@ def test_problems_come_first_each_with_its_command() -> None:
     page = Elements(render_figures(overview(last_error="no broker"), ALL_DAGS))
     sections = [attributes["id"] for attributes in page.of("section")]
     assert sections == ["problems", "datasets", "charts", "dead-letters", "builds", "batches"]
-    commands = [attributes["data-copy"] for attributes in page.of("button")]
+    commands = [attributes["data-copy"] for attributes in page.of("button") if "data-copy" in attributes]
     assert commands == [
         "headrace drain jobs", "headrace build --select jobs", "headrace build --select users",
         "headrace dead-letters jobs",
     ]  # fmt: skip
 
 
-def test_commands_inside_a_problem_are_set_as_code_and_nothing_else_is() -> None:
-    html = render_figures(overview(last_error="gone; `headrace adopt <b>` begins anew"), ())
-    assert "gone; <code>headrace adopt &lt;b&gt;</code> begins anew" in html
+def test_command_of_a_problem_is_set_as_code_and_no_other_text_is() -> None:
+    text = "gone: `headrace reset <b> --yes`; `headrace adopt jobs` begins"
+    html = render_figures(overview(last_error=text, last_command=Command("adopt", "jobs")), ())
+    assert "gone: `headrace reset &lt;b&gt; --yes`; <code>headrace adopt jobs</code> begins" in html
     assert "odd ` &lt;b&gt;" in render_figures(overview(last_error="odd ` <b>"), ())
+
+
+def test_page_shows_texts_of_others_in_visible_characters_alone() -> None:
+    odd = "a\u202eb\x9bc\u200bd::group::e"
+    html = render_figures(overview(last_error=odd, topic=odd, followed_by=odd), ())
+    assert html.count("a\\u202eb\\x9bc\\u200bd\\x3a:group::e") == 3
+    assert html.replace("\n", "").isprintable()
+
+
+def test_commands_beside_dead_letters_are_quoted_for_a_shell() -> None:
+    html = render_figures(overview(dead_by_reason={"x; rm -rf ~": 1}, recent_dead=1), ())
+    assert "<code>headrace replay jobs --reason &#39;x; rm -rf ~&#39;</code>" in html
 
 
 def test_dags_are_offered_only_to_those_who_may_trigger_them() -> None:
@@ -110,7 +124,7 @@ def test_links_stay_below_airflows_own_path() -> None:
     links = Elements(render_figures(overview(), ALL_DAGS)).of("a")
     for attributes in links:
         address = attributes["href"] or ""
-        assert address.startswith(("#", "../dags/")), address
+        assert address.startswith(("#", "?", "../dags/")), address
     assert {
         "../dags/ingest_jobs/runs/manual__no%20JSON/tasks/drain/mapped/0",
         "../dags/ingest_jobs/runs/a%2Bb/tasks/plan",

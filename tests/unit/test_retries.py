@@ -120,4 +120,4 @@ def test_pauses_differ_by_a_tenth_at_most(monkeypatch: pytest.MonkeyPatch) -> No
 def test_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "headrace"):
         Retries(3, Clock()).again(SourceUnavailable("kafka:\nnobody there"))
-    assert caplog.messages == ["retry 1 of 3 in 1.0 s: kafka: nobody there"]
+    assert caplog.messages == ["retry 1 of 3 in 1.0 s: kafka:\\nnobody there"]

@@ -153,6 +153,40 @@ def test_secrets_are_read_from_the_files_that_their_variables_name(tmp_path: Pat
     assert Settings.from_environment(environ | {"HEADRACE_POSTGRES_DSN_FILE": ""}).postgres_dsn is None
 
 
+def test_secrets_in_files_keep_their_blanks_and_lose_what_an_editor_adds(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes("\ufeff pass wörd \r\n".encode())
+    (tmp_path / "url").write_bytes(b" redis://cache:6379/0 \n\n")
+    environ = {"HEADRACE_HOME": str(tmp_path), "HEADRACE_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")}
+    settings = Settings.from_environment(environ | {"HEADRACE_REDIS_URL_FILE": str(tmp_path / "url")})
+    assert settings.kafka_sasl_password == " pass wörd "
+    assert settings.redis_url == "redis://cache:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "beside", "is_taken"),
+    [
+        ("REDIS_URL", "redis://etl:s3cret@cache/1", "redis://etl@cache/1", True),
+        ("REDIS_URL", "redis://etl:s3cret@cache/1", "redis://etl:s3cret@cache/1", True),
+        ("REDIS_URL", "redis://etl:s3cret@cache/1", "redis://etl@other/1", False),
+        ("REDIS_URL", "redis://etl:s3cret@cache/1", "redis://etl:another@cache/1", False),
+        ("POSTGRES_DSN", "postgresql://etl:s3cret@db/x", "host=db user=etl dbname=x", True),
+        ("POSTGRES_DSN", "postgresql://etl:s3cret@db/x", "host=db user=etl dbname=y", False),
+        ("KAFKA_SASL_PASSWORD", "s3cret", "another", False),
+    ],
+)
+def test_address_beside_the_one_in_a_file_is_taken_where_only_its_secret_is_missing(
+    name: str, address: str, beside: str, is_taken: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text(address)
+    environ = {f"HEADRACE_{name}": beside, f"HEADRACE_{name}_FILE": str(tmp_path / "file")}
+    if is_taken:
+        assert getattr(Settings.from_environment(environ), name.lower()) == address
+        return
+    with pytest.raises(SettingError, match=f"HEADRACE_{name}_FILE: found HEADRACE_{name} too") as caught:
+        Settings.from_environment(environ)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [

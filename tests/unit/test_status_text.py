@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from headrace import status_text
+from headrace.command import Command
 from headrace.exceptions import DatabaseUnavailable
 from headrace.problems import Limits, Overview, judge_by
 from tests.unit.statuses import build, dataset, model, partition, status
@@ -22,6 +23,7 @@ BUSY = judge_by(
             dead=1_234_567,
             rows_per_s=123_456.0,
             last_error="no broker\x1b[2J `headrace up`",
+            last_command=Command("up"),
             dead_by_reason={"wrong_type": 7},
             followed_by="host:1",
             partitions=[partition(0, lag=12_345_678, lag_s=200_000.0)],
@@ -59,6 +61,13 @@ def test_status_begins_with_problems_and_their_commands() -> None:
     assert found[0].startswith("error: telemetry: no broker\\x1b[2J")
     assert found[1] == "  -> headrace up"
     assert any(line.startswith("marts: 1 models, 0 failing") for line in found)
+
+
+def test_status_shows_names_of_others_as_they_are_and_visible() -> None:
+    odd = "[red]x[/red]\x1b[2J\u202e"
+    found = lines(judge_by(status(dataset(odd, followed_by=odd), models=[]), {odd: Limits()}), width=200)
+    assert sum("[red]x[/red]\\x1b[2J\\u202e" in line for line in found) == 2
+    assert "".join(found).isprintable()
 
 
 def test_status_of_nothing_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk import Connection as AirflowConnection
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
@@ -22,11 +22,12 @@ from headrace import logs, masking
 from headrace.airflow import extras
 from headrace.checkpoints import RunContext
 from headrace.database import opened
-from headrace.exceptions import PermanentError, SettingError
+from headrace.exceptions import HeadraceError, PermanentError, SettingError
 from headrace.ingest import Deployment
 from headrace.kafka_security import CONNECTION as KAFKA
 from headrace.kafka_security import from_connection
-from headrace.masking import mask
+from headrace.liveness import with_limits
+from headrace.output import quoted
 from headrace.settings import Settings
 
 POSTGRES = "headrace_postgres"
@@ -39,8 +40,7 @@ def deployment() -> Deployment:
     settings = Settings.from_environment()
     for secret in masking.known():  # those of connections Airflow knows by itself
         mask_secret(secret)
-    if settings.log_format == "json":
-        logs.use(_TaskLog())
+    logs.use(_TaskLog())
     return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
 
 
@@ -48,7 +48,8 @@ class _TaskLog(logging.Handler):
     """Hands records to the task's log, of JSON lines, by its own way: the standard library's loses their fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(record.name).log(record.levelno, mask(record.getMessage()), **logs.fields_of(record))
+        event, fields = logs.event_of(record)
+        structlog.get_logger(record.name).log(record.levelno, event, **fields)
 
 
 def build_settings() -> Settings:
@@ -79,18 +80,30 @@ def run_context() -> RunContext:
 
 @contextmanager
 def task_errors() -> Iterator[None]:
-    """At a task's edge: what trying again does not mend fails the task at once, in one line."""
+    """At a task's edge: what trying again does not mend fails the task at once, in one line.
+
+    Airflow logs an exception with its causes, whose texts are of others: they are quoted.
+    """
     try:
         yield
     except PermanentError as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from quoted(error.__cause__)
+    except HeadraceError as error:
+        raise error from quoted(error.__cause__)
+    except AirflowException:
+        raise
+    except Exception as error:
+        stand_in = quoted(error)
+        if stand_in is error:
+            raise
+        raise stand_in from stand_in.__cause__
 
 
 def _connect() -> Connection[Any]:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
     given = BaseHook.get_connection(POSTGRES)
-    parameters = extras.libpq_parameters(POSTGRES, given)
+    parameters = with_limits(extras.libpq_parameters(POSTGRES, given))
     fields: dict[str, Any] = {field: parameters.pop(parameter, None) for parameter, field in extras.FIELDS.items()}
     # the hook would hand every extra on, and make rows dictionaries where a cursor is chosen
     stripped = AirflowConnection(conn_id=POSTGRES, conn_type="postgres", extra=json.dumps(parameters), **fields)

@@ -14,6 +14,7 @@ from headrace.airflow import forms
 from headrace.dataset import Dataset, File
 from headrace.declarations import Declarations, Fault, load_declarations
 from headrace.exceptions import DatasetError
+from headrace.output import say, shown
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _dags(make: Callable[[Dataset], DAG], datasets: Iterable[Dataset], faults: I
 def broken_dag(fault: Fault) -> DAG:
     """The DAG of a declaration that cannot be used: under the dataset's own dag_id, each run fails with the reason."""
     text = " ".join(str(fault.error).split())
+    quoted = text.replace("`", "'")  # it ends no block of code
 
     @dag(
         dag_id=f"{'load' if fault.is_file else 'ingest'}_{fault.name}",
@@ -89,7 +91,7 @@ The declaration of **{fault.name}** cannot be used, so that nothing is ingested 
 datasets go on. What is staged stays, and the next run after the correction goes on from the checkpoint.
 
 ```
-{text}
+{quoted}
 ```
 
 In a shell: `headrace describe {fault.name}`.
@@ -156,14 +158,14 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             ours = deployment()
             with task_errors():
                 if lease := held_lease(ours, dataset.name):
-                    raise AirflowSkipException(f"{lease.holder_name} follows {dataset.name}")
+                    raise AirflowSkipException(shown(f"{lease.holder_name} follows {dataset.name}"))
                 try:
                     planned = ingest.plan(ours, dataset, run=run_context())
                 except TopicMissing as error:
                     if ingest.is_known(ours, dataset):
                         raise
                     raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
-            print(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
+            say(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
             if not planned.ranges:
                 _publish_dead_letters(ours, dataset)  # what an earlier run could not: no drain follows
             parts = ours.settings.drain_parallel_max if planned.lag > ours.settings.drain_parallel_lag else 1
@@ -180,7 +182,8 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             with task_errors():
                 planned = ingest.left_of(ours, Plan.from_dict(share))  # this may be a retry
                 result = ingest.drain_plan(ours, dataset, planned, run=run_context())
-            print("\n".join(result.lines(planned)))
+            for line in result.lines(planned):
+                say(line)
             _publish_dead_letters(ours, dataset)
             return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
 
@@ -194,7 +197,7 @@ def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
 
     published = publish_after_drain(deployment, dataset)
     if published:
-        print(f"{dataset.name}: {published} dead letters published")
+        say(f"{dataset.name}: {published} dead letters published")
 
 
 def load_dag(dataset: Dataset) -> DAG:
@@ -265,7 +268,7 @@ def load_dag(dataset: Dataset) -> DAG:
                     again=params["again"],
                     run=run_context(),
                 )
-            print(outcome.story())
+            say(outcome.story())
             return not outcome.unchanged or bool(outcome.replaced)
 
         @task(task_id="announce", outlets=[staging_asset(dataset.name)])
@@ -340,9 +343,9 @@ that is down is said once and waited for. A dataset that still fails at the sess
                     max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
                     build_settings=build_settings(),
                     run=run_context(),
-                    report=print,
+                    report=say,
                 )
-                print(result.story())
+                say(result.story())
                 result.raise_failures()
             return result.story()
 
@@ -381,7 +384,7 @@ pass finds nothing. Two builds take turns. A failed model or test fails the run;
             from headrace.build import build
 
             with task_errors():
-                return build(build_settings(), report=print).story()
+                return build(build_settings(), report=say).story()
 
         build_task()
 

@@ -6,7 +6,9 @@ from urllib.parse import quote, urlencode
 
 from psycopg import pq
 
+from headrace import masking
 from headrace.exceptions import SettingError
+from headrace.private_files import open_regular
 
 # the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
 IGNORED = frozenset(
@@ -69,6 +71,8 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
                 f"{name}: found {extra!r} in its extra and another value in its field {FIELDS.get(extra, extra)}, "
                 "expected one of them; take it out"
             )
+    for option, text in parameters.items():
+        masking.remember(text if masking.is_secret(option) else None)
     return parameters
 
 
@@ -81,6 +85,7 @@ def redis_url(name: str, connection: AirflowConnection) -> str:
         )
     host = (connection.host or "").strip("[]")
     if not host or any(sign in host for sign in "/@?# "):
+        masking.remember_address(connection.host)
         raise SettingError(f"{name}: found host {connection.host!r}, expected a name or an address alone; correct it")
     database = str(extra.get("db", connection.schema or 0))
     if not database.isascii() or not database.isdigit():
@@ -118,7 +123,7 @@ def _flag(name: str, option: str, value: Any) -> bool:
 
 def _check_readable(where: str, path: Path) -> None:
     try:
-        path.open("rb").close()
+        open_regular(path).close()
     except OSError as error:
         raise SettingError(
             f"{where}: {path} cannot be read: {error.strerror}; name a file that this user may read"

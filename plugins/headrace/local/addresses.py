@@ -4,15 +4,17 @@ No secret is in any of them: a password is handed over as the name of the file t
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from headrace.exceptions import SettingError
 from headrace.local.home import write_file
-from headrace.local.postgres import passfile as local_passfile
-from headrace.settings import PREFIX, SECRETS, Settings, read_services
+from headrace.local.postgres_roles import passfile as local_passfile
+from headrace.masking import holds_secret, is_secret
+from headrace.private_files import make_folder
+from headrace.settings import PREFIX, SECRETS, Settings, builder_dsn, read_services
 
 GIVEN = {
     "postgres": "postgres_dsn",
@@ -20,6 +22,11 @@ GIVEN = {
     "airflow": "airflow_url",
     "redis": "redis_url",
 }
+
+
+_OWN_DSN = re.compile(
+    r"postgresql://headrace@127\.0\.0\.1:(?P<port>[0-9]{1,5})/(?P<dbname>[\w%-]+)\?passfile=(?P<passfile>[^&#?=]+)"
+)
 
 
 def given(settings: Settings, service: str) -> str | None:
@@ -50,20 +57,21 @@ def environment(settings: Settings) -> dict[str, str]:
 
     A service that is neither given nor was ever started is left out. The password of a given DSN goes to
     HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file; so it is with other secrets, each in
-    a file that a variable with _FILE behind its name names.
+    a file that a variable with _FILE behind its name names. An address is there without its secrets as well.
     """
     home = settings.home.resolve()
     values = {"HEADRACE_HOME": str(home)}
     if dsn := address(settings, "postgres"):
         values |= _postgres_environment(home, dsn, settings.dbt_dsn)
+        if settings.dbt_dsn is None and (builders := builder_dsn(dsn, read_services(settings.home))):
+            values["HEADRACE_DBT_USER"] = dsn_parameters(builders)["user"]
         values["HEADRACE_DBT_THREADS"] = str(settings.dbt_threads)
         values |= settings.thresholds
     if servers := address(settings, "kafka"):
         values["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"] = servers
         values |= _kafka_environment(home, settings)
     if redis_url := address(settings, "redis"):
-        has_password = urlsplit(redis_url).password is not None
-        values |= _by_file(home, "redis_url", redis_url) if has_password else {"HEADRACE_REDIS_URL": redis_url}
+        values |= _redis_environment(home, redis_url)
     if url := address(settings, "airflow"):
         values["HEADRACE_AIRFLOW_URL"] = url
         values["HEADRACE_AIRFLOW_USER"] = settings.airflow_user
@@ -81,27 +89,19 @@ def dsn_parameters(dsn: str) -> dict[str, str]:
 
     Our own form is read without psycopg, whose import takes 0.2 s of every command.
     """
-    parts = urlsplit(dsn) if dsn.startswith("postgresql://headrace@127.0.0.1:") else None
-    if parts is not None and parts.port is not None and not parts.fragment:
-        read = {"user": "headrace", "host": "127.0.0.1", "port": str(parts.port)}
-        return read | {"dbname": unquote(parts.path[1:])} | dict(parse_qsl(parts.query))
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
+    if (ours := _OWN_DSN.fullmatch(dsn)) and unquote(ours["passfile"]).isprintable():
+        read = {"user": "headrace", "host": "127.0.0.1", "port": ours["port"]}
+        return read | {"dbname": unquote(ours["dbname"]), "passfile": unquote(ours["passfile"])}
+    from headrace.service_urls import libpq_parameters
 
-    try:
-        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except psycopg.Error:
-        raise SettingError(
-            "HEADRACE_POSTGRES_DSN: it cannot be read; expected a libpq connection string such as "
-            "postgresql://user@host:5432/database; correct it"
-        ) from None  # libpq's own words quote the string, and with it the password
+    return libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN")
 
 
 def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str, str]:
-    dsn, parameters = _without_password(home / "pgpass", dsn)
-    values = {"HEADRACE_POSTGRES_DSN": dsn}
+    values, parameters = _without_secrets(home, "postgres_dsn", dsn, home / "pgpass")
     if dbt_dsn is not None:
-        values["HEADRACE_DBT_DSN"], parameters = _without_password(home / "pgpass-dbt", dbt_dsn)
+        builders, parameters = _without_secrets(home, "dbt_dsn", dbt_dsn, home / "pgpass-dbt")
+        values |= builders
     found = {
         "HEADRACE_DBT_HOST": parameters.pop("host", "localhost").split(",")[0],
         "HEADRACE_DBT_PORT": parameters.pop("port", "5432").split(",")[0],
@@ -132,7 +132,7 @@ def _by_file(home: Path, name: str, secret: str) -> dict[str, str]:
     """The variable that names a file of mode 0600 with this secret."""
     path = home / name
     if not path.exists() or path.read_text() != secret:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(home)
         write_file(path, secret)
     return {f"{PREFIX}{name.upper()}_FILE": str(path)}
 
@@ -150,17 +150,33 @@ def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
     return {variable.decode(): value for name, value in parameters.items() if (variable := variables.get(name))}
 
 
-def _without_password(path: Path, dsn: str) -> tuple[str, dict[str, str]]:
-    """A DSN whose password, if it had one, is in that file; and its parameters."""
+def _without_secrets(home: Path, name: str, dsn: str, passfile: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of a DSN whose password, if it had one, is in that file; and its parameters without secrets.
+
+    libpq reads no other secret from a file of its own: one that has such is whole in a file of ours, too.
+    """
     parameters = dsn_parameters(dsn)
     password = parameters.pop("password", None)
-    if password is not None:
-        from psycopg.conninfo import make_conninfo
+    secrets = {each: value for each, value in parameters.items() if is_secret(each)}
+    if password is None and not secrets:
+        return {PREFIX + name.upper(): dsn}, parameters
+    from headrace.service_urls import libpq_dsn
 
-        _keep_password(path, parameters, password)
-        parameters["passfile"] = str(path)
-        dsn = make_conninfo("", **dict[str, Any](parameters))
-    return dsn, parameters
+    if password is not None:
+        _keep_password(passfile, parameters, password)
+        parameters["passfile"] = str(passfile)
+    values = _by_file(home, name, libpq_dsn(parameters)) if secrets else {}
+    parameters = {each: value for each, value in parameters.items() if each not in secrets}
+    return values | {PREFIX + name.upper(): libpq_dsn(parameters)}, parameters
+
+
+def _redis_environment(home: Path, url: str) -> dict[str, str]:
+    if not holds_secret(url):
+        return {"HEADRACE_REDIS_URL": url}
+    from headrace.service_urls import without_secret
+
+    values = {"HEADRACE_REDIS_URL": without_secret("redis_url", url)}  # a URL that cannot be read ends here
+    return values | _by_file(home, "redis_url", url)
 
 
 def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> None:
@@ -169,9 +185,17 @@ def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> 
     def escaped(text: str) -> str:
         return text.replace("\\", "\\\\").replace(":", "\\:")
 
-    hosts = parameters.get("host", "localhost").split(",")
+    if any(sign in password for sign in "\r\n\0"):
+        raise SettingError(
+            "HEADRACE_POSTGRES_DSN: found a line break in the password, expected one line: no password file can hold "
+            "it; give the role another password"
+        )
+    hosts = [host or "localhost" for host in parameters.get("host", "").split(",")]
+    hosts += [address for address in parameters.get("hostaddr", "").split(",") if address]
+    if any(host.startswith("/") for host in hosts):
+        hosts.append("localhost")  # what libpq calls the socket in its default place
     user = escaped(parameters["user"]) if "user" in parameters else "*"
-    text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in hosts)
+    text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in dict.fromkeys(hosts))
     if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_file(path, text)

@@ -16,6 +16,7 @@ from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
 from headrace.local.home import Home, Report, write_file
 from headrace.local.process import Service
+from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
 
 COMPONENTS = {
@@ -42,7 +43,7 @@ def prepare(home: Home, settings: Settings, report: Report) -> None:
     from importlib.metadata import version as version_of
 
     room = home.path / "airflow"
-    room.mkdir(mode=0o700, exist_ok=True)
+    make_folder(room)
     write_passwords(settings)
     if not (room / "airflow.cfg").exists():  # else Airflow writes one with keys of its own
         write_file(room / "airflow.cfg", CONFIG)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
+from headrace.exceptions import SettingError
 from headrace.kafka_security import OPTIONS, from_settings
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
-from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings
+from headrace.service_urls import redis_options
+from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings, builder_dsn, read_services
 
 DATABASE = "airflow"
 
@@ -27,8 +29,7 @@ def options(settings: Settings) -> dict[str, str]:
     home = settings.home.resolve()
     room = home / "airflow"
     known = environment(settings)
-    dsn = known.get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
-    parameters = dsn_parameters(dsn)
+    parameters = _known_parameters(known, "HEADRACE_POSTGRES_DSN") or dsn_parameters(settings.require_postgres_dsn())
     url = address(settings, "airflow") or "http://127.0.0.1:8080"
     values = {
         "AIRFLOW_HOME": str(room),
@@ -63,14 +64,19 @@ def options(settings: Settings) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(room / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(room / "logs" / "dag_processor"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        # Airflow sets these itself, whatever its umask: by default other users of its group may write
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(_postgres_connection(parameters)),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, by which `headrace down` finds workers
     }
-    if dbt_dsn := known.get("HEADRACE_DBT_DSN"):
-        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(dsn_parameters(dbt_dsn)))
+    if builders := _known_parameters(known, "HEADRACE_DBT_DSN"):
+        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(builders))
+    elif local := builder_dsn(known.get("HEADRACE_POSTGRES_DSN", ""), read_services(settings.home)):
+        values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(dsn_parameters(local)))
     if servers := known.get("HEADRACE_KAFKA_BOOTSTRAP_SERVERS"):
         config = from_settings(dataclasses.replace(settings, kafka_bootstrap_servers=servers))
         extra = {OPTIONS[name]: value for name, value in config.items()} | {"bootstrap.servers": servers}
@@ -89,7 +95,12 @@ def full_environment(settings: Settings) -> dict[str, str]:
 
 def write_passwords(settings: Settings) -> None:
     """Make the user's password where it is missing and hand it to Airflow's SimpleAuthManager."""
-    password = secret(airflow_password_file(settings))
+    kept = airflow_password_file(settings)
+    try:
+        password = secret(kept)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingError(f"HEADRACE_AIRFLOW_PASSWORD_FILE: {kept} cannot be read: {reason}; correct it") from error
     wanted = json.dumps({settings.airflow_user: password})
     path = settings.home.resolve() / "airflow" / "passwords.json"
     if not path.exists() or path.read_text().strip() != wanted:
@@ -119,12 +130,23 @@ def _postgres_connection(parameters: Mapping[str, str]) -> dict[str, Any]:
     return connection | {"extra": extra}
 
 
+def _known_parameters(known: Mapping[str, str], variable: str) -> dict[str, str]:
+    """The parameters of a DSN as `headrace env` has it: whole, where secrets of it are in a file; none if not given."""
+    if f"{variable}_FILE" in known:
+        return dsn_parameters(Path(known[f"{variable}_FILE"]).read_text())
+    return dsn_parameters(known[variable]) if variable in known else {}
+
+
 def _redis_connection(url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    connection: dict[str, Any] = {"conn_type": "redis", "host": parts.hostname, "port": parts.port or 6379}
-    if parts.password:
-        connection |= {"login": unquote(parts.username or ""), "password": unquote(parts.password)}
-    return connection | {"extra": {"db": int(parts.path.strip("/") or 0), "ssl": parts.scheme == "rediss"}}
+    options = redis_options(url)
+    if "path" in options:
+        raise SettingError(
+            "HEADRACE_REDIS_URL: found a socket, expected redis://host:port for Airflow, whose connections name hosts"
+        )
+    connection: dict[str, Any] = {"conn_type": "redis", "host": options.get("host"), "port": options.get("port", 6379)}
+    if options.get("password"):
+        connection |= {"login": options.get("username", ""), "password": options["password"]}
+    return connection | {"extra": {"db": options.get("db", 0), "ssl": urlsplit(url).scheme == "rediss"}}
 
 
 def _own_settings(settings: Settings) -> dict[str, str]:

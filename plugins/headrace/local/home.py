@@ -17,9 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
-from headrace.settings import read_services
+from headrace.private_files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    UMASK,
+    check_home,
+    close_to_others,
+    make_folder,
+    read_bounded,
+    replaced_file,
+)
+from headrace.settings import SECRET_BYTES_MAX, SECRETS, read_services
 
 Report = Callable[[str], None]
+
+FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt")
+POSTGRES = "postgres"  # a folder, which closes itself
+FILES = ("services.json", "lock", "pgpass", "pgpass-dbt", *SECRETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,7 @@ class Home:
     def remember(self, service: str, record: Mapping[str, Any]) -> None:
         """Write one service's address and ports to services.json."""
         services = read_services(self.path) | {service: dict(record)}
-        write_file(self.path / "services.json", json.dumps(services, indent=2, sort_keys=True) + "\n", mode=0o644)
+        write_file(self.path / "services.json", json.dumps(services, indent=2, sort_keys=True) + "\n")
 
     def run(
         self,
@@ -66,6 +80,7 @@ class Home:
                 extra_groups=None if user is None else [],
                 env=None if env is None else dict(env),
                 cwd=cwd,
+                umask=UMASK,
                 pass_fds=(self.lock_fd,),
             )
         except subprocess.TimeoutExpired as error:
@@ -74,18 +89,23 @@ class Home:
             raise LocalServiceError(f"{doing}: {argv[0]} cannot be run: {error.strerror}") from error
         if done.returncode != 0:
             raise LocalServiceError(
-                f"{doing}: found exit status {done.returncode}, expected 0; it said:\n{quote_lines(done.stdout)}"
+                f"{doing}: found exit status {done.returncode}, expected 0; it said: {quote_lines(done.stdout)}"
             )
         return done.stdout
 
 
 @contextmanager
 def locked(path: Path, report: Report) -> Iterator[Home]:
-    """Create HEADRACE_HOME where it is missing and hold its lock; a second `headrace up` waits here."""
+    """Create HEADRACE_HOME where it is missing and hold its lock; a second `headrace up` waits here.
+
+    Refuses one of another user. What other users might read in one of an earlier version is closed to them.
+    """
+    check_home(path)
     try:
         for directory in (path, path / "run", path / "logs"):
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            make_folder(directory)
+        _close(path)
+        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
         tempfile.TemporaryFile(dir=path).close()  # the lock of another day opens on a full disk, too
     except OSError as error:
         raise LocalServiceError(
@@ -98,7 +118,11 @@ def locked(path: Path, report: Report) -> Iterator[Home]:
         except BlockingIOError:
             report(f"waiting for another `headrace up` or `headrace down` of {path}")
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        yield Home(path.resolve(), lock_fd)
+        umask = os.umask(UMASK)  # jgo and others write as they please
+        try:
+            yield Home(path.resolve(), lock_fd)
+        finally:
+            os.umask(umask)
     except OSError as error:
         raise LocalServiceError(
             f"HEADRACE_HOME: {error.filename or path}: {(error.strerror or str(error)).lower()}; "
@@ -108,31 +132,35 @@ def locked(path: Path, report: Report) -> Iterator[Home]:
         os.close(lock_fd)
 
 
-def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
+def write_file(path: Path, text: str, *, mode: int = FILE_MODE) -> None:
     """Replace a file whole, through to the disk."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "w") as file:
-            os.fchmod(fd, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    with replaced_file(path, mode) as file:
+        file.write(text.encode())
 
 
 def secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
     """The secret kept in a file of mode 0600; made when the file is missing or empty."""
     with suppress(FileNotFoundError):
-        if kept := path.read_text().strip():
+        if kept := read_bounded(path, SECRET_BYTES_MAX).decode().strip():
             return kept
     made = make()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_file(path, made + "\n")
     return made
+
+
+def _close(path: Path) -> None:
+    """Close what lies directly in HEADRACE_HOME to other users, and itself, unless it holds other things as well.
+
+    root's Postgres runs as another user, who may pass through by its group.
+    """
+    for entry in path.iterdir():
+        if entry.name in FOLDERS and not entry.is_symlink():
+            close_to_others(entry)
+        elif entry.name in FILES and entry.is_file() and not entry.is_symlink():
+            entry.chmod(FILE_MODE)
+    if all(entry.name in (*FOLDERS, *FILES, POSTGRES) for entry in path.iterdir()):
+        path.chmod(path.stat().st_mode & (0o710 if os.geteuid() == 0 else FOLDER_MODE))
 
 
 def set_aside(path: Path, report: Report) -> None:
@@ -145,6 +173,6 @@ def set_aside(path: Path, report: Report) -> None:
 
 
 def quote_lines(text: str, count: int = 12) -> str:
-    """The last lines of an output, indented, for the end of an error message."""
+    """The last lines of an output, each behind a bar, for the end of an error message."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  | {line[:500]}" for line in lines[-count:]) or "  | (nothing)"
+    return " ".join(f"| {line[:500]}" for line in lines[-count:]) or "| (nothing)"

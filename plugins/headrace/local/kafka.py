@@ -1,4 +1,8 @@
-"""Apache Kafka: one KRaft node, broker and controller in one Java process, on 127.0.0.1 alone."""
+"""Apache Kafka: one KRaft node, broker and controller in one Java process, on 127.0.0.1 alone.
+
+All of its listeners want a password. Clients have none: they come through the gateway, which listens on the broker's
+advertised port and admits this user alone.
+"""
 
 import base64
 import os
@@ -10,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
-from headrace.local import jars
-from headrace.local.home import Home, Report, set_aside, write_file
+from headrace.local import gateway, jars
+from headrace.local.home import Home, Report, secret, set_aside, write_file
+from headrace.local.ports import free_ports
 from headrace.local.process import Service
+from headrace.private_files import close_to_others, make_folder
 
 READY_LIMIT_S = 60.0  # answers after 2.5 s here; recovery after a crash and a busy machine take longer
 HEAP = "-Xmx512m"  # 330 MB resident
@@ -26,11 +32,17 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-inter.broker.listener.name=PLAINTEXT
+listeners=GATEWAY://127.0.0.1:{gateway_port},BROKER://127.0.0.1:{broker_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=GATEWAY://127.0.0.1:{port},BROKER://127.0.0.1:{broker_port}
+inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=GATEWAY:SASL_PLAINTEXT,BROKER:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.gateway.plain.sasl.jaas.config={login}
+listener.name.broker.plain.sasl.jaas.config={login}
+listener.name.controller.plain.sasl.jaas.config={login}
 log.dirs={log_dir}
 auto.create.topics.enable=false
 default.replication.factor=1
@@ -48,6 +60,13 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 """
 
+# PLAIN, not SCRAM: it needs nothing in the log directory, so one of an earlier version will do, and no other user can
+# read what goes through the loopback interface.
+LOGIN = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    'username="{user}" password="{password}" user_{user}="{password}";'
+)
+
 LOGGER = "-Dorg.slf4j.simpleLogger."
 LOGGING = (  # to standard error, and so to logs/kafka.log
     f"{LOGGER}defaultLogLevel=warn",
@@ -63,10 +82,25 @@ def service(home: Path) -> Service:
     return Service(home, "kafka")
 
 
+def gateway_service(home: Path) -> Service:
+    """The process that clients connect to."""
+    return Service(home, "kafka-gateway")
+
+
+def is_running(home: Path) -> bool:
+    """Whether the broker and its gateway run."""
+    return service(home).pid() is not None and gateway_service(home).pid() is not None
+
+
 def start(home: Home, port: int, controller_port: int, report: Report) -> dict[str, Any]:
-    """Start the broker and return its address and ports; a half-formatted log directory is formatted again."""
+    """Start the broker and its gateway, which has the port; return their address and ports.
+
+    A half-formatted log directory is formatted again.
+    """
+    stop(home.path)  # one without the other is of no use
     room = home.path / "kafka"
-    room.mkdir(mode=0o755, exist_ok=True)
+    make_folder(room)
+    close_to_others(room)
     try:
         _start_from(jars.classpath(home, report), home, port, controller_port, report)
     except LocalServiceError as error:
@@ -79,8 +113,10 @@ def start(home: Home, port: int, controller_port: int, report: Report) -> dict[s
 
 
 def stop(home: Path) -> bool:
-    """Stop the broker, at first by a controlled shutdown. Returns whether it ran."""
-    return service(home).stop()
+    """Stop the broker, at first by a controlled shutdown, and its gateway. Returns whether the broker ran."""
+    stopped = service(home).stop()
+    gateway_service(home).stop()
+    return stopped
 
 
 def lacks(home: Path, port: int) -> str | None:
@@ -117,11 +153,18 @@ def ask_cluster_id(port: int, timeout_s: float = 2.0) -> str:
 
 def _start_from(classpath: list[Path], home: Home, port: int, controller_port: int, report: Report) -> None:
     room = home.path / "kafka"
-    broker = service(home.path)
+    broker, gate = service(home.path), gateway_service(home.path)
+    gateway_port, broker_port = free_ports(2)  # known to these two alone, so others each time
     java: list[str | Path] = [jars.java(), "-cp", os.pathsep.join(map(str, classpath)), *LOGGING]
     _format(home, java, report)
-    properties = room / "server.properties"
-    write_file(properties, PROPERTIES.format(port=port, controller_port=controller_port, log_dir="data"), mode=0o644)
+    properties = _write_properties(
+        room / "server.properties",
+        port=port,
+        controller_port=controller_port,
+        gateway_port=gateway_port,
+        broker_port=broker_port,
+        log_dir="data",
+    )
     argv = [
         *java,
         HEAP,
@@ -134,10 +177,21 @@ def _start_from(classpath: list[Path], home: Home, port: int, controller_port: i
     ]
     try:
         broker.start(argv, ports=[port, controller_port], env=os.environ, cwd=room)
-        broker.wait(lambda: lacks(home.path, port), READY_LIMIT_S)
+        gate.start(gateway.to_kafka(port, gateway_port, _password_file(room)), ports=[port], env=os.environ)
+        broker.wait(lambda: lacks(home.path, port), READY_LIMIT_S, gate)
     except BaseException:
-        broker.stop()
+        stop(home.path)
         raise
+
+
+def _write_properties(path: Path, **values: Any) -> Path:
+    login = LOGIN.format(user=gateway.KAFKA_USER, password=secret(_password_file(path.parent)))
+    write_file(path, PROPERTIES.format(login=login, **values))
+    return path
+
+
+def _password_file(room: Path) -> Path:
+    return room / "password"
 
 
 def _format(home: Home, java: list[str | Path], report: Report) -> None:
@@ -153,8 +207,14 @@ def _format(home: Home, java: list[str | Path], report: Report) -> None:
         return
     report("kafka: formatting the log directory")
     shutil.rmtree(fresh, ignore_errors=True)
-    properties = room / "format.properties"
-    write_file(properties, PROPERTIES.format(port=9092, controller_port=9093, log_dir="data.new"), mode=0o644)
+    properties = _write_properties(
+        room / "format.properties",
+        port=9092,
+        controller_port=9093,
+        gateway_port=9094,
+        broker_port=9095,
+        log_dir="data.new",
+    )
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     home.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id.replace("-", "_"), "-c", properties],

@@ -1,6 +1,7 @@
 """Which port of 127.0.0.1 a local service gets."""
 
 import socket
+from contextlib import ExitStack
 
 import psutil
 
@@ -32,7 +33,7 @@ def choose_port(service: str, *, demanded: int | None, remembered: int | None, r
         if port not in reserved and is_free(port):
             return port
     while True:
-        port = _any_free()
+        (port,) = free_ports(1)
         if port not in reserved:
             return port
 
@@ -49,10 +50,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """As many different ports as that, whichever are free."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def holder(port: int) -> str:

@@ -7,26 +7,36 @@ binaries and the data directory.
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import psutil
 
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, Report, set_aside, write_file
+from headrace.local.postgres_roles import (
+    ADMIN,
+    BUILDER,
+    MAINTENANCE,
+    admin_dsn,
+    admin_passfile,
+    dsn,
+    is_of_former_layout,
+    keep,
+    passfile,
+    passwords,
+)
 from headrace.local.process import Service
+from headrace.private_files import FOLDER_MODE, make_folder
 
-ROLE = "headrace"
-DATABASE = "headrace"
-PASSFILE_PREFIX = f"127.0.0.1:*:*:{ROLE}:"  # any port: it may have to change
 SYSTEM_USERS = ("headrace_postgres", "embedded_postgres", "postgres")  # the first that exists is used, as root
 USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USERS[0])
 READY_LIMIT_S = 60.0  # recovery after a crash may take long; an ordinary start takes 0.6 s
@@ -70,16 +80,6 @@ def binary(name: str) -> Path:
     return path
 
 
-def dsn(home: Path, port: int, database: str = DATABASE) -> str:
-    """The address of the local server; the password stays in the file that it names."""
-    return f"postgresql://{ROLE}@127.0.0.1:{port}/{database}?passfile={quote(str(passfile(home)))}"
-
-
-def passfile(home: Path) -> Path:
-    """The password file, in libpq's format (PostgreSQL: the password file)."""
-    return home / "postgres" / "pgpass"
-
-
 def service(home: Path) -> Service:
     """The server's process."""
     return Service(home, "postgres")
@@ -89,8 +89,9 @@ def start(home: Home, port: int, report: Report) -> dict[str, Any]:
     """Start the server and return its address and port; a half-made data directory is made again."""
     server = service(home.path)
     data = home.path / "postgres" / "data"
-    data.parent.mkdir(mode=0o755, exist_ok=True)
+    make_folder(data.parent)
     account = _account(data)
+    _let_pass(home, account)
     _check_reach(home, account)
     _create_cluster(home, data, account, report)
     _clear_leftovers(data)
@@ -109,7 +110,12 @@ def start(home: Home, port: int, report: Report) -> dict[str, Any]:
     except BaseException:
         stop(home.path)
         raise
-    return {"address": dsn(home.path, port), "port": port}
+    return record(home.path, port)
+
+
+def record(home: Path, port: int) -> dict[str, Any]:
+    """What is remembered of the running server."""
+    return {"address": dsn(home, port), "port": port, "builder": BUILDER}
 
 
 def stop(home: Path) -> bool:
@@ -122,7 +128,7 @@ def lacks(home: Path, port: int) -> str | None:
     import psycopg
 
     try:
-        with psycopg.connect(dsn(home, port, "postgres"), connect_timeout=5) as connection:
+        with psycopg.connect(admin_dsn(home, port), connect_timeout=5) as connection:
             found = connection.execute("select current_setting('data_directory')").fetchone()
     except psycopg.Error as error:
         return f"127.0.0.1:{port} does not answer ({' '.join(str(error).split())[:200]})"
@@ -159,6 +165,18 @@ def _account(data: Path) -> Account:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
+def _let_pass(home: Home, account: Account) -> None:
+    """Close what leads to the data directory to all but this user, and the account that the server runs as."""
+    room = home.path / "postgres"
+    if account.gid is None:
+        room.chmod(FOLDER_MODE)
+        return
+    for folder in (home.path, room):
+        if folder == room or not folder.stat().st_mode & stat.S_IXOTH:
+            os.chown(folder, -1, account.gid)
+            folder.chmod(FOLDER_MODE | stat.S_IXGRP)
+
+
 def _check_reach(home: Home, account: Account) -> None:
     if account.uid is None:
         return
@@ -191,7 +209,9 @@ def _create_cluster(home: Home, data: Path, account: Account, report: Report) ->
             data.rmdir()
     if data.exists():
         _check_version(data)
-        if _kept_password(home.path) is None:
+        if is_of_former_layout(home.path):
+            keep(admin_passfile(home.path), passwords(passfile(home.path)))
+        if not passwords(admin_passfile(home.path)):
             _set_password(home, data, account, report)
         return
     report("postgres: creating the data directory")
@@ -207,7 +227,7 @@ def _create_cluster(home: Home, data: Path, account: Account, report: Report) ->
                 os.chown(path, account.uid, account.gid)
         home.run(
             [
-                *(binary("initdb"), "-D", fresh, "--username", ROLE, "--pwfile", password_file),
+                *(binary("initdb"), "-D", fresh, "--username", ADMIN, "--pwfile", password_file),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin"),
                 *("--builtin-locale", "C.UTF-8", "--locale", "C"),
             ],
@@ -219,7 +239,7 @@ def _create_cluster(home: Home, data: Path, account: Account, report: Report) ->
         )
     finally:
         password_file.unlink(missing_ok=True)
-    _keep_password(home.path, password)  # before the rename: a data directory always has its password
+    keep(admin_passfile(home.path), {ADMIN: password})  # before the rename: a data directory always has its password
     fresh.rename(data)
 
 
@@ -233,34 +253,28 @@ def _check_version(data: Path) -> None:
         )
 
 
-def _kept_password(home: Path) -> str | None:
-    try:
-        line = passfile(home).read_text().strip()
-    except FileNotFoundError:
-        return None
-    return line.removeprefix(PASSFILE_PREFIX) if len(line) > len(PASSFILE_PREFIX) else None
-
-
-def _keep_password(home: Path, password: str) -> None:
-    write_file(passfile(home), f"{PASSFILE_PREFIX}{password}\n")
-
-
 def _set_password(home: Home, data: Path, account: Account, report: Report) -> None:
-    """Give the role a new password where the file with the old one was lost (single-user mode asks for none)."""
-    report("postgres: its password file is missing, setting a new password")
+    """Give the superuser a new password where the file with the old one was lost (single-user mode asks for none)."""
+    report("postgres: the superuser's password file is missing, setting a new password")
     stop(home.path)
     _clear_leftovers(data)
     password = secrets.token_hex(24)
-    home.run(
-        [binary("postgres"), "--single", "-D", data, "postgres"],
+    said = home.run(
+        [binary("postgres"), "--single", "-D", data, MAINTENANCE],
         doing="postgres: setting a new password",
         limit_s=120,
         env=_environment(),
         user=account.uid,
         group=account.gid,
-        stdin=f"alter role {ROLE} password '{password}'\n",
+        stdin=f"alter role current_user password '{password}'\nselect current_user\n",
     )
-    _keep_password(home.path, password)
+    name = re.search(r'current_user = "([^"]+)"', said)
+    if name is None:
+        raise LocalServiceError(
+            f"postgres: {data} did not tell its superuser's name; expected it from single-user mode; restore "
+            f"{admin_passfile(home.path)} from a backup"
+        )
+    keep(admin_passfile(home.path), {name[1]: password})
 
 
 def _clear_leftovers(data: Path) -> None:
@@ -288,21 +302,3 @@ def _clear_leftovers(data: Path) -> None:
         return
     if psutil.pid_exists(pid):  # used again by another program: Postgres itself would refuse to start
         lock.unlink()
-
-
-def create_database(home: Path, port: int) -> None:
-    """Create the database where it is missing: a first start may have been killed before it."""
-    import psycopg
-
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with psycopg.connect(dsn(home, port, "postgres"), autocommit=True) as connection:
-                exists = "select from pg_database where datname = %s"
-                if connection.execute(exists, [DATABASE]).fetchone() is None:
-                    connection.execute("create database headrace")
-            return
-        except psycopg.Error as error:
-            if time.monotonic() > deadline:
-                raise LocalServiceError(f"postgres: the database {DATABASE} could not be created: {error}") from error
-            time.sleep(0.2)

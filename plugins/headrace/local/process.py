@@ -17,6 +17,7 @@ import psutil
 
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import quote_lines, write_file
+from headrace.private_files import FILE_MODE, UMASK
 
 MARK_VARIABLE = "_HEADRACE_SERVICE"  # not HEADRACE_...: that would be an unknown setting
 LOG_BYTES_MAX = 10 * 1024 * 1024  # a log larger than this is put aside at the next start
@@ -62,7 +63,7 @@ class Service:
         self.sweep()
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.replace(self.log.with_suffix(".log.1"))
-        log_fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log_fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
         try:
             self._log_start = os.fstat(log_fd).st_size
             process = subprocess.Popen(
@@ -76,20 +77,25 @@ class Service:
                 user=user,
                 group=group,
                 extra_groups=None if user is None else [],
+                umask=UMASK,
             )
         except OSError as error:
             raise LocalServiceError(f"{self.name}: {argv[0]} cannot be run: {error.strerror}") from error
         finally:
             os.close(log_fd)
         _started.append(process)
-        write_file(self.pid_file, "".join(f"{number}\n" for number in (process.pid, *ports)), mode=0o644)
+        write_file(self.pid_file, "".join(f"{number}\n" for number in (process.pid, *ports)))
 
-    def wait(self, lacks: Callable[[], str | None], limit_s: float) -> None:
-        """Wait until `lacks` finds nothing lacking; LocalServiceError when the process ends or time is up."""
+    def wait(self, lacks: Callable[[], str | None], limit_s: float, *others: "Service") -> None:
+        """Wait until `lacks` finds nothing lacking; LocalServiceError when a process ends or time is up.
+
+        others: processes without which this one is of no use.
+        """
         deadline = time.monotonic() + limit_s
         while (lacking := lacks()) is not None:
-            if self.pid() is None:
-                raise self._ended()
+            for process in (self, *others):
+                if process.pid() is None:
+                    raise process._ended()
             if time.monotonic() > deadline:
                 raise LocalServiceError(
                     f"{self.name}: {lacking} after {limit_s:.0f} s, expected it to be healthy; {self.last_words()}"
@@ -109,7 +115,7 @@ class Service:
                 text = file.read().decode(errors="replace")
         except OSError:
             text = ""
-        return f"see {self.log}, which ends:\n{quote_lines(text)}"
+        return f"see {self.log}, which ends: {quote_lines(text)}"
 
     def stop(
         self, signals: Sequence[tuple[signal.Signals, float]] = TERM_THEN_KILL, *, whole_group: bool = True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
-from headrace.local import airflow, kafka, postgres, valkey
+from headrace.local import airflow, kafka, postgres, postgres_roles, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
 from headrace.local.home import Home, Report, locked
@@ -81,7 +81,13 @@ def down(settings: Settings, report: Report = print) -> None:
 
 def psql_command(settings: Settings) -> list[str]:
     """The command line of the wheel's psql, connected to the server, given or local; no secret is in it."""
-    dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
+    known = environment(settings)
+    if "HEADRACE_POSTGRES_DSN_FILE" in known:
+        raise LocalServiceError(
+            "psql: found a secret beside the password in the DSN, expected none: other users could read it in the list "
+            "of processes; name a key without sslpassword, or start psql with a service file (PGSERVICEFILE)"
+        )
+    dsn = known.get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     return [str(postgres_binary("psql")), dsn]
 
 
@@ -125,7 +131,7 @@ class _Starter:
             lambda: postgres.start(self.home, self.ports["postgres"], self.report),
             running=lambda: postgres.service(self.home.path).pid() is not None,
         )
-        postgres.create_database(self.home.path, self.ports["postgres"])
+        postgres_roles.prepare(self.home.path, self.ports["postgres"])
 
     def start_kafka(self) -> None:
         """Start Kafka, or leave it be when it is healthy."""
@@ -133,7 +139,7 @@ class _Starter:
             "kafka",
             lambda: kafka.lacks(self.home.path, self.ports["kafka"]),
             lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.report),
-            running=lambda: kafka.service(self.home.path).pid() is not None,
+            running=lambda: kafka.is_running(self.home.path),
         )
 
     def start_redis(self) -> None:
@@ -142,7 +148,7 @@ class _Starter:
             "redis",
             lambda: valkey.lacks(self.ports["redis"]),
             lambda: valkey.start(self.home, self.ports["redis"]),
-            running=lambda: valkey.service(self.home.path).pid() is not None,
+            running=lambda: valkey.is_running(self.home.path),
         )
 
     def start_airflow(self) -> None:
@@ -212,7 +218,7 @@ class _Starter:
     def _record(self, service: str) -> dict[str, Any]:
         port = self.ports[service]
         if service == "postgres":
-            return {"address": postgres.dsn(self.home.path, port), "port": port}
+            return postgres.record(self.home.path, port)
         if service == "redis":
             return {"address": valkey.url(port), "port": port}
         return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": self.ports["controller"]}

@@ -1,4 +1,7 @@
-"""Valkey, the Redis protocol with streams: one server on 127.0.0.1, everything it answers is on disk."""
+"""Valkey, the Redis protocol with streams: one server, everything it answers is on disk.
+
+It listens on a socket in a folder of mode 0700; on 127.0.0.1 a gateway admits this user alone.
+"""
 
 import os
 import socket
@@ -7,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from headrace.exceptions import LocalServiceError
+from headrace.local import gateway
 from headrace.local.home import Home
 from headrace.local.process import Service
+from headrace.private_files import close_to_others, make_folder
 
 READY_LIMIT_S = 30.0
+SOCKET = "valkey.sock"
 
 
 def service(home: Path) -> Service:
@@ -18,23 +24,40 @@ def service(home: Path) -> Service:
     return Service(home, "valkey")
 
 
+def gateway_service(home: Path) -> Service:
+    """The process that clients connect to."""
+    return Service(home, "redis-gateway")
+
+
+def is_running(home: Path) -> bool:
+    """Whether the server and its gateway run."""
+    return service(home).pid() is not None and gateway_service(home).pid() is not None
+
+
 def start(home: Home, port: int) -> dict[str, Any]:
-    """Start the server and return its address and port; an append-only file that was cut off is truncated by it."""
+    """Start the server and its gateway, which has the port; return the address and the port.
+
+    An append-only file that was cut off is truncated by the server.
+    """
+    stop(home.path)  # one without the other is of no use
     room = home.path / "valkey"
-    room.mkdir(mode=0o700, exist_ok=True)
-    server = service(home.path)
+    make_folder(room)
+    close_to_others(room)
+    server, gate = service(home.path), gateway_service(home.path)
     argv: list[str | Path] = [
         binary(),
-        *("--bind", "127.0.0.1", "--port", str(port), "--dir", "."),
+        # a relative path: that of a socket may have 107 bytes at most
+        *("--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "600", "--dir", "."),
         # a checkpoint must never be ahead of the stream: what was answered is on disk
         *("--appendonly", "yes", "--appendfsync", "always", "--aof-load-truncated", "yes"),
         *("--daemonize", "no", "--loglevel", "notice", "--proc-title-template", f"valkey-server {server.mark}"),
     ]
     try:
         server.start(argv, ports=[port], env=os.environ, cwd=room)
-        server.wait(lambda: lacks(port), READY_LIMIT_S)
+        gate.start(gateway.to_socket(port, SOCKET), ports=[port], env=os.environ, cwd=room)
+        server.wait(lambda: lacks(port), READY_LIMIT_S, gate)
     except BaseException:
-        server.stop()
+        stop(home.path)
         raise
     return {"address": url(port), "port": port}
 
@@ -45,8 +68,10 @@ def url(port: int) -> str:
 
 
 def stop(home: Path) -> bool:
-    """Stop the server; it writes what it holds. Returns whether it ran."""
-    return service(home).stop()
+    """Stop the server, which writes what it holds, and its gateway. Returns whether the server ran."""
+    stopped = service(home).stop()
+    gateway_service(home).stop()
+    return stopped
 
 
 def lacks(port: int) -> str | None:

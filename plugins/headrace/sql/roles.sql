@@ -27,6 +27,8 @@ grant usage on schema headrace, staging to headrace_dbt;
 grant usage, create on schema marts to headrace_dbt;
 grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.builds to headrace_dbt;
 grant insert, update, delete on headrace.claims to headrace_dbt;
+grant update on headrace.build_lock to headrace_dbt;
+grant select, insert, update on headrace.model_locks to headrace_dbt;
 grant insert on headrace.builds to headrace_dbt;
 grant select on all tables in schema staging, marts to headrace_dbt;
 
@@ -62,20 +64,24 @@ alter default privileges in schema marts grant select on tables to headrace_dbt,
 alter default privileges for role headrace_dbt in schema marts grant select on tables to headrace_reader;
 
 -- Marts that the owner built before roles were separated belong to dbt from now on: only an owner may replace a table.
--- Not while nobody logs in as dbt: changing an owner waits for every reader.
+-- Not while no login of this database is a member: changing an owner waits for every reader.
 do $$
 declare
     command text;
 begin
     if not exists (
-        select from pg_auth_members where roleid = 'headrace_dbt'::regrole and member <> current_user::regrole
+        select from pg_auth_members
+        where
+            roleid = 'headrace_dbt'::regrole
+            and member <> current_user::regrole
+            and has_database_privilege(member, current_database(), 'connect')
     ) then
         return;
     end if;
     for command in
         select format('alter table %s owner to headrace_dbt', c.oid::regclass)
         from pg_class as c
-        where c.relnamespace = 'marts'::regnamespace and c.relkind = 'r' and c.relowner = current_user::regrole
+        where c.relnamespace = 'marts'::regnamespace and c.relkind in ('r', 'v', 'm') and c.relowner = current_user::regrole
         union all
         select format('alter routine %s owner to headrace_dbt', p.oid::regprocedure)
         from pg_proc as p

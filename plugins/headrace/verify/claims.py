@@ -5,11 +5,14 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
+from headrace.command import Command
 from headrace.database import Connect, database
+from headrace.verify.mart import foreign_code, kind_of
 from headrace.verify.report import LISTED_MAX, Report
 from headrace.verify.snapshot import Snapshot, exists, may_read
 
 PRODUCTION_SCHEMA = "marts"
+DBT_LOGIN = "set HEADRACE_DBT_DSN (in Airflow: the connection headrace_dbt) to a login in headrace_dbt"
 
 
 def check_claims(snapshot: Snapshot, report: Report) -> None:
@@ -29,7 +32,7 @@ def check_claims(snapshot: Snapshot, report: Report) -> None:
                 "claims",
                 found=f"a claim of {model} up to seq {to_seq}",
                 expected=f"at most {claim['limit_seq']}, the newest that {claim['limited_by']} has",
-                remedy=f"`headrace build --full-refresh --select {claim['identifier']}+`",
+                remedy=f"`{_rebuild(claim['identifier'])}`",
             )
     unclaimed = snapshot.row(
         """
@@ -111,7 +114,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
     if exists(snapshot.connection, PRODUCTION_SCHEMA, subject.name) and not may_read(
         snapshot.connection, PRODUCTION_SCHEMA, subject.name
     ):
-        report.notes.append(f"{mart} may not be read by this role: not compared; grant select on it")
+        report.notes.append(f"{mart} may not be read by this role: not compared; {DBT_LOGIN}")
         return
     has_key = snapshot.rows(
         "select from pg_attribute where attrelid = to_regclass(%(mart)s) and attname = %(key)s and not attisdropped",
@@ -119,13 +122,25 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
         key=key,
     )
     report.checks.append("marts")
+    if (kind := kind_of(snapshot.connection, PRODUCTION_SCHEMA, subject.name)) is not None:
+        report.add(
+            "marts",
+            found=f"{kind} in the place of {mart}",
+            expected=f"the table {mart} as dbt builds it",
+            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+        )
+        return
     if not has_key:
         report.add(
             "marts",
             found=f"no table {mart} with a column {key}, and a claim that it is built",
             expected=f"{mart} as dbt builds it",
-            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+            remedy=f"`{_rebuild(subject.name)}`",
         )
+        return
+    if (code := foreign_code(snapshot.connection, PRODUCTION_SCHEMA, subject.name, key)) is not None:
+        report.checks.remove("marts")
+        report.notes.append(f"{mart} has {code}, who may do less than this user: not compared; {DBT_LOGIN}")
         return
     names = {
         "key": Identifier(key),
@@ -163,7 +178,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
                 coalesce(not winners._deleted, false) as is_expected,
                 m.{key} is not null as is_found
             from winners
-            full join {mart} as m on winners.{key} = m.{key}
+            full join only {mart} as m on winners.{key} = m.{key}
         )
         """
     ).format(**names)
@@ -195,7 +210,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
             offset=row["at"],
             found=f"{what} of {key} {row['key']:.80} in {mart}, which has {totals['found']}",
             expected=f"{'one' if row['is_expected'] else 'none'}: {totals['expected']} keys are current in staging",
-            remedy=f"`headrace build --full-refresh --select {subject.name}+`",
+            remedy=f"`{_rebuild(subject.name)}`",
         )
     report.hide("marts", totals["wrong"], len(wrong))
     del report.counts[f"keys of {mart} equal to staging's"]
@@ -221,3 +236,7 @@ def orphaned_claims(connect: Connect) -> list[Report]:
         )
         reports.append(report)
     return reports
+
+
+def _rebuild(model: str) -> Command:
+    return Command("build", "--full-refresh", "--select", f"{model}+")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.command import Command
 from headrace.staging import replaced_name
 from headrace.verify.report import LISTED_MAX, Report
 from headrace.verify.snapshot import Snapshot
@@ -97,6 +98,7 @@ def check_counts(snapshot: Snapshot, report: Report) -> None:
         """,
         limit=LISTED_MAX,
     )
+    deep = Command("verify", snapshot.subject.name, "--deep")
     for line in wrong:
         missing, first = _uncovered(snapshot, line)
         hint = ""
@@ -114,7 +116,7 @@ def check_counts(snapshot: Snapshot, report: Report) -> None:
                 f"in [{line['start_offset']}, {line['end_offset']}), batch {line['batch_id']}{hint}"
             ),
             expected=f"{line['staged']}, {line['tombstones']} and {line['dead']} as its line says (seq {line['seq']})",
-            remedy=f"`headrace verify {snapshot.subject.name} --deep` names the records; {snapshot.subject.restage}",
+            remedy=f"`{deep}` names the records; {snapshot.subject.restage}",
         )
     report.hide("counts", wrong[0]["total"] if wrong else 0, len(wrong))
     _count(snapshot, report)

@@ -1,6 +1,6 @@
 """One moment of the database: a read-only REPEATABLE READ transaction that drains neither see nor disturb."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -9,9 +9,11 @@ from psycopg import Connection, IsolationLevel
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
+from headrace.command import Command
 from headrace.database import Connect, database
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.staging import SCHEMA, replaced_name
+from headrace.verify.mart import become_dbt, kind_of, lock_definition
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
 WORK_MEM = "64MB"
@@ -48,10 +50,8 @@ class Subject:
         """The remedy for a row that is not what the source sent; of a topic it can be read again and replaced."""
         if self.declared is None or not isinstance(self.declared.source, KafkaTopic):
             return self.restage
-        return (
-            f"while the topic has it, `headrace reload {self.name} --partition {partition} --from {offset} "
-            f"--to {offset + 1}` stages it again; else {self.restage}"
-        )
+        again = Command("reload", self.name, "--partition", partition, "--from", offset, "--to", offset + 1)
+        return f"while the topic has it, `{again}` stages it again; else {self.restage}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class Snapshot:
 
 @contextmanager
 def snapshot(
-    connect: Connect, subject: Subject, lock_timeout_ms: int, *, also: Sequence[tuple[str, str]] = ()
+    connect: Connect, subject: Subject, lock_timeout_ms: int, *, mart: tuple[str, str] | None = None
 ) -> Iterator[Snapshot]:
-    """See one moment of a dataset, and of other tables (schema, name), until the end.
+    """See one moment of a dataset until the end; with a mart (schema, name) of it too, with the rights of dbt's role.
 
     Tables are locked (ACCESS SHARE) before the snapshot is taken: truncate and the rename of a full refresh are not
     seen through snapshots as deletes are, a table emptied by them would look as if its rows were lost.
@@ -86,16 +86,25 @@ def snapshot(
         wanted = [(SCHEMA, subject.name), (SCHEMA, replaced_name(subject.name))]
         existing = [table for table in wanted if exists(connection, *table)]
         has_tables = len(existing) == len(wanted)
-        existing += [table for table in also if exists(connection, *table) and may_read(connection, *table)]
+        locks_mart = (
+            mart is not None
+            and exists(connection, *mart)
+            and may_read(connection, *mart)
+            and kind_of(connection, *mart) is None
+        )
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():
-            # none of these three takes the snapshot: the first query does (Postgres, LOCK)
+            # none of these takes the snapshot: the first query does (Postgres, LOCK)
             connection.execute(SQL("set local work_mem = {}").format(Literal(WORK_MEM)))
             connection.execute(SQL("set local lock_timeout = {}").format(Literal(f"{lock_timeout_ms}ms")))
             if existing:
                 names = SQL(", ").join(Identifier(*table) for table in existing)
                 connection.execute(SQL("lock table {} in access share mode").format(names))
+            if mart is not None:
+                if locks_mart:
+                    lock_definition(connection, *mart)
+                become_dbt(connection)
             yield Snapshot(connection, subject, has_tables)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg.sql import SQL
 
 from headrace import checkpoints
+from headrace.command import Command
 from headrace.dataset import File, KafkaTopic, RedisStream
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest import Deployment, bounds, open_source
@@ -75,7 +76,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
             generation=generation["generation"],
             found=f"no topic {generation['topic']}",
             expected=f"the topic with id {generation['topic_id']}",
-            remedy=f"create it and `headrace adopt {subject.name}` reads it from its start; what is staged stays",
+            remedy=f"create it and `{Command('adopt', subject.name)}` reads it from its start; what is staged stays",
         )
         return None
     except HeadraceError as error:
@@ -122,9 +123,8 @@ def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any],
             continue
         remedy = f"the topic lost records, or the checkpoint was moved by hand; {adopt}"
         if found is not None and checkpoint < found.log_start_offset:
-            remedy = (
-                f"`headrace accept-loss {name} --partition {partition} --to {found.log_start_offset}` goes on behind it"
-            )
+            accept = Command("accept-loss", name, "--partition", partition, "--to", found.log_start_offset)
+            remedy = f"`{accept}` goes on behind it"
         report.add(
             "source",
             generation=number,
@@ -260,7 +260,8 @@ def _stored_keys(snapshot: Snapshot, generation: int, start: int, end: int) -> I
 
 
 def _adopt(name: str, generation: int) -> str:
-    return f"`headrace adopt {name}` closes generation {generation} and reads the topic as it is now from its start"
+    adopt = Command("adopt", name)
+    return f"`{adopt}` closes generation {generation} and reads the topic as it is now from its start"
 
 
 def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:

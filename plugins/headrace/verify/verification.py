@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from headrace.database import database
+from headrace.database import Connect, connector, database
 from headrace.declarations import Fault, load_declarations
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
 from headrace.ingest import Deployment
+from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
 from headrace.verify.coordinates import check_checkpoint, check_exactly_one, check_strays
@@ -28,14 +29,17 @@ def verify(
     deep: bool = False,
     reader: ReaderFactory | None = None,
     progress: Progress = lambda _done, _total: None,
+    build_settings: Settings | None = None,
 ) -> Verification:
     """Compare ledger, rows, dead letters and claims of a dataset, or of all; change nothing.
 
     deep: re-read the source and compare every record with what is stored. reader: another client to re-read with.
+    build_settings: with the DSN that dbt uses, where it is not that of the deployment's settings; marts are read by it.
     Raises DatasetError for a dataset that is neither declared nor in the database.
     """
     subjects, faults = _subjects(deployment, name)
-    reports = [_isolated(deployment, subject, deep, reader, progress) for subject in subjects]
+    connect_marts = connector((build_settings or deployment.settings).require_dbt_dsn(), "headrace verify")
+    reports = [_isolated(deployment, connect_marts, subject, deep, reader, progress) for subject in subjects]
     for report in reports:
         if (fault := faults.get(report.dataset)) is not None:
             report.error = str(fault.error)  # without the declaration only what is in the database was compared
@@ -60,17 +64,27 @@ def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], 
 
 
 def _isolated(
-    deployment: Deployment, subject: Subject, deep: bool, reader: ReaderFactory | None, progress: Progress
+    deployment: Deployment,
+    connect_marts: Connect,
+    subject: Subject,
+    deep: bool,
+    reader: ReaderFactory | None,
+    progress: Progress,
 ) -> Report:
     """The report of one dataset; what Postgres refuses at its tables leaves the other datasets to be verified."""
     try:
-        return _verify_one(deployment, subject, deep, reader, progress)
+        return _verify_one(deployment, connect_marts, subject, deep, reader, progress)
     except DatabaseError as error:
         return Report(subject.name, error=str(error))
 
 
 def _verify_one(
-    deployment: Deployment, subject: Subject, deep: bool, reader: ReaderFactory | None, progress: Progress
+    deployment: Deployment,
+    connect_marts: Connect,
+    subject: Subject,
+    deep: bool,
+    reader: ReaderFactory | None,
+    progress: Progress,
 ) -> Report:
     report = Report(subject.name)
     connect = deployment.connect(f"headrace verify {subject.name}")
@@ -89,7 +103,7 @@ def _verify_one(
         check_claims(view, report)
         check_source(deployment, view, report, deep=deep)
     # in a moment of its own: a full refresh waits for it, and must not wait for a deep check
-    with snapshot(connect, subject, lock_timeout_ms, also=[(PRODUCTION_SCHEMA, subject.name)]) as view:
+    with snapshot(connect_marts, subject, lock_timeout_ms, mart=(PRODUCTION_SCHEMA, subject.name)) as view:
         check_mart(view, report)
     if deep and has_tables and subject.declared is not None and report.error is None:
         _verify_records(deployment, subject, report, reader, progress)

@@ -1,0 +1,78 @@
+"""A `headrace` command as data: the arguments, and the line that a shell reads as exactly these.
+
+An error carries the command that mends it as a field. No command is ever read out of a message: messages quote names
+and texts of others, who would then choose what an operator copies into a terminal.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.escaping import visible
+
+_DATASET = "DATASET"  # of a shape: the dataset that the row is about
+_NUMBER = re.compile(r"[0-9]{1,19}")
+
+# What may be kept in the database, whose rows others than this code can write. Without --yes: a command that cannot be
+# undone says what it would do first.
+_SHAPES: tuple[tuple[str | re.Pattern[str], ...], ...] = (
+    ("up",),
+    ("init",),
+    ("build",),
+    ("build", "--full-refresh"),
+    ("drain", _DATASET),
+    ("load", _DATASET),
+    ("produce", _DATASET),
+    ("describe", _DATASET),
+    ("replay", _DATASET),
+    ("dead-letters", _DATASET),
+    ("dead-letters", _DATASET, "--publish"),
+    ("adopt", _DATASET),
+    ("reset", _DATASET),
+    ("accept-loss", _DATASET, "--partition", _NUMBER, "--to", _NUMBER),
+    ("reload", _DATASET, "--partition", _NUMBER, "--from", _NUMBER, "--to", _NUMBER),
+)
+
+
+class Command:
+    """A command of `headrace`; as text, a line for a shell."""
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, *arguments: str | int) -> None:
+        self.arguments = tuple(str(argument) for argument in arguments)
+
+    @classmethod
+    def of_row(cls, arguments: Sequence[str | None] | None, dataset: str) -> "Command | None":
+        """The command that a row about a dataset names; None where it is not one that this code would have kept."""
+        if arguments is None or not any(_fits(shape, arguments, dataset) for shape in _SHAPES):
+            return None
+        return cls(*(str(argument) for argument in arguments))
+
+    def __str__(self) -> str:
+        return shlex.join(["headrace", *map(visible, self.arguments)])
+
+    def __repr__(self) -> str:
+        return f"Command{self.arguments!r}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Command) and self.arguments == other.arguments
+
+    def __hash__(self) -> int:
+        return hash(self.arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Command, self.arguments
+
+
+def _fits(shape: Sequence[str | re.Pattern[str]], arguments: Sequence[str | None], dataset: str) -> bool:
+    return len(shape) == len(arguments) and all(
+        _is(expected, found, dataset) for expected, found in zip(shape, arguments, strict=True)
+    )
+
+
+def _is(expected: str | re.Pattern[str], found: str | None, dataset: str) -> bool:
+    if isinstance(expected, re.Pattern):
+        return found is not None and expected.fullmatch(found) is not None
+    return found == (dataset if expected == _DATASET else expected)
