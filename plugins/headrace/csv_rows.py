@@ -5,10 +5,9 @@ stands nor goes on behind a quote that is never closed.
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
-from itertools import islice
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,17 +21,22 @@ from headrace.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_line
 
 CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
+# Of a chunk pandas makes as many fields a row as the longest one has: a chunk ends where these get many for its bytes
+CHUNK_FIELDS = 100_000
+FIELDS_PER_BYTE_MAX = 4
 # A quoted field may go over lines. One that is longer than this is a quote that somebody forgot to close.
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
+COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
 REASON = "malformed_row"
 
-_QUOTED = rb'"[^"]*(?:""[^"]*)*"'
-_UNQUOTED = rb'[^",\r\n][^,\r\n]*'
+# possessive: nothing is ever tried twice, nor remembered for that, which took as much memory as the row many times over
+_QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
+_UNQUOTED = rb'[^",\r\n][^,\r\n]*+'
 _FIELD = rb"(?:%s|%s|)" % (_QUOTED, _UNQUOTED)
-_is_row = re.compile(rb"%s(?:,%s)*\r*\n?" % (_FIELD, _FIELD)).fullmatch
-_match_field = re.compile(rb'(?:%s|[^",][^,]*|)(?:,|\Z)' % _QUOTED).match
-_inside_quotes = re.compile(rb'[^"]*(?:""[^"]*)*').match
+_is_row = re.compile(rb"%s(?:,%s)*+\r*+\n?" % (_FIELD, _FIELD)).fullmatch
+_match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
+_inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
 
 Kind = Literal["text", "number", "boolean", "json"]
@@ -69,11 +73,10 @@ class CsvRows:
         names = self._header(rows)
         encoded = [encode_basestring(name) for name in names]
         kinds = [_kind(self._types.get(name, "text")) for name in names]
-        wanted = (row for row in rows if row.number >= start)
-        while chunk := _chunk(wanted):
-            checked = [_with_count_checked(row, len(names)) for row in chunk]
-            fields = iter(_split([row.text for row in checked if row.problem is None], len(names)))
-            for row in checked:
+        checked = (_with_count_checked(row, len(names)) for row in rows if row.number >= start)
+        for chunk, width in _chunks(checked, len(names)):
+            fields = iter(_split([row.text for row in chunk if row.problem is None], width))
+            for row in chunk:
                 if row.problem is None:
                     yield Line(row.number, _document(encoded, kinds, next(fields)))
                 else:
@@ -89,10 +92,12 @@ class CsvRows:
             header.text.decode()
         except UnicodeDecodeError as error:
             raise self._refused(f"a header that is not UTF-8: {error}", "UTF-8") from error
+        if (columns := header.text.count(b",") + 1) > COLUMNS_MAX:
+            raise self._refused(f"a header of {columns} columns", f"at most {COLUMNS_MAX}")
         names = [_name(field) for field in _split([header.text], None)[0]]
-        twice = {name for name in names if names.count(name) > 1}
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise self._refused(f"column {sorted(twice)[0]!r} twice in the header", "one of each")
+            raise self._refused(f"column {min(twice)!r} twice in the header", "one of each")
         check_columns(self._path, names, self._types, self._required)
         return names
 
@@ -125,40 +130,80 @@ def _name(field: str) -> str:
     return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
+State = Literal["closed", "inside", "broken"]  # where a line leaves a row: at its end, in a quoted field, or nowhere
+
+
 def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
     """Yield rows, the header among them; blank lines are none.
 
     A row whose quotes are wrong is its first line alone: the next line is looked at as if it began a row.
     """
-    waiting: deque[tuple[int, bytes]] = deque()
-
-    def next_line() -> tuple[int, bytes] | None:
-        return waiting.popleft() if waiting else next(lines, None)
-
-    while (item := next_line()) is not None:
+    ahead = _Ahead(lines)
+    while (item := ahead.pop()) is not None:
         number, line = item
         if not line.strip():
             continue
         if b'"' not in line or _is_row(line):
             yield _row(number, line)
             continue
-        taken, size, state = [line], len(line), _state_behind(line, is_inside=False)
-        behind: list[tuple[int, bytes]] = []
-        while state == "inside" and len(taken) < ROW_LINES_MAX and size < ROW_BYTES_MAX:
-            more = next_line()
-            if more is None:
-                break
-            behind.append(more)
-            taken.append(more[1])
-            size += len(more[1])
-            state = _state_behind(more[1], is_inside=True)
-        if state == "closed":
-            yield _row(number, b"".join(taken))
-            continue
-        waiting.extendleft(reversed(behind))
-        # closed lines later, by the quote that opens another field: not closed either
-        problem = "a quote that is not closed" if state == "inside" or behind else "text behind a closing quote"
-        yield RawRow(number, line.rstrip(b"\r\n"), problem)
+        state = _state_behind(line, is_inside=False)
+        if state == "broken":
+            yield RawRow(number, line.rstrip(b"\r\n"), "text behind a closing quote")
+        elif state == "inside" and not ahead.closes(len(line)):
+            # or closed lines later, by the quote that opens another field: not closed either
+            yield RawRow(number, line.rstrip(b"\r\n"), "a quote that is not closed")
+        else:
+            yield _row(number, line if state == "closed" else line + ahead.take())
+
+
+class _Ahead:
+    """Lines that were looked at for a quote that closes, and are not part of a row yet.
+
+    Each is looked at once, however many lines before it open a quote: the first `_inside` of them leave a quoted field
+    open, and `_end` is what the next one does.
+    """
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
+        self._lines = lines
+        self._ahead: deque[tuple[int, bytes]] = deque()
+        self._inside = 0
+        self._inside_bytes = 0
+        self._end: State | None = None
+
+    def pop(self) -> tuple[int, bytes] | None:
+        """The next line, to begin a row; None behind the last one."""
+        if not self._ahead:
+            return next(self._lines, None)
+        number, line = self._ahead.popleft()
+        if self._inside:
+            self._inside -= 1
+            self._inside_bytes -= len(line)
+        else:
+            self._end = None
+        return number, line
+
+    def closes(self, size: int) -> bool:
+        """Whether the quote that the line before opens, of so many bytes, is closed in a row of bounded length."""
+        while self._end is None and self._inside + 1 < ROW_LINES_MAX and size + self._inside_bytes < ROW_BYTES_MAX:
+            if len(self._ahead) == self._inside:
+                more = next(self._lines, None)
+                if more is None:
+                    break
+                self._ahead.append(more)
+            line = self._ahead[self._inside][1]
+            state = _state_behind(line, is_inside=True)
+            if state == "inside":
+                self._inside += 1
+                self._inside_bytes += len(line)
+            else:
+                self._end = state
+        return self._end == "closed"
+
+    def take(self) -> bytes:
+        """The lines up to the one that closes."""
+        taken = b"".join(self._ahead.popleft()[1] for _ in range(self._inside + 1))
+        self._inside, self._inside_bytes, self._end = 0, 0, None
+        return taken
 
 
 def _row(number: int, text: bytes) -> RawRow:
@@ -166,8 +211,8 @@ def _row(number: int, text: bytes) -> RawRow:
     return RawRow(number, text.rstrip(b"\r\n"), "a NUL, which Postgres does not store" if b"\0" in text else None)
 
 
-def _state_behind(line: bytes, *, is_inside: bool) -> Literal["closed", "inside", "broken"]:
-    """Where a line leaves a row: at its end, inside a quoted field, or nowhere."""
+def _state_behind(line: bytes, *, is_inside: bool) -> State:
+    """Where a line leaves a row that it begins, or whose quoted field it goes on with."""
     end = len(line.rstrip(b"\r\n"))
     at = -1 if is_inside else 0
     while True:
@@ -188,15 +233,23 @@ def _state_behind(line: bytes, *, is_inside: bool) -> Literal["closed", "inside"
         at += 1  # the comma
 
 
-def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
+def _chunks(rows: Iterator[RawRow], columns: int) -> Iterator[tuple[list[RawRow], int]]:
+    """Rows that fit into memory as fields, and how many fields the longest has."""
     chunk: list[RawRow] = []
-    size = 0
-    for row in islice(rows, CHUNK_ROWS):
+    size, width = 0, 1
+    for row in rows:
+        fields = 1 if row.problem is not None else min(row.text.count(b",") + 1, columns)
+        widest = max(width, fields)
+        if chunk and (len(chunk) + 1) * widest > max(CHUNK_FIELDS, FIELDS_PER_BYTE_MAX * (size + len(row.text))):
+            yield chunk, width
+            chunk, size, widest = [], 0, fields
         chunk.append(row)
-        size += len(row.text)
-        if size >= CHUNK_BYTES:
-            break
-    return chunk
+        size, width = size + len(row.text), widest
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk, width
+            chunk, size, width = [], 0, 1
+    if chunk:
+        yield chunk, width
 
 
 def _with_count_checked(row: RawRow, columns: int) -> RawRow:
@@ -241,7 +294,7 @@ def _kind(sql_type: str) -> Kind:
 def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:
     parts = [
         f"{name}:{encode_basestring(text) if kind == 'text' else _literal(kind, text)}"
-        for name, kind, text in zip(names, kinds, fields, strict=True)
+        for name, kind, text in zip(names, kinds, fields, strict=False)  # the last ones may be missing
         if isinstance(text, str) and text
     ]
     return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.command import Command
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
+from headrace.liveness import FIRST_ANSWER_S, answered_within, watch, with_limits
 from headrace.masking import remember
 from headrace.service_urls import libpq_parameters
 from headrace.session import ENCODING, pin
@@ -21,7 +22,6 @@ from headrace.session import ENCODING, pin
 Connect = Callable[[], Connection[Any]]
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 8
 MIGRATION_PATIENCE_MS = 10_000  # for tables' locks
 MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
 
@@ -46,14 +46,13 @@ def connector(dsn: str, application_name: str) -> Connect:
     """Return a function that opens an autocommit connection, named so that others can see what it is for."""
 
     def connect() -> Connection[Any]:
-        given = libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN")
-        conninfo = make_conninfo(
-            dsn,
-            application_name=application_name,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            client_encoding=ENCODING,  # a startup parameter: poolers keep it per client
-            options=given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
-        )
+        given = with_limits(libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"))
+        given |= {
+            "application_name": application_name,
+            "client_encoding": ENCODING,  # a startup parameter: poolers keep it per client
+            "options": given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+        }
+        conninfo = make_conninfo("", **given)
         return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
 
     return connect
@@ -66,7 +65,9 @@ def opened(connection: Connection[Any]) -> Connection[Any]:
     """
     remember(connection.info.password)
     try:
-        pin(connection)
+        with answered_within(FIRST_ANSWER_S):
+            watch(connection)
+            pin(connection)
     except BaseException:
         connection.close()
         raise
@@ -145,8 +146,8 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
     if is_retriable(error):
         return DatabaseUnavailable(
-            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct "
-            "HEADRACE_POSTGRES_DSN, then run the same command again",
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
+            "the same command again",
             command=Command("up"),
         )
     return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.builds import SCHEMA, NodeResult
 from headrace.database import translated_errors
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
+from headrace.liveness import PARAMETERS, with_limits
 from headrace.local.addresses import libpq_variables
 from headrace.output import shown
 from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder
@@ -35,7 +36,7 @@ class DbtRunner:
         self._connection = connection
         self._home = settings.home / "dbt"
         self._target = _target_folder(self._home)
-        self._environment = profile_environment(settings, connection)
+        self._environment = profile_environment(settings, connection) | _service(settings, self._target)
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
         self._manifest_key = (str(settings.dbt_dir), _files_digest(settings.dbt_dir), self._vars, *where)
@@ -221,6 +222,23 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
         "HEADRACE_DBT_DBNAME": info.dbname,
         "HEADRACE_DBT_THREADS": str(settings.dbt_threads),
         "DBT_ENV_SECRET_HEADRACE_PASSWORD": info.password,
+    }
+
+
+def _service(settings: Settings, folder: Path) -> dict[str, str]:
+    """What neither dbt's profile nor libpq's environment has a name for, such as tcp_user_timeout, as a libpq service.
+
+    A DSN or an environment that names a service itself keeps it.
+    """
+    parameters = with_limits(conninfo_to_dict(settings.require_dbt_dsn()))
+    if "service" in parameters or "PGSERVICE" in os.environ:
+        return {}
+    path = folder / "pg_service.conf"
+    path.write_text("[headrace]\n" + "".join(f"{name}={parameters[name]}\n" for name in PARAMETERS))
+    return {
+        "PGSERVICEFILE": str(path),
+        "PGSERVICE": "headrace",
+        "DBT_KEEPALIVES_IDLE": parameters["keepalives_idle"],  # as the profile has it, for a dbt started by hand
     }
 
 

@@ -13,6 +13,8 @@ _GROUP = re.compile(r":(?=:(?:end)?group::)")
 
 def visible(text: str, *, keep: str = "") -> str:
     """The text in printable characters alone; others are escaped as in Python, but for those in `keep`. Idempotent."""
+    if keep == "\n" and "\n" in text:  # line by line: most are printable, and megabytes of metrics are looked at
+        return "\n".join(visible(line) for line in text.split("\n"))
     if not text.isprintable() or _BLANK.search(text):
         text = "".join(c if _is_shown(c) or c in keep else _escape(c) for c in text)
     return _GROUP.sub(r"\\x3a", text) if "group::" in text else text

@@ -100,16 +100,20 @@ def _ends_in_cr(file: BinaryIO) -> bool:
 
 
 def _lines_of_any_end(file: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    while block := file.read(READ_BYTES):
-        *lines, rest = (rest + block).splitlines(
-            keepends=True
-        )  # the last may go on, or its CR may have an LF behind it
-        yield from lines
-        if len(rest) > LINE_BYTES_MAX:
-            break
-    if rest:
-        yield rest
+    parts: list[bytes] = []  # of a line that goes on
+    size = 0
+    held = b""  # a CR that may have an LF behind it
+    while size <= LINE_BYTES_MAX and (block := file.read(READ_BYTES)):
+        block = held + block
+        held = b"\r" if block.endswith(b"\r") else b""
+        for line in block[: len(block) - len(held)].splitlines(keepends=True):
+            parts.append(line)
+            size += len(line)
+            if line.endswith((b"\r", b"\n")):
+                yield b"".join(parts)
+                parts, size = [], 0
+    if parts or held:
+        yield b"".join(parts) + held
 
 
 def expansion_limit(size: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from headrace import masking
 from headrace.exceptions import SettingError, SourceRefused
+from headrace.kafka_handshake import bound_handshakes
 from headrace.kafka_log import once_per_cause
 from headrace.kafka_probe import reason_of, tls_context, why_refused
 from headrace.private_files import open_regular
@@ -120,6 +121,7 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
         if name in config:
             _check_readable(Path(config[name]), named(name))
     if "SSL" in protocol:
+        bound_handshakes()
         try:
             tls_context(config)
         except (ssl.SSLError, ValueError) as error:

@@ -21,6 +21,9 @@ from headrace.source import Headers
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)  # https://kafka.apache.org/documentation/#recordbatch
 PIECE_BYTES = 1024 * 1024  # most batches are one piece, as they were when a batch was unpacked as a whole
 INPUT_BYTES = 256 * 1024  # zlib hands back what it did not take of its input, with each piece anew
+# Of the members or frames behind the first one, and twice as much each time: each hands back what is not its own, and
+# 50,000 of 20 bytes fit into 1 MB
+NEXT_INPUT_BYTES = 256
 RECORD_BYTES_MAX = 32 * 1024 * 1024  # HEADRACE_RECORD_BYTES_MAX
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024  # HEADRACE_UNPACKED_BYTES_MAX
 UNPACKED_RATIO = 200  # records shrink to a tenth or a fiftieth; a thousandth is what zeros shrink to
@@ -253,7 +256,7 @@ def pieces(number: int, packed: bytes) -> Iterator[bytes]:
 
 
 def _gzip(packed: bytes) -> Iterator[bytes]:
-    member, at, given = zlib.decompressobj(31), 0, packed[:INPUT_BYTES]
+    member, at, given, step = zlib.decompressobj(31), 0, packed[:INPUT_BYTES], INPUT_BYTES
     while True:
         piece = member.decompress(given, PIECE_BYTES)
         if piece:
@@ -263,10 +266,14 @@ def _gzip(packed: bytes) -> Iterator[bytes]:
             if not packed.startswith(_GZIP_MEMBER, at):
                 return
             yield b""
-            member, given = zlib.decompressobj(31), packed[at : at + INPUT_BYTES]
+            member, step = zlib.decompressobj(31), NEXT_INPUT_BYTES
+            given = packed[at : at + step]
             continue
         at += len(given) - len(member.unconsumed_tail)
-        given = member.unconsumed_tail or packed[at : at + INPUT_BYTES]
+        given = member.unconsumed_tail
+        if not given:
+            step = min(2 * step, INPUT_BYTES)
+            given = packed[at : at + step]
         if not given and not piece:
             raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
@@ -312,7 +319,7 @@ def _snappy_block(packed: bytes) -> bytes:
 
 def _lz4(packed: bytes) -> Iterator[bytes]:
     frame, at = codec.lz4.LZ4FrameDecompressor(), 0
-    given = packed[:INPUT_BYTES]
+    given, step = packed[:INPUT_BYTES], INPUT_BYTES
     while True:
         piece = frame.decompress(given, PIECE_BYTES)
         at += len(given)
@@ -323,9 +330,11 @@ def _lz4(packed: bytes) -> Iterator[bytes]:
             if not packed.startswith(_LZ4_FRAME, at):
                 return
             yield b""
-            frame, given = codec.lz4.LZ4FrameDecompressor(), packed[at : at + INPUT_BYTES]
+            frame, step = codec.lz4.LZ4FrameDecompressor(), NEXT_INPUT_BYTES
+            given = packed[at : at + step]
             continue
-        given = packed[at : at + INPUT_BYTES] if frame.needs_input else b""
+        step = min(2 * step, INPUT_BYTES)
+        given = packed[at : at + step] if frame.needs_input else b""
         if frame.needs_input and not given:
             raise EOFError("the frame is incomplete")
 

@@ -7,6 +7,7 @@ Neither they nor lines of text hold a secret or a character that is not visible.
 import json
 import logging
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ def guard() -> None:
         logging.lastResort.setFormatter(TextFormatter())
     warnings.formatwarning = _format_warning
     sys.excepthook = _say_exception
+    threading.excepthook = lambda ended: _say_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
 def configure(settings: "Settings") -> None:
@@ -99,9 +101,9 @@ def _format_warning(
     return shown(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
 
 
-def _say_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+def _say_exception(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        sys.__excepthook__(kind, error or kind(), trace)
         return
     complain(f"headrace: unexpected {kind.__name__}: {error}")
     print(traceback_lines("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)

@@ -83,6 +83,8 @@ def holds_secret(address: str) -> bool:
 def mask(text: str) -> str:
     """The text with every known secret replaced by three stars."""
     _read_addresses()
+    if len(text) < LENGTH_MIN:
+        return text
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from headrace.output import shown
+from headrace.escaping import visible
 from headrace.problems import Overview
 from headrace.status import DatasetStatus
 
@@ -20,7 +20,7 @@ def exposition(overview: Overview | None) -> bytes:
     """Every metric; None, for a database that did not answer, leaves only headrace_up 0."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(overview))
-    return shown(generate_latest(registry).decode(), keep="\n").encode()
+    return visible(generate_latest(registry).decode(), keep="\n").encode()
 
 
 class _Collector(Collector):
@@ -31,6 +31,11 @@ class _Collector(Collector):
         yield GaugeMetricFamily("headrace_up", "Whether Headrace's tables could be read.", value=bool(self._overview))
         if self._overview is None:
             return
+        yield GaugeMetricFamily(
+            "headrace_figures_timestamp_seconds",
+            "When the figures were read.",
+            value=self._overview.status.at.timestamp(),
+        )
         # what is no longer declared is no longer measured: its lag would never fall
         declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
         datasets = [dataset for dataset in declared if not dataset.is_empty]

@@ -24,8 +24,8 @@ def complain(text: str) -> None:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """A document as JSON for a terminal or a file: the same values, every character visible."""
-    return visible_json(mask(json.dumps(document, indent=indent, ensure_ascii=False, default=str)))
+    """A document as JSON for a terminal: the same values, every character visible; errors in it are masked already."""
+    return visible_json(json.dumps(document, indent=indent, ensure_ascii=False))
 
 
 class Quoted(Exception):

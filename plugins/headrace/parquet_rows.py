@@ -5,6 +5,7 @@ one is null.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
@@ -50,7 +51,7 @@ class ParquetRows:
         """Behind the last row; raises FileSourceError for a file that is no table of the contract's."""
         with self._opened() as file:
             names = file.schema_arrow.names
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise FileSourceError(
                     f"{self._path}: found column {twice[0]!r} twice, expected one of each; nothing was loaded"

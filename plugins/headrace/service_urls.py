@@ -24,8 +24,8 @@ def libpq_parameters(dsn: str, variable: str) -> dict[str, str]:
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     except (psycopg.Error, ValueError):  # libpq's own words quote the string, and with it the password
         raise SettingError(
-            f"{variable}: it cannot be read; expected a libpq connection string such as "
-            f"postgresql://user@host:5432/database; {_ESCAPES}; correct it"
+            "postgres: the DSN cannot be read; expected a libpq connection string such as "
+            f"postgresql://user@host:5432/database; {_ESCAPES}; correct {variable}"
         ) from None
 
 

@@ -24,7 +24,7 @@ from headrace.database import connector
 from headrace.exceptions import CheckpointMoved, HeadraceError
 from headrace.ingest import Deployment, drain_dataset, initialise
 from headrace.load import load_file
-from headrace.local.postgres import passfile
+from headrace.local.postgres_roles import passfile, passwords
 from headrace.session import PooledConnection
 from headrace.status import read_status
 from headrace.verify import verify
@@ -58,7 +58,7 @@ def pooler(postgres_dsn: str, session_home: Path, program: tuple[str, dict[str, 
     """The port of a pgbouncer in front of the session's Postgres."""
     folder = session_home / "pgbouncer"
     folder.mkdir(mode=0o755)
-    password = passfile(session_home).read_text().strip().rsplit(":", 1)[1]
+    password = passwords(passfile(session_home))["headrace"]
     (folder / "userlist.txt").write_text(f'"headrace" "{password}"\n')
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
@@ -108,7 +108,7 @@ def pooled(stage: Stage, pooler: int) -> Stage:
 
 def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
     sent = send_jobs(pooled, 300)
-    with ThreadPoolExecutor(6) as threads:  # more than there are backends, behind one advisory lock
+    with ThreadPoolExecutor(6) as threads:  # more than there are backends, behind one lock
         assert list(threads.map(lambda _: initialise(pooled.deployment), range(6))) == [[]] * 6
         drained = list(threads.map(lambda _: _drain_patiently(pooled), range(2)))
     assert sum(drained) == 300

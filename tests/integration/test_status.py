@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from headrace import history
+from headrace.command import Command
 from headrace.database import database as connected
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import Deployment, initialise
@@ -207,11 +208,11 @@ def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
 
 def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        history.note_error(connection, "jobs", SourceUnavailable("no broker\nat all; run `headrace up`"))
+        history.note_error(connection, "jobs", SourceUnavailable("no broker; run `headrace up`", command=Command("up")))
     overview = judge(read(stage), stage.deployment.settings)
     assert overview.states["jobs"] == "failing"
-    assert [(each.text, each.command) for each in overview.problems] == [
-        ("no broker at all; run `headrace up`", "headrace up")
+    assert [(each.text, str(each.command)) for each in overview.problems] == [
+        ("no broker; run `headrace up`", "headrace up")
     ]
     begin(stage)
     observe(stage, 0, 0)
@@ -257,7 +258,7 @@ def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(
     models = {model.model: model for model in overview.status.models}
     assert (models["jobs"].status, list(models["jobs"].failed_tests)) == ("success", ["unique_jobs: 3 rows"])
     assert (models["users"].status, models["users"].message) == ("error", "no such column")
-    assert [(each.kind, each.about, each.command) for each in overview.problems] == [
+    assert [(each.kind, each.about, str(each.command)) for each in overview.problems] == [
         ("tests", "marts.jobs", "headrace build --select jobs"),
         ("model", "marts.users", "headrace build --select users"),
     ]

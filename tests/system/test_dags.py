@@ -1,13 +1,16 @@
 """The DAG files, imported as Airflow imports them."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.settings import ROOT, Settings
+from tests.stalling_proxy import StallingProxy
 
 SCRIPT = """
 import os, sys
@@ -65,7 +68,26 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def dagbag(tmp_path_factory: pytest.TempPathFactory) -> str:
+def silent() -> Iterator[StallingProxy]:
+    """A listener that accepts and never answers: every service that a DAG file could ask."""
+    with StallingProxy() as listener:
+        yield listener
+
+
+def _services_at(port: int) -> dict[str, str]:
+    extra = {"bootstrap.servers": f"127.0.0.1:{port}"}
+    return {
+        "HEADRACE_POSTGRES_DSN": f"postgresql://hr@127.0.0.1:{port}/sales",
+        "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}",
+        "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{port}/0",
+        "AIRFLOW_CONN_HEADRACE_POSTGRES": f"postgres://hr@127.0.0.1:{port}/sales",
+        "AIRFLOW_CONN_HEADRACE_KAFKA": json.dumps({"conn_type": "kafka", "extra": extra}),
+        "AIRFLOW_CONN_HEADRACE_REDIS": f"redis://127.0.0.1:{port}/0",
+    }
+
+
+@pytest.fixture(scope="module")
+def dagbag(tmp_path_factory: pytest.TempPathFactory, silent: StallingProxy) -> str:
     home = tmp_path_factory.mktemp("airflow")
     environment = {
         **os.environ,
@@ -74,6 +96,7 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory) -> str:
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": str(ROOT / "plugins"),
+        **_services_at(silent.port),
     }
     broken, empty = tmp_path_factory.mktemp("broken"), tmp_path_factory.mktemp("empty")
     for path in Settings().datasets_dir.glob("*.py"):
@@ -88,6 +111,11 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_dags_import_without_errors(dagbag: str) -> None:
     assert "errors {}" in dagbag
+
+
+def test_dags_are_imported_without_a_connection_to_any_service(dagbag: str, silent: StallingProxy) -> None:
+    assert "errors {}" in dagbag
+    assert silent.accepted == 0
 
 
 def test_dags_are_those_of_the_declarations(dagbag: str) -> None:

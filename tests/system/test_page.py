@@ -132,6 +132,7 @@ def test_plugin_is_imported_without_the_page() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.security("V1")
 def test_every_route_is_refused_without_a_login(get: Callable[..., httpx.Response]) -> None:
     assert {"", "figures", "status", "metrics", "static/page.js"} == set(ROUTES)
     for route in ROUTES:
@@ -157,6 +158,7 @@ def test_admin_sees_every_route(get: Callable[..., httpx.Response]) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.security("V2")
 def test_viewer_sees_and_is_offered_nothing_to_do(
     ingested: System, url: str, get: Callable[..., httpx.Response], token_of: Callable[[str | None], str]
 ) -> None:
@@ -173,6 +175,33 @@ def test_viewer_sees_and_is_offered_nothing_to_do(
         timeout=60,
     )
     assert refused.status_code == 403
+
+
+@pytest.mark.security("V3")
+def test_parameters_of_who_may_trigger_are_data(
+    ingested: System, url: str, token_of: Callable[[str | None], str]
+) -> None:
+    """A statement as the reason of a replay finds no dead letter; as a dataset the form itself refuses it."""
+    bearer = {"Authorization": f"Bearer {token_of('USER')}"}
+    statement = "x'; drop table staging.events; --"
+
+    def trigger(**conf: Any) -> httpx.Response:
+        return httpx.post(
+            f"{url}/api/v2/dags/replay_dead_letters/dagRuns",
+            headers=bearer,
+            json={"logical_date": None, "conf": {"dry_run": False} | conf},
+            trust_env=False,
+            timeout=60,
+        )
+
+    staged = ingested.query("select count(*) from staging.events")
+    answer = trigger(dataset="events", reason=statement)
+    assert answer.status_code == 200, answer.text
+    run = "replay_dead_letters", answer.json()["dag_run_id"]
+    ingested.api.wait(run)
+    assert ingested.api.result(run, "replay")["staged"] == 0
+    assert trigger(dataset=f"events{statement}").status_code == 400
+    assert ingested.query("select count(*) from staging.events") == staged
 
 
 def test_navigation_has_the_page(ingested: System) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import stat
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
@@ -104,7 +105,7 @@ def test_environment_of_given_dsn_hands_its_password_over_in_a_file(home: Path, 
 
 
 def test_given_dsn_that_cannot_be_read_is_refused_without_quoting_it() -> None:
-    with pytest.raises(SettingError, match="HEADRACE_POSTGRES_DSN: it cannot be read; expected") as caught:
+    with pytest.raises(SettingError, match=r"postgres: the DSN cannot be read; .* HEADRACE_POSTGRES_DSN$") as caught:
         dsn_parameters("postgresql://etl:s3cret@[db/sales")
 
     assert "s3cret" not in str(caught.value)
@@ -128,6 +129,28 @@ def test_psql_and_env_and_drains_use_the_same_database(home: Path) -> None:
     printed = services.environment(settings)
     assert printed["HEADRACE_POSTGRES_DSN"] == settings.require_postgres_dsn()
     assert (printed["HEADRACE_DBT_PORT"], printed["HEADRACE_DBT_DBNAME"]) == ("5444", "another")
+
+
+def test_local_servers_login_that_builds_is_dbts_user_and_airflows_connection(home: Path) -> None:
+    remembered = read_services(home)
+    remembered["postgres"]["builder"] = "headrace_builder"
+    (home / "services.json").write_text(json.dumps(remembered))
+    local = remembered["postgres"]["address"].replace("/headrace?", "/another?")
+    stale = local.replace("5444", "5432")
+    settings = Settings.from_environment({"HEADRACE_HOME": str(home), "HEADRACE_POSTGRES_DSN": stale})
+
+    assert settings.require_dbt_dsn() == local.replace("headrace@", "headrace_builder@")
+    assert services.environment(settings)["HEADRACE_DBT_USER"] == "headrace_builder"
+    connections = [json.loads(options(settings)[f"AIRFLOW_CONN_HEADRACE_{name}"]) for name in ("POSTGRES", "DBT")]
+    assert [(each["login"], each["schema"]) for each in connections] == [
+        ("headrace", "another"),
+        ("headrace_builder", "another"),
+    ]
+    for given_dsn in ("postgresql://etl@db/sales", local.replace("pgpass", "other")):
+        assert replace(settings, postgres_dsn=given_dsn).require_dbt_dsn() == given_dsn
+    assert (
+        replace(settings, dbt_dsn="postgresql://builder@db/sales").require_dbt_dsn() == "postgresql://builder@db/sales"
+    )
 
 
 def test_airflow_options_hold_connections_and_settings_but_no_database_password(home: Path) -> None:

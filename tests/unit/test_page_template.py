@@ -84,7 +84,7 @@ def test_problems_come_first_each_with_its_command() -> None:
     page = Elements(render_figures(overview(last_error="no broker"), ALL_DAGS))
     sections = [attributes["id"] for attributes in page.of("section")]
     assert sections == ["problems", "datasets", "charts", "dead-letters", "builds", "batches"]
-    commands = [attributes["data-copy"] for attributes in page.of("button")]
+    commands = [attributes["data-copy"] for attributes in page.of("button") if "data-copy" in attributes]
     assert commands == [
         "headrace drain jobs", "headrace build --select jobs", "headrace build --select users",
         "headrace dead-letters jobs",
@@ -124,7 +124,7 @@ def test_links_stay_below_airflows_own_path() -> None:
     links = Elements(render_figures(overview(), ALL_DAGS)).of("a")
     for attributes in links:
         address = attributes["href"] or ""
-        assert address.startswith(("#", "../dags/")), address
+        assert address.startswith(("#", "?", "../dags/")), address
     assert {
         "../dags/ingest_jobs/runs/manual__no%20JSON/tasks/drain/mapped/0",
         "../dags/ingest_jobs/runs/a%2Bb/tasks/plan",

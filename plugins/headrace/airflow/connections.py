@@ -26,6 +26,7 @@ from headrace.exceptions import HeadraceError, PermanentError, SettingError
 from headrace.ingest import Deployment
 from headrace.kafka_security import CONNECTION as KAFKA
 from headrace.kafka_security import from_connection
+from headrace.liveness import with_limits
 from headrace.output import quoted
 from headrace.settings import Settings
 
@@ -102,7 +103,7 @@ def _connect() -> Connection[Any]:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
     given = BaseHook.get_connection(POSTGRES)
-    parameters = extras.libpq_parameters(POSTGRES, given)
+    parameters = with_limits(extras.libpq_parameters(POSTGRES, given))
     fields: dict[str, Any] = {field: parameters.pop(parameter, None) for parameter, field in extras.FIELDS.items()}
     # the hook would hand every extra on, and make rows dictionaries where a cursor is chosen
     stripped = AirflowConnection(conn_id=POSTGRES, conn_type="postgres", extra=json.dumps(parameters), **fields)

@@ -3,35 +3,41 @@
 Every route asks Airflow who is there: 401 without a login, 403 without the permission to see Airflow's website. Nothing
 here changes anything: what there is to do is a DAG of Airflow, linked for those whom Airflow lets trigger it. The
 beginnings of dead letters are shown to those who may read the logs of the dataset's DAG.
+
+No route takes one of the API server's threads, nor waits for a database or a lock: page_snapshot.py says why. What
+takes more than a moment is done by a thread of the page's own, once for all who ask.
 """
 
+import asyncio
 import hashlib
-import threading
-import time
-from collections.abc import Collection
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.batch_apis import IsAuthorizedDagRequest
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import get_user, requires_access_view
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.airflow.connections import deployment
+from headrace.airflow.page_declarations import Cache
+from headrace.airflow.page_selection import Selection, select
+from headrace.airflow.page_snapshot import Refresher, Snapshot
 from headrace.airflow.page_template import render_figures, render_login, render_page
-from headrace.exceptions import HeadraceError
-from headrace.problems import Overview, judge
+from headrace.problems import Overview, judge_by
 from headrace.status import read_status
 
-CACHE_S = 2.0  # however many look at once, the database is asked this often
 STATIC = Path(__file__).with_name("static")
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
-FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in TYPES}
-VERSION = hashlib.sha256(b"".join(FILES[name].read_bytes() for name in sorted(FILES))).hexdigest()[:12]
+FILES = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in TYPES}
+VERSION = hashlib.sha256(b"".join(FILES[name] for name in sorted(FILES))).hexdigest()[:12]
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -39,11 +45,17 @@ HEADERS = {
     # whatever a payload holds: nothing but the page's own files runs or is styled, and only Airflow may frame it
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+        "frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
     ),
 }
+READING = "The figures are being read for the first time."
+READING_S, FAILING_S = 2, 10  # a page without figures asks again after so long
+BODIES = 64  # that are kept of one look at the database
+CHUNK_BYTES = 256 * 1024  # Airflow packs answers on the thread that serves all of them: not megabytes at once
+ASKED_MAX = 500  # datasets whose logs an auth manager is asked about one by one, for their dead letters in the JSON
 
 User = Annotated[BaseUser, Depends(get_user)]
+T = TypeVar("T")
 
 app = FastAPI(
     title="Headrace",
@@ -54,85 +66,97 @@ app = FastAPI(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What Airflow lets a user do: the datasets whose dead letters may be read, the DAGs that may be triggered."""
-
-    readable: Collection[str]
-    triggerable: Collection[str]
+def _read() -> Overview:
+    ours = deployment()
+    limits, faults = _declarations.read(ours.settings.datasets_dir)
+    return judge_by(read_status(ours.connect("headrace page")), limits, faults)
 
 
-class _Reader:
-    """Reads the status at most every CACHE_S seconds; those who ask meanwhile share what was read."""
+class _Bodies:
+    """What was made of the newest figures, for the next who asks for the same; used by the rendering thread alone."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._read_at = float("-inf")
         self._overview: Overview | None = None
+        self._made: dict[object, Any] = {}
 
-    def read(self) -> Overview:
-        with self._lock:
-            if self._overview is None or time.monotonic() - self._read_at > CACHE_S:
-                ours = deployment()
-                self._overview = None
-                self._overview = judge(read_status(ours.connect("headrace page")), ours.settings)
-                self._read_at = time.monotonic()
-            return self._overview
+    def get(self, overview: Overview, key: object, make: Callable[[], T]) -> T:
+        """What `make` returns, made once."""
+        if overview is not self._overview or len(self._made) >= BODIES:
+            self._overview, self._made = overview, {}
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
 
-_reader = _Reader()
+_declarations = Cache()
+_refresher = Refresher(_read)
+_bodies = _Bodies()
+_renderer = ThreadPoolExecutor(1, thread_name_prefix="headrace page")
+
+
+async def _rendered(make: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_renderer, make)
 
 
 @app.get("/")
-def page(user: User) -> Response:
-    """The page, with the figures as they are now."""
-    try:
-        overview, permissions = _read_for(user)
-    except HeadraceError as error:
-        return HTMLResponse(render_page(VERSION, error=str(error)), status_code=503, headers=HEADERS)
-    return HTMLResponse(render_page(VERSION, render_figures(overview, permissions.triggerable)), headers=HEADERS)
+async def page(user: User, q: str = "", page: str = "") -> Response:
+    """The page, with the last figures; q: a search, page: of what it finds."""
+    snapshot = await _refresher.current()
+    if snapshot.overview is None:
+        trouble = snapshot.trouble()
+        html = render_page(VERSION, error=trouble or READING, again_s=FAILING_S if trouble else READING_S)
+        return HTMLResponse(html, status_code=503, headers=HEADERS)
+    html = await _rendered(lambda: _figures(snapshot, user, q, page))
+    return HTMLResponse(render_page(VERSION, html), headers=HEADERS)
 
 
 @app.get("/figures")
-def figures(user: User) -> Response:
+async def figures(user: User, q: str = "", page: str = "") -> Response:
     """The part of the page that changes: what it fetches to refresh itself. The figures of /headrace/status."""
-    try:
-        overview, permissions = _read_for(user)
-    except HeadraceError as error:
-        return PlainTextResponse(str(error), status_code=503, headers=HEADERS)
-    return HTMLResponse(render_figures(overview, permissions.triggerable), headers=HEADERS)
+    snapshot = await _refresher.current()
+    if snapshot.overview is None:
+        return PlainTextResponse(snapshot.trouble() or READING, status_code=503, headers=HEADERS)
+    html = await _rendered(lambda: _figures(snapshot, user, q, page))
+    return HTMLResponse(html, headers=HEADERS)
 
 
 @app.get("/status")
-def status(user: User) -> Response:
-    """The document of `headrace status --json`."""
-    try:
-        overview, _ = _read_for(user)
-    except HeadraceError as error:
-        return JSONResponse({"error": str(error)}, status_code=503, headers=HEADERS)
-    return JSONResponse(overview.document(), headers=HEADERS)
+async def status(user: User) -> Response:
+    """The document of `headrace status --json`; with an error and 503 where it is an old one, or there is none."""
+    snapshot = await _refresher.current()
+    trouble = snapshot.trouble()
+    if snapshot.overview is None:
+        return JSONResponse({"error": trouble or READING}, status_code=503, headers=HEADERS)
+    overview = snapshot.overview
+    body = await _rendered(lambda: _document(overview, user))
+    if trouble is not None:
+        extra = _encode({"error": trouble, "age_s": round(snapshot.age_s() or 0.0, 1)})
+        body = extra.removesuffix("}").encode() + b"," + body.removeprefix(b"{")
+    return _streamed(body, "application/json", 200 if trouble is None else 503)
 
 
 @app.get("/metrics")
-def metrics() -> Response:
+async def metrics() -> Response:
     """Prometheus's text format; headrace_up is 0 when Postgres does not answer."""
     from headrace.metrics import CONTENT_TYPE, exposition
 
-    try:
-        overview = _reader.read()
-    except HeadraceError:
+    snapshot = await _refresher.current()
+    if snapshot.overview is None or snapshot.error is not None:
         return Response(exposition(None), headers=HEADERS, media_type=CONTENT_TYPE)
-    return Response(exposition(overview), headers=HEADERS, media_type=CONTENT_TYPE)
+    overview = snapshot.overview
+    body = await _rendered(lambda: _bodies.get(overview, "metrics", lambda: exposition(overview)))
+    return _streamed(body, CONTENT_TYPE)
 
 
 @app.get("/static/{name}")
-def static(name: str) -> Response:
+async def static(name: str) -> Response:
     """One of the page's own files."""
-    path = FILES.get(name)
-    if path is None:
+    content = FILES.get(name)
+    if content is None:
         raise HTTPException(404, "no such file")
     headers = HEADERS | {"Cache-Control": "private, max-age=86400"}  # their addresses carry their version
-    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+    return Response(content, media_type=TYPES[Path(name).suffix], headers=headers)
 
 
 @app.exception_handler(StarletteHTTPException)
@@ -144,23 +168,89 @@ async def refused(request: Request, error: StarletteHTTPException) -> Response:
     return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=headers)
 
 
-def _read_for(user: BaseUser) -> tuple[Overview, Permissions]:
-    overview = _reader.read()
-    permissions = _permissions(overview, user)
-    letters = [letter for letter in overview.status.dead_letters if letter.dataset in permissions.readable]
-    return replace(overview, status=replace(overview.status, dead_letters=letters)), permissions
+def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), CHUNK_BYTES):
+            yield body[start : start + CHUNK_BYTES]
+            await asyncio.sleep(0)  # others' turn
+
+    return StreamingResponse(chunks(), code, HEADERS, media_type)
 
 
-def _permissions(overview: Overview, user: BaseUser) -> Permissions:
-    dags = {dataset.dataset: overview.dag_of(dataset.dataset) for dataset in overview.status.datasets}
-    return Permissions(
-        readable={dataset for dataset, dag_id in dags.items() if _may(user, "GET", DagAccessEntity.TASK_LOGS, dag_id)},
-        triggerable={
-            dag_id
-            for dag_id in (*dags.values(), "build_marts", "replay_dead_letters", "verify_ingestion")
-            if _may(user, "POST", DagAccessEntity.RUN, dag_id)
-        },
+# --- on the rendering thread ---
+
+
+def _figures(snapshot: Snapshot, user: BaseUser, query: str, page: str) -> str:
+    overview = snapshot.overview
+    assert overview is not None
+    number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 1
+    selection = _bodies.get(overview, (query, number), lambda: select(overview, query, number))
+    permissions = _permissions(overview, user, selection)
+    trouble = snapshot.trouble()
+    return _bodies.get(
+        overview,
+        (query, number, permissions, trouble),
+        lambda: render_figures(
+            overview, permissions.triggerable, selection, trouble=trouble, readable=permissions.readable
+        ),
     )
+
+
+def _document(overview: Overview, user: BaseUser) -> bytes:
+    readable = _readable(overview, user, dict.fromkeys(letter.dataset for letter in overview.status.dead_letters))
+
+    def make() -> bytes:
+        letters = [letter for letter in overview.status.dead_letters if letter.dataset in readable]
+        document = replace(overview, status=replace(overview.status, dead_letters=letters)).document()
+        return _json(document, depth=2).encode()
+
+    return _bodies.get(overview, readable, make)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _json(value: Any, depth: int) -> str:
+    """JSON that is written in pieces, so that other threads have their turn: the encoder is one call into C."""
+    if depth and isinstance(value, dict):
+        return "{" + ",".join(f"{_encode(key)}:{_json(each, depth - 1)}" for key, each in value.items()) + "}"
+    if depth and isinstance(value, list):
+        return "[" + ",".join(_json(each, depth - 1) for each in value) + "]"
+    return _encode(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What Airflow lets a user do: the datasets whose dead letters may be read, the DAGs that may be triggered."""
+
+    readable: frozenset[str]
+    triggerable: frozenset[str]
+
+
+def _permissions(overview: Overview, user: BaseUser, selection: Selection) -> Permissions:
+    """Those that matter to what is shown: an auth manager may ask another server about each of them."""
+    ingesting = {overview.dag_of(problem.dataset) for problem in selection.problems if problem.dataset is not None}
+    return Permissions(
+        readable=_readable(overview, user, [each.dataset for each in selection.datasets if each.dead_by_reason]),
+        triggerable=frozenset(
+            dag_id
+            for dag_id in (*sorted(ingesting), "build_marts", "replay_dead_letters", "verify_ingestion")
+            if _may(user, "POST", DagAccessEntity.RUN, dag_id)
+        ),
+    )
+
+
+def _readable(overview: Overview, user: BaseUser, datasets: Iterable[str]) -> frozenset[str]:
+    """Those of the datasets whose dead letters the user may read."""
+    dags = {dataset: overview.dag_of(dataset) for dataset in datasets}
+    requests = [
+        IsAuthorizedDagRequest(method="GET", access_entity=DagAccessEntity.TASK_LOGS, details=DagDetails(id=dag_id))
+        for dag_id in dags.values()
+    ]
+    if get_auth_manager().batch_is_authorized_dag(requests, user=user):
+        return frozenset(dags)
+    asked = list(dags)[:ASKED_MAX]
+    return frozenset(each for each in asked if _may(user, "GET", DagAccessEntity.TASK_LOGS, dags[each]))
 
 
 def _may(user: BaseUser, method: Any, entity: DagAccessEntity, dag_id: str) -> bool:

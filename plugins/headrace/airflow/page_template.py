@@ -4,57 +4,72 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headrace.airflow.page_selection import REASONS, STATES, Selection, select
 from headrace.command import Command
 from headrace.durations import duration
-from headrace.output import shown
-from headrace.problems import Overview, Problem, State
-from headrace.status import BatchStatus, Status
+from headrace.escaping import visible
+from headrace.problems import Overview, Problem
+from headrace.status import BatchStatus
 
 REFRESH_S = 5
+TEXT_LENGTH_MAX = 2000  # of a problem
 NOTHING = "\N{EN DASH}"
-STATES: dict[State, str] = {
-    "broken": "broken declaration",
-    "failing": "failing",
-    "late": "late",
-    "unseen": "not looked at",
-    "behind": "behind",
-    "building": "building",
-    "current": "up to date",
-    "empty": "nothing yet",
-    "removed": "no longer declared",
-}
 
 
-def render_page(version: str, figures: str | None = None, *, error: str | None = None) -> str:
-    """The whole page; figures: what render_figures gave, `error` in its place where there are none."""
+def render_page(
+    version: str, figures: str | None = None, *, error: str | None = None, again_s: int | None = None
+) -> str:
+    """The whole page; figures: what render_figures gave, `error` in its place where there are none.
+
+    again_s: after how many seconds a browser asks again, also one without JavaScript.
+    """
     return _TEMPLATES.get_template("page.html").render(
-        figures=figures, error=error, version=version, refresh_s=REFRESH_S
+        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S
     )
 
 
-def render_figures(overview: Overview, triggerable: Collection[str]) -> str:
-    """The figures; triggerable: the DAGs that are offered because the reader may trigger them."""
+def render_figures(
+    overview: Overview,
+    triggerable: Collection[str],
+    selection: Selection | None = None,
+    *,
+    trouble: str | None = None,
+    readable: Collection[str] | None = None,
+) -> str:
+    """The figures; triggerable: the DAGs that are offered because the reader may trigger them.
+
+    selection: what of them; None for the first page. trouble: why they are not those of now. readable: the datasets
+    whose dead letters the reader may see; None for all.
+    """
     status = overview.status
-    reasons = [each for each in status.datasets if each.dead_by_reason]
+    selection = selection or select(overview)
+    shown = {each.dataset for each in selection.datasets} if readable is None else readable
     samples: dict[tuple[str, str], list[Any]] = {}
     for letter in status.dead_letters:
-        samples.setdefault((letter.dataset, letter.reason), []).append(letter)
+        if letter.dataset in shown:
+            samples.setdefault((letter.dataset, letter.reason), []).append(letter)
+    errors = sum(problem.severity == "error" for problem in overview.problems)
     return _TEMPLATES.get_template("figures.html").render(
         overview=overview,
         status=status,
+        selection=selection,
+        trouble=trouble,
+        errors=errors,
         states=STATES,
-        problems=[(problem, _dag_of(problem, overview, triggerable)) for problem in overview.problems],
-        reasons=reasons,
+        problems=[(problem, _dag_of(problem, overview, triggerable)) for problem in selection.problems],
+        reasons=[each for each in selection.datasets if each.dead_by_reason],
+        reasons_shown=REASONS,
         samples=samples,
         triggerable=triggerable,
-        models=[model for model in status.models if model.kind in ("model", "project")],
-        history=_history(status),
+        models=selection.models,
+        history=selection.history,
         ago=lambda at: _ago(at, status.at),
+        page_address=lambda page: _page_address(selection.query, page),
     )
 
 
@@ -72,15 +87,10 @@ def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) 
     return found if found in triggerable else None
 
 
-def _history(status: Status) -> dict[str, Any]:
-    """The charts' data: datasets of which there is something to draw, oldest minute first."""
-    history = status.history
-    return {
-        "minutes": list(history.minutes),
-        "rows": {name: list(counts) for name, counts in history.rows.items() if any(counts)},
-        "lag": {name: list(lags) for name, lags in history.lag.items() if any(lags)},
-        "datasets": sorted(history.rows),
-    }
+def _page_address(query: str, page: int) -> str:
+    """Another page of the same search, relative to where the page is."""
+    given = {"q": query} if query else {}
+    return f"?{urlencode({**given, 'page': page})}#datasets"
 
 
 def _ago(at: datetime | None, now: datetime) -> str:
@@ -106,12 +116,12 @@ def _path(text: object) -> str:
 def _with_code(text: str, command: Command) -> Markup:
     """Text in which this command is set as code; all of it is escaped."""
     line = Markup("<code>{}</code>").format(str(command))
-    return line.join(escape(part) for part in shown(text).split(f"`{command}`"))
+    return line.join(escape(part) for part in visible(text).split(f"`{command}`"))
 
 
 def _finish(value: object) -> object:
     """What a template prints: text of others may be reordered or hidden by what HTML has no need to escape."""
-    return value if isinstance(value, Markup) else shown(str(value))
+    return value if isinstance(value, Markup) else visible(str(value))
 
 
 def _count(number: float | None) -> str:
@@ -137,6 +147,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.globals["command"] = Command
 _TEMPLATES.filters |= {
+    "beginning": lambda text: text if len(text) <= TEXT_LENGTH_MAX else f"{text[:TEXT_LENGTH_MAX]}…",
     "duration": lambda seconds: NOTHING if seconds is None else duration(seconds),
     "count": _count,
     "utc": _utc,

@@ -71,6 +71,8 @@ _INNER = (
     "fields", "lax_schema", "strict_schema", "json_schema", "python_schema", "steps",
 )  # fmt: skip
 _EXACT = frozenset({"int", "float", "decimal", "bool", "str", "date", "time", "datetime", "uuid", "bytes"})
+# one item that is wrong is enough: an array of 1 MB has half a million, whose errors are 300 MB
+_FAILS_FAST = frozenset({"list", "tuple", "set", "frozenset"})
 _EMPTY_IS_NULL = frozenset({"int", "float", "decimal", "bool", "date", "time", "datetime", "uuid"})
 _PARSERS: Mapping[Any, tuple[type, ...]] = {
     parse_timestamp: (str,),
@@ -103,6 +105,8 @@ def _converting(node: Any, *, strict: bool, config: Mapping[str, Any] | None = N
     if kind == "model-fields" and schema.get("extra_behavior") == "ignore":
         schema["extra_behavior"] = "allow"
     schema.pop("strict", None)
+    if kind in _FAILS_FAST:
+        schema["fail_fast"] = True
     if kind == "nullable" and not strict and _leaf(node["schema"]) in _EMPTY_IS_NULL:
         convert = _empty_to_null
     if convert is None:

@@ -135,21 +135,36 @@ _DECODER = json.JSONDecoder(
 )
 
 
+# where a value stands in a document: its name or number, behind the place of what holds it; None for the document
+_Place = tuple["_Place", str | int] | None
+
+
 def _refuse_unstorable(document: Any) -> None:
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
+    waiting: list[tuple[_Place, Any]] = [(None, document)]
     while waiting:
-        path, value = waiting.pop()
+        place, value = waiting.pop()
         if isinstance(value, str):
             if "\0" in value:
                 detail = "text holds U+0000, which Postgres stores neither as text nor as jsonb"
-                raise Malformed("nul_character", detail, path)
+                raise Malformed("nul_character", detail, _path(place))
             if not value.isascii() and _SURROGATE(value):
                 raise Malformed("invalid_json", "text holds half of a surrogate pair, which is no character")
         elif isinstance(value, dict):
-            waiting.extend(((*path, name), name) for name in value)
-            waiting.extend(((*path, name), item) for name, item in value.items())
+            waiting.extend(((place, name), name) for name in value)
+            waiting.extend(((place, name), item) for name, item in value.items() if isinstance(item, _MAY_HOLD_TEXT))
         elif isinstance(value, list):
-            waiting.extend(((*path, i), item) for i, item in enumerate(value))
+            waiting.extend(((place, i), item) for i, item in enumerate(value) if isinstance(item, _MAY_HOLD_TEXT))
+
+
+_MAY_HOLD_TEXT = (str, dict, list)
+
+
+def _path(place: _Place) -> tuple[str | int, ...]:
+    path: list[str | int] = []
+    while place is not None:
+        place, part = place
+        path.append(part)
+    return tuple(reversed(path))
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]").search

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from headrace.command import Command
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import write_file
 
@@ -72,7 +73,7 @@ def prepare(home: Path, port: int) -> None:
     deadline = time.monotonic() + READY_LIMIT_S
     while True:
         try:
-            with psycopg.connect(admin_dsn(home, port), autocommit=True) as connection:
+            with psycopg.connect(admin_dsn(home, port), autocommit=True, connect_timeout=5) as connection:
                 with connection.transaction():
                     known = _make_logins(connection, home)
                 keep(passfile(home), known)
@@ -83,7 +84,8 @@ def prepare(home: Path, port: int) -> None:
                 said = " ".join(str(error).split())
                 raise LocalServiceError(
                     f"postgres: its roles and the database {DATABASE} could not be made ({said}); expected a server "
-                    "whose superuser may make them; run `headrace up` again"
+                    "whose superuser may make them; run `headrace up` again",
+                    command=Command("up"),
                 ) from error
             time.sleep(0.2)
 

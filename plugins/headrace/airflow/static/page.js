@@ -51,7 +51,7 @@
     freshness.textContent = `as of ${problems.dataset.at} UTC` + (paused ? ", paused" : "");
     if (summary !== null && summary !== problems.dataset.summary) announcement.textContent = problems.dataset.summary;
     summary = problems.dataset.summary;
-    const errors = problems.querySelectorAll(".problem.error").length;
+    const errors = Number(problems.dataset.errors);
     document.title = errors ? `(${errors}) Headrace` : "Headrace";
     draw();
   }
@@ -66,7 +66,7 @@
   async function refresh() {
     let answer;
     try {
-      answer = await fetch("figures", { credentials: "same-origin", signal: AbortSignal.timeout(20_000) });
+      answer = await fetch(`figures${location.search}`, { credentials: "same-origin", signal: AbortSignal.timeout(20_000) });
     } catch {
       return complain("Airflow does not answer.");
     }

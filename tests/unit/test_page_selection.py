@@ -1,0 +1,90 @@
+"""What a page shows of very many datasets: its size is bounded, and a search finds the others."""
+
+import time
+from typing import Any
+
+import pytest
+
+from headrace.airflow.page_selection import DATASETS, OTHERS, PROBLEMS, SERIES, select
+from headrace.airflow.page_template import render_figures
+from headrace.metrics import exposition
+from headrace.problems import Limits, Overview, judge_by
+from tests.unit.statuses import build, dataset, letter, model, partition, status
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def overview() -> Overview:
+    """Every dataset behind its limit, with dead letters and a model; those of the first page have forty partitions."""
+    names = [f"d{number:05d}" for number in range(MANY)]
+    partitions = [partition(number) for number in range(40)]
+    given: dict[str, Any] = {"lag": 9, "dead_by_reason": {"invalid_json": 3}}
+    return judge_by(
+        status(
+            *(dataset(name, **given, partitions=partitions) for name in names[:DATASETS]),
+            *(dataset(name, **given) for name in names[DATASETS:]),
+            models=[model(name) for name in names],
+            builds=[build()],
+            dead_letters=[letter(dataset=name) for name in names],
+        ),
+        {name: Limits(max_lag=5) for name in names},
+    )
+
+
+def test_page_of_many_datasets_is_small_and_counts_the_rest(overview: Overview) -> None:
+    html = render_figures(overview, ())
+    assert len(html) < 500_000
+    assert f"{PROBLEMS} of 10,000 problems" in html
+    assert "9,975 more: search for a dataset below" in html
+    assert "10,000 of 10,000 datasets" in html
+    assert "Page 1 of 200" in html
+    assert html.count('data-label="State"') == DATASETS
+    assert "1,800 more: <code>headrace status --partitions</code>" in html
+    assert "9,950 more: <code>headrace status --json</code> has them." in html
+
+
+def test_page_of_many_datasets_is_rendered_fast_and_others_are_complete(overview: Overview) -> None:
+    began = time.thread_time()
+    render_figures(overview, (), select(overview, "d0999", 1))
+    assert time.thread_time() - began < 0.5
+    assert exposition(overview).count(b"headrace_lag_records{") == MANY + 39 * DATASETS
+    document = overview.document()
+    assert len(document["datasets"]) == len(document["problems"]) == MANY
+
+
+def test_search_finds_by_name_topic_and_state(overview: Overview) -> None:
+    found = select(overview, "D0999", 1)
+    assert [each.dataset for each in found.datasets] == [f"d0999{digit}" for digit in range(10)]
+    assert (found.datasets_found, found.problems_found) == (10, 10)
+    assert select(overview, "late 04242").datasets_found == 1
+    assert select(overview, "up to date").datasets_found == 0
+    assert select(overview, "no such thing").datasets == []
+
+
+@pytest.mark.parametrize(("page", "shown", "first"), [(1, 1, 0), (7, 7, 300), (200, 200, 9950), (201, 200, 9950)])
+def test_pages_hold_all_datasets_one_after_the_other(overview: Overview, page: int, shown: int, first: int) -> None:
+    found = select(overview, "", page)
+    assert (found.page, found.pages, found.datasets[0].dataset) == (shown, 200, f"d{first:05d}")
+
+
+def test_links_to_pages_keep_the_search(overview: Overview) -> None:
+    html = render_figures(overview, (), select(overview, 'd "&', 1))
+    assert 'value="d &#34;&amp;"' in html
+    html = render_figures(overview, (), select(overview, "d0 late", 2))
+    assert 'rel="next" href="?q=d0+late&amp;page=3#datasets"' in html
+    assert 'rel="prev" href="?q=d0+late&amp;page=1#datasets"' in html
+
+
+def test_charts_draw_the_largest_and_the_sum_of_the_others(overview: Overview) -> None:
+    rows = select(overview).history["rows"]
+    assert isinstance(rows, dict)
+    assert len(rows) == SERIES
+    assert rows[OTHERS] == [5 * (MANY - SERIES + 1)] * 60
+
+
+def test_page_of_a_few_datasets_has_neither_pages_nor_counts() -> None:
+    html = render_figures(judge_by(status(dataset("jobs")), {"jobs": Limits()}), ())
+    assert "Page 1" not in html
+    assert "1 of 1 datasets" not in html
+    assert '<input type="search"' in html

@@ -1,0 +1,74 @@
+"""Servers that accept connections and never answer: every client of ours gives up, in one line."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace import kafka_handshake, kafka_source, redis_source
+from headrace.database import connector
+from headrace.exceptions import DatabaseUnavailable, HeadraceError, SourceUnavailable
+from headrace.kafka_security import from_settings
+from headrace.kafka_source import KafkaSource
+from headrace.redis_source import RedisSource
+from headrace.settings import Settings
+from headrace.status import read_status
+from tests.stalling_proxy import StallingProxy
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a listener that accepts and never answers."""
+    with StallingProxy() as listener:
+        yield listener.port
+
+
+def refused_after(seconds: float, action: object, kind: type[HeadraceError]) -> str:
+    began = time.monotonic()
+    with pytest.raises(kind) as caught:
+        action()  # type: ignore[operator]
+    assert time.monotonic() - began < seconds
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_postgres_that_never_answers_is_given_up_after_the_dsns_connect_timeout(silent: int) -> None:
+    connect = connector(f"postgresql://hr@127.0.0.1:{silent}/sales?connect_timeout=2", "test")
+    said = refused_after(4, lambda: read_status(connect), DatabaseUnavailable)
+    assert said.startswith("postgres: connection timeout expired; expected a server that answers")
+
+
+def test_status_of_a_database_that_never_answers_ends_in_one_line(silent: int, tmp_path: Path) -> None:
+    dsn = f"postgresql://hr@127.0.0.1:{silent}/sales?connect_timeout=2"
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("headrace")), "status"],
+        env={"HEADRACE_HOME": str(tmp_path), "HEADRACE_POSTGRES_DSN": dsn},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "connection timeout expired" in done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+def test_broker_that_never_answers_is_given_up(silent: int, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_source, "BOOTSTRAP_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(kafka_handshake, "HANDSHAKE_S", 0.5)
+    monkeypatch.setattr("headrace.kafka_probe.TIMEOUT_S", 0.5)
+    settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{silent}", kafka_security_protocol=protocol)  # type: ignore[arg-type]
+    source = KafkaSource("jobs", from_settings(settings))
+    said = refused_after(10, source.describe, SourceUnavailable)
+    assert said.startswith(f"kafka: 127.0.0.1:{silent} did not answer")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_redis_that_never_answers_is_given_up(silent: int, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_source, "READ_TIMEOUT_S", 0.5)
+    source = RedisSource("events", f"{scheme}://127.0.0.1:{silent}/0")
+    said = refused_after(5, source.describe, SourceUnavailable)
+    assert said.startswith(f"redis: 127.0.0.1:{silent} did not answer")
