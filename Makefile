@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock install install-dev
+.PHONY: help demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -105,6 +105,9 @@ audit: install-dev ## Known vulnerabilities of the locked packages
 	else $(BIN)/pip-audit --vulnerability-service osv --requirement requirements.txt --require-hashes --disable-pip \
 		--progress-spinner off; fi
 
+sbom: install-dev ## sbom.cdx.json: packages and jars of an installation, with checksums, as CycloneDX has them
+	@$(BIN)/python -m tests.sbom > $@.cdx.json.part && mv $@.cdx.json.part $@.cdx.json
+
 format: install-dev ## What lint asks for, where a tool can do it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -121,6 +124,9 @@ lock: ## Renew the locked requirements
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" --group build --group dev -c requirements.txt pyproject.toml \
 		-o requirements-dev.txt
+
+lock-jars: install-dev ## Renew the checksums of Kafka's jars and of the benchmarks' peer, from Maven Central
+	@$(BIN)/python -m tests.lock_jars
 
 # A stamp is touched when all is in place: an interrupted installation begins anew.
 install: .venv/installed

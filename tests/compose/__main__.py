@@ -6,6 +6,7 @@ Ends with status 0 when all of it holds, 1 with what does not, and 77 with "NOT 
 import argparse
 import fcntl
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -84,9 +85,19 @@ def check_health(stack: Stack, expected: set[str]) -> dict[str, list[dict[str, A
 
 
 def check_users(stack: Stack) -> None:
-    """Airflow's containers are nobody's root, and ours is the user of the Dockerfile."""
+    """No container is root or has a capability, its file system is read-only, and no command line has a secret."""
     for service in AIRFLOW:
         assert stack.compose("exec", "--no-TTY", service, "id", "-u").strip() == "50000", service
+    for service in sorted(LONG_RUNNING):
+        status = stack.compose("exec", "--no-TTY", service, "cat", "/proc/1/status")
+        rights = dict(re.findall(r"^(Uid|CapEff|CapBnd|NoNewPrivs):\s+(\S+)", status, re.M))
+        assert rights.pop("Uid") != "0", service
+        assert {name: int(value, 16) for name, value in rights.items()} == {"CapEff": 0, "CapBnd": 0, "NoNewPrivs": 1}
+        writes = stack.compose("exec", "--no-TTY", service, "sh", "-c", "touch /etc/x 2>&1 || true")
+        assert "Read-only file system" in writes or service == "kafka", f"{service}: {writes}"
+        words = stack.compose("exec", "--no-TTY", service, "cat", "/proc/1/cmdline")
+        assert not [name for name, secret in stack.secrets().items() if secret in words], service
+    say("containers: no root, no capability, read-only; no secret on a command line")
 
 
 def produce_jobs(stack: Stack) -> Path:
@@ -96,7 +107,7 @@ def produce_jobs(stack: Stack) -> Path:
     stack.headrace(*generate)
     stack.headrace("produce", "jobs", name)
     path = stack.env_file.with_name("jobs.kafka")
-    stack.compose("cp", f"scheduler:{name}", str(path))
+    path.write_text(stack.compose("exec", "--no-TTY", "scheduler", "cat", name))
     say(f"headrace generate, headrace produce: {RECORDS:,} jobs, 2 % of them invalid")
     return path
 
@@ -169,10 +180,10 @@ def check_nothing_left(stack: Stack) -> None:
 
 
 @contextmanager
-def running(engine: Engine, words: list[str], executor: str | None = None) -> Iterator[Stack]:
+def running(engine: Engine, words: list[str], executor: str | None, stand_ins: list[str]) -> Iterator[Stack]:
     """A stack that is taken down whatever happens."""
     with tempfile.TemporaryDirectory(prefix="headrace-compose-") as room:
-        stack = new_stack(engine, words, Path(room), executor)
+        stack = new_stack(engine, words, Path(room), executor, stand_ins)
         try:
             yield stack
         except BaseException:
@@ -204,7 +215,7 @@ def main() -> int:
                 try:
                     for part in chosen:
                         executor, check = PARTS[part]
-                        with running(docker, words, executor) as stack:
+                        with running(docker, words, executor, stand_ins) as stack:
                             check(stack)
                             check_nothing_left(stack)
                 finally:

@@ -32,20 +32,23 @@ Report = Callable[[str], None]
 
 
 def provide(engine: Engine, wanted: list[str], cache: Path, report: Report) -> list[str]:
-    """Have every wanted image on the engine; returns those that are stand-ins.
+    """Have every wanted image on the engine; returns the names and tags of those that are stand-ins.
 
-    Raises NotAvailable when one can neither be pulled nor made.
+    A stand-in cannot have its original's digest. Raises NotAvailable when one can neither be pulled nor made.
     """
-    base = [PYTHON]  # the stand-ins are made from it, real or not
-    stand_ins = []
-    for image in base + [image for image in wanted if image not in base]:
+    # the base image first, by its tag, too: the stand-ins are made from it, real or not
+    stand_ins: list[str] = []
+    for image in [PYTHON, *wanted]:
+        tagged = image.partition("@")[0]
+        if tagged in stand_ins:
+            continue
         if _is_real(engine, image):
             report(f"image: {image}, there")
         elif engine.succeeds("pull", "--quiet", image):
             report(f"image: {image}, pulled")
         else:
-            _make(engine, image, cache, report)
-            stand_ins.append(image)
+            _make(engine, tagged, cache, report)
+            stand_ins.append(tagged)
     return stand_ins
 
 

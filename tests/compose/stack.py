@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ class Stack:
 
     def compose(self, *arguments: str, check: bool = True, limit_s: float = UP_LIMIT_S) -> str:
         """Run docker compose on this project."""
-        options = ["--project-name", self.project, "--env-file", str(self.env_file), "--profile", "scale"]
-        if not self.is_scaled:
-            options = options[:-2]
+        options = ["--project-name", self.project, "--env-file", str(self.env_file), "--profile", "ui"]
+        if self.is_scaled:
+            options += ["--profile", "scale"]
         files = ["--file", str(ROOT / "docker-compose.yml"), "--file", str(self.override)]
         # what a caller's shell sets would win over the file
         given = {*self.values(), "COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "AIRFLOW_EXECUTOR"}
@@ -124,8 +124,13 @@ class Stack:
         }
 
 
-def new_stack(engine: Engine, words: list[str], room: Path, executor: str | None = None) -> Stack:
-    """A project of its own: an .env with new secrets, made as .env.example says, and free ports."""
+def new_stack(
+    engine: Engine, words: list[str], room: Path, executor: str | None = None, stand_ins: Collection[str] = ()
+) -> Stack:
+    """A project of its own: an .env with new secrets, made as .env.example says, and free ports.
+
+    stand_ins: names and tags of images that are taken without the digest of their originals.
+    """
     shutil.copy(ROOT / ".env.example", room)
     (command,) = re.findall(r"^# +(\(umask 077; .* > \.env\))$", (room / ".env.example").read_text(), re.M)
     subprocess.run(["bash", "-euc", command], cwd=room, check=True)
@@ -139,6 +144,9 @@ def new_stack(engine: Engine, words: list[str], room: Path, executor: str | None
     override = room / "override.yml"
     # our engine's bridges have no way out, and pip needs one
     changes: dict[str, Any] = {"build": {"context": str(ROOT), "network": "host"}} if engine.is_ours else {}
+    base = _base_image().partition("@")[0]
+    if base in stand_ins:
+        changes["build"] = {"context": str(ROOT), **changes.get("build", {}), "args": {"PYTHON_IMAGE": base}}
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     built = [name for name, service in compose["services"].items() if "build" in service]
     services: dict[str, Any] = {name: dict(changes) for name in built}
@@ -151,15 +159,23 @@ def new_stack(engine: Engine, words: list[str], room: Path, executor: str | None
             service["networks"] = list(networks)
         services |= {"kafka": {"networks": ["kafka"]}, "postgres": {"networks": ["postgres"]}}
         services["kafka-ui"] = {"networks": ["default", "kafka"]}
+    for name, service in compose["services"].items():
+        tagged = service["image"].partition("@")[0]
+        if tagged in stand_ins:
+            services.setdefault(name, {})["image"] = tagged
     override.write_text(yaml.safe_dump({"services": services, "networks": networks}))
     return Stack(engine, tuple(words), f"headrace-test-{secrets.token_hex(4)}", env_file, override)
 
 
 def images() -> list[str]:
-    """Every image that is not built here, by name and tag."""
+    """Every image that is not built here, by name, tag and digest."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
-    bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
-    return sorted({service["image"] for service in services if "build" not in service} | set(bases))
+    return sorted({service["image"] for service in services if "build" not in service} | {_base_image()})
+
+
+def _base_image() -> str:
+    (image,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(), re.M)
+    return str(image)
 
 
 def _is_well(container: dict[str, Any]) -> bool:

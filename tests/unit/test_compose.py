@@ -4,16 +4,22 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import redis
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
+from headrace.local import valkey
 from headrace.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +40,12 @@ def environment(service: str) -> dict[str, str]:
     return dict(SERVICES[service].get("environment", {}))
 
 
+@pytest.mark.security("S2")
 @pytest.mark.parametrize("service", SERVICES)
-def test_image_has_a_pinned_tag(service: str) -> None:
-    _, colon, tag = SERVICES[service]["image"].rpartition(":")
-    assert colon and re.fullmatch(r"v?\d+\.\d+(\.\d+)?", tag), f"{service}: {SERVICES[service]['image']}"
+def test_image_has_a_pinned_tag_and_digest(service: str) -> None:
+    image = SERVICES[service]["image"]
+    digest = "" if service in AIRFLOW else r"@sha256:[0-9a-f]{64}"  # ours is built here
+    assert re.fullmatch(rf"[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?{digest}", image), f"{service}: {image}"
 
 
 def test_our_image_carries_the_version_of_the_project() -> None:
@@ -101,9 +109,64 @@ def test_secret_is_never_literal(service: str) -> None:
             assert REQUIRED.fullmatch(credentials.partition(":")[2]), f"{service}: {name}"
 
 
-def test_passwords_on_command_lines_are_never_literal() -> None:
-    command = SERVICES["valkey"]["command"]
-    assert REQUIRED.fullmatch(command[command.index("--requirepass") + 1])
+@pytest.mark.security("S4")
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_secret_is_on_a_command_line(service: str) -> None:
+    """Compose puts a variable's value where its name stands; $$ leaves the name to the container's shell."""
+    words = [*SERVICES[service].get("command", []), *SERVICES[service]["healthcheck"].get("test", [])]
+    assert not [word for word in words if re.search(r"(?<!\$)\$(?!\$)", word.replace("$$", ""))]
+
+
+@pytest.mark.security("S4")
+def test_valkey_asks_for_the_password_that_its_command_line_does_not_show(tmp_path: Path) -> None:
+    command = [word.replace("$$", "$") for word in SERVICES["valkey"]["command"]]
+    assert environment("valkey").keys() == {"REDISCLI_AUTH"}
+    (tmp_path / "valkey-server").symlink_to(valkey.binary())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command[2] = command[2].replace("valkey-server ", f"valkey-server --bind 127.0.0.1 --port {port} ")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "REDISCLI_AUTH": "hunter-22.~_"}
+    server = subprocess.Popen(command, env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        client = redis.Redis(port=port, password="hunter-22.~_", retry=Retry(ConstantBackoff(0.05), 200))
+        assert client.ping() and client.config_get("appendonly") == {"appendonly": "yes"}
+        assert "hunter" not in " ".join(psutil.Process(server.pid).cmdline())
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port).ping()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+# privileges
+
+
+@pytest.mark.security("S3")
+@pytest.mark.parametrize("service", SERVICES)
+def test_container_has_no_capability_and_gains_none(service: str) -> None:
+    assert SERVICES[service]["cap_drop"] == ["ALL"] and "cap_add" not in SERVICES[service]
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "pid", "ipc", "network_mode", "devices"} & SERVICES[service].keys()
+    assert "docker.sock" not in str(SERVICES[service])
+
+
+@pytest.mark.security("S3")
+@pytest.mark.parametrize("service", SERVICES)
+def test_containers_own_file_system_is_read_only(service: str) -> None:
+    assert SERVICES[service]["read_only"] is (service != "kafka"), "kafka: the file says why not"
+    if service in AIRFLOW:
+        own = [path for path in SERVICES[service]["tmpfs"] if not path.endswith(":uid=50000,gid=50000,mode=0700")]
+        assert own == ["/tmp"], "writable for its own user alone"
+
+
+@pytest.mark.security("S3")
+def test_kafka_ui_is_off_by_default_and_has_a_login() -> None:
+    assert SERVICES["kafka-ui"]["profiles"] == ["ui"]
+    given = environment("kafka-ui")
+    assert given["AUTH_TYPE"] == "LOGIN_FORM" and given["SPRING_SECURITY_USER_NAME"] == "admin"
+    assert given["SPRING_SECURITY_USER_PASSWORD"] == "${KAFKA_UI_PASSWORD:?see .env.example}"
+    assert given["KAFKA_CLUSTERS_0_READONLY"] == "true"
 
 
 def test_no_secret_has_a_default() -> None:
@@ -244,8 +307,7 @@ def test_airflow_in_its_container_matches_the_published_port() -> None:
 
 def test_one_variable_chooses_the_executor_and_the_default_needs_no_worker() -> None:
     assert COMPOSE["x-environment"]["AIRFLOW__CORE__EXECUTOR"] == "${AIRFLOW_EXECUTOR:-LocalExecutor}"
-    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["worker"]
-    assert SERVICES["worker"]["profiles"] == ["scale"]
+    assert [name for name in SERVICES if "scale" in SERVICES[name].get("profiles", [])] == ["worker"]
     assert "container_name" not in SERVICES["worker"] and "ports" not in SERVICES["worker"], "there may be many"
 
 
@@ -324,7 +386,8 @@ def test_dockerfile_installs_the_lock_with_hashes_and_runs_without_root() -> Non
     assert "--no-deps" in installs[2] and "--no-build-isolation" in installs[2]
     assert "--editable" in installs[2], "a copy in site-packages would have no SQL files and another ROOT"
     assert re.findall(r"^USER (\S+)$", instructions, re.MULTILINE)[-1:] == ["headrace"]
-    assert re.search(r"^FROM python:3\.11-slim-bookworm$", instructions, re.MULTILINE)
+    base = re.findall(r"^ARG PYTHON_IMAGE=(\S+)\nFROM \$\{PYTHON_IMAGE}$", instructions, re.MULTILINE)
+    assert len(base) == 1 and re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", base[0])
 
 
 def test_dockerignore_sends_what_the_dockerfile_copies_and_no_secret() -> None:

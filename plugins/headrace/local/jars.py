@@ -1,11 +1,15 @@
-"""Apache Kafka's jars: resolved from Maven Central once by jgo, remembered, and checked at each start."""
+"""Apache Kafka's jars: resolved from Maven Central once by jgo, remembered, compared with pinned checksums each time.
 
+jars.sha256 has the SHA-256 of each by its place in a Maven repository: `sha256sum --check` reads it there.
+"""
+
+import hashlib
 import importlib.util
 import logging
 import os
 import shutil
 import warnings
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.exceptions import LocalServiceError
@@ -15,6 +19,8 @@ from headrace.local.home import Home, Report, write_file
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # console-producer and the like
 
+
+PINS = Path(__file__).with_name("jars.sha256")
 
 # the classes behind Kafka's scripts, where they are not named after them
 CLASSES = {
@@ -37,23 +43,49 @@ def java() -> Path:
     return path
 
 
-def classpath(home: Home, report: Report, endpoint: str = BROKER) -> list[Path]:
-    """Every jar that the broker, or Kafka's own tools, need, each a whole one.
+def classpath(home: Home, report: Report, endpoint: str = BROKER, pins: Path = PINS) -> list[Path]:
+    """Every jar that the broker, or Kafka's own tools, need, each the one that is pinned.
 
     The list is kept in HEADRACE_HOME/kafka/classpath (tools-classpath); later starts need neither jgo nor the
-    network. Jars that are missing or cut off (a download was killed) are resolved again, into a cache of our own,
-    since jgo takes a half file in ~/.m2 for a whole one. Raises LocalServiceError when Maven Central cannot be reached.
+    network. Jars that are missing, cut off (a download was killed) or not the pinned ones are resolved again, into a
+    cache of our own, since jgo takes any file in ~/.m2 for the right one. Raises LocalServiceError when Maven Central
+    cannot be reached, or serves another jar.
     """
     kept = home.path / "kafka" / ("classpath" if endpoint == BROKER else "tools-classpath")
     if kept.exists():
         known, *names = kept.read_text().splitlines() or [""]
         jars = [Path(name) for name in names]
-        if known == endpoint and _are_whole(jars):
+        if known == endpoint and wrong_jar(jars, pins) is None:
             return jars
     report("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
-    jars = _resolve(home, report, endpoint)
-    write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n")
+    jars = _resolve(home, report, endpoint, pins)
+    write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n", mode=0o644)
     return jars
+
+
+def pinned(pins: Path = PINS) -> dict[str, str]:
+    """The SHA-256 of each jar by its path in a Maven repository."""
+    lines = (line.split(maxsplit=1) for line in pins.read_text().splitlines())
+    return {path: digest for digest, path in lines}
+
+
+def wrong_jar(jars: Sequence[Path], pins: Path = PINS) -> str | None:
+    """What is wrong with the first jar that is not the pinned one; None where all are right."""
+    expected = {Path(path).name: digest for path, digest in pinned(pins).items()}
+    # env.classpath alone lists 2 of the 46 jars: a short list is a sign of a broken cache
+    if len(jars) <= 20:
+        return f"found {len(jars)} jars, expected more than 20"
+    for jar in jars:
+        if jar.name not in expected:
+            return f"{jar}: found a jar that {pins.name} does not name, expected one of its {len(expected)}"
+        try:
+            with jar.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{jar}: cannot be read: {error.strerror}"
+        if found != expected[jar.name]:
+            return f"{jar}: found SHA-256 {found}, expected {expected[jar.name]}"
+    return None
 
 
 def forget(home: Home) -> None:
@@ -62,17 +94,19 @@ def forget(home: Home) -> None:
     (home.path / "kafka" / "distrust").touch()
 
 
-def _resolve(home: Home, report: Report, endpoint: str) -> list[Path]:
+def _resolve(home: Home, report: Report, endpoint: str, pins: Path) -> list[Path]:
     distrust = home.path / "kafka" / "distrust"
     failure: Exception | None = None
+    wrong: str | None = None
     if not distrust.exists():
         try:
             jars = _build(endpoint, None)
-            if _are_whole(jars):
+            wrong = wrong_jar(jars, pins)
+            if wrong is None:
                 return jars
         except Exception as error:  # jgo raises whatever its libraries and a half-written cache raise
             failure = error
-        report("kafka: jgo's cache could not be used, downloading the jars anew")
+        report(f"kafka: {wrong or 'jgo failed'}: its cache is not used, downloading the jars from Maven Central")
     own = home.path / "kafka" / "jars"
     shutil.rmtree(own, ignore_errors=True)
     try:
@@ -80,10 +114,18 @@ def _resolve(home: Home, report: Report, endpoint: str) -> list[Path]:
     except Exception as error:
         failure = error
     else:
-        if _are_whole(jars):
+        wrong = wrong_jar(jars, pins)
+        if wrong is None:
             distrust.unlink(missing_ok=True)
             return jars
-    found = " ".join(str(failure or "broken jars").split())[:300]
+        failure = None
+    if wrong is not None and failure is None:
+        shutil.rmtree(own, ignore_errors=True)
+        raise LocalServiceError(
+            f"kafka: {wrong}; nothing was run; have the mirror of Maven Central serve the released file and try again, "
+            "or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
+        )
+    found = "; ".join(" ".join(str(part).split())[:300] for part in (failure, wrong) if part)
     raise LocalServiceError(
         f"kafka: {endpoint} cannot be had ({found}); expected Maven Central to answer; check the "
         "network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
@@ -111,11 +153,6 @@ def _build(endpoint: str, own: Path | None) -> list[Path]:
             builder = EnvironmentBuilder(context=context, cache_dir=own)
             environment = builder.from_endpoint(endpoint, update=True)
         return [Path(jar) for jar in environment.all_jars]
-
-
-def _are_whole(jars: list[Path]) -> bool:
-    # env.classpath alone lists 2 of the 44 jars: a short list is a sign of a broken cache
-    return len(jars) > 20 and all(jar.is_file() and zipfile.is_zipfile(jar) for jar in jars)
 
 
 def tool_command(home: Home, tool: str, report: Report) -> list[str]:

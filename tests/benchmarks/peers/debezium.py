@@ -24,6 +24,7 @@ from tests.benchmarks.site import PARTITIONS, TOPIC, Site, Speed
 
 CONNECT = "org.apache.kafka:connect-runtime:4.3.1+org.apache.kafka:connect-json:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 SINK = "io.debezium:debezium-connector-jdbc:3.3.1.Final"
+PINS = Path(__file__).with_name("jars.sha256")
 TASKS = 2  # as many as there are cores
 BATCH = 10_000
 LIMIT_S = 600.0
@@ -120,8 +121,8 @@ def _start(site: Site, room: Path, mode: Mapping[str, str]) -> "subprocess.Popen
     (room / "worker.properties").write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
     (room / "connector.json").write_text(json.dumps({"name": name, "config": connector}))
     with locked(site.settings.home, _quiet) as home:
-        connect = jars.classpath(home, _quiet, CONNECT)
-        sink = jars.classpath(home, _quiet, SINK)
+        connect = jars.classpath(home, _quiet, CONNECT, PINS)
+        sink = jars.classpath(home, _quiet, SINK, PINS)
     # of what both bring (kafka-clients, jackson) Connect's own versions, so that one class path does for both
     known = {_artifact(jar) for jar in connect}
     classpath = os.pathsep.join(map(str, [*connect, *(jar for jar in sink if _artifact(jar) not in known)]))
