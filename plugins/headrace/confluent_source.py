@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 from kafka import errors
 
+from headrace.bounds import NotKept, OversizedRecord, header_count
 from headrace.exceptions import SettingError
 from headrace.kafka_security import OPTIONS
 from headrace.kafka_source import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
-from headrace.kafka_unpack import NotKept, OversizedRecord, header_count
 from headrace.source import Chunk, KafkaRecord, Range, Record, kafka_record
 
 try:

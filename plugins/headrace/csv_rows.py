@@ -57,10 +57,17 @@ class CsvRows:
     object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        types: Mapping[str, str],
+        required: Collection[Sequence[str]] = (),
+        unpacked_bytes: int | None = None,
+    ) -> None:
         self._path = path
         self._types = types
         self._required = required
+        self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
         """Behind the last line; raises FileSourceError for a header that cannot be used."""
@@ -102,7 +109,7 @@ class CsvRows:
         return names
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        return numbered_lines(self._path, may_end_in_cr=True)
+        return numbered_lines(self._path, may_end_in_cr=True, free_bytes=self._unpacked_bytes)
 
     def _refused(self, found: str, expected: str) -> FileSourceError:
         return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")

@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ _first_line_end = re.compile(rb'(?:[^"\r\n]|"[^"]*")*(\r\n|\r|\n)').match
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
 # What gzip makes of records is a tenth or a fiftieth of them; a thousandth is what it can make of zeros.
 EXPANSION_MAX = 200
-EXPANSION_FREE_BYTES = 64 * 1024 * 1024  # so much may come out of any file, however small
+EXPANSION_FREE_BYTES = 64 * 1024 * 1024  # so much may come out of any file, however small: HEADRACE_UNPACKED_BYTES_MAX
+ROW_BYTES = 50  # a row counts as so many: lines of nothing shrink to a thousandth, and each costs what a record costs
 UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: compressed, and cut off or damaged
 
 
@@ -42,25 +44,29 @@ class Line:
     headers: Headers = ()
 
 
-def numbered_lines(path: Path, *, may_end_in_cr: bool = False) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(
+    path: Path, *, may_end_in_cr: bool = False, free_bytes: int | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yield every line with its number and its line end; a byte order mark before the first line is left out.
 
-    may_end_in_cr: where the first line ends in a CR alone, as old spreadsheets write it, so may the others.
+    may_end_in_cr: where the first line ends in a CR alone, as old spreadsheets write it, so may the others. free_bytes:
+    how much may come out of any packed file. Defaults to EXPANSION_FREE_BYTES.
     Raises FileSourceError for a line that is too long, for UTF-16 and for a packed file that unpacks to far too much,
     and UNREADABLE as it comes.
     """
     is_packed = path.suffix == ".gz"
-    left = expansion_limit(path.stat().st_size)
+    limit = Expansion(path, free_bytes)
+    left, rows = (limit.bytes, limit.rows) if is_packed else (sys.maxsize, sys.maxsize)
     with open_regular(path) as raw, _unpacked(raw, is_packed) as file:
         lines = _lines_of_any_end(file) if may_end_in_cr and _ends_in_cr(file) else _lines(file)
         for number, line in enumerate(lines, FIRST_LINE):
             if len(line) > LINE_BYTES_MAX:
-                raise FileSourceError(
-                    f"{path}: line {number} is longer than {LINE_BYTES_MAX} bytes, expected one record per line"
-                )
+                raise too_long(path, number)
             left -= len(line)
-            if is_packed and left < 0:
-                raise too_much(path)
+            if left < 0:
+                raise limit.too_many_bytes()
+            if number > rows:
+                raise limit.too_many_rows()
             if number == FIRST_LINE:
                 if line.startswith(UTF_16):
                     raise FileSourceError(f"{path}: found UTF-16, expected UTF-8; save it as UTF-8; nothing was loaded")
@@ -116,16 +122,39 @@ def _lines_of_any_end(file: BinaryIO) -> Iterator[bytes]:
         yield b"".join(parts) + held
 
 
-def expansion_limit(size: int) -> int:
-    """How many bytes may come out of a packed file of this size."""
-    return max(EXPANSION_FREE_BYTES, size * EXPANSION_MAX)
+class Expansion:
+    """How much may come out of a packed file, whatever its compression promises.
+
+    free_bytes: of any file, however small. Defaults to EXPANSION_FREE_BYTES.
+    """
+
+    def __init__(self, path: Path, free_bytes: int | None = None) -> None:
+        self._path = path
+        self.free_bytes = EXPANSION_FREE_BYTES if free_bytes is None else free_bytes
+        self.bytes = max(self.free_bytes, path.stat().st_size * EXPANSION_MAX)
+        self.rows = self.bytes // ROW_BYTES
+
+    def too_many_bytes(self) -> FileSourceError:
+        """The error for a file that unpacks to more."""
+        return self.error(f"unpacks to more than {self.bytes} bytes, {EXPANSION_MAX} times its size, expected records")
+
+    def too_many_rows(self) -> FileSourceError:
+        """The error for a file of more rows than the bytes would be."""
+        return self.error(
+            f"holds more than {self.rows} rows, expected {ROW_BYTES} bytes each of the {self.bytes} that may come out"
+        )
+
+    def error(self, found: str) -> FileSourceError:
+        """An error with the ways past it."""
+        return FileSourceError(
+            f"{self._path}: {found}; if it is right, raise HEADRACE_UNPACKED_BYTES_MAX, or load it uncompressed"
+        )
 
 
-def too_much(path: Path) -> FileSourceError:
-    """The error for a packed file that holds more than it should."""
+def too_long(path: Path, number: int) -> FileSourceError:
+    """The error for a line that is longer than LINE_BYTES_MAX."""
     return FileSourceError(
-        f"{path}: unpacks to more than {expansion_limit(path.stat().st_size)} bytes, {EXPANSION_MAX} times its size, "
-        "expected records; if it is right, unpack it and load that"
+        f"{path}: line {number} is longer than {LINE_BYTES_MAX} bytes, expected one record per line; correct the file"
     )
 
 

@@ -31,14 +31,20 @@ class FileSource:
     .ndjson or .jsonl: one JSON document per line. .csv: a header, and commas. All three also with .gz. .parquet.
     types: the contract's fields with the Postgres types of their columns, by which numbers are told in a .csv.
     required: what a table has to have a column for, each by the names that it may have. Defaults to nothing.
+    unpacked_bytes: how much may come out of a compressed file, however small. Defaults to 64 MiB.
     Its identity is the sha256 of its bytes: the same content is the same source, whenever it was written.
     """
 
     def __init__(
-        self, path: Path, types: Mapping[str, str] | None = None, required: Collection[Sequence[str]] = ()
+        self,
+        path: Path,
+        types: Mapping[str, str] | None = None,
+        required: Collection[Sequence[str]] = (),
+        *,
+        unpacked_bytes: int | None = None,
     ) -> None:
         self.path = path
-        self._format = _format(path, types or {}, required)
+        self._format = _format(path, types or {}, required, unpacked_bytes)
         self._seen: os.stat_result | None = None
         self._state: SourceState | None = None
         self._digest = ""
@@ -126,13 +132,14 @@ class FileSource:
 class JsonLines:
     """One JSON document per line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unpacked_bytes: int | None) -> None:
         self._path = path
+        self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
         """Behind the last line; raises FileSourceError for a file that holds no record."""
         end, is_empty = FIRST_LINE, True
-        for number, line in numbered_lines(self._path):
+        for number, line in self._lines():
             end, is_empty = number + 1, is_empty and not line.strip()
         if is_empty:
             raise FileSourceError(
@@ -142,25 +149,30 @@ class JsonLines:
 
     def records(self, start: int) -> Iterator[Line]:
         """Yield the lines that are not blank."""
-        for number, line in numbered_lines(self._path):
+        for number, line in self._lines():
             if number >= start and line.strip():
                 yield Line(number, line.rstrip(b"\r\n"))
 
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        return numbered_lines(self._path, free_bytes=self._unpacked_bytes)
 
-def _format(path: Path, types: Mapping[str, str], required: Collection[Sequence[str]]) -> FileFormat:
+
+def _format(
+    path: Path, types: Mapping[str, str], required: Collection[Sequence[str]], unpacked_bytes: int | None
+) -> FileFormat:
     suffixes = path.suffixes
     is_packed = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if is_packed else suffixes)[-1:]
     if suffix in ([".ndjson"], [".jsonl"]):
-        return JsonLines(path)
+        return JsonLines(path, unpacked_bytes)
     if suffix == [".csv"]:
         from headrace.csv_rows import CsvRows  # pandas takes 1.5 s to import
 
-        return CsvRows(path, types, required)
+        return CsvRows(path, types, required, unpacked_bytes)
     if suffix == [".parquet"] and not is_packed:
         from headrace.parquet_rows import ParquetRows
 
-        return ParquetRows(path, types, required)
+        return ParquetRows(path, types, required, unpacked_bytes)
     raise FileSourceError(
         f"{path}: found a file of another kind, expected .ndjson, .jsonl or .csv, also with .gz, or .parquet"
     )

@@ -19,6 +19,7 @@ from psycopg.sql import SQL
 
 from headrace import checkpoints, history, staging
 from headrace.batch import Barrier, Committer, no_barrier
+from headrace.bounds import Bounds
 from headrace.checkpoints import RunContext
 from headrace.command import Command
 from headrace.database import Connect, connector, database, locked, migrate, translated_errors, while_locked
@@ -44,7 +45,6 @@ from headrace.source import Source
 
 if TYPE_CHECKING:
     from headrace.kafka_source import KafkaSource
-    from headrace.kafka_unpack import Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
     if isinstance(dataset.source, RedisStream):
         from headrace.redis_source import RedisSource
 
-        return RedisSource(dataset.source.stream, deployment.redis())
+        return RedisSource(dataset.source.stream, deployment.redis(), bounds=bounds(settings, dataset))
     from headrace.file_source import FileSource
 
     if path is None:
@@ -166,13 +166,12 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
         path,
         {name: column.sql_type for column in columns for name in column.source_names},
         [column.source_names for column in columns if column.required],
+        unpacked_bytes=settings.unpacked_bytes_max,
     )
 
 
-def bounds(settings: Settings, dataset: Dataset) -> "Bounds":
-    """How much is kept of what the dataset's records unpack to."""
-    from headrace.kafka_unpack import Bounds  # imports Kafka's client, as whoever asks does
-
+def bounds(settings: Settings, dataset: Dataset) -> Bounds:
+    """How much is kept of the dataset's records."""
     return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)
 
 

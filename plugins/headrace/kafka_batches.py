@@ -15,9 +15,10 @@ from kafka.record.default_records import ControlRecord, DefaultRecord, DefaultRe
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
+from headrace.bounds import Bounds, NotKept, header_count
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import CodecMissing, HeadraceError, SourceError
-from headrace.kafka_unpack import Bounds, NotKept, Window, check_old_batch, header_count
+from headrace.kafka_unpack import Window, check_old_batch
 
 # a batch's attributes name its codec by number (https://kafka.apache.org/documentation/#recordbatch)
 CODECS = {0: "none", 1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}

@@ -20,8 +20,9 @@ from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
+from headrace.bounds import Bounds, NotKept, OversizedRecord, header_count
 from headrace.kafka_batches import unreadable
-from headrace.kafka_unpack import Bounds, NotKept, OversizedRecord, Window, check_old_batch, header_count
+from headrace.kafka_unpack import Window, check_old_batch
 from headrace.source import HEADER_BYTES, Headers, KafkaRecord, Record, kafka_record
 
 KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin

@@ -25,12 +25,12 @@ from kafka.errors import (
 )
 from kafka.serializer import Deserializer
 
+from headrace.bounds import Bounds, OversizedRecord, is_kept
 from headrace.command import Command
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
 from headrace.kafka_batches import UnreadableBatch, tolerate
 from headrace.kafka_records import Meter, PollIsFull, replace_unpacking
 from headrace.kafka_security import refusal
-from headrace.kafka_unpack import Bounds, OversizedRecord, is_kept
 from headrace.source import HEADER_BYTES, Chunk, Headers, PartitionState, Place, Range, SourceState
 
 BOOTSTRAP_TIMEOUT_MS = 8_000

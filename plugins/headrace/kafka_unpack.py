@@ -8,15 +8,14 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from kafka import codec
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
 from kafka.record.util import decode_varint
 
+from headrace.bounds import Bounds
 from headrace.contracts.rejection import Rejection
-from headrace.source import Headers
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)  # https://kafka.apache.org/documentation/#recordbatch
 PIECE_BYTES = 1024 * 1024  # most batches are one piece, as they were when a batch was unpacked as a whole
@@ -24,10 +23,6 @@ INPUT_BYTES = 256 * 1024  # zlib hands back what it did not take of its input, w
 # Of the members or frames behind the first one, and twice as much each time: each hands back what is not its own, and
 # 50,000 of 20 bytes fit into 1 MB
 NEXT_INPUT_BYTES = 256
-RECORD_BYTES_MAX = 32 * 1024 * 1024  # HEADRACE_RECORD_BYTES_MAX
-UNPACKED_BYTES_MAX = 64 * 1024 * 1024  # HEADRACE_UNPACKED_BYTES_MAX
-UNPACKED_RATIO = 200  # records shrink to a tenth or a fiftieth; a thousandth is what zeros shrink to
-HEADERS_MAX = 100_000  # of a record: two bytes each, of which Python makes seventy
 # A copy of snappy's is 64 bytes out of 3. Its blocks state their size: one that states more was not written by snappy.
 SNAPPY_RATIO = 22
 VARINT_BYTES_MAX = 10
@@ -37,79 +32,6 @@ _XERIAL = b"\x82SNAPPY\0"
 _XERIAL_HEADER_BYTES = 16
 _GZIP_MEMBER = b"\x1f\x8b\x08"
 _LZ4_FRAME = b"\x04\x22\x4d\x18"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much is kept of what is unpacked.
-
-    record_bytes: of a record, compressed or not: key, value and headers. unpacked_bytes: of the records of a
-    compressed batch, unless that is less than UNPACKED_RATIO times its size. Both default to the settings' defaults.
-    """
-
-    record_bytes: int = RECORD_BYTES_MAX
-    unpacked_bytes: int = UNPACKED_BYTES_MAX
-
-    def of_batch(self, packed_bytes: int) -> int:
-        """How many bytes of a batch of this compressed size are kept."""
-        return max(self.unpacked_bytes, packed_bytes * UNPACKED_RATIO)
-
-    def record(self, size: int) -> Rejection | None:
-        """Why a record of this size is not kept; None where it is."""
-        if size <= self.record_bytes:
-            return None
-        return Rejection(
-            "too_large",
-            f"record has {size} bytes, expected at most {self.record_bytes}: they are not kept; raise "
-            "HEADRACE_RECORD_BYTES_MAX and reload it",
-        )
-
-    def batch(self, packed_bytes: int) -> Rejection:
-        """Why a record is not kept that ends beyond what is kept of its batch."""
-        return Rejection(
-            "too_large",
-            f"its batch of {packed_bytes} bytes unpacks to more than {self.of_batch(packed_bytes)}, expected at most "
-            f"{UNPACKED_RATIO} times its size: the record's bytes are not kept; raise HEADRACE_UNPACKED_BYTES_MAX and "
-            "reload it",
-        )
-
-
-def header_count(count: int) -> Rejection | None:
-    """Why a record with so many headers is not kept; None where it is."""
-    if count <= HEADERS_MAX:
-        return None
-    return Rejection(
-        "too_large", f"record has {count} headers, expected at most {HEADERS_MAX}: it is not kept, correct its producer"
-    )
-
-
-class NotKept(list[tuple[str | bytes, bytes | None]]):
-    """The headers of a record whose bytes are not kept: none, and the reason beside them."""
-
-    def __init__(self, rejection: Rejection) -> None:
-        super().__init__()
-        self.rejection = rejection
-
-
-@dataclass(frozen=True, slots=True)
-class OversizedRecord:
-    """A record whose bytes are not kept. Its coordinates and its time are, and it becomes a dead letter."""
-
-    offset: int
-    timestamp: int | None
-    headers: NotKept
-    key: bytes | None = None
-    value: bytes | None = None
-
-    @property
-    def rejection(self) -> Rejection:
-        """Why."""
-        return self.headers.rejection
-
-
-def is_kept(headers: Headers) -> bool:
-    """Whether a record with these headers has its bytes."""
-    return not isinstance(headers, NotKept)
 
 
 class Window:

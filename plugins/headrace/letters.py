@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
+from headrace.bounds import NOT_KEPT
 from headrace.command import Command
 from headrace.contracts.rejection import Rejection
 from headrace.dead_letters import headers_of
@@ -64,7 +65,7 @@ class Letter:
     @property
     def is_kept(self) -> bool:
         """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
-        return self.reason != "too_large" or any((self.key is not None, self.value is not None, self.stored_headers))
+        return self.reason != "too_large" or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def place(self) -> Place:

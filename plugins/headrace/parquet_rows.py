@@ -6,7 +6,8 @@ one is null.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, time
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -16,20 +17,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from headrace.bounds import NOT_KEPT
 from headrace.contract import Rejection
-from headrace.csv_rows import check_columns
+from headrace.csv_rows import COLUMNS_MAX, check_columns
 from headrace.exceptions import FileSourceError
-from headrace.file_lines import (
-    EXPANSION_FREE_BYTES,
-    FIRST_LINE,
-    LINE_BYTES_MAX,
-    Line,
-    check_regular,
-    expansion_limit,
-    too_much,
-)
+from headrace.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, Line, check_regular
+from headrace.parquet_bounds import Reading, parts
 
-BATCH_ROWS = 1_000
 # where the whole numbers end of which a float holds every one: pandas makes floats of ids where one is missing
 EXACT_BELOW = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # what a file may be and what a value may hold that Python cannot
@@ -42,57 +36,77 @@ class ParquetRows:
     Types stay what they are: text is text, numbers keep their digits, times become ISO 8601 text. Null is missing.
     """
 
-    def __init__(self, path: Path, types: Mapping[str, str], required: Collection[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        types: Mapping[str, str],
+        required: Collection[Sequence[str]] = (),
+        unpacked_bytes: int | None = None,
+    ) -> None:
         self._path = path
         self._types = types
         self._required = required
+        self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
-        """Behind the last row; raises FileSourceError for a file that is no table of the contract's."""
-        with self._opened() as file:
+        """Behind the last row; raises FileSourceError for a file that is no table of the contract's or is too large."""
+        with self._opened() as file, self._errors():
             names = file.schema_arrow.names
+            if len(names) > COLUMNS_MAX:
+                raise FileSourceError(
+                    f"{self._path}: found {len(names)} columns, expected at most {COLUMNS_MAX}; nothing was loaded"
+                )
             twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise FileSourceError(
                     f"{self._path}: found column {twice[0]!r} twice, expected one of each; nothing was loaded"
                 )
             check_columns(self._path, names, self._types, self._required)
-            rows = file.metadata.num_rows
-            unpacked = sum(
-                file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)
-            )
-            if max(rows, unpacked) > expansion_limit(self._path.stat().st_size):
-                raise too_much(self._path)
-        return FIRST_LINE + int(rows)
+            reading = self._reading(file)
+        if reading.may_exceed:
+            with self._opened(reading.dictionaries) as file, self._errors():
+                reading.measure(file)
+        return FIRST_LINE + int(file.metadata.num_rows)
 
     def records(self, start: int) -> Iterator[Line]:
-        """Yield the rows from a number on."""
-        with self._opened() as file:
+        """Yield the rows from a number on; one of more than LINE_BYTES_MAX has no value, and a rejection."""
+        with self._opened() as file, self._errors():
+            reading = self._reading(file)
+        with self._opened(reading.dictionaries) as file, self._errors():
             number = FIRST_LINE
-            try:
-                for group in range(file.metadata.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    if number + rows <= start:
-                        number += rows
-                        continue
-                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
-                        if batch.nbytes > EXPANSION_FREE_BYTES + LINE_BYTES_MAX:
-                            raise FileSourceError(
-                                f"{self._path}: rows {number} to {number + batch.num_rows - 1} hold {batch.nbytes} "
-                                "bytes, expected records of a few kilobytes"
-                            )
-                        for value, rejection in _documents(batch, self._types):
+            for group in range(file.metadata.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if number + rows <= start:
+                    number += rows
+                    continue
+                for batch in file.iter_batches(batch_size=reading.batch_rows, row_groups=[group]):
+                    for part, size in parts(batch):
+                        for value, rejection in self._documents(part, size):
                             if number >= start:
                                 yield Line(number, value, rejection)
                             number += 1
-            except (*BROKEN, OSError) as error:  # the latter: compressed, and damaged
-                raise self._unreadable(error) from error
 
-    def _opened(self) -> Any:
+    def _documents(self, batch: Any, size: int) -> Iterable[tuple[bytes | None, Rejection | None]]:
+        if size <= LINE_BYTES_MAX:
+            return _documents(batch, self._types)
+        detail = f"row has {size} bytes, expected at most {LINE_BYTES_MAX}: they are {NOT_KEPT}"
+        return [(None, Rejection("too_large", detail))]
+
+    def _reading(self, file: Any) -> Reading:
+        return Reading(self._path, file, Expansion(self._path, self._unpacked_bytes))
+
+    def _opened(self, dictionaries: Iterable[str] = ()) -> Any:
         check_regular(self._path, self._path.stat().st_mode)
+        with self._errors():
+            return pyarrow.parquet.ParquetFile(self._path, read_dictionary=sorted(dictionaries))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            return pyarrow.parquet.ParquetFile(self._path)
-        except BROKEN as error:
+            yield
+        except FileNotFoundError:
+            raise
+        except (*BROKEN, OSError) as error:  # the latter: compressed, and damaged
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> FileSourceError:

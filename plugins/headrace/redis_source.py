@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from headrace.bounds import Bounds, oversized_entry
 from headrace.command import Command
 from headrace.exceptions import (
     DatasetError,
@@ -22,15 +23,18 @@ from headrace.exceptions import (
     SourceUnavailable,
     TopicMissing,
 )
+from headrace.redis_answers import bytes_of, client, is_whole
 from headrace.service_urls import redis_options
-from headrace.source import Chunk, Headers, PartitionState, Place, Range, SourceState
+from headrace.source import Chunk, Headers, PartitionState, Place, Range, Record, SourceState
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 # XRANGE counts entries and cannot bound bytes: 5,000 entries of 300 kB were an answer of 1.5 GB. So each look asks for
-# as many as fit into CHUNK_BYTES, going by the largest entry of the last answer and by the stream's last one. More than
-# CHUNK_ENTRIES at once read no faster, and bound what comes where entries grow from one look to the next.
+# as many as fit into CHUNK_BYTES, going by the largest entry of the last answer; where they grow from one look to the
+# next, redis_answers keeps those that fit. More than CHUNK_ENTRIES at once read no faster, unless each look costs more
+# than they do: it brings the stream's first and last entry, of up to 512 MB.
 CHUNK_ENTRIES = 250
+CHUNKS_MAX = 40
 FIRST_ENTRIES = 16
 CHUNK_BYTES = 4 * 1024 * 1024
 ESCAPES = {byte: b"\\u%04x" % byte for byte in range(0x20)} | {ord('"'): b'\\"', ord("\\"): b"\\\\"}
@@ -126,10 +130,11 @@ class RedisSource:
     all text: what is a number is the contract's to say.
     """
 
-    def __init__(self, stream: str, url: str) -> None:
+    def __init__(self, stream: str, url: str, *, bounds: Bounds | None = None) -> None:
         self.stream = stream
-        self._entry_bytes = 1  # of the last entry that was seen
-        self._client = connect(url)
+        self._bounds = bounds or Bounds()
+        self._look_bytes = 0  # of the entries that the last look brought besides those that it asked for
+        self._client = connect(url, self._bounds.record_bytes)
 
     def describe(self) -> SourceState:
         """What was added and what is still there; see `seen_from` for what that proves."""
@@ -157,8 +162,8 @@ class RedisSource:
         if offset is None or position is None:
             return state
         at = EntryId.parse(position)
-        entries, info = self._look(at, at, 1)
-        wrong = info.contradiction(offset, at, bool(entries))
+        _, is_there, info = self._look(at, at, 1)
+        wrong = info.contradiction(offset, at, is_there)
         if wrong:
             raise SourceChanged(f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back")
         found = state.partitions[0]
@@ -177,27 +182,25 @@ class RedisSource:
             return
         offset, position = wanted.start, EntryId.parse(wanted.position or str(BEGINNING))
         end_position = EntryId.parse(wanted.end_position) if wanted.end_position else None
-        count = self._that_fit(FIRST_ENTRIES, 1)
+        count = FIRST_ENTRIES
         while offset < wanted.end:
-            count = min(count, CHUNK_ENTRIES, wanted.end - offset)
-            # with the entry before, whose presence tells a stream from another of its name
-            entries, info = self._look(position, end_position, 1 + count)
-            is_there = bool(entries) and EntryId.parse(entries[0][0]) == position
+            chunks = min(1 + self._look_bytes // CHUNK_BYTES, CHUNKS_MAX)
+            count = min(count, CHUNK_ENTRIES * chunks, wanted.end - offset)
+            entries, is_there, info = self._look(position, end_position, count)
             if wanted.position is not None:
                 self._check(info, offset, position, is_there, wanted)
-            entries = entries[is_there:][:count]
             if not entries:
                 yield Chunk(0, [], wanted.end, str(end_position or position))
                 return
-            count = self._that_fit(2 * count, max(sum(map(len, fields)) for _, fields in entries))
+            largest = max(bytes_of(fields) for _, fields in entries)
+            count = max(min(2 * count, CHUNK_BYTES * chunks // largest), 1)
+            # those behind the first that did not fit are asked for again; one that comes first fits into no answer
+            whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
+            entries = entries[: max(whole, 1)]
             records = [self._record(offset + i, *entry) for i, entry in enumerate(entries)]
             offset, position = offset + len(records), EntryId.parse(entries[-1][0])
             yield Chunk(0, records, offset, str(position))
             del entries, records  # not held while the next ones are fetched
-
-    def _that_fit(self, count: int, entry_bytes: int) -> int:
-        """How many entries to ask for, if they are as large as this or as the stream's last one: at most `count`."""
-        return min(count, max(CHUNK_BYTES // max(entry_bytes, self._entry_bytes), 1))
 
     def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
         """Wait for an entry behind the place's id."""
@@ -242,17 +245,23 @@ class RedisSource:
             )
 
     def _look(
-        self, start: EntryId, end: EntryId | None, count: int
-    ) -> tuple[list[tuple[bytes, list[bytes]]], StreamInfo]:
-        """Up to `count` entries of [start, end] and the stream's state at the same moment."""
+        self, position: EntryId, end: EntryId | None, count: int
+    ) -> tuple[list[tuple[bytes, Any]], bool, StreamInfo]:
+        """Up to `count` entries behind a position and up to `end`, whether the one there is, and the stream's state.
+
+        All of one moment. The entry's presence tells a stream from another of its name.
+        """
         try:
             with self._client.pipeline(transaction=True) as pipeline:
+                # first what is wanted: what does not fit any more is not kept
+                pipeline.xrange(self.stream, min=f"({position}", max=str(end or "+"), count=count)
+                pipeline.xrange(self.stream, min=str(position), max=str(position), count=1)
                 pipeline.xinfo_stream(self.stream)
-                pipeline.xrange(self.stream, min=str(start), max=str(end or "+"), count=count)
-                info, entries = pipeline.execute()
+                entries, there, info = pipeline.execute()
         except RedisError as error:
             self._raise(error)
-        return entries, self._parsed(info)
+        self._look_bytes = sum(bytes_of(fields) for _, fields in there)
+        return entries, bool(there), self._parsed(info)
 
     def _info(self) -> StreamInfo:
         try:
@@ -267,7 +276,8 @@ class RedisSource:
                 f"{self.stream}: {self._address()} does not count what is added to a stream, expected Redis 7 or Valkey"
             )
         added, first = int(info["entries-added"]), info["first-entry"]
-        self._entry_bytes = max(_bytes_of(info["last-entry"]), 1)
+        self._look_bytes += bytes_of(info["last-entry"][1]) if info["last-entry"] else 0
+        self._look_bytes += bytes_of(first[1]) if first else 0
         return StreamInfo(
             added=added,
             gone=added - int(info["length"]),
@@ -304,7 +314,9 @@ class RedisSource:
         options = self._client.get_connection_kwargs()  # the URL itself may hold a password
         return str(options["path"]) if "path" in options else f"{options.get('host')}:{options.get('port')}"
 
-    def _record(self, offset: int, entry_id: bytes, fields: list[bytes]) -> Entry:
+    def _record(self, offset: int, entry_id: bytes, fields: Any) -> Record:
+        if not is_whole(fields):
+            return oversized_entry(self._bounds, offset, entry_id, bytes_of(fields))
         pairs = list(zip(fields[::2], fields[1::2], strict=True))
         return Entry(offset, entry_id, self._document(pairs), int(entry_id.partition(b"-")[0]))
 
@@ -314,22 +326,10 @@ class RedisSource:
         return b"{" + b",".join(_quoted(name) + b":" + _quoted(text) for name, text in pairs) + b"}"
 
 
-def connect(url: str) -> "redis.Redis":
-    """A client that gives fields as they came: redis-py makes a dictionary of them, and loses one that stands twice.
-
-    Raises SettingError for a URL that is none.
-    """
+def connect(url: str, answer_bytes: int) -> "redis.Redis":
+    """A client that keeps so many bytes of an answer; raises SettingError for a URL that is none."""
     redis_options(url)
-    client = redis.Redis.from_url(
-        url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S, retry=None
-    )
-    client.set_response_callback("XRANGE", lambda entries, **_: entries)
-    return client
-
-
-def _bytes_of(entry: tuple[bytes, Mapping[bytes, bytes]] | None) -> int:
-    """What an entry, as XINFO gives it, holds."""
-    return sum(len(name) + len(text) for name, text in entry[1].items()) if entry else 0
+    return client(url, answer_bytes, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S)
 
 
 def _quoted(text: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -53,6 +54,20 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
     result = warehouse.build()
     assert result.passes == ()
     assert result.story() == "build: nothing new; every model has built every batch"
+
+
+@pytest.mark.security("U2")
+def test_files_that_dbt_writes_are_closed_to_others_under_any_umask(warehouse: Warehouse, session_home: Path) -> None:
+    warehouse.jobs((0, 1, job()))
+    umask = os.umask(0)
+    try:
+        warehouse.build()
+        assert os.umask(0) == 0  # it is the caller's again
+    finally:
+        os.umask(umask)
+    files = [session_home / "dbt", *(session_home / "dbt").rglob("*")]
+    assert "dbt.log" in {path.name for path in files}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:

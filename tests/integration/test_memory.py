@@ -106,6 +106,39 @@ def test_drain_of_a_stream_of_large_entries_stays_within_its_memory_and_its_time
         client.delete(streams.stream_of(telemetry))  # 180 MB
 
 
+@pytest.mark.security("L3")
+def test_drain_of_a_stream_passes_entries_beyond_any_answer_and_the_others_are_staged(telemetry: Stage) -> None:
+    stream = streams.stream_of(telemetry)
+    # beyond twice max_value_bytes, the least that the setting may say
+    large = [{b"text": b"x" * 12 * MB}, {b"f%d" % n: b"v" for n in range(20_000)}]
+    with streams.client(telemetry.deployment.redis()) as client:
+        for number in range(20):  # small ones, between which whatever is asked for grows
+            client.xadd(stream, streams.reading(number))  # type: ignore[arg-type]
+        for number, fields in enumerate(large):
+            for entry in (fields, streams.reading(20 + number)):
+                client.xadd(stream, entry)  # type: ignore[arg-type]
+        for _ in range(30):
+            client.xadd(stream, {b"text": b"x" * MB})
+        client.xadd(stream, large[0])  # the last one, which every look brings
+    try:
+        assert _peak_mb(telemetry, "drain", "telemetry", record_bytes_max=1) < LIMIT_MB
+        assert_books(telemetry, [(0, offset) for offset in range(55)], dataset="telemetry")
+        assert telemetry.value("select count(*) from staging.telemetry") == 22
+        query = (
+            'select "offset", key is not null, length(value), detail from headrace.dead_letters '
+            "where value is null order by 1"
+        )
+        assert [row[:3] for row in telemetry.query(query)] == [(offset, True, None) for offset in (20, 22, 54)]
+        assert all("they are not kept; HEADRACE_RECORD_BYTES_MAX" in row[3] for row in telemetry.query(query))
+        _peak_mb(telemetry, "replay", "telemetry")
+        assert telemetry.value("select count(*) from staging.telemetry") == 22
+        for limit in (1, 32 * MB):
+            assert _peak_mb(telemetry, "verify", "telemetry", "--deep", record_bytes_max=limit) < LIMIT_MB
+    finally:
+        with streams.client(telemetry.deployment.redis()) as client:
+            client.delete(stream)
+
+
 @pytest.mark.security("L1")
 @pytest.mark.parametrize(("client", "codec"), [("kafka-python", bombs.GZIP), ("confluent", bombs.ZSTD)])
 def test_drain_passes_a_batch_that_unpacks_to_far_too_much_and_its_neighbours_commit(

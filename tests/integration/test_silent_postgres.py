@@ -93,6 +93,7 @@ def test_loader_and_dbt_are_told_when_the_other_machine_is_gone(
     dsn = make_conninfo(database, **given)
     expected = LIMITS | ({"USER_TIMEOUT": 8000, "KEEPIDLE": 7} if given else {})
     with connected(connector(dsn, "test")) as connection:
+        migrate(connection)
         assert limits_of(connection.fileno()) == expected
         with DbtRunner(Settings(home=tmp_path, postgres_dsn=dsn), connection, None):
             environment = os.environ

@@ -34,6 +34,7 @@ with (
     mock.patch("headrace.airflow.connections.run_context"),
     mock.patch("headrace.load.load_file") as load_file,
 ):
+    load_file.return_value.story.return_value = "loaded"
     next(task for task in bag.dags["load_users"].tasks if task.task_id == "load").python_callable()
 _, given = load_file.call_args
 print("loaded", *(f"{{name}}={{given[name]}}" for name in ("path", "replace", "max_removed", "again")))

@@ -1,5 +1,6 @@
 """The main job on the real Airflow, judged by plain Python over the produced file."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -148,6 +149,14 @@ def test_full_refresh_gives_the_same_tables(system: System, produced: Path) -> N
     before = contents()
     system.headrace("build", "--full-refresh")
     assert contents() == before
+
+
+@pytest.mark.security("U2")
+def test_files_of_airflow_and_its_tasks_are_closed_to_others(system: System, produced: Path) -> None:
+    passed = {system.home, system.home / "postgres"} if os.geteuid() == 0 else set()  # see docs/security.md
+    paths = [path for path in (system.home, *system.home.rglob("*")) if not path.is_symlink()]
+    assert any(path.suffix == ".log" and "task_id=drain" in str(path) for path in paths)
+    assert {path for path in paths if path.exists() and path.stat().st_mode & 0o077} == passed
 
 
 def test_secrets_are_in_no_log_rendered_template_table_nor_page(system: System, produced: Path) -> None:

@@ -14,21 +14,10 @@ import pytest
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
 
+from headrace.bounds import HEADERS_MAX, Bounds, OversizedRecord, is_kept
 from headrace.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.kafka_records import Meter, MeteredRecords
-from headrace.kafka_unpack import (
-    GZIP,
-    HEADERS_MAX,
-    LZ4,
-    NONE,
-    PIECE_BYTES,
-    SNAPPY,
-    ZSTD,
-    Bounds,
-    OversizedRecord,
-    is_kept,
-    pieces,
-)  # fmt: skip
+from headrace.kafka_unpack import GZIP, LZ4, NONE, PIECE_BYTES, SNAPPY, ZSTD, pieces
 from tests import bombs
 
 NAMES = {NONE: "none", GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
@@ -43,7 +32,7 @@ from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
 from headrace.kafka_batches import TolerantRecords
 from headrace.kafka_records import Meter, MeteredRecords
-from headrace.kafka_unpack import Bounds, is_kept
+from headrace.bounds import Bounds, is_kept
 def peak_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 data, meter, kept, lost = open(sys.argv[2], "rb").read(), Meter(2**40), [], []

@@ -8,15 +8,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
+from headrace import file_lines
+from headrace.bounds import Bounds, oversized_entry
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
-from headrace.file_lines import open_regular
 from headrace.kafka_security import refusal
+from headrace.redis_answers import bytes_of, client, is_whole
 from headrace.source import Headers
-
-if TYPE_CHECKING:
-    from headrace.kafka_unpack import Bounds
 
 # offset, key, value, headers, timestamp in milliseconds
 VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
@@ -43,7 +42,7 @@ class RecordReader(Protocol):
 class TopicReader:
     """A read_committed consumer, one partition at a time, from an offset up to another."""
 
-    def __init__(self, topic: str, client_config: Mapping[str, Any], bounds: "Bounds | None" = None) -> None:
+    def __init__(self, topic: str, client_config: Mapping[str, Any], bounds: Bounds | None = None) -> None:
         self._topic = topic
         self._config = client_config
         self._bounds = bounds
@@ -96,7 +95,6 @@ class TopicReader:
             from kafka import KafkaConsumer
 
             from headrace.kafka_batches import tolerate
-            from headrace.kafka_unpack import Bounds
 
             self._consumer = KafkaConsumer(
                 **{"bootstrap_timeout_ms": 8_000, "request_timeout_ms": REQUEST_TIMEOUT_MS, **self._config},
@@ -124,16 +122,27 @@ def raw_names(headers: Headers) -> Headers:
 class FileReader:
     """The lines of a file; a line's number, from 1, is its offset, and a blank one holds no record."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unpacked_bytes: int | None = None) -> None:
         self._path = path
+        self._is_packed = path.suffix == ".gz"
+        self._unpacked_bytes = unpacked_bytes
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
         """Yield the lines that hold something; raises FileSourceError when the file cannot be read."""
         try:
             with self._open() as file:
-                for number, line in enumerate(file, start=1):
+                limit = file_lines.Expansion(self._path, self._unpacked_bytes)
+                left = limit.bytes
+                for number, line in enumerate(iter(lambda: file.readline(file_lines.LINE_BYTES_MAX + 1), b""), start=1):
                     if number >= end:
                         return
+                    if len(line) > file_lines.LINE_BYTES_MAX:
+                        raise file_lines.too_long(self._path, number)
+                    left -= len(line)
+                    if self._is_packed and left < 0:
+                        raise limit.too_many_bytes()
+                    if self._is_packed and number > limit.rows:
+                        raise limit.too_many_rows()
                     if number == 1:
                         line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                     if number >= start and line.strip():
@@ -145,8 +154,8 @@ class FileReader:
         """Nothing stays open."""
 
     def _open(self) -> BinaryIO:
-        file = open_regular(self._path)
-        return cast(BinaryIO, gzip.open(file, "rb")) if self._path.suffix == ".gz" else file
+        file = file_lines.open_regular(self._path)
+        return cast(BinaryIO, gzip.open(file, "rb")) if self._is_packed else file
 
 
 class StreamReader:
@@ -163,14 +172,13 @@ class StreamReader:
         url: str,
         until: str,
         stored: Callable[[int, int], Iterator[tuple[int, bytes | None]]],
+        bounds: Bounds | None = None,
     ) -> None:
-        import redis
-
         self._stream = stream
         self._until = until
         self._stored = stored
-        self._client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30, retry=None)
-        self._client.set_response_callback("XRANGE", lambda entries, **_: entries)
+        self._bounds = bounds or Bounds()
+        self._client = client(url, self._bounds.record_bytes, socket_connect_timeout=5, socket_timeout=30)
 
     def has_deletions(self) -> bool:
         """Whether entries were ever deleted one by one, by XDEL."""
@@ -183,13 +191,18 @@ class StreamReader:
         offset = info["entries-added"] - info["length"] - 1
         places = None if counts else _Places(self._stored(start, end), start)
         while entries:
+            whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
+            del entries[max(whole, 1) :]  # what did not fit into the page; into no page what comes first
             for entry_id, fields in entries:
                 offset = offset + 1 if places is None else places.find(entry_id)
                 if offset >= end:
                     return
-                if offset >= start:
+                if offset >= start and is_whole(fields):
                     yield offset, entry_id, self._value(fields), (), int(entry_id.split(b"-")[0])
-            heaviest = max(sum(map(len, fields)) for _, fields in entries)
+                elif offset >= start:
+                    large = oversized_entry(self._bounds, offset, entry_id, bytes_of(fields))
+                    yield offset, entry_id, None, large.headers, large.timestamp
+            heaviest = max(bytes_of(fields) for _, fields in entries)
             room = min(2 * len(entries), PAGE_ENTRIES, PAGE_BYTES // max(heaviest, 1))
             info, entries = self._page(f"({entries[-1][0].decode()}", max(room, 1))
             if counts and (
@@ -209,9 +222,9 @@ class StreamReader:
 
         try:
             with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.xinfo_stream(self._stream)
                 pipeline.xrange(self._stream, start, self._until, count)
-                info, entries = pipeline.execute()
+                pipeline.xinfo_stream(self._stream)
+                entries, info = pipeline.execute()
         except RedisError as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise SourceUnavailable(

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
+from headrace.bounds import NOT_KEPT
 from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
 from headrace.verify.report import Report
@@ -209,11 +210,11 @@ class RecordCheck:
         with canonical_cursor(self._snapshot.connection, "verified_letters") as cursor:
             yield cursor.execute(
                 'select "offset", key, value, headers, "timestamp", '
-                "reason = 'too_large' and num_nonnulls(key, value, headers) = 0, replayed_by is not null from "
+                "reason = 'too_large' and value is null and position(%s in detail) > 0, replayed_by is not null from "
                 "headrace.dead_letters "
                 'where dataset = %s and generation = %s and partition = %s and "offset" >= %s and "offset" < %s '
                 'order by "offset"',
-                (self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
+                (NOT_KEPT, self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
             )
 
     @contextmanager

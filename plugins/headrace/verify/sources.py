@@ -181,7 +181,7 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
         if suffix in (".csv", ".parquet"):
             report.notes.append(f"no second reader for {suffix}: its records were not compared")
             return None
-        return Rereading(FileReader(path), ranges, lambda: False)
+        return Rereading(FileReader(path, deployment.settings.unpacked_bytes_max), ranges, lambda: False)
     report.notes.append(f"no second reader for {type(declared.source).__name__}: its records were not compared")
     return None
 
@@ -206,6 +206,7 @@ def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, st
         deployment.redis(),
         generation.positions[0] or "0-0",
         lambda start, end: _stored_keys(snapshot, number, start, end),
+        bounds(deployment.settings, declared),
     )
     start, end = _starts(snapshot, number).get(0, 0), generation.next_offsets[0]
     first = start if reader.has_deletions() else max(start, state.partitions[0].log_start_offset)

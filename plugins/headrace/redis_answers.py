@@ -1,0 +1,164 @@
+"""Answers of a Redis server, of which no more is kept than fits into memory.
+
+XRANGE counts entries, and XINFO STREAM brings the first and the last one: neither can be asked for at most so many
+bytes. redis-py holds an answer as a whole. Here what goes beyond a limit is read, counted and thrown away.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import SEEK_CUR
+from typing import Any
+
+import redis
+from redis import _parsers
+from redis.exceptions import ConnectionError, InvalidResponse
+
+PART_BYTES = 64  # what Python makes of a text besides its bytes; bounds.py says it, too
+SMALL_BYTES = 64  # a shorter text is always kept: ids, and names of what XINFO tells
+LIST_MAX = 1_024  # so many elements are always kept, each small or a mark: what lists of entries and of facts hold
+PIECE_BYTES = 1024 * 1024
+READ_BYTES = 64 * 1024
+
+_RESP2Parser: Any = _parsers._RESP2Parser  # no public part of redis-py, like all parsers
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """What stands for a text or a list of texts beyond the limit: its bytes, and PART_BYTES for each of its parts."""
+
+    bytes: int
+
+
+def client(url: str, limit: int, **options: Any) -> "redis.Redis":
+    """A client whose answers keep at most `limit` bytes; ValueError for a URL that is none.
+
+    Entries come as they are sent: redis-py makes a dictionary of an entry, and loses a field that stands twice.
+    """
+
+    class Parser(BoundedParser):
+        answer_bytes = limit
+
+    options |= {"protocol": 2, "parser_class": Parser, "socket_read_size": READ_BYTES, "retry": None}
+    made = redis.Redis.from_url(url, **options)
+    for command in ("XRANGE", "XREAD"):
+        made.set_response_callback(command, lambda answer, **_: answer)
+    made.set_response_callback("XINFO STREAM", lambda answer, **_: _facts(answer))
+    return made
+
+
+def bytes_of(fields: Any) -> int:
+    """What an entry's fields take: their bytes, and PART_BYTES for each name and each value."""
+    if isinstance(fields, Oversized):
+        return fields.bytes
+    return sum(part.bytes if isinstance(part, Oversized) else len(part) + PART_BYTES for part in fields)
+
+
+def is_whole(fields: Any) -> bool:
+    """Whether all of an entry's fields are there."""
+    return isinstance(fields, list) and not any(isinstance(part, Oversized) for part in fields)
+
+
+def _facts(answer: Any) -> Mapping[str, Any]:
+    if not isinstance(answer, list):
+        return answer  # type: ignore[no-any-return]  # an error
+    return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
+
+
+class BoundedParser(_RESP2Parser):  # type: ignore[misc]
+    """redis-py's parser, but of every answer at most `answer_bytes` are kept: the first ones that come."""
+
+    answer_bytes: int
+    _left = 0
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer."""
+        self._left = self.answer_bytes
+        return super().read_response(*arguments, **options)
+
+    def _read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
+        line = self._buffer.readline(**options)
+        if not line:
+            raise ConnectionError("the connection was closed by the server")
+        return self._answer(line, options)
+
+    def _answer(self, line: bytes, options: Any) -> Any:
+        """Read on behind an answer's first line."""
+        kind, text = line[:1], line[1:]
+        if kind == b"-":
+            error = self.parse_error(text.decode("utf-8", errors="replace"))
+            if isinstance(error, ConnectionError):
+                raise error
+            return error
+        if kind == b"+":
+            return text
+        if kind == b":":
+            return int(text)
+        if kind not in (b"$", b"*"):
+            raise InvalidResponse(f"Protocol Error: {line[:60]!r}")
+        size = int(text)
+        if size < 0:
+            return None
+        return self._text(size, options) if kind == b"$" else self._list(size, options)
+
+    def _text(self, size: int, options: Any) -> Any:
+        self._forget()
+        cost = size + PART_BYTES
+        is_kept = cost <= self._left or size <= SMALL_BYTES
+        self._left -= cost
+        if is_kept:
+            return self._buffer.read(size, **options)
+        self._left = -1  # what follows a gap is not kept either
+        self._pass_over(size, options)
+        self._buffer.read(0, **options)  # the two bytes that end a text
+        return Oversized(cost)
+
+    def _pass_over(self, size: int, options: Any) -> None:
+        """Read bytes that are not kept."""
+        held = self._buffer._buffer
+        while size:
+            taken = len(held.read(size))
+            size -= taken
+            self._forget()
+            if size:
+                self._buffer._read_from_socket(**options)
+
+    def _list(self, count: int, options: Any) -> Any:
+        found: list[Any] = []
+        cost, is_kept = 0, True
+        held, readline = self._buffer._buffer, self._buffer._buffer.readline
+        for index in range(count):
+            line = readline()
+            # texts that are there already are read in place: most of what is sent are these
+            if (
+                line[:1] == b"$"
+                and line[-1:] == b"\n"
+                and (size := int(line[1:-2])) + PART_BYTES <= self._left
+                and size >= 0
+            ):
+                text = held.read(size + 2)
+                if len(text) == size + 2:
+                    self._left -= size + PART_BYTES
+                    cost += size + PART_BYTES
+                    found.append(text[:-2])
+                    continue
+                held.seek(-len(text), SEEK_CUR)
+            held.seek(-len(line), SEEK_CUR)
+            element = self._read_response(True, **options)
+            cost += bytes_of([element]) if isinstance(element, bytes | Oversized) else 0
+            if index < LIST_MAX or self._left >= 0:
+                found.append(element)
+            else:
+                is_kept = False
+                found.clear()
+        return found if is_kept else Oversized(cost)
+
+    def _forget(self) -> None:
+        """Let go of what was read: redis-py's buffer keeps an answer until all of it is read."""
+        held = self._buffer._buffer
+        at = held.tell()
+        if at >= PIECE_BYTES:
+            rest = held.read()
+            held.seek(0)
+            held.truncate()
+            held.write(rest)
+            held.seek(0)
