@@ -177,13 +177,14 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         batch, window, wanted = self._batch, self._window, self.fetch_offset
         data, at, last = window.data, window.at, window.last
         end, is_whole = at, at <= last
+        room = room if is_whole else 0
         base_offset, first_time = batch.base_offset, batch.first_timestamp
         same_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
         headers: Headers
         spent, limit, left = self._meter.spent, self._meter.limit, self._left
         offset = self.next_fetch_offset - 1
         try:
-            while is_whole and room and left and spent < limit:
+            while room and left and spent < limit:
                 size = data[at]
                 if size < 128:
                     at += 1
@@ -193,11 +194,12 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 else:
                     size, at = decode_varint(data, at)
                     size <<= 1
-                size >>= 1
-                if at + size > last:
+                begin = at
+                at += size >> 1
+                if at > last:
                     at, is_whole = end, False  # back to where it begins
                     break
-                begin, end = at, at + size
+                end, at = at, begin
                 at += 1  # attributes: none are in use
                 number = data[at]
                 if number < 128:
