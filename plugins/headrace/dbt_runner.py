@@ -21,7 +21,7 @@ from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.liveness import PARAMETERS, with_limits
 from headrace.local.addresses import libpq_variables
 from headrace.output import shown
-from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder
+from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder, replaced_file
 from headrace.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.settings import Settings
 
@@ -234,7 +234,8 @@ def _service(settings: Settings, folder: Path) -> dict[str, str]:
     if "service" in parameters or "PGSERVICE" in os.environ:
         return {}
     path = folder / "pg_service.conf"
-    path.write_text("[headrace]\n" + "".join(f"{name}={parameters[name]}\n" for name in PARAMETERS))
+    with replaced_file(path) as file:
+        file.write(("[headrace]\n" + "".join(f"{name}={parameters[name]}\n" for name in PARAMETERS)).encode())
     return {
         "PGSERVICEFILE": str(path),
         "PGSERVICE": "headrace",

@@ -64,8 +64,8 @@ def close_to_others(folder: Path) -> None:
 
 
 @contextmanager
-def replaced_file(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` at the end of the block, whole and on the disk, or never.
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of mode 0600 to write; it takes the place of `path` at the end of the block, whole and on disk, or never.
 
     Raises OSError, also where something else than a regular file is there: a link is neither followed nor replaced.
     """
@@ -76,7 +76,7 @@ def replaced_file(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
         with os.fdopen(fd, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(fd, mode)
+            os.fchmod(fd, FILE_MODE)
             os.fsync(fd)
         Path(name).replace(path)
     except BaseException:

@@ -132,9 +132,9 @@ def locked(path: Path, report: Report) -> Iterator[Home]:
         os.close(lock_fd)
 
 
-def write_file(path: Path, text: str, *, mode: int = FILE_MODE) -> None:
-    """Replace a file whole, through to the disk."""
-    with replaced_file(path, mode) as file:
+def write_file(path: Path, text: str) -> None:
+    """Replace a file whole, through to the disk, with mode 0600."""
+    with replaced_file(path) as file:
         file.write(text.encode())
 
 

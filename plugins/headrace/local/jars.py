@@ -59,7 +59,7 @@ def classpath(home: Home, report: Report, endpoint: str = BROKER, pins: Path = P
             return jars
     report("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
     jars = _resolve(home, report, endpoint, pins)
-    write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n", mode=0o644)
+    write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n")
     return jars
 
 
