@@ -43,7 +43,7 @@ def test_topic_made_anew_is_a_problem_with_its_command_until_it_is_adopted(stage
         drain_dataset(stage.deployment, "jobs")
     found = overview(stage)
     assert found.states["jobs"] == "failing"
-    assert [problem.command for problem in found.problems] == ["headrace adopt jobs"]
+    assert [str(problem.command) for problem in found.problems] == ["headrace adopt jobs"]
     assert "it was deleted and made anew" in found.problems[0].text
     adopt(stage.deployment, stage.deployment.dataset("jobs"))
     drain_dataset(stage.deployment, "jobs")
@@ -84,7 +84,7 @@ def test_plans_sample_the_lag_and_say_how_long_records_wait(stage: Stage) -> Non
 
 
 def problems(stage: Stage) -> list[tuple[str, str]]:
-    return [(problem.kind, problem.command) for problem in overview(stage).problems]
+    return [(problem.kind, str(problem.command)) for problem in overview(stage).problems]
 
 
 def test_drain_into_a_full_database_is_a_problem_until_what_it_was_to_read_is_committed(stage: Stage) -> None:
