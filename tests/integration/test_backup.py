@@ -37,6 +37,8 @@ MIGRATIONS = database._migrations()
 SINCE = (
     "alter table headrace.batches add column if not exists note text, add column if not exists map_index integer",
     "alter table headrace.generations add column if not exists cluster_id text",
+    "alter table if exists headrace.observations add column if not exists command text[]",
+    "alter table if exists headrace.failures add column if not exists command text[]",
 )
 
 
