@@ -27,6 +27,7 @@ from pydantic import field_validator as rule
 from pydantic import model_validator as rule_of_all
 
 from headrace import contract, dead_letters, letter_text
+from headrace.bounds import HEADERS_MAX, Bounds
 from headrace.contract import Contract, Identifier, Integer
 from headrace.contracts import rejection
 from headrace.contracts.copy_text import compile_lines, escaped
@@ -36,7 +37,6 @@ from headrace.file_lines import numbered_lines
 from headrace.formats import KeyedJson
 from headrace.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.kafka_records import Meter, MeteredRecords
-from headrace.kafka_unpack import HEADERS_MAX, Bounds
 from headrace.parquet_rows import ParquetRows
 from headrace.redis_source import RedisSource
 from headrace.sinks import _fields, split_line
