@@ -6,7 +6,7 @@ checkpoint's source_position is the id of the last entry that lies below it; whe
 """
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -192,15 +192,15 @@ class RedisSource:
             if not entries:
                 yield Chunk(0, [], wanted.end, str(end_position or position))
                 return
-            largest = max(bytes_of(fields) for _, fields in entries)
-            count = max(min(2 * count, CHUNK_BYTES * chunks // largest), 1)
+            sizes = [bytes_of(fields) for _, fields in entries]
+            count = max(min(2 * count, CHUNK_BYTES * chunks // max(sizes)), 1)
             # those behind the first that did not fit are asked for again; one that comes first fits into no answer
             whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
-            entries = entries[: max(whole, 1)]
-            records = [self._record(offset + i, *entry) for i, entry in enumerate(entries)]
-            offset, position = offset + len(records), EntryId.parse(entries[-1][0])
-            yield Chunk(0, records, offset, str(position))
-            del entries, records  # not held while the next ones are fetched
+            for part in _parts(entries[: max(whole, 1)], sizes):
+                records = [self._record(offset + i, *entry) for i, entry in enumerate(part)]
+                offset, position = offset + len(records), EntryId.parse(part[-1][0])
+                yield Chunk(0, records, offset, str(position))
+            del entries, part, records  # not held while the next ones are fetched
 
     def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
         """Wait for an entry behind the place's id."""
@@ -324,6 +324,16 @@ class RedisSource:
         if len(pairs) == 1 and pairs[0][1].lstrip()[:1] == b"{":
             return pairs[0][1]
         return b"{" + b",".join(_quoted(name) + b":" + _quoted(text) for name, text in pairs) + b"}"
+
+
+def _parts(entries: Sequence[tuple[bytes, Any]], sizes: Sequence[int]) -> Iterator[Sequence[tuple[bytes, Any]]]:
+    """Entries in parts of CHUNK_BYTES, give or take the last one of each."""
+    begin = size = 0
+    for end in range(1, len(entries) + 1):
+        size += sizes[end - 1]
+        if size >= CHUNK_BYTES or end == len(entries):
+            yield entries[begin:end]
+            begin, size = end, 0
 
 
 def connect(url: str, answer_bytes: int) -> "redis.Redis":
