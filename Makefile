@@ -13,7 +13,7 @@ help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 demo: install ## The main job, end to end; leaves Airflow running
-	@$(BIN)/python -m headrace.demo
+	@$(BIN)/python -m headrace.sample.demo
 
 up: install ## Start PostgreSQL, Kafka and Airflow
 	@$(HEADRACE) up

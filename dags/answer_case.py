@@ -42,9 +42,9 @@ def answer_case() -> None:
     def answer(params: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
         """Read the three answers."""
         from headrace.airflow.connections import build_settings, task_errors
-        from headrace.answers import read_answers, render
-        from headrace.database import connector
         from headrace.output import say
+        from headrace.postgres.connection import connector
+        from headrace.sample.case_answers import read_answers, render
 
         with task_errors():
             connect = connector(build_settings().require_dbt_dsn(), "headrace answer")

@@ -35,8 +35,8 @@ def check_freshness() -> None:
         from airflow.sdk.exceptions import AirflowFailException
 
         from headrace.airflow.connections import deployment, task_errors
-        from headrace.problems import beyond, judge
-        from headrace.status import read_status
+        from headrace.monitor.problems import beyond, judge
+        from headrace.monitor.status import read_status
 
         with task_errors():
             ours = deployment()

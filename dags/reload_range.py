@@ -75,7 +75,7 @@ def reload_range() -> None:
         """Read the range again and replace what was staged of it."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
-        from headrace.reload import reload_range
+        from headrace.repair.reload import reload_range
 
         with task_errors():
             ours = deployment()

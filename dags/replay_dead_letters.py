@@ -58,7 +58,7 @@ def replay_dead_letters() -> None:
         """Judge the dead letters again and stage what passes."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
-        from headrace.replay import replay as replay_letters
+        from headrace.repair.replay import replay as replay_letters
 
         with task_errors():
             ours = deployment()

@@ -1,9 +1,9 @@
 """A new generation of a source that is what it was: `headrace adopt` refuses that."""
 
-from headrace.checkpoints import RunContext
 from headrace.dataset import Dataset
-from headrace.ingest import Deployment, open_source
-from headrace.plan import begin_generation
+from headrace.ingest.plan import begin_generation
+from headrace.ingest.runs import Deployment, open_source
+from headrace.postgres.checkpoints import RunContext
 
 
 def adopt_anyway(deployment: Deployment, dataset: Dataset) -> int:

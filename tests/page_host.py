@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from headrace.airflow import page, page_snapshot, page_template
 from headrace.airflow.lazy_app import LazyApp
-from headrace.problems import Limits
+from headrace.monitor.problems import Limits
 
 
 def main(port: int, datasets: int = 0) -> None:

@@ -1,7 +1,7 @@
 {#
     What a transaction of a build depends on, set in it: roles, databases, PGOPTIONS and poolers have other defaults. SQL
     to put in front of a transaction's first statement, in the same string: behind a query no isolation level can be set
-    (is_first=false leaves it out). plugins/headrace/session.py has the same for all other sessions.
+    (is_first=false leaves it out). plugins/headrace/postgres/session.py has the same for all other sessions.
 
     transaction_timeout came with PostgreSQL 17. client_encoding is not here: psycopg2 would go on with the old one. `headrace env` exports PGCLIENTENCODING.
 #}

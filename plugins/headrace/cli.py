@@ -17,8 +17,8 @@ from headrace.settings import Settings
 
 if TYPE_CHECKING:
     from headrace.dataset import Dataset
-    from headrace.ingest import Deployment
-    from headrace.problems import Overview
+    from headrace.ingest.runs import Deployment
+    from headrace.monitor.problems import Overview
 
 
 class Percent(click.ParamType[float]):
@@ -69,7 +69,7 @@ def _settings() -> Settings:
 
 
 def _deployment() -> "Deployment":
-    from headrace.ingest import Deployment
+    from headrace.ingest.runs import Deployment
 
     return Deployment.from_settings(_settings())
 
@@ -81,7 +81,7 @@ def _deployment() -> "Deployment":
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
     from headrace.exceptions import DatasetsRejected
-    from headrace.ingest import Deployment, initialise
+    from headrace.ingest.runs import Deployment, initialise
     from headrace.local import services
 
     settings = _settings()
@@ -119,7 +119,7 @@ def env() -> None:
 @main.command()
 def init() -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
-    from headrace.ingest import initialise
+    from headrace.ingest.runs import initialise
 
     applied = initialise(_deployment(), report=complain)
     say(f"applied {', '.join(applied)}" if applied else "nothing to do")
@@ -139,7 +139,7 @@ def _generate(dataset: str, summary: str) -> None:
     @click.option("--bad-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="Invalid ones.")
     @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
     def command(records: int, seed: int, bad_percent: float, out: Path) -> None:
-        from headrace.generate import generate as generate_lines
+        from headrace.sample.generate import generate as generate_lines
 
         lines = generate_lines(dataset, records, seed, bad_percent, _settings().data_dir)
         _write_whole(out, lines)
@@ -183,7 +183,7 @@ def produce(
     if sample:
         _produce_sample(deployment, declared, per_second, records, bad_percent, seed)
         return
-    from headrace.produce import produce as produce_file
+    from headrace.sample.produce import produce as produce_file
 
     assert file is not None
     with _progress_bar("producing") as update:
@@ -203,9 +203,9 @@ def _produce_sample(
 ) -> None:
     import random
 
-    from headrace.generate import DATASETS, generate, now
-    from headrace.produce import produce_paced
-    from headrace.stopping import stopped_by_signals
+    from headrace.sample.generate import DATASETS, generate, now
+    from headrace.sample.produce import produce_paced
+    from headrace.signals import stopped_by_signals
 
     if declared.name not in DATASETS:
         raise click.UsageError(f"there is no sample of {declared.name}, only of {', '.join(DATASETS)}")
@@ -246,7 +246,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
     .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
     and keeps its entity; where one does not tell whose it is, --replace removes nothing.
     """
-    from headrace.load import load_file
+    from headrace.ingest.load import load_file
 
     with _progress_bar("loading") as update:
         path = file.absolute() if file else None
@@ -269,8 +269,8 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
     """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
-    from headrace.ingest import drain_dataset
-    from headrace.outbox import publish_after_drain
+    from headrace.ingest.runs import drain_dataset
+    from headrace.publish.dead_letter_topic import publish_after_drain
 
     deployment = _deployment()
     with _progress_bar("draining") as update:
@@ -294,7 +294,7 @@ def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: flo
 @click.option("--full-refresh", is_flag=True, help="Build from zero.")
 def build(select: str | None, variables: str | None, full_refresh: bool) -> None:
     """Build the marts: whatever is committed and not yet built, until nothing is."""
-    from headrace.build import build as build_marts
+    from headrace.marts.build import build as build_marts
 
     result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, report=say)
     say(result.story())
@@ -308,8 +308,8 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
     """
-    from headrace.follow import follow as follow_datasets
-    from headrace.stopping import stopped_by_signals
+    from headrace.follow.follower import follow as follow_datasets
+    from headrace.signals import stopped_by_signals
 
     deployment = _deployment()
     with stopped_by_signals() as stop:
@@ -340,8 +340,8 @@ def reset(dataset: str, yes: bool) -> None:
 
     The ledger keeps a line that says what was deleted.
     """
-    from headrace.generations import preview_reset
-    from headrace.generations import reset as reset_dataset
+    from headrace.repair.generations import preview_reset
+    from headrace.repair.generations import reset as reset_dataset
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
@@ -361,8 +361,8 @@ def adopt(dataset: str, yes: bool) -> None:
 
     Refused while the topic is the one that was read so far: its records would be staged twice.
     """
-    from headrace.generations import adopt as adopt_source
-    from headrace.generations import preview_adopt
+    from headrace.repair.generations import adopt as adopt_source
+    from headrace.repair.generations import preview_adopt
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
@@ -377,8 +377,8 @@ def adopt(dataset: str, yes: bool) -> None:
 @_YES
 def accept_loss(dataset: str, partition: int, to: int, yes: bool) -> None:
     """Move past a range that the source no longer serves, and write the loss into the ledger."""
-    from headrace.generations import accept_loss as accept
-    from headrace.generations import preview_accept_loss
+    from headrace.repair.generations import accept_loss as accept
+    from headrace.repair.generations import preview_accept_loss
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
@@ -396,9 +396,9 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
     """Show what is wrong, and per dataset what is staged, dead, behind and how fresh."""
     if as_json and watch:
         raise click.UsageError("--json and --watch exclude each other")
-    from headrace import status_text
-    from headrace.problems import judge
-    from headrace.status import read_status
+    from headrace.monitor import text
+    from headrace.monitor.problems import judge
+    from headrace.monitor.status import read_status
 
     deployment = _deployment()
 
@@ -409,9 +409,9 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
     if as_json:
         print(json_text(overview.document(), indent=2))
     elif watch:
-        status_text.watch(read, partitions=partitions)
+        text.watch(read, partitions=partitions)
     else:
-        status_text.render(overview, partitions=partitions)
+        text.render(overview, partitions=partitions)
 
 
 @main.command()
@@ -447,7 +447,7 @@ def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
     By offsets of one partition, or by the records' times. Only below the checkpoint, and what the topic still serves.
     Today's contract decides; marts follow at the next build.
     """
-    from headrace.reload import reload_range
+    from headrace.repair.reload import reload_range
 
     deployment = _deployment()
     with _progress_bar("reloading") as update:
@@ -463,7 +463,7 @@ def fill(dataset: str, field: str) -> None:
 
     FIELD as the contract writes it. Values that break the contract stay in _extra; marts follow at the next build.
     """
-    from headrace.evolution import fill as fill_field
+    from headrace.repair.fill import fill as fill_field
 
     deployment = _deployment()
     with _progress_bar("filling") as update:
@@ -498,33 +498,36 @@ def dead_letters(
     if publish:
         _publish_dead_letters(deployment, declared)
         return
-    from headrace import letter_text, letters
-    from headrace.database import database
+    from headrace.monitor import dead_letter_text
+    from headrace.postgres import dead_letter_pages
+    from headrace.postgres.connection import database
 
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
         if place is not None:
-            letter = letters.find(connection, dataset, place)
+            letter = dead_letter_pages.find(connection, dataset, place)
             if as_json:
-                print(json_text(letter_text.letter_document(letter)))
+                print(json_text(dead_letter_text.letter_document(letter)))
             else:
-                for line in letter_text.letter_lines(letter):
+                for line in dead_letter_text.letter_lines(letter):
                     say(line, keep="\n\t")  # a body of several lines
         elif out is not None:
-            written = _write_whole(out, letter_text.json_lines(connection, letters.Selection(dataset, reason)))
+            written = _write_whole(
+                out, dead_letter_text.json_lines(connection, dead_letter_pages.Selection(dataset, reason))
+            )
             say(f"{dataset}: {written} dead letters in {out}")
         else:
-            found = letters.overview(connection, dataset, reason, limit)
+            found = dead_letter_pages.overview(connection, dataset, reason, limit)
             if as_json:
-                print(json_text(letter_text.overview_document(found), indent=2))
+                print(json_text(dead_letter_text.overview_document(found), indent=2))
             else:
                 publishes = getattr(declared.source, "dead_letter_topic", None) is not None
-                for line in letter_text.overview_lines(found, publishes=publishes):
+                for line in dead_letter_text.overview_lines(found, publishes=publishes):
                     say(line)
 
 
 def _publish_dead_letters(deployment: "Deployment", declared: "Dataset") -> None:
     from headrace.exceptions import DatasetError
-    from headrace.outbox import publish as publish_now
+    from headrace.publish.dead_letter_topic import publish as publish_now
 
     topic = getattr(declared.source, "dead_letter_topic", None)
     if topic is None:
@@ -544,7 +547,7 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
 
     What still fails stays as it is; replaying again finds only that. Drains of DATASET wait meanwhile.
     """
-    from headrace.replay import replay as replay_letters
+    from headrace.repair.replay import replay as replay_letters
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
@@ -557,8 +560,8 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
 @click.argument("dataset")
 def describe(dataset: str) -> None:
     """Print the contract of DATASET, where its fields go, and what a breach is called."""
-    from headrace.declarations import load_declaration
-    from headrace.describe import lines
+    from headrace.catalog import load_declaration
+    from headrace.monitor.describe import lines
 
     for line in lines(load_declaration(_settings().datasets_dir, dataset)):
         say(line)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.output import complain, shown, traceback_lines
 
 if TYPE_CHECKING:
-    from headrace.checkpoints import LedgerLine
-    from headrace.drain import DrainResult
-    from headrace.plan import Plan
+    from headrace.ingest.drain import DrainResult
+    from headrace.ingest.plan import Plan
+    from headrace.postgres.checkpoints import LedgerLine
     from headrace.settings import Settings
 
 logger = logging.getLogger("headrace")

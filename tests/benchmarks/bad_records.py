@@ -3,10 +3,10 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from headrace.generate import generate
-from headrace.generations import reset
-from headrace.ingest import Deployment, drain_plan, initialise, plan
-from headrace.produce import produce
+from headrace.ingest.runs import Deployment, drain_plan, initialise, plan
+from headrace.repair.generations import reset
+from headrace.sample.generate import generate
+from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.faults.servers import Servers

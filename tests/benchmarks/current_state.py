@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
-from headrace.build import build
-from headrace.generations import reset
-from headrace.ingest import Deployment
+from headrace.ingest.runs import Deployment
+from headrace.marts.build import build
+from headrace.repair.generations import reset
 from headrace.settings import Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.peers import debezium

@@ -18,10 +18,10 @@ from typing import Any
 
 import psycopg
 
-from headrace.generate import generate, now
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
-from headrace.produce import produce_paced
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
+from headrace.sample.generate import generate, now
+from headrace.sample.produce import produce_paced
 from headrace.settings import ROOT, Settings
 from tests.benchmarks.outcome import Options, Outcome, Report, table
 from tests.faults.servers import Servers

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from headrace import checkpoints
-from headrace.generate import generate_records
+from headrace.postgres import checkpoints
+from headrace.sample.generate import generate_records
 from headrace.settings import ROOT
 
 PARTITIONS = 3

@@ -11,14 +11,14 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
-from headrace import ingest
-from headrace.batch import Batch, Committer
-from headrace.drain import Limits, drain
-from headrace.fence import drain_name
-from headrace.generations import reset
-from headrace.ingest import Deployment, plan
-from headrace.overlap import Overlap
-from headrace.source import Chunk, KafkaRecord, Range, Source
+from headrace.ingest import runs
+from headrace.ingest.batch import Batch, Committer
+from headrace.ingest.commit_thread import Overlap
+from headrace.ingest.drain import Limits, drain
+from headrace.ingest.runs import Deployment, plan
+from headrace.postgres.lock_watchdog import drain_name
+from headrace.repair.generations import reset
+from headrace.sources.base import Chunk, KafkaRecord, Range, Source
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.site import TOPIC, Site, filled
 from tests.benchmarks.throughput import CLIENTS
@@ -148,12 +148,12 @@ def _profile(site: Site, client: str, *, in_turn: bool = False) -> dict[str, flo
     committer = Committer(
         connect, deployment.retries(), limits=deployment.patience, barrier=lambda step: watch.lap(STEPS[step])
     )
-    source = ingest.open_source(deployment, dataset)
+    source = runs.open_source(deployment, dataset)
     limits = Limits(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
     try:
         committer.connection()
         watch.start()
-        with patch("headrace.drain.Overlap", partial(_InTurn if in_turn else _WatchedOverlap, watch)):
+        with patch("headrace.ingest.drain.Overlap", partial(_InTurn if in_turn else _WatchedOverlap, watch)):
             result = drain(dataset, _Watched(source, watch), planned, committer, limits)
         watch.lap(DECODE)
         seconds[ELAPSED] = result.seconds
@@ -168,7 +168,7 @@ def _contract(site: Site) -> float:
     """Microseconds a record where the fast way takes none."""
     deployment = Deployment.from_settings(site.settings)
     dataset = deployment.dataset(TOPIC)
-    source = ingest.open_source(deployment, dataset)
+    source = runs.open_source(deployment, dataset)
     try:
         state = source.describe().partitions
         chunks = source.read({p: Range(found.log_start_offset, found.end_offset) for p, found in state.items()})

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from headrace.generate import generate
-from headrace.generations import reset
-from headrace.ingest import Deployment, initialise
-from headrace.produce import produce
+from headrace.ingest.runs import Deployment, initialise
+from headrace.repair.generations import reset
+from headrace.sample.generate import generate
+from headrace.sample.produce import produce
 from headrace.settings import ROOT
 from tests.benchmarks.limit import Limit
 from tests.benchmarks.outcome import Report, Spread, table

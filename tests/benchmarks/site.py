@@ -12,9 +12,9 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace.generate import generate_jobs
-from headrace.ingest import Deployment, initialise
-from headrace.produce import produce
+from headrace.ingest.runs import Deployment, initialise
+from headrace.sample.generate import generate_jobs
+from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings
 from tests.benchmarks.outcome import Report
 from tests.faults.servers import Servers

@@ -5,8 +5,8 @@ import sys
 import time
 from contextlib import ExitStack
 
-from headrace.generations import reset
-from headrace.ingest import Deployment
+from headrace.ingest.runs import Deployment
+from headrace.repair.generations import reset
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.site import HEADRACE, TOPIC, Site, filled
 from tests.benchmarks.throughput import CLIENTS

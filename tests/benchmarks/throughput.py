@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.generations import reset
-from headrace.ingest import Deployment
-from headrace.kafka_source import KafkaSource
-from headrace.source import Range
+from headrace.ingest.runs import Deployment
+from headrace.repair.generations import reset
+from headrace.sources.base import Range
+from headrace.sources.kafka import KafkaSource
 from tests.benchmarks.limit import Limit
 from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
 from tests.benchmarks.peers import airflow_rows, debezium, loops

@@ -17,7 +17,7 @@ import psycopg
 import yaml
 from psycopg.rows import dict_row
 
-from headrace.airflow_api import AirflowApi
+from headrace.sample.airflow_api import AirflowApi
 from tests.compose.engine import Engine, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 
-from headrace.build import build
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
+from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream
 from tests.faults.lane import ROOT, Lane, Stuck

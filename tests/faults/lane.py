@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.ingest import Deployment, initialise
+from headrace.ingest.runs import Deployment, initialise
 from headrace.settings import Settings
 from tests.databases import create_database
 from tests.faults.checks import Violation, judge

@@ -15,7 +15,7 @@ from typing import Literal
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from headrace.generate import generate_jobs
+from headrace.sample.generate import generate_jobs
 
 Place = tuple[int, int]  # partition, offset
 Headers = tuple[tuple[str, bytes | None], ...]

@@ -24,14 +24,14 @@ from typing import Any
 import psycopg
 
 import headrace
-import headrace.kafka_source
-from headrace import batch as batch_module
-from headrace.checkpoints import RunContext
-from headrace.database import Connect, connector
+import headrace.sources.kafka
 from headrace.exceptions import HeadraceError
-from headrace.generations import accept_loss, adopt
-from headrace.ingest import Deployment, drain_plan, plan
-from headrace.plan import Plan
+from headrace.ingest import batch as batch_module
+from headrace.ingest.plan import Plan
+from headrace.ingest.runs import Deployment, drain_plan, plan
+from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.connection import Connect, connector
+from headrace.repair.generations import accept_loss, adopt
 from headrace.settings import Settings
 from tests.adoption import adopt_anyway
 

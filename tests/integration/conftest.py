@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from headrace import retries
-from headrace.ingest import Deployment, initialise
+from headrace.ingest.runs import Deployment, initialise
 from headrace.local import services
 from headrace.settings import Settings
 from tests.databases import make_owner_superuser, passing_database

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.batch import Barrier
-from headrace.ingest import drain_plan, plan
+from headrace.ingest.batch import Barrier
+from headrace.ingest.runs import drain_plan, plan
 from tests.integration.conftest import Stage
 
 STEPS = ["fetched", "advanced", "staged", "dead_lettered", "before_commit", "committed"]

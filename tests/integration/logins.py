@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from headrace.roles import DBT
+from headrace.postgres.roles import DBT
 
 PASSWORD = "not-a-secret"
 

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from headrace import checkpoints, database, staging
-from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, open_source
+from headrace.ingest.plan import make_plan
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, initialise, open_source
 from headrace.local.services import postgres_binary
-from headrace.plan import make_plan
-from headrace.roles import LOADER, ROLES
+from headrace.postgres import checkpoints, staging
+from headrace.postgres import connection as database
+from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.databases import passing_database

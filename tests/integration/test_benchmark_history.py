@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history
 from tests.benchmarks.history import KINDS

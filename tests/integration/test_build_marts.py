@@ -9,9 +9,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from headrace.build import build
-from headrace.builds import NodeResult, record
 from headrace.exceptions import BuildError, UsageError
+from headrace.marts.build import build
+from headrace.marts.claims import NodeResult, record
 from tests.integration.warehouse import (
     ALL_OF_JOBS,
     COLUMNS,
@@ -50,7 +50,7 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
         warehouse.stage(dataset, *batches.batch(dataset))
     warehouse.build()
     warehouse.assert_right()
-    monkeypatch.setattr("headrace.dbt_runner.DbtRunner.run_pass", None)  # to start dbt would fail
+    monkeypatch.setattr("headrace.marts.dbt.DbtRunner.run_pass", None)  # to start dbt would fail
     result = warehouse.build()
     assert result.passes == ()
     assert result.story() == "build: nothing new; every model has built every batch"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.evolution import fill
 from headrace.exceptions import DatabaseError
-from headrace.ingest import drain_dataset
-from headrace.reload import reload_range
-from headrace.replay import replay
+from headrace.ingest.runs import drain_dataset
+from headrace.repair.fill import fill
+from headrace.repair.reload import reload_range
+from headrace.repair.replay import replay
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.conftest import Stage

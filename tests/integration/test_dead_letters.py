@@ -1,7 +1,7 @@
 """Dead letters: the bytes that were sent, where they were, and why they are dead."""
 
-from headrace.generate.jobs import DEFECTS
-from headrace.ingest import drain_dataset
+from headrace.ingest.runs import drain_dataset
+from headrace.sample.generate.jobs import DEFECTS
 from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from headrace.exceptions import DatabaseError, DatasetError, TopicMissing
-from headrace.generate import generate_jobs
-from headrace.ingest import drain_dataset, drain_plan, plan
-from headrace.produce import produce
+from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.sample.generate import generate_jobs
+from headrace.sample.produce import produce
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left, coordinates, totals
 from tests.integration.conftest import Stage

@@ -20,9 +20,9 @@ import psycopg
 import pytest
 
 from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
-from headrace.fence import Patience
-from headrace.ingest import Deployment, drain_dataset, drain_plan, left_of, plan
-from headrace.plan import Plan
+from headrace.ingest.plan import Plan
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, left_of, plan
+from headrace.postgres.lock_watchdog import Patience
 from tests.integration.books import assert_books, assert_nothing_left, environment
 from tests.integration.conftest import Stage
 from tests.integration.killing import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped

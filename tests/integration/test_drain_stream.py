@@ -12,17 +12,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headrace import redis_source, retries
-from headrace.batch import Barrier
+from headrace import retries
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
-from headrace.generate import generate
-from headrace.generations import accept_loss, adopt
-from headrace.ingest import Deployment, drain_dataset, drain_plan, left_of, plan
+from headrace.ingest.batch import Barrier
+from headrace.ingest.plan import Plan
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, left_of, plan
 from headrace.local import postgres, services, valkey
-from headrace.plan import Plan
-from headrace.produce import produce
-from headrace.reload import reload_range
+from headrace.repair.generations import accept_loss, adopt
+from headrace.repair.reload import reload_range
+from headrace.sample.generate import generate
+from headrace.sample.produce import produce
 from headrace.settings import Settings
+from headrace.sources import redis
 from tests.integration import streams
 from tests.integration.books import assert_books, assert_nothing_left, coordinates
 from tests.integration.conftest import Stage, telemetry_stage
@@ -299,7 +300,7 @@ def test_reload_of_a_stream_is_refused_with_what_to_do_in_its_place(telemetry: S
 
 
 def drain_in_small_chunks(stage: Stage, barrier: Barrier, name: str) -> None:
-    redis_source.CHUNK_ENTRIES = 30
+    redis.CHUNK_ENTRIES = 30
     drain(stage, barrier, name)
 
 
@@ -402,7 +403,7 @@ def _nothing(_attempt: int) -> None:
 def test_drain_whose_valkey_is_killed_fails_in_one_line_and_goes_on_after_its_restart(
     step: str, own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.redis_source.CHUNK_ENTRIES", 30)
+    monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 30)
     stage = own_valkey.stage
     ids = streams.send(stage, 100)
     waited = pauses(_nothing)
@@ -424,7 +425,7 @@ def test_drain_whose_valkey_is_killed_fails_in_one_line_and_goes_on_after_its_re
 def test_drain_waits_for_a_valkey_that_comes_back(
     own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.redis_source.CHUNK_ENTRIES", 30)
+    monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 30)
     stage = own_valkey.stage
     ids = streams.send(stage, 100)
     waited = pauses(lambda attempt: own_valkey.start() if attempt == 3 else None)
@@ -439,7 +440,7 @@ def test_drain_waits_for_a_valkey_that_comes_back(
 def test_drain_that_may_not_try_again_fails_at_once(
     own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.redis_source.CHUNK_ENTRIES", 5)
+    monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 5)
     streams.send(own_valkey.stage, 10)
     waited = pauses(_nothing)
     settings = replace(own_valkey.stage.deployment.settings, max_retries=0)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from headrace.build import build
-from headrace.evolution import FillResult, fill
 from headrace.exceptions import DatasetError
-from headrace.ingest import drain_dataset, initialise
-from headrace.load import load_file
-from headrace.reload import reload_range
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import drain_dataset, initialise
+from headrace.marts.build import build
+from headrace.repair.fill import FillResult, fill
+from headrace.repair.reload import reload_range
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.integration import topics
@@ -161,7 +161,7 @@ def test_fill_of_a_field_whose_validator_needs_the_others_is_refused(stage: Stag
 
 
 def test_fill_in_pages_takes_every_row_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.evolution.PAGE_ROWS", 100)
+    monkeypatch.setattr("headrace.repair.fill.PAGE_ROWS", 100)
     messages: list[topics.Message] = [(n % 2, b"%d" % n, job(n, SEAT=n)) for n in range(1_001)]
     topics.send(servers(stage), topic_of(stage), messages)
     drain_dataset(stage.deployment, "jobs")

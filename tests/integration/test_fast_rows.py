@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from psycopg.sql import SQL
 
-from headrace import staging
-from headrace.batch import Batch
 from headrace.dataset import load_dataset
-from headrace.ingest import Deployment, initialise
+from headrace.ingest.batch import Batch
+from headrace.ingest.runs import Deployment, initialise
+from headrace.postgres import staging
 from headrace.settings import Settings
-from headrace.source import KafkaRecord
+from headrace.sources.base import KafkaRecord
 from tests.fuzz_payloads import payloads
 from tests.unit.test_copy_text import SHAPES
 

@@ -15,16 +15,16 @@ from uuid import uuid4
 
 import pytest
 
-import headrace.follow as follow_module
-from headrace.build import BuildResult, build
+import headrace.follow.follower as follow_module
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
-from headrace.follow import FollowResult, follow
-from headrace.generations import adopt
-from headrace.ingest import Deployment
-from headrace.leases import held_lease
+from headrace.follow.follower import FollowResult, follow
+from headrace.follow.leases import held_lease
+from headrace.ingest.runs import Deployment
+from headrace.marts.build import BuildResult, build
+from headrace.publish.sinks import open_sink
+from headrace.repair.generations import adopt
 from headrace.settings import Settings
-from headrace.sinks import open_sink
 from tests.integration import topics
 from tests.integration.books import environment
 from tests.integration.conftest import Stage
@@ -98,7 +98,7 @@ def ready(stage: Stage, tmp_path: Path) -> Stage:
 def no_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of draining: a first build takes ten seconds."""
     nothing_to_build = BuildResult(uuid4(), (), 0.0)
-    monkeypatch.setattr("headrace.follow.build", lambda *_, **__: nothing_to_build)
+    monkeypatch.setattr("headrace.follow.follower.build", lambda *_, **__: nothing_to_build)
 
 
 @pytest.mark.usefixtures("no_builds")
@@ -153,7 +153,7 @@ def test_follow_of_a_topic_that_was_made_anew_waits_for_adopt(ready: Stage, topi
 def test_follow_leaves_out_a_declaration_that_cannot_be_used_until_it_is_corrected(
     ready: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.follow.RECHECK_S", 0.5)
+    monkeypatch.setattr("headrace.follow.follower.RECHECK_S", 0.5)
     folder = ready.deployment.settings.datasets_dir
     text = (folder / "jobs.py").read_text().replace('name="jobs"', 'name="jobs_2"')
     (folder / "jobs_2.py").write_text(text.replace("import", "imprt", 1))
@@ -280,8 +280,8 @@ def test_models_that_read_others_are_built_meanwhile_and_at_the_end(
         selections.append(options["select"])
         return build(settings, **options)
 
-    monkeypatch.setattr("headrace.follow.build", build_and_note)
-    monkeypatch.setattr("headrace.follow.RECHECK_S", 3_600.0)  # which would find what was left behind
+    monkeypatch.setattr("headrace.follow.follower.build", build_and_note)
+    monkeypatch.setattr("headrace.follow.follower.RECHECK_S", 3_600.0)  # which would find what was left behind
 
     def counted() -> int:
         is_built = ready.value("select to_regclass('marts.jobs_per_minute') is not null")

@@ -17,16 +17,16 @@ import pytest
 from confluent_kafka import Producer
 from kafka.record.util import calc_crc32c
 
-from headrace.dead_letters import headers_of
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.generations import accept_loss
-from headrace.ingest import Deployment, drain_dataset
-from headrace.kafka_source import KafkaSource
+from headrace.ingest.runs import Deployment, drain_dataset
 from headrace.local.home import locked
 from headrace.local.jars import tool_command
-from headrace.produce import produce
+from headrace.postgres.dead_letters import headers_of
+from headrace.repair.generations import accept_loss
+from headrace.sample.produce import produce
 from headrace.settings import Settings
-from headrace.source import Range
+from headrace.sources.base import Range
+from headrace.sources.kafka import KafkaSource
 from headrace.times import EPOCH, LATEST
 from headrace.verify.readers import TopicReader
 from headrace.verify.verification import verify

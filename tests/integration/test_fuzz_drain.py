@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from headrace.ingest import initialise
+from headrace.ingest.runs import initialise
 from tests.fuzz_drain import TARGETS, Target, run
 from tests.integration.conftest import Stage
 

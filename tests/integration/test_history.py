@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-from headrace import history, ingest
-from headrace.checkpoints import RunContext
-from headrace.database import database as connected
 from headrace.exceptions import (
     CheckpointMoved,
     DatabaseError,
@@ -19,11 +16,14 @@ from headrace.exceptions import (
     SourceError,
     TopicMissing,
 )
-from headrace.generations import adopt, reset
-from headrace.ingest import drain_dataset, drain_plan, plan
-from headrace.load import load_file
-from headrace.problems import Overview, judge
-from headrace.status import read_status
+from headrace.ingest import observations, runs
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.monitor.problems import Overview, judge
+from headrace.monitor.status import read_status
+from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.connection import database as connected
+from headrace.repair.generations import adopt, reset
 from tests.integration import topics
 from tests.integration.conftest import Stage
 from tests.integration.test_drain import send_jobs, servers, topic_of
@@ -127,7 +127,7 @@ def test_drain_that_fails_of_anything_is_a_problem_until_a_reset_or_a_success(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "drain", fail)
+        patched.setattr(runs, "drain", fail)
         with pytest.raises(type(error)):
             drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == [("drain", "headrace drain jobs")]
@@ -146,7 +146,7 @@ def test_drain_that_another_run_overtook_is_no_problem(stage: Stage, monkeypatch
         raise CheckpointMoved("jobs[0]: another run committed first; retry the task")
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "drain", fail)
+        patched.setattr(runs, "drain", fail)
         with pytest.raises(CheckpointMoved):
             drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
@@ -168,7 +168,7 @@ def test_plan_without_a_setting_is_a_problem_in_airflow_and_none_in_a_shell(stag
     def lacking() -> dict[str, Any]:
         raise SettingError("kafka: no address")
 
-    deployment = ingest.Deployment(stage.deployment.settings, stage.deployment.connect, lacking, lambda: "")
+    deployment = runs.Deployment(stage.deployment.settings, stage.deployment.connect, lacking, lambda: "")
     jobs = deployment.dataset("jobs")
     with pytest.raises(SettingError):
         plan(deployment, jobs)
@@ -181,7 +181,7 @@ def test_plan_without_a_setting_is_a_problem_in_airflow_and_none_in_a_shell(stag
 def test_error_of_a_partition_that_the_source_no_longer_has_is_over_with_the_next_plan(stage: Stage) -> None:
     stage.execute("insert into headrace.observations (dataset, partition) values ('jobs', 7)")
     with connected(stage.deployment.connect("test")) as connection:
-        history.note_error(connection, "jobs", ValueError("no broker"))
+        observations.note_error(connection, "jobs", ValueError("no broker"))
     assert overview(stage).problems[0].text == "ValueError: no broker"
     drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
@@ -192,7 +192,7 @@ def test_file_that_did_not_change_is_looked_at_all_the_same_after_a_correction(s
     declared.write_text('{"USERID": 1, "LOCATION": "A"}\n')
     correction.write_text('{"USERID": 1, "LOCATION": "B"}\n')
     settings = replace(stage.deployment.settings, data_dir=tmp_path)
-    ours = replace(stage, deployment=ingest.Deployment.from_settings(settings))
+    ours = replace(stage, deployment=runs.Deployment.from_settings(settings))
     load_file(ours.deployment, "users")
     load_file(ours.deployment, "users", path=correction)
     ours.execute("update headrace.observations set observed_at = now() - interval '9 h', error = 'x'")

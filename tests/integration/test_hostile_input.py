@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from headrace.airflow.page_template import render_figures, render_page
-from headrace.ingest import drain_dataset
-from headrace.load import load_file
-from headrace.problems import judge
-from headrace.status import read_status
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import drain_dataset
+from headrace.monitor.problems import judge
+from headrace.monitor.status import read_status
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_books, environment

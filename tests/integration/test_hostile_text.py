@@ -8,16 +8,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headrace import history
 from headrace.airflow.page_template import render_figures
 from headrace.command import Command
 from headrace.exceptions import HeadraceError, SourceChanged
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
-from headrace.problems import Overview, judge
-from headrace.roles import DBT, LOADER
+from headrace.ingest import observations
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
+from headrace.monitor.problems import Overview, judge
+from headrace.monitor.status import read_status
+from headrace.postgres.roles import DBT, LOADER
 from headrace.settings import Settings
-from headrace.status import read_status
 from tests.integration.books import environment
 from tests.integration.commands import headrace
 from tests.integration.conftest import Stage
@@ -60,7 +60,7 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 
     with pytest.raises(HeadraceError) as caught:
         load_file(stage.deployment, "users", path=path)
-    history.note_failure(stage.deployment.connect("test"), "users", caught.value, is_task=True)
+    observations.note_failure(stage.deployment.connect("test"), "users", caught.value, is_task=True)
     overview = overview_of(stage)
     assert [str(problem.command) for problem in overview.problems] == ["headrace load users"]
     assert copied(overview) == {"headrace load users", "headrace build"}
@@ -74,8 +74,8 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 def test_loader_that_writes_rows_of_its_own_puts_no_command_but_ours_before_the_operator(stage: Stage) -> None:
     ours = SourceChanged("jobs: gone", command=Command("accept-loss", "jobs", "--partition", 0, "--to", 9))
     with login(stage.dsn, LOADER) as dsn, psycopg.connect(dsn, autocommit=True) as loader:
-        history.note_error(loader, "jobs", ours)
-        history.note_error(loader, "events", ours)  # of another dataset: it names jobs
+        observations.note_error(loader, "jobs", ours)
+        observations.note_error(loader, "events", ours)  # of another dataset: it names jobs
         loader.execute(
             "insert into headrace.observations (dataset, partition, error, command) values ('rides', 0, %s, %s)",
             (f"`{COMMAND}`{ODD}", ["reset", "rides", "--yes"]),
@@ -102,7 +102,7 @@ def test_failed_drain_keeps_its_command_until_it_is_over(stage: Stage) -> None:
     )
     error = SourceChanged("jobs: gone", command=Command("adopt", "jobs"))
     with login(stage.dsn, LOADER) as dsn:
-        history.note_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), "jobs", 1, {0: 5}, error)
+        observations.note_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), "jobs", 1, {0: 5}, error)
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace adopt jobs"]
     stage.execute("update headrace.failures set command = null")  # as of an error from before there was the column
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace drain jobs"]

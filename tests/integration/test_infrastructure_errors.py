@@ -14,10 +14,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
-from headrace.generate import generate_jobs
-from headrace.generations import reset
-from headrace.ingest import Deployment, drain_dataset, drain_plan, initialise, plan
-from headrace.produce import produce
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, initialise, plan
+from headrace.repair.generations import reset
+from headrace.sample.generate import generate_jobs
+from headrace.sample.produce import produce
 from tests.integration.books import assert_books, totals
 from tests.integration.conftest import Stage
 from tests.integration.killing import at

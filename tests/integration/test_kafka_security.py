@@ -17,18 +17,18 @@ import redis
 from kafka.errors import KafkaError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace import kafka_source
 from headrace.airflow.page_template import render_figures, render_page
 from headrace.exceptions import HeadraceError, SettingError, SourceRefused
-from headrace.generate import generate, generate_jobs
-from headrace.ingest import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
 from headrace.local.services import postgres_binary
-from headrace.outbox import publish
-from headrace.problems import judge
-from headrace.produce import produce
-from headrace.roles import DBT, LOADER
+from headrace.monitor.problems import judge
+from headrace.monitor.status import read_status
+from headrace.postgres.roles import DBT, LOADER
+from headrace.publish.dead_letter_topic import publish
+from headrace.sample.generate import generate, generate_jobs
+from headrace.sample.produce import produce
 from headrace.settings import Settings
-from headrace.status import read_status
+from headrace.sources import kafka as kafka_source
 from headrace.verify import verify
 from tests.databases import passing_database
 from tests.integration import topics
@@ -126,7 +126,7 @@ def by_certificate(stage: Stage, broker: SecuredKafka, name: str, **validity: An
 
 def sent(broker: SecuredKafka) -> list[tuple[int, int]]:
     """The coordinates of all records that are in the topic."""
-    from headrace.kafka_source import KafkaSource
+    from headrace.sources.kafka import KafkaSource
 
     source = KafkaSource("jobs", {"bootstrap_servers": [broker.plain]})
     try:

@@ -7,12 +7,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from headrace import checkpoints
-from headrace.batch import Batch, Committer
-from headrace.checkpoints import LedgerLine, RunContext
 from headrace.exceptions import CheckpointMoved
-from headrace.fence import drain_name
-from headrace.file_source import Line
+from headrace.ingest.batch import Batch, Committer
+from headrace.postgres import checkpoints
+from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres.lock_watchdog import drain_name
+from headrace.sources.file import Line
 from tests.integration.books import assert_books, assert_nothing_left
 from tests.integration.conftest import Stage
 from tests.integration.test_drain import job

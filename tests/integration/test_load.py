@@ -9,8 +9,8 @@ import pandas
 import pytest
 
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
-from headrace.ingest import Deployment, drain_plan, plan
-from headrace.load import LoadResult, load_file
+from headrace.ingest.load import LoadResult, load_file
+from headrace.ingest.runs import Deployment, drain_plan, plan
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.integration.books import assert_books, assert_nothing_left

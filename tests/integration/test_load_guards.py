@@ -11,9 +11,9 @@ import pandas
 import pytest
 
 from headrace.exceptions import CheckpointMoved, DatasetError, FileSourceError, HeadraceError
-from headrace.generations import reset
-from headrace.ingest import Deployment, plan
-from headrace.load import LoadResult, load_file
+from headrace.ingest.load import LoadResult, load_file
+from headrace.ingest.runs import Deployment, plan
+from headrace.repair.generations import reset
 from headrace.verify import verify
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage

@@ -22,12 +22,12 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from psycopg.conninfo import make_conninfo
 
-from headrace.build import build
 from headrace.exceptions import LocalServiceError
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
 from headrace.local import kafka, postgres, services, valkey
 from headrace.local.postgres_roles import admin_dsn
+from headrace.marts.build import build
 from headrace.settings import Settings, read_services
 from headrace.verify import verify
 from tests.other_user import as_other_user, only_as_root

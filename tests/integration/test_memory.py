@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from kafka import KafkaProducer
 
-from headrace.generate import generate_jobs
-from headrace.kafka_source import KafkaSource
+from headrace.sample.generate import generate_jobs
+from headrace.sources.kafka import KafkaSource
 from tests import bombs
 from tests.integration import streams, topics
 from tests.integration.books import assert_books, environment

@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headrace.database import migrate
 from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
-from headrace.ingest import drain_dataset, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import drain_dataset, initialise
+from headrace.postgres.connection import migrate
 from tests.integration import topics
 from tests.integration.books import assert_books
 from tests.integration.conftest import Stage
@@ -93,7 +93,7 @@ def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatc
         ("0001_a", "create table headrace.a (x int)"),
         ("0002_b", "create table headrace.b (x int); select 1 / 0"),
     ]
-    monkeypatch.setattr("headrace.database._migrations", lambda: broken)
+    monkeypatch.setattr("headrace.postgres.connection._migrations", lambda: broken)
     with psycopg.connect(database, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.DivisionByZero):
             migrate(connection)
@@ -118,7 +118,7 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
 def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.database.MIGRATION_PATIENCE_MS", 200)
+    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_PATIENCE_MS", 200)
     again = "delete from headrace.migrations where name = '0008_rows_of_a_batch'"
     stage.execute("create index by_batch on staging.jobs (_batch_id)", again)
     with psycopg.connect(stage.dsn) as reader:

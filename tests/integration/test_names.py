@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from headrace.build import build
-from headrace.evolution import fill
 from headrace.exceptions import BuildError, DatasetError
-from headrace.generations import reset
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.load import load_file
-from headrace.reload import reload_range
-from headrace.replay import replay
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.marts.build import build
+from headrace.postgres.staging import replaced_name
+from headrace.repair.fill import fill
+from headrace.repair.generations import reset
+from headrace.repair.reload import reload_range
+from headrace.repair.replay import replay
 from headrace.settings import Settings
-from headrace.staging import replaced_name
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.conftest import Stage

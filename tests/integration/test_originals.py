@@ -15,10 +15,10 @@ import psycopg
 import pytest
 
 from headrace.dataset import load_dataset
-from headrace.generate import Record, generate_records
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.load import load_file
-from headrace.produce import produce_files
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.sample.generate import Record, generate_records
+from headrace.sample.produce import produce_files
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests import oracle

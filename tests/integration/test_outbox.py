@@ -18,12 +18,12 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace import outbox
 from headrace.exceptions import SourceUnavailable
-from headrace.ingest import drain_dataset
-from headrace.outbox import publish, publish_after_drain
+from headrace.ingest.runs import drain_dataset
+from headrace.publish import dead_letter_topic as outbox
+from headrace.publish.dead_letter_topic import publish, publish_after_drain
+from headrace.publish.sinks import open_sink
 from headrace.settings import ROOT
-from headrace.sinks import open_sink
 from headrace.verify import verify
 from headrace.verify.readers import is_compacted
 from tests.integration import topics
@@ -202,7 +202,7 @@ def test_publishing_that_fails_neither_fails_the_drain_nor_loses_a_letter(
     unreachable = replace(declared.deployment, kafka=lambda: {"bootstrap_servers": [f"127.0.0.1:{closed_port}"]})
     with caplog.at_level(logging.WARNING, "headrace"):
         assert publish_after_drain(unreachable, declared.deployment.dataset("jobs")) == 0
-    logged = [record.getMessage() for record in caplog.records if record.name == "headrace.outbox"]
+    logged = [record.getMessage() for record in caplog.records if record.name == "headrace.publish.dead_letter_topic"]
     assert len(logged) == 1
     assert logged[0].startswith(f"jobs: dead letters not published: kafka: 127.0.0.1:{closed_port} did not answer: ")
     assert logged[0].endswith("; the next run tries again")

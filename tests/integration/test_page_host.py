@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from headrace.database import migrate
+from headrace.postgres.connection import migrate
 from headrace.settings import ROOT
 from tests.databases import passing_database
 from tests.integration import many_datasets

@@ -19,14 +19,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from headrace.build import build
-from headrace.database import connector
 from headrace.exceptions import CheckpointMoved, HeadraceError
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
 from headrace.local.postgres_roles import passfile, passwords
-from headrace.session import PooledConnection
-from headrace.status import read_status
+from headrace.marts.build import build
+from headrace.monitor.status import read_status
+from headrace.postgres.connection import connector
+from headrace.postgres.session import PooledConnection
 from headrace.verify import verify
 from tests.debian import NotAvailable, cache_folder, library_path, unpacked
 from tests.integration import topics

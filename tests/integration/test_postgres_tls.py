@@ -17,11 +17,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.exceptions import DatabaseError
-from headrace.ingest import Deployment, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, initialise
 from headrace.local.addresses import environment
+from headrace.monitor.status import read_status
 from headrace.settings import Settings
-from headrace.status import read_status
 from tests.integration.certificates import Authority, Certificate
 from tests.integration.conftest import Stage
 

@@ -10,16 +10,16 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from headrace.build import build
 from headrace.exceptions import DatabaseError
-from headrace.follow import follow
-from headrace.generate import generate
-from headrace.ingest import Deployment, drain_dataset, initialise, plan
-from headrace.load import load_file
-from headrace.problems import judge
-from headrace.produce import produce
+from headrace.follow.follower import follow
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise, plan
+from headrace.marts.build import build
+from headrace.monitor.problems import judge
+from headrace.monitor.status import read_status
+from headrace.sample.generate import generate
+from headrace.sample.produce import produce
 from headrace.settings import Settings
-from headrace.status import read_status
 from headrace.verify import verify
 from tests.databases import passing_database
 from tests.debian import NotAvailable

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from headrace import redis_source
 from headrace.exceptions import (
     DatasetError,
     SettingError,
@@ -14,8 +13,9 @@ from headrace.exceptions import (
     SourceUnavailable,
     TopicMissing,
 )
-from headrace.redis_source import RedisSource
-from headrace.source import Chunk, Range, SourceState
+from headrace.sources import redis
+from headrace.sources.base import Chunk, Range, SourceState
+from headrace.sources.redis import RedisSource
 from tests.integration import streams
 from tests.integration.test_cli import closed_port  # noqa: F401
 from tests.integration.test_source_conformance import records
@@ -26,7 +26,7 @@ Run = Callable[..., object]
 @pytest.fixture
 def source(redis_url: str, stream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisSource]:
     """The test's own stream, of ten entries 1-0 to 10-0, as a source that reads three at a time."""
-    monkeypatch.setattr(redis_source, "CHUNK_ENTRIES", 3)
+    monkeypatch.setattr(redis, "CHUNK_ENTRIES", 3)
     fill(redis_url, stream, 1, 10)
     source = RedisSource(stream, redis_url)
     yield source

@@ -13,11 +13,11 @@ import psutil
 import psycopg
 import pytest
 
-from headrace.build import build
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.reload import ReloadResult, reload_range
-from headrace.replay import replay
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.marts.build import build
+from headrace.repair.reload import ReloadResult, reload_range
+from headrace.repair.replay import replay
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.adoption import adopt_anyway

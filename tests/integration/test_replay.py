@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.generations import adopt
-from headrace.ingest import drain_dataset
-from headrace.replay import ReplayResult, replay
+from headrace.ingest.runs import drain_dataset
+from headrace.repair.generations import adopt
+from headrace.repair.replay import ReplayResult, replay
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left, environment

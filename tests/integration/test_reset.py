@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from headrace.exceptions import CheckpointMoved
-from headrace.generations import preview_reset, reset
-from headrace.ingest import drain_dataset
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import drain_dataset
+from headrace.repair.generations import preview_reset, reset
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.books import assert_books, assert_nothing_left, totals

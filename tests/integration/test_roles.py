@@ -13,21 +13,21 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace.answers import read_answers
-from headrace.build import build
-from headrace.database import connector, migrate
 from headrace.exceptions import DatabaseError, DatasetError
-from headrace.generate import generate_jobs
-from headrace.generations import accept_loss, reset
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.load import load_file
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
 from headrace.local.services import psql_command
-from headrace.produce import produce
-from headrace.reload import reload_range
-from headrace.replay import replay
-from headrace.roles import DBT, LOADER, READER, ROLES, separate
+from headrace.marts.build import build
+from headrace.monitor.status import read_status
+from headrace.postgres.connection import connector, migrate
+from headrace.postgres.roles import DBT, LOADER, READER, ROLES, separate
+from headrace.repair.generations import accept_loss, reset
+from headrace.repair.reload import reload_range
+from headrace.repair.replay import replay
+from headrace.sample.case_answers import read_answers
+from headrace.sample.generate import generate_jobs
+from headrace.sample.produce import produce
 from headrace.settings import Settings
-from headrace.status import read_status
 from headrace.verify import verify
 from tests.adoption import adopt_anyway
 from tests.databases import passing_database
@@ -416,7 +416,7 @@ def test_readers_cannot_take_the_locks_of_init_and_builds(reader: Stage, loader:
 def test_init_that_a_reader_holds_up_ends_and_names_the_reader(
     house: Stage, reader: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.database.MIGRATION_PATIENCE_MS", 200)
+    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_PATIENCE_MS", 200)
     house.execute("alter table marts.rides owner to current_user")
     with psycopg.connect(reader.dsn, application_name="a dashboard") as connection:
         connection.execute("select from marts.rides limit 1")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from headrace.ingest import Deployment, drain_dataset
+from headrace.ingest.runs import Deployment, drain_dataset
 from headrace.local import postgres
-from headrace.outbox import publish_after_drain
-from headrace.roles import LOADER
-from headrace.status import read_status
+from headrace.monitor.status import read_status
+from headrace.postgres.roles import LOADER
+from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.verify import verify
 from tests.integration import streams, topics
 from tests.integration.books import coordinates, environment
@@ -177,7 +177,9 @@ def unpublished(stage: Stage) -> Iterator[str]:
     drain_dataset(stage.deployment, "jobs")
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
-        patch.setattr("headrace.outbox.logger.warning", lambda text, *parts: said.append(text % parts))
+        patch.setattr(
+            "headrace.publish.dead_letter_topic.logger.warning", lambda text, *parts: said.append(text % parts)
+        )
         assert publish_after_drain(stage.deployment, stage.deployment.dataset("jobs")) == 0
     topics.delete(servers(stage), letters)
     topics.create(servers(stage), letters, 1)
@@ -265,7 +267,7 @@ def unseen(stage: Stage) -> Iterator[str]:
 
 def overview(stage: Stage) -> Any:
     """What `headrace status` finds wrong."""
-    from headrace.problems import judge
+    from headrace.monitor.problems import judge
 
     return judge(read_status(stage.deployment.connect("test")), stage.deployment.settings).problems
 

@@ -12,8 +12,8 @@ from kafka import KafkaProducer
 from psycopg.sql import Identifier
 
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
-from headrace.ingest import drain_dataset, drain_plan, plan
-from headrace.rejects import REASON, find_rejected
+from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.postgres.rejects import REASON, find_rejected
 from tests.integration.conftest import Stage
 from tests.integration.killing import at
 

@@ -10,12 +10,12 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from headrace.database import connector, opened
 from headrace.exceptions import DatabaseError
-from headrace.ingest import drain_dataset
-from headrace.roles import LOADER
-from headrace.session import PARAMETERS, PooledConnection
-from headrace.status import read_status
+from headrace.ingest.runs import drain_dataset
+from headrace.monitor.status import read_status
+from headrace.postgres.connection import connector, opened
+from headrace.postgres.roles import LOADER
+from headrace.postgres.session import PARAMETERS, PooledConnection
 from headrace.verify import verify
 from tests.integration import topics
 from tests.integration.conftest import Stage

@@ -14,15 +14,15 @@ import psycopg2
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace import database as headrace_database
-from headrace import status
-from headrace.database import connector, migrate
-from headrace.database import database as connected
-from headrace.dbt_runner import DbtRunner
 from headrace.exceptions import DatabaseUnavailable
-from headrace.liveness import answered_within
+from headrace.marts.dbt import DbtRunner
+from headrace.monitor import status
+from headrace.monitor.status import read_status
+from headrace.postgres import connection as headrace_database
+from headrace.postgres.connection import connector, migrate
+from headrace.postgres.connection import database as connected
+from headrace.postgres.liveness import answered_within
 from headrace.settings import Settings
-from headrace.status import read_status
 from tests.stalling_proxy import StallingProxy
 
 OPTIONS = {name: getattr(socket, f"TCP_{name}") for name in ("USER_TIMEOUT", "KEEPIDLE", "KEEPINTVL", "KEEPCNT")}

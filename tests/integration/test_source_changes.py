@@ -3,8 +3,8 @@
 import pytest
 
 from headrace.exceptions import AnotherCluster, DatasetError, HeadraceError, SourceChanged
-from headrace.generations import accept_loss, adopt, preview_adopt
-from headrace.ingest import drain_dataset, drain_plan, plan
+from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.repair.generations import accept_loss, adopt, preview_adopt
 from headrace.verify import verify
 from tests.adoption import adopt_anyway
 from tests.integration import topics
@@ -85,13 +85,13 @@ def test_cluster_of_an_older_generation_is_stored_by_the_next_plan_and_an_untold
     assert len(found) >= 16
     stage.execute("update headrace.generations set cluster_id = null")
     with monkeypatch.context() as patch:
-        patch.setattr("headrace.kafka_source.KafkaSource._cluster_id", lambda _: None)  # a broker that has none
+        patch.setattr("headrace.sources.kafka.KafkaSource._cluster_id", lambda _: None)  # a broker that has none
         plan(stage.deployment, stage.deployment.dataset("jobs"))
         assert stage.value("select cluster_id from headrace.generations") is None
     plan(stage.deployment, stage.deployment.dataset("jobs"))
     assert stage.value("select cluster_id from headrace.generations") == found
     with monkeypatch.context() as patch:
-        patch.setattr("headrace.kafka_source.KafkaSource._cluster_id", lambda _: None)
+        patch.setattr("headrace.sources.kafka.KafkaSource._cluster_id", lambda _: None)
         plan(stage.deployment, stage.deployment.dataset("jobs"))
     assert stage.value("select cluster_id from headrace.generations") == found
 

@@ -14,18 +14,18 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from pydantic import BaseModel
 
-from headrace import file_source, kafka_source, redis_source
-from headrace.batch import Batch
-from headrace.checkpoints import Kind, LedgerLine, RunContext
-from headrace.confluent_source import ConfluentSource
 from headrace.dataset import Dataset, RedisStream
-from headrace.drain import Limits, drain
 from headrace.exceptions import FileSourceError, SourceChanged, SourceUnavailable, TopicMissing
-from headrace.file_source import FileSource
-from headrace.kafka_source import KafkaSource
-from headrace.plan import Plan
-from headrace.redis_source import RedisSource
-from headrace.source import Chunk, Range, Record, Source
+from headrace.ingest.batch import Batch
+from headrace.ingest.drain import Limits, drain
+from headrace.ingest.plan import Plan
+from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.sources import file, kafka, redis
+from headrace.sources.base import Chunk, Range, Record, Source
+from headrace.sources.file import FileSource
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_confluent import ConfluentSource
+from headrace.sources.redis import RedisSource
 from tests.integration import streams, topics
 
 Filled = Callable[[list[bytes]], Source]  # a source whose partition 0 holds exactly these values
@@ -47,16 +47,16 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
             made = KafkaSource if request.param == "kafka" else ConfluentSource
             source = made(topic, {"bootstrap_servers": servers}, max_poll_records=7, poll_bytes=CHUNK_BYTES)
         elif request.param == "redis":
-            monkeypatch.setattr(redis_source, "CHUNK_ENTRIES", 7)
-            monkeypatch.setattr(redis_source, "CHUNK_BYTES", CHUNK_BYTES)
+            monkeypatch.setattr(redis, "CHUNK_ENTRIES", 7)
+            monkeypatch.setattr(redis, "CHUNK_BYTES", CHUNK_BYTES)
             url, stream = request.getfixturevalue("redis_url"), request.getfixturevalue("stream")
             with streams.client(url) as client:
                 client.xgroup_create(stream, "makes-an-empty-stream", mkstream=True)
             streams.add(url, stream, ({b"data": value} for value in values))
             source = RedisSource(stream, url)
         else:
-            monkeypatch.setattr(file_source, "CHUNK_LINES", 7)
-            monkeypatch.setattr(file_source, "CHUNK_BYTES", CHUNK_BYTES)
+            monkeypatch.setattr(file, "CHUNK_LINES", 7)
+            monkeypatch.setattr(file, "CHUNK_BYTES", CHUNK_BYTES)
             path = tmp_path / f"records.{request.param}"
             _write(path, values)
             source = FileSource(path, {"n": "bigint"})
@@ -240,7 +240,7 @@ def test_file_that_is_absent_is_refused(tmp_path: Path) -> None:
 def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[KafkaSource]:
     """A source of topics: by each client, and by kafka-python where its version is not one that we know."""
     if request.param == "kafka_by_its_own_unpacking":
-        monkeypatch.setattr(kafka_source, "replace_unpacking", lambda _consumer, _meter: False)
+        monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
     return ConfluentSource if request.param == "confluent" else KafkaSource
 
 
@@ -377,7 +377,7 @@ def test_kafka_range_beyond_the_end_is_refused(source: KafkaSource) -> None:
 def test_kafka_deleted_topic_is_an_error_not_a_hang(
     source: KafkaSource, bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_source, "SILENT_POLLS_MAX", 60)
+    monkeypatch.setattr(kafka, "SILENT_POLLS_MAX", 60)
     topics.send(bootstrap_servers, source.topic, [(0, b"k", b"v")] * 10)
     reading = source.read(ranged({0: (0, 1_000)}))  # pinned while the topic still was longer, so to speak
     assert 1 <= len(next(reading).records) <= 3

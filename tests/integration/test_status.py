@@ -9,14 +9,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from headrace import history
 from headrace.command import Command
-from headrace.database import database as connected
 from headrace.exceptions import SourceUnavailable
-from headrace.ingest import Deployment, initialise
-from headrace.problems import judge
+from headrace.ingest import observations
+from headrace.ingest.runs import Deployment, initialise
+from headrace.monitor.problems import judge
+from headrace.monitor.status import DatasetStatus, Status, read_status
+from headrace.postgres.connection import database as connected
 from headrace.settings import Settings
-from headrace.status import DatasetStatus, Status, read_status
 from tests.integration.conftest import Stage
 
 
@@ -87,12 +87,12 @@ def observe(stage: Stage, partition: int, end: int, at: str = "now()") -> None:
 
 def note(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        history.note(connection, "jobs")
+        observations.note(connection, "jobs")
 
 
 def fold(stage: Stage, lines: int = 0) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        history.fold(connection, "jobs", lines)
+        observations.fold(connection, "jobs", lines)
 
 
 def test_status_before_anything_was_ingested_has_every_dataset_and_no_problem(stage: Stage) -> None:
@@ -208,7 +208,9 @@ def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
 
 def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        history.note_error(connection, "jobs", SourceUnavailable("no broker; run `headrace up`", command=Command("up")))
+        observations.note_error(
+            connection, "jobs", SourceUnavailable("no broker; run `headrace up`", command=Command("up"))
+        )
     overview = judge(read(stage), stage.deployment.settings)
     assert overview.states["jobs"] == "failing"
     assert [(each.text, str(each.command)) for each in overview.problems] == [

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from headrace.exceptions import DatasetError
-from headrace.generations import reset
-from headrace.ingest import drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
+from headrace.repair.generations import reset
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.integration import topics
@@ -137,7 +137,7 @@ def test_reset_makes_a_table_of_other_columns_from_scratch(former: Stage) -> Non
 def test_former_files_of_the_demo_are_written_again(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from headrace import demo
+    from headrace.sample import demo
 
     demonstration = demo.Demo(Console(quiet=True))
     path = tmp_path / "events.keyed"

@@ -20,12 +20,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.generations import reset
-from headrace.ingest import Deployment, drain_dataset, initialise
-from headrace.kafka_source import KafkaSource, ensure_topic
-from headrace.load import load_file
-from headrace.reload import reload_range
+from headrace.ingest.load import load_file
+from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.repair.generations import reset
+from headrace.repair.reload import reload_range
 from headrace.settings import ROOT, Settings
+from headrace.sources.kafka import KafkaSource, ensure_topic
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
@@ -625,7 +625,7 @@ def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -
 
 
 def test_verify_without_a_broker_notes_it_and_deep_fails(drained: Drained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.kafka_source.BOOTSTRAP_TIMEOUT_MS", 300)
+    monkeypatch.setattr("headrace.sources.kafka.BOOTSTRAP_TIMEOUT_MS", 300)
     settings = replace(drained.stage.deployment.settings, kafka_bootstrap_servers="127.0.0.1:1")
     deployment = Deployment.from_settings(settings)
     verification = verify(deployment, "jobs")

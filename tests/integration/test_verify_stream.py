@@ -6,11 +6,11 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from headrace.generations import accept_loss, adopt
-from headrace.ingest import Deployment, drain_dataset
-from headrace.redis_source import RedisSource
-from headrace.replay import replay
-from headrace.source import Range
+from headrace.ingest.runs import Deployment, drain_dataset
+from headrace.repair.generations import accept_loss, adopt
+from headrace.repair.replay import replay
+from headrace.sources.base import Range
+from headrace.sources.redis import RedisSource
 from headrace.verify import verify
 from headrace.verify.readers import StreamReader
 from headrace.verify.report import Finding, Report, Verification

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from headrace.exceptions import TopicMissing
-from headrace.kafka_source import KafkaSource
+from headrace.sources.kafka import KafkaSource
 
 CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 Message = tuple[int, bytes | None, bytes | None]  # partition, key, value

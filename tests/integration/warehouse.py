@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import psycopg
 
-from headrace.build import BuildResult, build
-from headrace.builds import is_up_to_date
-from headrace.dbt_runner import fingerprint, profile_environment
-from headrace.ingest import Deployment, initialise
+from headrace.ingest.runs import Deployment, initialise
+from headrace.marts.build import BuildResult, build
+from headrace.marts.claims import is_up_to_date
+from headrace.marts.dbt import fingerprint, profile_environment
 from headrace.settings import Settings
 from tests.databases import create_database
 from tests.integration.killing import apart

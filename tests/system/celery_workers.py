@@ -14,13 +14,13 @@ import psutil
 import psycopg
 from psycopg.rows import dict_row
 
-from headrace.airflow_api import AirflowApi
-from headrace.ingest import Deployment, initialise
+from headrace.ingest.runs import Deployment, initialise
 from headrace.local import airflow, services
 from headrace.local.addresses import environment
 from headrace.local.home import locked
 from headrace.local.ports import choose_port
 from headrace.local.process import Service
+from headrace.sample.airflow_api import AirflowApi
 from headrace.settings import ROOT, Settings
 from tests.system import celery_host
 from tests.system.conftest import System

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from headrace.airflow_api import AirflowApi
 from headrace.local import services
+from headrace.sample.airflow_api import AirflowApi
 from headrace.settings import Settings
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))

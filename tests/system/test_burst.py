@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from headrace.ingest import Deployment, drain_plan, plan
+from headrace.ingest.runs import Deployment, drain_plan, plan
 from tests.system.conftest import System
 
 EVENTS = 50

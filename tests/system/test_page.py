@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from headrace.airflow_api import DagRunFailed
+from headrace.sample.airflow_api import DagRunFailed
 from headrace.settings import ROOT
 from tests.system import browser
 from tests.system.conftest import System

@@ -8,9 +8,9 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
-from headrace.confluent_source import ConfluentSource, translated
 from headrace.exceptions import SettingError, SourceChanged, SourceError, SourceRefused, SourceUnavailable, TopicMissing
-from headrace.kafka_security import OPTIONS
+from headrace.sources.kafka_confluent import ConfluentSource, translated
+from headrace.sources.kafka_security import OPTIONS
 
 
 def test_settings_of_a_secured_broker_are_librdkafkas() -> None:
@@ -76,6 +76,6 @@ def test_setting_without_a_counterpart_is_refused() -> None:
 
 def test_package_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    monkeypatch.delitem(sys.modules, "headrace.confluent_source")
+    monkeypatch.delitem(sys.modules, "headrace.sources.kafka_confluent")
     with pytest.raises(SettingError, match=r"install `headrace\[confluent\]`, or unset HEADRACE_KAFKA_CLIENT$"):
-        importlib.import_module("headrace.confluent_source")
+        importlib.import_module("headrace.sources.kafka_confluent")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from headrace import csv_rows, file_lines
-from headrace.csv_rows import raw_rows
 from headrace.exceptions import FileSourceError
-from headrace.file_source import FileSource
-from headrace.source import PartitionState, Range
+from headrace.sources import file_csv, file_lines
+from headrace.sources.base import PartitionState, Range
+from headrace.sources.file import FileSource
+from headrace.sources.file_csv import raw_rows
 
 TYPES = {
     "NAME": "text",
@@ -131,7 +131,7 @@ def test_csv_lines_that_are_no_rows_are_told_with_their_bytes_and_keep_nobody_el
 def test_csv_quote_that_is_never_closed_costs_its_line_alone(
     limit: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_rows, *limit)
+    monkeypatch.setattr(file_csv, *limit)
     found = source(tmp_path / "t.csv", 'NAME,OTHER\n"a,1\n' + "".join(f"b{n},2\n" for n in range(50)))
     problems = [(offset, problem) for offset, _, problem in read_all(found) if problem]
     assert problems == [(2, "line 2: a quote that is not closed")]
@@ -141,9 +141,9 @@ def test_csv_quote_that_is_never_closed_costs_its_line_alone(
 def test_csv_in_chunks_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = "NAME,COUNT\n" + "".join(f'"n{n}",{n}\n' if n % 7 else f"n{n},{n},\n" for n in range(100))
     whole = read_all(source(tmp_path / "t.csv", content))
-    monkeypatch.setattr(csv_rows, "CHUNK_ROWS", 9)
+    monkeypatch.setattr(file_csv, "CHUNK_ROWS", 9)
     assert read_all(source(tmp_path / "t.csv", content)) == whole
-    monkeypatch.setattr(csv_rows, "CHUNK_BYTES", 20)
+    monkeypatch.setattr(file_csv, "CHUNK_BYTES", 20)
     assert read_all(source(tmp_path / "t.csv", content)) == whole
     assert len(whole) == 100
 
@@ -237,7 +237,7 @@ def test_csv_rows_are_split_as_pythons_own_reader_splits_them(tmp_path: Path) ->
         content = "".join(line + "\n" for line in lines).encode()
         rows = list(raw_rows(enumerate(io.BytesIO(content), start=2)))
         good = [row for row in rows if row.problem is None]
-        fields = csv_rows._split([row.text for row in good], 20)
+        fields = file_csv._split([row.text for row in good], 20)
         for row, found in zip(good, fields, strict=True):
             text = row.text.decode()
             if "\r" in text:

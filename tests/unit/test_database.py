@@ -4,8 +4,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from headrace.database import is_retriable, translate
 from headrace.exceptions import DatabaseError, DatabaseUnavailable
+from headrace.postgres.connection import is_retriable, translate
 
 RETRIABLE = [
     errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from headrace.dead_letters import headers_json
+from headrace.postgres.dead_letters import headers_json
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.declarations import load_declaration, load_declarations
+from headrace.catalog import load_declaration, load_declarations
 from headrace.exceptions import DatasetError
 
 GOOD = """

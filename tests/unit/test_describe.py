@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 from headrace.cli import main
 from headrace.contract import Float, Identifier, Integer, Money, Rejection, Timestamp
 from headrace.dataset import CONTRACT_CONFIG, Dataset, File, KafkaTopic, dataset_names, load_dataset
-from headrace.describe import BOOKKEEPING_MEANING, fields, lines, reasons
 from headrace.exceptions import DatasetError
+from headrace.monitor.describe import BOOKKEEPING_MEANING, fields, lines, reasons
+from headrace.postgres.staging import BOOKKEEPING_COLUMNS
 from headrace.settings import Settings
-from headrace.staging import BOOKKEEPING_COLUMNS
 
 VALID: dict[str, dict[str, Any]] = {
     "jobs": {

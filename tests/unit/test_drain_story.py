@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from headrace.drain import DrainResult
-from headrace.plan import Plan
-from headrace.source import Range
+from headrace.ingest.drain import DrainResult
+from headrace.ingest.plan import Plan
+from headrace.sources.base import Range
 
 PLAN = Plan("jobs", 2, "jobs", "id", {0: Range(10, 20), 2: Range(0, 5)})
 

@@ -14,11 +14,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from headrace import file_lines
 from headrace.exceptions import FileSourceError
-from headrace.file_source import FileSource
-from headrace.parquet_pages import NoPage, column_pages
-from headrace.source import Range
+from headrace.sources import file_lines
+from headrace.sources.base import Range
+from headrace.sources.file import FileSource
+from headrace.sources.file_parquet_pages import NoPage, column_pages
 from headrace.verify.readers import FileReader
 
 KB, MB = 1024, 1024 * 1024

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace import file_lines, file_source
 from headrace.exceptions import FileSourceError, SourceChanged
-from headrace.file_source import FileSource
-from headrace.source import PartitionState, Range, SourceState
+from headrace.sources import file as file_source
+from headrace.sources import file_lines
+from headrace.sources.base import PartitionState, Range, SourceState
+from headrace.sources.file import FileSource
 from headrace.verify.readers import FileReader
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from headrace import generate
 from headrace.contract import Rejection
 from headrace.dataset import load_dataset
 from headrace.exceptions import FileSourceError
-from headrace.generate import DATASETS, generate_jobs, generate_records, now
+from headrace.sample import generate
+from headrace.sample.generate import DATASETS, generate_jobs, generate_records, now
 from headrace.settings import Settings
 from tests import oracle
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace import kafka_log
 from headrace.exceptions import SourceUnavailable
-from headrace.kafka_log import OncePerCause, once_per_cause
-from headrace.kafka_source import KafkaSource
+from headrace.sources import kafka_log
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_log import OncePerCause, once_per_cause
 
 
 @pytest.fixture

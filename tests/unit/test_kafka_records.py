@@ -17,12 +17,12 @@ from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
-from headrace.bounds import Bounds
-from headrace.dead_letters import headers_json, headers_of
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.kafka_batches import TolerantRecords, UnreadableBatch
-from headrace.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull
-from headrace.source import KafkaRecord
+from headrace.postgres.dead_letters import headers_json, headers_of
+from headrace.sources.base import KafkaRecord
+from headrace.sources.bounds import Bounds
+from headrace.sources.kafka_batches import TolerantRecords, UnreadableBatch
+from headrace.sources.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull
 from headrace.verify.readers import raw_names
 
 TP = TopicPartition("topic", 0)

@@ -10,9 +10,9 @@ import pytest
 
 from headrace import masking
 from headrace.exceptions import SettingError
-from headrace.kafka_probe import why_refused
-from headrace.kafka_security import from_connection, from_settings
 from headrace.settings import Settings
+from headrace.sources.kafka_probe import why_refused
+from headrace.sources.kafka_security import from_connection, from_settings
 
 SASL = {
     "security.protocol": "SASL_PLAINTEXT",

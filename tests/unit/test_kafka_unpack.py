@@ -14,10 +14,10 @@ import pytest
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
 
-from headrace.bounds import HEADERS_MAX, Bounds, OversizedRecord, is_kept
-from headrace.kafka_batches import TolerantRecords, UnreadableBatch
-from headrace.kafka_records import Meter, MeteredRecords
-from headrace.kafka_unpack import GZIP, LZ4, NONE, PIECE_BYTES, SNAPPY, ZSTD, pieces
+from headrace.sources.bounds import HEADERS_MAX, Bounds, OversizedRecord, is_kept
+from headrace.sources.kafka_batches import TolerantRecords, UnreadableBatch
+from headrace.sources.kafka_records import Meter, MeteredRecords
+from headrace.sources.kafka_unpack import GZIP, LZ4, NONE, PIECE_BYTES, SNAPPY, ZSTD, pieces
 from tests import bombs
 
 NAMES = {NONE: "none", GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}

@@ -26,20 +26,22 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, F
 from pydantic import field_validator as rule
 from pydantic import model_validator as rule_of_all
 
-from headrace import contract, dead_letters, letter_text
-from headrace.bounds import HEADERS_MAX, Bounds
+from headrace import contract
 from headrace.contract import Contract, Identifier, Integer
 from headrace.contracts import rejection
 from headrace.contracts.copy_text import compile_lines, escaped
-from headrace.csv_rows import CsvRows, raw_rows
 from headrace.exceptions import FileSourceError
-from headrace.file_lines import numbered_lines
 from headrace.formats import KeyedJson
-from headrace.kafka_batches import TolerantRecords, UnreadableBatch
-from headrace.kafka_records import Meter, MeteredRecords
-from headrace.parquet_rows import ParquetRows
-from headrace.redis_source import RedisSource
-from headrace.sinks import _fields, split_line
+from headrace.monitor import dead_letter_text
+from headrace.postgres import dead_letters
+from headrace.publish.sinks import _fields, split_line
+from headrace.sources.bounds import HEADERS_MAX, Bounds
+from headrace.sources.file_csv import CsvRows, raw_rows
+from headrace.sources.file_lines import numbered_lines
+from headrace.sources.file_parquet import ParquetRows
+from headrace.sources.kafka_batches import TolerantRecords, UnreadableBatch
+from headrace.sources.kafka_records import Meter, MeteredRecords
+from headrace.sources.redis import RedisSource
 from headrace.times import TimeTexts
 from headrace.verify import canonical
 from headrace.verify.readers import StreamReader
@@ -420,12 +422,12 @@ def test_cost_of_a_dead_letters_text_is_linear(unit: str) -> None:
     for run in (
         rejection.storable,
         rejection.shown,
-        letter_text.visible,
+        dead_letter_text.visible,
         escaped,
         lambda text: rejection.json_path(("a", text, 0)),
         lambda text: rejection.of_exception(ValueError(text)),
-        lambda text: list(letter_text._body("value", text.encode("utf-8", "surrogatepass"))),
-        lambda text: letter_text._in_a_line(text.encode("utf-8", "surrogatepass")),
+        lambda text: list(dead_letter_text._body("value", text.encode("utf-8", "surrogatepass"))),
+        lambda text: dead_letter_text._in_a_line(text.encode("utf-8", "surrogatepass")),
         lambda text: dead_letters.headers_json([(text, text.encode("utf-8", "surrogatepass"))]),
         lambda text: canonical.digest([text, [text]]),
     ):

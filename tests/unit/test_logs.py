@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 
 from headrace import logs
-from headrace.checkpoints import LedgerLine
-from headrace.drain import DrainResult
 from headrace.exceptions import SourceUnavailable
-from headrace.plan import Plan
+from headrace.ingest.drain import DrainResult
+from headrace.ingest.plan import Plan
+from headrace.postgres.checkpoints import LedgerLine
 from headrace.settings import Settings
-from headrace.source import Range
+from headrace.sources.base import Range
 
 JSON = Settings(log_format="json")
 LINE = LedgerLine(
@@ -75,14 +75,14 @@ def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.Log
 
 def test_whatever_else_headrace_logs_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(JSON)
-    logging.getLogger("headrace.fence").warning("fence: ended backend %s\n%s", 7, "ü")
+    logging.getLogger("headrace.postgres.lock_watchdog").warning("fence: ended backend %s\n%s", 7, "ü")
     try:
         raise ValueError("x")
     except ValueError:
-        logging.getLogger("headrace.fence").exception("oh")
+        logging.getLogger("headrace.postgres.lock_watchdog").exception("oh")
     warned, raised = lines(capsys)
     assert (warned["level"], warned["event"], warned["logger"]) == (
-        "warning", "fence: ended backend 7\\nü", "headrace.fence",
+        "warning", "fence: ended backend 7\\nü", "headrace.postgres.lock_watchdog",
     )  # fmt: skip
     assert "ValueError: x" in str(raised["exception"])
 

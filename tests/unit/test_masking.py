@@ -194,9 +194,9 @@ MISTAKEN_REDIS = [
 @pytest.mark.security("M2")
 @pytest.mark.parametrize("address", [*MISTAKEN, *MISTAKEN_REDIS])
 def test_address_that_cannot_be_read_as_it_was_meant_is_refused_without_quoting_it(address: str) -> None:
-    from headrace.database import connector
     from headrace.local.addresses import dsn_parameters, environment
-    from headrace.redis_source import connect
+    from headrace.postgres.connection import connector
+    from headrace.sources.redis import connect
 
     settings = Settings(**{"redis_url" if address in MISTAKEN_REDIS else "postgres_dsn": address})
     attempts: list[Callable[[], object]] = [lambda: environment(settings)]

@@ -4,10 +4,10 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.declarations import Fault
+from headrace.catalog import Fault
 from headrace.exceptions import DatasetError
-from headrace.metrics import CONTENT_TYPE, exposition
-from headrace.problems import Limits, Overview, judge_by
+from headrace.monitor.metrics import CONTENT_TYPE, exposition
+from headrace.monitor.problems import Limits, Overview, judge_by
 from tests.unit.statuses import HOSTILE, dataset, model, partition, seconds_ago, status
 
 OVERVIEW = judge_by(

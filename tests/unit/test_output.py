@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from headrace import logs
-from headrace.answers import render
 from headrace.cli import main
 from headrace.escaping import visible, visible_json
-from headrace.metrics import exposition
+from headrace.monitor.metrics import exposition
+from headrace.monitor.problems import Limits, judge_by
 from headrace.output import Quoted, json_text, quoted, say, traceback_lines
-from headrace.problems import Limits, judge_by
+from headrace.sample.case_answers import render
 from tests.unit.statuses import dataset, status
 
 ODD = {
@@ -130,7 +130,7 @@ def test_metrics_and_status_document_are_of_visible_characters() -> None:
 
 
 def test_answers_are_tables_whose_cells_are_of_one_line() -> None:
-    from headrace.answers import _as_text
+    from headrace.sample.case_answers import _as_text
 
     table = render({"top_users": [_as_text({"userid": 1, "servicename": "x\n::group::y\x1b"})]})
     assert table.splitlines() == ["top_users:", "userid  servicename", r"1       x\n\x3a:group::y\x1b"]

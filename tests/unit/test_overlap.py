@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.overlap import Overlap
+from headrace.ingest.commit_thread import Overlap
 
 
 def test_calls_run_in_order_and_are_settled_by_the_caller() -> None:

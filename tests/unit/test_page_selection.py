@@ -7,8 +7,8 @@ import pytest
 
 from headrace.airflow.page_selection import DATASETS, OTHERS, PROBLEMS, SERIES, select
 from headrace.airflow.page_template import render_figures
-from headrace.metrics import exposition
-from headrace.problems import Limits, Overview, judge_by
+from headrace.monitor.metrics import exposition
+from headrace.monitor.problems import Limits, Overview, judge_by
 from tests.unit.statuses import build, dataset, letter, model, partition, status
 
 MANY = 10_000

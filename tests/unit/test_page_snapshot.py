@@ -10,7 +10,7 @@ import pytest
 from headrace.airflow import page_snapshot
 from headrace.airflow.page_snapshot import Refresher, Snapshot
 from headrace.exceptions import DatabaseUnavailable
-from headrace.problems import Overview, judge_by
+from headrace.monitor.problems import Overview, judge_by
 from tests.unit.statuses import dataset, status
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.airflow.page_template import render_figures, render_login, render_page
 from headrace.command import Command
-from headrace.problems import Limits, Overview, judge_by
+from headrace.monitor.problems import Limits, Overview, judge_by
 from tests.unit.statuses import HOSTILE, batch, build, dataset, letter, model, partition, status
 
 ALL_DAGS = ("ingest_jobs", "build_marts", "replay_dead_letters")

@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from headrace import file_lines, parquet_bounds
 from headrace.exceptions import FileSourceError
-from headrace.file_source import FileSource
-from headrace.source import PartitionState, Range
+from headrace.sources import file_lines, file_parquet_bounds
+from headrace.sources.base import PartitionState, Range
+from headrace.sources.file import FileSource
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> FileSource:
@@ -33,7 +33,7 @@ def read(found: FileSource, start: int = 1) -> list[tuple[int, bytes]]:
 def test_parquet_rows_have_their_numbers_wherever_they_are_begun(
     start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_bounds, "BATCH_ROWS", 7)
+    monkeypatch.setattr(file_parquet_bounds, "BATCH_ROWS", 7)
     found = write(tmp_path / "t.parquet", {"N": list(range(1, 101))}, row_group_size=10)
     assert found.describe().partitions == {0: PartitionState(1, 101, 101)}
     assert read(found, start) == [(n, b'{"N":%d}' % n) for n in range(start, 101)]

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from headrace.checkpoints import Generation
 from headrace.exceptions import AnotherCluster, SourceChanged
-from headrace.plan import Plan, check_identity
-from headrace.source import PartitionState, Range, SourceState
+from headrace.ingest.plan import Plan, check_identity
+from headrace.postgres.checkpoints import Generation
+from headrace.sources.base import PartitionState, Range, SourceState
 
 
 def plan(**ranges: tuple[int, int]) -> Plan:

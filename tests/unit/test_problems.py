@@ -9,7 +9,7 @@ import pytest
 from headrace.command import Command
 from headrace.durations import count, duration
 from headrace.exceptions import DatasetError
-from headrace.problems import Limits, Overview, beyond, judge, judge_by
+from headrace.monitor.problems import Limits, Overview, beyond, judge, judge_by
 from headrace.settings import Settings
 from tests.unit.statuses import dataset, model, seconds_ago, status
 

@@ -6,9 +6,9 @@ import pytest
 
 from headrace.dataset import load_dataset
 from headrace.exceptions import FileSourceError
-from headrace.produce import check_lines
+from headrace.publish.sinks import split_line
+from headrace.sample.produce import check_lines
 from headrace.settings import Settings
-from headrace.sinks import split_line
 
 JOBS = load_dataset(Settings().datasets_dir, "jobs")
 TELEMETRY = load_dataset(Settings().datasets_dir, "telemetry")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError
 
-from headrace.redis_answers import LIST_MAX, PART_BYTES, BoundedParser, Oversized, bytes_of, is_whole
+from headrace.sources.redis_answers import LIST_MAX, PART_BYTES, BoundedParser, Oversized, bytes_of, is_whole
 
 MB = 1024 * 1024
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from headrace import kafka_handshake, kafka_source, redis_source
-from headrace.database import connector
 from headrace.exceptions import DatabaseUnavailable, HeadraceError, SourceUnavailable
-from headrace.kafka_security import from_settings
-from headrace.kafka_source import KafkaSource
-from headrace.redis_source import RedisSource
+from headrace.monitor.status import read_status
+from headrace.postgres.connection import connector
 from headrace.settings import Settings
-from headrace.status import read_status
+from headrace.sources import kafka, kafka_handshake, redis
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_security import from_settings
+from headrace.sources.redis import RedisSource
 from tests.stalling_proxy import StallingProxy
 
 
@@ -57,9 +57,9 @@ def test_status_of_a_database_that_never_answers_ends_in_one_line(silent: int, t
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
 def test_broker_that_never_answers_is_given_up(silent: int, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_source, "BOOTSTRAP_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(kafka, "BOOTSTRAP_TIMEOUT_MS", 1_000)
     monkeypatch.setattr(kafka_handshake, "HANDSHAKE_S", 0.5)
-    monkeypatch.setattr("headrace.kafka_probe.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("headrace.sources.kafka_probe.TIMEOUT_S", 0.5)
     settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{silent}", kafka_security_protocol=protocol)  # type: ignore[arg-type]
     source = KafkaSource("jobs", from_settings(settings))
     said = refused_after(10, source.describe, SourceUnavailable)
@@ -68,7 +68,7 @@ def test_broker_that_never_answers_is_given_up(silent: int, protocol: str, monke
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_redis_that_never_answers_is_given_up(silent: int, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_source, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(redis, "READ_TIMEOUT_S", 0.5)
     source = RedisSource("events", f"{scheme}://127.0.0.1:{silent}/0")
     said = refused_after(5, source.describe, SourceUnavailable)
     assert said.startswith(f"redis: 127.0.0.1:{silent} did not answer")

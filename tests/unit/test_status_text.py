@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from headrace import status_text
 from headrace.command import Command
 from headrace.exceptions import DatabaseUnavailable
-from headrace.problems import Limits, Overview, judge_by
+from headrace.monitor import text as status_text
+from headrace.monitor.problems import Limits, Overview, judge_by
 from tests.unit.statuses import build, dataset, model, partition, status
 
 BUSY = judge_by(

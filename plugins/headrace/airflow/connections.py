@@ -20,15 +20,15 @@ from psycopg.conninfo import make_conninfo
 
 from headrace import logs, masking
 from headrace.airflow import extras
-from headrace.checkpoints import RunContext
-from headrace.database import opened
 from headrace.exceptions import HeadraceError, PermanentError, SettingError
-from headrace.ingest import Deployment
-from headrace.kafka_security import CONNECTION as KAFKA
-from headrace.kafka_security import from_connection
-from headrace.liveness import with_limits
+from headrace.ingest.runs import Deployment
 from headrace.output import quoted
+from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.connection import opened
+from headrace.postgres.liveness import with_limits
 from headrace.settings import Settings
+from headrace.sources.kafka_security import CONNECTION as KAFKA
+from headrace.sources.kafka_security import from_connection
 
 POSTGRES = "headrace_postgres"
 DBT = "headrace_dbt"  # a role that may build and read marts, where the loader's may not

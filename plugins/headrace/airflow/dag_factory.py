@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
 from headrace.airflow import forms
+from headrace.catalog import Declarations, Fault, load_declarations
 from headrace.dataset import Dataset, File
-from headrace.declarations import Declarations, Fault, load_declarations
 from headrace.exceptions import DatasetError
 from headrace.output import say, shown
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
-    from headrace.ingest import Deployment
+    from headrace.ingest.runs import Deployment
 
 OWNER = "headrace"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ In a shell: `headrace describe {fault.name}`.
 
 def known_reasons(declared: Declarations) -> list[str]:
     """The reasons for which the contracts reject records, for the description of a form."""
-    from headrace.describe import reasons
+    from headrace.monitor.describe import reasons
 
     found: set[str] = set()
     for dataset in declared.datasets.values():
@@ -150,10 +150,10 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             """Pin what to read: one share, or one per partition when there is much of it."""
             from airflow.sdk.exceptions import AirflowSkipException
 
-            from headrace import ingest
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.exceptions import TopicMissing
-            from headrace.leases import held_lease
+            from headrace.follow.leases import held_lease
+            from headrace.ingest import runs as ingest
 
             ours = deployment()
             with task_errors():
@@ -174,9 +174,9 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
         @task(task_id="drain", outlets=[staging_asset(dataset.name)])
         def drain_task(share: dict[str, Any]) -> dict[str, Any]:
             """Read the share and commit it in batches."""
-            from headrace import ingest
             from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.plan import Plan
+            from headrace.ingest import runs as ingest
+            from headrace.ingest.plan import Plan
 
             ours = deployment()
             with task_errors():
@@ -193,7 +193,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
 
 
 def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
-    from headrace.outbox import publish_after_drain
+    from headrace.publish.dead_letter_topic import publish_after_drain
 
     published = publish_after_drain(deployment, dataset)
     if published:
@@ -251,8 +251,8 @@ def load_dag(dataset: Dataset) -> DAG:
             from airflow.sdk import get_current_context
 
             from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.file_source import below
-            from headrace.load import load_file
+            from headrace.ingest.load import load_file
+            from headrace.sources.file import below
 
             params = get_current_context()["params"]
             with task_errors():
@@ -330,8 +330,8 @@ that is down is said once and waited for. A dataset that still fails at the sess
             from airflow.sdk import get_current_context
 
             from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
-            from headrace.follow import follow
-            from headrace.stopping import stopped_by_signals
+            from headrace.follow.follower import follow
+            from headrace.signals import stopped_by_signals
 
             params = get_current_context()["params"]
             with task_errors(), stopped_by_signals() as stop:
@@ -381,7 +381,7 @@ pass finds nothing. Two builds take turns. A failed model or test fails the run;
         def build_task() -> str:
             """One in-process dbt invocation, repeated until no claim advances."""
             from headrace.airflow.connections import build_settings, task_errors
-            from headrace.build import build
+            from headrace.marts.build import build
 
             with task_errors():
                 return build(build_settings(), report=say).story()

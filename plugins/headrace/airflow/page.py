@@ -31,8 +31,8 @@ from headrace.airflow.page_declarations import Cache
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import Refresher, Snapshot
 from headrace.airflow.page_template import render_figures, render_login, render_page
-from headrace.problems import Overview, judge_by
-from headrace.status import read_status
+from headrace.monitor.problems import Overview, judge_by
+from headrace.monitor.status import read_status
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
@@ -139,7 +139,7 @@ async def status(user: User) -> Response:
 @app.get("/metrics")
 async def metrics() -> Response:
     """Prometheus's text format; headrace_up is 0 when Postgres does not answer."""
-    from headrace.metrics import CONTENT_TYPE, exposition
+    from headrace.monitor.metrics import CONTENT_TYPE, exposition
 
     snapshot = await _refresher.current()
     if snapshot.overview is None or snapshot.error is not None:

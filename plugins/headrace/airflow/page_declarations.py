@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.declarations import Fault, load_declarations
-from headrace.problems import Limits
+from headrace.catalog import Fault, load_declarations
+from headrace.monitor.problems import Limits
 
 FAULTY_S = 60.0  # a fault may be over without a change of the file: it imports another one
 

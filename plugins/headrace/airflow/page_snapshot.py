@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from headrace.durations import duration
 from headrace.exceptions import HeadraceError
 from headrace.masking import mask
-from headrace.problems import Overview
+from headrace.monitor.problems import Overview
 
 CACHE_S = 2.0  # however many look, the database is asked this often at most
 FAILURE_S = 5.0  # and one that failed

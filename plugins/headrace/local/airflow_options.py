@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from headrace.exceptions import SettingError
-from headrace.kafka_security import OPTIONS, from_settings
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
 from headrace.service_urls import redis_options
 from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings, builder_dsn, read_services
+from headrace.sources.kafka_security import OPTIONS, from_settings
 
 DATABASE = "airflow"
 

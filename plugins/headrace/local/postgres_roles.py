@@ -94,7 +94,7 @@ def _make_logins(connection: Any, home: Path) -> dict[str, str]:
     """Make the owner and the builder; returns the password of each."""
     from psycopg.sql import SQL, Identifier, Literal
 
-    from headrace.roles import DBT, ROLES
+    from headrace.postgres.roles import DBT, ROLES
 
     kept = passwords(passfile(home)) | passwords(admin_passfile(home))
     known = {role: kept.get(role) or secrets.token_hex(24) for role in (OWNER, BUILDER)}
@@ -124,7 +124,7 @@ def _make_logins(connection: Any, home: Path) -> dict[str, str]:
 def _make_database(connection: Any) -> None:
     from psycopg.sql import SQL, Identifier
 
-    from headrace.roles import DBT
+    from headrace.postgres.roles import DBT
 
     names = {"database": Identifier(DATABASE), "owner": Identifier(OWNER), "dbt": Identifier(DBT)}
     exists = "select from pg_database where datname = %s"

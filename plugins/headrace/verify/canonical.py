@@ -15,7 +15,7 @@ from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 
 from headrace.dataset import Dataset
-from headrace.dead_letters import headers_json
+from headrace.postgres.dead_letters import headers_json
 from headrace.times import record_time
 from headrace.verify.readers import VisibleRecord
 

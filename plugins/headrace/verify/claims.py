@@ -6,7 +6,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
 from headrace.command import Command
-from headrace.database import Connect, database
+from headrace.postgres.connection import Connect, database
 from headrace.verify.mart import foreign_code, kind_of
 from headrace.verify.report import LISTED_MAX, Report
 from headrace.verify.snapshot import Snapshot, exists, may_read

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from headrace import file_lines
-from headrace.bounds import Bounds, oversized_entry
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
-from headrace.kafka_security import refusal
-from headrace.redis_answers import bytes_of, client, is_whole
-from headrace.source import Headers
+from headrace.sources import file_lines
+from headrace.sources.base import Headers
+from headrace.sources.bounds import Bounds, oversized_entry
+from headrace.sources.kafka_security import refusal
+from headrace.sources.redis_answers import bytes_of, client, is_whole
 
 # offset, key, value, headers, timestamp in milliseconds
 VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
@@ -55,7 +55,7 @@ class TopicReader:
         from kafka import TopicPartition
         from kafka.errors import KafkaError
 
-        from headrace.kafka_batches import UnreadableBatch
+        from headrace.sources.kafka_batches import UnreadableBatch
 
         place = TopicPartition(self._topic, partition)
         try:
@@ -94,7 +94,7 @@ class TopicReader:
         if self._consumer is None:
             from kafka import KafkaConsumer
 
-            from headrace.kafka_batches import tolerate
+            from headrace.sources.kafka_batches import tolerate
 
             self._consumer = KafkaConsumer(
                 **{"bootstrap_timeout_ms": 8_000, "request_timeout_ms": REQUEST_TIMEOUT_MS, **self._config},

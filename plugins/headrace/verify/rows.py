@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.command import Command
-from headrace.staging import replaced_name
+from headrace.postgres.staging import replaced_name
 from headrace.verify.report import LISTED_MAX, Report
 from headrace.verify.snapshot import Snapshot
 

@@ -10,9 +10,9 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from headrace.command import Command
-from headrace.database import Connect, database
 from headrace.dataset import Dataset, File, KafkaTopic
-from headrace.staging import SCHEMA, replaced_name
+from headrace.postgres.connection import Connect, database
+from headrace.postgres.staging import SCHEMA, replaced_name
 from headrace.verify.mart import become_dbt, kind_of, lock_definition
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk

@@ -7,13 +7,13 @@ from typing import Any
 
 from psycopg.sql import SQL
 
-from headrace import checkpoints
 from headrace.command import Command
 from headrace.dataset import File, KafkaTopic, RedisStream
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
-from headrace.ingest import Deployment, bounds, open_source
-from headrace.plan import describe
-from headrace.source import SourceState
+from headrace.ingest.plan import describe
+from headrace.ingest.runs import Deployment, bounds, open_source
+from headrace.postgres import checkpoints
+from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
 from headrace.verify.records import Range
 from headrace.verify.report import Report

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from headrace.database import Connect, connector, database
-from headrace.declarations import Fault, load_declarations
+from headrace.catalog import Fault, load_declarations
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
-from headrace.ingest import Deployment
+from headrace.ingest.runs import Deployment
+from headrace.postgres.connection import Connect, connector, database
 from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims

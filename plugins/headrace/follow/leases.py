@@ -1,0 +1,111 @@
+"""Leases: which follower a dataset is left to.
+
+A lease spares work, it protects nothing: a follower that was frozen and wakes behind a lapsed lease is kept from
+writing by the checkpoint's compare-and-set, as everybody is.
+"""
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import Connection
+
+from headrace.postgres.connection import Connect, database
+
+if TYPE_CHECKING:
+    from headrace.ingest.runs import Deployment
+
+LEASE_S = 15.0  # for so long a follower that was killed keeps others away
+RENEW_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A fresh lease of another's."""
+
+    dataset: str
+    holder_name: str
+    lapses_at: datetime
+
+
+def held_lease(deployment: "Deployment", dataset: str) -> Lease | None:
+    """The fresh lease of a dataset, if somebody holds one."""
+    with database(deployment.connect(f"headrace plan {dataset}")) as connection:
+        row = connection.execute(
+            "select dataset, holder_name, lapses_at from headrace.leases where dataset = %s "
+            "and lapses_at > clock_timestamp()",
+            (dataset,),
+        ).fetchone()
+    return Lease(*row) if row else None
+
+
+class Leases:
+    """The leases of one follower, renewed by a thread; a context manager that gives them back at its end."""
+
+    def __init__(self, connect: Connect, name: str) -> None:
+        self._connect, self._name = connect, name
+        self._holder: UUID = uuid4()
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="leases", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._renewer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None:
+        self._ended.set()
+        self._renewer.join(RENEW_S)
+        try:
+            with self._connect() as connection:
+                connection.execute("delete from headrace.leases where holder = %s", (self._holder,))
+        except psycopg.Error:
+            pass  # they lapse by themselves
+
+    def take(self, connection: Connection[Any], datasets: Collection[str]) -> set[str]:
+        """Take, or renew, the leases that no other follower holds; returns the datasets that are this one's now."""
+        rows = connection.execute(
+            """
+            insert into headrace.leases as leases (dataset, holder, holder_name, lapses_at)
+            select dataset, %(holder)s, %(name)s, clock_timestamp() + make_interval(secs => %(seconds)s)
+            from unnest(%(datasets)s::text[]) as wanted (dataset)
+            order by dataset
+            on conflict (dataset) do update set
+                holder = excluded.holder,
+                holder_name = excluded.holder_name,
+                taken_at = case when leases.holder = excluded.holder then leases.taken_at else excluded.taken_at end,
+                renewed_at = excluded.renewed_at,
+                lapses_at = excluded.lapses_at
+            where leases.holder = excluded.holder or leases.lapses_at <= clock_timestamp()
+            returning dataset
+            """,
+            {"holder": self._holder, "name": self._name, "seconds": LEASE_S, "datasets": list(datasets)},
+        ).fetchall()
+        taken = {dataset for (dataset,) in rows}
+        with self._lock:
+            self._held = taken
+        return taken
+
+    def _renew(self) -> None:
+        # a thread, because a first build takes longer than a lease; it stops with the process, frozen or killed
+        while not self._ended.wait(RENEW_S):
+            with self._lock:
+                held = sorted(self._held)
+            if not held:
+                continue
+            try:
+                with self._connect() as connection:
+                    connection.execute(
+                        "update headrace.leases set renewed_at = clock_timestamp(), "
+                        "lapses_at = clock_timestamp() + make_interval(secs => %s) "
+                        "where holder = %s and dataset = any(%s)",
+                        (LEASE_S, self._holder, held),
+                    )
+            except psycopg.Error:
+                continue  # the follower itself will say that Postgres is gone

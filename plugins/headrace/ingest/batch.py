@@ -1,0 +1,331 @@
+"""A batch: a contiguous range of one partition, decoded, and the one transaction that commits it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection, Cursor
+from psycopg.sql import Identifier
+
+from headrace.contracts.copy_text import NULL, escaped
+from headrace.contracts.rejection import Rejection
+from headrace.dataset import Dataset
+from headrace.exceptions import DatabaseError
+from headrace.postgres import checkpoints
+from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.postgres.connection import Connect, is_retriable
+from headrace.postgres.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.postgres.lock_watchdog import Patience, drain_name, patience
+from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.postgres.staging import check_table, columns, copy_lines, copy_rows, json_text, table
+from headrace.retries import Retries
+from headrace.sources.base import HEADER_BYTES, KafkaRecord, Record
+from headrace.times import TimeTexts, record_time
+
+Barrier = Callable[[str], None]
+
+
+def no_barrier(_step: str) -> None:
+    """Tests stop a drain at named steps; nobody else does."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
+
+    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
+    line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
+    same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
+    their own. weight: what the batch costs to hold: bytes of keys and values, and what Python makes of headers.
+    """
+
+    dataset: Dataset
+    generation: int
+    partition: int
+    start_offset: int
+    end_offset: int = 0
+    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    rows: list[str | list[Any]] = field(default_factory=list)
+    accepted: list[Record] = field(default_factory=list)
+    dead: list[Any] = field(default_factory=list)
+    tombstones: int = 0
+    bytes: int = 0
+    weight: int = 0
+    position: str | None = None
+    times: TimeTexts = field(default_factory=TimeTexts)
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.end_offset = self.start_offset
+
+    @property
+    def records(self) -> int:
+        """Rows, tombstones included, and dead letters."""
+        return len(self.rows) + len(self.dead)
+
+    @property
+    def first_record_at(self) -> datetime | None:
+        """The earliest of the records' own times."""
+        return self.times.first
+
+    @property
+    def last_record_at(self) -> datetime | None:
+        """The latest of the records' own times."""
+        return self.times.last
+
+    def fill(self, records: Iterator[Record], rows: int, weight: int, *, has_positions: bool = False) -> bool:
+        """Take records until the batch holds so many or weighs so much; False when they ran out before."""
+        last = self._add(records, rows - self.records, weight)
+        if last is None:
+            return False
+        self.end_offset = last.offset + 1
+        self.position = last.key.decode() if has_positions and last.key else None
+        return True
+
+    def add(self, record: Record) -> None:
+        """Decode a record into a row or a dead letter."""
+        self._add(iter((record,)), 2, sys.maxsize)
+
+    def _add(self, records: Iterator[Record], room: int, weight: int) -> Record | None:
+        """Add records; returns the one that takes the last of the room, or reaches the weight."""
+        bind = self.dataset.lines
+        make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
+        times, rows, accepted = self.times, self.rows, self.accepted
+        size, held = self.bytes, self.weight
+        kind: type[Record] | None = None
+        full: Record | None = None
+        for record in records:
+            if type(record) is not kind:
+                kind = type(record)
+                is_tuple, may_be_rejected = kind is KafkaRecord, hasattr(kind, "rejection")
+            if is_tuple:  # unpacked at once: half the time of five names
+                offset, timestamp, key, value, headers = cast(KafkaRecord, record)
+            else:
+                offset, timestamp = record.offset, record.timestamp
+                key, value, headers = record.key, record.value, record.headers
+            weighs = (len(key) if key else 0) + (len(value) if value else 0)
+            size += weighs
+            held += weighs
+            headers_text = NULL
+            if headers:
+                held += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
+                headers_text = escaped((headers_json(headers) or b"").decode())
+            at = times[timestamp]
+            is_rejected = may_be_rejected and _rejection(record)
+            line = None if is_rejected else make_line(offset, at, key, value, headers_text)
+            if line is None:
+                self._decode(record)
+            else:
+                rows.append(line)
+                accepted.append(record)
+            room -= 1
+            if room <= 0 or held >= weight:
+                full = record
+                break
+        self.bytes, self.weight = size, held
+        return full
+
+    def _decode(self, record: Record) -> None:
+        """Let the contract judge a record."""
+        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)
+        if isinstance(decoded, Rejection):
+            self._bury(record, decoded)
+            return
+        extra = decoded.pop()
+        for i in self.dataset.compiled.json_columns:
+            decoded[i] = json_text(decoded[i])
+        deleted = record.value is None
+        self.tombstones += deleted
+        decoded += (
+            self.generation,
+            self.partition,
+            record.offset,
+            record_time(record.timestamp),
+            record.key,
+            json_text(headers_json(record.headers)),
+            deleted,
+            json_text(extra),
+            self.batch_id,
+        )
+        self.rows.append(decoded)
+        self.accepted.append(record)
+
+    def unfold(self) -> bool:
+        """Decode what the fast way took into rows of values; False when there is nothing of that kind.
+
+        The contract itself judges them again.
+        """
+        accepted, is_folded = self.accepted, any(isinstance(row, str) for row in self.rows)
+        self.rows, self.accepted, self.tombstones = [], [], 0
+        for record in accepted:
+            self._decode(record)
+        return is_folded
+
+    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+        """COPY the rows into a table: lines as text, then the others."""
+        lines = [row for row in self.rows if isinstance(row, str)]
+        if lines:
+            copy_lines(cursor, target, columns(self.dataset), lines)
+        if len(lines) < len(self.rows):
+            copy_rows(cursor, target, columns(self.dataset), [row for row in self.rows if not isinstance(row, str)])
+
+    def reject(self, rejections: Mapping[int, Rejection]) -> None:
+        """Make dead letters of rows, by their index, which Postgres did not take; unfolded ones."""
+        for index, rejection in rejections.items():
+            self.tombstones -= self.accepted[index].value is None
+            self._bury(self.accepted[index], rejection)
+        self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
+        self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
+
+    def _bury(self, record: Record, rejection: Rejection) -> None:
+        self.dead.append(
+            dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
+        )
+
+    def line(self, kind: Kind, run: RunContext) -> LedgerLine:
+        """The batch as the ledger writes it down."""
+        return LedgerLine(
+            batch_id=self.batch_id,
+            dataset=self.dataset.name,
+            generation=self.generation,
+            partition=self.partition,
+            start_offset=self.start_offset,
+            end_offset=self.end_offset,
+            kind=kind,
+            elapsed_s=time.monotonic() - self.began,
+            staged=len(self.rows) - self.tombstones,
+            dead=len(self.dead),
+            tombstones=self.tombstones,
+            empty=self.end_offset - self.start_offset - self.records,
+            bytes=self.bytes,
+            first_record_at=self.first_record_at,
+            last_record_at=self.last_record_at,
+            position=self.position,
+            run=run,
+        )
+
+
+def _no_line(*_: Any) -> None:
+    """For a contract that has no fast way."""
+
+
+def _rejection(record: Record) -> Rejection | None:
+    """Why a file's line, whose own format is broken, is no record."""
+    rejection: Rejection | None = getattr(record, "rejection", None)
+    return rejection
+
+
+class Committer:
+    """Commits batches over one connection, which it opens anew when it is lost."""
+
+    def __init__(self, connect: Connect, retries: Retries, *, limits: Patience, barrier: Barrier = no_barrier) -> None:
+        self._connect = connect
+        self._retries = retries
+        self._limits = limits
+        self._barrier = barrier
+        self._connection: Connection[Any] | None = None
+
+    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> tuple[LedgerLine, int]:
+        """Commit the batch's rows, dead letters, checkpoint and ledger line together, or raise and change nothing.
+
+        Returns the line and its seq. Deadlocks, serialization failures and lost connections are tried again; after a
+        connection lost at COMMIT the ledger decides whether it happened. Rows that the server does not store become
+        dead letters. Raises CheckpointMoved when another run was first, and psycopg's errors for all that trying again
+        does not mend.
+        """
+        line, seq = batch.line(kind, run), None
+        in_doubt = False
+        while seq is None:
+            try:
+                connection = self.connection()
+                if in_doubt and (seq := self._committed_seq(connection, line)):
+                    break
+                in_doubt = False
+                try:
+                    seq = self._run_transaction(connection, batch, line)
+                except Exception as error:
+                    if not may_be_a_records_fault(error):
+                        raise
+                    self._reject_rows(connection, batch, line, error)
+                    line = batch.line(kind, run)
+                    seq = self._run_transaction(connection, batch, line)
+            except psycopg.Error as error:
+                lost = self._connection is None or self._connection.closed or self._connection.broken
+                # a connection that was lost may have been lost at COMMIT, after the server did it
+                in_doubt = in_doubt or lost
+                if lost:
+                    self.close()
+                if not is_retriable(error) or not self._retries.again(error):
+                    raise
+        self._retries.reset()
+        return line, seq
+
+    def connection(self) -> Connection[Any]:
+        """The connection, opened if need be."""
+        if self._connection is None:
+            self._connection = self._connect()
+            self._connection.autocommit = True
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; a transaction that is open on it is rolled back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _committed_seq(self, connection: Connection[Any], line: LedgerLine) -> int | None:
+        with connection.transaction(), self._patience(connection, line.dataset):
+            return checkpoints.committed_seq(connection, line)
+
+    def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
+        # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
+        with connection.transaction():
+            with self._patience(connection, line.dataset):
+                checkpoints.advance(connection, line)
+            self._barrier("advanced")
+            with connection.cursor() as cursor:
+                if batch.rows:
+                    batch.copy(cursor, table(batch.dataset))
+                check_table(connection, batch.dataset)  # locked by now: nobody changes it before this commits
+                self._barrier("staged")
+                if batch.dead:
+                    copy_dead_letters(cursor, batch.dead)
+            self._barrier("dead_lettered")
+            with self._patience(connection, line.dataset):
+                seq = checkpoints.append_line(connection, line)
+            self._barrier("before_commit")
+        self._barrier("committed")
+        return seq
+
+    def _reject_rows(self, connection: Connection[Any], batch: Batch, line: LedgerLine, error: Exception) -> None:
+        """Find the rows that Postgres does not store and make dead letters of them.
+
+        Fenced like the commit, and rolled back. What went the fast way goes the slow one from here on. Raises `error`
+        when neither a row nor the fast way is to blame, DatasetError when the table is no longer the contract's, and
+        DatabaseError when not one of several rows is taken: that is no record's fault.
+        """
+        was_folded = batch.unfold()
+        with connection.transaction(force_rollback=True):
+            with self._patience(connection, line.dataset):
+                checkpoints.advance(connection, line)
+            rejections = find_rejected(connection, table(batch.dataset), columns(batch.dataset), batch.rows)
+            check_table(connection, batch.dataset)
+        if not rejections and not was_folded:
+            raise error
+        if len(rejections) == len(batch.rows) > 1:
+            where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
+            raise DatabaseError(
+                f"{where}: postgres took none of {len(batch.rows)} rows: {rejections[0].detail}; expected some to be "
+                f"stored: the table or the server is at fault; nothing was changed; repair it and run the same command "
+                "again"
+            ) from error
+        batch.reject(rejections)
+
+    def _patience(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
+        return patience(connection, self._connect, dataset, self._limits, drain_name(dataset))

@@ -1,0 +1,211 @@
+"""The drain: read pinned ranges, decode, commit batch by batch."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+
+from headrace.dataset import Dataset, File
+from headrace.exceptions import CodecMissing, HeadraceError, SourceChanged, SourceError
+from headrace.ingest.batch import Barrier, Batch, Committer, no_barrier
+from headrace.ingest.commit_thread import Overlap
+from headrace.ingest.plan import Plan
+from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.postgres.dead_letters import REASON
+from headrace.sources.base import Chunk, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a batch is full, and when a drain stops early.
+
+    batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
+    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
+    is committed and nothing more is read; None for as long as there is something to read. stop: likewise, once it
+    returns true.
+    """
+
+    batch_rows: int
+    batch_bytes: int
+    max_seconds: float | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(slots=True)
+class DrainResult:
+    """What a drain committed."""
+
+    dataset: str
+    batches: int = 0
+    staged: int = 0
+    dead: int = 0
+    tombstones: int = 0
+    empty: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)  # of the dead letters
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, str | None] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """Records that are now staged, tombstoned or dead."""
+        return self.staged + self.dead + self.tombstones
+
+    def add(self, other: "DrainResult") -> None:
+        """Count what another process of the same drain committed."""
+        for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.seconds = max(self.seconds, other.seconds)
+        self.reasons += other.reasons
+        self.next_offsets |= other.next_offsets
+
+    def story(self, plan: Plan) -> str:
+        """What happened, in one line."""
+        waiting = f"; {plan.waiting} offsets wait behind an open transaction" if plan.waiting else ""
+        if not self.batches:
+            return f"{self.dataset}: nothing new{waiting}"
+        return (
+            f"{self.dataset}: {self.records} records in {self._pace}, {self.batches} batches: "
+            f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty; "
+            f"next offsets {self._ends}{waiting}"
+        )
+
+    def lines(self, plan: Plan) -> list[str]:
+        """What happened, in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
+        ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+        return [
+            f"{self.dataset}: generation {plan.generation} of {plan.topic}, offsets {ranges or 'none'}",
+            f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}",
+            f"dead letters {self.dead}{': ' if reasons else ''}{reasons}",
+            f"{self.batches} batches in {self._pace}",
+            f"next offsets {self._ends or 'as they were'}",
+        ]
+
+    @property
+    def _pace(self) -> str:
+        rate = f"{self.records / self.seconds:,.0f}" if self.seconds else "-"
+        return f"{self.seconds:.1f} s ({rate}/s)"
+
+    @property
+    def _ends(self) -> str:
+        return ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
+
+
+Progress = Callable[[DrainResult], None]
+Committed = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
+
+
+def drain(
+    dataset: Dataset,
+    source: Source,
+    plan: Plan,
+    committer: Committer,
+    limits: Limits,
+    *,
+    run: RunContext | None = None,
+    result: DrainResult | None = None,
+    progress: Progress = lambda _: None,
+    committed: Committed = lambda _line, _seq, _seconds: None,
+    barrier: Barrier = no_barrier,
+) -> DrainResult:
+    """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
+
+    result: what an earlier try committed; it is counted on, and right when this raises too.
+    Every batch is one transaction, so whatever ends this early leaves the checkpoint where the next run goes on.
+    Raises CheckpointMoved when another run was first, SourceChanged when the source became another one meanwhile.
+    """
+    result = result or DrainResult(dataset.name)
+    began = time.monotonic() - result.seconds
+    kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
+    open_batches: dict[int, Batch] = {}
+    next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
+
+    def commit(batch: Batch) -> tuple[Batch, LedgerLine, int]:
+        _check_source(source, plan)
+        return batch, *committer.commit(batch, kind, run or RunContext())
+
+    def settle(done: tuple[Batch, LedgerLine, int]) -> None:
+        batch, line, seq = done
+        _count(result, batch)
+        committed(line, seq, time.monotonic() - batch.began)
+        result.seconds = time.monotonic() - began
+        progress(result)
+
+    def close(batch: Batch) -> None:
+        open_batches.pop(batch.partition, None)
+        next_offsets[batch.partition] = batch.end_offset
+        commits.run(partial(commit, batch))
+
+    failures: list[HeadraceError] = []
+    with Overlap(settle) as commits, closing(source.read(plan.ranges)) as chunks:
+        for chunk in _until_unreadable(chunks, failures):
+            barrier("fetched")
+            partition, records = chunk.partition, iter(chunk.records)
+            start = next_offsets.get(partition, plan.ranges[partition].start)
+            batch = open_batches.get(partition) or Batch(dataset, plan.generation, partition, start)
+            while batch.fill(records, limits.batch_rows, limits.batch_bytes, has_positions=chunk.position is not None):
+                close(batch)
+                batch = Batch(dataset, plan.generation, partition, batch.end_offset)
+            batch.end_offset = chunk.next_offset
+            batch.position = chunk.position
+            if batch.end_offset > batch.start_offset:
+                open_batches[partition] = batch
+            del batch, records, chunk  # not held while the next one is fetched
+            is_late = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
+            out_of_time = is_late or limits.stop()
+            for batch in _due(open_batches, plan, limits, out_of_time):
+                close(batch)
+            if out_of_time:
+                break
+        for batch in list(open_batches.values()):  # whole up to where the source failed
+            close(batch)
+    result.seconds = time.monotonic() - began
+    if failures:
+        raise failures[0]
+    return result
+
+
+def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) -> Iterator[Chunk]:
+    """Chunks, until some records cannot be read: the error goes to `failures`, because those before are committed."""
+    try:
+        yield from chunks
+    except (SourceError, CodecMissing) as error:
+        failures.append(error)
+
+
+def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: Limits, out_of_time: bool) -> list[Batch]:
+    """Batches that end here: all that were read to the plan's end, and the largest while all together are too much."""
+    due: list[Batch] = []
+    rows = weight = 0
+    for batch in sorted(open_batches.values(), key=lambda batch: batch.weight):
+        rows, weight = rows + batch.records, weight + batch.weight
+        is_complete = batch.end_offset == plan.ranges[batch.partition].end
+        if out_of_time or is_complete or rows >= limits.batch_rows or weight >= limits.batch_bytes:
+            due.append(batch)
+    return due
+
+
+def _check_source(source: Source, plan: Plan) -> None:
+    # A topic that was made anew while it was read gives other records under the same offsets.
+    found = source.topic_id()
+    if found != plan.topic_id:
+        raise SourceChanged(
+            f"{plan.dataset}: {plan.topic} has id {found}, expected {plan.topic_id}: the source was replaced "
+            "while it was read; nothing of this batch was stored; run the drain again"
+        )
+
+
+def _count(result: DrainResult, batch: Batch) -> None:
+    result.batches += 1
+    result.staged += len(batch.rows) - batch.tombstones
+    result.dead += len(batch.dead)
+    result.reasons.update(letter[REASON] for letter in batch.dead)
+    result.tombstones += batch.tombstones
+    result.empty += batch.end_offset - batch.start_offset - batch.records
+    result.bytes += batch.bytes
+    result.next_offsets[batch.partition] = batch.end_offset
+    result.positions[batch.partition] = batch.position

@@ -1,0 +1,395 @@
+"""What the command line and the DAGs do with a dataset: init, plan, drain; the same code for both."""
+
+import gc
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from psycopg import Connection
+from psycopg.sql import SQL
+
+from headrace.catalog import load_declaration
+from headrace.command import Command
+from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
+from headrace.exceptions import (
+    DatasetError,
+    DatasetsRejected,
+    DrainKilled,
+    FileSourceError,
+    PermanentError,
+    RetriableError,
+)
+from headrace.ingest import observations
+from headrace.ingest.batch import Barrier, Committer, no_barrier
+from headrace.ingest.drain import DrainResult, Limits, Progress, drain
+from headrace.ingest.plan import Plan, make_plan
+from headrace.logs import Journal, configure
+from headrace.postgres import checkpoints, staging
+from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.connection import Connect, connector, database, locked, migrate, translated_errors, while_locked
+from headrace.postgres.lock_watchdog import Patience, drain_name, patience
+from headrace.postgres.roles import separate
+from headrace.retries import Retries
+from headrace.settings import Settings
+from headrace.sources.base import Source
+from headrace.sources.bounds import Bounds
+from headrace.sources.kafka_security import from_settings
+
+if TYPE_CHECKING:
+    from headrace.sources.kafka import KafkaSource
+
+logger = logging.getLogger(__name__)
+
+COLLECTED_FROM = 200_000  # objects that were made and not let go of
+PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]  # and all that these import
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The services that a run works with.
+
+    connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
+    kafka-python's client settings, called only for datasets that come from Kafka. redis: likewise, a URL.
+    """
+
+    settings: Settings
+    connect: Callable[[str], Connect]
+    kafka: Callable[[], Mapping[str, Any]]
+    redis: Callable[[], str]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The services that settings and `headrace up` name."""
+        settings.mask_secrets()  # of a spawned process, too
+        return cls(
+            settings,
+            lambda name: connector(settings.require_postgres_dsn(), name),
+            lambda: from_settings(settings),
+            settings.require_redis_url,
+        )
+
+    @property
+    def patience(self) -> Patience:
+        """How long a run waits for locks."""
+        return Patience(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
+
+    def retries(self) -> Retries:
+        """A run's budget of retries."""
+        return Retries(self.settings.max_retries)
+
+    @contextmanager
+    def turn(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
+        """A transaction that takes its turn with the dataset's commits; a drain that is stuck is ended for it."""
+        connect = self.connect(f"headrace {purpose} {dataset.name}")
+        with (
+            database(connect) as connection,
+            connection.transaction(),
+            patience(connection, connect, dataset.name, self.patience, f"headrace {purpose} {dataset.name}"),
+        ):
+            checkpoints.hold(connection, dataset.name)
+            yield connection
+
+    def dataset(self, name: str) -> Dataset:
+        """The declaration of a dataset."""
+        return load_declaration(self.settings.datasets_dir, name)
+
+
+def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _line: None) -> list[str]:
+    """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
+
+    report: is told what an administrator has to do, in one line, and why datasets are rejected, one line each.
+    Raises DatasetsRejected, when all of the others are made, if there were such; of a single one with its reason.
+    """
+    rejected: dict[str, DatasetError] = {}
+    with database(deployment.connect("headrace init")) as connection:
+        applied = migrate(connection)
+        names = dataset_names(deployment.settings.datasets_dir)
+        for name in names:
+            try:
+                while_locked(connection, partial(_make_table, connection, deployment.dataset(name)))
+            except DatasetError as error:
+                rejected[name] = error
+        todo = separate(connection)
+    if todo is not None:
+        report(todo)
+    if len(rejected) == 1:
+        raise DatasetsRejected(str(*rejected.values()))
+    if rejected:
+        for reason in rejected.values():
+            report(str(reason))
+        raise DatasetsRejected(
+            f"{len(rejected)} of {len(names)} datasets are rejected: {', '.join(rejected)}; the others are ready; "
+            "correct these and run `headrace init` again",
+            command=Command("init"),
+        )
+    return applied
+
+
+def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
+    with locked(connection, f"staging.{dataset.name}"):
+        checkpoints.register(connection, dataset.name)
+        staging.ensure_table(connection, dataset)
+
+
+def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
+    """The dataset's source; `path` stands in for a file dataset's own."""
+    settings = deployment.settings
+    if isinstance(dataset.source, KafkaTopic):
+        return _topic_source(settings)(
+            dataset.source.topic,
+            deployment.kafka(),
+            max_poll_records=settings.batch_rows,
+            max_partition_fetch_bytes=settings.batch_bytes,
+            poll_bytes=settings.batch_bytes,
+            bounds=bounds(settings, dataset),
+        )
+    if isinstance(dataset.source, RedisStream):
+        from headrace.sources.redis import RedisSource
+
+        return RedisSource(dataset.source.stream, deployment.redis(), bounds=bounds(settings, dataset))
+    from headrace.sources.file import FileSource
+
+    if path is None:
+        path = settings.data_dir / dataset.source.path
+        if not path.resolve().is_relative_to(settings.data_dir.resolve()):
+            raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
+    columns = dataset.compiled.columns
+    return FileSource(
+        path,
+        {name: column.sql_type for column in columns for name in column.source_names},
+        [column.source_names for column in columns if column.required],
+        unpacked_bytes=settings.unpacked_bytes_max,
+    )
+
+
+def bounds(settings: Settings, dataset: Dataset) -> Bounds:
+    """How much is kept of the dataset's records."""
+    return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)
+
+
+def _topic_source(settings: Settings) -> "type[KafkaSource]":
+    # imported here: 0.3 s that files can do without
+    if settings.kafka_client == "confluent":
+        from headrace.sources.kafka_confluent import ConfluentSource
+
+        return ConfluentSource
+    from headrace.sources.kafka import KafkaSource
+
+    return KafkaSource
+
+
+def plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    *,
+    source: Source | None = None,
+    path: Path | None = None,
+    run: RunContext | None = None,
+) -> Plan:
+    """Pin what a drain of the dataset reads; see `make_plan`.
+
+    source: one that is open already, and stays so. Not tried again here: who finds a service down from the start hears
+    of it at once.
+    """
+    connect = deployment.connect(f"headrace plan {dataset.name}")
+    try:
+        with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
+            with connection.transaction():
+                # a new column waits for every reader of the table, and all drains would wait behind it
+                limit = f"{deployment.settings.lock_timeout_ms}ms"
+                connection.execute(SQL("set local lock_timeout = {}").format(limit))
+                checkpoints.register(connection, dataset.name)
+                staging.ensure_table(connection, dataset)
+            planned = make_plan(connection, dataset, source, run)
+            observations.note(connection, dataset.name)
+            return planned
+    except Exception as error:
+        if path is None:  # a file given by name is no state of the dataset
+            observations.note_failure(connect, dataset.name, error, is_task=run is not None)
+        raise
+
+
+def left_of(deployment: Deployment, planned: Plan) -> Plan:
+    """What is left of a plan that was made a while ago: an attempt that was killed, or another run, committed some.
+
+    A retried task is handed the share that its plan pinned, however far its last attempt came. Only what is committed
+    is taken off: a checkpoint of another generation, or before the plan's start, is the drain's to refuse.
+    """
+    with database(deployment.connect(drain_name(planned.dataset))) as connection:
+        generation = checkpoints.open_generation(connection, planned.dataset)
+    if generation is None or generation.generation != planned.generation:
+        return planned
+    passed = {p: n for p, n in generation.next_offsets.items() if p in planned.ranges and n > planned.ranges[p].start}
+    return planned.rest(passed, {partition: generation.positions[partition] for partition in passed})
+
+
+def _opened(
+    source: Source | None, deployment: Deployment, dataset: Dataset, path: Path | None
+) -> AbstractContextManager[Source]:
+    """The source that was given, left open at the end, or one that is closed then."""
+    return nullcontext(source) if source is not None else closing(open_source(deployment, dataset, path))
+
+
+def is_known(deployment: Deployment, dataset: Dataset) -> bool:
+    """Whether the dataset has met its source before: a topic that is gone is then a loss, not a beginning."""
+    with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
+        return checkpoints.open_generation(connection, dataset.name) is not None
+
+
+def drain_plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    source: Source | None = None,
+    path: Path | None = None,
+    run: RunContext | None = None,
+    max_seconds: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda _: None,
+    barrier: Barrier = no_barrier,
+) -> DrainResult:
+    """Drain what was planned; see `drain`. With nothing planned nothing is opened.
+
+    source: one that is open already, and stays so. When a service does not answer it is asked again, and the drain goes
+    on behind what is committed.
+    """
+    result = DrainResult(dataset.name)
+    if not plan.ranges:
+        return result
+    _freeze()
+    settings = deployment.settings
+    limits = Limits(
+        batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds, stop=stop
+    )
+    retries = deployment.retries()
+    connect, journal = deployment.connect(drain_name(dataset.name)), Journal(settings)
+    committer = Committer(connect, retries, limits=deployment.patience, barrier=barrier)
+
+    def work() -> None:
+        with _opened(source, deployment, dataset, path) as opened:
+            if isinstance(dataset.source, File):
+                opened.describe()  # remembers the file that is read, to notice when it changes
+            with translated_errors():
+                drain(
+                    dataset,
+                    opened,
+                    plan.rest(result.next_offsets, result.positions),
+                    committer,
+                    limits,
+                    run=run,
+                    result=result,
+                    progress=progress,
+                    committed=journal.batch,
+                    barrier=barrier,
+                )
+            _mirror(opened, dataset, result)
+
+    try:
+        retries.run(work)
+    except BaseException as error:
+        journal.end(plan, result, error)
+        if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            ends = {partition: bounds.end for partition, bounds in plan.ranges.items()}
+            observations.note_drain_failure(connect, dataset.name, plan.generation, ends, error)
+        raise
+    finally:
+        committer.close()
+    journal.end(plan, result)
+    return result
+
+
+@cache
+def _freeze() -> None:
+    """Keep the garbage collector off what was imported and off records on their way, once per process.
+
+    Every record is an object that it counts, and none is in a cycle: it looked at all modules, and at all records of
+    the open batches, again and again, for an eighth of a drain's time. So what is imported is frozen, and it begins
+    with more objects than the batches of a few partitions hold.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECTED_FROM)
+
+
+def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:
+    try:
+        if result.batches:
+            source.mirror(f"headrace.{dataset.name}", result.next_offsets, result.positions)
+    except (RetriableError, PermanentError) as error:
+        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", dataset.name, error)
+
+
+def drain_dataset(
+    deployment: Deployment,
+    name: str,
+    *,
+    parallel: int = 1,
+    max_records: int | None = None,
+    max_seconds: float | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> tuple[Plan, DrainResult]:
+    """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
+    dataset = deployment.dataset(name)
+    if isinstance(dataset.source, File):
+        load = Command("load", name)
+        raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
+    # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
+    # multiprocessing's, which has neither, and imports for all of them, while this process plans.
+    context = multiprocessing.get_context("forkserver")
+    if parallel > 1:
+        from multiprocessing.forkserver import ensure_running
+
+        context.set_forkserver_preload(PRELOADED)
+        ensure_running()
+    planned = plan(deployment, dataset).limited(max_records)
+    shares = planned.split(parallel)
+    if len(shares) <= 1:
+        result = drain_plan(
+            deployment,
+            dataset,
+            planned,
+            max_seconds=max_seconds,
+            progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
+        )
+        return planned, result
+    result = DrainResult(name)
+    with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(_drain_share, deployment.settings, name, share, max_seconds) for share in shares]
+        try:
+            for future in as_completed(futures):
+                result.add(future.result())
+                progress(result.records + result.empty, planned.lag)
+        except BrokenProcessPool as error:
+            killed = DrainKilled(f"{name}: a process of the drain was killed; what it had committed stays; drain again")
+            ends = {partition: bounds.end for partition, bounds in planned.ranges.items()}
+            connect = deployment.connect(drain_name(name))
+            observations.note_drain_failure(connect, name, planned.generation, ends, killed)
+            raise killed from error
+    return planned, result
+
+
+def _drain_share(settings: Settings, name: str, share: Plan, max_seconds: float | None) -> DrainResult:
+    configure(settings)
+    deployment = Deployment.from_settings(settings)
+    return drain_plan(deployment, deployment.dataset(name), share, max_seconds=max_seconds)
+
+
+def _end_with_parent() -> None:
+    # a worker whose parent was killed would finish its share unasked, and then wait for another one for ever
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,208 @@
+"""Build the marts: whatever is committed and not yet built, until nothing is."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from psycopg import Connection, errors
+
+from headrace.command import Command
+from headrace.exceptions import BuildError, DatabaseUnavailable
+from headrace.marts.claims import (
+    SCHEMA,
+    NodeResult,
+    claims,
+    forget_claims,
+    is_up_to_date,
+    newest_batches,
+    record,
+    unclaimed,
+)
+from headrace.marts.dbt import DbtRunner, fingerprint
+from headrace.postgres.connection import Connect, connector, database, translated_errors
+from headrace.postgres.foreign_objects import refuse_foreign_objects
+from headrace.settings import Settings
+
+TURN_TIMEOUT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
+PASSES_MAX = 20  # a pass that advances no claim ends the loop long before; this is against a defect
+NAMED_FAILURES = 3  # how many failures a message names before it counts the others
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build did: its passes, and what each did with each model."""
+
+    build_id: UUID
+    passes: tuple[tuple[NodeResult, ...], ...]
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that the models' statements wrote, all passes together."""
+        return sum(node.rows or 0 for nodes in self.passes for node in nodes if node.kind == "model")
+
+    def story(self) -> str:
+        """One line for people."""
+        if not self.passes:
+            return "build: nothing new; every model has built every batch"
+        models = {node.model for nodes in self.passes for node in nodes if node.kind == "model"}
+        passes = "1 pass" if len(self.passes) == 1 else f"{len(self.passes)} passes"
+        return f"build: {len(models)} models, {self.rows} rows written in {self.seconds:.1f} s, {passes}"
+
+
+def build(
+    settings: Settings,
+    select: str | Sequence[str] | None = None,
+    vars: Mapping[str, Any] | str | None = None,
+    full_refresh: bool = False,
+    tests: bool = True,
+    may_be_empty: bool = False,
+    report: Report = lambda _line: None,
+) -> BuildResult:
+    """Run dbt build in this process until a pass advances no claim, and record it in headrace.builds.
+
+    Builds what is committed when it begins: it ends, however fast batches go on to come. Without a selection it
+    returns at once when every model has built every batch. Builds take turns: a second one waits, then finds
+    nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
+    A selection of nothing is refused as a misspelt one, unless it may_be_empty.
+
+    Claims of models that the project no longer has are deleted.
+
+    Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
+    failed model's claim was rolled back with its rows. Raises UsageError for a selection or vars that cannot be used:
+    nothing is recorded then. Raises DatabaseError where the marts belong to a role that may do less than this one.
+    Raises DatabaseUnavailable when trying again can help.
+    """
+    began = time.monotonic()
+    selection = _selection(select, vars)
+    project = fingerprint(settings)
+    connect = connector(settings.require_dbt_dsn(), "headrace-build")
+    build_id = uuid4()
+    passes: list[tuple[NodeResult, ...]] = []
+    with database(connect) as connection:
+        may_skip = selection is None and not full_refresh
+        if may_skip and is_up_to_date(connection, project, tests):
+            return BuildResult(build_id, (), time.monotonic() - began)
+        refuse_foreign_objects(connection, SCHEMA, "build")
+        with _turn(connect, report), DbtRunner(settings, connection, vars) as dbt:
+            if may_skip and is_up_to_date(connection, project, tests):
+                return BuildResult(build_id, (), time.monotonic() - began)
+            newest = newest_batches(connection)
+            while len(passes) < PASSES_MAX:
+                before = claims(connection, newest)
+                started_at = datetime.now(UTC)
+                try:
+                    nodes = dbt.run_pass(select, full_refresh and not passes, tests, may_be_empty=may_be_empty)
+                except BuildError as error:
+                    if not vars:  # of the caller: with others the project may be in order
+                        failed = _project_failed(error, started_at)
+                        record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
+                    raise
+                if not passes and not vars:  # which may enable models, and disable others
+                    _forget_claims(connection, dbt, report)
+                passes.append(nodes)
+                record(connection, build_id, len(passes), nodes, selection, project, tests)
+                _report_pass(nodes, report)
+                _raise_failures(nodes)
+                after = claims(connection, newest)
+                if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
+                    break
+    return BuildResult(build_id, tuple(passes), time.monotonic() - began)
+
+
+def _forget_claims(connection: Connection[Any], dbt: DbtRunner, report: Report) -> None:
+    claiming = dbt.claiming_models()
+    forgotten = forget_claims(connection, claiming) if claiming else []
+    if forgotten:
+        report(
+            f"build: forgot the claims of {', '.join(forgotten)}: no models of the project claim batches under these "
+            "names; their tables stay"
+        )
+
+
+@contextmanager
+def _turn(connect: Connect, report: Report) -> Iterator[None]:
+    """One build at a time: two first builds at once would do everything twice.
+
+    The lock is a transaction's, so that it also holds through a pooler; it ends with the process. Only a role that may
+    build can take it.
+    """
+    with translated_errors():
+        connection = connect()
+    with closing(connection), connection.transaction():
+        try:
+            with translated_errors():
+                if not _is_first(connection):
+                    report("build: another build is running; waiting for it to end")
+                    connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT_S}s'".encode())
+                    try:
+                        connection.execute(b"lock table headrace.build_lock in exclusive mode")
+                    except errors.LockNotAvailable as error:
+                        raise DatabaseUnavailable(
+                            f"build: found another build that has run for more than {TURN_TIMEOUT_S} s, expected its "
+                            "turn; if that one hangs, end it (pg_stat_activity: application_name headrace-build), then "
+                            "try again"
+                        ) from error
+            yield
+        finally:
+            connection.close()  # which ends the transaction, in whatever state it is
+
+
+def _is_first(connection: Connection[Any]) -> bool:
+    """Take the builds' lock, unless another transaction has it."""
+    try:
+        with connection.transaction():  # a savepoint
+            connection.execute("lock table headrace.build_lock in exclusive mode nowait")
+    except errors.LockNotAvailable:
+        return False
+    return True
+
+
+def _selection(select: str | Sequence[str] | None, vars: Mapping[str, Any] | str | None) -> str | None:
+    parts = [] if not select else ["--select", *([select] if isinstance(select, str) else select)]
+    if vars:
+        parts += ["--vars", vars if isinstance(vars, str) else json.dumps(dict(vars))]
+    return " ".join(parts) or None
+
+
+def _project_failed(error: BuildError, started_at: datetime) -> NodeResult:
+    now = datetime.now(UTC)
+    seconds = (now - started_at).total_seconds()
+    return NodeResult(SCHEMA, "dbt", "project", "error", None, seconds, (), str(error), started_at, now)
+
+
+def _report_pass(nodes: Sequence[NodeResult], report: Report) -> None:
+    for node in nodes:
+        if node.kind == "model":
+            rows = "" if node.rows is None else f"{node.rows} rows, "
+            report(f"{node.schema}.{node.model}: {node.status}, {rows}{node.seconds:.2f} s")
+
+
+def _raise_failures(nodes: Sequence[NodeResult]) -> None:
+    failures = [
+        f"{node.schema}.{node.model}: found {node.message or 'an error'}, expected a {node.kind} that builds; "
+        "its claim was rolled back with its rows"
+        for node in nodes
+        if node.status == "error"
+    ]
+    tests = dict.fromkeys(test for node in nodes for test in node.failed_tests)  # once, though it reads two models
+    where = {test: f"{node.schema}.{node.model}" for node in nodes for test in node.failed_tests}
+    failures += [f"{where[test]}: test {test} found, expected none" for test in tests]
+    if not failures:
+        return
+    named = "; ".join(failures[:NAMED_FAILURES])
+    more = f" (and {len(failures) - NAMED_FAILURES} more)" if len(failures) > NAMED_FAILURES else ""
+    skipped = sum(node.status == "skipped" for node in nodes)
+    after = f"; {skipped} models and functions behind them were skipped" if skipped else ""
+    raise BuildError(
+        f"{named}{more}{after}; correct the model or its data (headrace.builds has every message; dbt test --select "
+        "<test> repeats a test), then run `headrace build`",
+        command=Command("build"),
+    )

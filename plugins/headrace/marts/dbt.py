@@ -1,0 +1,310 @@
+"""dbt in this process: one project, one profile, a manifest that is kept warm."""
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
+
+from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
+from headrace.local.addresses import libpq_variables
+from headrace.marts.claims import SCHEMA, NodeResult
+from headrace.output import shown
+from headrace.postgres.connection import translated_errors
+from headrace.postgres.liveness import PARAMETERS, with_limits
+from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, startup_options
+from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder, replaced_file
+from headrace.settings import Settings
+
+# with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
+_manifests: dict[tuple[str, ...], Any] = {}
+
+
+class DbtRunner:
+    """dbt in this process, with the profile's environment; a context manager that puts the environment back."""
+
+    def __init__(self, settings: Settings, connection: Connection[Any], vars: Mapping[str, Any] | str | None) -> None:
+        self._connection = connection
+        self._home = settings.home / "dbt"
+        self._target = _target_folder(self._home)
+        self._environment = profile_environment(settings, connection) | _service(settings, self._target)
+        self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
+        where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
+        self._manifest_key = (str(settings.dbt_dir), _files_digest(settings.dbt_dir), self._vars, *where)
+        self._options = [
+            *("--project-dir", str(settings.dbt_dir), "--profiles-dir", str(settings.dbt_dir), "--target", "prod"),
+            *("--target-path", str(self._target), "--log-path", str(self._home / "logs")),
+            *("--log-level", "none", "--log-level-file", "info", "--no-version-check", "--vars", self._vars),
+        ]
+        self._saved: dict[str, str | None] = {}
+        self._umask = UMASK
+
+    def __enter__(self) -> Self:
+        self._umask = os.umask(UMASK)  # the manifest holds the models' SQL, the log what it says
+        self._saved = {name: os.environ.get(name) for name in self._environment}
+        os.environ.update(self._environment)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.umask(self._umask)
+        for name, value in self._saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def run_pass(
+        self, select: str | Sequence[str] | None, full_refresh: bool, tests: bool, *, may_be_empty: bool = False
+    ) -> tuple[NodeResult, ...]:
+        """One `dbt build`.
+
+        Raises BuildError when dbt itself fails, not when a model does; UsageError for a selection or vars that dbt
+        cannot use.
+        """
+        if self._manifest_key not in _manifests:
+            _manifests.clear()  # of another project or database: it will not be asked for again
+            _manifests[self._manifest_key] = self._invoke(["parse", *self._parse_cache()], None)
+            self._keep_parse_cache()
+        arguments = ["build", "--no-write-json", "--exclude-resource-type", "unit_test"]
+        if not tests:
+            arguments += ["--exclude-resource-type", "test"]
+        if select:
+            arguments += ["--select", *([select] if isinstance(select, str) else select)]
+        if full_refresh:
+            arguments += ["--full-refresh"]
+        manifest = _manifests[self._manifest_key]
+        for node in manifest.nodes.values():
+            if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
+                node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
+        result = self._invoke(arguments, manifest)
+        if select and not result.results and not may_be_empty:
+            raise UsageError(
+                f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
+            )
+        return _node_results(result.results, manifest)
+
+    def claiming_models(self) -> set[str]:
+        """The tables of the project's models that claim batches, once a pass has parsed it; disabled ones are not."""
+        manifest = _manifests[self._manifest_key]
+        claiming = {name for name in manifest.macros if name.endswith(".claim")}
+        while more := {
+            name
+            for name, macro in manifest.macros.items()
+            if name not in claiming and claiming & set(macro.depends_on.macros)
+        }:
+            claiming |= more
+        return {
+            node.alias
+            for node in manifest.nodes.values()
+            if str(node.resource_type) == "model" and claiming & set(node.depends_on.macros)
+        }
+
+    def _invoke(self, arguments: list[str], manifest: Any) -> Any:
+        from dbt.cli.main import dbtRunner  # 2.5 s of imports
+
+        _spare_logs()
+        outcome = dbtRunner(manifest=manifest).invoke([*arguments, *self._options])
+        if outcome.exception is not None:
+            if not isinstance(outcome.exception, Exception):
+                raise outcome.exception  # a signal, a task's time limit: dbt hands back whatever it caught
+            self._raise(outcome.exception, arguments)
+        if outcome.result is None:
+            raise BuildError(
+                f"dbt {arguments[0]}: found no result, expected one; see {self._home / 'logs' / 'dbt.log'}"
+            )
+        return outcome.result
+
+    def _raise(self, error: Exception, arguments: Sequence[str]) -> None:
+        if _is_usage(error, arguments):
+            raise UsageError(
+                f"dbt: {_one_line(str(error))}; expected a selection and vars that dbt can use; correct the command"
+            ) from error
+        try:
+            self._connection.execute("select")
+        except psycopg.Error as lost:
+            raise DatabaseUnavailable(
+                "dbt: the connection to Postgres was lost; expected a server that answers; run the same command again"
+            ) from lost
+        raise BuildError(
+            f"dbt: {_one_line(str(error))}; expected a project and a profile that dbt can use; the whole story is in "
+            f"{self._home / 'logs' / 'dbt.log'}"
+        ) from error
+
+    def _parse_cache(self) -> list[str]:
+        cache = self._home / "partial_parse.msgpack"
+        return ["--partial-parse-file-path", str(cache)] if cache.exists() else []
+
+    def _keep_parse_cache(self) -> None:
+        made = self._target / "partial_parse.msgpack"
+        if made.exists():
+            copy = made.with_suffix(".copy")
+            shutil.copyfile(made, copy)
+            copy.replace(self._home / "partial_parse.msgpack")
+
+
+def _is_usage(error: Exception, arguments: Sequence[str]) -> bool:
+    """Whether dbt refuses what it was called with, as against what is in the project."""
+    from dbt.cli.exceptions import DbtUsageException
+    from dbt.exceptions import InvalidSelectorError
+
+    needs_artifacts = ("state:", "result:", "source_status:")  # dbt has no error of its own for these
+    return isinstance(error, DbtUsageException | InvalidSelectorError) or any(
+        method in argument for argument in arguments for method in needs_artifacts
+    )
+
+
+@cache
+def _spare_logs() -> None:
+    """Spare dbt what it does for a log that nobody gets: of 0.8 s of a small warm build 0.1 s.
+
+    It makes a message of every event of level debug before it asks whether a log wants it, and for each flag of the
+    adapter walks the whole stack, files and all, to name the module that made it.
+    """
+    from dbt_common.behavior_flags import BehaviorFlagRendered
+    from dbt_common.events.base_types import EventLevel
+    from dbt_common.events.event_manager import EventManager
+
+    fire_event = EventManager.fire_event
+
+    def fire_what_is_logged(self: Any, e: Any, level: Any = None, *arguments: Any, **options: Any) -> None:
+        if (level or e.level_tag()) != EventLevel.DEBUG or self.callbacks:
+            fire_event(self, e, level, *arguments, **options)
+
+    EventManager.fire_event = fire_what_is_logged  # type: ignore[method-assign]
+    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
+
+
+def fingerprint(settings: Settings) -> str:
+    """The sha256 over the project's files and the settings that it reads: a changed one is a reason to build."""
+    return hashlib.sha256(f"{_files_digest(settings.dbt_dir)} {json.dumps(settings.thresholds)}".encode()).hexdigest()
+
+
+def _files_digest(root: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in {".sql", ".yml"} and not {"target", "logs"} & set(path.relative_to(root).parts):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def profile_environment(settings: Settings, connection: Connection[Any]) -> dict[str, str]:
+    """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables.
+
+    And dbt's own sessions' parameters, as far as the server takes them when a session begins; behind a pooler, which
+    takes few, each transaction sets them (dbt/macros/session.sql).
+    """
+    info = connection.info
+    named = {"host", "port", "user", "dbname", "password"}
+    parameters = conninfo_to_dict(settings.require_dbt_dsn())
+    environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
+    options = [environment.get("PGOPTIONS", "")]
+    if not isinstance(connection, PooledConnection):
+        with translated_errors():
+            (search_path,) = connection.execute("select headrace.dbt_search_path()").fetchone() or ("",)
+        options += startup_options(connection, search_path=search_path)
+    return {
+        **environment,
+        **STARTUP_VARIABLES,
+        "PGOPTIONS": " ".join(filter(None, options)),
+        **settings.thresholds,
+        "HEADRACE_DBT_HOST": info.host,
+        "HEADRACE_DBT_PORT": str(info.port),
+        "HEADRACE_DBT_USER": info.user,
+        "HEADRACE_DBT_DBNAME": info.dbname,
+        "HEADRACE_DBT_THREADS": str(settings.dbt_threads),
+        "DBT_ENV_SECRET_HEADRACE_PASSWORD": info.password,
+    }
+
+
+def _service(settings: Settings, folder: Path) -> dict[str, str]:
+    """What neither dbt's profile nor libpq's environment has a name for, such as tcp_user_timeout, as a libpq service.
+
+    A DSN or an environment that names a service itself keeps it.
+    """
+    parameters = with_limits(conninfo_to_dict(settings.require_dbt_dsn()))
+    if "service" in parameters or "PGSERVICE" in os.environ:
+        return {}
+    path = folder / "pg_service.conf"
+    with replaced_file(path) as file:
+        file.write(("[headrace]\n" + "".join(f"{name}={parameters[name]}\n" for name in PARAMETERS)).encode())
+    return {
+        "PGSERVICEFILE": str(path),
+        "PGSERVICE": "headrace",
+        "DBT_KEEPALIVES_IDLE": parameters["keepalives_idle"],  # as the profile has it, for a dbt started by hand
+    }
+
+
+def _target_folder(home: Path) -> Path:
+    """A folder of this process's own, so that two builds at once do not write into each other's files."""
+    make_folder(home)
+    close_to_others(home)
+    for old in home.glob("target-*"):
+        if not Path(f"/proc/{old.name.removeprefix('target-')}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(old, ignore_errors=True)  # its process was killed
+    target = home / f"target-{os.getpid()}"
+    if not target.exists():
+        target.mkdir(mode=FOLDER_MODE)
+        atexit.register(shutil.rmtree, target, ignore_errors=True)
+    return target
+
+
+def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ...]:
+    """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
+    failed_tests: dict[str, list[str]] = {}
+    lines: list[NodeResult] = []
+    for result in results:
+        if str(result.node.resource_type) != "test" or str(result.status) not in {"fail", "error"}:
+            continue
+        found = _one_line(str(result.message)) if str(result.status) == "error" else f"{result.failures} rows"
+        test = f"{result.node.name}: {found}"
+        attached = getattr(result.node, "attached_node", None)
+        read = [attached] if attached else list(result.node.depends_on.nodes)
+        models = [node for node in read if node.startswith("model.") and not manifest.nodes[node].is_ephemeral]
+        for model in models:
+            failed_tests.setdefault(model, []).append(test)
+        if not models:
+            lines.append(_node_result(result, "test", (test,)))
+    for result in results:
+        kind = str(result.node.resource_type)
+        if kind in {"model", "function"}:
+            lines.append(_node_result(result, kind, tuple(failed_tests.pop(result.node.unique_id, ()))))
+    # a selection can run the tests of a model that it does not build
+    for model, tests in failed_tests.items():
+        name = model.rpartition(".")[2]
+        now = datetime.now(UTC)
+        lines.append(NodeResult(SCHEMA, name, "model", "failed tests", None, 0.0, tuple(tests), None, now, now))
+    return tuple(lines)
+
+
+def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeResult:
+    status = str(result.status)
+    if status not in {"error", "skipped"}:
+        status = "failed tests" if failed_tests else "success"
+    times = [moment for timing in result.timing for moment in (timing.started_at, timing.completed_at) if moment]
+    times = [moment.replace(tzinfo=UTC) for moment in times] or [datetime.now(UTC)]
+    rows = (result.adapter_response or {}).get("rows_affected")
+    return NodeResult(
+        schema=result.node.schema,
+        model=result.node.name if kind == "test" else result.node.alias,
+        kind=kind,
+        status=status,
+        rows=int(rows) if kind == "model" and rows is not None and status != "skipped" else None,
+        seconds=float(result.execution_time),
+        failed_tests=failed_tests,
+        message=_one_line(result.message) if result.message and status == "error" else None,
+        started_at=min(times),
+        finished_at=max(times),
+    )
+
+
+def _one_line(text: str) -> str:
+    return shown(" ".join(text.split()))

@@ -1,0 +1,130 @@
+"""Dead letters for people, who read them in a terminal, and for programs, as JSON."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from psycopg import Connection
+
+from headrace.escaping import visible, visible_json
+from headrace.postgres.dead_letter_pages import Letter, Overview, Selection, pages
+from headrace.times import record_time
+
+HEXDUMP_BYTES = 1024
+_PLAIN = re.compile(rb"[ -~]*\n")
+
+
+def overview_document(overview: Overview) -> dict[str, Any]:
+    """Counts by reason and the newest, for programs."""
+    return asdict(overview)
+
+
+def overview_lines(overview: Overview, *, publishes: bool) -> Iterator[str]:
+    """The same for people; publishes: whether the dataset has a dead-letter topic."""
+    if not overview.reasons:
+        yield f"{overview.dataset}: no dead letters"
+        return
+    dead, replayed = sum(r.dead for r in overview.reasons), sum(r.replayed for r in overview.reasons)
+    waiting = f"; {overview.unpublished} not yet published" if publishes else ""
+    yield f"{overview.dataset}: {dead} dead letters, {replayed} more were replayed{waiting}"
+    width = max(len(r.reason) for r in overview.reasons)
+    for r in overview.reasons:
+        yield f"  {r.reason:<{width}} {r.dead:>9}" + (f"   {r.replayed} replayed" if r.replayed else "")
+    if overview.newest:
+        yield "the newest, by generation:partition:offset"
+    for line in overview.newest:
+        path = f" at {visible(line.json_path)}" if line.json_path else ""
+        place = f"{line.generation}:{line.partition}:{line.offset}"
+        yield f"  {place:<14} {line.reason}{path}: {visible(line.detail)}"
+
+
+def json_lines(connection: Connection[Any], selection: Selection) -> Iterator[bytes]:
+    """Every selected dead letter as a line of JSON, all seen at one moment; memory holds one page of them."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        for page in pages(connection, selection):
+            for letter in page:
+                line = orjson.dumps(letter_document(letter), option=orjson.OPT_APPEND_NEWLINE)
+                yield line if _PLAIN.fullmatch(line) else visible_json(line.decode()).encode()
+
+
+def letter_document(letter: Letter) -> dict[str, Any]:
+    """A dead letter for programs: `key` and `value` are text, or `key_base64` and `value_base64` where they are not."""
+    at = record_time(letter.timestamp)
+    return {
+        "dataset": letter.dataset,
+        "generation": letter.generation,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "timestamp": None if at is None else at.isoformat(timespec="milliseconds"),
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "json_path": letter.json_path,
+        **_text_or_base64("key", letter.key),
+        **_text_or_base64("value", letter.value),
+        "headers": letter.stored_headers or [],
+        "batch_id": str(letter.batch_id),
+        "replayed_by": None if letter.replayed_by is None else str(letter.replayed_by),
+    }
+
+
+def letter_lines(letter: Letter) -> Iterator[str]:
+    """A dead letter whole, for people: every byte of its key and its value."""
+    at = record_time(letter.timestamp)
+    yield f"{letter.dataset}[{letter.partition}] offset {letter.offset} of generation {letter.generation}"
+    yield f"time      {'none' if at is None else at.isoformat(sep=' ', timespec='milliseconds')}"
+    yield f"reason    {letter.reason}" + (f" at {visible(letter.json_path)}" if letter.json_path else "")
+    yield f"detail    {visible(letter.detail)}"
+    yield f"batch     {letter.batch_id}" + (f", replayed by {letter.replayed_by}" if letter.replayed_by else "")
+    for name, value in letter.headers:
+        yield f"header    {visible(name) if isinstance(name, str) else _in_a_line(name)} = {_in_a_line(value)}"
+    yield from _body("key", letter.key)
+    yield from _body("value", letter.value)
+
+
+def _text_or_base64(name: str, raw: bytes | None) -> dict[str, str | None]:
+    if raw is None:
+        return {name: None}
+    try:
+        return {name: raw.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(raw).decode()}
+
+
+def _in_a_line(raw: bytes | None) -> str:
+    if raw is None:
+        return "null"
+    text = _terminal_text(raw)
+    return f"base64 {b64encode(raw).decode()}" if text is None or "\n" in text else text
+
+
+def _body(name: str, raw: bytes | None) -> Iterator[str]:
+    if raw is None:
+        yield f"{name:<9} null"
+        return
+    text = _terminal_text(raw)
+    if text is not None:
+        yield f"{name:<9} {len(raw)} bytes of text"
+        yield text
+        return
+    yield f"{name:<9} {len(raw)} bytes that a terminal does not show as they are; in base64:"
+    yield b64encode(raw).decode()
+    for start in range(0, min(len(raw), HEXDUMP_BYTES), 16):
+        row = raw[start : start + 16]
+        printable = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        yield f"{start:08x}  {row.hex(' '):<47}  |{printable}|"
+    if len(raw) > HEXDUMP_BYTES:
+        yield f"... and {len(raw) - HEXDUMP_BYTES} bytes more"
+
+
+def _terminal_text(raw: bytes) -> str | None:
+    """The bytes as text that a terminal shows as it is; None where it would not."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    plain = text.replace("\n", "").replace("\t", "")
+    return text if visible(plain) == plain else None

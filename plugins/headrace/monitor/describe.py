@@ -1,0 +1,256 @@
+"""A dataset's declaration in words: what it expects of a record, where each field goes, what a breach is called."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, PlainValidator
+
+from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
+from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
+from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.postgres.dead_letter_pages import READERS_REASONS
+from headrace.postgres.rejects import REASON as REJECTED_BY_POSTGRES
+from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
+
+# what may be wrong with a record before its fields are looked at
+RECORD_REASONS = (
+    "too_large",
+    "empty_payload",
+    "invalid_utf8",
+    "invalid_json",
+    "duplicate_key",
+    "nul_character",
+    "too_deep",
+    "out_of_range",
+    "wrong_type",
+)
+BOOKKEEPING_MEANING = {
+    "_generation": "which life of the source: a topic made anew, a file that changed",
+    "_partition": "where the record was",
+    "_offset": "where the record was; in a file the line's number",
+    "_timestamp": "the record's time at the source",
+    "_key": "the record's key as it came",
+    "_headers": "the record's headers, in order",
+    "_deleted": "a tombstone: the record had no value",
+    "_extra": "fields that the contract does not name",
+    "_batch_id": "the line of headrace.batches that staged it",
+}
+# a validator of ours: what it asks for, and what it calls a breach
+PARSERS: dict[Any, tuple[str, tuple[str, ...]]] = {
+    parse_timestamp: ("ISO 8601 date and time", ("wrong_type", "invalid_timestamp")),
+    parse_date: ("ISO 8601 date", ("wrong_type", "invalid_timestamp")),
+    parse_time: ("time of day", ("wrong_type", "invalid_timestamp")),
+    parse_epoch_s: ("seconds since 1970, not milliseconds", ("wrong_type", "out_of_range")),
+    parse_epoch_ms: ("milliseconds since 1970, not seconds", ("wrong_type", "out_of_range")),
+}
+LIMITS = {
+    "ge": (">= {}", "out_of_range"),
+    "gt": ("> {}", "out_of_range"),
+    "le": ("<= {}", "out_of_range"),
+    "lt": ("< {}", "out_of_range"),
+    "multiple_of": ("a multiple of {}", "out_of_range"),
+    "max_digits": ("at most {} digits", "out_of_range"),
+    "decimal_places": ("at most {} decimals", "out_of_range"),
+    "min_length": ("at least {} long", "out_of_range"),
+    "max_length": ("at most {} long", "too_large"),
+    "pattern": ("like {}", "invalid_value"),
+}
+OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']""")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the contract and its column: what is asked of it, and the reasons that a breach gives."""
+
+    name: str
+    column: str
+    sql_type: str
+    required: bool
+    constraints: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def fields(dataset: Dataset) -> list[Field]:
+    """The fields of a dataset's contract, in its order."""
+    return [_field(dataset.contract, column) for column in dataset.compiled.columns]
+
+
+def reasons(dataset: Dataset) -> list[str]:
+    """Every reason that a dead letter of the dataset may have, in alphabetical order."""
+    own = {reason for _, found in _model_rules(dataset.contract) for reason in found}
+    of_fields = {reason for field in fields(dataset) for reason in field.reasons}
+    return sorted({*_record_reasons(dataset), *of_fields, *own})
+
+
+def lines(dataset: Dataset) -> Iterator[str]:
+    """Contract and mapping of a dataset, for people."""
+    yield f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name
+    yield ""
+    yield from _columns(list(_facts(dataset)))
+    yield ""
+    rows = [("field", "column", "type", "required", "asked for", "a breach is")]
+    rows += [
+        (
+            field.name,
+            field.column,
+            field.sql_type,
+            "yes" if field.required else "no",
+            ", ".join(field.constraints),
+            ", ".join(field.reasons),
+        )
+        for field in fields(dataset)
+    ]
+    yield from _columns(rows)
+    yield ""
+    yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
+    for rule, found in _model_rules(dataset.contract):
+        yield f"a rule over several fields: {rule}: {', '.join(found)}"
+    yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
+    yield ""
+    yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
+    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
+    yield ""
+    yield "commands"
+    yield from (f"  {command}" for command in _commands(dataset))
+
+
+def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    source = dataset.source
+    if isinstance(source, KafkaTopic):
+        yield "source", f"topic {source.topic}; {_partitions(source.partitions)} where `headrace produce` creates it"
+        if source.dead_letter_topic is not None:
+            made = _partitions(source.dead_letter_partitions)
+            yield "dead letters", f"headrace.dead_letters, and topic {source.dead_letter_topic}; {made} if created"
+        else:
+            yield "dead letters", "headrace.dead_letters"
+    else:
+        where = f"data-files/{source.path}" if isinstance(source, File) else f"stream {source.stream}"
+        yield "source", f"file {where}" if isinstance(source, File) else where
+        yield "dead letters", "headrace.dead_letters"
+    if dataset.key is None:
+        yield "key", "none: every record is one of its own"
+    else:
+        keyed = "; a record's key equals it" if _is_keyed(dataset) else ""
+        yield "key", f"{dataset.key}, column {dataset.key_column}{keyed}"
+    if dataset.time_column is not None:
+        yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
+    yield "zone", f"{dataset.zone}, for times that name none"
+    if dataset.format.separator is not None:
+        yield "format", f"a JSON object, or a value key{dataset.format.separator}{{JSON}} of a record without a key"
+    yield "limit", f"a value of more than {dataset.max_value_bytes} bytes is a dead letter"
+    yield (
+        "table",
+        f"{SCHEMA}.{dataset.name}, and {SCHEMA}.{replaced_name(dataset.name)} for rows that a reload replaced",
+    )
+    if isinstance(source, File):
+        yield "DAG", f"load_{dataset.name}, every hour"
+    else:
+        yield "DAG", f"ingest_{dataset.name}, every {dataset.schedule_s} s"
+
+
+def _commands(dataset: Dataset) -> Iterator[str]:
+    name = dataset.name
+    if isinstance(dataset.source, File):
+        yield f"headrace load {name} [FILE]"
+    else:
+        yield f"headrace drain {name}"
+    if isinstance(dataset.source, KafkaTopic):
+        yield f"headrace produce {name} FILE"
+    yield f"headrace dead-letters {name}"
+    yield f"headrace replay {name} --dry-run"
+    yield f"headrace verify {name}"
+
+
+def _field(model: type[BaseModel], column: Column) -> Field:
+    info = model.model_fields[column.field]
+    constraints: list[str] = []
+    found: list[str] = ["missing_field"] if column.required else []
+    choices = _choices(info.annotation)
+    if choices:
+        constraints.append("one of " + ", ".join(repr(choice) for choice in choices))
+        found.append("invalid_value")
+    else:
+        found.append("wrong_type")
+    for item in metadata(info):
+        if isinstance(item, SqlType):
+            continue
+        if isinstance(item, PlainValidator):
+            words, its_reasons = PARSERS.get(item.func) or _rule(item.func)
+            constraints.append(words)
+            found += its_reasons
+            continue
+        for limit, (words, reason) in LIMITS.items():
+            value = getattr(item, limit, None)
+            if value is not None:
+                constraints.append(words.format(value))
+                found.append(reason)
+        func = getattr(item, "func", None)  # BeforeValidator, AfterValidator
+        if func is not None:
+            words, its_reasons = _rule(func)
+            constraints.append(words)
+            found += its_reasons
+    if column.sql_type.startswith(("double", "real", "numeric", *INTEGER_MAX)):
+        found.append("out_of_range")
+    for decorator in model.__pydantic_decorators__.field_validators.values():
+        if column.field in decorator.info.fields or "*" in decorator.info.fields:
+            words, its_reasons = _rule(decorator.func)
+            constraints.append(words)
+            found += its_reasons
+    return Field(column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found))
+
+
+def _model_rules(model: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for decorator in model.__pydantic_decorators__.model_validators.values():
+        yield _rule(decorator.func)
+
+
+def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
+    """A validator of the contract's own, in its author's words; the reasons that its source names."""
+    function = getattr(function, "__func__", function)
+    document = inspect.getdoc(function)
+    words = document.splitlines()[0].rstrip(".") if document else function.__name__.replace("_", " ")
+    try:
+        found = OWN_REASON.findall(inspect.getsource(function))
+    except (OSError, TypeError):
+        found = []
+    return words, tuple(found or ("business_rule",))
+
+
+def _record_reasons(dataset: Dataset) -> list[str]:
+    found = [*RECORD_REASONS]
+    if _is_keyed(dataset):
+        found += ["key_mismatch", "missing_key"]
+    if isinstance(dataset.source, File) and ".csv" in PurePath(dataset.source.path).suffixes:
+        found += sorted(READERS_REASONS)
+    return [*found, REJECTED_BY_POSTGRES]
+
+
+def _is_keyed(dataset: Dataset) -> bool:
+    return dataset.key is not None and dataset.keyed and isinstance(dataset.source, KafkaTopic)
+
+
+def _choices(annotation: Any) -> Sequence[Any]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    for part in get_args(annotation):
+        if get_origin(part) is Literal:
+            return get_args(part)
+    return ()
+
+
+def _partitions(number: int) -> str:
+    return "1 partition" if number == 1 else f"{number} partitions"
+
+
+def _once(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,194 @@
+"""The same figures for Prometheus, in its text format."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from headrace.escaping import visible
+from headrace.monitor.problems import Overview
+from headrace.monitor.status import DatasetStatus
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+def exposition(overview: Overview | None) -> bytes:
+    """Every metric; None, for a database that did not answer, leaves only headrace_up 0."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(overview))
+    return visible(generate_latest(registry).decode(), keep="\n").encode()
+
+
+class _Collector(Collector):
+    def __init__(self, overview: Overview | None) -> None:
+        self._overview = overview
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("headrace_up", "Whether Headrace's tables could be read.", value=bool(self._overview))
+        if self._overview is None:
+            return
+        yield GaugeMetricFamily(
+            "headrace_figures_timestamp_seconds",
+            "When the figures were read.",
+            value=self._overview.status.at.timestamp(),
+        )
+        # what is no longer declared is no longer measured: its lag would never fall
+        declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
+        datasets = [dataset for dataset in declared if not dataset.is_empty]
+        yield from _datasets(datasets, declared, self._overview)
+        yield from _dead_letters(datasets)
+        yield from _models(self._overview)
+        yield from _problems(self._overview)
+
+
+def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "headrace_lag_records", "Unread records, as a plan last saw the source.", labels=("dataset", "partition")
+    )
+    waiting = GaugeMetricFamily(
+        "headrace_open_transaction_records", "Offsets behind an open transaction.", labels=("dataset",)
+    )
+    rows = CounterMetricFamily(
+        "headrace_rows", "Records of the open generation, by what became of them.", labels=("dataset", "outcome")
+    )
+    for dataset in datasets:
+        for partition in dataset.partitions:
+            lag.add_metric((dataset.dataset, str(partition.partition)), partition.lag)
+        waiting.add_metric((dataset.dataset,), dataset.behind_open_transaction)
+        for outcome, count in (
+            ("staged", dataset.staged),
+            ("dead", dataset.dead),
+            ("tombstone", dataset.tombstones),
+        ):
+            rows.add_metric((dataset.dataset, outcome), count)
+    yield from (lag, waiting, rows)
+    yield _gauge(
+        "headrace_lag_seconds",
+        "How long the first unread record has waited.",
+        {each.dataset: each.lag_s for each in datasets},
+    )
+    yield _gauge(
+        "headrace_staging_freshness_seconds",
+        "From source to staging, of the newest batch.",
+        {each.dataset: each.staging_freshness_s for each in datasets},
+    )
+    yield _gauge(
+        "headrace_mart_freshness_seconds",
+        "From source to every mart, of the newest batch that all have.",
+        {each.dataset: each.mart_freshness_s for each in datasets},
+    )
+    yield _gauge(
+        "headrace_stale_seconds",
+        "Age of the oldest record that is not in every mart; 0 when all are.",
+        {each.dataset: each.stale_s for each in datasets},
+    )
+    yield _gauge(
+        "headrace_unbuilt_batches",
+        "Ledger lines that not every mart has.",
+        {each.dataset: each.unbuilt_batches if each.has_marts else None for each in datasets},
+    )
+    yield _gauge(
+        "headrace_last_batch_timestamp_seconds",
+        "When the newest batch was committed.",
+        {each.dataset: _epoch(each.last_committed_at) for each in datasets},
+    )
+    yield _gauge(
+        "headrace_observed_timestamp_seconds",
+        "When the source was last looked at.",
+        {each.dataset: _epoch(each.observed_at) for each in datasets},
+    )
+    yield _gauge(
+        "headrace_source_failing",
+        "Whether the last plan failed.",
+        {each.dataset: each.last_error is not None for each in declared},
+    )
+    yield _gauge(
+        "headrace_drain_failing",
+        "Whether a drain failed whose offsets were not committed since.",
+        {each.dataset: each.drain_error is not None for each in declared},
+    )
+    yield _gauge(
+        "headrace_declaration_up",
+        "Whether the dataset's declaration can be used.",
+        dict.fromkeys(overview.limits, 1) | dict.fromkeys(overview.faults, 0),
+    )
+    yield _gauge(
+        "headrace_followed",
+        "Whether a follower holds the dataset's lease.",
+        {each.dataset: each.followed_by is not None for each in datasets},
+    )
+    yield _gauge(
+        "headrace_max_lag_records",
+        "The declaration's max_lag.",
+        {each.dataset: limits.max_lag for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
+    yield _gauge(
+        "headrace_max_freshness_seconds",
+        "The declaration's max_freshness_s.",
+        {each.dataset: limits.max_freshness_s for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
+
+
+def _dead_letters(datasets: list[DatasetStatus]) -> Iterator[Metric]:
+    letters = GaugeMetricFamily(
+        "headrace_dead_letters", "Dead letters that were not replayed.", labels=("dataset", "reason")
+    )
+    for dataset in datasets:
+        for reason, count in dataset.dead_by_reason.items():
+            letters.add_metric((dataset.dataset, reason), count)
+    yield letters
+
+
+def _models(overview: Overview) -> Iterator[Metric]:
+    models = [model for model in overview.status.models if model.kind == "model"]
+    yield _gauge(
+        "headrace_model_up",
+        "Whether the model's last build succeeded and its last tests passed.",
+        {each.model: each.status == "success" and not each.failed_tests for each in models},
+        "model",
+    )
+    yield _gauge(
+        "headrace_model_failed_tests",
+        "Data tests that failed when they last ran.",
+        {each.model: len(each.failed_tests) for each in models},
+        "model",
+    )
+    yield _gauge(
+        "headrace_model_rows", "Rows that the last build wrote.", {each.model: each.rows for each in models}, "model"
+    )
+    yield _gauge(
+        "headrace_model_build_seconds",
+        "How long the last build of the model took.",
+        {each.model: each.seconds for each in models},
+        "model",
+    )
+    yield _gauge(
+        "headrace_model_built_timestamp_seconds",
+        "When the model was last built.",
+        {each.model: each.finished_at.timestamp() for each in models},
+        "model",
+    )
+
+
+def _problems(overview: Overview) -> Iterator[Metric]:
+    problems = GaugeMetricFamily("headrace_problems", "Problems that the page shows.", labels=("severity",))
+    for severity in ("error", "warning"):
+        problems.add_metric((severity,), sum(each.severity == severity for each in overview.problems))
+    yield problems
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float | None], label: str = "dataset") -> Metric:
+    """A gauge with one label; what nobody knows has no sample."""
+    gauge = GaugeMetricFamily(name, text, labels=(label,))
+    for key, value in values.items():
+        if value is not None:
+            gauge.add_metric((key,), float(value))
+    return gauge
+
+
+def _epoch(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()

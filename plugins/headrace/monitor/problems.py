@@ -1,0 +1,219 @@
+"""What is wrong, the worst first, and the one command that mends it or says more."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from headrace.catalog import Fault, load_declarations
+from headrace.command import Command
+from headrace.dataset import Dataset, File
+from headrace.durations import duration
+from headrace.monitor.status import DatasetStatus, ModelStatus, Status
+from headrace.output import shown
+from headrace.settings import Settings
+
+UNBUILT_S = 900.0  # build_marts runs every ten minutes, whatever happens
+UNSEEN_RUNS = 3  # a dataset at whose source nobody looked for so many of its DAG's intervals
+UNSEEN_S = 120.0  # and for so long
+
+Severity = Literal["error", "warning"]
+Kind = Literal[
+    "source",
+    "drain",
+    "lag",
+    "freshness",
+    "unseen",
+    "model",
+    "tests",
+    "unbuilt",
+    "follower",
+    "dead_letters",
+    "declaration",
+]
+State = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that somebody should look at; `command` is what to run."""
+
+    severity: Severity
+    kind: Kind
+    about: str  # a dataset, or a model as marts.<model>
+    text: str
+    command: Command
+    dataset: str | None = None
+
+    def line(self) -> str:
+        """One line for a log."""
+        return f"{self.about}: {self.text}; run `{self.command}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The thresholds of a dataset's declaration, and what else of it matters to its state."""
+
+    max_lag: int | None = None
+    max_freshness_s: float | None = None
+    schedule_s: float = 60.0
+    is_file: bool = False
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Limits":
+        """Those of a declaration."""
+        is_file = isinstance(dataset.source, File)
+        return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A status as it is judged: what is wrong, each dataset's state in a word, and the limits that they have."""
+
+    status: Status
+    problems: Sequence[Problem]
+    states: Mapping[str, State]
+    limits: Mapping[str, Limits]
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+
+    def is_declared(self, dataset: str) -> bool:
+        """Whether the deployment has a declaration of it, usable or not: else it is only in the database."""
+        return dataset in self.limits or dataset in self.faults
+
+    def dag_of(self, dataset: str) -> str:
+        """The DAG that ingests a dataset."""
+        found = self.limits.get(dataset) or self.faults.get(dataset) or Limits()
+        return f"load_{dataset}" if found.is_file else f"ingest_{dataset}"
+
+    def document(self) -> dict[str, Any]:
+        """As plain types: the JSON of /headrace/status and of `headrace status --json`."""
+        document = self.status.document()
+        for number, dataset in enumerate(self.status.datasets):
+            name, plain = dataset.dataset, document["datasets"][number]
+            limits = self.limits.get(name, Limits())
+            judged = {"state": self.states[name], "max_lag": limits.max_lag, "max_freshness_s": limits.max_freshness_s}
+            document["datasets"][number] = {"dataset": plain["dataset"]} | judged | plain
+        problems = [asdict(problem) | {"command": str(problem.command)} for problem in self.problems]
+        return {"at": document.pop("at"), "problems": problems, **document}
+
+
+def judge(status: Status, settings: Settings) -> Overview:
+    """Say what is wrong, by the declarations of this deployment."""
+    declared = load_declarations(settings.datasets_dir)
+    limits = {name: Limits.of(dataset) for name, dataset in declared.datasets.items()}
+    return judge_by(status, limits, declared.faults)
+
+
+def judge_by(
+    status: Status, limits: Mapping[str, Limits], faults: Mapping[str, Fault] = MappingProxyType({})
+) -> Overview:
+    """Say what is wrong, by these limits and faults; datasets that are no longer declared have neither."""
+    problems = [_of_fault(fault) for fault in faults.values()]
+    states: dict[str, State] = {}
+    for dataset in status.datasets:
+        name = dataset.dataset
+        limit = limits.get(name)
+        if limit is None:
+            states[name] = "broken" if name in faults else "removed"
+            continue
+        found = list(_of_dataset(dataset, limit, status.at))
+        problems += found
+        states[name] = _state(dataset, {problem.kind for problem in found})
+    for model in status.models:
+        problems += _of_model(model)
+    problems.sort(key=lambda problem: (problem.severity != "error", problem.kind != "declaration"))
+    return Overview(status, problems, states, limits, faults)
+
+
+def beyond(overview: Overview) -> list[Problem]:
+    """What the DAG check_freshness fails with: thresholds that are passed, and declarations whose own are unknown."""
+    return [problem for problem in overview.problems if problem.kind in ("declaration", "lag", "freshness")]
+
+
+def _of_fault(fault: Fault) -> Problem:
+    text = f"nothing is ingested: {str(fault.error).removeprefix(f'{fault.name}: ')}"
+    return _problem("error", "declaration", fault.name, text, Command("describe", fault.name), fault.name)
+
+
+def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterator[Problem]:
+    name = dataset.dataset
+    read = Command("load" if limits.is_file else "drain", name)
+    unseen_s = None if dataset.observed_at is None else (at - dataset.observed_at).total_seconds()
+    if dataset.last_error is not None:
+        text = dataset.last_error.removeprefix(f"{name}: ")
+        yield _problem("error", "source", name, text, dataset.last_command or read, name)
+    if dataset.drain_error is not None:
+        at_time = "" if dataset.drain_failed_at is None else f" at {dataset.drain_failed_at:%H:%M:%S} UTC"
+        text = f"its drain failed{at_time}: {dataset.drain_error.removeprefix(f'{name}: ')}"
+        yield _problem("error", "drain", name, text, dataset.drain_command or read, name)
+    is_unseen = unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S)
+    if is_unseen and dataset.last_error is None:
+        text = f"nobody has looked at its source for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
+        yield _problem("warning", "unseen", name, text, read, name)
+    yield from _beyond(dataset, limits, unseen_s, read)
+    if dataset.has_marts and dataset.unbuilt_s > UNBUILT_S:
+        text = f"{dataset.unbuilt_batches} batches are not in every mart, the oldest for {duration(dataset.unbuilt_s)}"
+        yield _problem("warning", "unbuilt", name, text, Command("build"), name)
+    # a run that looked at the source since has taken over
+    lost_at = dataset.follower_lost_at
+    if lost_at is not None and (dataset.observed_at is None or dataset.observed_at <= lost_at):
+        lost = duration((at - lost_at).total_seconds())
+        text = f"its follower was lost {lost} ago, and no other run has looked at its source since"
+        yield _problem("warning", "follower", name, text, Command("follow", name), name)
+    if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
+        most = next(iter(dataset.dead_by_reason))
+        text = f"{dataset.recent_dead:,} records became dead letters in the last hour, most often {most}"
+        yield _problem("warning", "dead_letters", name, text, Command("dead-letters", name), name)
+
+
+def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read: Command) -> Iterator[Problem]:
+    name = dataset.dataset
+    if limits.max_lag is not None and dataset.lag > limits.max_lag:
+        text = f"{dataset.lag:,} unread records, expected at most {limits.max_lag:,}"
+        yield _problem("error", "lag", name, text, read, name)
+    if limits.max_freshness_s is None or dataset.is_empty:
+        return
+    allowed = duration(limits.max_freshness_s)
+    if dataset.stale_s is None or dataset.stale_s > limits.max_freshness_s:
+        waited = "an unknown time" if dataset.stale_s is None else f"up to {duration(dataset.stale_s)}"
+        command = read if dataset.lag else Command("build")
+        where = "at the source" if dataset.lag else "in staging"
+        text = f"a record has waited {where} for {waited}, expected it in every mart after {allowed}"
+        yield _problem("error", "freshness", name, text, command, name)
+    elif unseen_s is None or unseen_s > limits.max_freshness_s:
+        seen = "never" if unseen_s is None else f"{duration(unseen_s)} ago"
+        text = f"its source was last looked at {seen}, expected its records in every mart after {allowed}"
+        yield _problem("error", "freshness", name, text, read, name)
+
+
+def _of_model(model: ModelStatus) -> Iterator[Problem]:
+    about = model.model if model.kind == "project" else f"marts.{model.model}"
+    again = Command("build") if model.kind in ("project", "test") else Command("build", "--select", model.model)
+    if model.status == "error":
+        text = f"failed at {model.finished_at:%H:%M:%S} UTC: {model.message or 'no message'}"
+        yield _problem("error", "model", about, text, again)
+    elif model.failed_tests:
+        yield _problem("error", "tests", about, f"failed {'; '.join(model.failed_tests)}", again)
+
+
+def _state(dataset: DatasetStatus, kinds: set[Kind]) -> State:
+    if kinds & {"source", "drain"}:
+        return "failing"
+    if kinds & {"lag", "freshness"}:
+        return "late"
+    if dataset.is_empty:
+        return "empty"
+    if "unseen" in kinds:
+        return "unseen"
+    if dataset.lag:
+        return "behind"
+    if dataset.has_marts and dataset.unbuilt_batches:
+        return "building"
+    return "current"
+
+
+def _problem(
+    severity: Severity, kind: Kind, about: str, text: str, command: Command, dataset: str | None = None
+) -> Problem:
+    return Problem(severity, kind, shown(about), shown(" ".join(text.split())), command, dataset)

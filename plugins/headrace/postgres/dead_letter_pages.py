@@ -1,0 +1,259 @@
+"""Reading dead letters: how many of which reason, the newest, one whole, or all of them page by page."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.sql import SQL, Composed
+
+from headrace.command import Command
+from headrace.contracts.rejection import Rejection
+from headrace.exceptions import DatasetError
+from headrace.postgres.dead_letters import headers_of
+from headrace.sources.base import Headers
+from headrace.sources.bounds import NOT_KEPT
+
+# What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
+PAGE_ROWS = 5_000
+PAGE_BYTES = 8 * 1024 * 1024
+
+# what a reader of files says of a row that was none (csv_rows.REASON): its bytes are no document to judge by a contract
+READERS_REASONS = frozenset({"malformed_row"})
+
+Place = tuple[int, int, int]  # generation, partition, offset
+BEGINNING: Place = (0, -1, -1)
+
+_PLACE = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: a record as it came, and why it was not staged. Can be decoded like any record."""
+
+    dataset: str
+    generation: int
+    partition: int
+    offset: int
+    timestamp: int | None  # milliseconds since 1970 UTC
+    key: bytes | None
+    value: bytes | None
+    stored_headers: list[dict[str, str | None]] | None
+    reason: str
+    detail: str
+    json_path: str | None
+    batch_id: UUID
+    replayed_by: UUID | None
+    published_at: datetime | None
+
+    @property
+    def headers(self) -> Headers:
+        """The record's headers, in order, repeats included."""
+        return headers_of(self.stored_headers)
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Why it stays dead, whatever its contract says: its bytes are no document, or are not kept."""
+        if self.reason in READERS_REASONS or not self.is_kept:
+            return Rejection(self.reason, self.detail, self.json_path or "$")
+        return None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
+        return self.reason != "too_large" or self.value is not None or NOT_KEPT not in self.detail
+
+    @property
+    def place(self) -> Place:
+        """Where it was."""
+        return self.generation, self.partition, self.offset
+
+
+# Milliseconds, as records have them: a datetime of the year 9999 cannot be read in every time zone
+_COLUMNS = SQL(
+    'dataset, generation, partition, "offset", (extract(epoch from "timestamp") * 1000)::bigint as "timestamp", key, '
+    "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters of a dataset: of one reason or of all, replayed and published ones too unless it says no."""
+
+    dataset: str
+    reason: str | None = None
+    unreplayed: bool = False
+    unpublished: bool = False
+
+    def condition(self) -> Composed:
+        """The selection as SQL, for `where`; its values are those of `parameters`."""
+        parts = [SQL("dataset = %(dataset)s")]
+        if self.reason is not None:
+            parts.append(SQL("reason = %(reason)s"))
+        if self.unreplayed:
+            parts.append(SQL("replayed_by is null"))
+        if self.unpublished:
+            parts.append(SQL("published_at is null"))
+        return SQL(" and ").join(parts)
+
+    def parameters(self) -> dict[str, Any]:
+        """The values of `condition`."""
+        return {"dataset": self.dataset, "reason": self.reason}
+
+
+def pages(
+    connection: Connection[Any], selection: Selection, *, rows: int = PAGE_ROWS, weight: int = PAGE_BYTES
+) -> Iterator[list[Letter]]:
+    """Yield dead letters in the order of generation, partition and offset, each one once; see `read_page`."""
+    after = BEGINNING
+    while page := read_page(connection, selection, after, rows=rows, weight=weight):
+        yield page
+        after = page[-1].place
+
+
+def read_page(
+    connection: Connection[Any],
+    selection: Selection,
+    after: Place,
+    *,
+    rows: int = PAGE_ROWS,
+    weight: int = PAGE_BYTES,
+    claim: bool = False,
+) -> list[Letter]:
+    """The dead letters that follow a place, in the order of generation, partition and offset; none at the end.
+
+    A page ends with the letter that reaches either bound: `rows`, or `weight` in bytes of keys, values and headers.
+    claim: lock the letters until the transaction ends, and pass over those that another one has locked.
+    """
+    # octet_length reads no value that is stored out of line, and the window is over one page: the limit is inside
+    query = SQL(
+        """
+        select {columns} from (
+            select *, sum(weight) over (order by generation, partition, "offset") - weight as weight_before
+            from (
+                select
+                    *,
+                    coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)
+                    + coalesce(pg_column_size(headers), 0) as weight
+                from headrace.dead_letters
+                where {condition} and (generation, partition, "offset") > (%(generation)s, %(partition)s, %(offset)s)
+                order by generation, partition, "offset"
+                limit %(rows)s
+                {locking}
+            ) as nearest
+        ) as measured
+        where weight_before < %(weight)s
+        order by generation, partition, "offset"
+        """
+    ).format(
+        columns=_COLUMNS,
+        condition=selection.condition(),
+        locking=SQL("for update skip locked" if claim else ""),
+    )
+    place = dict(zip(("generation", "partition", "offset"), after, strict=True))
+    with connection.cursor(row_factory=class_row(Letter)) as cursor:
+        parameters = selection.parameters() | place | {"rows": rows, "weight": weight}
+        return cursor.execute(query, parameters).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How many dead letters a reason has: those that wait for a remedy, and those that were replayed."""
+
+    reason: str
+    dead: int
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """Where a dead letter is and why, without its bytes."""
+
+    generation: int
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    json_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A dataset's dead letters: counts by reason, and the newest that were not replayed."""
+
+    dataset: str
+    reasons: list[ReasonCount]
+    unpublished: int
+    newest: list[Headline]
+
+
+def count_reasons(connection: Connection[Any], dataset: str, reason: str | None = None) -> list[ReasonCount]:
+    """A dataset's dead letters by reason, the most frequent first."""
+    selection = Selection(dataset=dataset, reason=reason)
+    with connection.cursor(row_factory=class_row(ReasonCount)) as cursor:
+        return cursor.execute(
+            SQL(
+                "select reason, count(*) filter (where replayed_by is null) as dead, count(replayed_by) as replayed "
+                "from headrace.dead_letters where {} group by reason order by dead desc, reason"
+            ).format(selection.condition()),
+            selection.parameters(),
+        ).fetchall()
+
+
+def overview(connection: Connection[Any], dataset: str, reason: str | None, limit: int) -> Overview:
+    """A dataset's dead letters, or those of one reason, and the newest `limit` of those that were not replayed."""
+    unpublished = count(connection, Selection(dataset=dataset, reason=reason, unpublished=True))
+    unreplayed = Selection(dataset=dataset, reason=reason, unreplayed=True)
+    with connection.cursor(row_factory=class_row(Headline)) as cursor:
+        newest = cursor.execute(
+            SQL(
+                """
+                select generation, partition, "offset", reason, detail, json_path
+                from (select * from headrace.dead_letters where {}) as letters
+                inner join (select batch_id, seq from headrace.batches) as batches using (batch_id)
+                order by seq desc, "offset" desc
+                limit %(limit)s
+                """
+            ).format(unreplayed.condition()),
+            unreplayed.parameters() | {"limit": limit},
+        ).fetchall()
+    return Overview(dataset, count_reasons(connection, dataset, reason), unpublished, newest)
+
+
+def count(connection: Connection[Any], selection: Selection) -> int:
+    """How many dead letters are selected."""
+    row = connection.execute(
+        SQL("select count(*) from headrace.dead_letters where {}").format(selection.condition()),
+        selection.parameters(),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def find(connection: Connection[Any], dataset: str, place: str) -> Letter:
+    """The dead letter at PARTITION:OFFSET of the newest generation that has one there, or GENERATION:PARTITION:OFFSET.
+
+    Raises DatasetError when there is none.
+    """
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        raise DatasetError(f"{place!r}: expected PARTITION:OFFSET or GENERATION:PARTITION:OFFSET, as in 0:1234")
+    generation, partition, offset = found.groups()
+    with connection.cursor(row_factory=class_row(Letter)) as cursor:
+        letter = cursor.execute(
+            SQL(
+                "select {} from headrace.dead_letters where dataset = %(dataset)s and partition = %(partition)s "
+                'and "offset" = %(offset)s and (%(generation)s::integer is null or generation = %(generation)s) '
+                "order by generation desc limit 1"
+            ).format(_COLUMNS),
+            {"dataset": dataset, "generation": generation, "partition": int(partition), "offset": int(offset)},
+        ).fetchone()
+    if letter is None:
+        newest = Command("dead-letters", dataset)
+        raise DatasetError(
+            f"{dataset}[{partition}] {offset}: no dead letter there; `{newest}` lists the newest", command=newest
+        )
+    return letter

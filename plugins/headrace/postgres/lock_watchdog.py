@@ -1,0 +1,126 @@
+"""A frozen drain may hold its locks for ever: its replacement ends it, and only it.
+
+Neither statement_timeout nor transaction_timeout fires while a backend waits for COPY data, so a loader that was
+stopped in the middle (SIGSTOP, a paused virtual machine) keeps its row lock until somebody ends its backend.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from headrace.postgres.connection import Connect
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long locks are waited for.
+
+    lock_timeout_ms: what any other transaction is given. Defaults to 5000.
+    stuck_s: a blocker that is this dataset's drain is ended when it waited for its client, and for nothing but its
+    client, this long. Defaults to 10.
+    """
+
+    lock_timeout_ms: int = 5_000
+    stuck_s: float = 10.0
+
+    @property
+    def server_lock_timeout_ms(self) -> int:
+        """Long enough for a stuck drain to be found and ended within one wait."""
+        return self.lock_timeout_ms + int(self.stuck_s * 1000) + 5_000
+
+
+# What a blocker that makes progress would change: its statement, its state, the rows that it has copied. A slow
+# loader changes the last every 128 KiB that psycopg sends.
+_BLOCKERS = """
+select
+    a.pid,
+    a.backend_start,
+    a.state,
+    a.state_change,
+    a.query_start,
+    a.wait_event,
+    c.bytes_processed,
+    c.tuples_processed
+from unnest(pg_blocking_pids(%(pid)s)) as blocking (pid)
+inner join pg_stat_activity as a on blocking.pid = a.pid
+left join pg_stat_progress_copy as c on a.pid = c.pid
+where
+    a.application_name = %(application_name)s
+    and a.wait_event_type = 'Client'
+    and a.state in ('active', 'idle in transaction')
+"""
+
+
+@contextmanager
+def patience(
+    connection: Connection[Any], connect: Connect, dataset: str, limits: Patience, application_name: str
+) -> Iterator[None]:
+    """Begin a transaction's waiting: name it, bound its waits, and end a stuck drain of the dataset that blocks it.
+
+    Call it first inside the transaction. Another drain that is merely slow is never ended.
+    """
+    row = connection.execute(
+        "select pg_backend_pid(), set_config('application_name', %s, true), set_config('lock_timeout', %s, true)",
+        (application_name, f"{limits.server_lock_timeout_ms}ms"),
+    ).fetchone()
+    assert row is not None
+    done = threading.Event()
+    watch = threading.Thread(
+        target=_watch, args=(done, connect, row[0], drain_name(dataset), limits), name="headrace-fence", daemon=True
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def drain_name(dataset: str) -> str:
+    """How a dataset's drain calls itself in pg_stat_activity; nothing else may be ended."""
+    return f"headrace drain {dataset}"
+
+
+def _watch(done: threading.Event, connect: Connect, pid: int, application_name: str, limits: Patience) -> None:
+    if done.wait(limits.lock_timeout_ms / 1000):
+        return  # nearly always: nobody waited, no second connection was opened
+    try:
+        with connect() as observer:
+            observer.autocommit = True
+            _end_stuck_blockers(done, observer, pid, application_name, limits)
+    except psycopg.Error as error:
+        logger.warning("fence: cannot look for a stuck drain: %s", error)
+
+
+def _end_stuck_blockers(
+    done: threading.Event, observer: Connection[Any], pid: int, application_name: str, limits: Patience
+) -> None:
+    interval_s = min(0.5, limits.stuck_s / 4)
+    parameters = {"pid": pid, "application_name": application_name}
+    unchanged: dict[tuple[Any, ...], float] = {}
+    while not done.wait(interval_s):
+        seen = {tuple(row) for row in observer.execute(_BLOCKERS, parameters).fetchall()}
+        unchanged = {blocker: unchanged.get(blocker, 0.0) + interval_s for blocker in seen}
+        for blocker, waited_s in unchanged.items():
+            if waited_s > limits.stuck_s:
+                # as it was seen: the pid may be another backend's by now, and one of pgbouncer's serves whoever is next
+                backend, started, _, changed, *_ = blocker
+                observer.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where pid = %s and backend_start = %s and state_change = %s",
+                    (backend, started, changed),
+                )
+                logger.warning(
+                    "fence: ended backend %s (%s): it waited for its client for %.0f s and held a lock that this run "
+                    "needs; what it had not committed is rolled back",
+                    backend,
+                    application_name,
+                    waited_s,
+                )

@@ -1,0 +1,74 @@
+"""The group roles that separate who loads, who builds and who reads: made and granted to by `headrace init`."""
+
+from importlib import resources
+from typing import Any
+
+from psycopg import Connection, errors
+from psycopg.sql import SQL, Identifier
+
+from headrace.postgres.connection import hold_migrations, locked, while_locked
+
+LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_reader")
+
+
+def separate(connection: Connection[Any]) -> str | None:
+    """Create the roles that are missing, and grant each what it needs; by the owner of the schemas, in one transaction.
+
+    Returns None, or, where this user may not create roles, one line with the statements for an administrator: then
+    nothing is changed, and whoever owns the schemas goes on doing everything. Raises DatabaseError where a table that
+    is handed over stays locked.
+    """
+    return while_locked(connection, lambda: _separate(connection))
+
+
+def _separate(connection: Connection[Any]) -> str | None:
+    hold_migrations(connection)
+    with locked(connection, "roles"):
+        row = connection.execute(
+            "select current_user, rolsuper or rolcreaterole from pg_roles where rolname = current_user"
+        ).fetchone()
+        assert row is not None
+        owner, may_create = row
+        if may_create:
+            for role in _missing(connection):
+                _create(connection, role)
+        lacking = _lacking(connection, owner)
+        if may_create and lacking:
+            # alter default privileges needs it; and so the owner may go on building what dbt's role owns
+            connection.execute(SQL("grant {} to {}").format(Identifier(DBT), Identifier(owner)))
+            lacking = _lacking(connection, owner)
+        if lacking:
+            return (
+                f"roles: {owner} may not create roles, expected {', '.join(ROLES)} to separate who loads, builds and "
+                f"reads; everything works without; to have them, an administrator runs: {'; '.join(lacking)}; then run "
+                "`headrace init` again"
+            )
+        connection.execute((resources.files("headrace.postgres") / "sql" / "roles.sql").read_text().encode())
+    return None
+
+
+def _missing(connection: Connection[Any]) -> list[str]:
+    rows = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(ROLES),)).fetchall()
+    return [role for role in ROLES if (role,) not in rows]
+
+
+def _create(connection: Connection[Any], role: str) -> None:
+    try:
+        with connection.transaction():  # a savepoint
+            connection.execute(SQL("create role {}").format(Identifier(role)))
+    except (errors.DuplicateObject, errors.UniqueViolation):
+        pass  # roles are the whole server's: the init of another database was first
+
+
+def _lacking(connection: Connection[Any], owner: str) -> list[str]:
+    """The statements that somebody has to run before the owner can grant."""
+    missing = _missing(connection)
+    statements = [f"create role {role}" for role in missing]
+    row = None
+    if DBT not in missing:
+        # before PostgreSQL 16 every member may become the role
+        privilege = "set" if connection.info.server_version >= 160_000 else "member"
+        row = connection.execute("select pg_has_role(%s, %s)", (DBT, privilege)).fetchone()
+    if row != (True,):
+        statements.append(SQL("grant {} to {}").format(Identifier(DBT), Identifier(owner)).as_string(connection))
+    return statements

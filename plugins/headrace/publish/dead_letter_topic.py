@@ -1,0 +1,240 @@
+"""The outbox: dead letters on their way to a dead-letter topic, behind the batch that committed them.
+
+headrace.dead_letters is where they are; the topic is for those who listen. A letter is sent at least once: one that
+was acknowledged and not yet marked when the publisher died is sent again, under the same key.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+from psycopg import Connection
+
+from headrace.command import Command
+from headrace.dataset import Dataset, KafkaTopic
+from headrace.exceptions import SourceUnavailable
+from headrace.ingest.batch import Barrier, no_barrier
+from headrace.ingest.runs import Deployment
+from headrace.postgres.connection import database
+from headrace.postgres.dead_letter_pages import BEGINNING, Letter, Place, Selection, count, read_page
+from headrace.postgres.dead_letters import headers_json
+from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, ensure_topic
+from headrace.sources.kafka_security import refusal
+
+logger = logging.getLogger(__name__)
+
+# the letters of a page are locked while they are sent: a replay of them waits that long
+PAGE_ROWS = 1_000
+DELIVERY_TIMEOUT_MS = 10_000
+REQUEST_SIZE_MAX = 100 * 1024 * 1024  # the broker decides what is too large
+HEADERS_ROOM = 16 * 1024  # what our headers add to a record that its own topic could hold
+
+
+def publish_after_drain(deployment: Deployment, dataset: Dataset) -> int:
+    """Publish what a drain, this one or an earlier one, left behind; return how many.
+
+    Never fails the drain, whose rows are committed: what goes wrong is logged in one line, and the next run catches up.
+    """
+    try:
+        return publish(deployment, dataset)
+    except Exception as error:  # whatever it is, the drain has succeeded
+        text = " ".join(str(error).split())
+        logger.warning("%s: dead letters not published: %s; the next run tries again", dataset.name, text)
+        return 0
+
+
+def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_barrier) -> int:
+    """Send the dataset's unpublished dead letters to its dead-letter topic, and mark them; return how many.
+
+    The topic is created if it is absent. A message has the raw value, null for a tombstone, the key
+    `dataset/generation/partition/offset`, by which a reader drops repeats, and all else in headers (`_headers`).
+    Two at once share the work. Nothing happens for a dataset without a dead-letter topic. Raises SourceUnavailable
+    when a letter was not accepted; it stays unpublished, and those that were accepted are marked.
+    """
+    source = dataset.source
+    if not isinstance(source, KafkaTopic) or source.dead_letter_topic is None:
+        return 0
+    with database(deployment.connect(f"headrace publish {dataset.name}")) as connection:
+        if not count(connection, Selection(dataset=dataset.name, unpublished=True)):
+            return 0
+        config = deployment.kafka()
+        topic = source.dead_letter_topic
+        try:
+            ensure_topic(config, topic, source.dead_letter_partitions, _configs_of(config, source.topic))
+            with closing(_Outlet(config, topic)) as outlet:
+                return _publish(connection, dataset, outlet, barrier)
+        except KafkaError as error:
+            raise refusal(error, config, topic) or _refused(topic, error) from error
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """What became of some letters: acknowledged, larger than the topic allows, or neither, because of `error`."""
+
+    sent: list[Letter] = field(default_factory=list)
+    too_large: list[Letter] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+class _Outlet:
+    """The dead-letter topic, and a producer for it."""
+
+    def __init__(self, config: Mapping[str, Any], topic: str) -> None:
+        self.config = config
+        self._producer: KafkaProducer | None = None
+        self.topic = topic
+
+    def send(self, letters: Sequence[Letter], delivery: _Delivery) -> None:
+        """Send letters, wait for all answers, and add what became of each to the delivery.
+
+        An idempotent producer is of no more use once the broker found one message too large, and fails all the
+        others: so those that were not acknowledged are tried again in halves, by a producer of their own.
+        """
+        futures: list[tuple[Letter, Any]] = []
+        errors: list[BaseException] = []
+        for letter in letters:
+            key = "/".join(map(str, (letter.dataset, *letter.place))).encode()
+            try:
+                future = self._open().send(self.topic, key=key, value=letter.value, headers=_headers(letter))
+            except KafkaError as error:  # the others would fail as this one, and some only after a wait
+                errors.append(error)
+                break
+            futures.append((letter, future))
+        acknowledged = set()
+        for letter, future in futures:
+            try:
+                future.get(2 * DELIVERY_TIMEOUT_MS / 1000)  # not flush(): it forgets batches that were split
+                acknowledged.add(letter.place)
+                delivery.sent.append(letter)
+            except KafkaError as error:
+                errors.append(error)
+        left = [letter for letter in letters if letter.place not in acknowledged]
+        if not left:
+            return
+        self.close()
+        if not any(isinstance(error, MessageSizeTooLargeError) for error in errors):
+            delivery.error = errors[0]
+        elif len(letters) == 1:
+            delivery.too_large.append(letters[0])
+        else:
+            middle = (len(left) + 1) // 2
+            for half in (left[:middle], left[middle:]):
+                if half and delivery.error is None:
+                    self.send(half, delivery)
+
+    def close(self) -> None:
+        """Let the producer go; the next letter opens another one."""
+        if self._producer is not None:
+            self._producer.close(timeout=DELIVERY_TIMEOUT_MS / 1000)
+            self._producer = None
+
+    def _open(self) -> KafkaProducer:
+        if self._producer is None:
+            self._producer = KafkaProducer(
+                **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **self.config},  # a follower brings its own
+                enable_idempotence=True,
+                acks="all",
+                linger_ms=5,
+                compression_type="gzip",  # the topic's limit is on what is sent: a letter may have come compressed too
+                max_request_size=REQUEST_SIZE_MAX,
+                request_timeout_ms=DELIVERY_TIMEOUT_MS // 2,
+                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                max_block_ms=DELIVERY_TIMEOUT_MS,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+        return self._producer
+
+
+def _publish(connection: Connection[Any], dataset: Dataset, outlet: _Outlet, barrier: Barrier) -> int:
+    selection = Selection(dataset=dataset.name, unpublished=True)
+    published, after = 0, BEGINNING
+    too_large: list[Place] = []
+    while True:
+        delivery = _Delivery()
+        with connection.transaction():
+            page = read_page(connection, selection, after, rows=PAGE_ROWS, claim=True)
+            if not page:
+                break
+            outlet.send(page, delivery)
+            barrier("sent")
+            _mark(connection, dataset, delivery.sent)
+        published += len(delivery.sent)
+        if delivery.error is not None:
+            refused = refusal(delivery.error, outlet.config, outlet.topic)
+            raise refused or _refused(outlet.topic, delivery.error, published) from delivery.error
+        too_large += [letter.place for letter in delivery.too_large]
+        after = page[-1].place  # those that are left over are for the next run
+    if too_large:
+        _, partition, offset = too_large[0]
+        publish = Command("dead-letters", dataset.name, "--publish")
+        raise SourceUnavailable(
+            f"{outlet.topic}: {len(too_large)} dead letters are larger than the topic's max.message.bytes, the first "
+            f"is {dataset.name}[{partition}] {offset}; {published} others were published; raise it and run "
+            f"`{publish}`",
+            command=publish,
+        )
+    return published
+
+
+def _headers(letter: Letter) -> list[tuple[str, bytes]]:
+    """All that the raw value does not say; what a record did not have, it has no header for."""
+    headers = {
+        "reason": letter.reason.encode(),
+        "detail": letter.detail.encode(),
+        "json_path": None if letter.json_path is None else letter.json_path.encode(),
+        "dataset": letter.dataset.encode(),
+        "generation": b"%d" % letter.generation,
+        "partition": b"%d" % letter.partition,
+        "offset": b"%d" % letter.offset,
+        "original_key": letter.key,
+        "original_timestamp": None if letter.timestamp is None else b"%d" % letter.timestamp,
+        "original_headers": headers_json(letter.headers),  # as one: kafka-python sends no header without a value
+    }
+    return [(name, value) for name, value in headers.items() if value is not None]
+
+
+def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[Letter]) -> None:
+    connection.execute(
+        """
+        update headrace.dead_letters as letters set published_at = clock_timestamp()
+        from unnest(%s::integer[], %s::integer[], %s::bigint[]) as sent (generation, partition, "offset")
+        where
+            letters.dataset = %s
+            and (letters.generation, letters.partition, letters."offset")
+            = (sent.generation, sent.partition, sent."offset")
+        """,
+        (
+            [letter.generation for letter in sent],
+            [letter.partition for letter in sent],
+            [letter.offset for letter in sent],
+            dataset.name,
+        ),
+    )
+
+
+def _configs_of(config: Mapping[str, Any], topic: str) -> dict[str, str]:
+    """What a dead-letter topic needs to hold every record that its topic can; nothing where we may not ask."""
+    try:
+        admin = KafkaAdminClient(**{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **config})
+        try:
+            described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
+        finally:
+            admin.close()
+    except KafkaError:
+        return {}
+    limit = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
+    return {"max.message.bytes": str(int(limit) + HEADERS_ROOM)} if limit else {}
+
+
+def _refused(topic: str, error: BaseException, published: int = 0) -> SourceUnavailable:
+    text = " ".join(f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}".split())
+    return SourceUnavailable(
+        f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain goes on "
+        "with the others; check the topic and the broker"
+    )

@@ -1,0 +1,269 @@
+"""The commands that cannot be undone: adopt, accept-loss and reset.
+
+Each refuses what is not needed, has a preview that states its effect and changes nothing, and writes a ledger line.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.sql import SQL
+
+from headrace.command import Command
+from headrace.dataset import Dataset, File
+from headrace.exceptions import DatasetError, SourceChanged
+from headrace.ingest.plan import begin_generation, check_cluster, check_identity, seen_from
+from headrace.ingest.runs import Deployment, open_source
+from headrace.postgres import checkpoints, staging
+from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres.connection import database
+from headrace.sources.base import Source, SourceState
+
+
+def preview_adopt(deployment: Deployment, dataset: Dataset) -> list[str]:
+    """What `adopt` would do, a line each; raises DatasetError where it is not needed."""
+    with closing(_topic(deployment, dataset)) as source, database(deployment.connect("headrace adopt")) as connection:
+        state = source.describe()
+        generation, reason = _reason_to_adopt(connection, dataset, source, state)
+        return [f"{dataset.name}: {reason}", *_adoption(connection, generation, state)]
+
+
+def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> int:
+    """Close the open generation and begin the next with the source as it is now; return its number.
+
+    Raises DatasetError unless the source's identity, the end of its log or its retention say that it is another one:
+    the same records would be staged twice.
+    """
+    with closing(_topic(deployment, dataset)) as source:
+        state = source.describe()
+        with deployment.turn(dataset, "adopt") as connection:
+            _, reason = _reason_to_adopt(connection, dataset, source, state)
+            begun = begin_generation(connection, dataset, state, run or RunContext(), always_line=True, note=reason)
+            return begun.generation
+
+
+def preview_accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: int) -> list[str]:
+    """What `accept_loss` would do, a line each; raises DatasetError where it is not needed."""
+    with (
+        closing(open_source(deployment, dataset)) as source,
+        database(deployment.connect("headrace accept-loss")) as connection,
+    ):
+        loss = _loss(connection, dataset, source, source.describe(), partition, to)
+    where = f"{dataset.name}[{partition}]"
+    return [f"{where}: {loss.note}", f"{where}: the next run goes on at {to}"]
+
+
+def accept_loss(
+    deployment: Deployment, dataset: Dataset, partition: int, to: int, *, run: RunContext | None = None
+) -> tuple[int, int]:
+    """Move a partition's checkpoint past a range that the source lost; return the range [start, to).
+
+    Raises DatasetError unless the range is one that the source no longer serves.
+    """
+    with closing(open_source(deployment, dataset)) as source:
+        state = source.describe()
+        with deployment.turn(dataset, "accept-loss") as connection:
+            loss = _loss(connection, dataset, source, state, partition, to)
+            if partition not in loss.generation.next_offsets:
+                checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
+            line = LedgerLine(
+                batch_id=checkpoints.new_batch_id(),
+                dataset=dataset.name,
+                generation=loss.generation.generation,
+                partition=partition,
+                start_offset=loss.start,
+                end_offset=to,
+                kind="accept_loss",
+                position=loss.position,
+                run=run or RunContext(),
+                note=loss.note,
+            )
+            checkpoints.advance(connection, line)
+            checkpoints.append_line(connection, line)
+    return loss.start, to
+
+
+def preview_reset(deployment: Deployment, dataset: Dataset) -> list[str]:
+    """What `reset` would do, a line each; none where there is nothing to delete."""
+    with database(deployment.connect("headrace reset")) as connection:
+        found = _found(connection, dataset)
+        if not any(found.values()):
+            return []
+        gone = connection.execute(
+            "select partition, log_start_offset from headrace.observations "
+            "where dataset = %s and log_start_offset > 0 order by partition",
+            (dataset.name,),
+        ).fetchall()
+    lines = [f"{dataset.name}: deletes {_listed(found)}; the next run reads the source from its start"]
+    if not isinstance(dataset.source, File):
+        lines += [
+            f"{dataset.name}[{partition}]: what is staged of [0, {start}) cannot be read again: when the source was "
+            "last looked at, it no longer served it"
+            for partition, start in gone
+        ]
+    return lines
+
+
+def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> dict[str, int]:
+    """Delete all that was staged of a dataset, so that the next run begins from scratch; return what was deleted.
+
+    Generations are closed, not reused. The ledger keeps its lines of kind `reset`, the new one last; where there is
+    nothing to delete, nothing is written. Marts that were built on it start from zero at their next build.
+    """
+    name = dataset.name
+    with deployment.turn(dataset, "reset") as connection:
+        found = _found(connection, dataset)
+        staging.ensure_table(connection, dataset, anew=True)
+        if not any(found.values()):
+            return found
+        # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
+        connection.execute(SQL("truncate {}, {}").format(staging.table(dataset), staging.replaced_table(dataset)))
+        for table in ("dead_letters", "checkpoints", "observations", "loaded_files"):
+            connection.execute(SQL("delete from headrace.{} where dataset = %s").format(SQL(table)), (name,))
+        connection.execute("delete from headrace.batches where dataset = %s and kind <> 'reset'", (name,))
+        connection.execute(
+            "update headrace.generations set is_open = false, closed_at = clock_timestamp() "
+            "where dataset = %s and is_open",
+            (name,),
+        )
+        # the lines that stay are the first ones: after a reset there is nothing else, and this one comes behind them
+        connection.execute(
+            "update headrace.datasets set built = gen_random_uuid(), last_seq = "
+            "(select count(*) from headrace.batches as b where b.dataset = datasets.dataset) where dataset = %s",
+            (name,),
+        )
+        newest = connection.execute(
+            "select max(generation) from headrace.generations where dataset = %s", (name,)
+        ).fetchone()
+        if newest and newest[0]:
+            line = LedgerLine(
+                batch_id=checkpoints.new_batch_id(),
+                dataset=name,
+                generation=newest[0],
+                partition=0,
+                start_offset=0,
+                end_offset=0,
+                kind="reset",
+                run=run or RunContext(),
+                note=f"deleted {_listed(found)}",
+            )
+            checkpoints.append_line(connection, line)
+    return found
+
+
+def _topic(deployment: Deployment, dataset: Dataset) -> Source:
+    if isinstance(dataset.source, File):
+        load = Command("load", dataset.name)
+        raise DatasetError(
+            f"{dataset.name}: comes from a file, expected a topic or a stream; `{load}` merges a file that changed",
+            command=load,
+        )
+    return open_source(deployment, dataset)
+
+
+def _reason_to_adopt(
+    connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState
+) -> tuple[Generation, str]:
+    """The open generation, and what a drain would refuse the source for."""
+    generation = checkpoints.open_generation(connection, dataset.name)
+    if generation is None:
+        drain = Command("drain", dataset.name)
+        raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
+    try:
+        check_identity(generation, seen_from(source, generation, state))
+    except SourceChanged as error:
+        reason = str(error).removeprefix(f"{dataset.name}: ").partition("; nothing was changed")[0]
+        return generation, reason.partition("; `headrace")[0]
+    again = sum(max(generation.next_offsets[p] - found.log_start_offset, 0) for p, found in state.partitions.items())
+    raise DatasetError(
+        f"{dataset.name}: found {state.topic} as generation {generation.generation} left it, expected another topic or "
+        f"id, a log that ends before a checkpoint, or one that starts behind it; nothing was changed: {again} offsets "
+        "would be read and staged a second time"
+    )
+
+
+def _adoption(connection: Connection[Any], generation: Generation, state: SourceState) -> list[str]:
+    """What is read, what may be there twice and what is given up, of every partition."""
+    name = generation.dataset
+    is_same = (generation.topic, generation.topic_id) == (state.topic, state.topic_id)
+    if None not in (generation.cluster_id, state.cluster_id):
+        is_same = is_same and generation.cluster_id == state.cluster_id
+    staged = dict(
+        connection.execute(
+            "select partition, sum(staged + tombstones) from headrace.batches "
+            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replay') group by partition",
+            (name, generation.generation),
+        ).fetchall()
+    )
+    lines = []
+    for partition in sorted({*state.partitions, *generation.next_offsets}):
+        found, checkpoint = state.partitions.get(partition), generation.next_offsets.get(partition, 0)
+        parts = ["the partition is gone"]
+        if found is not None:
+            parts = [f"reads [{found.log_start_offset}, {found.end_offset}) of {state.topic}"]
+        rows = int(staged.get(partition, 0))
+        if found is not None and is_same and found.log_start_offset < checkpoint:
+            again = min(checkpoint, found.end_offset) - found.log_start_offset
+            parts.append(f"{again} offsets of it were read before: what is staged of them will be there twice")
+        elif not is_same:
+            parts.append(f"what {generation.topic} held from {checkpoint} on is given up")
+        if rows:
+            parts.append(f"{rows} rows of generation {generation.generation} stay")
+        lines.append(f"{name}[{partition}]: {'; '.join(parts)}")
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    generation: Generation
+    start: int
+    position: str | None
+    note: str
+
+
+def _loss(
+    connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState, partition: int, to: int
+) -> _Loss:
+    generation = checkpoints.open_generation(connection, dataset.name)
+    where = f"{dataset.name}[{partition}]"
+    if generation is not None:
+        check_cluster(generation, state.cluster_id)
+    if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
+        drain = Command("drain", dataset.name)
+        raise DatasetError(f"{where}: no such partition in an open generation; run `{drain}`", command=drain)
+    found = seen_from(source, generation, state).partitions[partition]
+    start = generation.next_offsets.get(partition, 0)
+    if not start < to <= found.log_start_offset:
+        raise DatasetError(
+            f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above "
+            f"the one and at most the other, got {to}: only what the source no longer serves can be given up"
+        )
+    return _Loss(
+        generation,
+        start,
+        found.start_position if to == found.log_start_offset else None,
+        f"gives up [{start}, {to}), {to - start} offsets that were never read: the log starts at "
+        f"{found.log_start_offset}",
+    )
+
+
+def _found(connection: Connection[Any], dataset: Dataset) -> dict[str, int]:
+    """What there is to delete; of a staging table that is gone, nothing."""
+    is_there = connection.execute("select to_regclass(%s) is not null", (f"staging.{dataset.name}",)).fetchone()
+    staged = SQL("(select count(*) from {})").format(staging.table(dataset)) if is_there == (True,) else SQL("0")
+    row = connection.execute(
+        SQL(
+            "select {}, (select count(*) from headrace.dead_letters where dataset = %(dataset)s), "
+            "(select count(*) from headrace.batches where dataset = %(dataset)s and kind <> 'reset'), "
+            "(select count(*) from headrace.checkpoints where dataset = %(dataset)s)"
+        ).format(staged),
+        {"dataset": dataset.name},
+    ).fetchone()
+    assert row is not None
+    return dict(zip(("staged", "dead", "batches", "checkpoints"), row, strict=True))
+
+
+def _listed(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in found.items())

@@ -1,0 +1,256 @@
+"""The replay: dead letters are judged again by the contract of today, and what passes moves into staging.
+
+A row keeps the coordinates, time, key and headers of its record, so an old one never beats a newer version of its
+key; only its batch is new, so marts pick it up like any other batch.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection, Rollback
+from psycopg.sql import SQL
+
+from headrace.dataset import Dataset
+from headrace.exceptions import DatabaseError
+from headrace.ingest.batch import Barrier, Batch, no_barrier
+from headrace.ingest.runs import Deployment
+from headrace.postgres import checkpoints, staging
+from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres.dead_letter_pages import (
+    PAGE_BYTES,
+    PAGE_ROWS,
+    Letter,
+    ReasonCount,
+    Selection,
+    count,
+    count_reasons,
+    pages,
+)
+from headrace.postgres.dead_letters import COLUMNS
+from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.times import record_time
+
+OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
+
+Place = tuple[int, int]  # generation, partition
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay did, or would do.
+
+    remaining: dead letters that still fail, by the reason that they have. changed: those of them that fail for
+    another reason today, by both. there_are: what else is dead, where nothing was selected.
+    """
+
+    dataset: str
+    reason: str | None
+    dry_run: bool
+    staged: int = 0
+    tombstones: int = 0
+    batches: int = 0
+    remaining: Counter[str] = field(default_factory=Counter)
+    changed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    there_are: list[ReasonCount] = field(default_factory=list)
+
+    @property
+    def passed(self) -> int:
+        """Dead letters that are rows or tombstones now."""
+        return self.staged + self.tombstones
+
+    @property
+    def records(self) -> int:
+        """Dead letters that were judged again."""
+        return self.passed + self.remaining.total()
+
+    def story(self) -> str:
+        """What happened, in one line."""
+        if not self.records:
+            selected = "no dead letters" if self.reason is None else f"no dead letter of reason {self.reason}"
+            others = ", ".join(f"{r.reason} {r.dead}" for r in self.there_are if r.dead)
+            return f"{self.dataset}: nothing to replay: {selected}" + (f"; there are {others}" if others else "")
+        did = "would be" if self.dry_run else "were"
+        parts = [
+            f"{self.dataset}: {self.passed} of {self.records} dead letters {did} replayed: {self.staged} staged, "
+            f"{self.tombstones} tombstones, {self.batches} batches"
+        ]
+        if self.remaining:
+            reasons = ", ".join(f"{reason} {number}" for reason, number in self.remaining.most_common())
+            parts.append(f"{self.remaining.total()} still fail: {reasons}")
+        if self.changed:
+            changes = ", ".join(f"{old} now {new} {number}" for (old, new), number in self.changed.most_common())
+            parts.append(f"for another reason than the one that they keep: {changes}")
+        return "; ".join(parts)
+
+
+@dataclass(slots=True)
+class _Line:
+    """A ledger line in the making: what passed of one partition of one generation."""
+
+    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    start_offset: int = -1
+    end_offset: int = -1
+    rows: int = 0
+    tombstones: int = 0
+    bytes: int = 0
+    first_record_at: datetime | None = None
+    last_record_at: datetime | None = None
+
+    def add(self, batch: Batch) -> None:
+        """Count the rows of a batch that were staged."""
+        offsets = [record.offset for record in batch.accepted]
+        if not self.rows:
+            self.start_offset = offsets[0]
+        self.end_offset = offsets[-1] + 1
+        self.rows += len(offsets)
+        self.tombstones += batch.tombstones
+        self.bytes += sum(len(record.key or b"") + len(record.value or b"") for record in batch.accepted)
+        times = [at for record in batch.accepted if (at := record_time(record.timestamp)) is not None]
+        if times:
+            self.first_record_at = min([*times, *filter(None, (self.first_record_at,))])
+            self.last_record_at = max([*times, *filter(None, (self.last_record_at,))])
+
+
+def replay(
+    deployment: Deployment,
+    dataset: Dataset,
+    *,
+    reason: str | None = None,
+    dry_run: bool = False,
+    run: RunContext | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    barrier: Barrier = no_barrier,
+) -> ReplayResult:
+    """Stage the dead letters, of one reason or of all, that the contract of today lets pass; in one transaction.
+
+    Each becomes a row, its dead letter names the batch that replayed it, and the ledger has a line of kind `replay`
+    for every partition that gained some; checkpoints stay where they are. What still fails is left as it is. Drains
+    of the dataset wait meanwhile. dry_run: the same, rolled back.
+    """
+    result = ReplayResult(dataset.name, reason, dry_run)
+    selection = Selection(dataset=dataset.name, reason=reason, unreplayed=True)
+    settings = deployment.settings
+    began = time.monotonic()
+    with deployment.turn(dataset, "replay") as connection:
+        total = count(connection, selection)
+        if not total:
+            result.there_are = count_reasons(connection, dataset.name)
+            return result
+        staging.ensure_table(connection, dataset)  # the contract of today may have a column more
+        connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
+        staging.check_table(connection, dataset)
+        lines: dict[Place, _Line] = {}
+        rows, weight = min(settings.batch_rows, PAGE_ROWS), min(settings.batch_bytes, PAGE_BYTES)
+        for page in pages(connection, selection, rows=rows, weight=weight):
+            for place, letters in groupby(page, key=lambda letter: (letter.generation, letter.partition)):
+                line = lines.setdefault(place, _Line())
+                _replay_letters(connection, dataset, place, list(letters), line, result)
+            progress(result.records, total)
+        barrier("staged")
+        for (generation, partition), line in lines.items():
+            if line.rows:
+                _append(connection, dataset, generation, partition, line, time.monotonic() - began, run)
+                result.batches += 1
+        barrier("before_commit")
+        if dry_run:
+            raise Rollback
+    return result
+
+
+def _replay_letters(
+    connection: Connection[Any],
+    dataset: Dataset,
+    place: Place,
+    letters: Sequence[Letter],
+    line: _Line,
+    result: ReplayResult,
+) -> None:
+    """Judge some letters of one partition again; stage and mark those that pass."""
+    generation, partition = place
+    batch = Batch(dataset, generation, partition, letters[0].offset, batch_id=line.batch_id)
+    for letter in letters:
+        batch.add(letter)
+    _stage(connection, batch)
+    reasons = {letter.offset: letter.reason for letter in letters}
+    for dead in batch.dead:
+        old, new = reasons[dead[OFFSET]], dead[REASON]
+        result.remaining[old] += 1
+        if new != old:
+            result.changed[old, new] += 1
+    if not batch.rows:
+        return
+    result.staged += len(batch.rows) - batch.tombstones
+    result.tombstones += batch.tombstones
+    line.add(batch)
+    _mark(connection, batch)
+
+
+def _stage(connection: Connection[Any], batch: Batch) -> None:
+    """COPY the batch's rows; those that Postgres does not store become dead again."""
+    if not batch.rows:
+        return
+    target = staging.table(batch.dataset)
+    try:
+        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
+            batch.copy(cursor, target)
+        return
+    except Exception as error:
+        if not may_be_a_records_fault(error):
+            raise
+        was_folded = batch.unfold()
+        rejections = find_rejected(connection, target, staging.columns(batch.dataset), batch.rows)
+        if not rejections and not was_folded:
+            raise
+    batch.reject(rejections)
+    with connection.cursor() as cursor:
+        batch.copy(cursor, target)
+
+
+def _mark(connection: Connection[Any], batch: Batch) -> None:
+    offsets = [record.offset for record in batch.accepted]
+    marked = connection.execute(
+        "update headrace.dead_letters set replayed_by = %s where dataset = %s and generation = %s and partition = %s "
+        'and "offset" = any(%s) and replayed_by is null',
+        (batch.batch_id, batch.dataset.name, batch.generation, batch.partition, offsets),
+    ).rowcount
+    if marked != len(offsets):
+        raise DatabaseError(
+            f"{batch.dataset.name}[{batch.partition}]: marked {marked} dead letters, expected {len(offsets)}: somebody "
+            "else changed headrace.dead_letters; nothing was changed; run the replay again"
+        )
+
+
+def _append(
+    connection: Connection[Any],
+    dataset: Dataset,
+    generation: int,
+    partition: int,
+    line: _Line,
+    elapsed_s: float,
+    run: RunContext | None,
+) -> None:
+    checkpoints.append_line(
+        connection,
+        LedgerLine(
+            batch_id=line.batch_id,
+            dataset=dataset.name,
+            generation=generation,
+            partition=partition,
+            start_offset=line.start_offset,
+            end_offset=line.end_offset,
+            kind="replay",
+            elapsed_s=elapsed_s,
+            staged=line.rows - line.tombstones,
+            tombstones=line.tombstones,
+            bytes=line.bytes,
+            first_record_at=line.first_record_at,
+            last_record_at=line.last_record_at,
+            run=run or RunContext(),
+        ),
+    )

@@ -1,0 +1,265 @@
+"""Records that were read again, from the temporary tables that hold them into the place of what was staged of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from psycopg import Connection
+from psycopg.sql import SQL, Composed, Identifier
+
+from headrace.dataset import Dataset
+from headrace.exceptions import DatabaseError
+from headrace.ingest.batch import Batch
+from headrace.postgres import dead_letters, staging
+from headrace.postgres.checkpoints import Generation
+from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.repair.reload_request import Asked
+
+ROWS = Identifier("pg_temp", "reloaded_rows")
+LETTERS = Identifier("pg_temp", "reloaded_letters")
+
+
+@dataclass(slots=True)
+class Restaged:
+    """What a reload did to [start, end) of one partition.
+
+    replaced: rows that moved to staging._replaced_<dataset>. kept: rows of the range whose records compaction took
+    since; they stay. dead: new dead letters. still_dead: those that stay as they were. healed: those whose records pass
+    now. reopened: formerly replayed ones whose records fail again.
+    """
+
+    asked: Asked
+    batch_id: UUID = field(default_factory=uuid4)
+    staged: int = 0
+    tombstones: int = 0
+    dead: int = 0
+    still_dead: int = 0
+    healed: int = 0
+    reopened: int = 0
+    replaced: int = 0
+    kept: int = 0
+    bytes: int = 0
+    first_record_at: datetime | None = None
+    last_record_at: datetime | None = None
+
+    @property
+    def partition(self) -> int:
+        """Of the topic."""
+        return self.asked.partition
+
+    @property
+    def start(self) -> int:
+        """The first offset that was read again."""
+        return self.asked.start
+
+    @property
+    def end(self) -> int:
+        """The first one that was not."""
+        return self.asked.end
+
+    def add(self, batch: Batch) -> None:
+        """Count what was read."""
+        self.staged += len(batch.rows) - batch.tombstones
+        self.tombstones += batch.tombstones
+        self.bytes += batch.bytes
+        first, last = batch.first_record_at, batch.last_record_at
+        if first is not None and (self.first_record_at is None or first < self.first_record_at):
+            self.first_record_at = first
+        if last is not None and (self.last_record_at is None or last > self.last_record_at):
+            self.last_record_at = last
+
+    def story(self, dataset: str) -> str:
+        """What happened, in one line."""
+        did = [f"{self.staged} staged", f"{self.tombstones} tombstones", f"{self.replaced} rows replaced"]
+        for number, what in (
+            (self.dead, "new dead letters"),
+            (self.reopened, "dead again"),
+            (self.still_dead, "dead as before"),
+            (self.healed, "no longer dead"),
+            (self.kept, "rows kept, whose records compaction took"),
+        ):
+            did += [f"{number} {what}"] if number else []
+        uncut = self.asked.uncut_end
+        cut = f"; asked for up to {uncut}, cut to the checkpoint" if uncut > self.end else ""
+        return f"{dataset}[{self.partition}]: [{self.start}, {self.end}) read again: {', '.join(did)}{cut}"
+
+
+def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
+    """Make the temporary tables; they are gone when the transaction ends."""
+    # with the staging table's indexes: what they do not take must not fail when the rows are moved
+    for target, like in ((ROWS, staging.table(dataset)), (LETTERS, dead_letters.TABLE)):
+        connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))
+
+
+def shelve(connection: Connection[Any], batch: Batch) -> None:
+    """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
+    try:
+        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
+            batch.copy(cursor, ROWS)
+    except Exception as error:
+        if not may_be_a_records_fault(error):
+            raise
+        was_folded = batch.unfold()
+        rejections = find_rejected(connection, ROWS, staging.columns(batch.dataset), batch.rows)
+        if not rejections and not was_folded:
+            raise
+        if len(rejections) == len(batch.rows) > 1:
+            raise DatabaseError(
+                f"{batch.dataset.name}[{batch.partition}]: postgres took none of {len(batch.rows)} rows: "
+                f"{rejections[0].detail}; expected some to be stored; nothing was changed; repair it and run the same "
+                "command again"
+            ) from error
+        batch.reject(rejections)
+        with connection.cursor() as cursor:
+            batch.copy(cursor, ROWS)
+    with connection.cursor() as cursor:
+        staging.copy_rows(cursor, LETTERS, dead_letters.COLUMNS, batch.dead)
+
+
+def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
+    """Move the rows of the records that were read again, and put the new ones in their place."""
+    place = {
+        "generation": generation.generation,
+        "partition": each.partition,
+        "start": each.start,
+        "end": each.end,
+        "batch_id": each.batch_id,
+    }
+    moving = _listed_columns(staging.shared_columns(connection, dataset))
+    moved = connection.execute(
+        SQL(
+            """
+            with read_again as (
+                select _offset as at from {rows} where _partition = %(partition)s
+                union all
+                select "offset" from {letters} where partition = %(partition)s
+            ),
+
+            gone as (
+                delete from {table} as staged
+                using read_again
+                where
+                    staged._generation = %(generation)s
+                    and staged._partition = %(partition)s
+                    and staged._offset = read_again.at
+                returning staged.*
+            ),
+
+            kept as (
+                insert into {replaced} ({moving}, _replaced_by)
+                select {moving}, %(batch_id)s from gone
+                returning 1
+            )
+
+            select
+                (select count(*) from gone),
+                (select count(*) from kept)
+            """
+        ).format(
+            table=staging.table(dataset),
+            replaced=staging.replaced_table(dataset),
+            rows=ROWS,
+            letters=LETTERS,
+            moving=moving,
+        ),
+        place,
+    ).fetchone()
+    assert moved is not None
+    each.replaced = int(moved[0])
+    staging.check_stored(staging.replaced_table(dataset), *moved)
+    each.kept = _count(
+        connection,
+        SQL(
+            "select count(*) from {} where _generation = %(generation)s and _partition = %(partition)s "
+            "and _offset >= %(start)s and _offset < %(end)s"
+        ).format(staging.table(dataset)),
+        place,
+    )
+    stored = connection.execute(
+        SQL("insert into {table} ({names}) select {names} from {rows} where _partition = %(partition)s").format(
+            table=staging.table(dataset),
+            names=_listed_columns([name for name, _ in staging.columns(dataset)]),
+            rows=ROWS,
+        ),
+        place,
+    ).rowcount
+    staging.check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
+
+
+def replace_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
+    """Bring the range's dead letters up to what the records are today."""
+    place = {
+        "dataset": dataset.name,
+        "generation": generation.generation,
+        "partition": each.partition,
+        "batch_id": each.batch_id,
+    }
+    each.healed = connection.execute(
+        SQL(
+            """
+            update headrace.dead_letters as letters
+            set replayed_by = %(batch_id)s
+            from {rows} as passed
+            where
+                letters.dataset = %(dataset)s
+                and letters.generation = %(generation)s
+                and letters.partition = %(partition)s
+                and letters."offset" = passed._offset
+                and letters.replayed_by is null
+                and passed._partition = %(partition)s
+            """
+        ).format(rows=ROWS),
+        place,
+    ).rowcount
+    same_place = SQL(
+        "letters.dataset = %(dataset)s and letters.generation = %(generation)s and letters.partition = %(partition)s "
+        'and letters."offset" = failed."offset"'
+    )
+    failed = _count(connection, SQL("select count(*) from {} where partition = %(partition)s").format(LETTERS), place)
+    are_new = SQL(
+        "from {letters} as failed where failed.partition = %(partition)s "
+        "and not exists (select from headrace.dead_letters as letters where {same_place})"
+    ).format(letters=LETTERS, same_place=same_place)
+    each.dead = _count(connection, SQL("select count(*) {}").format(are_new), place)
+    stored = connection.execute(
+        SQL("insert into {table} ({names}) select {names} {are_new}").format(
+            table=dead_letters.TABLE,
+            names=_listed_columns([name for name, _ in dead_letters.COLUMNS]),
+            are_new=are_new,
+        ),
+        place,
+    ).rowcount
+    staging.check_stored(dead_letters.TABLE, each.dead, stored)
+    each.reopened = connection.execute(
+        SQL(
+            "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "
+            "where failed.partition = %(partition)s and {same_place} and letters.replayed_by is not null"
+        ).format(letters=LETTERS, same_place=same_place),
+        place,
+    ).rowcount
+    each.still_dead = failed - each.dead - each.reopened
+    connection.execute(
+        SQL(
+            "update headrace.dead_letters as letters "
+            "set reason = failed.reason, detail = failed.detail, json_path = failed.json_path, "
+            # of a record that was beyond the limits of what is unpacked, and is not today
+            "key = coalesce(letters.key, failed.key), value = coalesce(letters.value, failed.value), "
+            "headers = coalesce(letters.headers, failed.headers) "
+            "from {letters} as failed where failed.partition = %(partition)s and {same_place} "
+            "and (letters.reason, letters.detail, letters.json_path) "
+            "is distinct from (failed.reason, failed.detail, failed.json_path)"
+        ).format(letters=LETTERS, same_place=same_place),
+        place,
+    )
+
+
+def _listed_columns(names: list[str]) -> Composed:
+    return SQL(", ").join(Identifier(name) for name in names)
+
+
+def _count(connection: Connection[Any], query: Composed, place: Mapping[str, Any]) -> int:
+    row = connection.execute(query, place).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,325 @@
+"""The rows of a .csv file as JSON documents: a header, commas, quotes as RFC 4180 has them, UTF-8.
+
+pandas splits the rows into fields. Which lines are a row is decided here, before: pandas neither says where a bad row
+stands nor goes on behind a quote that is never closed.
+"""
+
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from io import BytesIO
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import orjson
+import pandas
+
+from headrace.contracts.rejection import Rejection
+from headrace.exceptions import FileSourceError
+from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_lines
+
+CHUNK_ROWS = 10_000
+CHUNK_BYTES = 8 * 1024 * 1024
+# Of a chunk pandas makes as many fields a row as the longest one has: a chunk ends where these get many for its bytes
+CHUNK_FIELDS = 100_000
+FIELDS_PER_BYTE_MAX = 4
+# A quoted field may go over lines. One that is longer than this is a quote that somebody forgot to close.
+ROW_LINES_MAX = 1_000
+ROW_BYTES_MAX = 4 * 1024 * 1024
+COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
+REASON = "malformed_row"
+
+# possessive: nothing is ever tried twice, nor remembered for that, which took as much memory as the row many times over
+_QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
+_UNQUOTED = rb'[^",\r\n][^,\r\n]*+'
+_FIELD = rb"(?:%s|%s|)" % (_QUOTED, _UNQUOTED)
+_is_row = re.compile(rb"%s(?:,%s)*+\r*+\n?" % (_FIELD, _FIELD)).fullmatch
+_match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
+_inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
+_is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
+
+Kind = Literal["text", "number", "boolean", "json"]
+
+
+class RawRow(NamedTuple):
+    """A row as it stands in the file, by its first line; problem: why it is none."""
+
+    number: int
+    text: bytes
+    problem: str | None = None
+
+
+class CsvRows:
+    """A .csv file, or .csv.gz. A record's offset is the number of its row's first line; the header is in line 1.
+
+    A field becomes text, or, where the contract's column says so and it looks like JSON's, a number, a boolean, an
+    object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        types: Mapping[str, str],
+        required: Collection[Sequence[str]] = (),
+        unpacked_bytes: int | None = None,
+    ) -> None:
+        self._path = path
+        self._types = types
+        self._required = required
+        self._unpacked_bytes = unpacked_bytes
+
+    def end(self) -> int:
+        """Behind the last line; raises FileSourceError for a header that cannot be used."""
+        self._header(raw_rows(self._lines()))
+        return FIRST_LINE + sum(1 for _ in self._lines())
+
+    def records(self, start: int) -> Iterator[Line]:
+        """Yield the rows below the header that begin at a line or behind it."""
+        rows = raw_rows(self._lines())
+        names = self._header(rows)
+        encoded = [encode_basestring(name) for name in names]
+        kinds = [_kind(self._types.get(name, "text")) for name in names]
+        checked = (_with_count_checked(row, len(names)) for row in rows if row.number >= start)
+        for chunk, width in _chunks(checked, len(names)):
+            fields = iter(_split([row.text for row in chunk if row.problem is None], width))
+            for row in chunk:
+                if row.problem is None:
+                    yield Line(row.number, _document(encoded, kinds, next(fields)))
+                else:
+                    yield Line(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
+
+    def _header(self, rows: Iterator[RawRow]) -> list[str]:
+        header = next(rows, None)
+        if header is None:
+            raise self._refused("an empty file", "a header and rows")
+        if header.problem is not None:
+            raise self._refused(f"line {header.number}: {header.problem}", "a header")
+        try:
+            header.text.decode()
+        except UnicodeDecodeError as error:
+            raise self._refused(f"a header that is not UTF-8: {error}", "UTF-8") from error
+        if (columns := header.text.count(b",") + 1) > COLUMNS_MAX:
+            raise self._refused(f"a header of {columns} columns", f"at most {COLUMNS_MAX}")
+        names = [_name(field) for field in _split([header.text], None)[0]]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise self._refused(f"column {min(twice)!r} twice in the header", "one of each")
+        check_columns(self._path, names, self._types, self._required)
+        return names
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        return numbered_lines(self._path, may_end_in_cr=True, free_bytes=self._unpacked_bytes)
+
+    def _refused(self, found: str, expected: str) -> FileSourceError:
+        return FileSourceError(f"{self._path}: found {found}, expected {expected}; nothing was loaded")
+
+
+def check_columns(
+    path: Path, names: Sequence[str], types: Mapping[str, str], required: Collection[Sequence[str]]
+) -> None:
+    """Refuse a table without a column that the contract requires: every row of it would be a dead letter."""
+    missing = [" or ".join(choices) for choices in required if not set(choices) & set(names)]
+    if missing or (types and not types.keys() & set(names)):
+        expected = f"some of the contract's: {', '.join(types)}"
+        if missing:
+            needed = ", ".join(" or ".join(choices) for choices in required)
+            expected = f"all that the contract requires: {needed}; missing: {', '.join(missing)}"
+        raise FileSourceError(
+            f"{path}: found columns {', '.join(map(repr, names))[:200]}, expected {expected} (as the contract writes "
+            "them; of a .csv: in its first line, between commas); nothing was loaded"
+        )
+
+
+def _name(field: str) -> str:
+    # blanks around it, and quotes that a blank in front of them made part of it
+    name = field.strip(" \t")
+    return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
+State = Literal["closed", "inside", "broken"]  # where a line leaves a row: at its end, in a quoted field, or nowhere
+
+
+def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
+    """Yield rows, the header among them; blank lines are none.
+
+    A row whose quotes are wrong is its first line alone: the next line is looked at as if it began a row.
+    """
+    ahead = _Ahead(lines)
+    while (item := ahead.pop()) is not None:
+        number, line = item
+        if not line.strip():
+            continue
+        if b'"' not in line or _is_row(line):
+            yield _row(number, line)
+            continue
+        state = _state_behind(line, is_inside=False)
+        if state == "broken":
+            yield RawRow(number, line.rstrip(b"\r\n"), "text behind a closing quote")
+        elif state == "inside" and not ahead.closes(len(line)):
+            # or closed lines later, by the quote that opens another field: not closed either
+            yield RawRow(number, line.rstrip(b"\r\n"), "a quote that is not closed")
+        else:
+            yield _row(number, line if state == "closed" else line + ahead.take())
+
+
+class _Ahead:
+    """Lines that were looked at for a quote that closes, and are not part of a row yet.
+
+    Each is looked at once, however many lines before it open a quote: the first `_inside` of them leave a quoted field
+    open, and `_end` is what the next one does.
+    """
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
+        self._lines = lines
+        self._ahead: deque[tuple[int, bytes]] = deque()
+        self._inside = 0
+        self._inside_bytes = 0
+        self._end: State | None = None
+
+    def pop(self) -> tuple[int, bytes] | None:
+        """The next line, to begin a row; None behind the last one."""
+        if not self._ahead:
+            return next(self._lines, None)
+        number, line = self._ahead.popleft()
+        if self._inside:
+            self._inside -= 1
+            self._inside_bytes -= len(line)
+        else:
+            self._end = None
+        return number, line
+
+    def closes(self, size: int) -> bool:
+        """Whether the quote that the line before opens, of so many bytes, is closed in a row of bounded length."""
+        while self._end is None and self._inside + 1 < ROW_LINES_MAX and size + self._inside_bytes < ROW_BYTES_MAX:
+            if len(self._ahead) == self._inside:
+                more = next(self._lines, None)
+                if more is None:
+                    break
+                self._ahead.append(more)
+            line = self._ahead[self._inside][1]
+            state = _state_behind(line, is_inside=True)
+            if state == "inside":
+                self._inside += 1
+                self._inside_bytes += len(line)
+            else:
+                self._end = state
+        return self._end == "closed"
+
+    def take(self) -> bytes:
+        """The lines up to the one that closes."""
+        taken = b"".join(self._ahead.popleft()[1] for _ in range(self._inside + 1))
+        self._inside, self._inside_bytes, self._end = 0, 0, None
+        return taken
+
+
+def _row(number: int, text: bytes) -> RawRow:
+    # pandas reads C strings: what is behind a NUL would be gone
+    return RawRow(number, text.rstrip(b"\r\n"), "a NUL, which Postgres does not store" if b"\0" in text else None)
+
+
+def _state_behind(line: bytes, *, is_inside: bool) -> State:
+    """Where a line leaves a row that it begins, or whose quoted field it goes on with."""
+    end = len(line.rstrip(b"\r\n"))
+    at = -1 if is_inside else 0
+    while True:
+        if at < 0 or line[at : at + 1] == b'"':
+            found = _inside_quotes(line, at + 1)
+            assert found is not None
+            at = found.end()
+            if at == len(line):
+                return "inside"
+            at += 1  # the closing quote
+            if at < end and line[at : at + 1] != b",":
+                return "broken"
+        else:
+            comma = line.find(b",", at)
+            at = end if comma < 0 else comma
+        if at >= end:
+            return "closed"
+        at += 1  # the comma
+
+
+def _chunks(rows: Iterator[RawRow], columns: int) -> Iterator[tuple[list[RawRow], int]]:
+    """Rows that fit into memory as fields, and how many fields the longest has."""
+    chunk: list[RawRow] = []
+    size, width = 0, 1
+    for row in rows:
+        fields = 1 if row.problem is not None else min(row.text.count(b",") + 1, columns)
+        widest = max(width, fields)
+        if chunk and (len(chunk) + 1) * widest > max(CHUNK_FIELDS, FIELDS_PER_BYTE_MAX * (size + len(row.text))):
+            yield chunk, width
+            chunk, size, widest = [], 0, fields
+        chunk.append(row)
+        size, width = size + len(row.text), widest
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk, width
+            chunk, size, width = [], 0, 1
+    if chunk:
+        yield chunk, width
+
+
+def _with_count_checked(row: RawRow, columns: int) -> RawRow:
+    if row.problem is not None or row.text.count(b",") < columns:
+        return row
+    fields, at = 1, 0
+    while (found := _match_field(row.text, at)) is not None and found.group().endswith(b","):
+        fields, at = fields + 1, found.end()
+    return row if fields <= columns else row._replace(problem=f"{fields} fields, expected at most {columns}")
+
+
+def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
+    """The fields of rows; bytes that are not UTF-8 are kept, as surrogates."""
+    if not rows:
+        return []
+    frame = pandas.read_csv(
+        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas takes one off, wherever in the file this is from
+        header=None,
+        names=None if columns is None else range(columns),
+        index_col=False,
+        dtype=object,
+        na_filter=False,  # "NA" is text
+        skip_blank_lines=False,
+        lineterminator="\n",
+        encoding="utf-8",
+        encoding_errors="surrogateescape",
+        low_memory=False,
+    )
+    if len(frame) != len(rows):
+        raise FileSourceError(f"pandas made {len(frame)} rows of {len(rows)}, expected as many; nothing was loaded")
+    return [list(fields) for fields in zip(*(frame[column].tolist() for column in frame.columns), strict=True)]
+
+
+def _kind(sql_type: str) -> Kind:
+    # a time may be milliseconds since 1970; times as text hold more than digits
+    if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
+        return "number"
+    kinds: dict[str, Kind] = {"boolean": "boolean", "jsonb": "json"}
+    return kinds.get(sql_type, "text")
+
+
+def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:
+    parts = [
+        f"{name}:{encode_basestring(text) if kind == 'text' else _literal(kind, text)}"
+        for name, kind, text in zip(names, kinds, fields, strict=False)  # the last ones may be missing
+        if isinstance(text, str) and text
+    ]
+    return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
+
+
+def _literal(kind: Kind, text: str) -> str:
+    if kind == "number" and _is_number(text):
+        return text
+    if kind == "boolean" and text in ("true", "false"):
+        return text
+    if kind == "json" and text[0] in "{[" and _is_json(text):
+        return text
+    return encode_basestring(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except (ValueError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,394 @@
+"""Records from a Kafka topic, read by offset and without a consumer group."""
+
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from kafka import (
+    IsolationLevel,
+    KafkaAdminClient,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    OffsetSpec,
+    TopicPartition,
+)
+from kafka.admin import OffsetTimestamp
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from kafka.serializer import Deserializer
+
+from headrace.command import Command
+from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
+from headrace.sources.base import HEADER_BYTES, Chunk, Headers, PartitionState, Place, Range, SourceState
+from headrace.sources.bounds import Bounds, OversizedRecord, is_kept
+from headrace.sources.kafka_batches import UnreadableBatch, tolerate
+from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking
+from headrace.sources.kafka_security import refusal
+
+BOOTSTRAP_TIMEOUT_MS = 8_000
+REQUEST_TIMEOUT_MS = 15_000
+# 10-20 thousand records a poll read fastest: smaller polls pay the position() look-ups. Answers of 50 MiB and 8 MiB
+# a partition are no faster than these and cost 60 to 190 MB more.
+MAX_POLL_RECORDS = 10_000
+FETCH_MAX_BYTES = 8 * 1024 * 1024  # two answers may be held at once: the next is fetched while one is read
+MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
+POLL_BYTES = 16 * 1024 * 1024  # of records that one poll unpacks, give or take the last one
+# Where a range ends in transaction markers poll() brings nothing and waits this long: with 1 s a drain of 120 records
+# took 1.3 s, with 50 ms 0.3 s.
+POLL_TIMEOUT_MS = 50
+# poll() sleeps so long where positions are not yet validated: three times at the start of every range
+RETRY_BACKOFF_MS = 10
+# Who waits for the next record asks again after so long; with 100 ms twenty idle topics took 0.4 of a core.
+WAIT_AT_BROKER_MS = 1_000
+# A deleted topic and a dead broker look the same to poll(): nothing, for ever. So silence has a limit.
+SILENT_POLLS_MAX = 400
+
+
+class KafkaSource:
+    """A topic. `client_config` goes to kafka-python's clients as it is: bootstrap_servers and security."""
+
+    def __init__(
+        self,
+        topic: str,
+        client_config: Mapping[str, Any],
+        *,
+        max_poll_records: int = MAX_POLL_RECORDS,
+        max_partition_fetch_bytes: int = MAX_PARTITION_FETCH_BYTES,
+        poll_bytes: int = POLL_BYTES,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.topic = topic
+        self._max_poll_records = min(max_poll_records, MAX_POLL_RECORDS)
+        self._max_partition_fetch_bytes = min(max_partition_fetch_bytes, MAX_PARTITION_FETCH_BYTES)
+        self._poll_bytes = min(poll_bytes, POLL_BYTES)
+        self._bounds = bounds or Bounds()
+        self._config = {
+            "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "metrics_enabled": False,
+            **client_config,
+        }
+        self._admin: KafkaAdminClient | None = None
+        self._waiting: KafkaConsumer | None = None
+
+    def describe(self) -> SourceState:
+        """The cluster's id, KIP-516's topic id, log starts, last stable offsets and high watermarks."""
+        try:
+            cluster_id = self._cluster_id()
+            described = self._describe_topic()
+            partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
+            starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+            # the watermarks first: what arrives in between must not look as if it waited behind a transaction
+            watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+            ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+        except KafkaError as error:
+            self._raise(error)
+        return SourceState(
+            topic=self.topic,
+            topic_id=str(described["topic_id"]),
+            partitions={
+                tp.partition: PartitionState(
+                    starts[tp], max(ends[tp], starts[tp]), max(watermarks[tp], ends[tp], starts[tp])
+                )
+                for tp in sorted(partitions)
+            },
+            cluster_id=cluster_id,
+        )
+
+    def seen_from(
+        self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
+    ) -> SourceState:
+        """Nothing to add: the topic's id and its offsets tell it all."""
+        return state
+
+    def topic_id(self) -> str:
+        """KIP-516's topic id, as the broker knows it now."""
+        try:
+            return str(self._describe_topic()["topic_id"])
+        except KafkaError as error:
+            self._raise(error)
+
+    def cluster_id(self) -> str | None:
+        """The id that a cluster gets when it is formatted, as its brokers tell it."""
+        try:
+            return self._cluster_id()
+        except KafkaError as error:
+            self._raise(error)
+
+    def offsets_at(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
+        """Per partition the first offset whose record's time is at or after this one; None where there is none.
+
+        The broker looks it up by record timestamps: where these are out of order, later records may be older.
+        """
+        wanted = {TopicPartition(self.topic, p): OffsetTimestamp(max(timestamp_ms, 0)) for p in partitions}
+        try:
+            found = self._admin_client().list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+        except KafkaError as error:
+            self._raise(error)
+        return {tp.partition: found[tp].offset if found[tp].offset >= 0 else None for tp in wanted}
+
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
+        """Yield each range's records as polls bring them; see `Source.read`."""
+        wanted = {TopicPartition(self.topic, p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
+        if not wanted:
+            return
+        try:
+            yield from self._poll_until_read(wanted)
+        except KafkaError as error:
+            self._raise(error)
+
+    def _poll_until_read(self, wanted: dict[TopicPartition, Range]) -> Generator[Chunk]:
+        positions = {tp: bounds[0] for tp, bounds in wanted.items()}
+        silent_polls = 0
+        unreadable: UnreadableBatch | None = None
+        meter = Meter(self._poll_bytes, self._bounds)
+        consumer, goes_on = self._consumer(positions, meter)
+        try:
+            while positions:
+                meter.start()
+                polled: dict[TopicPartition, Sequence[Any]] = {}
+                try:
+                    polled = consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+                except PollIsFull:
+                    pass
+                except UnreadableBatch as error:
+                    # the others first: a batch that stays as it is must not hold them up, too
+                    unreadable = unreadable or error
+                    del positions[TopicPartition(self.topic, error.partition)]
+                    consumer.close(autocommit=False)  # after such an error its poll() may spin
+                    if positions:
+                        consumer, goes_on = self._consumer(positions, meter)
+                    continue
+                silent_polls += 1
+                for tp in sorted(positions):
+                    end = wanted[tp][1]
+                    records = polled.pop(tp, ())
+                    # The position, not the last record's offset + 1: markers, aborted records and compaction
+                    # holes at the end of a range are passed over without ever being records.
+                    position = min(consumer.position(tp, timeout_ms=REQUEST_TIMEOUT_MS) or positions[tp], end)
+                    if position <= positions[tp]:
+                        continue
+                    silent_polls = 0
+                    positions[tp] = position
+                    if records and records[-1].offset >= end:
+                        records = [record for record in records if record.offset < end]
+                    if not goes_on and not all(is_kept(record.headers) for record in records):
+                        records = [_judged(record) for record in records]
+                    if position == end:
+                        del positions[tp]
+                        consumer.pause(tp)
+                    yield Chunk(tp.partition, records, position)
+                    del records
+                if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+                    waiting, position = next(iter(positions.items()))
+                    yield Chunk(waiting.partition, (), position)
+                if silent_polls >= SILENT_POLLS_MAX:
+                    stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
+                    raise SourceUnavailable(
+                        f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
+                        f"expected to reach the pinned end; check the broker at {self._address()} and retry"
+                    )
+                if goes_on:
+                    continue
+                if not silent_polls and not meter.is_full:
+                    meter.limit = self._poll_bytes
+                elif meter.is_full and positions:
+                    if silent_polls:  # a compressed batch holds more than the limit before the position
+                        meter.limit *= 2
+                    consumer.close(autocommit=False)
+                    meter.start()
+                    consumer, goes_on = self._consumer(positions, meter)
+            if unreadable is not None:
+                raise unreadable
+        finally:
+            consumer.close(autocommit=False)
+
+    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+        """Wait at the broker, by a consumer that is kept until `close`, whose records are thrown away."""
+        wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in places.items()}
+        try:
+            if self._waiting is None or self._waiting.assignment() != set(wanted):
+                self._stop_waiting()
+                self._waiting, _ = self._consumer(
+                    wanted,
+                    Meter(sys.maxsize, self._bounds),
+                    max_partition_fetch_bytes=1,
+                    max_poll_records=1,
+                    fetch_max_wait_ms=WAIT_AT_BROKER_MS,
+                )
+            for tp, offset in wanted.items():
+                self._waiting.seek(tp, offset)
+            with suppress(PollIsFull):
+                if self._waiting.poll(timeout_ms=int(seconds * 1000)):
+                    return True
+            return any(self._waiting.position(tp) != offset for tp, offset in wanted.items())
+        except KafkaError as error:
+            self._stop_waiting()
+            self._raise(error)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close(autocommit=False)
+            self._waiting = None
+
+    def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
+        """Commit the group's offsets, for kafka-consumer-groups and the like."""
+        offsets = {TopicPartition(self.topic, p): OffsetAndMetadata(o, "", -1) for p, o in next_offsets.items()}
+        try:
+            self._admin_client().alter_group_offsets(group, offsets)
+        except KafkaError as error:
+            self._raise(error)
+
+    def close(self) -> None:
+        """Close the admin client and the consumer that waits; others are closed where they are used."""
+        self._stop_waiting()
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def _cluster_id(self) -> str | None:
+        found: str | None = self._admin_client().describe_cluster().get("cluster_id")
+        return found or None
+
+    def _describe_topic(self) -> dict[str, Any]:
+        described: dict[str, Any] = self._admin_client().describe_topics([self.topic])[0]
+        if described["error_code"] == UnknownTopicOrPartitionError.errno:
+            raise TopicMissing(
+                f"{self.topic}: no such topic at {self._address()}; create it, or `headrace produce` into it, "
+                "or correct the dataset's topic"
+            )
+        if issubclass(for_code(described["error_code"]), AuthorizationError):
+            raise for_code(described["error_code"])(f"to describe topic {self.topic}")
+        if described["error_code"]:
+            raise SourceUnavailable(f"{self.topic}: describing the topic gave error {described['error_code']}; retry")
+        return described
+
+    def _admin_client(self) -> KafkaAdminClient:
+        if self._admin is None:
+            config = {key: value for key, value in self._config.items() if key != "metrics_enabled"}
+            self._admin = KafkaAdminClient(**config)
+        return self._admin
+
+    def _consumer(
+        self, positions: Mapping[TopicPartition, int], meter: Meter, **differently: Any
+    ) -> tuple[KafkaConsumer, bool]:
+        """A consumer at these positions, and whether it goes on behind a poll that was full: else it is to be closed.
+
+        Without the unpacking of our own every key and value is counted by a deserializer, and what that raises ends
+        the poll; the consumer cannot be asked again then, because its half-read record batch never moves on.
+        """
+        options = {
+            "group_id": None,
+            "enable_auto_commit": False,
+            "isolation_level": "read_committed",
+            "auto_offset_reset": "none",
+            "allow_auto_create_topics": False,
+            "check_crcs": True,
+            "max_poll_records": self._max_poll_records,
+            "fetch_max_bytes": FETCH_MAX_BYTES,
+            "max_partition_fetch_bytes": self._max_partition_fetch_bytes,
+            "fetch_max_wait_ms": 100,
+            "retry_backoff_ms": RETRY_BACKOFF_MS,
+            "key_deserializer": _Metered(meter),
+            "value_deserializer": _Metered(meter),
+        }
+        consumer = KafkaConsumer(**self._config, **(options | differently))
+        with suppress(AttributeError):  # kafka-python 3.0 keeps 100 ms here, which every range's first poll would wait
+            consumer._cluster.config["retry_backoff_ms"] = RETRY_BACKOFF_MS
+        consumer.assign(list(positions))
+        for tp, position in positions.items():
+            consumer.seek(tp, position)
+        goes_on = replace_unpacking(consumer, meter)
+        if not goes_on:
+            tolerate(consumer, self._bounds)
+        return consumer, goes_on
+
+    def _offsets(
+        self, partitions: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[TopicPartition, int]:
+        found = self._admin_client().list_partition_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation)
+        return {tp: found[tp].offset for tp in partitions}
+
+    def _address(self) -> str:
+        servers = self._config["bootstrap_servers"]
+        return servers if isinstance(servers, str) else ",".join(servers)
+
+    def _raise(self, error: KafkaError) -> NoReturn:
+        if isinstance(error, UnreadableBatch):
+            raise error.as_ours() from error
+        if (refused := refusal(error, self._config, self.topic)) is not None:
+            raise refused from error
+        if isinstance(error, OffsetOutOfRangeError | LogTruncationError):
+            raise SourceChanged(
+                f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {error}; "
+                "retention or a recreated topic overtook this run; run the drain again to see the range"
+            ) from error
+        if isinstance(error, UnknownTopicOrPartitionError):
+            raise TopicMissing(f"{self.topic}: the topic vanished while it was read: {error}") from error
+        if getattr(error, "retriable", False):
+            raise SourceUnavailable(
+                f"kafka: {self._address()} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
+                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS",
+                command=Command("up"),
+            ) from error
+        raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
+
+
+def _judged(record: Any) -> Any:
+    """A record of kafka-python's, or one that says that its bytes are not kept."""
+    if is_kept(record.headers):
+        return record
+    return OversizedRecord(record.offset, record.timestamp, record.headers)
+
+
+class _Metered(Deserializer):  # type: ignore[misc]
+    """Gives keys and values as they are, and counts them."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def deserialize(self, _topic: str, headers: Headers, data: bytes | None) -> bytes | None:
+        """Count a key or a value; the one that reaches the limit still passes."""
+        self._meter.check()
+        if data is not None:
+            self._meter.spent += len(data)
+        if headers:
+            self._meter.spent += sum(HEADER_BYTES + len(name) + (len(value) if value else 0) for name, value in headers)
+        return data
+
+
+def ensure_topic(
+    client_config: Mapping[str, Any], topic: str, partitions: int, configs: Mapping[str, str] | None = None
+) -> bool:
+    """Create a topic with the declared partitions, and Kafka's configs, unless it exists; True if it was created.
+
+    Raises SourceUnavailable when no broker answers.
+    """
+    source = KafkaSource(topic, client_config)
+    try:
+        try:
+            source.describe()
+        except TopicMissing:
+            wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
+            source._admin_client().create_topics(wanted, wait_for_metadata=True)
+            return True
+        return False
+    except TopicAlreadyExistsError:  # somebody else was faster
+        return False
+    except KafkaError as error:
+        source._raise(error)
+    finally:
+        source.close()
+
+
+def _one_line(error: BaseException) -> str:
+    name = type(error).__name__
+    return " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())

@@ -1,0 +1,224 @@
+"""Records from a Kafka topic by librdkafka, as the package confluent-kafka wraps it: an optional extra.
+
+HEADRACE_KAFKA_CLIENT=confluent chooses it. Only records come this way: identity, offsets, waiting and consumer groups
+are asked of kafka-python, whose source stays the default and the reference; the conformance suite holds both to the
+same promises.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from operator import methodcaller
+from typing import Any, NoReturn
+
+from kafka import errors
+
+from headrace.exceptions import SettingError
+from headrace.sources.base import Chunk, KafkaRecord, Range, Record, kafka_record
+from headrace.sources.bounds import NotKept, OversizedRecord, header_count
+from headrace.sources.kafka import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
+from headrace.sources.kafka_security import OPTIONS
+
+try:
+    import confluent_kafka
+    from confluent_kafka import KafkaError, KafkaException, TopicPartition
+except ModuleNotFoundError as error:
+    raise SettingError(
+        "HEADRACE_KAFKA_CLIENT: found confluent, expected the package confluent-kafka beside it; install "
+        "`headrace[confluent]`, or unset HEADRACE_KAFKA_CLIENT"
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+# What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
+QUEUED_MAX_KBYTES = 16 * 1024
+# Of a broker's answer, and of what a batch of zstd unpacks to; librdkafka's own default
+UNPACKED_MAX_BYTES = 100_000_000
+FIRST_RECORDS = 1  # asked for at first; then twice as many each time, up to those that fit into a chunk
+TIMESTAMP_NONE = 0
+# librdkafka says nothing, and asks again for ever, where a batch unpacks to less than it should: it reads the first of
+# several gzip members. kafka-python is asked then: it reads on, or says what is wrong.
+SILENT_POLLS_MAX = 60
+
+# kafka-python's alone: how long it tries, and what it measures
+IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled"}
+
+# librdkafka's own errors, as kafka-python's; the broker's have the same numbers everywhere
+_LOCAL_ERRORS = {
+    KafkaError._AUTO_OFFSET_RESET: errors.OffsetOutOfRangeError,
+    KafkaError._LOG_TRUNCATION: errors.LogTruncationError,
+    KafkaError._UNKNOWN_TOPIC: errors.UnknownTopicOrPartitionError,
+    KafkaError._UNKNOWN_PARTITION: errors.UnknownTopicOrPartitionError,
+    KafkaError._AUTHENTICATION: errors.SaslAuthenticationFailedError,
+    KafkaError._ALL_BROKERS_DOWN: errors.KafkaConnectionError,
+    KafkaError._TRANSPORT: errors.KafkaConnectionError,
+    KafkaError._TIMED_OUT: errors.KafkaConnectionError,
+}
+
+
+# of batches, not of brokers: a codec that it lacks, data that no codec unpacks, a CRC that is another
+UNREADABLE = {
+    KafkaError._BAD_COMPRESSION,
+    KafkaError._BAD_MSG,
+    KafkaError._NOT_IMPLEMENTED,
+    KafkaError._UNKNOWN_PROTOCOL,
+    KafkaError.INVALID_MSG,
+}
+
+
+# Of a name that is not UTF-8 the wrapper returns a list with an error pending, which Python may raise as a SystemError
+# wherever it calls C next. A methodcaller looks for it at once, whatever the interpreter has made of the call.
+_headers = methodcaller("headers")
+
+
+class _Unreadable(Exception):
+    """Where librdkafka, or its wrapper, stops; kafka-python reads on, or says more exactly why it cannot."""
+
+
+def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
+    """kafka-python's settings as librdkafka's.
+
+    Raises SettingError for one that has no counterpart: it may be the one that keeps a password from the wire.
+    """
+    config: dict[str, Any] = {}
+    for name, value in client_config.items():
+        if name in OPTIONS:
+            config[OPTIONS[name]] = ",".join(value) if isinstance(value, list | tuple) else value
+        elif name not in IGNORED:
+            raise SettingError(
+                f"kafka: {name} has no counterpart in librdkafka, expected one of {', '.join(OPTIONS)}; remove it, or "
+                "unset HEADRACE_KAFKA_CLIENT"
+            )
+    return config
+
+
+class ConfluentSource(KafkaSource):
+    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does.
+
+    Two things are librdkafka's. It unpacks an answer of a broker, of 8 MiB, as a whole: a batch of zstd up to
+    UNPACKED_MAX_BYTES, which it refuses to exceed, then kafka-python reads on; one of gzip, lz4 or snappy whatever it
+    unpacks to. And it ends the name of a header at U+0000.
+    """
+
+    def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
+        """Yield each range's records as librdkafka brings them; see `Source.read`."""
+        wanted = {p: bounds for p, bounds in ranges.items() if bounds.start < bounds.end}
+        if not wanted:
+            return
+        consumer = self._confluent_consumer()
+        positions = {partition: bounds.start for partition, bounds in wanted.items()}
+        try:
+            consumer.assign([TopicPartition(self.topic, p, bounds.start) for p, bounds in wanted.items()])
+            yield from self._consume_until_read(consumer, wanted, positions)
+            return
+        except _Unreadable as error:
+            logger.info(
+                "%s: %s, which confluent-kafka cannot read; kafka-python reads the rest of this run", self.topic, error
+            )
+        except KafkaException as error:
+            self._refuse(error.args[0])
+        finally:
+            consumer.close()
+        yield from super().read({p: wanted[p]._replace(start=position) for p, position in positions.items()})
+
+    def _consume_until_read(
+        self, consumer: Any, wanted: Mapping[int, Range], positions: dict[int, int]
+    ) -> Generator[Chunk]:
+        """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
+        silent, count = 0, FIRST_RECORDS
+        record_bytes_max = self._bounds.record_bytes
+        stopped: _Unreadable | None = None
+        while positions:
+            left = sum(wanted[partition].end - position for partition, position in positions.items())
+            # no more than there can be: it would wait for them
+            messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            silent += 1
+            chunks: defaultdict[int, list[Record]] = defaultdict(list)
+            reached: dict[int, int] = {}
+            for message in messages:
+                partition, offset = message.partition(), message.offset()
+                if message.error() is not None:
+                    if partition not in positions:
+                        continue
+                    if message.error().code() in UNREADABLE:
+                        stopped = _Unreadable(f"[{partition}] at {offset}: {message.error().str()}")
+                        break
+                    if message.error().code() != KafkaError._PARTITION_EOF:
+                        self._refuse(message.error())
+                    # nothing more may be read, up to the last stable offset: what is left are markers and holes
+                    reached[partition] = offset
+                    continue
+                if partition in positions and offset < wanted[partition].end:
+                    try:
+                        headers = _headers(message) or ()
+                    except (UnicodeDecodeError, SystemError):
+                        stopped = _Unreadable(f"[{partition}] at {offset}: a header whose name is not UTF-8")
+                        break
+                    kind, timestamp = message.timestamp()
+                    key, value = message.key(), message.value()
+                    fields = (offset, None if kind == TIMESTAMP_NONE else timestamp, key, value, headers)
+                    record: Record = kafka_record(KafkaRecord, fields)
+                    if headers or (len(key) if key else 0) + (len(value) if value else 0) > record_bytes_max:
+                        record = self._kept(record)
+                    chunks[partition].append(record)
+                reached[partition] = offset + 1
+            if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
+                size = sum(map(len, messages))
+                count = min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
+            del messages
+            for partition in sorted(reached.keys() & positions.keys()):
+                position = min(reached[partition], wanted[partition].end)
+                if position <= positions[partition]:
+                    continue
+                silent = 0
+                positions[partition] = position
+                if position == wanted[partition].end:
+                    del positions[partition]
+                    consumer.pause([TopicPartition(self.topic, partition)])
+                yield Chunk(partition, chunks.pop(partition, ()), position)
+            if stopped is not None and positions:
+                raise stopped
+            if silent and positions and silent % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+                waiting, position = next(iter(positions.items()))
+                yield Chunk(waiting, (), position)
+            if silent >= SILENT_POLLS_MAX:
+                stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
+                raise _Unreadable(f"{stuck}: nothing for {silent * POLL_TIMEOUT_MS // 1000} s")
+
+    def _kept(self, record: Record) -> Record:
+        """A record, or, where it is too large, what is kept of it; librdkafka does not tell its batch."""
+        size = len(record.key or b"") + len(record.value or b"")
+        size += sum(len(name) + len(value or b"") for name, value in record.headers)
+        reason = self._bounds.record(size) or header_count(len(record.headers))
+        return record if reason is None else OversizedRecord(record.offset, record.timestamp, NotKept(reason))
+
+    def _confluent_consumer(self) -> Any:
+        config = {
+            **translated(self._config),
+            "group.id": "headrace",  # librdkafka insists on one; assign() joins none
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "allow.auto.create.topics": False,
+            "check.crcs": True,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 100,
+            "fetch.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
+            "max.partition.fetch.bytes": self._max_partition_fetch_bytes,
+            "message.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
+            "receive.message.max.bytes": UNPACKED_MAX_BYTES,
+            "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
+            "fetch.queue.backoff.ms": 5,  # by default a full queue is looked at again after a second
+        }
+        try:
+            return confluent_kafka.Consumer(config, logger=logger)
+        except KafkaException as error:
+            self._refuse(error.args[0])
+
+    def _refuse(self, error: Any) -> NoReturn:
+        """Raise what kafka-python's source makes of the same error."""
+        kind = _LOCAL_ERRORS.get(error.code()) or (
+            errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
+        )
+        self._raise(kind(f"{error.name()}: {error.str()}"))

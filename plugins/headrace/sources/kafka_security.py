@@ -1,0 +1,163 @@
+"""How brokers are reached and trusted: settings, or an Airflow connection, as options of Kafka's clients.
+
+And what a broker that lets nobody in means, in one line.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from headrace import masking
+from headrace.exceptions import SettingError, SourceRefused
+from headrace.private_files import open_regular
+from headrace.settings import PREFIX, SaslMechanism, SecurityProtocol, Settings
+from headrace.sources.kafka_handshake import bound_handshakes
+from headrace.sources.kafka_log import once_per_cause
+from headrace.sources.kafka_probe import reason_of, tls_context, why_refused
+
+CONNECTION = "headrace_kafka"
+
+# kafka-python's name of an option, and librdkafka's, by which Airflow's Kafka provider documents its connection
+OPTIONS = {
+    "bootstrap_servers": "bootstrap.servers",
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+}
+_OURS = {librdkafka: name for name, librdkafka in OPTIONS.items()} | {"sasl.mechanisms": "sasl_mechanism"}
+SECRETS = ("sasl_plain_password", "ssl_password")
+SASL = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
+
+
+def from_settings(settings: Settings) -> dict[str, Any]:
+    """kafka-python's options from HEADRACE_KAFKA_*; raises SettingError where they contradict each other."""
+    given = {name: getattr(settings, _setting(name)) for name in OPTIONS if name != "bootstrap_servers"}
+    config = {name: str(value) for name, value in given.items() if value not in (None, "PLAINTEXT")}
+    servers = settings.require_kafka_bootstrap_servers().split(",")
+    return _checked({"bootstrap_servers": servers} | config, lambda name: PREFIX + _setting(name).upper())
+
+
+def from_connection(extra: Mapping[str, Any], login: str | None, password: str | None) -> dict[str, Any]:
+    """kafka-python's options from an Airflow connection's extra, in librdkafka's names or kafka-python's.
+
+    login and password are those of SASL unless the extra has them. Raises SettingError for an option of another kind:
+    how records are read is not for a connection to say.
+    """
+    config: dict[str, Any] = {}
+    for name, value in extra.items():
+        ours = _OURS.get(name, name.replace(".", "_"))
+        if ours not in OPTIONS:
+            raise SettingError(
+                f"{CONNECTION}: found {name!r} in its extra, expected some of {', '.join(OPTIONS.values())}; "
+                "take it out"
+            )
+        config[ours] = value
+    if "bootstrap_servers" not in config:
+        raise SettingError(f"{CONNECTION}: its extra has no bootstrap.servers; add the brokers' addresses")
+    for name, value in (("sasl_plain_username", login), ("sasl_plain_password", password)):
+        if value and str(config.get("security_protocol", "")).startswith("SASL"):
+            config.setdefault(name, value)
+    config["bootstrap_servers"] = str(config["bootstrap_servers"]).split(",")
+    return _checked(config, lambda name: f"{CONNECTION}: {OPTIONS[name]}")
+
+
+def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> SourceRefused | None:
+    """What a client's error means where the broker does not trust us, or we do not trust it; None for other errors."""
+    from kafka.errors import AuthorizationError, SaslAuthenticationFailedError  # 0.3 s of imports
+
+    servers = config["bootstrap_servers"]
+    where = servers if isinstance(servers, str) else ",".join(servers)
+    user = config.get("sasl_plain_username")
+    name = type(error).__name__
+    text = " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())
+    if isinstance(error, AuthorizationError):
+        return SourceRefused(
+            f"{topic}: {where} does not allow this to {f'user {user}' if user else 'this client'}: {text}; nothing was "
+            "changed; add the ACLs that docs/security.md lists"
+        )
+    found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
+    if getattr(error, "retriable", False):  # nobody answered, it says
+        found = why_refused({**config, "bootstrap_servers": where.split(",")})
+    if found is None:
+        return None
+    return SourceRefused(
+        f"kafka: {where}: {found}; nothing was changed; correct HEADRACE_KAFKA_* (in Airflow: the connection "
+        f"{CONNECTION}), or the broker"
+    )
+
+
+def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
+    once_per_cause()
+    for name in SECRETS:
+        masking.remember(config.get(name))
+    protocol = config.get("security_protocol", "PLAINTEXT")
+    for name, words in (("security_protocol", SecurityProtocol), ("sasl_mechanism", SaslMechanism)):
+        if name in config and config[name] not in get_args(words):
+            raise SettingError(f"{named(name)}: found {config[name]!r}, expected {' or '.join(get_args(words))}")
+    for names, kind in ((SASL, "SASL"), (TLS, "SSL")):
+        given = [name for name in names if name in config]
+        if given and kind not in protocol:
+            raise SettingError(
+                f"{named(given[0])}: is of no use with {protocol}, expected {named('security_protocol')} to say "
+                f"{kind}; set that, or take this out"
+            )
+    if "SASL" in protocol and (lacking := [name for name in SASL if name not in config]):
+        raise SettingError(
+            f"{named('security_protocol')}: found {protocol} without {named(lacking[0])}, expected it too"
+        )
+    if "ssl_keyfile" in config and "ssl_certfile" not in config:
+        raise SettingError(
+            f"{named('ssl_keyfile')}: found no {named('ssl_certfile')}, expected the certificate of this key"
+        )
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        if name in config:
+            _check_readable(Path(config[name]), named(name))
+    if "SSL" in protocol:
+        bound_handshakes()
+        try:
+            tls_context(config)
+        except (ssl.SSLError, ValueError) as error:
+            reason = reason_of(error)
+            name = "ssl_certfile" if "ssl_certfile" in config else "ssl_cafile"
+            raise SettingError(
+                f"{named(name)}: {config.get(name)} cannot be used: {reason}; expected certificates in PEM, the key "
+                f"that belongs to them, and its password in {named('ssl_password')} if it has one"
+            ) from error
+    if "ssl_certfile" in config:
+        _check_time(Path(config["ssl_certfile"]), named("ssl_certfile"))
+    return config
+
+
+def _check_time(path: Path, name: str) -> None:
+    """Refuse a certificate that no broker will take; a broker says only that it does not know it."""
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not start <= datetime.now(UTC) <= end:
+        raise SettingError(
+            f"{name}: {path} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, expected one that is "
+            "now; nothing was changed; have it renewed"
+        )
+
+
+def _check_readable(path: Path, name: str) -> None:
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        raise SettingError(
+            f"{name}: {path} cannot be read: {error.strerror}; name a file that this user may read"
+        ) from error
+
+
+def _setting(name: str) -> str:
+    """The setting of an option: without kafka-python's `plain`, which says nothing of the mechanism."""
+    return f"kafka_{name.replace('sasl_plain_', 'sasl_')}"
