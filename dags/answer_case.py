@@ -44,13 +44,13 @@ def answer_case() -> None:
         from headrace.airflow.connections import build_settings, task_errors
         from headrace.output import say
         from headrace.postgres.connection import connector
-        from headrace.sample.case_answers import read_answers, render
+        from headrace.sample.case_answers import read_case_answers, render
 
         with task_errors():
             connect = connector(build_settings().require_dbt_dsn(), "headrace answer")
             location, service = (forms.read_required_text(params, name) for name in ("location", "service"))
             limit = forms.read_whole_number(params, "limit", minimum=1, maximum=ROWS_MAX)
-            answers = read_answers(connect, location, service, ROWS if limit is None else limit)
+            answers = read_case_answers(connect, location, service, ROWS if limit is None else limit)
         say(render(answers), keep="\n")
         return answers
 

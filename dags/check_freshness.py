@@ -35,13 +35,13 @@ def check_freshness() -> None:
         from airflow.sdk.exceptions import AirflowFailException
 
         from headrace.airflow.connections import deployment, task_errors
-        from headrace.monitor.problems import beyond, judge
+        from headrace.monitor.problems import find_problems, over_thresholds
         from headrace.monitor.status import read_status
 
         with task_errors():
             ours = deployment()
-            overview = judge(read_status(ours.connect("headrace check")), ours.settings)
-        late = beyond(overview)
+            overview = find_problems(read_status(ours.connect("headrace check")), ours.settings)
+        late = over_thresholds(overview)
         if late:
             raise AirflowFailException("; ".join(problem.line() for problem in late))
         limited = sum(bool(limits.max_lag or limits.max_freshness_s) for limits in overview.limits.values())

@@ -87,7 +87,7 @@ def reload_range() -> None:
                 partition=forms.read_whole_number(params, "partition", minimum=0),
                 run=run_context(),
             )
-        say(result.story())
+        say(result.summary())
         if result.partitions:
             outlet_events[RELOADED].add(staging_asset(result.dataset))
         return {

@@ -58,18 +58,18 @@ def replay_dead_letters() -> None:
         """Judge the dead letters again and stage what passes."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
-        from headrace.repair.replay import replay as replay_letters
+        from headrace.repair.replay import replay as replay_now
 
         with task_errors():
             ours = deployment()
-            result = replay_letters(
+            result = replay_now(
                 ours,
                 ours.dataset(forms.read_required_text(params, "dataset")),
                 reason=forms.read_text(params, "reason"),
                 dry_run=params["dry_run"],
                 run=run_context(),
             )
-        say(result.story())
+        say(result.summary())
         if result.passed and not result.dry_run:
             outlet_events[REPLAYED].add(staging_asset(result.dataset))
         return {"staged": result.staged, "tombstones": result.tombstones, "remaining": dict(result.remaining)}

@@ -10,6 +10,8 @@ import pytest
 
 from headrace.local import ports
 
+pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_caller() -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-UID = 65_534  # `nobody`, as most systems have it
+UID = 65_534  # `anonymous`, as most systems have it
 
 only_as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -33,6 +33,6 @@ def as_other_user(attempt: Callable[[], Any]) -> Any:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        answer = file.read()
+        response = file.read()
     os.waitpid(pid, 0)
-    return pickle.loads(answer)
+    return pickle.loads(response)

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from headrace.airflow import page, page_snapshot, page_template
 from headrace.airflow.lazy_app import LazyApp
-from headrace.monitor.problems import Limits
+from headrace.monitor.problems import AlertThresholds
 
 
 def main(port: int, datasets: int = 0) -> None:
@@ -27,7 +27,7 @@ def main(port: int, datasets: int = 0) -> None:
     create_auth_manager()
     page.app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="tester", role="ADMIN")
     if datasets:
-        limits = {f"d{number:05d}": Limits(max_lag=5) for number in range(1, datasets + 1)}
+        limits = {f"d{number:05d}": AlertThresholds(max_lag=5) for number in range(1, datasets + 1)}
         page._declarations.read = lambda _datasets_dir: (limits, {})  # type: ignore[method-assign]
 
     @app.get("/api/v2/version")

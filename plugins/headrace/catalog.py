@@ -12,7 +12,7 @@ _FILE_SOURCE = re.compile(r"\bsource\s*=\s*(?:\w+\.)?File\s*\(")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InvalidDeclaration:
     """A declaration that cannot be used, and why.
 
     is_file: whether it comes from a file, as far as the declaration's text tells. It decides only under which name
@@ -29,7 +29,7 @@ class Declarations:
     """The datasets that can be used, and the faults of the others, by name."""
 
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
-    faults: Mapping[str, Fault] = field(default_factory=dict)
+    faults: Mapping[str, InvalidDeclaration] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -46,12 +46,12 @@ class Declarations:
 def load_declarations(datasets_dir: Path) -> Declarations:
     """Load every declaration; what one of them raises is its fault and leaves the others as they are."""
     datasets: dict[str, Dataset] = {}
-    faults: dict[str, Fault] = {}
+    faults: dict[str, InvalidDeclaration] = {}
     for name in dataset_names(datasets_dir):
         try:
             datasets[name] = load_declaration(datasets_dir, name)
         except DatasetError as error:
-            faults[name] = Fault(name, error, _is_file(datasets_dir / f"{name}.py"))
+            faults[name] = InvalidDeclaration(name, error, _is_file(datasets_dir / f"{name}.py"))
     return Declarations(datasets, faults)
 
 

@@ -88,12 +88,12 @@ def up(only: tuple[str, ...]) -> None:
     wanted = only or services.SERVICES
     rejected: DatasetsRejected | None = None
     if "postgres" in wanted:
-        services.up(settings, only=("postgres",), report=say)
+        services.up(settings, only=("postgres",), print_line=say)
         try:  # before Airflow's first scheduled run asks for it
-            initialise(Deployment.from_settings(_settings()), report=complain)
+            initialise(Deployment.from_settings(_settings()), print_line=complain)
         except DatasetsRejected as error:
             rejected = error
-    services.up(_settings(), only=wanted, report=say)
+    services.up(_settings(), only=wanted, print_line=say)
     say("`headrace env` prints the addresses")
     if rejected is not None:
         raise rejected
@@ -104,7 +104,7 @@ def down() -> None:
     """Stop the local services, and nothing else."""
     from headrace.local import services
 
-    services.down(_settings(), report=say)
+    services.down(_settings(), print_line=say)
 
 
 @main.command()
@@ -121,7 +121,7 @@ def init() -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
     from headrace.ingest.runs import initialise
 
-    applied = initialise(_deployment(), report=complain)
+    applied = initialise(_deployment(), print_line=complain)
     say(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 
@@ -188,7 +188,7 @@ def produce(
     assert file is not None
     with _progress_bar("producing") as update:
         sent = produce_file(
-            deployment, declared, file, keyless=keyless, transactional_id=transactional_id, progress=update
+            deployment, declared, file, keyless=keyless, transactional_id=transactional_id, on_progress=update
         )
     say(f"{sent} records sent to {_target(declared)}")
 
@@ -219,8 +219,8 @@ def _produce_sample(
     )
     with stopped_by_signals() as stop:
         say(f"sample records to {_target(declared)}, {per_second:g} per second; Ctrl-C stops")
-        report = lambda sent: say(f"{sent} sent")  # noqa: E731
-        sent = produce_paced(deployment, declared, lines, per_second, stop=stop, report=report)
+        on_sent = lambda sent: say(f"{sent} sent")  # noqa: E731
+        sent = produce_paced(deployment, declared, lines, per_second, stop=stop, on_sent=on_sent)
     say(f"{sent} records sent to {_target(declared)}")
 
 
@@ -257,9 +257,9 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
             replace=replace,
             max_removed=max_removed,
             again=again,
-            progress=update,
+            on_progress=update,
         )
-    say(outcome.story())
+    say(outcome.summary())
 
 
 @main.command()
@@ -280,9 +280,9 @@ def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: flo
             parallel=parallel,
             max_records=max_records,
             max_seconds=max_seconds,
-            progress=update,
+            on_progress=update,
         )
-    say(result.story(plan))
+    say(result.summary(plan))
     published = publish_after_drain(deployment, deployment.dataset(dataset))
     if published:
         say(f"{dataset}: {published} dead letters published")
@@ -296,8 +296,8 @@ def build(select: str | None, variables: str | None, full_refresh: bool) -> None
     """Build the marts: whatever is committed and not yet built, until nothing is."""
     from headrace.marts.build import build as build_marts
 
-    result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, report=say)
-    say(result.story())
+    result = build_marts(_settings(), select=select, vars=variables, full_refresh=full_refresh, print_line=say)
+    say(result.summary())
 
 
 @main.command()
@@ -313,8 +313,8 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     deployment = _deployment()
     with stopped_by_signals() as stop:
-        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, report=say)
-    say(result.story())
+        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, print_line=say)
+    say(result.summary())
     result.raise_failures()
 
 
@@ -397,13 +397,13 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
     if as_json and watch:
         raise click.UsageError("--json and --watch exclude each other")
     from headrace.monitor import text
-    from headrace.monitor.problems import judge
+    from headrace.monitor.problems import find_problems
     from headrace.monitor.status import read_status
 
     deployment = _deployment()
 
     def read() -> "Overview":
-        return judge(read_status(deployment.connect("headrace status")), deployment.settings)
+        return find_problems(read_status(deployment.connect("headrace status")), deployment.settings)
 
     overview = read()  # what cannot be read at all is refused before the screen is taken
     if as_json:
@@ -426,7 +426,7 @@ def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
     from headrace.verify import verify as verify_datasets
 
     with _progress_bar("verifying") as update:
-        verification = verify_datasets(_deployment(), dataset, deep=deep, progress=update)
+        verification = verify_datasets(_deployment(), dataset, deep=deep, on_progress=update)
     if as_json:
         print(json_text(verification.document(), indent=2))
     else:
@@ -451,8 +451,10 @@ def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
 
     deployment = _deployment()
     with _progress_bar("reloading") as update:
-        result = reload_range(deployment, deployment.dataset(dataset), start, end, partition=partition, progress=update)
-    say(result.story())
+        result = reload_range(
+            deployment, deployment.dataset(dataset), start, end, partition=partition, on_progress=update
+        )
+    say(result.summary())
 
 
 @main.command()
@@ -467,15 +469,17 @@ def fill(dataset: str, field: str) -> None:
 
     deployment = _deployment()
     with _progress_bar("filling") as update:
-        result = fill_field(deployment, deployment.dataset(dataset), field, progress=update)
-    say(result.story())
+        result = fill_field(deployment, deployment.dataset(dataset), field, on_progress=update)
+    say(result.summary())
 
 
 @main.command("dead-letters")
 @click.argument("dataset")
 @click.option("--reason", help="Only those of this reason.")
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List so many of the newest.")
-@click.option("--show", "place", metavar="PARTITION:OFFSET", help="Print one whole; GENERATION: may stand in front.")
+@click.option(
+    "--show", "coordinate", metavar="PARTITION:OFFSET", help="Print one whole; GENERATION: may stand in front."
+)
 @click.option(
     "--export",
     "out",
@@ -485,13 +489,13 @@ def fill(dataset: str, field: str) -> None:
 @click.option("--publish", is_flag=True, help="Send what is not yet in the dead-letter topic now.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def dead_letters(
-    dataset: str, reason: str | None, limit: int, place: str | None, out: Path | None, publish: bool, as_json: bool
+    dataset: str, reason: str | None, limit: int, coordinate: str | None, out: Path | None, publish: bool, as_json: bool
 ) -> None:
     """Show the records of DATASET that broke their contract: how many of which reason, and the newest.
 
     They are kept as they came. `headrace replay` stages those that a corrected contract lets pass.
     """
-    if sum(map(bool, (place, out, publish))) > 1:
+    if sum(map(bool, (coordinate, out, publish))) > 1:
         raise click.UsageError("--show, --export and --publish exclude each other")
     deployment = _deployment()
     declared = deployment.dataset(dataset)
@@ -503,16 +507,16 @@ def dead_letters(
     from headrace.postgres.connection import database
 
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
-        if place is not None:
-            letter = dead_letter_pages.find(connection, dataset, place)
+        if coordinate is not None:
+            dead_letter = dead_letter_pages.find(connection, dataset, coordinate)
             if as_json:
-                print(json_text(dead_letter_text.letter_document(letter)))
+                print(json_text(dead_letter_text.dead_letter_document(dead_letter)))
             else:
-                for line in dead_letter_text.letter_lines(letter):
+                for line in dead_letter_text.dead_letter_lines(dead_letter):
                     say(line, keep="\n\t")  # a body of several lines
         elif out is not None:
             written = _write_whole(
-                out, dead_letter_text.json_lines(connection, dead_letter_pages.Selection(dataset, reason))
+                out, dead_letter_text.json_lines(connection, dead_letter_pages.DeadLetterSelection(dataset, reason))
             )
             say(f"{dataset}: {written} dead letters in {out}")
         else:
@@ -547,13 +551,13 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
 
     What still fails stays as it is; replaying again finds only that. Drains of DATASET wait meanwhile.
     """
-    from headrace.repair.replay import replay as replay_letters
+    from headrace.repair.replay import replay as replay_dead_letters
 
     deployment = _deployment()
     declared = deployment.dataset(dataset)
     with _progress_bar("replaying") as update:
-        result = replay_letters(deployment, declared, reason=reason, dry_run=dry_run, progress=update)
-    say(result.story())
+        result = replay_dead_letters(deployment, declared, reason=reason, dry_run=dry_run, on_progress=update)
+    say(result.summary())
 
 
 @main.command()

@@ -145,7 +145,7 @@ class Dataset:
         )
 
     @cached_property
-    def lines(self) -> "Binder | None":
+    def copy_line_binder(self) -> "Binder | None":
         """The contract's fast way from records to lines of COPY text; None where it has none."""
         from headrace.contracts.copy_text import compile_lines  # 10 ms that a drain with nothing to do can do without
 

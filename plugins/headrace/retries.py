@@ -14,7 +14,7 @@ BASE_S = 1.0
 JITTER = 0.1  # of the pause, either way: rivals in a deadlock do not meet again
 # Not the other retriable errors: after one that kafka-python found in a record batch its poll() may spin, so a new
 # process has to try; a checkpoint that moved is another run's, which should go on alone.
-PASSING = (DatabaseUnavailable, SourceUnavailable)
+RETRIED_ERRORS = (DatabaseUnavailable, SourceUnavailable)
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Retries:
         self._sleep = sleep or pause
         self._failures = 0
 
-    def again(self, error: Exception) -> bool:
+    def wait_to_retry(self, error: Exception) -> bool:
         """Whether to try again after this error; if so, waits before: 1 s, 2 s, 3 s ..., each give or take a tenth."""
         if self._failures >= self._limit:
             return False
@@ -50,8 +50,8 @@ class Retries:
         while True:
             try:
                 return work()
-            except PASSING as error:
-                if not self.again(error):
+            except RETRIED_ERRORS as error:
+                if not self.wait_to_retry(error):
                     raise
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headrace.settings import ROOT
 from tests.benchmarks import bad_records, current_state, freshness, growth, idle, profile, startup, throughput
 from tests.benchmarks.machine import describe
-from tests.benchmarks.outcome import Bench, Options, Outcome
+from tests.benchmarks.outcome import Bench, BenchResult, Options
 
 BENCHES: dict[str, Bench] = {
     "throughput": throughput.run,
@@ -37,7 +37,7 @@ def main() -> None:
     missed: list[str] = []
     for name in names:
         began = time.monotonic()
-        outcome = BENCHES[name](options, _report)
+        outcome = BENCHES[name](options, _print_line)
         print(f"\n## {name}\n\n{outcome.text}\n\n{name}: {time.monotonic() - began:.0f} s in all", flush=True)
         _keep(arguments.out, name, machine, options, outcome)
         missed += outcome.missed
@@ -57,11 +57,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _report(line: str) -> None:
+def _print_line(line: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
-def _keep(folder: Path, name: str, machine: str, options: Options, outcome: Outcome) -> None:
+def _keep(folder: Path, name: str, machine: str, options: Options, outcome: BenchResult) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "bench": name,

@@ -8,7 +8,7 @@ from headrace.repair.generations import reset
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.faults.servers import Servers
 
 RECORDS = 200_000
@@ -16,7 +16,7 @@ BAD_PERCENT = {"clean": 0.0, "1 % bad": 1.0}
 LIMIT = 0.8  # of the clean records' speed
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Drain each topic in turns into an empty table; a ratio below LIMIT is a miss."""
     with ExitStack() as stack:
         servers = Servers()
@@ -32,7 +32,9 @@ def run(options: Options, report: Report) -> Outcome:
                 result = drain_plan(deployment, dataset, plan(deployment, dataset))
                 assert result.records == RECORDS
                 dead[name] = result.dead
-                report(f"round {number}, {name}: {result.records / result.seconds:,.0f} records/s, {result.dead} dead")
+                print_line(
+                    f"round {number}, {name}: {result.records / result.seconds:,.0f} records/s, {result.dead} dead"
+                )
                 if number:  # the first round warms up
                     speeds[name].append(result.records / result.seconds)
     ratio = Spread.of(speeds["1 % bad"]).median / Spread.of(speeds["clean"]).median
@@ -43,7 +45,7 @@ def run(options: Options, report: Report) -> Outcome:
         + f"\n\nratio {ratio:.2f}"
     )
     missed = [f"bad-records: {ratio:.2f} of the clean speed, expected at least {LIMIT}"] if ratio < LIMIT else []
-    return Outcome(text, {"records_per_s": speeds, "ratio": ratio}, missed)
+    return BenchResult(text, {"records_per_s": speeds, "ratio": ratio}, missed)
 
 
 def _figures(values: list[float]) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ from headrace.ingest.runs import Deployment
 from headrace.marts.build import build
 from headrace.repair.generations import reset
 from headrace.settings import Settings
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.peers import debezium
 from tests.benchmarks.site import HEADRACE, TOPIC, Site, Speed, filled
 from tests.benchmarks.throughput import CLIENTS
@@ -29,20 +29,20 @@ RATIO = 2.0  # of Debezium's speed
 PROCESSES = 3
 SELECTED = "stg_kafka__jobs jobs"
 BUILD = f"""
-from headrace.build import build
+from headrace.marts.build import build
 from headrace.settings import Settings
 build(Settings.from_environment(), select={SELECTED!r}, tests=False)
 """
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """In turns; a client whose ratio is below RATIO is a miss."""
     speeds: dict[str, list[float]] = {}
     with ExitStack() as stack:
         servers = Servers()
         stack.callback(servers.close)
         servers.start()
-        site = filled(servers, options.topic_records, report)
+        site = filled(servers, options.topic_records, print_line)
         pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         for number in range(options.rounds):
             found: dict[str, Speed] = {}
@@ -53,7 +53,7 @@ def run(options: Options, report: Report) -> Outcome:
                 site.settle()
                 found[row] = debezium.upsert(site, debezium.CURRENT_STATE, indexes)
             for row, speed in found.items():
-                report(f"round {number}, {row}: {speed.per_second:,.0f}/s")
+                print_line(f"round {number}, {row}: {speed.per_second:,.0f}/s")
                 if number or options.rounds == 1:  # the first round warms up
                     speeds.setdefault(row, []).append(speed.per_second)
     medians = {row: Spread.of(values).median for row, values in speeds.items()}
@@ -70,7 +70,7 @@ def run(options: Options, report: Report) -> Outcome:
         for row in (f"headrace, {client}, warm" for client in CLIENTS)
         if medians[row] < RATIO * medians[DEBEZIUM]
     ]
-    return Outcome(text, {"records": site.records, "records_per_s": speeds}, missed)
+    return BenchResult(text, {"records": site.records, "records_per_s": speeds}, missed)
 
 
 def _cold(site: Site, client: str) -> Speed:

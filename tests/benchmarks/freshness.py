@@ -23,7 +23,7 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.sample.generate import generate, now
 from headrace.sample.produce import produce_paced
 from headrace.settings import ROOT, Settings
-from tests.benchmarks.outcome import Options, Outcome, Report, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, table
 from tests.faults.servers import Servers
 
 PER_SECOND = 1_000
@@ -49,7 +49,7 @@ where committed_at > produced_at
 """
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Produce at a steady rate beside `headrace follow`, then beside Airflow; percentiles above LIMITS are misses."""
     with ExitStack() as stack:
         servers = Servers()
@@ -71,9 +71,9 @@ def run(options: Options, report: Report) -> Outcome:
         found: dict[str, dict[str, float]] = {}
         jobs: dict[str, int] = {}
         for name, running in followed.items():
-            report(f"{name}: starts")
+            print_line(f"{name}: starts")
             with running:
-                jobs[name], found[name] = _measure(deployment, lines, options.seconds, SETTLE_S[name], report)
+                jobs[name], found[name] = _measure(deployment, lines, options.seconds, SETTLE_S[name], print_line)
     figures = [[name, f"{jobs[name]:,}", *(f"{value:.2f}" for value in found[name].values())] for name in found]
     text = f"{PER_SECOND:,} jobs a second, from production to commit in marts.jobs, seconds:\n\n" + table(
         ["", "jobs", *next(iter(found.values()))], figures
@@ -84,19 +84,19 @@ def run(options: Options, report: Report) -> Outcome:
         for percentile, limit in limits.items()
         if found[name][percentile] > limit
     ]
-    return Outcome(text, {"seconds": found, "jobs": jobs}, missed)
+    return BenchResult(text, {"seconds": found, "jobs": jobs}, missed)
 
 
 def _measure(
-    deployment: Deployment, lines: Iterator[Any], seconds: int, settle_s: int, report: Report
+    deployment: Deployment, lines: Iterator[Any], seconds: int, settle_s: int, print_line: PrintLine
 ) -> tuple[int, dict[str, float]]:
     """Jobs that arrived, and percentiles of their latencies."""
     dataset = deployment.dataset("jobs")
-    report(f"{PER_SECOND} jobs a second; {WARM_UP_S} s to warm up")
+    print_line(f"{PER_SECOND} jobs a second; {WARM_UP_S} s to warm up")
     produce_paced(deployment, dataset, islice(lines, PER_SECOND * WARM_UP_S), PER_SECOND, stop=Event())
     with psycopg.connect(deployment.settings.require_postgres_dsn(), autocommit=True) as connection:
         began = _one(connection, "select clock_timestamp()")
-        report(f"{seconds} s that are measured")
+        print_line(f"{seconds} s that are measured")
         produce_paced(deployment, dataset, islice(lines, PER_SECOND * seconds), PER_SECOND, stop=Event())
         time.sleep(settle_s)
         jobs, (p50, p95, p99, most) = connection.execute(LATENCIES, (began,)).fetchone() or (0, [0.0] * 4)

@@ -19,8 +19,8 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.marts.build import build
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history
-from tests.benchmarks.history import KINDS, Kind
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.history import WORKLOADS, Workload
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.faults.servers import Servers
 
 SHORT = 100_000
@@ -48,7 +48,7 @@ def timed_build(settings: Settings, tests: bool = False) -> Built:
 
 
 @dataclass
-class Site:
+class GrowthSite:
     """A database with a history, and the process that builds it."""
 
     name: str
@@ -64,19 +64,19 @@ class Site:
         with psycopg.connect(self.settings.require_postgres_dsn(), autocommit=True) as connection:
             yield connection
 
-    def stage(self, kind: Kind, records: int) -> None:
+    def stage(self, workload: Workload, records: int) -> None:
         """Stage so many more records."""
-        first = self.staged.get(kind.dataset, 0)
+        first = self.staged.get(workload.dataset, 0)
         with self.connection() as connection:
-            history.stage(connection, kind, first, first + records)
-        self.staged[kind.dataset] = first + records
+            history.stage(connection, workload, first, first + records)
+        self.staged[workload.dataset] = first + records
 
     def build(self, tests: bool = False) -> Built:
         """A build in the site's own process."""
         return self.pool.submit(timed_build, self.settings, tests).result()
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Measure SHORT records of history against options.history; a ratio above LIMIT is a miss."""
     servers = Servers(("postgres",))
     with ExitStack() as stack:
@@ -85,23 +85,23 @@ def run(options: Options, report: Report) -> Outcome:
         lengths = {"short": SHORT, "long": options.history}
         sites = [_site(stack, servers, name) for name in lengths]
         for site in sites:
-            _fill(site, lengths[site.name], report)
-        for kind in KINDS.values():
-            _measure(sites, kind, options, report)
+            _fill(site, lengths[site.name], print_line)
+        for workload in WORKLOADS.values():
+            _measure(sites, workload, options, print_line)
         for site in sites:
-            site.tested = _build_new(site, KINDS["jobs"], options.records, tests=True)
-            report(f"jobs, with the data tests, {site.name}: {site.tested.seconds:.2f} s")
+            site.tested = _build_new(site, WORKLOADS["jobs"], options.records, tests=True)
+            print_line(f"jobs, with the data tests, {site.name}: {site.tested.seconds:.2f} s")
         return _outcome(sites, lengths, options)
 
 
-def _site(stack: ExitStack, servers: Servers, name: str) -> Site:
+def _site(stack: ExitStack, servers: Servers, name: str) -> GrowthSite:
     home = servers.home / name
     home.mkdir()
     pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-    return Site(name, Settings(home=home, postgres_dsn=servers.database(name)), pool)
+    return GrowthSite(name, Settings(home=home, postgres_dsn=servers.database(name)), pool)
 
 
-def _fill(site: Site, records: int, report: Report) -> None:
+def _fill(site: GrowthSite, records: int, print_line: PrintLine) -> None:
     """Stage the history, build it once, and leave the tables as autovacuum would after a while."""
     deployment = Deployment.from_settings(site.settings)
     initialise(deployment)
@@ -109,47 +109,48 @@ def _fill(site: Site, records: int, report: Report) -> None:
     with site.connection() as connection:
         history.prepare(connection)
     began = time.monotonic()
-    for kind in KINDS.values():
-        site.stage(kind, records)
+    for workload in WORKLOADS.values():
+        site.stage(workload, records)
     staged_at = time.monotonic()
     site.build()
     built_at = time.monotonic()
     with site.connection() as connection:
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
-    report(
-        f"{site.name}: {records} records of {', '.join(KINDS)} each staged in {staged_at - began:.0f} s, built in "
+    print_line(
+        f"{site.name}: {records} records of {', '.join(WORKLOADS)} each staged in {staged_at - began:.0f} s, built in "
         f"{built_at - staged_at:.0f} s, vacuumed in {time.monotonic() - built_at:.0f} s"
     )
 
 
-def _measure(sites: Sequence[Site], kind: Kind, options: Options, report: Report) -> None:
+def _measure(sites: Sequence[GrowthSite], workload: Workload, options: Options, print_line: PrintLine) -> None:
     """Stage and build in turns, the other site first every second round; the first round is thrown away."""
     for number in range(options.rounds):
         for site in sites if number % 2 else reversed(sites):
-            built = _build_new(site, kind, options.records)
+            built = _build_new(site, workload, options.records)
             if number:
-                site.built.setdefault(kind.dataset, []).append(built)
-            report(f"{kind.dataset}, round {number}, {site.name}: {built.seconds:.2f} s")
+                site.built.setdefault(workload.dataset, []).append(built)
+            print_line(f"{workload.dataset}, round {number}, {site.name}: {built.seconds:.2f} s")
 
 
-def _build_new(site: Site, kind: Kind, records: int, tests: bool = False) -> Built:
-    site.stage(kind, records)
+def _build_new(site: GrowthSite, workload: Workload, records: int, tests: bool = False) -> Built:
+    site.stage(workload, records)
     built = site.build(tests)
-    written = built.rows[kind.dataset]
-    assert 0.8 * records < written <= records, f"{site.name}: {written} rows of {kind.dataset} built, not {records}"
+    written = built.rows[workload.dataset]
+    assert 0.8 * records < written <= records, f"{site.name}: {written} rows of {workload.dataset} built, not {records}"
     return built
 
 
-def _outcome(sites: Sequence[Site], lengths: dict[str, int], options: Options) -> Outcome:
+def _outcome(sites: Sequence[GrowthSite], lengths: dict[str, int], options: Options) -> BenchResult:
     seconds = {
-        dataset: {site.name: [built.seconds for built in site.built[dataset]] for site in sites} for dataset in KINDS
+        dataset: {site.name: [built.seconds for built in site.built[dataset]] for site in sites}
+        for dataset in WORKLOADS
     }
     ratios = {
         dataset: Spread.of(found["long"]).median / Spread.of(found["short"]).median
         for dataset, found in seconds.items()
     }
-    sizes = {dataset: _sizes(sites[-1], kind) for dataset, kind in KINDS.items()}
+    sizes = {dataset: _sizes(sites[-1], workload) for dataset, workload in WORKLOADS.items()}
     rows = [
         [dataset, *(Spread.of(found[name]) for name in lengths), f"{ratios[dataset]:.2f}"]
         for dataset, found in seconds.items()
@@ -165,14 +166,15 @@ def _outcome(sites: Sequence[Site], lengths: dict[str, int], options: Options) -
             "The models of them, seconds:",
             table(["model", *histories, "ratio"], _model_rows(sites)),
             f"Bytes per staged record, {lengths['long']:,} of history:",
-            table(["what", "bytes"], [row for dataset in KINDS for row in _size_rows(dataset, sizes[dataset])]),
+            table(["what", "bytes"], [row for dataset in WORKLOADS for row in _size_rows(dataset, sizes[dataset])]),
         ]
     )
     figures = {
         "seconds": seconds,
         "ratios": ratios,
         "models": {
-            site.name: {dataset: [built.models for built in site.built[dataset]] for dataset in KINDS} for site in sites
+            site.name: {dataset: [built.models for built in site.built[dataset]] for dataset in WORKLOADS}
+            for site in sites
         },
         "seconds_with_data_tests": tested,
         "bytes_per_record": sizes,
@@ -182,13 +184,13 @@ def _outcome(sites: Sequence[Site], lengths: dict[str, int], options: Options) -
         for dataset, ratio in ratios.items()
         if ratio > LIMIT
     ]
-    return Outcome(text, figures, missed)
+    return BenchResult(text, figures, missed)
 
 
-def _model_rows(sites: Sequence[Site]) -> list[list[Any]]:
+def _model_rows(sites: Sequence[GrowthSite]) -> list[list[Any]]:
     """The models that a dataset's records reach, each with its seconds and the ratio of them."""
     rows = []
-    for dataset in KINDS:
+    for dataset in WORKLOADS:
         reached = [model for model, written in sites[0].built[dataset][0].rows.items() if written]
         for model in reached:
             short, long = (Spread.of([built.models[model] for built in site.built[dataset]]) for site in sites)
@@ -196,16 +198,16 @@ def _model_rows(sites: Sequence[Site]) -> list[list[Any]]:
     return rows
 
 
-def _sizes(site: Site, kind: Kind) -> dict[str, dict[str, float]]:
+def _sizes(site: GrowthSite, workload: Workload) -> dict[str, dict[str, float]]:
     """Relation to its parts to bytes per staged record; the payload is what the source sent."""
-    staged = site.staged[kind.dataset]
+    staged = site.staged[workload.dataset]
     with site.connection() as connection:
         marts = {
             f"marts.{mart}": history.bytes_per_record(connection, "marts", mart, staged)
-            for mart in MARTS_OF[kind.dataset]
+            for mart in MARTS_OF[workload.dataset]
         }
-        staging = history.bytes_per_record(connection, "staging", kind.dataset, staged)
-    return {"payload": {"value": kind.payload_bytes()}, f"staging.{kind.dataset}": staging, **marts}
+        staging = history.bytes_per_record(connection, "staging", workload.dataset, staged)
+    return {"payload": {"value": workload.payload_bytes()}, f"staging.{workload.dataset}": staging, **marts}
 
 
 def _size_rows(dataset: str, sizes: dict[str, dict[str, float]]) -> list[list[str]]:

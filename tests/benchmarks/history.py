@@ -129,7 +129,7 @@ where dataset = %(dataset)s
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Workload:
     """What the records of a dataset look like; `percent` of them are about an earlier one's entity."""
 
     dataset: str
@@ -142,7 +142,7 @@ class Kind:
         return sum(len(record.value) for record in records) / SAMPLE
 
 
-KINDS = {kind.dataset: kind for kind in (Kind("jobs", JOBS, 10), Kind("events", EVENTS, 3))}
+WORKLOADS = {workload.dataset: workload for workload in (Workload("jobs", JOBS, 10), Workload("events", EVENTS, 3))}
 
 
 def prepare(connection: Connection[Any]) -> None:
@@ -150,34 +150,34 @@ def prepare(connection: Connection[Any]) -> None:
     connection.execute(FUNCTIONS.format(first_second=FIRST_SECOND, seconds_each=SECONDS_EACH).encode())
 
 
-def stage(connection: Connection[Any], kind: Kind, first: int, last: int) -> None:
+def stage(connection: Connection[Any], workload: Workload, first: int, last: int) -> None:
     """Stage the records [first, last) in batches of the loader's size."""
     for begin in range(first, last, CHUNK):
         end = min(begin + CHUNK, last)
         with connection.transaction():
-            _stage_chunk(connection, kind, begin, end)
+            _stage_chunk(connection, workload, begin, end)
 
 
-def _stage_chunk(connection: Connection[Any], kind: Kind, first: int, last: int) -> None:
-    checkpoints.register(connection, kind.dataset)
+def _stage_chunk(connection: Connection[Any], workload: Workload, first: int, last: int) -> None:
+    checkpoints.register(connection, workload.dataset)
     connection.execute(
         "insert into headrace.generations (dataset, generation, topic, topic_id) values (%s, 1, %s, 'bench') "
         "on conflict do nothing",
-        (kind.dataset, kind.dataset),
+        (workload.dataset, workload.dataset),
     )
     batches = sorted(_batches(first, last), key=lambda batch: (batch[2], batch[1]))
     connection.execute("truncate bench.batches")
     connection.cursor().executemany("insert into bench.batches values (%s, %s, %s, %s)", batches)
-    connection.execute(_rows(connection, kind))
-    connection.execute(LEDGER.encode(), {"dataset": kind.dataset, "bytes_each": round(kind.payload_bytes())})
+    connection.execute(_rows(connection, workload))
+    connection.execute(LEDGER.encode(), {"dataset": workload.dataset, "bytes_each": round(workload.payload_bytes())})
     connection.execute(
-        "update headrace.datasets set last_seq = last_seq + %s where dataset = %s", (len(batches), kind.dataset)
+        "update headrace.datasets set last_seq = last_seq + %s where dataset = %s", (len(batches), workload.dataset)
     )
     connection.execute(
         "insert into headrace.checkpoints (dataset, generation, partition, next_offset) "
         "select %s, 1, partition, max(end_offset) from bench.batches group by partition "
         "on conflict (dataset, generation, partition) do update set next_offset = excluded.next_offset",
-        (kind.dataset,),
+        (workload.dataset,),
     )
 
 
@@ -189,10 +189,10 @@ def _batches(first: int, last: int) -> Iterator[tuple[UUID, int, int, int]]:
             yield uuid4(), partition, start, min(start + BATCH_ROWS, end)
 
 
-def _rows(connection: Connection[Any], kind: Kind) -> bytes:
+def _rows(connection: Connection[Any], workload: Workload) -> bytes:
     (users,) = connection.execute("select count(*) from bench.users").fetchone() or (0,)
-    records = RECORDS.format(partitions=PARTITIONS, percent=kind.percent)
-    return kind.insert.format(
+    records = RECORDS.format(partitions=PARTITIONS, percent=workload.percent)
+    return workload.insert.format(
         records=records, users=users, first_second=FIRST_SECOND, seconds_each=SECONDS_EACH
     ).encode()
 

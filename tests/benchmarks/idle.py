@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from headrace.settings import ROOT
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 
 DATASETS = 20
 SAMPLED = ("events", "jobs", "rides", "telemetry")
@@ -28,9 +28,9 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 # as `headrace follow` and the tasks do it: every dataset planned, then the build asked for what there is to do
 PASS = """
 import json, sys, time
-from headrace.build import build
+from headrace.marts.build import build
 from headrace.dataset import File, dataset_names, load_dataset
-from headrace.ingest import Deployment, plan
+from headrace.ingest.runs import Deployment, plan
 from headrace.settings import Settings
 settings = Settings.from_environment()
 deployment = Deployment.from_settings(settings)
@@ -44,7 +44,7 @@ for _ in range(int(sys.argv[1])):
 """
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Passes, then a follower and Airflow side by side with nothing to do; PASS_LIMIT_S and SCHEDULER_LIMIT hold."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-idle-")))
@@ -60,7 +60,7 @@ def run(options: Options, report: Report) -> Outcome:
             subprocess.run([HEADRACE, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
 
         stack.callback(headrace, "down")
-        report(f"{len(declarations)} topics and streams, one record each")
+        print_line(f"{len(declarations)} topics and streams, one record each")
         headrace("up", "--only", "postgres", "--only", "kafka", "--only", "redis")
         headrace("init")
         for name in declarations:
@@ -70,7 +70,7 @@ def run(options: Options, report: Report) -> Outcome:
                 _produce_event(name, home, headrace)
             headrace("drain", name)
         headrace("build")
-        report("passes")
+        print_line("passes")
         passes = [
             json.loads(line)
             for line in subprocess.run(
@@ -80,9 +80,9 @@ def run(options: Options, report: Report) -> Outcome:
         assert passes[0][0] == len(declarations)
         wall, work = Spread.of([p[1] for p in passes]), Spread.of([p[2] for p in passes])
         started_dbt = any(p[3] for p in passes)
-        report(f"following for {AIRFLOW_S // 3} s")
+        print_line(f"following for {AIRFLOW_S // 3} s")
         following = _follow(environment)
-        report("Airflow, a run of every dataset each minute")
+        print_line("Airflow, a run of every dataset each minute")
         headrace("up")
         time.sleep(75)  # files parsed, first runs done
         airflow = _airflow(home / "home")
@@ -106,7 +106,7 @@ def run(options: Options, report: Report) -> Outcome:
     if airflow["scheduler"] > SCHEDULER_LIMIT:
         missed.append(f"idle: the scheduler takes {airflow['scheduler']:.2f} of a core, expected {SCHEDULER_LIMIT}")
     figures = {"pass_s": wall.median, "work_s": work.median, "follow_cores": following, "airflow_cores": airflow}
-    return Outcome(text, figures, missed)
+    return BenchResult(text, figures, missed)
 
 
 def _declarations(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Self
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BenchResult:
     """A bench's Markdown, its figures for machines, and the limits that it missed."""
 
     text: str
@@ -31,7 +31,7 @@ class Outcome:
     missed: list[str] = field(default_factory=list)
 
 
-Bench = Callable[[Options, Report], Outcome]
+Bench = Callable[[Options, PrintLine], BenchResult]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from unittest.mock import patch
 
 from headrace.ingest import runs
 from headrace.ingest.batch import Batch, Committer
-from headrace.ingest.commit_thread import Overlap
-from headrace.ingest.drain import Limits, drain
+from headrace.ingest.commit_thread import CommitThread
+from headrace.ingest.drain import DrainLimits, drain
 from headrace.ingest.runs import Deployment, plan
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.repair.generations import reset
 from headrace.sources.base import Chunk, KafkaRecord, Range, Source
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.site import TOPIC, Site, filled
 from tests.benchmarks.throughput import CLIENTS
 from tests.faults.servers import Servers
@@ -34,23 +34,25 @@ STEPS = {
 }
 FETCH, DECODE, WAIT = "fetch and unpack", "decode and format", "wait for the commit before"
 IDENTITY, CONTRACT = "is it the same topic", "by the contract"
-ELAPSED, IN_TURN = "on the clock", "on the clock, were each batch committed before the next is read"
+ELAPSED, SEQUENTIAL = "on the clock", "on the clock, were each batch committed before the next is read"
 SAMPLE = 50_000  # records that are decoded by the contract too, to compare
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """One drain per client and round; the first round warms up."""
     spent: dict[str, dict[str, list[float]]] = {client: defaultdict(list) for client in CLIENTS}
     with ExitStack() as stack:
         servers = Servers()
         stack.callback(servers.close)
         servers.start()
-        site = filled(servers, options.topic_records, report)
+        site = filled(servers, options.topic_records, print_line)
         for number in range(options.rounds):
             for client in CLIENTS:
                 found = _profile(site, client)
-                found[IN_TURN] = _profile(site, client, in_turn=True)[ELAPSED]
-                report(f"round {number}, {client}: {found[ELAPSED]:.2f} us a record, in turn {found[IN_TURN]:.2f}")
+                found[SEQUENTIAL] = _profile(site, client, sequential=True)[ELAPSED]
+                print_line(
+                    f"round {number}, {client}: {found[ELAPSED]:.2f} us a record, in turn {found[SEQUENTIAL]:.2f}"
+                )
                 for stage, microseconds in found.items():
                     if number or options.rounds == 1:
                         spent[client][stage].append(microseconds)
@@ -63,7 +65,7 @@ def run(options: Options, report: Report) -> Outcome:
         + table(["stage", *CLIENTS], rows)
         + f"\n\ndecoded {CONTRACT} instead, as odd records are: {slow:.2f} us a record"
     )
-    return Outcome(text, {"us_per_record": spent, "contract_us_per_record": slow})
+    return BenchResult(text, {"us_per_record": spent, "contract_us_per_record": slow})
 
 
 class _Watch(threading.local):
@@ -112,7 +114,7 @@ class _Watched:
         return found
 
 
-class _WatchedOverlap(Overlap[Any]):
+class _WatchedCommitThread(CommitThread[Any]):
     """Waiting for the commit before is a lap, too."""
 
     def __init__(self, watch: _Watch, settled: Callable[[Any], None]) -> None:
@@ -125,7 +127,7 @@ class _WatchedOverlap(Overlap[Any]):
         self._watch.lap(WAIT)
 
 
-class _InTurn(Overlap[Any]):
+class _Sequential(CommitThread[Any]):
     """No overlap: what it would cost without."""
 
     def __init__(self, _watch: _Watch, settled: Callable[[Any], None]) -> None:
@@ -136,7 +138,7 @@ class _InTurn(Overlap[Any]):
         self._settled(call())
 
 
-def _profile(site: Site, client: str, *, in_turn: bool = False) -> dict[str, float]:
+def _profile(site: Site, client: str, *, sequential: bool = False) -> dict[str, float]:
     deployment = Deployment.from_settings(replace(site.settings, kafka_client=client))  # type: ignore[arg-type]
     dataset = deployment.dataset(TOPIC)
     reset(deployment, dataset)
@@ -146,14 +148,16 @@ def _profile(site: Site, client: str, *, in_turn: bool = False) -> dict[str, flo
     seconds = dict.fromkeys((FETCH, DECODE, WAIT, IDENTITY, *STEPS.values()), 0.0)
     watch = _Watch(seconds)
     committer = Committer(
-        connect, deployment.retries(), limits=deployment.patience, barrier=lambda step: watch.lap(STEPS[step])
+        connect, deployment.retries(), limits=deployment.lock_timeouts, barrier=lambda step: watch.lap(STEPS[step])
     )
     source = runs.open_source(deployment, dataset)
-    limits = Limits(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
+    limits = DrainLimits(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
     try:
         committer.connection()
         watch.start()
-        with patch("headrace.ingest.drain.Overlap", partial(_InTurn if in_turn else _WatchedOverlap, watch)):
+        with patch(
+            "headrace.ingest.drain.CommitThread", partial(_Sequential if sequential else _WatchedCommitThread, watch)
+        ):
             result = drain(dataset, _Watched(source, watch), planned, committer, limits)
         watch.lap(DECODE)
         seconds[ELAPSED] = result.seconds
@@ -181,5 +185,5 @@ def _contract(site: Site) -> float:
     for record in records:
         batch.add(record)
     began = time.perf_counter()
-    batch.unfold()
+    batch.decode_by_contract()
     return (time.perf_counter() - began) / len(records) * 1e6

@@ -17,7 +17,7 @@ from headrace.sample.generate import generate
 from headrace.sample.produce import produce
 from headrace.settings import ROOT
 from tests.benchmarks.limit import Limit
-from tests.benchmarks.outcome import Report, Spread, table
+from tests.benchmarks.outcome import PrintLine, Spread, table
 from tests.benchmarks.site import HEADRACE, Site, Speed
 
 PROCESSES = 3
@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RecordShape:
     """How a producer writes a job.
 
     change: what becomes of a job's document. least: the least ratio to the plain shape, or to the shape's own COPY.
@@ -40,24 +40,24 @@ class Shape:
     of_its_copy: bool = False
 
 
-SHAPES: Mapping[str, Shape] = {
-    PLAIN: Shape(lambda _i, job: job),
-    "undeclared_field": Shape(lambda _i, job: job | {"SOURCE": "mobile-app"}, least=0.8),
-    LARGE: Shape(
+SHAPES: Mapping[str, RecordShape] = {
+    PLAIN: RecordShape(lambda _i, job: job),
+    "undeclared_field": RecordShape(lambda _i, job: job | {"SOURCE": "mobile-app"}, least=0.8),
+    LARGE: RecordShape(
         lambda i, job: job | {f"ATTRIBUTE_{n}": f"what a producer adds, {i + n}" for n in range(32)},
         least=0.5,
         of_its_copy=True,
     ),
-    "undeclared_object": Shape(
+    "undeclared_object": RecordShape(
         lambda i, job: job | {"META": {"trace": f"t-{i}", "tags": ["a", "b"], "depth": {"x": 1.5}}}
     ),
-    "null": Shape(lambda _i, job: job | {"JOBDATE": None, "REVENUE": None}),
-    "defaulted": Shape(lambda _i, job: {name: job[name] for name in job if name not in ("JOBDATE", "REVENUE")}),
-    "escaped": Shape(lambda i, job: job | {"LOCATION": f"Zürich {i % 2_000}", "SERVICENAME": 'Größe \\ "x"'}),
-    "text_numbers": Shape(
+    "null": RecordShape(lambda _i, job: job | {"JOBDATE": None, "REVENUE": None}),
+    "defaulted": RecordShape(lambda _i, job: {name: job[name] for name in job if name not in ("JOBDATE", "REVENUE")}),
+    "escaped": RecordShape(lambda i, job: job | {"LOCATION": f"Zürich {i % 2_000}", "SERVICENAME": 'Größe \\ "x"'}),
+    "text_numbers": RecordShape(
         lambda _i, job: job | {name: str(job[name]) for name in NUMBERS if job.get(name) is not None}
     ),
-    "zoned_times": Shape(
+    "zoned_times": RecordShape(
         lambda _i, job: job | {name: f"{job[name][:10]}T10:00:00.123+03:00" for name in TIMES if job.get(name)}
     ),
 }
@@ -66,7 +66,7 @@ SHAPES: Mapping[str, Shape] = {
 class Shapes:
     """Topics of all shapes beside the site's own, and what their drains took."""
 
-    def __init__(self, site: Site, report: Report) -> None:
+    def __init__(self, site: Site, print_line: PrintLine) -> None:
         datasets_dir = site.settings.home / "shapes"
         datasets_dir.mkdir()
         declaration = (ROOT / "plugins" / "datasets" / "jobs.py").read_text()
@@ -80,17 +80,17 @@ class Shapes:
         initialise(self._deployment)
         for name, shape in SHAPES.items():
             self._fill(name, shape)
-        report(f"{self.records:,} jobs in each of {len(SHAPES)} shapes produced")
+        print_line(f"{self.records:,} jobs in each of {len(SHAPES)} shapes produced")
         self._drain(LARGE)
         self._copied = Limit(site, LARGE)
 
-    def turns(self) -> Iterator[tuple[str, Callable[[], Speed]]]:
+    def measurements(self) -> Iterator[tuple[str, Callable[[], Speed]]]:
         """What is measured in each round, by row."""
         for name in SHAPES:
             yield name, lambda name=name: self._drain(name)  # type: ignore[misc]
         yield _copy_of(LARGE), self._copy
 
-    def _fill(self, name: str, shape: Shape) -> None:
+    def _fill(self, name: str, shape: RecordShape) -> None:
         path = Path(self._site.settings.home) / f"{name}.kafka"
         lines = islice(generate("jobs", self.records, 1, 0.0, ROOT / "data-files"), self.records)
         with path.open("wb") as file:

@@ -16,7 +16,7 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings
-from tests.benchmarks.outcome import Report
+from tests.benchmarks.outcome import PrintLine
 from tests.faults.servers import Servers
 
 HEADRACE = Path(sys.executable).with_name("headrace")
@@ -116,7 +116,7 @@ class Site:
         return consumer
 
 
-def filled(servers: Servers, records: int, report: Report) -> Site:
+def filled(servers: Servers, records: int, print_line: PrintLine) -> Site:
     """A site whose topic holds so many jobs, of about 190 bytes, none of them bad."""
     settings = Settings(
         home=servers.home, postgres_dsn=servers.database("bench"), kafka_bootstrap_servers=servers.address("kafka")
@@ -130,5 +130,5 @@ def filled(servers: Servers, records: int, report: Report) -> Site:
         file.writelines(generate_jobs(records, 1, 0.0, ROOT / "data-files" / "users.ndjson", is_plain=True))
     produce(deployment, deployment.dataset("jobs"), path)
     path.unlink()
-    report(f"{records:,} jobs generated and produced in {time.monotonic() - began:.0f} s")
+    print_line(f"{records:,} jobs generated and produced in {time.monotonic() - began:.0f} s")
     return Site(settings, records)

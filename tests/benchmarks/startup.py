@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from headrace.ingest.runs import Deployment
 from headrace.repair.generations import reset
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.site import HEADRACE, TOPIC, Site, filled
 from tests.benchmarks.throughput import CLIENTS
 from tests.faults.servers import Servers
@@ -22,19 +22,19 @@ HELP, IDLE, MEMORY = "headrace --help, s", "headrace drain, nothing new, s", "he
 LIMITS = {HELP: 0.3, IDLE: 0.6, MEMORY: 250.0}
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Per client: --help, a drain of the whole topic, and drains with nothing new."""
     found: dict[str, dict[str, list[float]]] = {client: {row: [] for row in LIMITS} for client in CLIENTS}
     with ExitStack() as stack:
         servers = Servers()
         stack.callback(servers.close)
         servers.start()
-        site = filled(servers, options.topic_records, report)
+        site = filled(servers, options.topic_records, print_line)
         deployment = Deployment.from_settings(site.settings)
         for client, rows in found.items():
             reset(deployment, deployment.dataset(TOPIC))
             rows[MEMORY].append(_drain_peak_mb(site, client))
-            report(f"{client}: {rows[MEMORY][0]:.0f} MB")
+            print_line(f"{client}: {rows[MEMORY][0]:.0f} MB")
             for _ in range(options.rounds):
                 rows[HELP].append(_seconds(site, client, "--help"))
                 rows[IDLE].append(_seconds(site, client, "drain", TOPIC))
@@ -49,7 +49,7 @@ def run(options: Options, report: Report) -> Outcome:
         for row, limit in LIMITS.items()
         if medians[client][row].median > limit
     ]
-    return Outcome(text, found, missed)
+    return BenchResult(text, found, missed)
 
 
 def _seconds(site: Site, client: str, *words: str) -> float:

@@ -17,7 +17,7 @@ from headrace.repair.generations import reset
 from headrace.sources.base import Range
 from headrace.sources.kafka import KafkaSource
 from tests.benchmarks.limit import Limit
-from tests.benchmarks.outcome import Options, Outcome, Report, Spread, table
+from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.peers import airflow_rows, debezium, loops
 from tests.benchmarks.shapes import Shapes, outcome
 from tests.benchmarks.site import HEADRACE, PARTITIONS, TOPIC, Site, Speed, filled
@@ -28,11 +28,11 @@ LIMIT, DEBEZIUM, CASE = "limit: prebuilt COPY, same table", "Debezium JDBC sink,
 READING = {"kafka-python": "reading alone, kafka-python", "confluent": "reading alone, confluent-kafka"}
 CLIENTS = tuple(READING)
 
-Run = Callable[[Site], dict[str, Speed]]  # what one turn measured, by the name of its row
+Measurement = Callable[[Site], dict[str, Speed]]  # what one turn measured, by the name of its row
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RatioTarget:
     """At least this ratio between two rows."""
 
     row: str
@@ -45,17 +45,17 @@ def _row(client: str, processes: int, state: str = "warm") -> str:
 
 
 TARGETS = (
-    Target(_row("kafka-python", 3), DEBEZIUM, 2.7),
-    Target(_row("kafka-python", 3), LIMIT, 0.38),
-    Target(_row("confluent", 3), DEBEZIUM, 4.0),
-    Target(_row("confluent", 3), LIMIT, 0.55),
-    Target(_row("kafka-python", 3), CASE, 100.0),
-    Target(_row("confluent", 3), CASE, 100.0),
-    *(Target(_row(client, 1), READING[client], 0.6) for client in CLIENTS),
+    RatioTarget(_row("kafka-python", 3), DEBEZIUM, 2.7),
+    RatioTarget(_row("kafka-python", 3), LIMIT, 0.38),
+    RatioTarget(_row("confluent", 3), DEBEZIUM, 4.0),
+    RatioTarget(_row("confluent", 3), LIMIT, 0.55),
+    RatioTarget(_row("kafka-python", 3), CASE, 100.0),
+    RatioTarget(_row("confluent", 3), CASE, 100.0),
+    *(RatioTarget(_row(client, 1), READING[client], 0.6) for client in CLIENTS),
 )
 
 
-def run(options: Options, report: Report) -> Outcome:
+def run(options: Options, print_line: PrintLine) -> BenchResult:
     """Every contestant in turns; a ratio below its target is a miss."""
     speeds: dict[str, list[float]] = {}
     of_shapes: dict[str, list[float]] = {}
@@ -63,29 +63,29 @@ def run(options: Options, report: Report) -> Outcome:
         servers = Servers()
         stack.callback(servers.close)
         servers.start()
-        site = filled(servers, options.topic_records, report)
-        turns = _turns(site)
-        shapes = Shapes(site, report)
+        site = filled(servers, options.topic_records, print_line)
+        measurements = _measurements(site)
+        shapes = Shapes(site, print_line)
         for number in range(options.rounds):
-            for turn in turns if number % 2 else reversed(turns):
+            for measure_once in measurements if number % 2 else reversed(measurements):
                 site.settle()
-                for row, speed in turn(site).items():
-                    report(f"round {number}, {row}: {speed.per_second:,.0f}/s")
+                for row, speed in measure_once(site).items():
+                    print_line(f"round {number}, {row}: {speed.per_second:,.0f}/s")
                     if number or options.rounds == 1:  # the first round warms up
                         speeds.setdefault(row, []).append(speed.per_second)
-            for row, measure in shapes.turns():
+            for row, measure in shapes.measurements():
                 site.settle()
                 speed = measure()
-                report(f"round {number}, {row}: {speed.per_second:,.0f}/s")
+                print_line(f"round {number}, {row}: {speed.per_second:,.0f}/s")
                 if number or options.rounds == 1:
                     of_shapes.setdefault(row, []).append(speed.per_second)
     found = _outcome(site.records, speeds)
     text, ratios, missed = outcome(of_shapes, shapes.records)
     figures = {**found.figures, "shapes": of_shapes, "ratios_of_shapes": ratios}
-    return Outcome(f"{found.text}\n\n{text}", figures, found.missed + missed)
+    return BenchResult(f"{found.text}\n\n{text}", figures, found.missed + missed)
 
 
-def _turns(site: Site) -> list[Run]:
+def _measurements(site: Site) -> list[Measurement]:
     _drain(site, "kafka-python", 1)  # what the limit copies
     limit = Limit(site, TOPIC)
     return [
@@ -184,7 +184,7 @@ def _read_by_source(site: Site) -> Speed:
         source.close()
 
 
-def _outcome(records: int, speeds: dict[str, list[float]]) -> Outcome:
+def _outcome(records: int, speeds: dict[str, list[float]]) -> BenchResult:
     medians = {row: Spread.of(values).median for row, values in speeds.items()}
     rows: list[list[Any]] = []
     for row, median in sorted(medians.items(), key=lambda item: -item[1]):
@@ -210,4 +210,4 @@ def _outcome(records: int, speeds: dict[str, list[float]]) -> Outcome:
         "records_per_s": speeds,
         "ratios": {f"{t.row} / {t.to}": r for t, r in found.items()},
     }
-    return Outcome(text, figures, missed)
+    return BenchResult(text, figures, missed)

@@ -17,13 +17,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests import oracle
 from tests.compose.engine import Engine, NotAvailable, engine
 from tests.compose.images import provide, remove
 from tests.compose.plugin import compose_command
 from tests.compose.scale import UP, check_scale
 from tests.compose.stack import ROOT, Stack, images, new_stack
-from tests.debian import cache_folder
+from tests.support import jobs_oracle
+from tests.support.debian import cache_folder
 
 RECORDS = 20_000
 LOCATION = "LOC_1294"
@@ -120,12 +120,14 @@ def run_main_job(stack: Stack, path: Path) -> None:
     run = api.trigger("answer_case", {"location": LOCATION, "service": "SERVICE_01", "limit": 5})
     api.wait(run)
     say("Airflow's API: load_users, ingest_jobs, build_marts, answer_case succeeded")
-    expected = oracle.top_users(oracle.current_jobs(path), oracle.user_locations(ROOT / "data-files" / "users.ndjson"))
+    expected = jobs_oracle.top_users(
+        jobs_oracle.current_jobs(path), jobs_oracle.user_locations(ROOT / "data-files" / "users.ndjson")
+    )
     answered = [(int(row["userid"]), Decimal(row["revenue"])) for row in api.result(run, "answer")["top_users"]]
     assert answered == expected[LOCATION], f"{answered}, expected {expected[LOCATION]}"
     marts = stack.query("select userid, revenue from marts.top_users(%s)", LOCATION)
     assert [(row["userid"], row["revenue"]) for row in marts] == expected[LOCATION]
-    jobs = list(oracle.valid_jobs(path))
+    jobs = list(jobs_oracle.valid_jobs(path))
     (found,) = stack.query(
         "select (select count(*) from staging.jobs) as staged, "
         "(select count(*) from headrace.dead_letters where dataset = 'jobs') as dead"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from tests import debian
-from tests.debian import library_path, unpacked
+from tests.support import debian
+from tests.support.debian import library_path, unpacked
 
 PACKAGES = ("docker.io", "iptables", "debootstrap")  # iptables: inside containers, for the names of the others
 PROGRAMS = ("dockerd", "docker", "containerd", "runc", "docker-proxy", "debootstrap")
@@ -56,7 +56,7 @@ def run(argv: list[str], environment: Mapping[str, str], *, check: bool = True, 
 
 
 @contextmanager
-def engine(cache: Path, report: Callable[[str], None]) -> Iterator[Engine]:
+def engine(cache: Path, print_line: Callable[[str], None]) -> Iterator[Engine]:
     """The engine that answers here, else one of our own, which ends with the block.
 
     Ours keeps images below `cache`, so that the next run is quick, and everything else in a temporary folder. Raises
@@ -64,10 +64,12 @@ def engine(cache: Path, report: Callable[[str], None]) -> Iterator[Engine]:
     """
     here = Engine(dict(os.environ), False)
     if shutil.which("docker") and here.succeeds("info"):
-        report("engine: the one that runs here, " + here.docker("version", "--format", "{{.Server.Version}}").strip())
+        print_line(
+            "engine: the one that runs here, " + here.docker("version", "--format", "{{.Server.Version}}").strip()
+        )
         yield here
         return
-    programs = _programs(cache, report)
+    programs = _programs(cache, print_line)
     with tempfile.TemporaryDirectory(prefix="headrace-engine-") as name:
         room = Path(name)
         environment = {**os.environ, **programs, "DOCKER_HOST": f"unix://{room}/docker.sock"}
@@ -79,7 +81,7 @@ def engine(cache: Path, report: Callable[[str], None]) -> Iterator[Engine]:
             _wait(process, ours, room / "dockerd.log")
             _empty(ours)  # what a run that was killed left behind
             version = ours.docker("version", "--format", "{{.Server.Version}}").strip()
-            report(f"engine: Debian's docker.io {version}, started for this run, stopped with it")
+            print_line(f"engine: Debian's docker.io {version}, started for this run, stopped with it")
             yield ours
         finally:
             try:
@@ -94,7 +96,7 @@ def debootstrap(engine: Engine) -> str | None:
     return shutil.which("debootstrap", path=engine.environment["PATH"])
 
 
-def _programs(cache: Path, report: Callable[[str], None]) -> dict[str, str]:
+def _programs(cache: Path, print_line: Callable[[str], None]) -> dict[str, str]:
     """The variables by which the engine's programs are found: this machine's, or unpacked from Debian's packages.
 
     The packages are unpacked below `cache`, not installed: the machine stays as it is.
@@ -104,8 +106,8 @@ def _programs(cache: Path, report: Callable[[str], None]) -> dict[str, str]:
     if all(shutil.which(program) for program in (*PROGRAMS, "iptables")):
         return {}
     try:
-        root = unpacked(cache / "debian", PACKAGES, lambda line: report(f"engine: none answers; {line}"))
-    except debian.NotAvailable as error:
+        root = unpacked(cache / "debian", PACKAGES, lambda line: print_line(f"engine: none answers; {line}"))
+    except debian.PackageNotAvailable as error:
         raise NotAvailable(f"no Docker engine answers, and {error}") from error
     for name in ("iptables", "ip6tables"):  # Debian's alternatives are links that installing makes
         link = root / "usr" / "sbin" / name

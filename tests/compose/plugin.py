@@ -14,16 +14,16 @@ VERSION = "v2.40.3"
 GO = ("go", "/usr/local/go/bin/go")
 
 
-def compose_command(engine: Engine, cache: Path, report: Callable[[str], None]) -> list[str]:
+def compose_command(engine: Engine, cache: Path, print_line: Callable[[str], None]) -> list[str]:
     """The words before `up`: `docker compose`, or a program of our own that is built once and kept in `cache`."""
     if engine.succeeds("compose", "version"):
-        report("compose: " + engine.docker("compose", "version", "--short").strip())
+        print_line("compose: " + engine.docker("compose", "version", "--short").strip())
         return ["docker", "compose"]
     program = cache / f"docker-compose-{VERSION}"
     if not program.exists():
-        report(f"compose: building {MODULE} {VERSION} (the first time, minutes)")
+        print_line(f"compose: building {MODULE} {VERSION} (the first time, minutes)")
         _build(program)
-    report(f"compose: {VERSION}, built from its Go module")
+    print_line(f"compose: {VERSION}, built from its Go module")
     return [str(program)]
 
 

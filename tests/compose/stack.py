@@ -83,11 +83,11 @@ class Stack:
             for container in containers
             if not _is_well(container)
         ]:
-            assert time.monotonic() < deadline, f"after {limit_s:.0f} s: {'; '.join(unwell)}\n{self.last_words(unwell)}"
+            assert time.monotonic() < deadline, f"after {limit_s:.0f} s: {'; '.join(unwell)}\n{self.log_tail(unwell)}"
             time.sleep(1)
         return self.services()
 
-    def last_words(self, unwell: list[str]) -> str:
+    def log_tail(self, unwell: list[str]) -> str:
         """The ends of the logs of what is not well."""
         names = [state.split()[0] for state in unwell]
         return "\n".join(self.engine.docker("logs", "--tail", "30", name, check=False) for name in names)

@@ -16,9 +16,9 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream
-from tests.faults.lane import ROOT, Lane, Stuck
-from tests.faults.trials import KINDS, Play, Scene
-from tests.integration.warehouse import MARTS, Warehouse
+from tests.faults.sandbox import ROOT, Sandbox, TimedOut
+from tests.faults.trials import FAULTS, Fault, TrialRun
+from tests.support.warehouse import MARTS, Warehouse
 
 # a session of dbt that works on a model: not the one that holds the build's turn
 WORKING = """
@@ -30,7 +30,7 @@ where
 """
 
 
-class BuildLane(Lane):
+class BuildSandbox(Sandbox):
     """A lane whose one stream is the dataset jobs, and that has users: what the marts are built from."""
 
     def new_stream(self, partitions: int = 3) -> Stream:
@@ -57,9 +57,9 @@ class BuildLane(Lane):
         self._users = self.users_file.read_text().splitlines()
         return stream
 
-    def move_users(self, scene: Scene) -> None:
+    def move_users(self, trial_run: TrialRun) -> None:
         """Load the users file; some of them have moved."""
-        rng = scene.rng
+        rng = trial_run.rng
         for _ in range(3):
             number = rng.randrange(len(self._users))
             userid = self._users[number].rpartition(":")[2]
@@ -88,75 +88,75 @@ class BuildLane(Lane):
             )
 
 
-def build_killed(scene: Scene) -> None:
+def build_killed(trial_run: TrialRun) -> None:
     """SIGKILL for dbt while it writes a model; then a build that is let be, and the marts against the oracle."""
-    lane = scene.lane
-    assert isinstance(lane, BuildLane)
-    scene.send(least=40)
-    lane.move_users(scene)
-    ended = scene.run()
-    scene.expect("8 no lag", ended.how == "done", f"the drain ended with {ended.text}, expected done")
-    model = scene.trial.step
-    exists = lane.warehouse.value("select to_regclass(%s) is not null", f"marts.{model}")
-    gated = exists and scene.trial.nth == 1
+    sandbox = trial_run.sandbox
+    assert isinstance(sandbox, BuildSandbox)
+    trial_run.send(least=40)
+    sandbox.move_users(trial_run)
+    ended = trial_run.run()
+    trial_run.expect("8 no lag", ended.how == "done", f"the drain ended with {ended.text}, expected done")
+    model = trial_run.trial.step
+    exists = sandbox.warehouse.value("select to_regclass(%s) is not null", f"marts.{model}")
+    gated = exists and trial_run.trial.nth == 1
     with ExitStack() as stack:
         if gated:  # the model can be read; its merge waits
-            gate = stack.enter_context(psycopg.connect(lane.dsn, application_name="faults gate"))
+            gate = stack.enter_context(psycopg.connect(sandbox.dsn, application_name="faults gate"))
             gate.execute(f"lock table marts.{model} in share mode".encode())
-        process = lane.start_build()
+        process = sandbox.start_build()
         stack.callback(process.wait)
         stack.callback(process.kill)
-        _wait_until_at_work(lane, process, blocked=gated)
+        _wait_until_at_work(sandbox, process, blocked=gated)
         if not gated:
-            time.sleep(scene.rng.uniform(0, 0.5))
-        scene.verdict.fired = process.poll() is None
-    scene.verdict.notes = f"killed {'at ' + model if gated else 'somewhere'}"
-    _wait_until_nobody_builds(lane)
-    if scene.rng.random() < 0.5:
-        scene.send(least=10)
-        scene.run()
-    _build_and_compare(scene, full_refresh=False)
-    if scene.trial.nth == 3:
-        _build_and_compare(scene, full_refresh=True)
+            time.sleep(trial_run.rng.uniform(0, 0.5))
+        trial_run.verdict.fired = process.poll() is None
+    trial_run.verdict.notes = f"killed {'at ' + model if gated else 'somewhere'}"
+    _wait_until_no_build_runs(sandbox)
+    if trial_run.rng.random() < 0.5:
+        trial_run.send(least=10)
+        trial_run.run()
+    _build_and_compare(trial_run, full_refresh=False)
+    if trial_run.trial.nth == 3:
+        _build_and_compare(trial_run, full_refresh=True)
 
 
-def _build_and_compare(scene: Scene, *, full_refresh: bool) -> None:
-    lane = scene.lane
-    assert isinstance(lane, BuildLane)
-    build(lane.deployment.settings, tests=not full_refresh, full_refresh=full_refresh)
-    found, expected = lane.warehouse.marts(), lane.warehouse.expected()
+def _build_and_compare(trial_run: TrialRun, *, full_refresh: bool) -> None:
+    sandbox = trial_run.sandbox
+    assert isinstance(sandbox, BuildSandbox)
+    build(sandbox.deployment.settings, tests=not full_refresh, full_refresh=full_refresh)
+    found, expected = sandbox.warehouse.marts(), sandbox.warehouse.expected()
     for name in MARTS:
         wrong = sorted(found[name] ^ expected[name], key=repr)[:3]
         told: list[Any] = [("extra" if row in found[name] else "missing", row) for row in wrong]
-        scene.expect(
+        trial_run.expect(
             "5 6 marts", not wrong, f"marts.{name} (full refresh: {full_refresh}): {told}, expected the oracle's rows"
         )
-    last = lane.warehouse.value("select last_seq from headrace.datasets where dataset = 'jobs'")
-    for (name, dataset), to_seq in lane.warehouse.claims().items():
-        scene.expect(
+    last = sandbox.warehouse.value("select last_seq from headrace.datasets where dataset = 'jobs'")
+    for (name, dataset), to_seq in sandbox.warehouse.claims().items():
+        trial_run.expect(
             "5 6 marts", dataset != "jobs" or to_seq == last, f"marts.{name} has claimed {to_seq}, expected {last}"
         )
 
 
-def _wait_until_at_work(lane: Lane, process: "subprocess.Popen[bytes]", *, blocked: bool) -> None:
+def _wait_until_at_work(sandbox: Sandbox, process: "subprocess.Popen[bytes]", *, blocked: bool) -> None:
     deadline = time.monotonic() + 240
     while process.poll() is None:
-        sessions = lane.sql.execute(WORKING.encode()).fetchall()
+        sessions = sandbox.sql.execute(WORKING.encode()).fetchall()
         if any(not blocked or waits_for == "Lock" for _, waits_for in sessions):
             return
         if time.monotonic() > deadline:
-            raise Stuck("a build did not begin to work on a model")
+            raise TimedOut("a build did not begin to work on a model")
         time.sleep(0.01)
 
 
-def _wait_until_nobody_builds(lane: Lane) -> None:
+def _wait_until_no_build_runs(sandbox: Sandbox) -> None:
     deadline = time.monotonic() + 30
     ours = "datname = current_database() and application_name = 'headrace-build'"
-    while lane.sql.execute(f"select from pg_stat_activity where {ours} limit 1".encode()).fetchone() is not None:
+    while sandbox.sql.execute(f"select from pg_stat_activity where {ours} limit 1".encode()).fetchone() is not None:
         if time.monotonic() > deadline:
-            raise Stuck("30 s after a build was killed its sessions are still there")
+            raise TimedOut("30 s after a build was killed its sessions are still there")
         time.sleep(0.05)
 
 
-BUILDS: dict[str, Play] = {"build_killed": build_killed}
-KINDS.update(BUILDS)
+BUILDS: dict[str, Fault] = {"build_killed": build_killed}
+FAULTS.update(BUILDS)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.faults.evidence import JOB_COLUMNS, Coordinate, Evidence
 from tests.faults.traffic import Headers, Produced
-from tests.oracle import decode_job
+from tests.support.jobs_oracle import decode_job
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAMED = 3  # how many violations of a check are told in full
@@ -47,21 +47,30 @@ def truths_agree(e: Evidence) -> Iterator[str]:
     """The second client read what the producer's record says, or there is no truth to judge by."""
     for generation, log in e.stream.logs.items():
         recorded = {
-            place: record.digest for place, record in log.visible().items() if not _is_gone(e, generation, place)
+            coordinate: record.digest
+            for coordinate, record in log.visible().items()
+            if not _is_gone(e, generation, coordinate)
         }
-        seen = {place: found for place, found in e.seen[generation].items() if not _is_gone(e, generation, place)}
-        for place in sorted(recorded.keys() | seen.keys()):
-            if recorded.get(place) != seen.get(place):
+        seen = {
+            coordinate: found
+            for coordinate, found in e.seen[generation].items()
+            if not _is_gone(e, generation, coordinate)
+        }
+        for coordinate in sorted(recorded.keys() | seen.keys()):
+            if recorded.get(coordinate) != seen.get(coordinate):
                 yield (
-                    f"{_at(e, (generation, *place))}: the producer's record says {recorded.get(place)}, "
-                    f"the second client read {seen.get(place)}"
+                    f"{_at(e, (generation, *coordinate))}: the producer's record says {recorded.get(coordinate)}, "
+                    f"the second client read {seen.get(coordinate)}"
                 )
 
 
 def accounted_once(e: Evidence) -> Iterator[str]:
     """1: staged + dead + tombstones = what the second client saw below the checkpoint, without duplicates."""
     expected = {
-        (generation, *place) for generation, seen in e.seen.items() for place in seen if _is_ours(e, generation, place)
+        (generation, *coordinate)
+        for generation, seen in e.seen.items()
+        for coordinate in seen
+        if _is_ours(e, generation, coordinate)
     }
     for at in sorted(expected | e.staged.keys() | e.dead.keys()):
         staged, dead = len(e.staged.get(at, ())), len(e.dead.get(at, ()))
@@ -207,12 +216,12 @@ def no_aborted(e: Evidence) -> Iterator[str]:
 def acknowledged_present(e: Evidence) -> Iterator[str]:
     """4: every record that was acknowledged and committed, and lies below the checkpoint, is stored."""
     for generation, log in e.stream.logs.items():
-        for place in sorted(log.visible()):
-            at = (generation, *place)
-            if _is_ours(e, generation, place) and at not in e.staged and at not in e.dead:
+        for coordinate in sorted(log.visible()):
+            at = (generation, *coordinate)
+            if _is_ours(e, generation, coordinate) and at not in e.staged and at not in e.dead:
                 yield (
                     f"{_at(e, at)}: found nothing, expected the record that the broker acknowledged; the checkpoint "
-                    f"is {e.checkpoints[generation, place[0]]}"
+                    f"is {e.checkpoints[generation, coordinate[0]]}"
                 )
 
 
@@ -241,16 +250,16 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _is_ours(e: Evidence, generation: int, place: tuple[int, int]) -> bool:
+def _is_ours(e: Evidence, generation: int, coordinate: tuple[int, int]) -> bool:
     """Whether a record lies below its generation's checkpoint and was not lost before it could be read."""
-    partition, offset = place
+    partition, offset = coordinate
     if offset >= e.checkpoints.get((generation, partition), 0):
         return False
     return not any(p == partition and start <= offset < end for p, start, end in e.stream.logs[generation].lost)
 
 
-def _is_gone(e: Evidence, generation: int, place: tuple[int, int]) -> bool:
-    partition, offset = place
+def _is_gone(e: Evidence, generation: int, coordinate: tuple[int, int]) -> bool:
+    partition, offset = coordinate
     return offset < e.stream.logs[generation].starts.get(partition, 0)
 
 

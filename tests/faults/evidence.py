@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from tests.faults.traffic import Log, Place
+from tests.faults.traffic import Log, PartitionOffset
 
 JOB_COLUMNS = (
     *("jobcreatedate", "jobdate", "jobidentifier", "jobstatus", "location", "revenue", "servicename", "userid"),
@@ -31,7 +31,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class LedgerRow:
     """A line of the ledger."""
 
     batch_id: Any
@@ -57,11 +57,11 @@ class Evidence:
     """A stream's tables and truths at one moment, when nothing writes."""
 
     stream: Stream
-    seen: dict[int, dict[Place, str]]  # generation to what the second client read: digests
+    seen: dict[int, dict[PartitionOffset, str]]  # generation to what the second client read: digests
     stable_ends: dict[int, int]  # of the open generation's topic, by the second client
     closed: dict[int, datetime | None] = field(default_factory=dict)
     checkpoints: dict[tuple[int, int], int] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LedgerRow] = field(default_factory=list)
     last_seq: int = 0
     staged: dict[Coordinate, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     dead: dict[Coordinate, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -73,12 +73,15 @@ class Evidence:
         return (
             self.last_seq,
             tuple(sorted(self.checkpoints.items())),
-            tuple(sorted((place, len(found)) for place, found in rows)),
+            tuple(sorted((coordinate, len(found)) for coordinate, found in rows)),
         )
 
 
 def gather(
-    connection: Connection[Any], stream: Stream, seen: dict[int, dict[Place, str]], stable_ends: dict[int, int]
+    connection: Connection[Any],
+    stream: Stream,
+    seen: dict[int, dict[PartitionOffset, str]],
+    stable_ends: dict[int, int],
 ) -> Evidence:
     """Read everything that the database holds of a stream, in one snapshot."""
     found = Evidence(stream, seen, stable_ends)
@@ -93,13 +96,13 @@ def gather(
         found.checkpoints = {(generation, p): offset for generation, p, offset in cursor.fetchall()}
         cursor.execute(SQL("select last_seq from headrace.datasets where dataset = {}").format(name))
         found.last_seq = (cursor.fetchone() or (0,))[0]
-        names = list(Line.__slots__)
+        names = list(LedgerRow.__slots__)
         cursor.execute(
             SQL("select {} from headrace.batches where dataset = {} order by seq").format(
                 SQL(", ").join(map(Identifier, names)), name
             )
         )
-        found.lines = [Line(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+        found.lines = [LedgerRow(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
         columns: tuple[str, ...] = (*JOB_COLUMNS, "_timestamp", "_key", "_headers", "_deleted", "_extra", "_batch_id")
         cursor.execute(
             SQL("select _generation, _partition, _offset, {} from {}").format(

@@ -7,7 +7,7 @@ indexes and constraints that would stop a double row in the database itself, so 
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.deck import Card
+from tests.faults.schedule import Case
 
 Edit = tuple[str, str, str]  # module of the loader, text as it is, text with the bug
 
@@ -19,7 +19,7 @@ class Mutant:
     name: str
     why: str
     edits: tuple[Edit, ...]
-    cards: tuple[Card, ...]
+    cases: tuple[Case, ...]
     undefended: bool = False
 
     def changed(self, plugins: Path) -> dict[Path, str]:
@@ -39,25 +39,25 @@ class Mutant:
             path.write_text(text)
 
 
-KILLS: tuple[Card, ...] = (
+KILLS: tuple[Case, ...] = (
     ("kill", "advanced", 1),
     ("kill", "staged", 2),
     ("kill", "dead_lettered", 1),
     ("kill", "committed", 1),
 )
-CALM: tuple[Card, ...] = (("kill", "before_commit", 2), ("kill", "committed", 2))
-ZOMBIES: tuple[Card, ...] = (("zombie", "fetched", 1), ("zombie", "committed", 2), ("zombie", "staged", 1))
-CUTS: tuple[Card, ...] = (("cut", "after", 1), ("cut", "doubt", 2), ("cut", "after", 3))
-FAST_SILENCE: Edit = ("kafka_source.py", "SILENT_POLLS_MAX = 400", "SILENT_POLLS_MAX = 20")
+NO_FAULT: tuple[Case, ...] = (("kill", "before_commit", 2), ("kill", "committed", 2))
+ZOMBIES: tuple[Case, ...] = (("zombie", "fetched", 1), ("zombie", "committed", 2), ("zombie", "staged", 1))
+CUTS: tuple[Case, ...] = (("cut", "after", 1), ("cut", "doubt", 2), ("cut", "after", 3))
+FAST_SILENCE: Edit = ("sources/kafka.py", "SILENT_POLLS_MAX = 400", "SILENT_POLLS_MAX = 20")
 
 ADVANCE = """\
         with connection.transaction():
-            with self._patience(connection, line.dataset):
+            with self._watch_locks(connection, line.dataset):
                 checkpoints.advance(connection, line)
             self._barrier("advanced")
 """
 APPEND = """\
-            with self._patience(connection, line.dataset):
+            with self._watch_locks(connection, line.dataset):
                 seq = checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
@@ -76,7 +76,7 @@ def _swallowed(statement: str) -> str:
     )
 
 
-IN_DOUBT = ("batch.py", "if in_doubt and (seq := self._committed_seq(connection, line)):")
+IN_DOUBT = ("ingest/batch.py", "if in_doubt and (seq := self._committed_seq(connection, line)):")
 
 
 MUTANTS = (
@@ -85,7 +85,7 @@ MUTANTS = (
         "the checkpoint commits in a transaction of its own, before the rows: a kill between loses them",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 ADVANCE,
                 ADVANCE.replace("            self._barrier", "        self._barrier")
                 + "        with connection.transaction():\n",
@@ -97,9 +97,13 @@ MUTANTS = (
         "rows before checkpoint",
         "the rows commit before the checkpoint: a kill between stores them twice",
         (
-            ("batch.py", ADVANCE, '        with connection.transaction():\n            self._barrier("advanced")\n'),
             (
-                "batch.py",
+                "ingest/batch.py",
+                ADVANCE,
+                '        with connection.transaction():\n            self._barrier("advanced")\n',
+            ),
+            (
+                "ingest/batch.py",
                 APPEND,
                 "        with connection.transaction():\n            checkpoints.advance(connection, line)\n" + APPEND,
             ),
@@ -110,27 +114,27 @@ MUTANTS = (
     Mutant(
         "no compare-and-set",
         "the checkpoint moves whatever it was: a zombie writes its batch again",
-        (("checkpoints.py", "            and next_offset = %(start)s\n", ""),),
+        (("postgres/checkpoints.py", "            and next_offset = %(start)s\n", ""),),
         ZOMBIES,
         undefended=True,
     ),
     Mutant(
         "no compare-and-set, defended",
         "the same with the primary keys in place: they stop the zombie, and it does not know why",
-        (("checkpoints.py", "            and next_offset = %(start)s\n", ""),),
+        (("postgres/checkpoints.py", "            and next_offset = %(start)s\n", ""),),
         ZOMBIES,
     ),
     Mutant(
         "row count of the fence ignored",
         "the compare-and-set changes no row and nobody looks",
-        (("checkpoints.py", "    if moved != 1:", "    if moved > 1:"),),
+        (("postgres/checkpoints.py", "    if moved != 1:", "    if moved > 1:"),),
         ZOMBIES,
         undefended=True,
     ),
     Mutant(
         "generation not checked",
         "a batch commits into a generation that was closed by an adoption",
-        (("checkpoints.py", "    if found is None or not found[1]:", "    if found is None:"),),
+        (("postgres/checkpoints.py", "    if found is None or not found[1]:", "    if found is None:"),),
         (("adopted_meanwhile", "fetched", 1), ("adopted_meanwhile", "committed", 2)),
     ),
     Mutant(
@@ -138,7 +142,7 @@ MUTANTS = (
         "the check sees the generation as it was before the batch waited for the adoption",
         (
             (
-                "checkpoints.py",
+                "postgres/checkpoints.py",
                 "    moved = connection.execute(\n",
                 "    closed = connection.execute(\n"
                 '        "select 1 from headrace.generations where dataset = %s and generation = %s and not is_open",\n'
@@ -146,7 +150,7 @@ MUTANTS = (
                 "    ).fetchone()\n"
                 "    moved = connection.execute(\n",
             ),
-            ("checkpoints.py", "    if found is None or not found[1]:", "    if found is None or closed:"),
+            ("postgres/checkpoints.py", "    if found is None or not found[1]:", "    if found is None or closed:"),
         ),
         (("adopted_under_it", "fetched", 1),),
     ),
@@ -154,116 +158,120 @@ MUTANTS = (
         "end of a batch one too high",
         "the line and the checkpoint end one offset behind the batch: the next run skips a record",
         (
-            ("batch.py", "            end_offset=self.end_offset,\n", "            end_offset=self.end_offset + 1,\n"),
             (
-                "batch.py",
+                "ingest/batch.py",
+                "            end_offset=self.end_offset,\n",
+                "            end_offset=self.end_offset + 1,\n",
+            ),
+            (
+                "ingest/batch.py",
                 "            empty=self.end_offset - self.start_offset - self.records,\n",
                 "            empty=self.end_offset + 1 - self.start_offset - self.records,\n",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "last record of a full batch dropped",
         "the record that fills a batch belongs to neither this batch nor the next",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "            if line is None:\n                self._decode(record)\n",
                 "            if room == 1:\n                pass\n"
                 "            elif line is None:\n                self._decode(record)\n",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "range end inclusive",
         "the record at the pinned end is read as well, and again by the next run",
         (
             (
-                "kafka_source.py",
+                "sources/kafka.py",
                 "if records and records[-1].offset >= end:",
                 "if records and records[-1].offset > end:",
             ),
-            ("kafka_source.py", "if record.offset < end]", "if record.offset <= end]"),
+            ("sources/kafka.py", "if record.offset < end]", "if record.offset <= end]"),
         ),
         (("growing", "fetched", 1), ("growing", "committed", 2)),
     ),
     Mutant(
         "reading begins one too late",
         "the first record of every range is never seen",
-        (("kafka_source.py", "consumer.seek(tp, position)", "consumer.seek(tp, position + 1)"),),
-        CALM,
+        (("sources/kafka.py", "consumer.seek(tp, position)", "consumer.seek(tp, position + 1)"),),
+        NO_FAULT,
     ),
     Mutant(
         "last record's offset + 1",
         "markers and aborted records at the end of a range are never passed",
         (
             (
-                "kafka_source.py",
+                "sources/kafka.py",
                 "min(consumer.position(tp, timeout_ms=REQUEST_TIMEOUT_MS) or positions[tp], end)",
                 "min(records[-1].offset + 1 if records else positions[tp], end)",
             ),
             FAST_SILENCE,
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "skipped batch",
         "full batches are dropped and the next one goes on behind them",
         (
             (
-                "drain.py",
+                "ingest/drain.py",
                 "                close(batch)\n                batch = Batch(",
                 "                batch.rows, batch.dead, batch.tombstones = [], [], 0\n"
                 "                close(batch)\n                batch = Batch(",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "small batches skipped",
         "a batch of a few rows moves the checkpoint and stores nothing",
-        (("batch.py", "                if batch.rows:\n", "                if len(batch.rows) > 4:\n"),),
-        CALM,
+        (("ingest/batch.py", "                if batch.rows:\n", "                if len(batch.rows) > 4:\n"),),
+        NO_FAULT,
     ),
     Mutant(
         "checkpoint to the plan's end",
         "the first chunk moves the checkpoint to the end of the plan",
         (
             (
-                "drain.py",
+                "ingest/drain.py",
                 "            batch.end_offset = chunk.next_offset\n",
                 "            batch.end_offset = plan.ranges[partition][1]\n",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "swallowed COPY error",
         "an error in COPY is caught at a savepoint and the batch commits without its rows",
-        (("batch.py", COPY, _swallowed(COPY)),),
+        (("ingest/batch.py", COPY, _swallowed(COPY)),),
         (("cancel", "copying", 1), ("cancel", "copying", 2)),
     ),
     Mutant(
         "swallowed dead letter error",
         "the same for the dead letters",
-        (("batch.py", COPY_DEAD, _swallowed(COPY_DEAD)),),
+        (("ingest/batch.py", COPY_DEAD, _swallowed(COPY_DEAD)),),
         (("cancel", "copying_dead", 1), ("cancel", "copying_dead", 2)),
     ),
     Mutant(
         "dead letters dropped",
         "records that break their contract are counted and thrown away",
-        (("batch.py", "                if batch.dead:\n", "                if batch.dead and False:\n"),),
-        CALM,
+        (("ingest/batch.py", "                if batch.dead:\n", "                if batch.dead and False:\n"),),
+        NO_FAULT,
     ),
     Mutant(
         "dead letters after the commit",
-        "dead letters are stored in a transaction of their own: a kill between loses them",
+        "dead dead_letters are stored in a transaction of their own: a kill between loses them",
         (
-            ("batch.py", f"                if batch.dead:\n{COPY_DEAD}", ""),
+            ("ingest/batch.py", f"                if batch.dead:\n{COPY_DEAD}", ""),
             (
-                "batch.py",
+                "ingest/batch.py",
                 '        self._barrier("committed")\n',
                 '        self._barrier("committed")\n'
                 "        with connection.cursor() as cursor:\n"
@@ -277,58 +285,62 @@ MUTANTS = (
         "a tombstone is staged and dead at once, and the counts still add up",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "        self.rows.append(decoded)\n",
                 "        self.rows.append(decoded)\n"
-                "        if deleted:\n            self._bury(record, Rejection('tombstone', 'a tombstone'))\n",
+                "        if deleted:\n            self._reject_record(record, Rejection('tombstone', 'a tombstone'))\n",
             ),
             (
-                "batch.py",
+                "ingest/batch.py",
                 "        return len(self.rows) + len(self.dead)\n",
                 "        return len(self.rows) + len(self.dead) - self.tombstones\n",
             ),
-            ("batch.py", "            dead=len(self.dead),\n", "            dead=len(self.dead) - self.tombstones,\n"),
+            (
+                "ingest/batch.py",
+                "            dead=len(self.dead),\n",
+                "            dead=len(self.dead) - self.tombstones,\n",
+            ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "tombstones ignored",
         "a tombstone passes for an empty offset",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
                 "        if record.value is None:\n            return\n"
                 "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "tombstones counted as rows",
         "the ledger counts tombstones as staged rows",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "            staged=len(self.rows) - self.tombstones,\n",
                 "            staged=len(self.rows),\n",
             ),
-            ("batch.py", "            tombstones=self.tombstones,\n", "            tombstones=0,\n"),
+            ("ingest/batch.py", "            tombstones=self.tombstones,\n", "            tombstones=0,\n"),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "read_uncommitted",
         "records of aborted transactions are stored",
-        (("kafka_source.py", '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
-        CALM,
+        (("sources/kafka.py", '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
+        NO_FAULT,
     ),
     Mutant(
         "plan to the high watermark",
         "a run wants to read past the last stable offset and does not end while a transaction is open",
         (
             (
-                "plan.py",
+                "ingest/plan.py",
                 "            state.partitions[partition].end_offset,\n",
                 "            state.partitions[partition].high_watermark,\n",
             ),
@@ -353,9 +365,9 @@ MUTANTS = (
         "a second attempt copies every row twice",
         (
             (
-                "batch.py",
-                "or not self._retries.again(error):\n                    raise\n",
-                "or not self._retries.again(error):\n                    raise\n"
+                "ingest/batch.py",
+                "or not self._retries.wait_to_retry(error):\n                    raise\n",
+                "or not self._retries.wait_to_retry(error):\n                    raise\n"
                 "                batch.rows += batch.rows\n",
             ),
         ),
@@ -367,13 +379,13 @@ MUTANTS = (
         "the ledger's number is taken before the batch's transaction: a kill leaves a gap",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 ADVANCE,
                 "        number = 'update headrace.datasets set last_seq = last_seq + 1 where dataset = %s'\n"
                 "        connection.execute(number, (line.dataset,))\n" + ADVANCE,
             ),
             (
-                "checkpoints.py",
+                "postgres/checkpoints.py",
                 "set last_seq = last_seq + 1 where dataset = %(dataset)s",
                 "set last_seq = last_seq where dataset = %(dataset)s",
             ),
@@ -385,7 +397,7 @@ MUTANTS = (
         "rows and checkpoint commit before the ledger's line: a kill between leaves a gap in the chain",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 APPEND,
                 '            self._barrier("before_commit")\n'
                 '        self._barrier("committed")\n'
@@ -400,130 +412,130 @@ MUTANTS = (
         "a row names a batch that the ledger does not know",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "            json_text(extra),\n            self.batch_id,\n",
                 "            json_text(extra),\n            checkpoints.new_batch_id(),\n",
             ),
             (
-                "batch.py",
+                "ingest/batch.py",
                 "bind(self.generation, self.partition, self.batch_id)",
                 "bind(self.generation, self.partition, checkpoints.new_batch_id())",
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "dead letters of the wrong partition",
         "every dead letter says partition 0",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "dead_letter_row(self.dataset.name, self.generation, self.partition, record",
                 "dead_letter_row(self.dataset.name, self.generation, 0, record",
             ),
         ),
-        CALM,
+        NO_FAULT,
         undefended=True,
     ),
     Mutant(
         "headers dropped",
         "rows lose their headers",
         (
-            ("batch.py", "            json_text(headers_json(record.headers)),\n", "            None,\n"),
-            ("batch.py", "headers_text = escaped(", "headers_text = NULL or escaped("),
+            ("ingest/batch.py", "            json_text(headers_json(record.headers)),\n", "            None,\n"),
+            ("ingest/batch.py", "headers_text = escaped(", "headers_text = NULL or escaped("),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "empty key becomes no key",
         "a null key is not an empty key",
-        (("dead_letters.py", "        record.key,\n", "        record.key or None,\n"),),
-        CALM,
+        (("postgres/dead_letters.py", "        record.key,\n", "        record.key or None,\n"),),
+        NO_FAULT,
     ),
     Mutant(
         "dead letters cleaned",
         "bytes that are not UTF-8 are replaced in a dead letter",
         (
             (
-                "dead_letters.py",
+                "postgres/dead_letters.py",
                 "        record.value,\n",
                 '        record.value and record.value.replace(b"\\xff", b"?"),\n',
             ),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "decoded once per key",
         "a later record of a key is stored with the first one's contents",
         (
             (
-                "batch.py",
+                "ingest/batch.py",
                 "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
                 "        decoded = _CACHE.setdefault(\n"
                 "            record.key, self.dataset.compiled.decode(record.key, record.value)\n"
                 "        )\n"
                 "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
             ),
-            ("batch.py", "            if line is None:\n", "            if line or not line:\n"),
-            ("batch.py", "\n\nclass Committer:\n", "\n\n_CACHE: dict[Any, Any] = {}\n\n\nclass Committer:\n"),
+            ("ingest/batch.py", "            if line is None:\n", "            if line or not line:\n"),
+            ("ingest/batch.py", "\n\nclass Committer:\n", "\n\n_CACHE: dict[Any, Any] = {}\n\n\nclass Committer:\n"),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "fields that the contract does not name dropped",
         "_extra stays empty",
         (
-            ("batch.py", "            json_text(extra),\n", "            None,\n"),
+            ("ingest/batch.py", "            json_text(extra),\n", "            None,\n"),
             ("contracts/copy_text.py", "        return json_cell(extra)\n", "        return NULL\n"),
         ),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "times cut to seconds",
         "record times lose their milliseconds",
         (("times.py", "timedelta(milliseconds=timestamp_ms)", "timedelta(seconds=timestamp_ms // 1000)"),),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "first record's time is the last one's",
         "the ledger's times are wrong",
         (("times.py", "record_time(min(self._known()", "record_time(max(self._known()"),),
-        CALM,
+        NO_FAULT,
     ),
     Mutant(
         "topic id not checked",
         "a topic that was made anew is read on as if it were the old one",
         (
-            ("plan.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
-            ("drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),
+            ("ingest/plan.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
+            ("ingest/drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),
         ),
         (("recreated", "planned", 1), ("recreated", "committed", 2)),
     ),
     Mutant(
         "topic id not checked before the commit",
         "a topic that is made anew in the middle of a run goes unnoticed",
-        (("drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),),
+        (("ingest/drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),),
         (("recreated", "fetched", 1), ("recreated", "committed", 2)),
     ),
     Mutant(
         "retention not noticed",
         "a checkpoint below the log's start moves up to it in silence",
         (
-            ("plan.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
-            ("kafka_source.py", '"auto_offset_reset": "none"', '"auto_offset_reset": "earliest"'),
+            ("ingest/plan.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
+            ("sources/kafka.py", '"auto_offset_reset": "none"', '"auto_offset_reset": "earliest"'),
         ),
         (("retention", "", 1), ("retention", "", 2)),
     ),
     Mutant(
         "fence ends whoever is in the way",
         "a slow and healthy drain is ended by a fast one",
-        (("fence.py", "            if waited_s > limits.stuck_s:\n", "            if waited_s:\n"),),
+        (("postgres/lock_watchdog.py", "            if waited_s > limits.stuck_s:\n", "            if waited_s:\n"),),
         (("slow_beside_fast", "", 1), ("slow_beside_fast", "", 2)),
     ),
     Mutant(
         "fence ends nobody",
         "a frozen drain keeps its lock, and its replacement waits for ever",
-        (("fence.py", "            if waited_s > limits.stuck_s:\n", "            if False:\n"),),
+        (("postgres/lock_watchdog.py", "            if waited_s > limits.stuck_s:\n", "            if False:\n"),),
         (("zombie", "copying", 1), ("zombie", "before_commit", 1)),
     ),
     Mutant(
@@ -531,7 +543,7 @@ MUTANTS = (
         "registering a dataset waits for whoever has counted a batch and not committed it",
         (
             (
-                "checkpoints.py",
+                "postgres/checkpoints.py",
                 "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
                 "on conflict do nothing",
             ),

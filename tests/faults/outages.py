@@ -2,35 +2,35 @@
 
 import time
 
-from tests.faults.lane import Ended, Lane, Run
+from tests.faults.sandbox import LoaderRun, RunEnd, Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import KINDS, Play, Scene, at
+from tests.faults.trials import FAULTS, Fault, TrialRun, at
 
 
-class OutageLane(Lane):
+class OutageSandbox(Sandbox):
     """A lane that may kill its servers."""
 
     servers: Servers
 
 
-def _servers(scene: Scene) -> Servers:
-    assert isinstance(scene.lane, OutageLane)
-    return scene.lane.servers
+def _servers(trial_run: TrialRun) -> Servers:
+    assert isinstance(trial_run.sandbox, OutageSandbox)
+    return trial_run.sandbox.servers
 
 
-def _run_to_the_barrier(scene: Scene) -> Run | None:
-    scene.send()
-    run = scene.start(at(scene.trial, "wait"))
-    if run.wait_for(scene.trial.step) is None:
-        scene.lane.note(run.end())
+def _run_to_the_barrier(trial_run: TrialRun) -> LoaderRun | None:
+    trial_run.send()
+    run = trial_run.start(at(trial_run.trial, "wait"))
+    if run.wait_for(trial_run.trial.step) is None:
+        trial_run.sandbox.note(run.end())
         return None
     return run
 
 
-def _finish(scene: Scene, run: Run) -> Ended:
-    ended = scene.lane.note(run.end(120))
-    scene.verdict.notes = f"the run ended with {ended.text}"
-    scene.expect(
+def _finish(trial_run: TrialRun, run: LoaderRun) -> RunEnd:
+    ended = trial_run.sandbox.note(run.end(120))
+    trial_run.verdict.notes = f"the run ended with {ended.text}"
+    trial_run.expect(
         "outage",
         ended.how == "done"
         or ended.error in ("DatabaseUnavailable", "SourceUnavailable", "SourceError", "CheckpointMoved"),
@@ -39,76 +39,76 @@ def _finish(scene: Scene, run: Run) -> Ended:
     return ended
 
 
-def _postgres_goes(scene: Scene, how: str) -> None:
-    run = _run_to_the_barrier(scene)
+def _postgres_goes(trial_run: TrialRun, how: str) -> None:
+    run = _run_to_the_barrier(trial_run)
     if run is None:
         return
-    servers = _servers(scene)
-    scene.lane.forget_connection()
-    goes_on_meanwhile = scene.rng.random() < 0.5
+    servers = _servers(trial_run)
+    trial_run.sandbox.forget_connection()
+    goes_on_meanwhile = trial_run.rng.random() < 0.5
     if how == "kill":
         servers.kill_postgres()
     else:
         servers.shut_postgres_down()
-    scene.verdict.fired = True
+    trial_run.verdict.fired = True
     if goes_on_meanwhile:
         run.go()
-        time.sleep(scene.rng.uniform(0, 0.3))
+        time.sleep(trial_run.rng.uniform(0, 0.3))
     servers.start()
     if not goes_on_meanwhile:
         run.go()
-    _finish(scene, run)
+    _finish(trial_run, run)
 
 
-def postgres_killed(scene: Scene) -> None:
+def postgres_killed(trial_run: TrialRun) -> None:
     """kill -9 for the postmaster, then a restart."""
-    _postgres_goes(scene, "kill")
+    _postgres_goes(trial_run, "kill")
 
 
-def postgres_restarted(scene: Scene) -> None:
+def postgres_restarted(trial_run: TrialRun) -> None:
     """A fast shutdown, then a start."""
-    _postgres_goes(scene, "shutdown")
+    _postgres_goes(trial_run, "shutdown")
 
 
-def postgres_crashed(scene: Scene) -> None:
+def postgres_crashed(trial_run: TrialRun) -> None:
     """kill -9 for the backend that serves the drain: the whole server recovers."""
-    run = _run_to_the_barrier(scene)
+    run = _run_to_the_barrier(trial_run)
     if run is None:
         return
-    backends = scene.lane.backends()
-    scene.lane.forget_connection()
+    backends = trial_run.sandbox.backends()
+    trial_run.sandbox.forget_connection()
     if backends:
-        _servers(scene).crash_postgres(backends[0])
-        scene.verdict.fired = True
+        _servers(trial_run).crash_postgres(backends[0])
+        trial_run.verdict.fired = True
     run.go()
-    _finish(scene, run)
+    _finish(trial_run, run)
 
 
-def broker_killed(scene: Scene) -> None:
+def broker_killed(trial_run: TrialRun) -> None:
     """kill -9 for the broker while a run is under way, then a restart."""
-    run = _run_to_the_barrier(scene)
+    run = _run_to_the_barrier(trial_run)
     if run is None:
         return
-    _servers(scene).kill_broker()
-    scene.verdict.fired = True
+    _servers(trial_run).kill_broker()
+    trial_run.verdict.fired = True
     run.go()
-    _servers(scene).start()
-    _finish(scene, run)
+    _servers(trial_run).start()
+    _finish(trial_run, run)
 
 
-def broker_frozen(scene: Scene) -> None:
+def broker_frozen(trial_run: TrialRun) -> None:
     """The broker stops for a while, and goes on."""
-    run = _run_to_the_barrier(scene)
+    run = _run_to_the_barrier(trial_run)
     if run is None:
         return
     run.go()
-    _servers(scene).freeze_broker(scene.rng.uniform(0.3, 2.5))
-    scene.verdict.fired = True
-    _finish(scene, run)
+    _servers(trial_run).freeze_broker(trial_run.rng.uniform(0.3, 2.5))
+    trial_run.verdict.fired = True
+    _finish(trial_run, run)
 
 
-OUTAGES: dict[str, Play] = {
+OUTAGES: dict[str, Fault] = {
     function.__name__: function
     for function in (postgres_killed, postgres_restarted, postgres_crashed, broker_killed, broker_frozen)
 }
-KINDS.update(OUTAGES)
+FAULTS.update(OUTAGES)

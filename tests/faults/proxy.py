@@ -67,9 +67,9 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            line = _Line(self, client, server)
+            line = _ProxiedConnection(self, client, server)
             threading.Thread(target=line.forward_requests, daemon=True).start()
-            threading.Thread(target=line.forward_answers, daemon=True).start()
+            threading.Thread(target=line.forward_responses, daemon=True).start()
 
     def due(self, kind: bytes, body: bytes) -> Cut | None:
         """The cut that this message is due for."""
@@ -84,7 +84,7 @@ class Proxy:
             return cut if cut.seen == cut.nth else None
 
 
-class _Line:
+class _ProxiedConnection:
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
         self._client = client
@@ -129,7 +129,7 @@ class _Line:
         _reset(self._server)
         _reset(self._client)
 
-    def forward_answers(self) -> None:
+    def forward_responses(self) -> None:
         with suppress(OSError):
             while data := self._server.recv(65_536):
                 if self._drop_answers is not None:

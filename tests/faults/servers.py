@@ -13,7 +13,7 @@ import psycopg
 
 from headrace.local import kafka, postgres, services
 from headrace.settings import Settings
-from tests.databases import create_database, make_owner_superuser
+from tests.support.databases import create_database, make_owner_superuser
 
 
 class Servers:
@@ -27,7 +27,7 @@ class Servers:
 
     def start(self) -> None:
         """Start what does not run and wait until it answers."""
-        services.up(self._settings, only=self._only, report=_quiet)
+        services.up(self._settings, only=self._only, print_line=_quiet)
         if "postgres" in self._only:
             make_owner_superuser(self.home)
 
@@ -74,7 +74,7 @@ class Servers:
 
     def close(self) -> None:
         """Stop all and remove what they wrote."""
-        services.down(self._settings, report=_quiet)
+        services.down(self._settings, print_line=_quiet)
         shutil.rmtree(self.home, ignore_errors=True)
 
 

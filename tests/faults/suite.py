@@ -11,25 +11,25 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import tests.faults.builds  # noqa: F401 - registers its kinds
-from tests.faults.builds import BuildLane
+from tests.faults.builds import BuildSandbox
 from tests.faults.checks import Violation
-from tests.faults.lane import ROOT, Lane
-from tests.faults.outages import OutageLane
+from tests.faults.outages import OutageSandbox
+from tests.faults.sandbox import ROOT, Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import BATCHES_MIN, Trial, Verdict, play
+from tests.faults.trials import BATCHES_MIN, Trial, Verdict, run_trial
 
 TRIAL_LIMIT_S = 300.0  # a lane that says nothing for so long hangs
 REPORT_EVERY_S = 15.0
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class LaneSpec:
+class SandboxSpec:
     """What a lane's process needs to know."""
 
     name: str
-    deck: str
+    schedule: str
     folder: Path
     postgres_dsn: str
     bootstrap_servers: str
@@ -37,10 +37,10 @@ class LaneSpec:
     undefended: bool = False
     servers: Servers | None = None  # that it may kill
 
-    def open(self) -> Lane:
+    def open(self) -> Sandbox:
         """The lane itself."""
-        kind = {"build": BuildLane, "outage": OutageLane, "postgres": OutageLane}.get(self.deck, Lane)
-        lane = kind(
+        kind = {"build": BuildSandbox, "outage": OutageSandbox, "postgres": OutageSandbox}.get(self.schedule, Sandbox)
+        sandbox = kind(
             self.name,
             self.folder,
             self.postgres_dsn,
@@ -48,16 +48,16 @@ class LaneSpec:
             plugins=self.plugins,
             undefended=self.undefended,
         )
-        if isinstance(lane, OutageLane):
+        if isinstance(sandbox, OutageSandbox):
             assert self.servers is not None
-            lane.servers = self.servers
-        return lane
+            sandbox.servers = self.servers
+        return sandbox
 
 
-class LaneProcess:
+class SandboxProcess:
     """A lane in a process of its own."""
 
-    def __init__(self, spec: LaneSpec, seed: int) -> None:
+    def __init__(self, spec: SandboxSpec, seed: int) -> None:
         context = multiprocessing.get_context("spawn")  # librdkafka's threads do not survive a fork
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec, seed), name=f"lane {spec.name}")
@@ -69,10 +69,10 @@ class LaneProcess:
         try:
             self._connection.send(trial)
             if self._connection.poll(TRIAL_LIMIT_S):
-                answer = self._connection.recv()
-                if isinstance(answer, Verdict):
-                    return answer
-                return Verdict(trial, violations=[Violation(BROKEN, answer)])
+                response = self._connection.recv()
+                if isinstance(response, Verdict):
+                    return response
+                return Verdict(trial, violations=[Violation(BROKEN, response)])
             broken = f"said nothing for {TRIAL_LIMIT_S:.0f} s"
         except (EOFError, OSError) as error:
             broken = f"its process ended: {error!r}"
@@ -89,27 +89,27 @@ class LaneProcess:
         self._connection.close()
 
 
-BROKEN = "the lane itself"
+BROKEN = "the sandbox itself"
 
 
-def _serve(connection: Connection, spec: LaneSpec, seed: int) -> None:
-    lane: Lane | None = None
+def _serve(connection: Connection, spec: SandboxSpec, seed: int) -> None:
+    sandbox: Sandbox | None = None
     try:
         while (trial := connection.recv()) is not None:
             try:
-                lane = lane or spec.open()
-                connection.send(play(lane, trial, seed))
+                sandbox = sandbox or spec.open()
+                connection.send(run_trial(sandbox, trial, seed))
             except Exception:
                 connection.send(traceback.format_exc())
     except (EOFError, KeyboardInterrupt):
         pass
     finally:
-        if lane is not None:
-            lane.close()
+        if sandbox is not None:
+            sandbox.close()
 
 
 @dataclass
-class Tally:
+class RunSummary:
     """The verdicts of a run."""
 
     seed: int
@@ -126,7 +126,7 @@ class Tally:
         """Everything that was found wrong, in trials that count or not."""
         return [(verdict.trial, violation) for verdict in self.verdicts for violation in verdict.violations]
 
-    def progress(self, total: int | None) -> str:
+    def progress_line(self, total: int | None) -> str:
         """One line."""
         rate = len(self.counted) / self.seconds * 60 if self.seconds else 0.0
         return (
@@ -152,7 +152,7 @@ class Tally:
             )
         return "\n".join(lines)
 
-    def complaints(self) -> str:
+    def violation_lines(self) -> str:
         """Every violation, with the command that repeats its trial."""
         return "\n".join(
             f"{trial.name} ({trial.kind} {trial.step} {trial.nth}): {violation.check}: {violation.message}\n"
@@ -162,52 +162,52 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TrialQueue:
     """Lanes that share a source of trials."""
 
-    specs: list[LaneSpec]
+    specs: list[SandboxSpec]
     trials: Iterator[Trial]
 
 
-def run(work: list[Work], seed: int, report: Report, *, total: int | None = None) -> Tally:
+def run(work: list[TrialQueue], seed: int, print_line: PrintLine, *, total: int | None = None) -> RunSummary:
     """Run all trials; the first failed lane ends its part."""
-    tally = Tally(seed)
+    summary = RunSummary(seed)
     began = time.monotonic()
     lock = threading.Lock()
     next_report = REPORT_EVERY_S
-    lanes = [(LaneProcess(spec, seed), part) for part in work for spec in part.specs]
+    sandboxes = [(SandboxProcess(spec, seed), part) for part in work for spec in part.specs]
 
-    def serve(lane: LaneProcess, part: Work) -> None:
+    def serve(sandbox: SandboxProcess, part: TrialQueue) -> None:
         nonlocal next_report
         while True:
             with lock:
                 trial = next(part.trials, None)
             if trial is None:
                 return
-            verdict = lane.play(trial)
+            verdict = sandbox.play(trial)
             with lock:
-                tally.verdicts.append(verdict)
-                tally.seconds = time.monotonic() - began
+                summary.verdicts.append(verdict)
+                summary.seconds = time.monotonic() - began
                 for violation in verdict.violations:
-                    report(
+                    print_line(
                         f"{trial.name} ({trial.kind} {trial.step} {trial.nth}): {violation.check}: {violation.message}"
                     )
-                if tally.seconds >= next_report:
-                    next_report = tally.seconds + REPORT_EVERY_S
-                    report(tally.progress(total))
+                if summary.seconds >= next_report:
+                    next_report = summary.seconds + REPORT_EVERY_S
+                    print_line(summary.progress_line(total))
             if any(violation.check == BROKEN for violation in verdict.violations):
                 return
 
-    threads = [threading.Thread(target=serve, args=pair) for pair in lanes]
+    threads = [threading.Thread(target=serve, args=pair) for pair in sandboxes]
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     finally:
-        closers = [threading.Thread(target=lane.close) for lane, _ in lanes]
+        closers = [threading.Thread(target=sandbox.close) for sandbox, _ in sandboxes]
         for closer in closers:
             closer.start()
         for closer in closers:
             closer.join()
-    return tally
+    return summary

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import deck
+from tests.faults import schedule
 from tests.faults.checks import Violation
-from tests.faults.lane import CRASHED, ROOT
 from tests.faults.mutants import MUTANTS, Mutant
+from tests.faults.sandbox import CRASHED, ROOT
 from tests.faults.servers import Servers
-from tests.faults.suite import BROKEN, LaneProcess, LaneSpec, Report, Work, run
-from tests.faults.test_faults import report, servers  # noqa: F401 - fixtures
+from tests.faults.suite import BROKEN, PrintLine, SandboxProcess, SandboxSpec, TrialQueue, run
 from tests.faults.trials import Trial
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.randrange(100_000))
@@ -33,7 +32,7 @@ CONTROL_TRIALS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MutantResult:
     """What became of a mutant: the check that caught it, or why nothing did."""
 
     mutant: str
@@ -58,10 +57,10 @@ def _copy(folder: Path, mutant: Mutant | None) -> Path:
     return plugins
 
 
-def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> Outcome:  # noqa: F811
+def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> MutantResult:
     plugins = _copy(folder, mutant)
-    lane = LaneProcess(
-        LaneSpec(
+    sandbox = SandboxProcess(
+        SandboxSpec(
             f"mutant_{number}",
             "drain",
             folder,
@@ -74,21 +73,21 @@ def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> Outcome
     )
     started = False
     try:
-        cards = islice(chain([("calm", "", 1)], cycle(mutant.cards)), ATTEMPTS)
-        for attempt, (kind, step, nth) in enumerate(cards):
+        cases = islice(chain([("calm", "", 1)], cycle(mutant.cases)), ATTEMPTS)
+        for attempt, (kind, step, nth) in enumerate(cases):
             trial = Trial(f"mutant-{attempt}", kind, step, nth)
-            verdict = lane.play(trial)
+            verdict = sandbox.play(trial)
             started = started or verdict.batches > 0
             for violation in verdict.violations:
                 # a loader that does not start leaves a lag too: that says nothing of the checks
                 if violation.check in (CRASHED, BROKEN) or not started:
-                    return Outcome(mutant.name, message=f"crashed: {violation.message[-300:]}")
+                    return MutantResult(mutant.name, message=f"crashed: {violation.message[-300:]}")
             if verdict.violations:
                 first = min(verdict.violations, key=_rank)
-                return Outcome(mutant.name, first.check, first.message, f"{kind} {step} {nth}".strip())
-        return Outcome(mutant.name, message=f"{ATTEMPTS} trials found nothing")
+                return MutantResult(mutant.name, first.check, first.message, f"{kind} {step} {nth}".strip())
+        return MutantResult(mutant.name, message=f"{ATTEMPTS} trials found nothing")
     finally:
-        lane.close()
+        sandbox.close()
 
 
 def _rank(violation: Violation) -> tuple[bool, bool]:
@@ -97,11 +96,11 @@ def _rank(violation: Violation) -> tuple[bool, bool]:
 
 
 @pytest.mark.faults
-def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
+def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, print_line: PrintLine) -> None:
     wanted = [mutant for mutant in MUTANTS if ONLY in (None, mutant.name)]
     assert wanted, f"MUTANT: found {ONLY!r}, expected one of {', '.join(mutant.name for mutant in MUTANTS)}"
-    report(f"\nmutants: seed {SEED}, {len(wanted)} mutants")
-    outcomes: dict[str, Outcome] = {}
+    print_line(f"\nmutants: seed {SEED}, {len(wanted)} mutants")
+    outcomes: dict[str, MutantResult] = {}
     lock = threading.Lock()
     waiting: Iterator[tuple[int, Mutant]] = iter(list(enumerate(wanted)))
 
@@ -116,7 +115,7 @@ def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report
             outcome = _try(mutant, number, folder, servers)
             with lock:
                 outcomes[mutant.name] = outcome
-                report(outcome.line())
+                print_line(outcome.line())
 
     threads = [threading.Thread(target=work) for _ in range(AT_ONCE)]
     for thread in threads:
@@ -124,17 +123,17 @@ def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, report: Report
     for thread in threads:
         thread.join()
     caught = [outcome for outcome in outcomes.values() if outcome.is_caught]
-    report(f"mutants: {len(caught)} of {len(wanted)} caught")
+    print_line(f"mutants: {len(caught)} of {len(wanted)} caught")
     missed = [mutant.name for mutant in wanted if mutant.name not in outcomes or not outcomes[mutant.name].is_caught]
     assert not missed, missed
 
 
 @pytest.mark.faults
 @pytest.mark.skipif(ONLY is not None, reason="one mutant is asked for")
-def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, report: Report) -> None:  # noqa: F811
+def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, print_line: PrintLine) -> None:
     plugins = _copy(tmp_path, None)
     specs = [
-        LaneSpec(
+        SandboxSpec(
             f"control_{undefended}".lower(),
             "drain",
             tmp_path,
@@ -145,10 +144,10 @@ def test_unchanged_copy_of_the_loader_passes(servers: Servers, tmp_path: Path, r
         )
         for undefended in (False, True)
     ]
-    tally = run([Work(specs, islice(deck.trials("drain", SEED), CONTROL_TRIALS))], SEED, report)
-    report(f"control, no bug seeded: {tally.progress(None)}")
-    assert not tally.violations, tally.complaints()
-    assert len(tally.counted) >= CONTROL_TRIALS // 2
+    summary = run([TrialQueue(specs, islice(schedule.trials("drain", SEED), CONTROL_TRIALS))], SEED, print_line)
+    print_line(f"control, no bug seeded: {summary.progress_line(None)}")
+    assert not summary.violations, summary.violation_lines()
+    assert len(summary.counted) >= CONTROL_TRIALS // 2
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from headrace.sample.generate import generate_jobs
 
-Place = tuple[int, int]  # partition, offset
+PartitionOffset = tuple[int, int]  # partition, offset
 Headers = tuple[tuple[str, bytes | None], ...]
 Fate = Literal["visible", "aborted", "open"]
 
@@ -59,14 +59,14 @@ class Log:
 
     topic: str
     partitions: int
-    records: dict[Place, Produced] = field(default_factory=dict)
+    records: dict[PartitionOffset, Produced] = field(default_factory=dict)
     open: list[Produced] = field(default_factory=list)  # of the transaction that hangs
     starts: dict[int, int] = field(default_factory=dict)  # where retention has moved a log's start
     lost: list[tuple[int, int, int]] = field(default_factory=list)  # ranges that retention took before they were read
 
-    def visible(self) -> dict[Place, Produced]:
+    def visible(self) -> dict[PartitionOffset, Produced]:
         """What a read_committed reader sees."""
-        return {place: record for place, record in self.records.items() if record.fate == "visible"}
+        return {coordinate: record for coordinate, record in self.records.items() if record.fate == "visible"}
 
 
 class Sender:

@@ -1,20 +1,22 @@
 """A real PostgreSQL, a real Kafka and a real Valkey, started once per session on free ports and stopped at its end."""
 
 import itertools
+import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from headrace import retries
 from headrace.ingest.runs import Deployment, initialise
 from headrace.local import services
 from headrace.settings import Settings
-from tests.databases import make_owner_superuser, passing_database
-from tests.integration import topics
+from headrace.sources import kafka
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_confluent import ConfluentSource
+from tests.support import topics
+from tests.support.databases import make_owner_superuser, passing_database
+from tests.support.stage import Stage, telemetry_stage
 
 _numbers = itertools.count(1)
 
@@ -24,26 +26,26 @@ def local_settings(session_home: Path) -> Iterator[Settings]:
     """Settings of a session's own home; nothing runs until a test asks for a service."""
     settings = Settings(home=session_home)
     yield settings
-    services.down(settings, report=_quiet)
+    services.down(settings, print_line=_quiet)
 
 
 @pytest.fixture(scope="session")
 def postgres_dsn(local_settings: Settings) -> str:
     """The DSN of a real PostgreSQL 18, whose owner is made a superuser."""
-    services.up(local_settings, only=("postgres",), report=_quiet)
+    services.up(local_settings, only=("postgres",), print_line=_quiet)
     return make_owner_superuser(local_settings.home)
 
 
 @pytest.fixture(scope="session")
 def bootstrap_servers(local_settings: Settings) -> str:
     """The address of a real Kafka 4.3 broker."""
-    return str(services.up(local_settings, only=("kafka",), report=_quiet)["kafka"]["address"])
+    return str(services.up(local_settings, only=("kafka",), print_line=_quiet)["kafka"]["address"])
 
 
 @pytest.fixture(scope="session")
 def redis_url(local_settings: Settings) -> str:
     """The URL of a real Valkey."""
-    return str(services.up(local_settings, only=("redis",), report=_quiet)["redis"]["address"])
+    return str(services.up(local_settings, only=("redis",), print_line=_quiet)["redis"]["address"])
 
 
 @pytest.fixture(autouse=True)
@@ -71,36 +73,6 @@ def topic(bootstrap_servers: str) -> str:
 def stream(redis_url: str) -> str:
     """The name of a stream of the test's own, which does not exist yet."""
     return f"stream-{next(_numbers)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A deployment of the test's own: a database with Headrace's tables, and datasets_dir to declare in."""
-
-    deployment: Deployment
-    dsn: str
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _stage, (self.deployment.settings, self.dsn)  # a process of its own connects by itself
-
-    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query, read over a connection of its own."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
-
-    def execute(self, *statements: str) -> None:
-        """Run statements, each in a transaction of its own."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def value(self, statement: str, *parameters: Any) -> Any:
-        """The one value that a query gives."""
-        return self.query(statement, *parameters)[0][0]
-
-
-def _stage(settings: Settings, dsn: str) -> Stage:
-    return Stage(Deployment.from_settings(settings), dsn)
 
 
 @pytest.fixture
@@ -131,17 +103,20 @@ def telemetry(database: str, redis_url: str, stream: str, tmp_path: Path, sessio
     return telemetry_stage(database, redis_url, stream, tmp_path / "datasets", session_home)
 
 
-def telemetry_stage(dsn: str, redis_url: str, stream: str, datasets_dir: Path, home: Path) -> Stage:
-    """A deployment whose one dataset is telemetry, its tables made."""
-    datasets_dir.mkdir()
-    declared = (Settings().datasets_dir / "telemetry.py").read_text()
-    assert 'stream="telemetry_stream"' in declared
-    (datasets_dir / "telemetry.py").write_text(declared.replace('stream="telemetry_stream"', f'stream="{stream}"'))
-    settings = Settings(home=home, postgres_dsn=dsn, redis_url=redis_url, datasets_dir=datasets_dir, batch_rows=20)
-    deployment = Deployment.from_settings(settings)
-    initialise(deployment)
-    return Stage(deployment, dsn)
-
-
 def _quiet(_line: str) -> None:
     pass
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(params=["kafka", "kafka_by_its_own_unpacking", "confluent"])
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[KafkaSource]:
+    """A source of topics: by each client, and by kafka-python where its version is not one that we know."""
+    if request.param == "kafka_by_its_own_unpacking":
+        monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
+    return ConfluentSource if request.param == "confluent" else KafkaSource

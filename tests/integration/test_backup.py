@@ -20,15 +20,15 @@ from headrace.postgres import connection as database
 from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.databases import passing_database
-from tests.integration import topics
-from tests.integration.books import assert_books, coordinates, environment
-from tests.integration.commands import headrace
-from tests.integration.conftest import Stage
-from tests.integration.killing import at, drain
-from tests.integration.logins import login
-from tests.integration.test_drain import send_jobs, servers, topic_of
-from tests.integration.test_runbook import BLOCK, SECTIONS
+from tests.support import topics
+from tests.support.commands import headrace
+from tests.support.databases import passing_database
+from tests.support.interrupts import at, drain
+from tests.support.jobs import send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, coordinates, environment
+from tests.support.logins import login
+from tests.support.runbook import BLOCK, SECTIONS
+from tests.support.stage import Stage
 
 RUNBOOK = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
 MIGRATIONS = database._migrations()
@@ -68,10 +68,10 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
         begin = at("advanced", lambda: upgrades.append(pool.submit(initialise, ours)), occurrence=6)
         drain_plan(ours, jobs, planned, barrier=begin)
         assert upgrades[0].result(30) == [name for name, _ in MIGRATIONS[version:]]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     sent += send_jobs(stage, 30)
     drain_dataset(ours, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert verify(ours, "jobs", deep=True).is_clean
 
 
@@ -101,7 +101,7 @@ def test_restored_database_verifies_and_drains_on_from_its_own_checkpoints(stage
         for command in BLOCK.findall(SECTIONS["The database was restored from a backup"])[1].splitlines():
             said = headrace(environment(older.deployment.settings), *command.split()[1:])
             assert said.status == 0, said.output
-        assert_books(older, sent)
+        assert_ledger(older, sent)
         assert verify(older.deployment, "jobs", deep=True).is_clean
         with login(older.dsn, LOADER) as dsn:  # grants came with the dump
             send_jobs(older, 3)

@@ -10,15 +10,15 @@ from headrace.ingest.load import load_file
 from headrace.ingest.runs import Deployment, initialise
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history
-from tests.benchmarks.history import KINDS
+from tests.benchmarks.history import WORKLOADS
 
 
-@pytest.mark.parametrize("dataset", KINDS)
+@pytest.mark.parametrize("dataset", WORKLOADS)
 def test_history_staged_in_two_parts_is_the_one_staged_at_once(database: str, session_home: Path, dataset: str) -> None:
     deployment = Deployment.from_settings(Settings(home=session_home, postgres_dsn=database))
     initialise(deployment)
     load_file(deployment, "users", path=ROOT / "data-files" / "users.ndjson")
-    kind = KINDS[dataset]
+    workload = WORKLOADS[dataset]
     with psycopg.connect(database, autocommit=True) as connection:
 
         def staged() -> list[tuple[Any, ...]]:
@@ -27,8 +27,8 @@ def test_history_staged_in_two_parts_is_the_one_staged_at_once(database: str, se
             ).fetchall()
 
         history.prepare(connection)
-        history.stage(connection, kind, 0, 1_001)
-        history.stage(connection, kind, 1_001, 3_000)
+        history.stage(connection, workload, 0, 1_001)
+        history.stage(connection, workload, 1_001, 3_000)
         rows = staged()
         ledger = connection.execute(
             "select partition, min(start_offset), max(end_offset), sum(staged), count(*), "
@@ -40,7 +40,7 @@ def test_history_staged_in_two_parts_is_the_one_staged_at_once(database: str, se
         assert ledger == [(partition, 0, 1_000, 1_000, 2, True) for partition in range(history.PARTITIONS)]
         connection.execute(f"truncate staging.{dataset}, headrace.batches cascade".encode())
         connection.execute("update headrace.datasets set last_seq = 0")
-        history.stage(connection, kind, 0, 3_000)
+        history.stage(connection, workload, 0, 3_000)
         assert staged() == rows
     updates = len(rows) - len({row[0]["jobidentifier" if dataset == "jobs" else "event_id"] for row in rows})
-    assert updates == pytest.approx(len(rows) * kind.percent / 100, rel=0.3)
+    assert updates == pytest.approx(len(rows) * workload.percent / 100, rel=0.3)

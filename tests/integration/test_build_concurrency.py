@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.warehouse import ALL_OF_JOBS, BLOCKED, Warehouse, job, shared_warehouse
+from tests.support.warehouse import ALL_OF_JOBS, BLOCKED, Warehouse, job, shared_warehouse
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_second_build_waits_for_the_first_and_finds_nothing_to_do(warehouse: War
     with psycopg.connect(warehouse.dsn) as first:
         first.execute("lock table headrace.build_lock in exclusive mode")
         passes: list[int] = []
-        second = threading.Thread(target=lambda: passes.append(len(warehouse.build(report=reports.append).passes)))
+        second = threading.Thread(target=lambda: passes.append(len(warehouse.build(print_line=reports.append).passes)))
         second.start()
         warehouse.wait_for_sessions("application_name = 'headrace-build' and wait_event = 'relation'")
         assert reports == ["build: another build is running; waiting for it to end"]

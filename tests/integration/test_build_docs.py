@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from dbt.cli.main import dbtRunner
 
-from tests.integration.warehouse import Warehouse, reading, shared_warehouse
+from tests.support.warehouse import Warehouse, reading, shared_warehouse
 
 
 @pytest.fixture

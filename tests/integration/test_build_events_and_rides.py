@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from headrace.dataset import load_dataset
-from tests.integration.marts_oracle import Version
-from tests.integration.warehouse import COLUMNS, START, Warehouse, event, ride, shared_warehouse
+from tests.support.marts_oracle import Version
+from tests.support.warehouse import COLUMNS, START, Warehouse, event, ride, shared_warehouse
 
 RIDES_FILE = Path(__file__).parents[2] / "data-files" / "rides.ndjson"
 RIDES, EVENTS = ["rides", "rides_per_hour"], ["events", "events_per_minute"]

@@ -12,16 +12,7 @@ import pytest
 from headrace.exceptions import BuildError, UsageError
 from headrace.marts.build import build
 from headrace.marts.claims import NodeResult, record
-from tests.integration.warehouse import (
-    ALL_OF_JOBS,
-    COLUMNS,
-    MARTS,
-    START,
-    RandomBatches,
-    Warehouse,
-    job,
-    shared_warehouse,
-)
+from tests.support.warehouse import ALL_OF_JOBS, COLUMNS, MARTS, START, RandomBatches, Warehouse, job, shared_warehouse
 
 # the models that read marts.jobs, or what was made of it
 DOWNSTREAM = (
@@ -53,7 +44,7 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
     monkeypatch.setattr("headrace.marts.dbt.DbtRunner.run_pass", None)  # to start dbt would fail
     result = warehouse.build()
     assert result.passes == ()
-    assert result.story() == "build: nothing new; every model has built every batch"
+    assert result.summary() == "build: nothing new; every model has built every batch"
 
 
 @pytest.mark.security("U2")
@@ -436,7 +427,7 @@ def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehou
         warehouse.execute(claim, schema, model)
     warehouse.jobs((0, 1, job()))
     lines: list[str] = []
-    warehouse.build(select="jobs", report=lines.append)
+    warehouse.build(select="jobs", print_line=lines.append)
     assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
     assert {model for model, _ in warehouse.claims()} == set(MARTS)
     assert warehouse.value("select count(*) from headrace.claims where schema = 'marts_dev'") == 1

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import rounds
-from tests.integration.rounds import Round
-from tests.integration.warehouse import Warehouse, shared_warehouse
+from tests.support import build_rounds
+from tests.support.build_rounds import Round
+from tests.support.warehouse import Warehouse, shared_warehouse
 
 SEED = int(os.environ.get("MARTS_SEED") or random.randrange(100_000))
 ROUND = int(os.environ.get("MARTS_ROUND") or 0)
@@ -36,15 +36,15 @@ def test_marts_after_every_round_equal_oracle_and_full_refresh(
 ) -> None:
     with capsys.disabled():
         print(f"\nrounds: seed {SEED}, {f'round {ROUND} alone' if ROUND else f'{ROUNDS} rounds'}", flush=True)
-    script = rounds.rounds(SEED)
+    script = build_rounds.rounds(SEED)
     for earlier in islice(script, max(ROUND - 1, 0)):
-        rounds.stage(warehouse, earlier.batches)
+        build_rounds.stage(warehouse, earlier.batches)
     warehouse.build()
     filled: set[str] = set()
     for played in islice(script, 1 if ROUND else ROUNDS):
         began = time.monotonic()
         try:
-            rounds.play(warehouse, played)
+            build_rounds.play(warehouse, played)
             _assert_right(warehouse)
         except Exception as error:
             error.add_note(f"{played}\nagain: make rounds SEED={SEED} ROUND={played.number}, or ROUNDS={played.number}")
@@ -67,9 +67,9 @@ def _assert_right(warehouse: Warehouse) -> None:
 
 def test_round_is_drawn_again_from_its_seed() -> None:
     def first(seed: int) -> list[Round]:
-        return list(islice(rounds.rounds(seed), 6))
+        return list(islice(build_rounds.rounds(seed), 6))
 
     assert first(7) == first(7)
     assert first(7) != first(8)
     dealt = [incident.kind for played in first(7)[:SLICE] for incident in played.incidents]
-    assert set(dealt) == set(rounds.PLAYS)
+    assert set(dealt) == set(build_rounds.PLAYS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.exceptions import BuildError
-from tests.integration.warehouse import Warehouse, reading, shared_warehouse
+from tests.support.warehouse import Warehouse, reading, shared_warehouse
 
 TELEMETRY = ["telemetry", "telemetry_per_minute"]
 

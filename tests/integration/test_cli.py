@@ -2,64 +2,17 @@
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.integration.books import assert_books, environment
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import servers, topic_of
-
-HEADRACE = Path(sys.executable).with_name("headrace")
-TIME_LIMIT_S = 25.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a command ended."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-def start(environ: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [HEADRACE, *arguments],
-        env=environ,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def finish(process: "subprocess.Popen[str]") -> Outcome:
-    try:
-        stdout, stderr = process.communicate(timeout=TIME_LIMIT_S)
-    finally:
-        process.kill()
-        process.wait()
-    return Outcome(process.returncode, stdout, stderr)
-
-
-def run(stage: Stage, *arguments: str, **settings: str) -> Outcome:
-    return finish(start(environment(stage.deployment.settings) | settings, *arguments))
-
-
-def assert_refused(outcome: Outcome, *parts: str) -> None:
-    assert outcome.status == 1, outcome
-    assert outcome.stderr.count("\n") == 1, outcome.stderr
-    assert outcome.stderr.startswith("headrace: ")
-    assert outcome.stdout == ""
-    for part in parts:
-        assert part in outcome.stderr
+from tests.support.command_line import TIME_LIMIT_S, assert_refused, finish, run, start
+from tests.support.jobs import servers, topic_of
+from tests.support.ledger_checks import assert_ledger, environment
+from tests.support.stage import Stage
 
 
 @pytest.fixture
@@ -67,13 +20,6 @@ def silent_port() -> Iterator[int]:
     """A port on which connections are accepted and nothing is ever said."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
         yield listener.getsockname()[1]
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_command_whose_services_are_down_is_refused_in_one_line_and_in_time(
@@ -145,7 +91,7 @@ def test_commands_from_generation_to_status_work_together(stage: Stage, tmp_path
     assert "21,467" in run(stage, "status").stdout
     assert run(stage, "reset", "jobs", "--yes").stdout.splitlines()[-1].startswith("jobs: deleted ")
     assert run(stage, "drain", "jobs").stdout.startswith("jobs: 500 records in ")
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_command_produce_in_a_transaction_shows_all_records_or_none(stage: Stage, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from headrace.ingest.runs import drain_dataset
 from headrace.verify.verification import verify
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import servers, topic_of
+from tests.support import topics
+from tests.support.jobs import servers, topic_of
+from tests.support.ledger_checks import assert_ledger
+from tests.support.stage import Stage
 
 DECLARATION = '''
 """One field of every type."""
@@ -145,6 +145,6 @@ def test_every_type_of_a_declaration_is_stored_as_it_was_sent(stage: Stage) -> N
     assert rows == [STORED, STORED]
     assert str(rows[0][10]) == "0.10"  # its scale, too
     assert stage.query("select id from staging.things where _deleted") == [(UUID(ID),)]
-    assert_books(stage, sent, "things")
+    assert_ledger(stage, sent, "things")
     verification = verify(stage.deployment, "things", deep=True)
     assert verification.is_clean, list(verification.lines())

@@ -12,12 +12,12 @@ from headrace.repair.fill import fill
 from headrace.repair.reload import reload_range
 from headrace.repair.replay import replay
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job, jobs, servers, topic_of
-from tests.integration.test_evolution import add_field
-from tests.integration.test_load import load, user
-from tests.integration.test_replay import allow_refunds, refund
+from tests.support import topics
+from tests.support.declarations import add_field, allow_refunds
+from tests.support.jobs import job, jobs, servers, topic_of
+from tests.support.replays import refund
+from tests.support.stage import Stage
+from tests.support.users import load, user
 
 OMIT = "create function omit() returns trigger language plpgsql as $$begin return null; end$$"
 

@@ -2,10 +2,10 @@
 
 from headrace.ingest.runs import drain_dataset
 from headrace.sample.generate.jobs import DEFECTS
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job, jobs, servers, topic_of
+from tests.support import topics
+from tests.support.jobs import job, jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger
+from tests.support.stage import Stage
 
 JOB = {
     "JOBCREATEDATE": "2019-03-01 10:00:00",
@@ -24,7 +24,7 @@ def test_dead_letters_of_every_defect_hold_bytes_coordinates_reason_and_place(st
     with topics.producer(servers(stage)) as client:
         futures = []
         for n, defect in enumerate(DEFECTS):
-            key, value = b"1", defect.spoil(dict(JOB))
+            key, value = b"1", defect.make_invalid(dict(JOB))
             at = 1_551_434_400_000 + n
             headers = [("n", b"%d" % n), ("raw", b"\xff")]
             futures.append(
@@ -46,18 +46,18 @@ def test_dead_letters_of_every_defect_hold_bytes_coordinates_reason_and_place(st
     assert stage.query("select distinct dataset, generation, replayed_by is null from headrace.dead_letters") == [
         ("jobs", 1, True)
     ]
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_dead_letters_do_not_keep_their_neighbours_from_being_staged(stage: Stage) -> None:
-    bad = [defect.spoil(dict(JOB)) for defect in DEFECTS]
+    bad = [defect.make_invalid(dict(JOB)) for defect in DEFECTS]
     good = jobs(40, 1)
     mixed = [message for n, value in enumerate(bad) for message in ((0, b"1", value), good[n])]
     sent = topics.send(servers(stage), topic_of(stage), mixed)
     _, result = drain_dataset(stage.deployment, "jobs")
     assert (result.staged, result.dead) == (len(bad), len(bad))
     assert stage.query("select _offset from staging.jobs order by 1") == [(2 * n + 1,) for n in range(len(bad))]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_dead_letters_of_records_that_would_break_the_text_columns_are_stored(stage: Stage) -> None:
@@ -75,7 +75,7 @@ def test_dead_letters_of_records_that_would_break_the_text_columns_are_stored(st
         zip(keys, values, strict=True)
     )
     assert all(len(path) < 600 for (path,) in stage.query("select json_path || detail from headrace.dead_letters"))
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_status_counts_dead_letters_by_reason(stage: Stage) -> None:

@@ -5,63 +5,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from headrace.exceptions import DatabaseError, DatasetError, TopicMissing
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
-from headrace.sample.generate import generate_jobs
-from headrace.sample.produce import produce
-from tests.integration import topics
-from tests.integration.books import assert_books, assert_nothing_left, coordinates, totals
-from tests.integration.conftest import Stage
-
-
-def job(identifier: int, **fields: Any) -> bytes:
-    """A valid job's payload."""
-    return json.dumps(
-        {
-            "JOBCREATEDATE": "2019-03-01 10:00:00",
-            "JOBDATE": "2019-03-01 11:00:00",
-            "JOBIDENTIFIER": identifier,
-            "JOBSTATUS": "SUCCESS",
-            "LOCATION": "LOC_1",
-            "REVENUE": 12.5,
-            "SERVICENAME": "S",
-            "USERID": 7,
-        }
-        | fields
-    ).encode()
-
-
-def jobs(count: int, partitions: int = 3) -> list[topics.Message]:
-    """Valid jobs, dealt out to partitions in turn."""
-    return [(n % partitions, b"%d" % n, job(n)) for n in range(count)]
-
-
-def send_jobs(stage: Stage, count: int, partitions: int = 3) -> list[tuple[int, int]]:
-    return topics.send(servers(stage), topic_of(stage), jobs(count, partitions))
-
-
-def servers(stage: Stage) -> str:
-    return stage.deployment.settings.require_kafka_bootstrap_servers()
-
-
-def topic_of(stage: Stage) -> str:
-    source = stage.deployment.dataset("jobs").source
-    return str(getattr(source, "topic", None))
-
-
-def _produce_jobs(stage: Stage, path: Path, records: int, bad_percent: float = 5, seed: int = 3) -> list[bytes]:
-    lines = list(generate_jobs(records, seed, bad_percent, stage.deployment.settings.data_dir / "users.ndjson"))
-    path.write_bytes(b"".join(lines))
-    produce(stage.deployment, stage.deployment.dataset("jobs"), path)
-    return [line.rstrip(b"\n") for line in lines]
+from tests.support import topics
+from tests.support.jobs import job, jobs, produce_jobs, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left, coordinates, totals
+from tests.support.stage import Stage
 
 
 def test_drain_of_a_topic_stages_or_dead_letters_every_record_once(stage: Stage, tmp_path: Path) -> None:
-    produced = _produce_jobs(stage, tmp_path / "jobs.kafka", 2_000)
+    produced = produce_jobs(stage, tmp_path / "jobs.kafka", 2_000)
     plan, result = drain_dataset(stage.deployment, "jobs")
     assert result.records == plan.lag == 2_000
     assert result.batches >= 3
@@ -71,17 +27,17 @@ def test_drain_of_a_topic_stages_or_dead_letters_every_record_once(stage: Stage,
     assert {key + b"|" + value for key, value in dead} <= set(produced)
     keys = sorted(line.partition(b"|")[0] for line in produced)
     assert sorted([key for (key,) in staged] + [key for key, _ in dead]) == keys
-    assert_books(stage)
+    assert_ledger(stage)
     assert_nothing_left(stage)
 
 
 def test_drain_with_nothing_new_writes_no_ledger_line(stage: Stage, tmp_path: Path) -> None:
-    _produce_jobs(stage, tmp_path / "jobs.kafka", 300)
+    produce_jobs(stage, tmp_path / "jobs.kafka", 300)
     drain_dataset(stage.deployment, "jobs")
     before = stage.value("select count(*) from headrace.batches")
     plan, result = drain_dataset(stage.deployment, "jobs")
     assert result.batches == 0
-    assert result.story(plan) == "jobs: nothing new"
+    assert result.summary(plan) == "jobs: nothing new"
     assert stage.value("select count(*) from headrace.batches") == before
 
 
@@ -93,7 +49,7 @@ def test_drain_of_an_empty_topic_and_of_what_comes_later_reads_only_what_is_new(
     sent += send_jobs(stage, 7)
     _, result = drain_dataset(stage.deployment, "jobs")
     assert result.records == 7
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_stages_a_row_as_it_was_sent(stage: Stage) -> None:
@@ -145,7 +101,7 @@ def test_drain_stages_tombstones_with_their_key_alone(stage: Stage) -> None:
         (3, b"k" * 300, True, "key_mismatch"),
         (4, b"\0", True, "key_mismatch"),
     ]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_keeps_times_of_any_kind(stage: Stage) -> None:
@@ -160,7 +116,7 @@ def test_drain_keeps_times_of_any_kind(stage: Stage) -> None:
     assert result.staged == len(times)
     found = stage.query("select (extract(epoch from _timestamp) * 1000)::bigint from staging.jobs order by _offset")
     assert [ms for (ms,) in found] == [*times[:3], 253_402_214_399_999, 253_402_214_399_999]
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_drain_dead_letters_huge_values_and_keys_with_their_bytes(stage: Stage) -> None:
@@ -174,7 +130,7 @@ def test_drain_dead_letters_huge_values_and_keys_with_their_bytes(stage: Stage) 
     found = stage.query('select reason, key, value from headrace.dead_letters order by "offset"')
     reasons = ["too_large", "key_mismatch", "key_mismatch"]
     assert found == [(reason, key, value) for reason, (_, key, value) in zip(reasons, messages, strict=True)]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_limited_in_records_reads_no_more_and_goes_on_next_time(stage: Stage) -> None:
@@ -184,7 +140,7 @@ def test_drain_limited_in_records_reads_no_more_and_goes_on_next_time(stage: Sta
         _, result = drain_dataset(stage.deployment, "jobs", max_records=25)
         counts.append(result.records)
     assert counts == [25, 25, 10, 0]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_limited_in_time_commits_what_it_read_and_goes_on_next_time(stage: Stage) -> None:
@@ -192,20 +148,20 @@ def test_drain_limited_in_time_commits_what_it_read_and_goes_on_next_time(stage:
     _, result = drain_dataset(stage.deployment, "jobs", max_seconds=0)
     assert 0 < result.records < 1_200
     assert len(coordinates(stage)) == result.records
-    assert_books(stage)
+    assert_ledger(stage)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_in_three_processes_comes_to_the_same_as_in_one(stage: Stage, tmp_path: Path) -> None:
-    _produce_jobs(stage, tmp_path / "jobs.kafka", 1_500)
+    produce_jobs(stage, tmp_path / "jobs.kafka", 1_500)
     seen: list[tuple[int, int]] = []
     plan, result = drain_dataset(
-        stage.deployment, "jobs", parallel=3, progress=lambda done, total: seen.append((done, total))
+        stage.deployment, "jobs", parallel=3, on_progress=lambda done, total: seen.append((done, total))
     )
     assert result.records == plan.lag == 1_500
     assert seen[-1] == (1_500, 1_500)
-    assert_books(stage)
+    assert_ledger(stage)
     assert len(coordinates(stage)) == 1_500
     assert set(result.next_offsets) == set(plan.ranges)
     assert_nothing_left(stage)
@@ -219,7 +175,7 @@ def test_drain_of_nothing_but_aborted_records_moves_the_checkpoint_with_zero_row
     assert stage.query("select start_offset, end_offset, staged, empty from headrace.batches") == [(0, 10, 0, 10)]
     _, result = drain_dataset(stage.deployment, "jobs")
     assert result.batches == 0
-    assert_books(stage, [])
+    assert_ledger(stage, [])
 
 
 def test_drain_stops_at_an_open_transaction_and_says_who_waits(stage: Stage) -> None:
@@ -232,12 +188,12 @@ def test_drain_stops_at_an_open_transaction_and_says_who_waits(stage: Stage) -> 
         sent += send_jobs(stage, 3, 1)
         plan, result = drain_dataset(stage.deployment, "jobs")
         assert result.records == 2
-        assert result.story(plan).endswith("4 offsets wait behind an open transaction")
+        assert result.summary(plan).endswith("4 offsets wait behind an open transaction")
         assert stage.value("select sum(behind_open_transaction) from headrace.status where dataset = 'jobs'") == 4
         client.abort_transaction()
     topics.wait_for_end(servers(stage), topic_of(stage), [7, 0, 0])
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 Damage = Callable[[Stage], list[str]]  # breaks the table; returns the statements that repair it
@@ -297,9 +253,9 @@ def test_drain_into_a_damaged_table_fails_loudly_changes_nothing_and_goes_on_aft
     assert stage.value("select count(*) from headrace.dead_letters") == 0
     assert_nothing_left(stage)
     stage.execute(*repairs)
-    assert_books(stage)
+    assert_ledger(stage)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_after_a_contract_column_was_dropped_names_the_migration(stage: Stage) -> None:
@@ -322,7 +278,7 @@ def test_drain_of_a_topic_with_an_odd_name_works(topic_name: str, stage: Stage) 
     topics.create(servers(stage), name, 2)
     sent = topics.send(servers(stage), name, jobs(10, 2))
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 DETAILS = """
@@ -373,7 +329,7 @@ def test_drain_of_every_kind_of_column_keeps_values_and_big_numbers_in_json(stag
     assert (first[0], *first[2:]) == (1, "[1.50, null]", 1.0, True, "b", None, False)
     assert second == (2, None, "[]", None, None, "a", None, False)
     assert third == (1, None, None, None, None, None, None, True)
-    assert_books(stage, sent, "details")
+    assert_ledger(stage, sent, "details")
 
 
 def test_drain_finds_new_partitions_and_reads_them_from_their_start(stage: Stage) -> None:
@@ -385,7 +341,7 @@ def test_drain_finds_new_partitions_and_reads_them_from_their_start(stage: Stage
     sent += send_jobs(stage, 10, 5)
     _, result = drain_dataset(stage.deployment, "jobs")
     assert result.records == 10
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert len(stage.query("select 1 from headrace.checkpoints")) == 5
 
 
@@ -396,5 +352,5 @@ def test_drain_with_a_smaller_byte_limit_comes_to_the_same_in_more_batches(stage
     )
     _, result = drain_dataset(deployment, "jobs")
     assert result.batches >= 15
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert totals(stage)["sums"] == [(300, 0, 0, 0)]

@@ -21,12 +21,12 @@ import pytest
 
 from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, left_of, plan
-from headrace.postgres.lock_watchdog import Patience
-from tests.integration.books import assert_books, assert_nothing_left, environment
-from tests.integration.conftest import Stage
-from tests.integration.killing import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
-from tests.integration.test_drain import send_jobs
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, plan, remaining_plan
+from headrace.postgres.lock_watchdog import LockTimeouts
+from tests.support.interrupts import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
+from tests.support.jobs import send_jobs
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left, environment
+from tests.support.stage import Stage
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 SLOW = (
@@ -103,10 +103,10 @@ def test_drain_killed_at_any_step_goes_on_where_it_was(step: str, stage: Stage) 
         process.join(20)
         assert process.exitcode == -signal.SIGKILL
     assert_nothing_left(stage)
-    assert_books(stage)
+    assert_ledger(stage)
     assert 0 < stage.value("select count(*) from staging.jobs") < 200
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_retry_of_a_pinned_plan_goes_on_behind_what_its_killed_attempt_committed(stage: Stage) -> None:
@@ -114,14 +114,14 @@ def test_retry_of_a_pinned_plan_goes_on_behind_what_its_killed_attempt_committed
     sent = send_jobs(stage, 200)
     deployment, jobs = stage.deployment, stage.deployment.dataset("jobs")
     pinned = plan(deployment, jobs)
-    assert left_of(deployment, pinned) == pinned
+    assert remaining_plan(deployment, pinned) == pinned
     drain_plan(deployment, jobs, pinned.limited(90))
     retried = Plan.from_dict(pinned.to_dict())
     with pytest.raises(CheckpointMoved):
         drain_plan(deployment, jobs, retried)
-    assert drain_plan(deployment, jobs, left_of(deployment, retried)).records == 110
-    assert_books(stage, sent)
-    assert left_of(deployment, retried).ranges == {}
+    assert drain_plan(deployment, jobs, remaining_plan(deployment, retried)).records == 110
+    assert_ledger(stage, sent)
+    assert remaining_plan(deployment, retried).ranges == {}
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_drain_command_that_gets_a_signal_leaves_nothing_behind_and_the_next_one
         assert process.returncode != 0
         assert_session_ended(process.pid)  # the workers of a drain end with it
         assert_nothing_left(stage)
-    assert_books(stage)
+    assert_ledger(stage)
     assert 0 < stage.value("select count(*) from staging.jobs") < 900
     stage.execute("drop trigger slow on headrace.batches")
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 @pytest.mark.parametrize("victim", ["worker", "server that workers are forked from"])
@@ -171,7 +171,7 @@ def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage, victim: 
     assert not any(worker.is_running() for worker in workers)
     assert_nothing_left(stage)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_interrupted_inside_its_transaction_leaves_nothing_locked(stage: Stage) -> None:
@@ -185,9 +185,9 @@ def test_drain_interrupted_inside_its_transaction_leaves_nothing_locked(stage: S
         with pytest.raises(KeyboardInterrupt):
             drain(stage, at(step, interrupt, occurrence=1))
         assert_nothing_left(stage)
-        assert_books(stage)
+        assert_ledger(stage)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drains_at_once_of_the_same_plan_commit_every_batch_once(stage: Stage) -> None:
@@ -221,7 +221,7 @@ def test_drains_at_once_of_the_same_plan_commit_every_batch_once(stage: Stage) -
         if o
     )
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_commands_at_once_end_well_or_say_that_another_was_first(stage: Stage) -> None:
@@ -239,7 +239,7 @@ def test_drain_commands_at_once_end_well_or_say_that_another_was_first(stage: St
                 assert stderr == ""
         assert 0 in (first.returncode, second.returncode)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 @pytest.mark.parametrize("mode", ["before", "after", "late"])
@@ -253,20 +253,20 @@ def test_drain_cut_off_at_commit_commits_its_batch_exactly_once(mode: str, cuts:
         result = drain_plan(behind_proxy.deployment, dataset, planned)
         assert proxy.cuts == 0
     assert result.records == 100
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert_nothing_left(stage)
 
 
-def test_drain_cut_off_at_every_commit_gives_up_and_leaves_the_books_right(stage: Stage) -> None:
+def test_drain_cut_off_at_every_commit_gives_up_and_leaves_the_ledger_right(stage: Stage) -> None:
     sent = send_jobs(stage, 100, 1)
     dataset = stage.deployment.dataset("jobs")
     planned = plan(stage.deployment, dataset)
     with CuttingProxy(stage.dsn, "before", 1_000) as proxy, pytest.raises(DatabaseUnavailable) as caught:
         drain_plan(with_settings(stage, postgres_dsn=proxy.dsn).deployment, dataset, planned)
     assert "\n" not in str(caught.value)
-    assert_books(stage, [])
+    assert_ledger(stage, [])
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 @pytest.mark.parametrize("step", ["advanced", "staged", "before_commit", "committed"])
@@ -282,7 +282,7 @@ def test_drain_whose_backend_is_terminated_tries_again(step: str, stage: Stage) 
         time.sleep(0.05)
 
     drain(with_batch_rows(stage, 50), at(step, terminate, occurrence=1))
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_in_a_deadlock_tries_again(stage: Stage) -> None:
@@ -308,11 +308,11 @@ def test_drain_in_a_deadlock_tries_again(stage: Stage) -> None:
 
         drain(stage, at("advanced", meet, occurrence=1))
         futures[0].result(10)
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_that_waits_too_long_for_a_lock_tries_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Patience, "server_lock_timeout_ms", property(lambda _: 50))
+    monkeypatch.setattr(LockTimeouts, "server_lock_timeout_ms", property(lambda _: 50))
     sent = send_jobs(stage, 50, 1)
     dataset = stage.deployment.dataset("jobs")
     planned = plan(stage.deployment, dataset)
@@ -320,13 +320,13 @@ def test_drain_that_waits_too_long_for_a_lock_tries_again(stage: Stage, monkeypa
         rival.execute("update headrace.checkpoints set updated_at = now() where dataset = 'jobs'")
         threading.Timer(0.4, rival.commit).start()
         drain_plan(stage.deployment, dataset, planned)
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_drain_that_waits_for_ever_for_a_lock_gives_up_in_one_line(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Patience, "server_lock_timeout_ms", property(lambda _: 10))
+    monkeypatch.setattr(LockTimeouts, "server_lock_timeout_ms", property(lambda _: 10))
     sent = send_jobs(stage, 50, 1)
     dataset = stage.deployment.dataset("jobs")
     planned = plan(stage.deployment, dataset)
@@ -339,7 +339,7 @@ def test_drain_that_waits_for_ever_for_a_lock_gives_up_in_one_line(
         assert "\n" not in str(e.value)
         assert rival.execute("select 1").fetchone() == (1,)  # not a drain of ours: it was not ended
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 @pytest.mark.parametrize("step", ["advanced", "staged", "before_commit"])
@@ -351,11 +351,11 @@ def test_drain_frozen_in_its_transaction_is_ended_by_its_replacement_and_writes_
     with drain_that_gets(signal.SIGSTOP, step, stage) as frozen:
         wait_until_stopped(frozen)
         drain_dataset(stage.deployment, "jobs")
-        assert_books(stage, sent)
+        assert_ledger(stage, sent)
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.join(20)
         assert frozen.exitcode == 1  # CheckpointMoved
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert_nothing_left(stage)
 
 
@@ -368,7 +368,7 @@ def test_drain_frozen_before_its_transaction_finds_its_batch_taken_and_writes_no
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.join(20)
         assert frozen.exitcode == 1
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def drain_then_fork_and_drain(stage: Stage) -> None:
@@ -385,4 +385,4 @@ def test_drain_in_a_forked_process_shares_nothing_with_its_parent(stage: Stage) 
     with apart(drain_then_fork_and_drain, stage) as parent:
         parent.join(30)
         assert parent.exitcode == 0
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)

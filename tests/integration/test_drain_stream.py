@@ -16,7 +16,7 @@ from headrace import retries
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.ingest.batch import Barrier
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, left_of, plan
+from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, plan, remaining_plan
 from headrace.local import postgres, services, valkey
 from headrace.repair.generations import accept_loss, adopt
 from headrace.repair.reload import reload_range
@@ -24,17 +24,17 @@ from headrace.sample.generate import generate
 from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.sources import redis
-from tests.integration import streams
-from tests.integration.books import assert_books, assert_nothing_left, coordinates
-from tests.integration.conftest import Stage, telemetry_stage
-from tests.integration.killing import STEPS, at, drain, drain_that_gets
+from tests.support import streams
+from tests.support.interrupts import STEPS, at, drain, drain_that_gets
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left, coordinates
+from tests.support.stage import Stage, telemetry_stage
 
 KEYS = "select _key from staging.telemetry union all select key from headrace.dead_letters order by 1"
 
 
 def assert_ingested(stage: Stage, ids: list[bytes], *, first: int = 0) -> None:
     """Assert that these entries, numbered from `first`, were ingested once each, and that the books say so."""
-    assert_books(stage, [(0, first + n) for n in range(len(ids))], "telemetry")
+    assert_ledger(stage, [(0, first + n) for n in range(len(ids))], "telemetry")
     keys = [bytes(key) for (key,) in stage.query(KEYS)]
     assert len(keys) == len(set(keys))
     assert set(ids) <= set(keys)
@@ -72,7 +72,7 @@ def test_drain_of_a_stream_stages_or_dead_letters_every_entry_once(telemetry: St
         ids = [entry_id for entry_id, _ in client.xrange(streams.stream_of(telemetry))]
     assert_ingested(telemetry, ids)
     plan, nothing = drain_dataset(telemetry.deployment, "telemetry")
-    assert nothing.story(plan) == "telemetry: nothing new"
+    assert nothing.summary(plan) == "telemetry: nothing new"
     more = streams.send(telemetry, 7)
     drain_dataset(telemetry.deployment, "telemetry")
     assert_ingested(telemetry, ids + more)
@@ -83,14 +83,14 @@ def test_retry_of_a_pinned_plan_goes_on_behind_what_its_killed_attempt_committed
     deployment, dataset = telemetry.deployment, telemetry.deployment.dataset("telemetry")
     pinned = Plan.from_dict(plan(deployment, dataset).to_dict())
     drain_dataset(deployment, "telemetry", max_records=20)
-    assert drain_plan(deployment, dataset, left_of(deployment, pinned)).records == 30
+    assert drain_plan(deployment, dataset, remaining_plan(deployment, pinned)).records == 30
     assert_ingested(telemetry, ids)
 
 
 def test_drain_of_odd_entries_makes_dead_letters_with_their_reasons(telemetry: Stage) -> None:
     good = streams.reading(1)
     twice = [part for pair in good.items() for part in pair] + [b"kpi", b"humidity"]
-    entries: list[streams.Fields] = [
+    entries: list[streams.EntryFields] = [
         good,
         twice,
         streams.reading(2) | {b"zone": b"\xff\xfe"},
@@ -124,7 +124,7 @@ def test_drain_limited_again_and_again_reads_every_entry_once(is_known: bool, te
     kept = [entry_id for n, entry_id in enumerate(ids) if n not in (10, 11, 30, 49)]
     assert [bytes(key) for (key,) in telemetry.query("select _key from staging.telemetry order by _offset")] == kept
     assert checkpoint(telemetry)[0] == 50
-    assert_books(telemetry, dataset="telemetry")
+    assert_ledger(telemetry, dataset="telemetry")
     more = streams.send(telemetry, 3)
     drain_dataset(telemetry.deployment, "telemetry")
     assert [bytes(key) for (key,) in telemetry.query("select _key from staging.telemetry where _offset >= 50")] == more
@@ -159,7 +159,7 @@ def test_group_mirrors_the_checkpoint_and_decides_nothing(telemetry: Stage) -> N
 
 
 @pytest.mark.parametrize("count", [1, 20, 90])
-def test_stream_made_anew_is_refused_and_adopted(count: int, telemetry: Stage) -> None:
+def test_stream_recreated_is_refused_and_adopted(count: int, telemetry: Stage) -> None:
     old = streams.send(telemetry, 30)
     drain_dataset(telemetry.deployment, "telemetry")
     new = recreate(telemetry, count)
@@ -182,7 +182,7 @@ def test_stream_made_anew_is_refused_and_adopted(count: int, telemetry: Stage) -
 
 
 @pytest.mark.parametrize("count", [10, 30, 90])
-def test_stream_made_anew_after_it_was_planned_is_refused_before_anything_is_stored(
+def test_stream_recreated_after_it_was_planned_is_refused_before_anything_is_stored(
     count: int, telemetry: Stage
 ) -> None:
     streams.send(telemetry, 30)
@@ -191,7 +191,7 @@ def test_stream_made_anew_after_it_was_planned_is_refused_before_anything_is_sto
     recreate(telemetry, count)
     with pytest.raises(SourceChanged, match=r"while it was read; at risk: \[0, 30\)"):
         drain_plan(telemetry.deployment, dataset, planned)
-    assert_books(telemetry, [], "telemetry")
+    assert_ledger(telemetry, [], "telemetry")
 
 
 def test_stream_that_is_gone_is_refused(telemetry: Stage) -> None:
@@ -200,7 +200,7 @@ def test_stream_that_is_gone_is_refused(telemetry: Stage) -> None:
     streams.command(telemetry, "DEL")
     with pytest.raises(TopicMissing, match="no such stream"):
         drain_dataset(telemetry.deployment, "telemetry")
-    assert_books(telemetry, dataset="telemetry")
+    assert_ledger(telemetry, dataset="telemetry")
 
 
 def test_stream_that_was_set_back_is_refused_and_adopted(telemetry: Stage) -> None:
@@ -216,7 +216,7 @@ def test_stream_that_was_set_back_is_refused_and_adopted(telemetry: Stage) -> No
         drain_dataset(telemetry.deployment, "telemetry")
     adopt(telemetry.deployment, telemetry.deployment.dataset("telemetry"))
     drain_dataset(telemetry.deployment, "telemetry")
-    assert_books(telemetry, [(0, n) for n in range(20)], "telemetry")
+    assert_ledger(telemetry, [(0, n) for n in range(20)], "telemetry")
 
 
 def test_trimming_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss(telemetry: Stage) -> None:
@@ -239,7 +239,7 @@ def test_trimming_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss
         drain_dataset(telemetry.deployment, "telemetry")
     assert accept_loss(telemetry.deployment, dataset, 0, 45) == (40, 45)
     drain_dataset(telemetry.deployment, "telemetry")
-    assert_books(telemetry, [(0, n) for n in range(60) if not 30 <= n < 45], "telemetry")
+    assert_ledger(telemetry, [(0, n) for n in range(60) if not 30 <= n < 45], "telemetry")
     assert {bytes(key) for (key,) in telemetry.query(KEYS)} == set(ids[:30] + ids[45:])
 
 
@@ -293,7 +293,7 @@ def test_reload_of_a_stream_is_refused_with_what_to_do_in_its_place(telemetry: S
     drain_dataset(telemetry.deployment, "telemetry")
     with pytest.raises(DatasetError, match=r"comes from a stream, expected a topic.*what was staged stays"):
         reload_range(telemetry.deployment, telemetry.deployment.dataset("telemetry"), "0", "5")
-    assert_books(telemetry, dataset="telemetry")
+    assert_ledger(telemetry, dataset="telemetry")
 
 
 # killed
@@ -311,7 +311,7 @@ def test_drain_of_a_stream_killed_at_any_step_goes_on_where_it_was(step: str, te
         process.join(20)
         assert process.exitcode == -signal.SIGKILL
     assert_nothing_left(telemetry)
-    assert_books(telemetry, dataset="telemetry")
+    assert_ledger(telemetry, dataset="telemetry")
     assert 0 < len(coordinates(telemetry, "telemetry")) < 100
     drain_dataset(telemetry.deployment, "telemetry")
     assert_ingested(telemetry, ids)
@@ -337,7 +337,7 @@ def test_drain_killed_between_its_last_commit_and_its_group_has_lost_and_doubled
 
 
 @dataclass(frozen=True, slots=True)
-class Fragile:
+class KillableService:
     """A stage whose Valkey, or Postgres, is the test's own: it may be killed."""
 
     stage: Stage
@@ -353,7 +353,7 @@ class Fragile:
 
     def start(self) -> None:
         """Start it again, on the same port, with what it has on disk."""
-        services.up(self.local, only=(self.service,), report=lambda _: None)
+        services.up(self.local, only=(self.service,), print_line=lambda _: None)
 
 
 @pytest.fixture
@@ -362,20 +362,22 @@ def home() -> Iterator[Settings]:
     path.chmod(0o755)
     settings = Settings(home=path)
     yield settings
-    services.down(settings, report=lambda _: None)
+    services.down(settings, print_line=lambda _: None)
     shutil.rmtree(path)
 
 
 @pytest.fixture
-def own_valkey(home: Settings, database: str, stream: str, tmp_path: Path, session_home: Path) -> Fragile:
-    url = str(services.up(home, only=("redis",), report=lambda _: None)["redis"]["address"])
-    return Fragile(telemetry_stage(database, url, stream, tmp_path / "datasets", session_home), home, "redis")
+def own_valkey(home: Settings, database: str, stream: str, tmp_path: Path, session_home: Path) -> KillableService:
+    url = str(services.up(home, only=("redis",), print_line=lambda _: None)["redis"]["address"])
+    return KillableService(telemetry_stage(database, url, stream, tmp_path / "datasets", session_home), home, "redis")
 
 
 @pytest.fixture
-def own_postgres(home: Settings, redis_url: str, stream: str, tmp_path: Path, session_home: Path) -> Fragile:
-    dsn = str(services.up(home, only=("postgres",), report=lambda _: None)["postgres"]["address"])
-    return Fragile(telemetry_stage(dsn, redis_url, stream, tmp_path / "datasets", session_home), home, "postgres")
+def own_postgres(home: Settings, redis_url: str, stream: str, tmp_path: Path, session_home: Path) -> KillableService:
+    dsn = str(services.up(home, only=("postgres",), print_line=lambda _: None)["postgres"]["address"])
+    return KillableService(
+        telemetry_stage(dsn, redis_url, stream, tmp_path / "datasets", session_home), home, "postgres"
+    )
 
 
 @pytest.fixture
@@ -401,7 +403,7 @@ def _nothing(_attempt: int) -> None:
 
 @pytest.mark.parametrize("step", ["fetched", "committed"])
 def test_drain_whose_valkey_is_killed_fails_in_one_line_and_goes_on_after_its_restart(
-    step: str, own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+    step: str, own_valkey: KillableService, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 30)
     stage = own_valkey.stage
@@ -412,7 +414,7 @@ def test_drain_whose_valkey_is_killed_fails_in_one_line_and_goes_on_after_its_re
     assert "\n" not in str(caught.value)
     assert "did not answer" in str(caught.value)
     assert len(waited) == stage.deployment.settings.max_retries == 3
-    assert_books(stage, dataset="telemetry")
+    assert_ledger(stage, dataset="telemetry")
     own_valkey.start()
     with streams.client(stage.deployment.redis()) as client:
         assert client.xlen(streams.stream_of(stage)) == 100  # all that it had answered is on disk
@@ -423,7 +425,7 @@ def test_drain_whose_valkey_is_killed_fails_in_one_line_and_goes_on_after_its_re
 
 
 def test_drain_waits_for_a_valkey_that_comes_back(
-    own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+    own_valkey: KillableService, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 30)
     stage = own_valkey.stage
@@ -438,7 +440,7 @@ def test_drain_waits_for_a_valkey_that_comes_back(
 
 
 def test_drain_that_may_not_try_again_fails_at_once(
-    own_valkey: Fragile, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+    own_valkey: KillableService, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.sources.redis.CHUNK_ENTRIES", 5)
     streams.send(own_valkey.stage, 10)
@@ -455,7 +457,7 @@ def test_drain_that_may_not_try_again_fails_at_once(
 
 @pytest.mark.parametrize("step", ["fetched", "advanced", "staged", "before_commit", "committed"])
 def test_drain_waits_for_a_postgres_that_comes_back(
-    step: str, own_postgres: Fragile, pauses: Callable[..., list[float]]
+    step: str, own_postgres: KillableService, pauses: Callable[..., list[float]]
 ) -> None:
     stage = own_postgres.stage
     ids = streams.send(stage, 60)
@@ -473,7 +475,7 @@ def test_drain_waits_for_a_postgres_that_comes_back(
 
 
 def test_run_that_finds_postgres_down_says_so_at_once(
-    own_postgres: Fragile, pauses: Callable[..., list[float]]
+    own_postgres: KillableService, pauses: Callable[..., list[float]]
 ) -> None:
     own_postgres.kill()
     waited = pauses(_nothing)

@@ -14,8 +14,8 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.postgres import staging
 from headrace.settings import Settings
 from headrace.sources.base import KafkaRecord
-from tests.fuzz_payloads import payloads
-from tests.unit.test_copy_text import SHAPES
+from tests.support.fuzz_payloads import payloads
+from tests.support.shapes import SHAPES
 
 SEED = 20_261_123
 TIMES = (None, -1, 0, 1, 999, 1_700_000_000_123, 253_402_300_799_999, 2**60)
@@ -40,7 +40,9 @@ def test_rows_of_both_ways_are_stored_alike(name: str, database: str, tmp_path: 
                 batch.copy(cursor, staging.table(dataset))
             stored.append(_rows(connection, dataset.name))
             connection.execute(SQL("truncate {}").format(staging.table(dataset)))
-            assert batch.unfold() == (len(stored) == 1)  # the second time there is nothing left of the fast way
+            assert batch.decode_by_contract() == (
+                len(stored) == 1
+            )  # the second time there is nothing left of the fast way
     assert stored[0] == stored[1]
     assert len(stored[0]) == counted[0] == len(batch.rows)
     assert counted == (len(batch.rows), len(batch.dead), batch.tombstones)

@@ -22,12 +22,12 @@ from headrace.follow.follower import FollowResult, follow
 from headrace.follow.leases import held_lease
 from headrace.ingest.runs import Deployment
 from headrace.marts.build import BuildResult, build
-from headrace.publish.sinks import open_sink
+from headrace.publish.publishers import open_publisher
 from headrace.repair.generations import adopt
 from headrace.settings import Settings
-from tests.integration import topics
-from tests.integration.books import environment
-from tests.integration.conftest import Stage
+from tests.support import topics
+from tests.support.ledger_checks import environment
+from tests.support.stage import Stage
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
@@ -43,7 +43,7 @@ class Following:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        self.result = follow(self._deployment, self._names, stop=self.stop, report=self.lines.append)
+        self.result = follow(self._deployment, self._names, stop=self.stop, print_line=self.lines.append)
 
     def __enter__(self) -> "Following":
         self._thread.start()
@@ -66,9 +66,9 @@ def until(what: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 def send(stage: Stage, *numbers: int) -> None:
-    with open_sink(stage.deployment, stage.deployment.dataset("jobs")) as sink:
+    with open_publisher(stage.deployment, stage.deployment.dataset("jobs")) as publisher:
         for number in numbers:
-            sink.send(
+            publisher.send(
                 b'%d|{"JOBIDENTIFIER":%d,"JOBCREATEDATE":"2026-01-01 10:00:00","JOBDATE":"2026-01-01 11:00:00",'
                 b'"JOBSTATUS":"SUCCESS","LOCATION":"A","REVENUE":1.5,"SERVICENAME":"S","USERID":1}' % (number, number)
             )
@@ -135,7 +135,7 @@ def test_follow_without_a_broker_says_so_once_and_goes_on_when_it_is_back(ready:
 
 
 @pytest.mark.usefixtures("no_builds")
-def test_follow_of_a_topic_that_was_made_anew_waits_for_adopt(ready: Stage, topic: str) -> None:
+def test_follow_of_a_topic_that_was_recreated_waits_for_adopt(ready: Stage, topic: str) -> None:
     with Following(ready.deployment) as following:
         until(lambda: staged(ready) == 1)
         servers = ready.deployment.settings.require_kafka_bootstrap_servers()
@@ -190,13 +190,13 @@ def test_follow_publishes_dead_letters(ready: Stage, topic: str) -> None:
     declared.write_text(declared.read_text().replace(wanted, f'{wanted}, dead_letter_topic="{topic}_dlq"'))
     with Following(ready.deployment):
         until(lambda: staged(ready) == 1)
-        with open_sink(ready.deployment, ready.deployment.dataset("jobs")) as sink:
-            sink.send(b"1|no JSON")
+        with open_publisher(ready.deployment, ready.deployment.dataset("jobs")) as publisher:
+            publisher.send(b"1|no JSON")
         until(lambda: ready.value("select count(*) from headrace.dead_letters where published_at is not null") == 1)
 
 
 @pytest.mark.usefixtures("no_builds")
-def test_follow_goes_on_with_other_datasets_when_one_raises_what_nobody_expects(
+def test_follow_goes_on_with_other_datasets_when_one_raises_an_unexpected_error(
     ready: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = ready.deployment.settings.datasets_dir

@@ -30,11 +30,11 @@ from headrace.sources.kafka import KafkaSource
 from headrace.times import EPOCH, LATEST
 from headrace.verify.readers import TopicReader
 from headrace.verify.verification import verify
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job, servers, topic_of
-from tests.integration.test_source_conformance import made, ranged, records  # noqa: F401
+from tests.support import topics
+from tests.support.jobs import job, servers, topic_of
+from tests.support.ledger_checks import assert_ledger
+from tests.support.sources import ranged, records
+from tests.support.stage import Stage
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 BY_JAVA = ("snappy", "lz4", "zstd")  # whose framing differs between implementations
@@ -96,7 +96,7 @@ def _two_frames(data: Any) -> bytes:
 
 
 def test_every_codec_of_every_producer_is_read(
-    made: type[KafkaSource],  # noqa: F811
+    made: type[KafkaSource],
     compressed: tuple[str, list[bytes]],
     bootstrap_servers: str,
 ) -> None:
@@ -189,7 +189,7 @@ def test_headers_and_times_of_any_kind_are_stored_and_verified(stage: Stage, cli
     found = [at for (at,) in stage.query("select _timestamp from staging.jobs order by _offset limit 6")]
     assert found[:3] == [EPOCH, EPOCH + timedelta(milliseconds=1), datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)]
     assert found[3:] == [LATEST] * 3
-    assert_books(stage)
+    assert_ledger(stage)
     assert [finding.line() for finding in verify(stage.deployment, "jobs", deep=True).findings] == []
 
 
@@ -227,7 +227,7 @@ def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
         (1, 30),
         (2, 30),
     ]
-    assert_books(stage)
+    assert_ledger(stage)
     topics.delete_records(servers(stage), topic, {0: 20})  # the remedy
     assert accept_loss(stage.deployment, stage.deployment.dataset("jobs"), 0, 20) == (10, 20)
     assert drain_dataset(stage.deployment, "jobs")[1].dead == 10
@@ -248,7 +248,7 @@ def _damage(segment: Path, offset: int, *, is_crc_right: bool) -> None:
 
 @pytest.mark.parametrize("codec", ["snappy", "lz4", "zstd"])
 def test_codec_whose_library_is_missing_is_one_line_that_names_it(
-    made: type[KafkaSource],  # noqa: F811
+    made: type[KafkaSource],
     codec: str,
     bootstrap_servers: str,
     topic: str,

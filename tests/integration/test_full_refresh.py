@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.exceptions import BuildError
-from tests.integration.warehouse import Warehouse, shared_warehouse
+from tests.support.warehouse import Warehouse, shared_warehouse
 
 REFRESHED = {"select": "users", "full_refresh": True}
 

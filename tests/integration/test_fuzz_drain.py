@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from headrace.ingest.runs import initialise
-from tests.fuzz_drain import TARGETS, Target, run
-from tests.integration.conftest import Stage
+from tests.support.fuzz_drain import TARGETS, FuzzTarget, run
+from tests.support.stage import Stage
 
 SEED = 20_261_121
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_drain_of_fuzzed_payloads_stages_or_dead_letters_each_as_the_oracle_says(
-    stage: Stage, topic: str, target: Target
+    stage: Stage, topic: str, target: FuzzTarget
 ) -> None:
     fuzzed_topic = f"{topic}-fuzzed"
     target.declare(stage.deployment.settings.datasets_dir, fuzzed_topic)

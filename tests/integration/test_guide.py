@@ -7,8 +7,8 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-from tests.integration.books import environment
-from tests.integration.conftest import Stage
+from tests.support.ledger_checks import environment
+from tests.support.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -35,7 +35,7 @@ def commands_of_the_guide() -> list[list[str]]:
     return [line.split() for line in commands.splitlines()]
 
 
-def test_guide_followed_to_the_letter_adds_a_dataset(stage: Stage, tmp_path: Path) -> None:
+def test_guide_followed_exactly_adds_a_dataset(stage: Stage, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for part in ("plugins/datasets", "dbt"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__", "target", "logs"))

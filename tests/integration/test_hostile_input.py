@@ -8,14 +8,14 @@ import pytest
 from headrace.airflow.page_template import render_figures, render_page
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import drain_dataset
-from headrace.monitor.problems import judge
+from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.books import assert_books, environment
-from tests.integration.commands import headrace
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job, servers, topic_of
+from tests.support import topics
+from tests.support.commands import headrace
+from tests.support.jobs import job, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, environment
+from tests.support.stage import Stage
 
 TEXTS = [
     "'); drop table staging.jobs; --",
@@ -41,7 +41,7 @@ def test_texts_that_mean_something_elsewhere_are_stored_as_they_came(stage: Stag
     drain_dataset(stage.deployment, "jobs")
     rows = stage.query("select jobidentifier, location, servicename, _key, _extra from staging.jobs order by _offset")
     assert rows == [(n, text, text, b"%d" % n, {text: text}) for n, text in enumerate(TEXTS)]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert verify(stage.deployment, "jobs", deep=True).is_clean
 
 
@@ -55,7 +55,7 @@ def test_dead_letters_are_shown_without_taking_effect(stage: Stage, tmp_path: Pa
         topics.send(servers(stage), topic_of(stage), part)
         drain_dataset(stage.deployment, "jobs")
     assert stage.value("select count(*) from headrace.dead_letters") == len(texts)
-    overview = judge(read_status(stage.deployment.connect("test")), stage.deployment.settings)
+    overview = find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)
     page = render_page("1", render_figures(overview, []))
     assert "&lt;script&gt;" in page
     for markup in ("<script>alert", "<img src=x", "\x1b", "\u202e"):

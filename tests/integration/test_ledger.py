@@ -12,10 +12,10 @@ from headrace.ingest.batch import Batch, Committer
 from headrace.postgres import checkpoints
 from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name
-from headrace.sources.file import Line
-from tests.integration.books import assert_books, assert_nothing_left
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job
+from headrace.sources.file import FileLine
+from tests.support.jobs import job
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left
+from tests.support.stage import Stage
 
 BATCHES = 25
 
@@ -34,15 +34,15 @@ def batch(stage: Stage, dataset: str, partition: int, start: int) -> Batch:
     for offset in (start, start + 2):
         number = partition * 1_000_000 + offset
         value = job(number) if dataset == "jobs" else b'{"USERID":%d,"LOCATION":"L"}' % offset
-        made.add(Line(offset, value, key=b"%d" % number))
-    made.add(Line(start + 4, b"bad", key=b"bad"))
+        made.add(FileLine(offset, value, key=b"%d" % number))
+    made.add(FileLine(start + 4, b"bad", key=b"bad"))
     made.end_offset = start + 5
     return made
 
 
 def committer(stage: Stage, dataset: str) -> Committer:
     return Committer(
-        stage.deployment.connect(drain_name(dataset)), stage.deployment.retries(), limits=stage.deployment.patience
+        stage.deployment.connect(drain_name(dataset)), stage.deployment.retries(), limits=stage.deployment.lock_timeouts
     )
 
 
@@ -68,7 +68,7 @@ def test_ledger_of_four_committers_at_once_has_no_gaps(workers: list[tuple[str, 
     for dataset in {dataset for dataset, _ in workers}:
         partitions = [partition for name, partition in workers if name == dataset]
         expected = [(p, 5 * n + o) for p in partitions for n in range(BATCHES) for o in (0, 2, 4)]
-        assert_books(stage, expected, dataset)
+        assert_ledger(stage, expected, dataset)
         times = stage.query("select committed_at from headrace.batches where dataset = %s order by seq", dataset)
         assert times == sorted(times)
     assert_nothing_left(stage)
@@ -93,7 +93,7 @@ def test_ledger_of_four_committers_of_the_same_batches_has_each_once(stage: Stag
     with ThreadPoolExecutor(4) as pool:
         committed = sum(pool.map(commit, range(4)))
     assert committed == stage.value("select count(*) from headrace.batches") <= BATCHES
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_ledger_remembers_who_committed(stage: Stage) -> None:

@@ -9,26 +9,13 @@ import pandas
 import pytest
 
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
-from headrace.ingest.load import LoadResult, load_file
+from headrace.ingest.load import load_file
 from headrace.ingest.runs import Deployment, drain_plan, plan
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.integration.books import assert_books, assert_nothing_left
-from tests.integration.conftest import Stage
-
-CURRENT = (
-    "select userid, location from (select distinct on (userid) userid, location, _deleted from staging.users "
-    "order by userid, _generation desc, _offset desc) as newest where not _deleted order by userid"
-)
-
-
-def user(number: int, location: str = "L") -> str:
-    return json.dumps({"LOCATION": location, "USERID": number})
-
-
-def load(stage: Stage, path: Path, *lines: str, replace: bool = False, max_removed: float = 100) -> LoadResult:
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return load_file(stage.deployment, "users", path=path, replace=replace, max_removed=max_removed)
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left
+from tests.support.stage import Stage
+from tests.support.users import CURRENT, load, user
 
 
 @pytest.fixture
@@ -38,47 +25,47 @@ def path(tmp_path: Path) -> Path:
 
 def test_load_of_all_users_stages_each_once_and_skips_them_the_next_time(stage: Stage) -> None:
     first = load_file(stage.deployment, "users")
-    assert (first.result.staged, first.result.dead, first.unchanged, first.missing) == (21_467, 0, False, 0)
-    assert first.story() == "users: 21467 staged and 0 dead from users.ndjson"
+    assert (first.result.staged, first.result.dead, first.unchanged, first.absent) == (21_467, 0, False, 0)
+    assert first.summary() == "users: 21467 staged and 0 dead from users.ndjson"
     lines = (Settings().data_dir / "users.ndjson").read_bytes().splitlines()
     expected = sorted((row["USERID"], row["LOCATION"]) for row in map(json.loads, lines))
     assert stage.query("select userid, location from staging.users order by 1") == expected
-    assert_books(stage, [(0, n) for n in range(1, 21_468)], "users")
+    assert_ledger(stage, [(0, n) for n in range(1, 21_468)], "users")
     again = load_file(stage.deployment, "users")
-    assert (again.unchanged, again.result.batches, again.missing) == (True, 0, 0)
-    assert again.story() == "users: unchanged, skipped users.ndjson"
+    assert (again.unchanged, again.result.batches, again.absent) == (True, 0, 0)
+    assert again.summary() == "users: unchanged, skipped users.ndjson"
     assert stage.value("select count(*) from headrace.generations") == 1
     assert_nothing_left(stage)
 
 
-def test_load_of_a_changed_file_merges_it_and_keeps_the_missing(stage: Stage, path: Path) -> None:
+def test_load_of_a_changed_file_merges_it_and_keeps_the_absent(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2), user(3))
     result = load(stage, path, user(2), user(3, "moved"), user(4))
-    assert (result.result.staged, result.missing, result.replaced) == (3, 1, 0)
-    assert result.story().endswith("1 no longer in the file: kept (--replace tombstones them)")
+    assert (result.result.staged, result.absent, result.replaced) == (3, 1, 0)
+    assert result.summary().endswith("1 no longer in the file: kept (--replace tombstones them)")
     assert stage.query(CURRENT) == [(1, "L"), (2, "L"), (3, "moved"), (4, "L")]
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
-def test_load_with_replace_tombstones_the_missing_once(stage: Stage, path: Path) -> None:
+def test_load_with_replace_tombstones_the_absent_once(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2), user(3))
     result = load(stage, path, user(3), user(4), replace=True)
-    assert (result.result.staged, result.missing, result.replaced) == (2, 0, 2)
-    assert result.story().endswith("2 no longer in the file: tombstoned")
+    assert (result.result.staged, result.absent, result.replaced) == (2, 0, 2)
+    assert result.summary().endswith("2 no longer in the file: tombstoned")
     assert stage.query(CURRENT) == [(3, "L"), (4, "L")]
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
     before = stage.value("select count(*) from headrace.batches")
     again = load_file(stage.deployment, "users", path=path, replace=True)
     assert (again.unchanged, again.replaced) == (True, 0)
     assert stage.value("select count(*) from headrace.batches") == before
 
 
-def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_missing(stage: Stage, path: Path) -> None:
+def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_absent(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2))
     load(stage, path, user(2))
     assert load_file(stage.deployment, "users", path=path, replace=True, max_removed=50).replaced == 1
     assert stage.query(CURRENT) == [(2, "L")]
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
 def test_load_of_a_user_who_returns_brings_them_back(stage: Stage, path: Path) -> None:
@@ -87,7 +74,7 @@ def test_load_of_a_user_who_returns_brings_them_back(stage: Stage, path: Path) -
     load(stage, path, user(1, "back"), user(2))
     assert stage.query(CURRENT) == [(1, "back"), (2, "L")]
     assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 0
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
 def test_load_of_an_earlier_content_is_a_change_too(stage: Stage, path: Path) -> None:
@@ -106,14 +93,14 @@ def test_load_of_bad_lines_dead_letters_them_with_their_line_numbers(stage: Stag
         (4, "wrong_type", "$.USERID", b'{"USERID":"2 ","LOCATION":"L"}'),
         (5, "missing_field", "$.LOCATION", b'{"USERID":3}'),
     ]
-    assert_books(stage, [(0, n) for n in (1, 2, 4, 5, 6)], "users")
+    assert_ledger(stage, [(0, n) for n in (1, 2, 4, 5, 6)], "users")
 
 
 def test_load_of_a_compressed_copy_is_another_file_with_the_same_users(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2))
     packed = path.with_name("users.ndjson.gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert load_file(stage.deployment, "users", path=packed).missing == 0
+    assert load_file(stage.deployment, "users", path=packed).absent == 0
     assert stage.query(CURRENT) == [(1, "L"), (2, "L")]
 
 
@@ -121,10 +108,10 @@ def test_load_of_a_compressed_copy_is_another_file_with_the_same_users(stage: St
 def test_load_of_a_file_of_any_length_writes_no_empty_ledger_line(lines: int, stage: Stage, path: Path) -> None:
     load(stage, path, *(user(n) for n in range(lines)))
     assert stage.value("select count(*) from headrace.batches where start_offset = end_offset") == 0
-    assert_books(stage, [(0, n) for n in range(1, lines + 1)], "users")
+    assert_ledger(stage, [(0, n) for n in range(1, lines + 1)], "users")
 
 
-def test_load_of_an_empty_file_is_refused_and_keeps_everybody(stage: Stage, path: Path) -> None:
+def test_load_of_an_empty_file_is_refused_and_keeps_all_entities(stage: Stage, path: Path) -> None:
     load(stage, path, user(1))
     for replace_them in (False, True):
         with pytest.raises(FileSourceError, match="found an empty file, expected one JSON document per line"):
@@ -139,7 +126,7 @@ def test_load_of_a_file_that_changes_after_it_was_planned_is_refused(stage: Stag
     path.write_text(user(2) + "\n")
     with pytest.raises(SourceChanged, match="the source was replaced"):
         drain_plan(stage.deployment, dataset, planned, path=path)
-    assert_books(stage, [], "users")
+    assert_ledger(stage, [], "users")
     load_file(stage.deployment, "users", path=path)
     assert stage.query(CURRENT) == [(2, "L")]
 
@@ -161,7 +148,7 @@ def test_load_of_a_file_that_changes_while_it_is_read_is_refused_and_goes_well_t
     assert 0 < stage.value("select count(*) from staging.users") < 25_000
     load_file(stage.deployment, "users", path=path)
     assert len(stage.query(CURRENT)) == 25_001
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
 def test_load_of_a_link_that_leads_out_of_the_data_is_refused(stage: Stage, tmp_path: Path) -> None:
@@ -195,7 +182,7 @@ def test_load_of_the_users_as_a_table_gives_the_rows_of_the_lines(name: str, sta
         frame.to_csv(tmp_path / name, index=False)
     seen: list[tuple[int, int]] = []
     result = load_file(
-        stage.deployment, "users", path=tmp_path / name, progress=lambda done, total: seen.append((done, total))
+        stage.deployment, "users", path=tmp_path / name, on_progress=lambda done, total: seen.append((done, total))
     )
     assert (result.result.staged, result.result.dead) == (21_467, 0)
     assert stage.query(columns) == expected
@@ -231,7 +218,7 @@ def test_load_of_a_csv_dead_letters_its_bad_lines_with_their_numbers_and_bytes(s
         (10, "invalid_utf8", "byte 24 is 0xff, expected UTF-8", b'{"USERID":5,"LOCATION":"\xff"}'),
         (11, "malformed_row", "line 11: text behind a closing quote", b'{"USERID":6,"LOCATION":"x"},,,,'),
     ]
-    assert_books(stage, [(0, n) for n in (2, 4, 5, 7, 8, 9, 10, 11, 12)], "users")
+    assert_ledger(stage, [(0, n) for n in (2, 4, 5, 7, 8, 9, 10, 11, 12)], "users")
     verification = verify(stage.deployment, "users")
     assert verification.is_clean, list(verification.lines())
 

@@ -15,9 +15,9 @@ from headrace.ingest.load import LoadResult, load_file
 from headrace.ingest.runs import Deployment, plan
 from headrace.repair.generations import reset
 from headrace.verify import verify
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.test_load import CURRENT, load, user
+from tests.support.ledger_checks import assert_ledger
+from tests.support.stage import Stage
+from tests.support.users import CURRENT, load, user
 
 TWO = [(1, "LOC_1"), (2, "LOC_2")]
 KNOWN = [user(1, "before"), user(2, "before"), user(3, "before")]
@@ -51,7 +51,7 @@ BAD = {
 }
 
 
-def test_load_of_odd_files_reads_them_or_is_one_error_and_removes_nobody(stage: Stage, tmp_path: Path) -> None:
+def test_load_of_odd_files_reads_them_or_is_one_error_and_removes_no_entity(stage: Stage, tmp_path: Path) -> None:
     frame = pandas.DataFrame({"LOCATION": ["LOC_1", "LOC_2"], "USERID": [1, None]})  # so that pandas makes floats
     frame.fillna({"USERID": 2.0}).to_parquet(tmp_path / "floats.parquet")
     for name, content in GOOD.items():
@@ -71,7 +71,7 @@ def test_load_of_odd_files_reads_them_or_is_one_error_and_removes_nobody(stage: 
                 load_file(stage.deployment, "users", path=tmp_path / name, replace=is_replaced)
     assert stage.query(CURRENT) == BEFORE
     assert stage.value("select count(*) from headrace.generations where is_open and topic = 'known.ndjson'") == 1
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
 def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, path: Path) -> None:
@@ -83,22 +83,22 @@ def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, pat
     assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 0
     # the second does not tell whose it is: it may be anybody's
     result = load(stage, path, user(1, "moved"), '{"LOCATION": "LOC_2", "USERID": "two"}', replace=True, max_removed=0)
-    assert (result.result.staged, result.result.dead, result.replaced, result.missing) == (1, 1, 0, 1)
-    assert result.story().endswith(
+    assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 1)
+    assert result.summary().endswith(
         "1 no longer in the file: kept (1 invalid lines do not tell whose they are; correct them and --replace again)"
     )
     assert stage.query(CURRENT) == [(1, "moved"), (2, "before")]
     for line in ("no JSON", '{"USERID": 2, "USERID": 1}', '{"LOCATION": "x"}', '{"USERID": null, "LOCATION": "x"}'):
         assert load(stage, path, user(1, line), line, replace=True).replaced == 0
     assert len(stage.query(CURRENT)) == 2
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
-def test_load_with_replace_of_ids_that_a_float_does_not_hold_removes_nobody(stage: Stage, tmp_path: Path) -> None:
+def test_load_with_replace_of_ids_that_a_float_does_not_hold_removes_no_entity(stage: Stage, tmp_path: Path) -> None:
     load(stage, tmp_path / "known.ndjson", *KNOWN)
     pandas.DataFrame({"LOCATION": ["a", "b"], "USERID": [1.0, 2.0**60]}).to_parquet(tmp_path / "users.parquet")
     result = load_file(stage.deployment, "users", path=tmp_path / "users.parquet", replace=True, max_removed=100)
-    assert (result.result.staged, result.result.dead, result.replaced, result.missing) == (1, 1, 0, 2)
+    assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 2)
     assert len(stage.query(CURRENT)) == 3
 
 
@@ -125,11 +125,11 @@ def test_load_with_replace_that_would_remove_much_is_refused_and_loads_nothing(s
     assert load(stage, path, *names(*range(1, 27), 99), replace=True, max_removed=14).replaced == 4
     assert load(stage, path, *names(*range(1, 27)), replace=True, max_removed=10).replaced == 1
     assert stage.value("select note from headrace.batches where tombstones = 1") == "--replace removed 1 of 27"
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
     assert verify(stage.deployment, "users").is_clean
 
 
-def test_load_with_replace_while_another_begins_tombstones_nobody(stage: Stage, tmp_path: Path) -> None:
+def test_load_with_replace_while_another_begins_tombstones_no_entity(stage: Stage, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.ndjson", tmp_path / "other.ndjson"
     load(stage, mine, *names(1, 2))
     mine.write_text("\n".join(names(1, 3)))
@@ -143,15 +143,15 @@ def test_load_with_replace_while_another_begins_tombstones_nobody(stage: Stage, 
         match="generation 3 is at 1, this load committed generation 2 up to 3: another load began meanwhile; "
         "the file was merged, nobody was tombstoned; run the same command again",
     ):
-        load_file(stage.deployment, "users", path=mine, replace=True, max_removed=100, progress=begin_another)
+        load_file(stage.deployment, "users", path=mine, replace=True, max_removed=100, on_progress=begin_another)
     assert [number for number, _ in stage.query(CURRENT)] == [1, 2, 3]
     assert load_file(stage.deployment, "users", path=other).result.staged == 3
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
-def test_loads_at_once_remove_nobody_whom_the_newest_names(stage: Stage, tmp_path: Path) -> None:
-    everybody = range(1, 301)
-    load(stage, tmp_path / "first.ndjson", *names(*everybody))
+def test_loads_at_once_remove_no_entity_of_the_newest(stage: Stage, tmp_path: Path) -> None:
+    all_ids = range(1, 301)
+    load(stage, tmp_path / "first.ndjson", *names(*all_ids))
 
     def attempt(path: Path) -> LoadResult | HeadraceError:
         try:
@@ -163,12 +163,12 @@ def test_loads_at_once_remove_nobody_whom_the_newest_names(stage: Stage, tmp_pat
         for trial in range(12):
             paths = [tmp_path / f"{trial}-{side}.ndjson" for side in (0, 1)]
             for side, path in enumerate(paths):  # both name everybody but one, who differs
-                path.write_text("".join(user(n, path.stem) + "\n" for n in everybody if n != 1 + side))
+                path.write_text("".join(user(n, path.stem) + "\n" for n in all_ids if n != 1 + side))
             outcomes = list(pool.map(attempt, paths))
             current = {number for number, _ in stage.query(CURRENT)}
-            assert current >= set(everybody) - {1, 2}, (trial, outcomes)
+            assert current >= set(all_ids) - {1, 2}, (trial, outcomes)
             assert all(isinstance(o, LoadResult | CheckpointMoved) for o in outcomes), outcomes
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
     assert verify(stage.deployment, "users").is_clean
 
 
@@ -186,7 +186,7 @@ def test_load_of_the_unchanged_file_does_not_undo_a_correction(stage: Stage, tmp
     for path in (None, own, data / ".." / "data" / "users.ndjson"):  # the hourly run, in any spelling
         again = load_file(ours, "users", path=path)
         assert (again.unchanged, again.result.batches, again.newer) == (True, 0, "users.ndjson")
-        assert again.story() == (
+        assert again.summary() == (
             "users: unchanged, skipped users.ndjson: users.ndjson was loaded since; --again loads it over that"
         )
         assert stage.query(CURRENT) == corrected
@@ -204,7 +204,7 @@ def test_load_of_the_unchanged_file_does_not_undo_a_correction(stage: Stage, tmp
     # behind a reset nothing is loaded any more
     reset(ours, ours.dataset("users"))
     assert load_file(ours, "users").result.staged == 4
-    assert_books(stage, dataset="users")
+    assert_ledger(stage, dataset="users")
 
 
 def test_load_of_a_link_that_leads_elsewhere_again_loads_what_it_leads_to(stage: Stage, tmp_path: Path) -> None:
@@ -226,7 +226,9 @@ def test_upgrade_remembers_what_was_loaded(stage: Stage, tmp_path: Path) -> None
     load_file(ours, "users")
     load_file(ours, "users", path=correction)
     stage.execute("delete from headrace.loaded_files")
-    text = (Path(__file__).parents[2] / "plugins/headrace/sql/migrations/0013_irreversible_commands.sql").read_text()
+    text = (
+        Path(__file__).parents[2] / "plugins/headrace/postgres/sql/migrations/0013_irreversible_commands.sql"
+    ).read_text()
     stage.execute(text[text.index("insert into headrace.loaded_files") :])
     assert load_file(ours, "users").newer == "corrected.ndjson"
     assert stage.query(CURRENT)[1] == (2, "corrected")

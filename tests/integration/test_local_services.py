@@ -48,7 +48,7 @@ def make_home() -> Iterator[Callable[[], Settings]]:
 
     yield make
     for settings in made:
-        services.down(settings, report=lambda line: None)
+        services.down(settings, print_line=lambda line: None)
         shutil.rmtree(settings.home)
 
 
@@ -61,7 +61,7 @@ def settings() -> Iterator[Settings]:
     umask = os.umask(0)  # of a careless user
     yield settings
     os.umask(umask)
-    services.down(settings, report=lambda line: None)
+    services.down(settings, print_line=lambda line: None)
     shutil.rmtree(root)
 
 
@@ -271,7 +271,7 @@ def test_up_moves_when_its_port_is_lost_at_the_last_moment_or_another_is_demande
         monkeypatch.setattr(services, "choose_port", lambda *_, **__: monkeypatch.undo() or lost)
         said: list[str] = []
 
-        moved = services.up(settings, only=["postgres"], report=said.append)["postgres"]["port"]
+        moved = services.up(settings, only=["postgres"], print_line=said.append)["postgres"]["port"]
 
     assert moved != lost
     assert f"postgres: port {lost} was taken by another program, choosing another" in said
@@ -280,7 +280,9 @@ def test_up_moves_when_its_port_is_lost_at_the_last_moment_or_another_is_demande
     assert _query(settings, "show port") == [(str(lost),)]
 
 
-def test_up_makes_half_made_data_directories_anew_and_keeps_what_was_in_them(make_home: Callable[[], Settings]) -> None:
+def test_up_makes_half_made_data_directories_again_and_keeps_what_was_in_them(
+    make_home: Callable[[], Settings],
+) -> None:
     settings = make_home()
     for name in ("postgres/data/base", "postgres/data.new/base", "kafka/data/jobs-0", "kafka/data.new"):
         (settings.home / name).mkdir(parents=True)
@@ -336,7 +338,7 @@ def test_another_user_gets_nothing_from_any_port_of_the_local_services(
             postgres_said = "come in"
         except psycopg.OperationalError as error:
             postgres_said = str(error)
-        return valkey.lacks(ports["redis"]), _answers(ports["kafka"]), postgres_said
+        return valkey.why_not_ready(ports["redis"]), _answers(ports["kafka"]), postgres_said
 
     valkey_lacks, broker_answers, postgres_said = attempt()
     assert (valkey_lacks, broker_answers) == (None, True)  # who runs them has no password either

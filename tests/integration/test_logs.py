@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.integration import streams
-from tests.integration.conftest import Stage
-from tests.integration.test_cli import Outcome, assert_refused, run
-from tests.integration.test_drain import send_jobs
+from tests.support import streams
+from tests.support.command_line import CommandResult, assert_refused, run
+from tests.support.jobs import send_jobs
+from tests.support.stage import Stage
 
 FIELDS = (
     "dataset", "kind", "batch_id", "seq", "generation", "partition", "start_offset", "end_offset", "staged", "dead",
@@ -26,7 +26,7 @@ LEDGER = (
 )
 
 
-def logged(outcome: Outcome) -> list[dict[str, Any]]:
+def logged(outcome: CommandResult) -> list[dict[str, Any]]:
     """The objects on stderr; every line is one, and has a time, a level and an event."""
     assert outcome.status == 0, outcome
     lines = [json.loads(line) for line in outcome.stderr.splitlines()]
@@ -94,7 +94,7 @@ RUN_AS_TASK = """
 import sys
 from airflow.sdk.log import configure_logging
 configure_logging(json_output=True, output=sys.stdout.buffer, sending_to_supervisor=True)
-from headrace import ingest
+from headrace.ingest import runs as ingest
 from headrace.airflow.connections import deployment
 ours = deployment()
 dataset = ours.dataset("telemetry")

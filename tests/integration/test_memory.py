@@ -15,10 +15,10 @@ from kafka import KafkaProducer
 from headrace.sample.generate import generate_jobs
 from headrace.sources.kafka import KafkaSource
 from tests import bombs
-from tests.integration import streams, topics
-from tests.integration.books import assert_books, environment
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import servers, topic_of
+from tests.support import streams, topics
+from tests.support.jobs import servers, topic_of
+from tests.support.ledger_checks import assert_ledger, environment
+from tests.support.stage import Stage
 
 LIMIT_MB = 250
 HEADRACE = Path(sys.executable).with_name("headrace")
@@ -99,7 +99,7 @@ def test_drain_of_a_stream_of_large_entries_stays_within_its_memory_and_its_time
     committed = telemetry.value("select next_offset from headrace.checkpoints")
     assert 1 <= committed <= 20
     assert _drain_peak_mb(telemetry, "telemetry") < LIMIT_MB
-    assert_books(telemetry, dataset="telemetry")
+    assert_ledger(telemetry, dataset="telemetry")
     assert telemetry.value("select count(*) from headrace.dead_letters") == large
     assert telemetry.value("select count(*) from staging.telemetry") == small
     with streams.client(telemetry.deployment.redis()) as client:
@@ -122,7 +122,7 @@ def test_drain_of_a_stream_passes_entries_beyond_any_answer_and_the_others_are_s
         client.xadd(stream, large[0])  # the last one, which every look brings
     try:
         assert _peak_mb(telemetry, "drain", "telemetry", record_bytes_max=1) < LIMIT_MB
-        assert_books(telemetry, [(0, offset) for offset in range(55)], dataset="telemetry")
+        assert_ledger(telemetry, [(0, offset) for offset in range(55)], dataset="telemetry")
         assert telemetry.value("select count(*) from staging.telemetry") == 22
         query = (
             'select "offset", key is not null, length(value), detail from headrace.dead_letters '
@@ -156,7 +156,7 @@ def test_drain_passes_a_batch_that_unpacks_to_far_too_much_and_its_neighbours_co
         topics.send_batch(servers(stage), topic, 0, bombs.batch(codec, packed, count))
     topics.send_batch(servers(stage), topic, 0, bombs.batch(bombs.NONE, b"".join(good), 5))
     assert _peak_mb(stage, "drain", "jobs", client=client, record_bytes_max=1) < LIMIT_MB
-    assert_books(stage, [*((0, offset) for offset in range(18)), *((1, offset) for offset in range(5))])
+    assert_ledger(stage, [*((0, offset) for offset in range(18)), *((1, offset) for offset in range(5))])
     dead = 'select "offset", key, length(value), reason, detail from headrace.dead_letters order by 1'
     kept_no_bytes = [(offset, None, None, "too_large") for offset in (6, 8)]
     assert [row[:4] for row in stage.query(dead)] == kept_no_bytes
@@ -220,7 +220,7 @@ def _peak_mb(
 
 
 def _assert_drained(stage: Stage, records: int) -> None:
-    assert_books(stage)
+    assert_ledger(stage)
     with psycopg.connect(stage.dsn) as connection:
         counted = connection.execute(
             "select (select count(*) from staging.jobs) + (select count(*) from headrace.dead_letters)"

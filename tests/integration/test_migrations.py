@@ -12,11 +12,11 @@ from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import drain_dataset, initialise
 from headrace.postgres.connection import migrate
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.test_cli import run
-from tests.integration.test_drain import job, send_jobs, servers, topic_of
+from tests.support import topics
+from tests.support.command_line import run
+from tests.support.jobs import job, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger
+from tests.support.stage import Stage
 
 SCHEMA = (
     "select table_schema, table_name, column_name, data_type, is_nullable, column_default "
@@ -118,7 +118,7 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
 def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_PATIENCE_MS", 200)
+    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_WAIT_MS", 200)
     again = "delete from headrace.migrations where name = '0008_rows_of_a_batch'"
     stage.execute("create index by_batch on staging.jobs (_batch_id)", again)
     with psycopg.connect(stage.dsn) as reader:
@@ -177,7 +177,7 @@ def test_contract_with_a_new_optional_field_adds_a_column(stage: Stage) -> None:
     drain_dataset(stage.deployment, "jobs")
     found = stage.query("select channel, count(*), count(_extra) from staging.jobs group by 1 order by 1")
     assert found == [("web", 1, 0), (None, 5, 0)]
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     replaced = (
         "select count(*) from information_schema.columns "
         "where table_name = '_replaced_jobs' and column_name = 'channel'"
@@ -201,7 +201,7 @@ def test_contract_without_a_former_field_keeps_it_as_an_extra_once_its_column_is
         (None, {"SERVICENAME": "S"})
     ]
     assert stage.value("select count(*) from staging.jobs where _former_servicename = 'S'") == 5
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 @pytest.mark.parametrize(
@@ -237,4 +237,4 @@ def test_contract_that_changes_otherwise_is_refused_with_the_migration_to_write(
     for step in steps:
         with pytest.raises(DatasetError, match=message + r".*alter table staging\.\"jobs\""):
             step()
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)

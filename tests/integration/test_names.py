@@ -21,9 +21,9 @@ from headrace.repair.reload import reload_range
 from headrace.repair.replay import replay
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import servers
+from tests.support import topics
+from tests.support.jobs import servers
+from tests.support.stage import Stage
 
 # the dataset's name, its key and its other columns are reserved in SQL, or a function without parentheses
 DECLARATION = """

@@ -17,15 +17,14 @@ import pytest
 from headrace.dataset import load_dataset
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import Deployment, drain_dataset, initialise
-from headrace.sample.generate import Record, generate_records
+from headrace.sample.generate import SampleRecord, generate_records
 from headrace.sample.produce import produce_files
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests import oracle
-from tests.integration import streams, topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.warehouse import Warehouse
+from tests.support import jobs_oracle, streams, topics
+from tests.support.ledger_checks import assert_ledger
+from tests.support.stage import Stage
+from tests.support.warehouse import Warehouse
 
 CASES = Path(__file__).parents[1] / "cases" / "originals"
 TOPICS = ("jobs", "events", "rides")
@@ -180,7 +179,7 @@ def test_ten_thousand_records_of_each_producer_are_staged_or_dead_as_it_says(ori
     assert verification.is_clean, list(verification.lines())
 
 
-def _message(dataset: str, number: int, record: Record) -> topics.Message:
+def _message(dataset: str, number: int, record: SampleRecord) -> topics.Message:
     """As it is sent: a job's partition follows from its id; every fifth record of jobs comes whole, without a key."""
     if record.key is None:
         return number % 3, None, record.value
@@ -200,32 +199,32 @@ def _entry(value: bytes) -> list[bytes]:
     return [part.encode() for pair in fields for part in pair]
 
 
-def _assert_each(originals: Originals, dataset: str, records: list[Record]) -> None:
+def _assert_each(originals: Originals, dataset: str, records: list[SampleRecord]) -> None:
     """Every record is where its producer's account says, and a dead letter has the bytes that were sent."""
-    places = {}
+    sent_at = {}
     offsets = [0, 0, 0]
     for number, record in enumerate(records):
         partition, key, value = (0, None, record.value) if dataset == "telemetry" else _message(dataset, number, record)
-        places[partition, offsets[partition]] = (key, value, record.reason)
+        sent_at[partition, offsets[partition]] = (key, value, record.reason)
         offsets[partition] += 1
     staged = originals.stage.query(f"select _partition, _offset from staging.{dataset}")
-    assert set(staged) == {place for place, (_, _, reason) in places.items() if reason is None}
+    assert set(staged) == {coordinate for coordinate, (_, _, reason) in sent_at.items() if reason is None}
     dead = originals.stage.query(
         'select partition, "offset", reason, key, value from headrace.dead_letters where dataset = %s', dataset
     )
     assert {row[:3] for row in dead} == {
-        (*place, reason) for place, (_, _, reason) in places.items() if reason is not None
+        (*coordinate, reason) for coordinate, (_, _, reason) in sent_at.items() if reason is not None
     }
     if dataset != "telemetry":  # an entry's key is its id, and its value is made of its fields
-        assert all(places[partition, offset][:2] == (key, value) for partition, offset, _, key, value in dead)
-    assert_books(originals.stage, list(places), dataset)
+        assert all(sent_at[partition, offset][:2] == (key, value) for partition, offset, _, key, value in dead)
+    assert_ledger(originals.stage, list(sent_at), dataset)
 
 
-def _assert_jobs_are_the_oracles(originals: Originals, records: list[Record]) -> None:
+def _assert_jobs_are_the_oracles(originals: Originals, records: list[SampleRecord]) -> None:
     jobs: dict[int, dict[str, Any]] = {}
     for record in records:
         if record.reason is None and record.key is not None:
-            job = oracle.decode_job(record.key.decode(), record.value.decode())
+            job = jobs_oracle.decode_job(record.key.decode(), record.value.decode())
             jobs[job["JOBIDENTIFIER"]] = job  # one id is one partition, so the order is the topic's
     fields = ("JOBIDENTIFIER", "USERID", "JOBCREATEDATE", "JOBDATE", "JOBSTATUS", "LOCATION", "REVENUE", "SERVICENAME")
     assert set(
@@ -235,16 +234,16 @@ def _assert_jobs_are_the_oracles(originals: Originals, records: list[Record]) ->
         )
     ) == {tuple(job[field] for field in fields) for job in jobs.values()}
     assert dict(originals.stage.query("select jobidentifier, revenue from marts.jobs")) == {
-        identifier: oracle.revenue(job) for identifier, job in jobs.items()
+        identifier: jobs_oracle.revenue(job) for identifier, job in jobs.items()
     }
     minutes = originals.stage.query("select minute, jobs, revenue from marts.jobs_per_minute")
-    assert {minute: tuple(row) for minute, *row in minutes} == oracle.jobs_per_minute(jobs)
-    locations = oracle.user_locations(Settings().data_dir / "users.ndjson")
+    assert {minute: tuple(row) for minute, *row in minutes} == jobs_oracle.jobs_per_minute(jobs)
+    locations = jobs_oracle.user_locations(Settings().data_dir / "users.ndjson")
     with psycopg.connect(originals.stage.dsn, options="-c search_path=marts") as connection:
         newest = connection.execute("SELECT jobidentifier FROM jobs ORDER BY jobidentifier DESC LIMIT 5").fetchall()
         assert [identifier for (identifier,) in newest] == sorted(jobs, reverse=True)[:5]
         assert {len(str(identifier)) for identifier in jobs} == {6, 7}  # as text, 999999 would come first
-        for location, expected in list(oracle.top_users(jobs, locations).items())[:50]:
+        for location, expected in list(jobs_oracle.top_users(jobs, locations).items())[:50]:
             found = connection.execute("select userid, revenue from top_users(%s)", (location,)).fetchall()
             assert found == expected, location
 

@@ -20,10 +20,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headrace.postgres.connection import migrate
 from headrace.settings import ROOT
-from tests.databases import passing_database
 from tests.integration import many_datasets
 from tests.stalling_proxy import StallingProxy
-from tests.system import browser
+from tests.support import browser
+from tests.support.databases import passing_database
 
 MANY = 10_000
 ABANDONED = 45  # more than the 40 threads that the server has for all of its routes

@@ -28,14 +28,14 @@ from headrace.monitor.status import read_status
 from headrace.postgres.connection import connector
 from headrace.postgres.session import PooledConnection
 from headrace.verify import verify
-from tests.debian import NotAvailable, cache_folder, library_path, unpacked
-from tests.integration import topics
-from tests.integration.books import assert_books
-from tests.integration.conftest import Stage
-from tests.integration.hostile import ENVIRONMENT, HOSTILE, PLACE, make_hostile
-from tests.integration.killing import drain_that_gets, wait_until_stopped
-from tests.integration.test_drain import jobs, send_jobs, servers, topic_of
-from tests.integration.test_session import EXPECTED, found_in_transaction, found_parameters
+from tests.support import topics
+from tests.support.debian import PackageNotAvailable, cache_folder, library_path, unpacked
+from tests.support.hostile_database import ENVIRONMENT, HOSTILE, LOCATION, make_hostile
+from tests.support.interrupts import drain_that_gets, wait_until_stopped
+from tests.support.jobs import jobs, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger
+from tests.support.session_parameters import EXPECTED, found_in_transaction, found_parameters
+from tests.support.stage import Stage
 
 POOL = 4  # backends for all clients of a database: fewer than clients
 READY_S = 10
@@ -48,7 +48,7 @@ def program() -> tuple[str, dict[str, str]]:
         return found, dict(os.environ)
     try:
         root = unpacked(cache_folder() / "pgbouncer", ("pgbouncer",), print)
-    except NotAvailable as error:
+    except PackageNotAvailable as error:
         pytest.skip(f"no pgbouncer on this machine, and {error}")
     return str(root / "usr" / "sbin" / "pgbouncer"), os.environ | {"LD_LIBRARY_PATH": library_path(root)}
 
@@ -112,7 +112,7 @@ def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
         assert list(threads.map(lambda _: initialise(pooled.deployment), range(6))) == [[]] * 6
         drained = list(threads.map(lambda _: _drain_patiently(pooled), range(2)))
     assert sum(drained) == 300
-    assert_books(pooled, sent)
+    assert_ledger(pooled, sent)
     load_file(pooled.deployment, "users")
     assert build(pooled.deployment.settings, select="users", tests=False).rows == 21_467
     assert [each.dataset for each in read_status(pooled.deployment.connect("test")).datasets] == ["jobs", "users"]
@@ -145,11 +145,11 @@ def test_drain_frozen_behind_a_pooler_is_ended_by_its_replacement(step: str, poo
     with drain_that_gets(signal.SIGSTOP, step, pooled) as frozen:
         wait_until_stopped(frozen)
         drain_dataset(pooled.deployment, "jobs")
-        assert_books(pooled, sent)
+        assert_ledger(pooled, sent)
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.join(20)
         assert frozen.exitcode == 1
-    assert_books(pooled, sent)
+    assert_ledger(pooled, sent)
 
 
 def test_drain_killed_behind_a_pooler_leaves_no_lock(pooled: Stage) -> None:
@@ -157,7 +157,7 @@ def test_drain_killed_behind_a_pooler_leaves_no_lock(pooled: Stage) -> None:
     with drain_that_gets(signal.SIGKILL, "before_commit", pooled) as killed:
         killed.join(20)
     drain_dataset(pooled.deployment, "jobs")
-    assert_books(pooled, sent)
+    assert_ledger(pooled, sent)
 
 
 def test_session_behind_a_pooler_has_its_own_parameters_and_leaves_none(
@@ -171,7 +171,7 @@ def test_session_behind_a_pooler_has_its_own_parameters_and_leaves_none(
         assert isinstance(connection, PooledConnection)
         for look in (found_parameters, found_in_transaction) * 2:
             assert look(connection) == EXPECTED
-        assert connection.execute("select %s, octet_length(%s)", (PLACE, "ó")).fetchone() == (PLACE, 2)
+        assert connection.execute("select %s, octet_length(%s)", (LOCATION, "ó")).fetchone() == (LOCATION, 2)
         with psycopg.connect(dsn, options="", autocommit=True) as another:
             found = found_parameters(another)
     assert [name for name in HOSTILE if found[name] == EXPECTED[name]] == []
@@ -181,7 +181,7 @@ def test_hostile_defaults_behind_a_pooler_change_nothing(pooled: Stage, postgres
     sent = topics.send(
         servers(pooled),
         topic_of(pooled),
-        [(p, key, str(value, "utf-8").replace("LOC_1", PLACE).encode()) for p, key, value in jobs(100)],
+        [(p, key, str(value, "utf-8").replace("LOC_1", LOCATION).encode()) for p, key, value in jobs(100)],
     )
     # dbt looks for what exists in transactions that no macro of ours begins: they get a moment more
     make_hostile(postgres_dsn, pooled.dsn, moment="10s")
@@ -198,8 +198,8 @@ def test_hostile_defaults_behind_a_pooler_change_nothing(pooled: Stage, postgres
         name = Identifier(str(conninfo_to_dict(pooled.dsn)["dbname"]))
         connection.execute(SQL("alter database {} reset all").format(name))
     assert verification.is_clean, list(verification.lines())
-    assert_books(pooled, sent)
-    assert pooled.query("select distinct location, jobs from marts.jobs, marts.jobs_per_minute") == [(PLACE, 100)]
+    assert_ledger(pooled, sent)
+    assert pooled.query("select distinct location, jobs from marts.jobs, marts.jobs_per_minute") == [(LOCATION, 100)]
 
 
 def test_startup_parameter_that_a_pooler_refuses_is_named_in_one_line(pooled: Stage) -> None:

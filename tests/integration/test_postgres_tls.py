@@ -22,8 +22,8 @@ from headrace.ingest.runs import Deployment, initialise
 from headrace.local.addresses import environment
 from headrace.monitor.status import read_status
 from headrace.settings import Settings
-from tests.integration.certificates import Authority, Certificate
-from tests.integration.conftest import Stage
+from tests.support.certificates import Authority, Certificate
+from tests.support.stage import Stage
 
 PYTHON = (sys.executable, "-c")
 

@@ -15,18 +15,18 @@ from headrace.follow.follower import follow
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import Deployment, drain_dataset, initialise, plan
 from headrace.marts.build import build
-from headrace.monitor.problems import judge
+from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.databases import passing_database
-from tests.debian import NotAvailable
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.hostile import ENVIRONMENT, PLACE, make_hostile
-from tests.postgres_servers import server
+from tests.support import topics
+from tests.support.databases import passing_database
+from tests.support.debian import PackageNotAvailable
+from tests.support.hostile_database import ENVIRONMENT, LOCATION, make_hostile
+from tests.support.postgres_servers import server
+from tests.support.stage import Stage
 
 RECORDS = 300
 
@@ -39,7 +39,7 @@ def versions_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     try:
         with server(request.param, "-c", "wal_level=logical") as dsn:
             yield dsn
-    except NotAvailable as error:
+    except PackageNotAvailable as error:
         pytest.skip(str(error))
 
 
@@ -93,7 +93,7 @@ def test_whole_way_on_this_version_is_as_on_the_others(
         _send(stage, tmp_path, "jobs", _lines(stage, "jobs", seed=3))
         follow(stage.deployment, ("jobs",), stop=threading.Event(), max_seconds=3).raise_failures()
         verification = verify(stage.deployment, deep=True)
-        overview = judge(read_status(stage.deployment.connect("test")), settings)
+        overview = find_problems(read_status(stage.deployment.connect("test")), settings)
 
     with psycopg.connect(versions_dsn, autocommit=True) as connection:
         connection.execute("alter database sales reset all")
@@ -101,7 +101,7 @@ def test_whole_way_on_this_version_is_as_on_the_others(
     assert [problem.text for problem in overview.problems if problem.severity == "error"] == []
     assert [dataset.lag for dataset in overview.status.datasets] == [0] * 5
     found = _contents(stage)
-    assert {row[0] for row in stage.query("select location from marts.jobs")} >= {PLACE}
+    assert {row[0] for row in stage.query("select location from marts.jobs")} >= {LOCATION}
     expected = _results.setdefault("contents", found)
     for name in expected:
         assert found[name] == expected[name], name
@@ -111,7 +111,7 @@ def _lines(stage: Stage, dataset: str, seed: int) -> list[bytes]:
     """Sample lines; of the jobs every tenth was done at PLACE."""
     lines = list(generate(dataset, RECORDS, seed, 3, stage.deployment.settings.data_dir))
     if dataset == "jobs":
-        elsewhere = f'"LOCATION":"{PLACE}"'.encode()
+        elsewhere = f'"LOCATION":"{LOCATION}"'.encode()
         lines[::10] = [re.sub(rb'"LOCATION": ?"LOC_\d+"', elsewhere, line) for line in lines[::10]]
     return lines
 

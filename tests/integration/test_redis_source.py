@@ -16,11 +16,10 @@ from headrace.exceptions import (
 from headrace.sources import redis
 from headrace.sources.base import Chunk, Range, SourceState
 from headrace.sources.redis import RedisSource
-from tests.integration import streams
-from tests.integration.test_cli import closed_port  # noqa: F401
-from tests.integration.test_source_conformance import records
+from tests.support import streams
+from tests.support.sources import records
 
-Run = Callable[..., object]
+SourceRun = Callable[..., object]
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def source(redis_url: str, stream: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def run(redis_url: str, source: RedisSource) -> Iterator[Run]:
+def run(redis_url: str, source: RedisSource) -> Iterator[SourceRun]:
     """A function that runs a command on the stream."""
     with streams.client(redis_url) as client:
         yield lambda name, *arguments: client.execute_command(name, source.stream, *arguments)
@@ -59,7 +58,7 @@ def numbers(chunks: list[Chunk]) -> list[tuple[int, int]]:
     return [(record.offset, int(json.loads(record.value or b"")["n"])) for record in records(chunks)]
 
 
-def test_redis_describes_what_is_there_and_what_was_trimmed(source: RedisSource, run: Run) -> None:
+def test_redis_describes_what_is_there_and_what_was_trimmed(source: RedisSource, run: SourceRun) -> None:
     found = source.describe().partitions[0]
     assert (found.log_start_offset, found.end_offset, found.high_watermark) == (0, 10, 10)
     assert (found.start_position, found.end_position) == ("0-18446744073709551615", "10-0")
@@ -73,13 +72,13 @@ def test_redis_describes_what_is_there_and_what_was_trimmed(source: RedisSource,
     assert (found.start_position, found.end_position) == ("10-0", "10-0")
 
 
-def test_redis_entry_keeps_its_id_as_key_and_time(source: RedisSource, run: Run) -> None:
+def test_redis_entry_keeps_its_id_as_key_and_time(source: RedisSource, run: SourceRun) -> None:
     run("XADD", "1700000000123-7", "n", "1")
     entry = records(rest(source, 10, "10-0"))[0]
     assert (entry.offset, entry.key, entry.timestamp) == (10, b"1700000000123-7", 1_700_000_000_123)
 
 
-def test_redis_fields_become_json_as_they_are(source: RedisSource, run: Run) -> None:
+def test_redis_fields_become_json_as_they_are(source: RedisSource, run: SourceRun) -> None:
     cases = [
         ([b"n", b"-1.50e3", b"m", b"1"], b'{"n":"-1.50e3","m":"1"}'),  # text, as it came: the contract reads it
         ([b"n", b"01", b"n", b" 1"], b'{"n":"01","n":" 1"}'),  # a field that stands twice: the contract refuses it
@@ -97,7 +96,7 @@ def test_redis_fields_become_json_as_they_are(source: RedisSource, run: Run) -> 
     assert found == [value for _, value in cases]
 
 
-def test_redis_entries_deleted_one_by_one_leave_a_gap_at_the_end(source: RedisSource, run: Run) -> None:
+def test_redis_entries_deleted_one_by_one_leave_a_gap_at_the_end(source: RedisSource, run: SourceRun) -> None:
     run("XDEL", "6-0", "7-0", "10-0")
     chunks = rest(source, 4, "4-0")
     assert numbers(chunks) == [(4, 5), (5, 8), (6, 9)]
@@ -109,7 +108,7 @@ def test_redis_entries_deleted_one_by_one_leave_a_gap_at_the_end(source: RedisSo
 
 
 def test_redis_more_deleted_than_were_read_is_no_loss_while_older_entries_are_there(
-    source: RedisSource, run: Run
+    source: RedisSource, run: SourceRun
 ) -> None:
     run("XDEL", "4-0", "5-0", "6-0", "7-0")
     assert source.describe().partitions[0].log_start_offset == 4
@@ -120,7 +119,7 @@ def test_redis_more_deleted_than_were_read_is_no_loss_while_older_entries_are_th
 
 
 def test_redis_range_that_is_cut_short_of_deleted_entries_is_read_on_without_loss(
-    source: RedisSource, run: Run
+    source: RedisSource, run: SourceRun
 ) -> None:
     run("XDEL", "4-0", "5-0", "6-0", "7-0", "8-0", "9-0", "10-0")
     chunks = list(source.read({0: Range(2, 6, "2-0", "10-0")}))
@@ -133,7 +132,7 @@ def test_redis_range_that_is_cut_short_of_deleted_entries_is_read_on_without_los
     assert (chunks[-1].next_offset, chunks[-1].position) == (11, "11-0")
 
 
-def test_redis_entries_added_while_it_is_read_are_for_the_next_run(source: RedisSource, run: Run) -> None:
+def test_redis_entries_added_while_it_is_read_are_for_the_next_run(source: RedisSource, run: SourceRun) -> None:
     reading = source.read({0: Range(0, 10, "0-0", "10-0")})
     chunks = [next(reading)]
     run("XDEL", "8-0")
@@ -143,7 +142,7 @@ def test_redis_entries_added_while_it_is_read_are_for_the_next_run(source: Redis
     assert (chunks[-1].next_offset, chunks[-1].position) == (10, "10-0")
 
 
-def test_redis_trimmed_past_the_checkpoint_shows_in_the_log_start(source: RedisSource, run: Run) -> None:
+def test_redis_trimmed_past_the_checkpoint_shows_in_the_log_start(source: RedisSource, run: SourceRun) -> None:
     run("XTRIM", "MAXLEN", 4)
     assert seen(source, 6, "6-0").partitions[0].log_start_offset == 6  # to the checkpoint and no further
     assert seen(source, 4, "4-0").partitions[0].log_start_offset == 6
@@ -153,7 +152,7 @@ def test_redis_trimmed_past_the_checkpoint_shows_in_the_log_start(source: RedisS
 
 
 @pytest.mark.parametrize("left", [0, 2])
-def test_redis_trimmed_while_it_is_read_is_refused(left: int, source: RedisSource, run: Run) -> None:
+def test_redis_trimmed_while_it_is_read_is_refused(left: int, source: RedisSource, run: SourceRun) -> None:
     reading = source.read({0: Range(0, 10, "0-0", "10-0")})
     assert numbers([next(reading)]) == [(0, 1), (1, 2), (2, 3)]
     run("XTRIM", "MAXLEN", left)
@@ -173,8 +172,8 @@ def test_redis_trimmed_while_it_is_read_is_refused(left: int, source: RedisSourc
         (11, 40, 9, "its first entry is 20-0, behind 10-0, yet only 9 of the 10"),
     ],
 )
-def test_redis_stream_made_anew_is_refused(
-    first: int, last: int, trimmed: int, why: str, source: RedisSource, run: Run, redis_url: str
+def test_redis_stream_recreated_is_refused(
+    first: int, last: int, trimmed: int, why: str, source: RedisSource, run: SourceRun, redis_url: str
 ) -> None:
     run("DEL")
     fill(redis_url, source.stream, first, last)
@@ -183,7 +182,9 @@ def test_redis_stream_made_anew_is_refused(
         seen(source, 10, "10-0")
 
 
-def test_redis_stream_made_anew_whose_ids_lie_around_the_checkpoint_is_refused(source: RedisSource, run: Run) -> None:
+def test_redis_stream_recreated_whose_ids_lie_around_the_checkpoint_is_refused(
+    source: RedisSource, run: SourceRun
+) -> None:
     run("DEL")
     for number in range(1, 40):
         run("XADD", f"{number}-5", "n", "1")
@@ -191,15 +192,15 @@ def test_redis_stream_made_anew_whose_ids_lie_around_the_checkpoint_is_refused(s
         seen(source, 10, "10-0")
 
 
-def test_redis_checkpoint_whose_entry_was_deleted_is_no_other_stream(source: RedisSource, run: Run) -> None:
+def test_redis_checkpoint_whose_entry_was_deleted_is_no_other_stream(source: RedisSource, run: SourceRun) -> None:
     run("XADD", "11-0", "n", "11")
     run("XDEL", "10-0")
     assert numbers(rest(source, 10, "10-0")) == [(10, 11)]
     assert seen(source, 10, "10-0")
 
 
-def test_redis_stream_made_anew_and_trimmed_behind_the_very_same_entry_escapes(
-    source: RedisSource, run: Run, redis_url: str
+def test_redis_stream_recreated_and_trimmed_behind_the_very_same_entry_escapes(
+    source: RedisSource, run: SourceRun, redis_url: str
 ) -> None:
     """The known hole, written down: nothing that a server tells distinguishes it from the old one, trimmed there."""
     run("DEL")
@@ -209,8 +210,8 @@ def test_redis_stream_made_anew_and_trimmed_behind_the_very_same_entry_escapes(
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 4), (11, 14), (11, 40)])
-def test_redis_stream_made_anew_while_it_is_read_is_refused(
-    first: int, last: int, source: RedisSource, run: Run, redis_url: str
+def test_redis_stream_recreated_while_it_is_read_is_refused(
+    first: int, last: int, source: RedisSource, run: SourceRun, redis_url: str
 ) -> None:
     reading = source.read({0: Range(0, 10, "0-0", "10-0")})
     next(reading)
@@ -220,7 +221,7 @@ def test_redis_stream_made_anew_while_it_is_read_is_refused(
         next(reading)
 
 
-def test_redis_stream_that_was_emptied_and_set_back_is_refused(source: RedisSource, run: Run) -> None:
+def test_redis_stream_that_was_emptied_and_set_back_is_refused(source: RedisSource, run: SourceRun) -> None:
     run("XTRIM", "MAXLEN", 0)
     run("XSETID", "7-0", "ENTRIESADDED", 10, "MAXDELETEDID", "0-0")
     with pytest.raises(SourceChanged, match="its last id is 7-0, expected 10-0"):
@@ -231,7 +232,7 @@ def test_redis_stream_that_was_emptied_and_set_back_is_refused(source: RedisSour
         seen(source, 10, "10-0")
 
 
-def test_redis_stream_that_is_absent_is_refused(source: RedisSource, run: Run) -> None:
+def test_redis_stream_that_is_absent_is_refused(source: RedisSource, run: SourceRun) -> None:
     run("DEL")
     for ask in (source.describe, lambda: rest(source, 0, "0-0"), lambda: list(source.read({0: Range(0, 9, "0-0")}))):
         with pytest.raises(TopicMissing, match=f"^{source.stream}: no such stream at 127.0.0.1:[0-9]+; add an entry"):
@@ -240,7 +241,7 @@ def test_redis_stream_that_is_absent_is_refused(source: RedisSource, run: Run) -
         source.mirror("group", {0: 10}, {0: "10-0"})
 
 
-def test_redis_key_that_is_no_stream_is_refused(source: RedisSource, run: Run) -> None:
+def test_redis_key_that_is_no_stream_is_refused(source: RedisSource, run: SourceRun) -> None:
     run("DEL")
     run("SET", "text")
     for ask in (source.describe, lambda: list(source.read({0: Range(0, 9, "0-0")}))):
@@ -248,7 +249,7 @@ def test_redis_key_that_is_no_stream_is_refused(source: RedisSource, run: Run) -
             ask()
 
 
-def test_redis_server_that_is_gone_is_one_clear_line(closed_port: int) -> None:  # noqa: F811
+def test_redis_server_that_is_gone_is_one_clear_line(closed_port: int) -> None:
     source = RedisSource("readings", f"redis://user:canary-5up3r@127.0.0.1:{closed_port}/0")
     for ask in (source.describe, lambda: list(source.read({0: Range(0, 9, "0-0")}))):
         with pytest.raises(SourceUnavailable) as caught:

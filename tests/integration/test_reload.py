@@ -20,14 +20,16 @@ from headrace.repair.reload import ReloadResult, reload_range
 from headrace.repair.replay import replay
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.adoption import adopt_anyway
-from tests.integration import topics
-from tests.integration.books import assert_nothing_left, coordinates
-from tests.integration.conftest import Stage
-from tests.integration.killing import apart, at, killed_at, signal_itself, wait_until_stopped
-from tests.integration.test_cli import assert_refused, run
-from tests.integration.test_drain import job, jobs, send_jobs, servers, topic_of
-from tests.integration.test_replay import change_contract, refund
+from tests.support import topics
+from tests.support.adoption import force_adopt
+from tests.support.command_line import assert_refused, run
+from tests.support.declarations import change_contract
+from tests.support.interrupts import apart, at, killed_at, signal_itself, wait_until_stopped
+from tests.support.jobs import job, jobs, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_nothing_left, coordinates
+from tests.support.reloads import state
+from tests.support.replays import refund
+from tests.support.stage import Stage
 
 START_MS = 1_700_000_000_000
 START = datetime.fromtimestamp(START_MS / 1000, UTC)
@@ -42,18 +44,6 @@ CONTENT = (
 def reloaded(stage: Stage, start: object, end: object, partition: int | None = None, **options: Any) -> ReloadResult:
     dataset = stage.deployment.dataset("jobs")
     return reload_range(stage.deployment, dataset, str(start), str(end), partition=partition, **options)
-
-
-def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
-    """All that a reload may write."""
-    return [
-        stage.query("select * from staging.jobs order by _partition, _offset"),
-        stage.query("select * from staging._replaced_jobs order by _partition, _offset, _replaced_by"),
-        stage.query('select * from headrace.dead_letters order by partition, "offset"'),
-        stage.query("select * from headrace.batches order by seq"),
-        stage.query("select partition, next_offset, source_position from headrace.checkpoints order by partition"),
-        stage.query("select last_seq from headrace.datasets order by 1"),
-    ]
 
 
 def assert_proven(stage: Stage) -> None:
@@ -91,7 +81,7 @@ def test_reload_by_offsets_replaces_exactly_that_range(stage: Stage) -> None:
     stage.execute("update staging.jobs set location = 'WRONG', revenue = 0")
     before = state(stage)
     result = reloaded(stage, 1, 450, 1)
-    assert result.story() == "jobs[1]: [1, 450) read again: 448 staged, 1 tombstones, 449 rows replaced"
+    assert result.summary() == "jobs[1]: [1, 450) read again: 448 staged, 1 tombstones, 449 rows replaced"
     inside = [row for row in truth if row[9] == 1 and 1 <= row[10] < 450]
     assert [row for row in stage.query(CONTENT) if row in truth] == inside
     assert len(inside) == 449
@@ -115,7 +105,7 @@ def test_reload_of_everything_is_proven_and_twice_gives_the_same(stage: Stage) -
     bad: list[topics.Message] = [(n % 3, b"bad-%d" % n, b"bad") for n in range(5)]
     topics.send(servers(stage), topic_of(stage), [*jobs(100), *bad, *jobs(20)])
     drain_dataset(stage.deployment, "jobs")
-    content, letters = stage.query(CONTENT), state(stage)[2]
+    content, dead_letters = stage.query(CONTENT), state(stage)[2]
     stage.execute("update staging.jobs set location = 'WRONG' where _offset % 2 = 0")
     assert not verify(stage.deployment, "jobs", deep=True).is_clean
     for _ in range(2):
@@ -124,7 +114,7 @@ def test_reload_of_everything_is_proven_and_twice_gives_the_same(stage: Stage) -
             (0, 0, 2), (1, 0, 2), (2, 0, 1),
         ]  # fmt: skip
         assert stage.query(CONTENT) == content
-        assert state(stage)[2] == letters
+        assert state(stage)[2] == dead_letters
         assert_proven(stage)
     assert stage.value("select count(*) from staging._replaced_jobs") == 240
 
@@ -148,7 +138,7 @@ def test_reload_by_times_takes_the_records_of_that_time_in_every_partition(stage
     late = reloaded(stage, (begin + timedelta(microseconds=1)).isoformat(), end.isoformat(), 1)
     assert [(each.start, each.end) for each in late.partitions] == [(4, 7)]
     nothing = reloaded(stage, "2100-01-01", "2100-01-02")
-    assert nothing.story() == "jobs: nothing to reload: no record of that time below the checkpoints"
+    assert nothing.summary() == "jobs: nothing to reload: no record of that time below the checkpoints"
     assert len(lines(stage)) == 5
     assert_proven(stage)
 
@@ -158,7 +148,7 @@ def test_reload_ends_at_the_checkpoint_and_says_so(stage: Stage) -> None:
     drain_dataset(stage.deployment, "jobs")
     send_timed(stage, 30)
     checkpoints = state(stage)[4]
-    assert reloaded(stage, 5, 20, 0).story() == (
+    assert reloaded(stage, 5, 20, 0).summary() == (
         "jobs[0]: [5, 10) read again: 5 staged, 0 tombstones, 5 rows replaced; "
         "asked for up to 20, cut to the checkpoint"
     )
@@ -194,8 +184,8 @@ def test_reload_under_another_contract_moves_records_between_rows_and_dead_lette
     change_contract(stage, ("LOCATION: Text", "LOCATION: Literal['LOC_1']"))
     result = reloaded(stage, 0, 7, 0).partitions[0]
     assert (result.staged, result.tombstones, result.replaced) == (1, 1, 6)
-    assert (result.dead, result.reopened, result.still_dead, result.healed) == (1, 3, 1, 0)
-    assert result.story("jobs").endswith("1 new dead letters, 3 dead again, 1 dead as before")
+    assert (result.dead, result.reopened, result.still_dead, result.resolved) == (1, 3, 1, 0)
+    assert result.summary("jobs").endswith("1 new dead letters, 3 dead again, 1 dead as before")
     (batch_id,) = stage.query("select batch_id from headrace.batches where kind = 'reload'")[0]
     assert stage.query('select "offset", reason, batch_id, replayed_by from headrace.dead_letters order by 1') == [
         (0, "out_of_range", drained, None),
@@ -210,7 +200,7 @@ def test_reload_under_another_contract_moves_records_between_rows_and_dead_lette
     jobs_file.write_text(strict.replace("REVENUE: Annotated[Numeric, Field(ge=0)]", "REVENUE: Numeric"))
     result = reloaded(stage, 0, 7, 0).partitions[0]
     assert (result.staged, result.tombstones, result.replaced) == (5, 1, 2)
-    assert (result.dead, result.reopened, result.still_dead, result.healed) == (0, 0, 1, 4)
+    assert (result.dead, result.reopened, result.still_dead, result.resolved) == (0, 0, 1, 4)
     assert stage.query("select jobidentifier from staging.jobs order by _offset") == [(n,) for n in (1, 2, 3, 5, 6, 7)]
     assert_proven(stage)
 
@@ -301,7 +291,7 @@ def test_reload_whose_generation_is_closed_meanwhile_changes_nothing(stage: Stag
     drain_dataset(stage.deployment, "jobs")
 
     def adopt_it() -> None:
-        adopt_anyway(stage.deployment, stage.deployment.dataset("jobs"))
+        force_adopt(stage.deployment, stage.deployment.dataset("jobs"))
 
     with pytest.raises(SourceChanged, match="generation 1 was closed while it was read again"):
         reloaded(stage, 0, 5, 0, barrier=at("read", adopt_it, occurrence=1))
@@ -374,7 +364,7 @@ def test_reload_and_drain_that_meet_take_turns(stage: Stage) -> None:
     assert_proven(stage)
 
 
-def test_reload_frozen_in_its_turn_is_ended_by_a_drain_and_changes_nothing(stage: Stage) -> None:
+def test_reload_frozen_with_its_lock_is_ended_by_a_drain_and_changes_nothing(stage: Stage) -> None:
     settings = replace(stage.deployment.settings, lock_timeout_ms=100, stuck_after_ms=400)
     stage = replace(stage, deployment=Deployment.from_settings(settings))
     send_jobs(stage, 300)
@@ -417,7 +407,7 @@ def test_reload_keeps_the_rows_whose_records_compaction_took(stage: Stage) -> No
         "update one set _offset = 1, jobidentifier = 24; insert into staging.jobs select * from one",
     )
     result = reloaded(stage, 0, 3, 0)
-    assert result.story().endswith("2 rows replaced, 1 rows kept, whose records compaction took")
+    assert result.summary().endswith("2 rows replaced, 1 rows kept, whose records compaction took")
     assert stage.query("select _offset, jobidentifier from staging.jobs order by 1") == [(0, 1), (1, 24), (2, 2)]
     assert lines(stage) == [(0, 0, 3, 2, 0, 0, 1)]
     assert verify(stage.deployment, "jobs").is_clean

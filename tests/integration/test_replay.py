@@ -15,46 +15,17 @@ from headrace.cli import main
 from headrace.exceptions import DatasetError
 from headrace.ingest.runs import drain_dataset
 from headrace.repair.generations import adopt
-from headrace.repair.replay import ReplayResult, replay
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.books import assert_books, assert_nothing_left, environment
-from tests.integration.conftest import Stage
-from tests.integration.killing import at, killed_at
-from tests.integration.test_cli import Outcome, assert_refused
-from tests.integration.test_drain import job, jobs, servers, topic_of
+from tests.support import topics
+from tests.support.command_line import CommandResult, assert_refused
+from tests.support.declarations import allow_refunds, change_contract
+from tests.support.interrupts import at, killed_at
+from tests.support.jobs import job, jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left, environment
+from tests.support.replays import HEADERS, refund, replayed
+from tests.support.stage import Stage
 
-HEADERS = [
-    ("trace", b"a"),
-    ("trace", b"b"),
-    ("binary", b"\x00\xff"),
-    ("nul\0", b"a\0b"),
-    ("é", "ü".encode()),
-    ("", b""),
-]
 FAR_FUTURE_MS = 2**62
-
-
-def change_contract(stage: Stage, *changes: tuple[str, str]) -> None:
-    """Rewrite the declaration of jobs, as an engineer would who found it too strict."""
-    path = stage.deployment.settings.datasets_dir / "jobs.py"
-    text = path.read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-
-
-def allow_refunds(stage: Stage) -> None:
-    change_contract(stage, ("REVENUE: Annotated[Numeric, Field(ge=0)]", "REVENUE: Numeric"))
-
-
-def refund(identifier: int, **fields: Any) -> bytes:
-    return job(identifier, REVENUE=-1.5, **fields)
-
-
-def replayed(stage: Stage, **arguments: Any) -> ReplayResult:
-    return replay(stage.deployment, stage.deployment.dataset("jobs"), **arguments)
 
 
 def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
@@ -68,15 +39,15 @@ def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-def run(stage: Stage, *arguments: str) -> Outcome:
+def run(stage: Stage, *arguments: str) -> CommandResult:
     """Run a command in this process: a dozen of them in their own would take ten times as long."""
     result = CliRunner().invoke(main, arguments, env=environment(stage.deployment.settings))
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
 def assert_proven(stage: Stage) -> None:
     """Our own books, and verify's."""
-    assert_books(stage)
+    assert_ledger(stage)
     assert verify(stage.deployment, "jobs", deep=True).findings == []
 
 
@@ -90,23 +61,23 @@ def test_replay_stages_what_passes_under_its_own_coordinates(stage: Stage) -> No
     others = [(0, b"1", job(1)), (1, b"bad", b"bad"), (1, b"102", refund(102)), (2, b"103", refund(103))]
     topics.send(servers(stage), topic_of(stage), others)
     drain_dataset(stage.deployment, "jobs")
-    letter = stage.query('select "timestamp", key, headers from headrace.dead_letters where key = %s', b"101")[0]
+    dead_letter = stage.query('select "timestamp", key, headers from headrace.dead_letters where key = %s', b"101")[0]
     checkpoints = state(stage)[3]
     assert_proven(stage)
     allow_refunds(stage)
     result = replayed(stage)
     assert (result.staged, result.tombstones, result.batches, result.remaining) == (3, 0, 2, {"invalid_json": 1})
     assert not result.changed
-    assert result.story() == (
+    assert result.summary() == (
         "jobs: 3 of 4 dead letters were replayed: 3 staged, 0 tombstones, 2 batches; 1 still fail: invalid_json 1"
     )
     rows = stage.query(
         "select jobidentifier, revenue::text, _generation, _partition, _offset, _timestamp, _key, _headers, _extra, "
         "_deleted from staging.jobs where revenue < 0 order by 1"
     )
-    assert rows[0] == (101, "-1.5", 1, 1, 0, *letter, {"NOTE": "kept"}, False)
+    assert rows[0] == (101, "-1.5", 1, 1, 0, *dead_letter, {"NOTE": "kept"}, False)
     assert [row[:5] for row in rows[1:]] == [(102, "-1.5", 1, 1, 2), (103, "-1.5", 1, 2, 0)]
-    assert len(letter[2]) == len(HEADERS)
+    assert len(dead_letter[2]) == len(HEADERS)
     assert stage.query(
         "select seq, partition, start_offset, end_offset, staged, dead, tombstones, empty, bytes, first_record_at "
         "is not null, last_record_at >= first_record_at from headrace.batches where kind = 'replay' order by seq"
@@ -131,7 +102,7 @@ def test_replay_twice_finds_nothing_the_second_time(stage: Stage) -> None:
     before = state(stage)
     again = replayed(stage)
     assert (again.passed, again.records) == (0, 1)
-    assert again.story() == (
+    assert again.summary() == (
         "jobs: 0 of 1 dead letters were replayed: 0 staged, 0 tombstones, 0 batches; 1 still fail: invalid_json 1"
     )
     assert state(stage) == before
@@ -143,13 +114,13 @@ def test_replay_of_one_reason_leaves_the_others(stage: Stage) -> None:
     allow_refunds(stage)
     change_contract(stage, ('"NO SUCCESS"]', '"NO SUCCESS", "UNKNOWN"]'))
     nothing = replayed(stage, reason="wrong_type")
-    assert nothing.story() == (
+    assert nothing.summary() == (
         "jobs: nothing to replay: no dead letter of reason wrong_type; there are invalid_value 1, out_of_range 1"
     )
     assert replayed(stage, reason="invalid_value").passed == 1
     assert stage.query("select jobidentifier from staging.jobs") == [(102,)]
     assert replayed(stage).passed == 1
-    assert replayed(stage).story() == "jobs: nothing to replay: no dead letters"
+    assert replayed(stage).summary() == "jobs: nothing to replay: no dead letters"
     assert_proven(stage)
 
 
@@ -162,8 +133,8 @@ def test_replay_in_a_dry_run_tells_the_same_and_changes_nothing(stage: Stage) ->
     before = state(stage)
     dry = replayed(stage, dry_run=True)
     assert state(stage) == before
-    assert dry.story().startswith("jobs: 2 of 3 dead letters would be replayed: 2 staged, ")
-    assert dry.story().replace("would be", "were") == replayed(stage).story()
+    assert dry.summary().startswith("jobs: 2 of 3 dead letters would be replayed: 2 staged, ")
+    assert dry.summary().replace("would be", "were") == replayed(stage).summary()
     assert_proven(stage)
 
 
@@ -176,10 +147,10 @@ def test_replay_of_what_fails_for_another_reason_now_says_so_and_keeps_the_old_o
     before = state(stage)
     result = replayed(stage)
     assert result.changed == {("out_of_range", "invalid_value"): 1}
-    assert result.story().endswith(
+    assert result.summary().endswith(
         "2 still fail: invalid_json 1, out_of_range 1; for another reason than the one that they keep: "
         "out_of_range now invalid_value 1"
-    ) or result.story().endswith(
+    ) or result.summary().endswith(
         "2 still fail: out_of_range 1, invalid_json 1; for another reason than the one that they keep: "
         "out_of_range now invalid_value 1"
     )
@@ -226,7 +197,7 @@ def test_replay_covers_every_generation(stage: Stage) -> None:
 def test_replay_in_small_pages_comes_to_the_same(
     bound: str, limit: int, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"headrace.replay.{bound}", limit)
+    monkeypatch.setattr(f"headrace.repair.replay.{bound}", limit)
     messages: list[topics.Message] = [
         (n % 3, b"%d" % (100 + n), refund(100 + n, LOCATION="x" * 200) if n % 4 else b"bad") for n in range(40)
     ]
@@ -235,12 +206,12 @@ def test_replay_in_small_pages_comes_to_the_same(
     drain_dataset(stage.deployment, "jobs")
     allow_refunds(stage)
     seen: list[tuple[int, int]] = []
-    result = replayed(stage, progress=lambda done, total: seen.append((done, total)))
+    result = replayed(stage, on_progress=lambda done, total: seen.append((done, total)))
     assert (result.staged, result.batches) == (30, 3)
     assert result.remaining == {"invalid_json": 10, "too_large": 1}
     assert 9 <= len(seen) <= 16
     assert seen[-1] == (41, 41)
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert_proven(stage)
 
 

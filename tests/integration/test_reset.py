@@ -12,15 +12,15 @@ from headrace.ingest.load import load_file
 from headrace.ingest.runs import drain_dataset
 from headrace.repair.generations import preview_reset, reset
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.books import assert_books, assert_nothing_left, totals
-from tests.integration.conftest import Stage
-from tests.integration.killing import at, drain
-from tests.integration.test_drain import _produce_jobs, send_jobs, servers, topic_of
+from tests.support import topics
+from tests.support.interrupts import at, drain
+from tests.support.jobs import produce_jobs, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left, totals
+from tests.support.stage import Stage
 
 
 def test_reset_and_drain_come_to_the_same_totals(stage: Stage, tmp_path: Path) -> None:
-    _produce_jobs(stage, tmp_path / "jobs.kafka", 1_000)
+    produce_jobs(stage, tmp_path / "jobs.kafka", 1_000)
     drain_dataset(stage.deployment, "jobs")
     before = totals(stage)
     built = stage.value("select built from headrace.datasets where dataset = 'jobs'")
@@ -36,7 +36,7 @@ def test_reset_and_drain_come_to_the_same_totals(stage: Stage, tmp_path: Path) -
     assert totals(stage) == before
     assert verify(stage.deployment, "jobs").is_clean
     assert stage.query("select distinct _generation from staging.jobs") == [(2,)]
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_reset_of_nothing_deletes_nothing_and_can_be_repeated(stage: Stage) -> None:
@@ -46,7 +46,7 @@ def test_reset_of_nothing_deletes_nothing_and_can_be_repeated(stage: Stage) -> N
         assert stage.value("select count(*) from headrace.batches") == 0
     sent = send_jobs(stage, 10)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_reset_of_one_dataset_leaves_the_others(stage: Stage) -> None:
@@ -78,7 +78,7 @@ def test_reset_keeps_the_lines_of_earlier_ones_and_says_what_it_would_do(stage: 
     assert lines == [(1, "reset", 1), (2, "reset", 2)]
     drain_dataset(stage.deployment, "jobs")
     assert verify(stage.deployment, "jobs", deep=True).is_clean
-    assert_books(stage, [(0, n) for n in range(2, 20)])
+    assert_ledger(stage, [(0, n) for n in range(2, 20)])
     assert len(sent) == 10
 
 
@@ -101,5 +101,5 @@ def test_reset_while_a_drain_runs_waits_for_its_batch_and_fences_the_next(step: 
     assert stage.value("select count(*) from staging.jobs") == 0
     assert stage.query("select kind from headrace.batches") == [("reset",)]
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert_nothing_left(stage)

@@ -24,17 +24,17 @@ from headrace.postgres.roles import DBT, LOADER, READER, ROLES, separate
 from headrace.repair.generations import accept_loss, reset
 from headrace.repair.reload import reload_range
 from headrace.repair.replay import replay
-from headrace.sample.case_answers import read_answers
+from headrace.sample.case_answers import read_case_answers
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.adoption import adopt_anyway
-from tests.databases import passing_database
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.logins import PASSWORD, as_role, let_in, login
-from tests.integration.warehouse import Warehouse
+from tests.support import topics
+from tests.support.adoption import force_adopt
+from tests.support.databases import passing_database
+from tests.support.logins import PASSWORD, as_role, let_in, login
+from tests.support.stage import Stage
+from tests.support.warehouse import Warehouse
 
 RECORDS = 300
 TOPIC = "roles-jobs"
@@ -191,8 +191,8 @@ def test_reader_asks_psql_and_sees_no_payload_of_a_dead_letter(house: Stage, rea
     for question in (*asked, "select x from marts.later"):
         done = subprocess.run([*command, "-Atc", question], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-    letters = reader.query('select dataset, "offset", reason from headrace.dead_letters')
-    assert letters
+    dead_letters = reader.query('select dataset, "offset", reason from headrace.dead_letters')
+    assert dead_letters
     assert read_status(reader.deployment.connect("test")).dead_letters == []
     assert_denied(
         reader,
@@ -228,7 +228,7 @@ def test_tables_that_a_loader_may_not_make_are_made_by_init(house: Stage, loader
         drain_dataset(loader.deployment, "jobs")
         drain_dataset(loader.deployment, "more_jobs")
         assert house.value("select count(*) from headrace.dead_letters where dataset = 'more_jobs'") == 1
-        assert adopt_anyway(loader.deployment, loader.deployment.dataset("more_jobs")) == 2
+        assert force_adopt(loader.deployment, loader.deployment.dataset("more_jobs")) == 2
     finally:
         declared.write_text(text)
         more.unlink(missing_ok=True)
@@ -279,14 +279,14 @@ def test_verify_runs_no_view_in_place_of_a_mart(house: Stage, dbt: Stage, progra
     )
     try:
         for stage in (house, dbt):
-            (report,) = verify(stage.deployment, "users").reports
-            assert not program.exists(), report
-            assert report.error is None
-            assert [finding.found for finding in report.findings] == ["a view in the place of marts.users"]
+            (print_line,) = verify(stage.deployment, "users").reports
+            assert not program.exists(), print_line
+            assert print_line.error is None
+            assert [finding.found for finding in print_line.findings] == ["a view in the place of marts.users"]
     finally:
         dbt.execute("drop view marts.users", "alter table marts.users_aside rename to users")
-    (report,) = verify(house.deployment, "users").reports
-    assert report.counts["keys of marts.users equal to staging's"] == 21_467
+    (print_line,) = verify(house.deployment, "users").reports
+    assert print_line.counts["keys of marts.users equal to staging's"] == 21_467
 
 
 @pytest.mark.security("R1")
@@ -316,12 +316,12 @@ def test_verify_compares_no_mart_whose_plan_would_run_planted_code(
 ) -> None:
     dbt.execute("create domain marts.key as bigint check (marts.planted(1) > 0)", plant)
     try:
-        (report,) = verify(house.deployment, "users").reports
+        (print_line,) = verify(house.deployment, "users").reports
         assert not program.exists()
         assert (
             f"marts.users has {named} of {DBT}, who may do less than this user: not compared; set HEADRACE_DBT_DSN "
             "(in Airflow: the connection headrace_dbt) to a login in headrace_dbt"
-        ) in report.notes
+        ) in print_line.notes
         assert verify(dbt.deployment, "users").is_clean  # it is its own code, with its own rights
     finally:
         dbt.execute(remove, "drop domain marts.key")
@@ -341,13 +341,13 @@ def test_owner_builds_and_asks_nothing_that_dbt_could_have_planted(house: Stage,
         with pytest.raises(DatabaseError, match=f"^build: {refused}"):
             build(owner, select="users", full_refresh=True, tests=False)
         with pytest.raises(DatabaseError, match=f"^answers: {refused}"):
-            read_answers(connector(owner.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
+            read_case_answers(connector(owner.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
         # started by hand
         succeeded, messages = Warehouse(owner, house.dsn).run_dbt("run", "--select", "users")
         assert not succeeded
         assert f"of {DBT}, expected that this schema belongs to" in messages
         assert build(settings, select="users", tests=False).passes
-        assert read_answers(connector(settings.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
+        assert read_case_answers(connector(settings.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
     finally:
         dbt.execute("drop function marts.fired cascade")
     assert not program.exists()
@@ -416,7 +416,7 @@ def test_readers_cannot_take_the_locks_of_init_and_builds(reader: Stage, loader:
 def test_init_that_a_reader_holds_up_ends_and_names_the_reader(
     house: Stage, reader: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_PATIENCE_MS", 200)
+    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_WAIT_MS", 200)
     house.execute("alter table marts.rides owner to current_user")
     with psycopg.connect(reader.dsn, application_name="a dashboard") as connection:
         connection.execute("select from marts.rides limit 1")

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,29 +16,24 @@ from headrace.monitor.status import read_status
 from headrace.postgres.roles import LOADER
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.verify import verify
-from tests.integration import streams, topics
-from tests.integration.books import coordinates, environment
-from tests.integration.commands import Said, headrace
-from tests.integration.conftest import Stage
-from tests.integration.killing import at, drain, drain_that_gets, wait_until_stopped
-from tests.integration.logins import login
-from tests.integration.test_drain import job, send_jobs, servers, topic_of
-from tests.integration.test_evolution import add_field
-from tests.integration.test_replay import change_contract
-from tests.integration.test_source_changes import recreate
+from tests.support import streams, topics
+from tests.support.commands import CommandOutput, headrace
+from tests.support.declarations import add_field, change_contract
+from tests.support.interrupts import at, drain, drain_that_gets, wait_until_stopped
+from tests.support.jobs import job, recreate, send_jobs, servers, topic_of
+from tests.support.ledger_checks import coordinates, environment
+from tests.support.logins import login
+from tests.support.runbook import BLOCK, SECTIONS
+from tests.support.stage import Stage
 
-RUNBOOK = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text().split("\n# Backup", 1)[0]
-SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
-BLOCK = re.compile(r"^```\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
-
-Incident = Callable[[Stage], Iterator[str]]
+RunbookIncident = Callable[[Stage], Iterator[str]]
 INCIDENTS: dict[str, Any] = {}
 
 
-def incident(title: str) -> Callable[[Incident], Incident]:
+def incident(title: str) -> Callable[[RunbookIncident], RunbookIncident]:
     """Make the incident of a section: yields what is seen, then, once it is mended, checks what is its own."""
 
-    def register(make: Incident) -> Incident:
+    def register(make: RunbookIncident) -> RunbookIncident:
         INCIDENTS[title] = contextmanager(make)
         return make
 
@@ -71,13 +65,13 @@ def service_down(stage: Stage) -> Iterator[str]:
 @incident("Another run committed first")
 def rival(stage: Stage) -> Iterator[str]:
     send_jobs(stage, 90, 1)
-    impatient = Stage(Deployment.from_settings(replace(stage.deployment.settings, batch_rows=20)), stage.dsn)
+    short_timeouts = Stage(Deployment.from_settings(replace(stage.deployment.settings, batch_rows=20)), stage.dsn)
 
     def overtake() -> None:
-        drain_dataset(impatient.deployment, "jobs", max_records=20)
+        drain_dataset(short_timeouts.deployment, "jobs", max_records=20)
 
     with pytest.raises(Exception, match="another run committed first") as caught:
-        drain(impatient, at("fetched", overtake, occurrence=1))
+        drain(short_timeouts, at("fetched", overtake, occurrence=1))
     yield str(caught.value)
     assert len(coordinates(stage)) == 90
 
@@ -96,7 +90,7 @@ def frozen(stage: Stage) -> Iterator[str]:
 
 
 @incident("The topic was deleted and made anew")
-def topic_made_anew(stage: Stage) -> Iterator[str]:
+def topic_recreated(stage: Stage) -> Iterator[str]:
     drained(stage)
     recreate(stage)
     sent = send_jobs(stage, 6)
@@ -149,7 +143,7 @@ def short_log(stage: Stage) -> Iterator[str]:
 
 
 @incident("A Redis stream was made anew or set back")
-def stream_made_anew(telemetry: Stage) -> Iterator[str]:
+def stream_recreated(telemetry: Stage) -> Iterator[str]:
     streams.send(telemetry, 9)
     drain_dataset(telemetry.deployment, "telemetry")
     with streams.client(telemetry.deployment.redis()) as client:
@@ -170,9 +164,9 @@ def wrong_contract(stage: Stage) -> Iterator[str]:
 
 @incident("Dead letters do not reach their topic")
 def unpublished(stage: Stage) -> Iterator[str]:
-    letters = f"{topic_of(stage)}_dlq"
-    change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{letters}"'))
-    topics.create(servers(stage), letters, 1, max_message_bytes="100")
+    dead_letters = f"{topic_of(stage)}_dlq"
+    change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{dead_letters}"'))
+    topics.create(servers(stage), dead_letters, 1, max_message_bytes="100")
     topics.send(servers(stage), topic_of(stage), [(0, b"k", b"not JSON, and longer than a hundred bytes " * 9)])
     drain_dataset(stage.deployment, "jobs")
     with pytest.MonkeyPatch.context() as patch:
@@ -181,8 +175,8 @@ def unpublished(stage: Stage) -> Iterator[str]:
             "headrace.publish.dead_letter_topic.logger.warning", lambda text, *parts: said.append(text % parts)
         )
         assert publish_after_drain(stage.deployment, stage.deployment.dataset("jobs")) == 0
-    topics.delete(servers(stage), letters)
-    topics.create(servers(stage), letters, 1)
+    topics.delete(servers(stage), dead_letters)
+    topics.create(servers(stage), dead_letters, 1)
     yield said[0]
     assert stage.value("select count(*) from headrace.dead_letters where published_at is null") == 0
 
@@ -267,9 +261,9 @@ def unseen(stage: Stage) -> Iterator[str]:
 
 def overview(stage: Stage) -> Any:
     """What `headrace status` finds wrong."""
-    from headrace.monitor.problems import judge
+    from headrace.monitor.problems import find_problems
 
-    return judge(read_status(stage.deployment.connect("test")), stage.deployment.settings).problems
+    return find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings).problems
 
 
 def pattern(shown: str) -> str:
@@ -279,7 +273,7 @@ def pattern(shown: str) -> str:
 
 
 @pytest.mark.parametrize("title", INCIDENTS)
-def test_incident_of_the_runbook_looks_as_it_says_and_is_mended_by_its_commands(
+def test_incident_of_the_runbook_looks_as_it_says_and_is_repaired_by_its_commands(
     title: str, request: pytest.FixtureRequest
 ) -> None:
     seen, commands = BLOCK.findall(SECTIONS[title])[:2]
@@ -295,7 +289,7 @@ def test_incident_of_the_runbook_looks_as_it_says_and_is_mended_by_its_commands(
         for command in commands.splitlines():
             program, *arguments = shlex.split(command)
             assert program == "headrace"
-            said: Said = headrace(environ, *arguments)
+            said: CommandOutput = headrace(environ, *arguments)
             assert said.status == 0, said.output
     is_deep = title != "The log is shorter than the checkpoint"  # what the source lost cannot be read again
     verification = verify(stage.deployment, "telemetry" if is_stream else "jobs", deep=is_deep)

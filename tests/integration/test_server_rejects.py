@@ -14,8 +14,8 @@ from psycopg.sql import Identifier
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
 from headrace.postgres.rejects import REASON, find_rejected
-from tests.integration.conftest import Stage
-from tests.integration.killing import at
+from tests.support.interrupts import at
+from tests.support.stage import Stage
 
 # NOTE has no limit, and somebody put an index on it: 3,000 characters that do not compress are beyond a btree's page
 DECLARATION = """
@@ -123,7 +123,7 @@ def test_drain_with_a_refused_tombstone_counts_it_as_dead(notes: Stage, topic: s
     assert notes.query("select key, value, detail from headrace.dead_letters") == [(b"n-3", None, "no tombstones")]
 
 
-def test_drain_that_breaks_a_constraint_somebody_added_fails_and_changes_nothing(notes: Stage, topic: str) -> None:
+def test_drain_that_breaks_a_constraint_added_by_hand_fails_and_changes_nothing(notes: Stage, topic: str) -> None:
     _produce(notes, topic, range(20), {7})
     notes.execute("alter table staging.notes add constraint short check (length(note) < 100)")
     with pytest.raises(DatabaseError, match='violates check constraint "short"'):

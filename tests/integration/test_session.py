@@ -15,32 +15,14 @@ from headrace.ingest.runs import drain_dataset
 from headrace.monitor.status import read_status
 from headrace.postgres.connection import connector, opened
 from headrace.postgres.roles import LOADER
-from headrace.postgres.session import PARAMETERS, PooledConnection
+from headrace.postgres.session import PooledConnection
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.hostile import ENVIRONMENT, PLACE, make_hostile
-from tests.integration.logins import login
-from tests.integration.test_drain import job, servers, topic_of
-
-EXPECTED = PARAMETERS | {"transaction_timeout": "0"}
-
-
-def found_parameters(connection: Connection[Any]) -> dict[str, str]:
-    """A session's parameters, as one statement sees them."""
-    names = [*PARAMETERS, "transaction_timeout"]
-    rows = connection.execute(
-        "select name, pg_catalog.current_setting(name) from pg_catalog.unnest(%s::pg_catalog.text[]) as name", (names,)
-    )
-    return dict(rows.fetchall())
-
-
-def found_in_transaction(connection: Connection[Any]) -> dict[str, str]:
-    """As a transaction sees them."""
-    with connection.transaction():
-        assert connection.execute("show transaction_isolation").fetchone() == ("read committed",)
-        assert connection.execute("show transaction_read_only").fetchone() == ("off",)
-        return found_parameters(connection)
+from tests.support import topics
+from tests.support.hostile_database import ENVIRONMENT, LOCATION, make_hostile
+from tests.support.jobs import job, servers, topic_of
+from tests.support.logins import login
+from tests.support.session_parameters import EXPECTED, found_in_transaction, found_parameters
+from tests.support.stage import Stage
 
 
 @pytest.fixture
@@ -62,7 +44,7 @@ def test_session_has_its_own_parameters(hostile: str, look: Callable[[Connection
 def test_session_that_a_hook_opened_has_its_own_parameters(hostile: str) -> None:
     with opened(psycopg.connect(hostile)) as connection:
         assert found_parameters(connection) == found_in_transaction(connection) == EXPECTED
-        assert connection.execute("select %s, octet_length(%s)", (PLACE, "ó")).fetchone() == (PLACE, 2)
+        assert connection.execute("select %s, octet_length(%s)", (LOCATION, "ó")).fetchone() == (LOCATION, 2)
 
 
 @pytest.mark.parametrize("where", ["environment", "database"])

@@ -6,18 +6,13 @@ from headrace.exceptions import AnotherCluster, DatasetError, HeadraceError, Sou
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
 from headrace.repair.generations import accept_loss, adopt, preview_adopt
 from headrace.verify import verify
-from tests.adoption import adopt_anyway
-from tests.integration import topics
-from tests.integration.books import assert_books, coordinates
-from tests.integration.conftest import Stage
-from tests.integration.killing import at, drain
-from tests.integration.test_cli import assert_refused, run
-from tests.integration.test_drain import job, send_jobs, servers, topic_of
-
-
-def recreate(stage: Stage, partitions: int = 3) -> None:
-    topics.delete(servers(stage), topic_of(stage))
-    topics.create(servers(stage), topic_of(stage), partitions)
+from tests.support import topics
+from tests.support.adoption import force_adopt
+from tests.support.command_line import assert_refused, run
+from tests.support.interrupts import at, drain
+from tests.support.jobs import job, recreate, send_jobs, servers, topic_of
+from tests.support.ledger_checks import assert_ledger, coordinates
+from tests.support.stage import Stage
 
 
 def lines(stage: Stage) -> list[tuple[object, ...]]:
@@ -38,7 +33,7 @@ def test_first_contact_with_a_log_that_begins_later_says_so_in_the_ledger(stage:
         ("drain", 1, 1, 0, 10, 10),
         ("adopt", 1, 2, 0, 10, 0),
     ]
-    assert_books(stage, [(0, n) for n in range(4, 10)] + [(1, n) for n in range(10)])
+    assert_ledger(stage, [(0, n) for n in range(4, 10)] + [(1, n) for n in range(10)])
 
 
 @pytest.mark.parametrize("beside", ["nothing", "recreated", "missing", "retention"])
@@ -97,7 +92,7 @@ def test_cluster_of_an_older_generation_is_stored_by_the_next_plan_and_an_untold
 
 
 @pytest.mark.parametrize("records", [0, 6, 90])
-def test_topic_made_anew_is_refused_and_adopted(records: int, stage: Stage) -> None:
+def test_topic_recreated_is_refused_and_adopted(records: int, stage: Stage) -> None:
     old = send_jobs(stage, 30)
     drain_dataset(stage.deployment, "jobs")
     recreate(stage)
@@ -110,10 +105,10 @@ def test_topic_made_anew_is_refused_and_adopted(records: int, stage: Stage) -> N
         for partition in range(3):
             assert f"{topic_of(stage)}[{partition}] from 10 on" in text
         assert "`headrace adopt jobs` closes generation 1" in text
-        assert_books(stage, old)
+        assert_ledger(stage, old)
     assert adopt(stage.deployment, stage.deployment.dataset("jobs")) == 2
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     assert stage.value("select count(*) from staging.jobs where _generation = 1") == 30
     assert stage.query("select generation, is_open from headrace.generations order by 1") == [(1, False), (2, True)]
     assert stage.value("select count(*) from headrace.batches where kind = 'adopt' and generation = 2") == 3
@@ -193,7 +188,7 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
     assert (outcome.status, outcome.stdout.splitlines()) == (0, [*effects, "jobs: generation 2 is open"])
     assert stage.value("select note from headrace.batches where kind = 'adopt'").startswith(f"topic {topic} has id ")
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
     before = lines(stage)
     (effect,) = told("reset", "jobs")
     assert effect == (
@@ -206,7 +201,7 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
     assert run(stage, "reset", "jobs").stdout == "jobs: nothing to delete\n"
 
 
-def test_topic_made_anew_with_fewer_partitions_is_refused_and_adopted(stage: Stage) -> None:
+def test_topic_recreated_with_fewer_partitions_is_refused_and_adopted(stage: Stage) -> None:
     send_jobs(stage, 30)
     drain_dataset(stage.deployment, "jobs")
     recreate(stage, 1)
@@ -215,10 +210,10 @@ def test_topic_made_anew_with_fewer_partitions_is_refused_and_adopted(stage: Sta
         drain_dataset(stage.deployment, "jobs")
     adopt(stage.deployment, stage.deployment.dataset("jobs"))
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
-def test_topic_made_anew_after_it_was_planned_is_refused_before_anything_is_stored(stage: Stage) -> None:
+def test_topic_recreated_after_it_was_planned_is_refused_before_anything_is_stored(stage: Stage) -> None:
     send_jobs(stage, 30)
     dataset = stage.deployment.dataset("jobs")
     planned = plan(stage.deployment, dataset)
@@ -226,10 +221,10 @@ def test_topic_made_anew_after_it_was_planned_is_refused_before_anything_is_stor
     send_jobs(stage, 30)
     with pytest.raises(SourceChanged, match=r"has id .*, expected .*: the source was replaced while it was read"):
         drain_plan(stage.deployment, dataset, planned)
-    assert_books(stage, [])
+    assert_ledger(stage, [])
 
 
-def test_topic_made_anew_while_it_is_read_is_refused_before_the_next_batch(stage: Stage) -> None:
+def test_topic_recreated_while_it_is_read_is_refused_before_the_next_batch(stage: Stage) -> None:
     send_jobs(stage, 600, 1)
 
     def replace_topic() -> None:
@@ -238,7 +233,7 @@ def test_topic_made_anew_while_it_is_read_is_refused_before_the_next_batch(stage
 
     with pytest.raises(HeadraceError):
         drain(stage, at("committed", replace_topic, occurrence=1))
-    assert_books(stage)
+    assert_ledger(stage)
     assert 0 < len(coordinates(stage)) < 600
 
 
@@ -256,7 +251,7 @@ def test_dataset_that_names_another_topic_is_refused_and_adopted(stage: Stage) -
         drain_dataset(stage.deployment, "jobs")
     adopt(stage.deployment, stage.deployment.dataset("jobs"))
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)
 
 
 def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss(stage: Stage) -> None:
@@ -277,7 +272,7 @@ def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_los
         "gives up [10, 15), 5 offsets that were never read: the log starts at 15"
     )
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])
+    assert_ledger(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])
 
 
 @pytest.mark.parametrize(
@@ -293,7 +288,7 @@ def test_loss_of_anything_that_the_source_still_serves_is_not_accepted(partition
     with pytest.raises(DatasetError, match=rf"jobs\[{partition}\]: "):
         accept_loss(stage.deployment, dataset, partition, to)
     assert lines(stage) == before
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_loss_is_not_accepted_before_first_contact_nor_of_another_topic(stage: Stage) -> None:
@@ -307,7 +302,7 @@ def test_loss_is_not_accepted_before_first_contact_nor_of_another_topic(stage: S
     topics.delete_records(servers(stage), topic_of(stage), {0: 20})
     with pytest.raises(DatasetError, match="no such partition in an open generation"):
         accept_loss(stage.deployment, dataset, 0, 20)
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_part_of_a_loss_can_be_accepted_and_then_the_rest(stage: Stage) -> None:
@@ -321,7 +316,7 @@ def test_part_of_a_loss_can_be_accepted_and_then_the_rest(stage: Stage) -> None:
         drain_dataset(stage.deployment, "jobs")
     assert accept_loss(stage.deployment, dataset, 1, 15) == (12, 15)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage)
+    assert_ledger(stage)
 
 
 def test_new_partition_whose_head_is_gone_is_refused_and_accepted_as_a_loss(stage: Stage) -> None:
@@ -336,7 +331,7 @@ def test_new_partition_whose_head_is_gone_is_refused_and_accepted_as_a_loss(stag
         drain_dataset(stage.deployment, "jobs")
     assert accept_loss(stage.deployment, stage.deployment.dataset("jobs"), 3, 5) == (0, 5)
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, [(p, o) for p, o in sent if not (p == 3 and o < 5)])
+    assert_ledger(stage, [(p, o) for p, o in sent if not (p == 3 and o < 5)])
 
 
 def test_checkpoint_beyond_the_end_of_the_log_is_refused_and_adopted(stage: Stage) -> None:
@@ -356,6 +351,6 @@ def test_adoption_while_a_drain_runs_stops_it(stage: Stage) -> None:
     dataset = stage.deployment.dataset("jobs")
     sent = send_jobs(stage, 600, 1)
     with pytest.raises(HeadraceError, match="generation 1 is closed or gone"):
-        drain(stage, at("committed", lambda: adopt_anyway(stage.deployment, dataset) and None, occurrence=1))
+        drain(stage, at("committed", lambda: force_adopt(stage.deployment, dataset) and None, occurrence=1))
     drain_dataset(stage.deployment, "jobs")
-    assert_books(stage, sent)
+    assert_ledger(stage, sent)

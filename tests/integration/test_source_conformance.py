@@ -1,7 +1,6 @@
 """Every source keeps what source.py promises; Kafka's own oddities follow below, Redis's in test_redis_source.py."""
 
 import gzip
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +16,17 @@ from pydantic import BaseModel
 from headrace.dataset import Dataset, RedisStream
 from headrace.exceptions import FileSourceError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.ingest.batch import Batch
-from headrace.ingest.drain import Limits, drain
+from headrace.ingest.drain import DrainLimits, drain
 from headrace.ingest.plan import Plan
-from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
 from headrace.sources import file, kafka, redis
-from headrace.sources.base import Chunk, Range, Record, Source
+from headrace.sources.base import Chunk, Range, Source
 from headrace.sources.file import FileSource
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from headrace.sources.redis import RedisSource
-from tests.integration import streams, topics
+from tests.support import streams, topics
+from tests.support.sources import ranged, records
 
 Filled = Callable[[list[bytes]], Source]  # a source whose partition 0 holds exactly these values
 
@@ -92,10 +92,6 @@ def first_record(source: Source) -> int:
     return source.describe().partitions[0].log_start_offset + is_csv
 
 
-def ranged(ranges: dict[int, tuple[int, int]]) -> dict[int, Range]:
-    return {partition: Range(*bounds) for partition, bounds in ranges.items()}
-
-
 def position_of(source: Source, offset: int) -> str | None:
     """Where an offset is, for sources with positions of their own: the key of the record before it."""
     start = source.describe().partitions[0]
@@ -120,10 +116,6 @@ def read(source: Source, ranges: dict[int, tuple[int, int]]) -> list[Chunk]:
         positions[chunk.partition] = chunk.next_offset
     assert positions == {partition: max(bounds) for partition, bounds in ranges.items()}
     return chunks
-
-
-def records(chunks: list[Chunk], partition: int = 0) -> list[Record]:
-    return list(itertools.chain.from_iterable(chunk.records for chunk in chunks if chunk.partition == partition))
 
 
 def test_source_describes_itself_the_same_each_time(filled: Filled) -> None:
@@ -182,7 +174,7 @@ def test_drain_that_is_out_of_time_ends_with_the_chunk_that_it_has(filled: Fille
     partition = state.partitions[0]
     bounds = Range(partition.log_start_offset, partition.end_offset, partition.start_position, partition.end_position)
     planned = Plan("readings", 1, state.topic, state.topic_id, {0: bounds})
-    limits = Limits(batch_rows=1_000, batch_bytes=2**30, max_seconds=0 if ends_by == "max_seconds" else None,
+    limits = DrainLimits(batch_rows=1_000, batch_bytes=2**30, max_seconds=0 if ends_by == "max_seconds" else None,
                     stop=lambda: ends_by == "stop")  # fmt: skip
     dataset = Dataset(name="readings", contract=Number, source=RedisStream(stream="readings"))
     result = drain(dataset, source, planned, _Committer(), limits)  # type: ignore[arg-type]
@@ -197,7 +189,7 @@ class Number(BaseModel):
 class _Committer:
     """Commits nothing, in no time."""
 
-    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> tuple[LedgerLine, int]:
+    def commit(self, batch: Batch, kind: LedgerKind, run: RunContext) -> tuple[LedgerLine, int]:
         return batch.line(kind, run), 1
 
 
@@ -234,14 +226,6 @@ def test_file_that_is_absent_is_refused(tmp_path: Path) -> None:
 
 
 # Kafka
-
-
-@pytest.fixture(params=["kafka", "kafka_by_its_own_unpacking", "confluent"])
-def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[KafkaSource]:
-    """A source of topics: by each client, and by kafka-python where its version is not one that we know."""
-    if request.param == "kafka_by_its_own_unpacking":
-        monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
-    return ConfluentSource if request.param == "confluent" else KafkaSource
 
 
 @pytest.fixture
@@ -389,7 +373,7 @@ def test_kafka_deleted_topic_is_an_error_not_a_hang(
             ask()
 
 
-def test_kafka_topic_made_anew_has_another_identity(source: KafkaSource, bootstrap_servers: str) -> None:
+def test_kafka_topic_recreated_has_another_identity(source: KafkaSource, bootstrap_servers: str) -> None:
     before = source.topic_id()
     topics.delete(bootstrap_servers, source.topic)
     topics.create(bootstrap_servers, source.topic, 3)

@@ -13,11 +13,11 @@ from headrace.command import Command
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import observations
 from headrace.ingest.runs import Deployment, initialise
-from headrace.monitor.problems import judge
+from headrace.monitor.problems import find_problems
 from headrace.monitor.status import DatasetStatus, Status, read_status
 from headrace.postgres.connection import database as connected
 from headrace.settings import Settings
-from tests.integration.conftest import Stage
+from tests.support.stage import Stage
 
 
 @pytest.fixture
@@ -87,16 +87,16 @@ def observe(stage: Stage, partition: int, end: int, at: str = "now()") -> None:
 
 def note(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.note(connection, "jobs")
+        observations.save_observation(connection, "jobs")
 
 
-def fold(stage: Stage, lines: int = 0) -> None:
+def update_totals(stage: Stage, lines: int = 0) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.fold(connection, "jobs", lines)
+        observations.update_totals(connection, "jobs", lines)
 
 
 def test_status_before_anything_was_ingested_has_every_dataset_and_no_problem(stage: Stage) -> None:
-    overview = judge(read(stage), stage.deployment.settings)
+    overview = find_problems(read(stage), stage.deployment.settings)
     assert [dataset.dataset for dataset in overview.status.datasets] == sorted(overview.limits)
     assert set(overview.states.values()) == {"empty"}
     assert overview.problems == []
@@ -166,17 +166,17 @@ def test_totals_that_were_folded_give_the_same_sums(stage: Stage) -> None:
     for number in range(5):
         batch(stage, number % 2, number * 10, number * 10 + 10, dead="1", staged="9")
     before = jobs(stage)
-    fold(stage, lines=5)
+    update_totals(stage, lines=5)
     assert stage.query("select * from headrace.totals") == []  # too few to bother
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: fold(stage), range(4)))
+        list(pool.map(lambda _: update_totals(stage), range(4)))
     assert stage.query("select partition, to_seq, staged, dead from headrace.totals order by 1") == [
         (0, 5, 27, 3), (1, 5, 18, 2),
     ]  # fmt: skip
     assert (jobs(stage).staged, jobs(stage).dead) == (before.staged, before.dead) == (45, 5)
     batch(stage, 0, 50, 60)
     assert (jobs(stage).staged, jobs(stage).dead) == (55, 5)
-    fold(stage)
+    update_totals(stage)
     assert (jobs(stage).staged, jobs(stage).dead) == (55, 5)
 
 
@@ -208,10 +208,10 @@ def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
 
 def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.note_error(
+        observations.save_error(
             connection, "jobs", SourceUnavailable("no broker; run `headrace up`", command=Command("up"))
         )
-    overview = judge(read(stage), stage.deployment.settings)
+    overview = find_problems(read(stage), stage.deployment.settings)
     assert overview.states["jobs"] == "failing"
     assert [(each.text, str(each.command)) for each in overview.problems] == [
         ("no broker; run `headrace up`", "headrace up")
@@ -235,11 +235,11 @@ def test_dead_letters_are_sampled_by_reason_and_cut(stage: Stage) -> None:
     assert [(each.reason, each.offset) for each in status.dead_letters] == [
         ("invalid_json", 29), ("invalid_json", 28), ("too_large", 27), ("too_large", 24),
     ]  # fmt: skip
-    for letter in status.dead_letters:
-        assert letter.size == 25_000
-        assert letter.value is not None
-        assert letter.value.startswith("<b>é<b>é")
-        assert len(letter.value) <= 201
+    for dead_letter in status.dead_letters:
+        assert dead_letter.size == 25_000
+        assert dead_letter.value is not None
+        assert dead_letter.value.startswith("<b>é<b>é")
+        assert len(dead_letter.value) <= 201
     assert jobs(stage).dead_by_reason == {"invalid_json": 20, "too_large": 10}
 
 
@@ -256,7 +256,7 @@ def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(
         line.format("users", "error", "{}", "E'no such column\\nline 2'", "true", 30),
         line.format("rides", "success", "{}", "null", "true", 20),
     )
-    overview = judge(read(stage), stage.deployment.settings)
+    overview = find_problems(read(stage), stage.deployment.settings)
     models = {model.model: model for model in overview.status.models}
     assert (models["jobs"].status, list(models["jobs"].failed_tests)) == ("success", ["unique_jobs: 3 rows"])
     assert (models["users"].status, models["users"].message) == ("error", "no such column")
@@ -290,7 +290,7 @@ def built(
 
 
 def failing(stage: Stage) -> list[str]:
-    return [problem.about for problem in judge(read(stage), stage.deployment.settings).problems]
+    return [problem.about for problem in find_problems(read(stage), stage.deployment.settings).problems]
 
 
 def test_failure_of_dbt_itself_is_over_with_the_next_build(stage: Stage) -> None:

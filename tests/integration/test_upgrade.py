@@ -12,9 +12,9 @@ from headrace.ingest.runs import drain_dataset, initialise
 from headrace.repair.generations import reset
 from headrace.settings import Settings
 from headrace.verify import verify
-from tests.integration import topics
-from tests.integration.conftest import Stage
-from tests.integration.test_drain import job, servers, topic_of
+from tests.support import topics
+from tests.support.jobs import job, servers, topic_of
+from tests.support.stage import Stage
 
 DECLARATION = """
 from typing import Annotated, Any, Literal

@@ -29,9 +29,9 @@ from headrace.sources.kafka import KafkaSource, ensure_topic
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
-from tests.adoption import adopt_anyway
-from tests.databases import passing_database
-from tests.integration.conftest import Stage
+from tests.support.adoption import force_adopt
+from tests.support.databases import passing_database
+from tests.support.stage import Stage
 
 # partition 0: 10 jobs and their marker, 3 aborted records and theirs, a dead letter, a tombstone, 10 jobs, a marker
 DEAD, TOMBSTONE, END = 15, 16, 28
@@ -558,7 +558,7 @@ def test_verify_deep_does_not_compare_what_retention_took(own_topic: Drained) ->
 
 
 def test_verify_deep_of_an_adopted_topic_compares_both_generations(drained: Drained) -> None:
-    adopt_anyway(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
+    force_adopt(drained.stage.deployment, drained.stage.deployment.dataset("jobs"))
     drain_dataset(drained.stage.deployment, "jobs")
     verification = drained.verify(deep=True)
     assert verification.is_clean, list(verification.lines())

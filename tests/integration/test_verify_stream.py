@@ -13,13 +13,13 @@ from headrace.sources.base import Range
 from headrace.sources.redis import RedisSource
 from headrace.verify import verify
 from headrace.verify.readers import StreamReader
-from headrace.verify.report import Finding, Report, Verification
-from tests.integration import streams
-from tests.integration.conftest import Stage
+from headrace.verify.report import DatasetReport, Finding, Verification
+from tests.support import streams
+from tests.support.stage import Stage
 
 DEAD = 30
 # what either side makes of an entry's fields must be the same bytes, by two ways
-FIELDS: list[streams.Fields] = [
+FIELDS: list[streams.EntryFields] = [
     {b"value": b"1.50", b"text": b"1"},
     {b"value": b"01", b"text": b"-0"},
     {b"value": b"-0.0e+7", b"text": b""},
@@ -58,7 +58,7 @@ def deep(stage: Stage) -> Verification:
     return verify(stage.deployment, "telemetry", deep=True)
 
 
-def report(stage: Stage) -> Report:
+def report(stage: Stage) -> DatasetReport:
     """The report of a deep verification, which is clean."""
     verification = deep(stage)
     assert verification.is_clean, list(verification.lines())
@@ -175,7 +175,7 @@ def test_verify_of_a_trimmed_stream_names_the_range_that_was_never_read_until_it
 
 
 @pytest.mark.parametrize("deeply", [False, True])
-def test_verify_of_a_stream_that_was_made_anew_says_so_until_it_is_adopted(deeply: bool, drained: Stage) -> None:
+def test_verify_of_a_stream_that_was_recreated_says_so_until_it_is_adopted(deeply: bool, drained: Stage) -> None:
     streams.command(drained, "DEL")
     streams.send(drained, 60)
     verification = verify(drained.deployment, "telemetry", deep=deeply)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from headrace.ingest.runs import Deployment, drain_plan, plan
-from tests.system.conftest import System
+from tests.support.system import System
 
 EVENTS = 50
 PER_EVENT = 20  # records

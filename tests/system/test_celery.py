@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.celery_workers import Cluster, cluster, waited
+from tests.support.celery_workers import Cluster, cluster, waited
 
 pytestmark = pytest.mark.faults
 
@@ -36,7 +36,7 @@ where run_id = '{run_id}'
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class CeleryLoad:
     """A cluster, and a file of jobs that is produced again and again."""
 
     cluster: Cluster
@@ -67,7 +67,7 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def load(session_home: Path) -> Iterator[Load]:
+def load(session_home: Path) -> Iterator[CeleryLoad]:
     home = session_home / "celery"
     datasets = home / "datasets"
     datasets.mkdir(parents=True)
@@ -78,7 +78,7 @@ def load(session_home: Path) -> Iterator[Load]:
     with cluster(home, datasets) as ours:
         file = home / "jobs.kafka"
         ours.headrace("generate", "jobs", "--records", str(RECORDS), "--bad-percent", "1", "--out", str(file))
-        loaded = Load(ours, file)
+        loaded = CeleryLoad(ours, file)
         loaded.produce()
         ours.start_workers(WORKERS)
         run_id = loaded.run()  # waits until the DAG is there
@@ -87,7 +87,7 @@ def load(session_home: Path) -> Iterator[Load]:
         yield loaded
 
 
-def test_mapped_drains_are_spread_over_both_workers(load: Load) -> None:
+def test_mapped_drains_are_spread_over_both_workers(load: CeleryLoad) -> None:
     before = load.stored()
     load.produce()
     run_id = load.run()
@@ -98,7 +98,7 @@ def test_mapped_drains_are_spread_over_both_workers(load: Load) -> None:
     load.verify(before + RECORDS)
 
 
-def test_worker_killed_mid_drain_loses_and_doubles_nothing(load: Load) -> None:
+def test_worker_killed_mid_drain_loses_and_doubles_nothing(load: CeleryLoad) -> None:
     print(f"\nCELERY_SEED={SEED}")
     chance = random.Random(SEED)
     for number in range(1, ROUNDS + 1):
@@ -109,7 +109,7 @@ def test_worker_killed_mid_drain_loses_and_doubles_nothing(load: Load) -> None:
             raise AssertionError(f"round {number}: no kill hit a drain in {ATTEMPTS_MAX} attempts")
 
 
-def kill_round(load: Load, number: int, chance: random.Random) -> bool:
+def kill_round(load: CeleryLoad, number: int, chance: random.Random) -> bool:
     """Produce, drain, kill a worker at a random moment, start it again, verify; whether a drain was hit."""
     ours = load.cluster
     before = load.stored()
@@ -147,7 +147,7 @@ def kill_round(load: Load, number: int, chance: random.Random) -> bool:
     return counts
 
 
-def test_throughput_of_two_workers_against_one(load: Load) -> None:
+def test_throughput_of_two_workers_against_one(load: CeleryLoad) -> None:
     ours = load.cluster
     speeds: dict[int, list[float]] = {1: [], 2: []}
     try:

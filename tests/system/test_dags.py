@@ -32,7 +32,7 @@ with (
     mock.patch("airflow.sdk.get_current_context", lambda: {{"params": params | {{"replace": True}}}}),
     mock.patch("headrace.airflow.connections.deployment"),
     mock.patch("headrace.airflow.connections.run_context"),
-    mock.patch("headrace.load.load_file") as load_file,
+    mock.patch("headrace.ingest.load.load_file") as load_file,
 ):
     load_file.return_value.story.return_value = "loaded"
     next(task for task in bag.dags["load_users"].tasks if task.task_id == "load").python_callable()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from tests.system.conftest import HEADRACE, System
+from tests.support.system import HEADRACE, System
 
 pytestmark = pytest.mark.faults
 
@@ -36,7 +36,7 @@ where
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class FollowedLoad:
     """A producer, and follow_topics unpaused."""
 
     system: System
@@ -71,7 +71,7 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def load(system: System) -> Iterator[Load]:
+def load(system: System) -> Iterator[FollowedLoad]:
     system.headrace("load", "users")
     producer = subprocess.Popen(
         [HEADRACE, "produce", "jobs", "--sample", "--per-second", str(PER_SECOND), "--bad-percent", "1"],
@@ -81,7 +81,7 @@ def load(system: System) -> Iterator[Load]:
     )
     pause(system, "follow_topics", False)
     try:
-        ours = Load(system)
+        ours = FollowedLoad(system)
         ours.following_task()
         ours.seconds_until_fresh(180)
         yield ours
@@ -99,7 +99,7 @@ def pause(system: System, dag_id: str, is_paused: bool) -> None:
 @pytest.mark.parametrize(
     "victim", ["following task", "worker", "scheduler", "api-server", "dag-processor", "triggerer"]
 )
-def test_marts_are_fresh_again_and_nothing_is_lost(load: Load, victim: str) -> None:
+def test_marts_are_fresh_again_and_nothing_is_lost(load: FollowedLoad, victim: str) -> None:
     load.seconds_until_fresh(RECOVERY_LIMIT_S)
     if victim in ("following task", "worker"):
         task = load.following_task()
@@ -117,7 +117,7 @@ def test_marts_are_fresh_again_and_nothing_is_lost(load: Load, victim: str) -> N
     verify_deep(load.system)
 
 
-def test_nothing_is_lost_or_doubled_at_the_end(load: Load) -> None:
+def test_nothing_is_lost_or_doubled_at_the_end(load: FollowedLoad) -> None:
     verify_deep(load.system)
     ((staged, offsets),) = load.system.query(
         "select (select count(*) from staging.jobs), (select count(distinct (_partition, _offset)) from staging.jobs)"

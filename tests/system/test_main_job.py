@@ -18,9 +18,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headrace.local.services import postgres_binary
 from headrace.settings import Settings
-from tests import oracle
-from tests.system import browser
-from tests.system.conftest import System
+from tests.support import browser, jobs_oracle
+from tests.support.system import System
 
 RECORDS = 20_000
 
@@ -41,11 +40,11 @@ def produced(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def locations() -> dict[int, str]:
-    return oracle.user_locations(Settings().data_dir / "users.ndjson")
+    return jobs_oracle.user_locations(Settings().data_dir / "users.ndjson")
 
 
 def test_every_record_is_staged_or_dead_per_partition(system: System, produced: Path) -> None:
-    jobs = list(oracle.valid_jobs(produced))
+    jobs = list(jobs_oracle.valid_jobs(produced))
     staged, dead = system.query(
         "select (select count(*) from staging.jobs), "
         "(select count(*) from headrace.dead_letters where dataset = 'jobs')"
@@ -71,7 +70,7 @@ def test_every_record_is_staged_or_dead_per_partition(system: System, produced: 
 def test_top_users_equal_the_oracle_for_every_location(
     system: System, produced: Path, locations: dict[int, str]
 ) -> None:
-    expected = oracle.top_users(oracle.current_jobs(produced), locations)
+    expected = jobs_oracle.top_users(jobs_oracle.current_jobs(produced), locations)
     assert len(expected) > 400
     found: dict[str, list[tuple[int, Decimal]]] = {}
     for location, userid, revenue in system.query(
@@ -85,13 +84,13 @@ def test_top_users_equal_the_oracle_for_every_location(
 
 def test_jobs_per_minute_equal_the_oracle(system: System, produced: Path) -> None:
     rows = system.query("select minute, jobs, revenue from marts.jobs_per_minute")
-    assert {minute: (jobs, revenue) for minute, jobs, revenue in rows} == oracle.jobs_per_minute(
-        oracle.current_jobs(produced)
+    assert {minute: (jobs, revenue) for minute, jobs, revenue in rows} == jobs_oracle.jobs_per_minute(
+        jobs_oracle.current_jobs(produced)
     )
 
 
 def test_answer_case_answers_from_its_form(system: System, produced: Path, locations: dict[int, str]) -> None:
-    expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"][:3]
+    expected = jobs_oracle.top_users(jobs_oracle.current_jobs(produced), locations)["LOC_1294"][:3]
     for limit in (3.0, "3"):  # as scripts send a whole number
         run = system.run_dag("answer_case", location="LOC_1294 ", service="SERVICE_02", limit=limit)
         answers = system.api.result(run, "answer")
@@ -116,13 +115,13 @@ def test_ledger_names_the_airflow_task(system: System, produced: Path) -> None:
         "select distinct dag_id, run_id, task_id, map_index from headrace.batches where dag_id is not null"
     ):
         assert (map_index >= 0) == (task_id == "drain")
-        place = f"/{map_index}" if map_index >= 0 else ""
-        address = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}{place}"
+        path = f"/{map_index}" if map_index >= 0 else ""
+        address = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}{path}"
         assert system.api._client.get(address).json()["map_index"] == map_index
 
 
 def test_the_cases_own_sql_runs_unchanged(system: System, produced: Path, locations: dict[int, str]) -> None:
-    answer = system.headrace(
+    response = system.headrace(
         "psql", "-At", "-v", "ON_ERROR_STOP=1", "-c", "set search_path = marts",
         "-c", "SELECT j.userid FROM jobs j JOIN users u ON j.userid = u.userid WHERE j.location = 'LOC_1294' AND "
         "u.location <> j.location GROUP BY j.userid HAVING SUM(j.revenue) > 0 ORDER BY SUM(j.revenue) DESC LIMIT 5;",
@@ -131,8 +130,8 @@ def test_the_cases_own_sql_runs_unchanged(system: System, produced: Path, locati
         "-c", "PREPARE jobs_by_service(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
         "WHERE servicename = $1 ORDER BY jobdate DESC LIMIT 5; EXECUTE jobs_by_service('SERVICE_01');",
     )  # fmt: skip
-    lines = answer.stdout.splitlines()
-    expected = oracle.top_users(oracle.current_jobs(produced), locations)["LOC_1294"]
+    lines = response.stdout.splitlines()
+    expected = jobs_oracle.top_users(jobs_oracle.current_jobs(produced), locations)["LOC_1294"]
     assert [int(line) for line in lines[1:6]] == [userid for userid, _ in expected]
     assert len([line for line in lines if line.count("|") == 4]) == 10
 
@@ -169,9 +168,9 @@ def test_secrets_are_in_no_log_rendered_template_table_nor_page(system: System, 
     }
     assert all(len(secret) > 20 for secret in secrets.values())
     searched = dict(_texts(system))
-    assert any("ingest_jobs" in place for place in searched)  # logs of tasks, by the DAG's name in their path
+    assert any("ingest_jobs" in path for path in searched)  # logs of tasks, by the DAG's name in their path
     assert "rendered_task_instance_fields" in searched["database airflow"]
-    found = [(name, place) for name, secret in secrets.items() for place, text in searched.items() if secret in text]
+    found = [(name, path) for name, secret in secrets.items() for path, text in searched.items() if secret in text]
     assert found == []
 
 
@@ -188,9 +187,9 @@ def _texts(system: System) -> Iterator[tuple[str, str]]:
         yield f"database {name}", dump.stdout
     url, token = str(system.settings.require_airflow_url()), system.api._client.headers["Authorization"]
     for page in ("", "status", "metrics"):
-        answer = httpx.get(f"{url}/headrace/{page}", headers={"Authorization": token}, trust_env=False, timeout=60)
-        assert answer.status_code == 200
-        yield f"/headrace/{page}", answer.text
+        response = httpx.get(f"{url}/headrace/{page}", headers={"Authorization": token}, trust_env=False, timeout=60)
+        assert response.status_code == 200
+        yield f"/headrace/{page}", response.text
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headrace.sample.airflow_api import DagRunFailed
 from headrace.settings import ROOT
-from tests.system import browser
-from tests.system.conftest import System
+from tests.support import browser
+from tests.support.system import System
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the keys are Headrace's
 
@@ -50,10 +50,10 @@ def password(system: System) -> str:
 
 @pytest.fixture(scope="module")
 def token(url: str, password: str) -> str:
-    answer = httpx.post(
+    response = httpx.post(
         f"{url}/auth/token", json={"username": "admin", "password": password}, trust_env=False, timeout=60
     )
-    return str(answer.json()["access_token"])
+    return str(response.json()["access_token"])
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +146,16 @@ def test_every_route_is_refused_without_a_login(get: Callable[..., httpx.Respons
 def test_every_route_is_refused_to_who_may_not_see_airflow(
     get: Callable[..., httpx.Response], token_of: Callable[[str | None], str]
 ) -> None:
-    nobody = token_of(None)
+    anonymous = token_of(None)
     for route in ROUTES:
-        assert get(route, bearer=nobody).status_code == 403, route
+        assert get(route, bearer=anonymous).status_code == 403, route
 
 
 def test_admin_sees_every_route(get: Callable[..., httpx.Response]) -> None:
     for route in ROUTES:
-        answer = get(route)
-        assert answer.status_code == 200, route
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        response = get(route)
+        assert response.status_code == 200, route
+        assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 @pytest.mark.security("V2")
@@ -195,9 +195,9 @@ def test_parameters_of_who_may_trigger_are_data(
         )
 
     staged = ingested.query("select count(*) from staging.events")
-    answer = trigger(dataset="events", reason=statement)
-    assert answer.status_code == 200, answer.text
-    run = "replay_dead_letters", answer.json()["dag_run_id"]
+    response = trigger(dataset="events", reason=statement)
+    assert response.status_code == 200, response.text
+    run = "replay_dead_letters", response.json()["dag_run_id"]
     ingested.api.wait(run)
     assert ingested.api.result(run, "replay")["staged"] == 0
     assert trigger(dataset=f"events{statement}").status_code == 400
@@ -372,8 +372,8 @@ def test_page_says_that_its_figures_are_old_when_it_cannot_refresh(driver: webdr
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
     try:
-        trouble = until(driver, lambda d: d.find_element(By.ID, "trouble").text)
-        assert trouble.startswith("Airflow does not answer. The figures are those of ")
+        notice = until(driver, lambda d: d.find_element(By.ID, "trouble").text)
+        assert notice.startswith("Airflow does not answer. The figures are those of ")
     finally:
         online = offline | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
         driver.execute_cdp_cmd("Network.emulateNetworkConditions", online)

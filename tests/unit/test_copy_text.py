@@ -28,30 +28,19 @@ from headrace.contracts.columns import SqlType
 from headrace.contracts.copy_text import LineMaker, compile_lines
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic, dataset_names, load_dataset
 from headrace.formats import KeyedJson
-from headrace.settings import Settings
-from tests import fuzz_payloads
-from tests.fuzz_drain import DATASETS_DIR
-from tests.fuzz_oracle import exact_json
-from tests.fuzz_payloads import Shape, payloads
-from tests.unit.test_contract import BAD_JOBS, VALID, Job, job, with_extra
+from tests.support.fuzz_oracle import exact_json
+from tests.support.fuzz_payloads import payloads
+from tests.support.job_contract import BAD_JOBS, VALID, Job, job, with_extra
+from tests.support.shapes import DECLARED, SHAPES
 
 SEED = 20_261_122
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").iterdir())
 BATCH_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
-DECLARED = Settings().datasets_dir
-SHAPES: dict[str, tuple[Path, Shape]] = {
-    "jobs": (DECLARED, fuzz_payloads.JOBS),
-    "events": (DECLARED, fuzz_payloads.EVENTS),
-    "rides": (DECLARED, fuzz_payloads.RIDES),
-    "telemetry": (DECLARED, fuzz_payloads.TELEMETRY),
-    "users": (DECLARED, fuzz_payloads.USERS),
-    "readings": (DATASETS_DIR, fuzz_payloads.READINGS),
-}
 JOBS = Dataset(name="jobs", contract=Job, source=KafkaTopic(topic="jobs"), key="JOBIDENTIFIER")
 
 
 def _maker(dataset: Dataset) -> LineMaker:
-    bind = dataset.lines
+    bind = dataset.copy_line_binder
     assert bind is not None
     return bind(3, 1, BATCH_ID)
 

@@ -28,10 +28,10 @@ CHILD = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))  # the machine survives what does not keep to its bounds
 from pathlib import Path
-import headrace.parquet_rows
+import headrace.sources.file_parquet
 from headrace.exceptions import FileSourceError
-from headrace.file_source import FileSource
-from headrace.source import Range
+from headrace.sources.file import FileSource
+from headrace.sources.base import Range
 def peak_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before, rows, error = peak_kb(), 0, None

@@ -9,9 +9,9 @@ import pytest
 
 from headrace.contract import Contract, Rejection
 from headrace.dataset import load_dataset
-from tests import fuzz_oracle, fuzz_payloads
-from tests.fuzz_drain import TARGETS, Target
-from tests.fuzz_payloads import payloads
+from tests.support import fuzz_oracle, fuzz_payloads
+from tests.support.fuzz_drain import TARGETS, FuzzTarget
+from tests.support.fuzz_payloads import payloads
 
 SEED = 20_261_121
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").iterdir())
@@ -23,7 +23,7 @@ REASONS = {
 }  # fmt: skip
 
 
-def _contract(target: Target) -> Contract:
+def _contract(target: FuzzTarget) -> Contract:
     return load_dataset(target.declaration.parent, target.declaration.stem).compiled
 
 
@@ -45,7 +45,7 @@ def _assert_storable(rejection: Rejection) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_contract_given_fuzzed_payloads_agrees_with_the_oracle(target: Target) -> None:
+def test_contract_given_fuzzed_payloads_agrees_with_the_oracle(target: FuzzTarget) -> None:
     contract = _contract(target)
     reasons: Counter[str] = Counter()
     for payload in payloads(target.shape, SEED, 10_000):

@@ -17,7 +17,7 @@ from headrace.exceptions import FileSourceError
 from headrace.sample import generate
 from headrace.sample.generate import DATASETS, generate_jobs, generate_records, now
 from headrace.settings import Settings
-from tests import oracle
+from tests.support import jobs_oracle
 
 DATA_DIR = Settings().data_dir
 USERS = DATA_DIR / "users.ndjson"
@@ -32,7 +32,7 @@ def documents(lines: list[bytes]) -> list[dict[str, Any]]:
 
 
 def decoded(lines: list[bytes]) -> list[dict[str, Any]]:
-    return [oracle.decode_job(str(job["JOBIDENTIFIER"]), json.dumps(job)) for job in documents(lines)]
+    return [jobs_oracle.decode_job(str(job["JOBIDENTIFIER"]), json.dumps(job)) for job in documents(lines)]
 
 
 def test_generate_with_the_same_seed_gives_the_same_bytes() -> None:
@@ -72,7 +72,7 @@ def test_records_are_built_without_anything_that_judges_them() -> None:
             continue
         imported = re.findall(r"^(?:from|import) (\S+)", path.read_text(), re.MULTILINE)
         foreign = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
-        assert all(name.startswith("headrace.generate.") for name in foreign), (path, foreign)
+        assert all(name.startswith("headrace.sample.generate.") for name in foreign), (path, foreign)
 
 
 def test_generate_updates_are_valid_later_versions_of_the_same_job() -> None:

@@ -28,7 +28,7 @@ from headrace.verify.readers import raw_names
 TP = TopicPartition("topic", 0)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
-Fields = tuple[int | None, bytes | None, bytes | None, list[tuple[str, bytes | None]]]  # time, key, value, headers
+BatchFields = tuple[int | None, bytes | None, bytes | None, list[tuple[str, bytes | None]]]  # time, key, value, headers
 
 
 def test_installed_kafka_python_is_one_that_is_compared_here() -> None:
@@ -36,7 +36,7 @@ def test_installed_kafka_python_is_one_that_is_compared_here() -> None:
 
 
 def _batch(
-    records: Iterable[Fields], *, offset: int = 0, magic: int = 2, compression: int = NONE, producer: int = -1
+    records: Iterable[BatchFields], *, offset: int = 0, magic: int = 2, compression: int = NONE, producer: int = -1
 ) -> bytes:
     """A batch; producer: the id of one whose transaction it is of."""
     builder = MemoryRecordsBuilder(
@@ -91,7 +91,7 @@ def _read(records: Any, n: int = 7) -> tuple[list[KafkaRecord], list[int]]:
     return found, next_offsets
 
 
-def _random_fields(rng: Random, time: int) -> Fields:
+def _random_fields(rng: Random, time: int) -> BatchFields:
     def some() -> bytes | None:
         size = rng.choice((None, 0, 1, 63, 64, 190, 8_191, 8_192, 20_000))
         return None if size is None else rng.randbytes(size)
@@ -152,7 +152,7 @@ def test_aborted_records_and_markers_are_no_records(isolation: IsolationLevel) -
 @pytest.mark.parametrize("magic", [0, 1])
 @pytest.mark.parametrize("compression", [NONE, GZIP])
 def test_records_of_old_formats_are_unpacked_too(magic: int, compression: int) -> None:
-    records: list[Fields] = [(1_700_000_000_000 + n, b"k" * n, None if n == 5 else b"v", []) for n in range(20)]
+    records: list[BatchFields] = [(1_700_000_000_000 + n, b"k" * n, None if n == 5 else b"v", []) for n in range(20)]
     data = _batch(records, magic=magic, compression=compression) + _batch([(1, b"new", b"v", [])], offset=20)
     for fetch_offset in (0, 13):
         assert _read(_ours(data, fetch_offset))[0] == _read(_theirs(data, fetch_offset))[0]
@@ -272,7 +272,7 @@ def test_codec_without_its_library_names_what_to_install(codec: int, monkeypatch
         )
 
 
-def test_codec_that_nobody_knows_is_named_by_its_number() -> None:
+def test_codec_that_is_unknown_is_named_by_its_number() -> None:
     for records in (_ours(_rewritten(_batch([(5, b"k", b"v", [])]), attributes=6)),):
         with pytest.raises(UnreadableBatch) as caught:
             records.take(1)

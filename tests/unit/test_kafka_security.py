@@ -96,15 +96,17 @@ def test_broker_that_cannot_be_reached_tells_nothing() -> None:
     assert why_refused({"bootstrap_servers": ["127.0.0.1:1", "no-port", "no-such-host.invalid:9092"]}) is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"\0\0\0\2xx", b"\0\0\0\x0e" + b"A" * 14, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+@pytest.mark.parametrize(
+    "response", [b"", b"\0\0\0\2xx", b"\0\0\0\x0e" + b"A" * 14, b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+)
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT", "SSL"])
-def test_server_that_is_no_broker_tells_nothing_that_could_fail(answer: bytes, protocol: str) -> None:
+def test_server_that_is_no_broker_tells_nothing_that_could_fail(response: bytes, protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             with suppress(OSError), listener.accept()[0] as client:
                 client.recv(65_536)
-                client.sendall(answer)
+                client.sendall(response)
 
         threading.Thread(target=serve, daemon=True).start()
         sasl = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "etl", "sasl_plain_password": "canary-0f-kafka"}

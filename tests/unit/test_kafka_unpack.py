@@ -30,8 +30,8 @@ import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))  # the machine survives what does not keep to its bounds
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
-from headrace.kafka_batches import TolerantRecords
-from headrace.kafka_records import Meter, MeteredRecords
+from headrace.sources.kafka_batches import TolerantRecords
+from headrace.sources.kafka_unpack import Meter, MeteredRecords
 from headrace.bounds import Bounds, is_kept
 def peak_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

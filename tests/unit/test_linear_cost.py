@@ -34,7 +34,7 @@ from headrace.exceptions import FileSourceError
 from headrace.formats import KeyedJson
 from headrace.monitor import dead_letter_text
 from headrace.postgres import dead_letters
-from headrace.publish.sinks import _fields, split_line
+from headrace.publish.publishers import _fields, split_line
 from headrace.sources.bounds import HEADERS_MAX, Bounds
 from headrace.sources.file_csv import CsvRows, raw_rows
 from headrace.sources.file_lines import numbered_lines

@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[socket.socket]:
     server.bind(str(tmp_path / "server.sock"))
     server.listen()
 
-    def answer(connection: socket.socket) -> None:
+    def response(connection: socket.socket) -> None:
         with connection, suppress(OSError):
             while data := connection.recv(65_536):
                 connection.sendall(data)
@@ -41,7 +41,7 @@ def server(tmp_path: Path) -> Iterator[socket.socket]:
     def serve() -> None:
         with suppress(OSError):
             while True:
-                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+                threading.Thread(target=response, args=(server.accept()[0],), daemon=True).start()
 
     thread = threading.Thread(target=serve)
     thread.start()

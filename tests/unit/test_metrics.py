@@ -4,13 +4,13 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.catalog import Fault
+from headrace.catalog import InvalidDeclaration
 from headrace.exceptions import DatasetError
 from headrace.monitor.metrics import CONTENT_TYPE, exposition
-from headrace.monitor.problems import Limits, Overview, judge_by
-from tests.unit.statuses import HOSTILE, dataset, model, partition, seconds_ago, status
+from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
+from tests.support.statuses import HOSTILE, dataset, model, partition, seconds_ago, status
 
-OVERVIEW = judge_by(
+OVERVIEW = find_problems_by(
     status(
         dataset(
             "jobs",
@@ -29,8 +29,8 @@ OVERVIEW = judge_by(
         dataset("rides", generation=None, last_error="no broker"),
         models=[model("jobs"), model("users", status="error"), model("rides", failed_tests=["a", "b"])],
     ),
-    {"jobs": Limits(max_lag=20, max_freshness_s=60.0), "users": Limits(), "rides": Limits()},
-    {"events": Fault("events", DatasetError("a typo"))},
+    {"jobs": AlertThresholds(max_lag=20, max_freshness_s=60.0), "users": AlertThresholds(), "rides": AlertThresholds()},
+    {"events": InvalidDeclaration("events", DatasetError("a typo"))},
 )
 
 
@@ -67,7 +67,7 @@ def test_metrics_have_the_figures_of_the_status() -> None:
     assert (found["headrace_drain_failing", "jobs"], found["headrace_drain_failing", "users"]) == (0, 1)
 
 
-def test_metrics_leave_out_what_nobody_knows() -> None:
+def test_metrics_leave_out_what_is_unknown() -> None:
     names = samples(OVERVIEW).keys()
     assert ("headrace_mart_freshness_seconds", "users") not in names
     assert ("headrace_unbuilt_batches", "users") not in names

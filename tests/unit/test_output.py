@@ -15,10 +15,10 @@ from headrace import logs
 from headrace.cli import main
 from headrace.escaping import visible, visible_json
 from headrace.monitor.metrics import exposition
-from headrace.monitor.problems import Limits, judge_by
+from headrace.monitor.problems import AlertThresholds, find_problems_by
 from headrace.output import Quoted, json_text, quoted, say, traceback_lines
 from headrace.sample.case_answers import render
-from tests.unit.statuses import dataset, status
+from tests.support.statuses import dataset, status
 
 ODD = {
     "\x1b[2J": r"\x1b[2J",
@@ -122,7 +122,7 @@ def test_command_line_quotes_its_arguments_in_visible_characters(arguments: list
 
 def test_metrics_and_status_document_are_of_visible_characters() -> None:
     odd = f"a{ALL}".replace("\ud800", "")  # Postgres has none
-    overview = judge_by(status(dataset(odd, topic=odd, last_error=odd)), {odd: Limits()})
+    overview = find_problems_by(status(dataset(odd, topic=odd, last_error=odd)), {odd: AlertThresholds()})
     assert exposition(overview).decode(errors="strict").replace("\n", "").isprintable()
     document = overview.document()
     assert document["datasets"][0]["topic"] == visible(odd)

@@ -8,8 +8,8 @@ import pytest
 from headrace.airflow.page_selection import DATASETS, OTHERS, PROBLEMS, SERIES, select
 from headrace.airflow.page_template import render_figures
 from headrace.monitor.metrics import exposition
-from headrace.monitor.problems import Limits, Overview, judge_by
-from tests.unit.statuses import build, dataset, letter, model, partition, status
+from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
+from tests.support.statuses import build, dataset, dead_letter, model, partition, status
 
 MANY = 10_000
 
@@ -20,15 +20,15 @@ def overview() -> Overview:
     names = [f"d{number:05d}" for number in range(MANY)]
     partitions = [partition(number) for number in range(40)]
     given: dict[str, Any] = {"lag": 9, "dead_by_reason": {"invalid_json": 3}}
-    return judge_by(
+    return find_problems_by(
         status(
             *(dataset(name, **given, partitions=partitions) for name in names[:DATASETS]),
             *(dataset(name, **given) for name in names[DATASETS:]),
             models=[model(name) for name in names],
             builds=[build()],
-            dead_letters=[letter(dataset=name) for name in names],
+            dead_letters=[dead_letter(dataset=name) for name in names],
         ),
-        {name: Limits(max_lag=5) for name in names},
+        {name: AlertThresholds(max_lag=5) for name in names},
     )
 
 
@@ -84,7 +84,7 @@ def test_charts_draw_the_largest_and_the_sum_of_the_others(overview: Overview) -
 
 
 def test_page_of_a_few_datasets_has_neither_pages_nor_counts() -> None:
-    html = render_figures(judge_by(status(dataset("jobs")), {"jobs": Limits()}), ())
+    html = render_figures(find_problems_by(status(dataset("jobs")), {"jobs": AlertThresholds()}), ())
     assert "Page 1" not in html
     assert "1 of 1 datasets" not in html
     assert '<input type="search"' in html

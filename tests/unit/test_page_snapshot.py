@@ -10,8 +10,8 @@ import pytest
 from headrace.airflow import page_snapshot
 from headrace.airflow.page_snapshot import Refresher, Snapshot
 from headrace.exceptions import DatabaseUnavailable
-from headrace.monitor.problems import Overview, judge_by
-from tests.unit.statuses import dataset, status
+from headrace.monitor.problems import Overview, find_problems_by
+from tests.support.statuses import dataset, status
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def figures() -> Overview:
-    return judge_by(status(dataset("jobs")), {})
+    return find_problems_by(status(dataset("jobs")), {})
 
 
 class Database:

@@ -8,8 +8,8 @@ import pytest
 
 from headrace.airflow.page_template import render_figures, render_login, render_page
 from headrace.command import Command
-from headrace.monitor.problems import Limits, Overview, judge_by
-from tests.unit.statuses import HOSTILE, batch, build, dataset, letter, model, partition, status
+from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
+from tests.support.statuses import HOSTILE, batch, build, dataset, dead_letter, model, partition, status
 
 ALL_DAGS = ("ingest_jobs", "build_marts", "replay_dead_letters")
 
@@ -41,7 +41,7 @@ class Elements(HTMLParser):
 
 
 def overview(text: str = "no JSON", **values: object) -> Overview:
-    return judge_by(
+    return find_problems_by(
         status(
             dataset("jobs", **{"dead_by_reason": {"invalid_json": 3}, "recent_dead": 3, "topic": text} | values),
             dataset("rides", generation=None),
@@ -53,9 +53,9 @@ def overview(text: str = "no JSON", **values: object) -> Overview:
                 batch(run_id="old", map_index=None),
                 batch(dag_id=None),
             ],
-            dead_letters=[letter(value=text, detail=text, json_path=text)],
+            dead_letters=[dead_letter(value=text, detail=text, json_path=text)],
         ),
-        {"jobs": Limits(max_lag=9), "rides": Limits()},
+        {"jobs": AlertThresholds(max_lag=9), "rides": AlertThresholds()},
     )
 
 
@@ -73,7 +73,7 @@ def test_hostile_text_stays_text_wherever_it_stands() -> None:
 
 
 def test_history_cannot_end_its_script_element() -> None:
-    found = judge_by(status(dataset("jobs</script><script>x")), {})
+    found = find_problems_by(status(dataset("jobs</script><script>x")), {})
     html = render_figures(found, ())
     source = re.search(r'<script type="application/json" id="history">(.*?)</script>', html, re.S)
     assert source is not None
@@ -133,7 +133,7 @@ def test_links_stay_below_airflows_own_path() -> None:
 
 
 def test_dataset_that_is_only_in_the_database_has_no_link_to_a_dag() -> None:
-    html = render_figures(judge_by(status(dataset("gone")), {}), ())
+    html = render_figures(find_problems_by(status(dataset("gone")), {}), ())
     assert "dags/ingest_gone" not in html
     assert "no longer declared" in html
 
@@ -164,7 +164,7 @@ def test_page_without_figures_says_why() -> None:
 
 
 def test_page_of_nothing_has_no_problems() -> None:
-    html = render_figures(judge_by(status(dataset("jobs", generation=None)), {"jobs": Limits()}), ())
+    html = render_figures(find_problems_by(status(dataset("jobs", generation=None)), {"jobs": AlertThresholds()}), ())
     assert "No problems" in html
     assert "Nothing was ingested yet." in html
     assert "Nothing was built yet." in html

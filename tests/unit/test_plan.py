@@ -47,10 +47,10 @@ def test_plan_limited_reads_no_more_offsets_than_allowed(limit: int | None, rang
 
 
 def test_plan_rest_begins_behind_what_is_committed() -> None:
-    rest = PLAN.rest({0: 10, 1: 25}, {1: "7-0"})
+    rest = PLAN.remaining({0: 10, 1: 25}, {1: "7-0"})
     assert rest.ranges == {1: Range(25, 105, "7-0"), 7: Range(3, 33)}
     assert (rest.topic_id, rest.generation, rest.waiting) == ("id", 2, 4)
-    assert PLAN.rest({}, {}) == PLAN
+    assert PLAN.remaining({}, {}) == PLAN
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 3, 4, 100])

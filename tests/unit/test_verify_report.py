@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from headrace.verify.canonical import digest, json_value
-from headrace.verify.report import LISTED_MAX, Report, Verification
+from headrace.verify.report import LISTED_MAX, DatasetReport, Verification
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_digest_tells_null_from_its_name_and_columns_from_each_other() -> None:
     assert digest(["a", "b"]) != digest(["b", "a"])
 
 
-def _report(*offsets: int | None) -> Report:
-    report = Report("jobs")
+def _report(*offsets: int | None) -> DatasetReport:
+    report = DatasetReport("jobs")
     for offset in offsets:
         report.add("counts", found="x", expected="y", remedy="z", generation=1, partition=0, offset=offset)
     return report
@@ -73,7 +73,7 @@ def test_report_of_a_million_findings_lists_some_and_counts_the_others() -> None
 
 
 def test_report_that_could_not_compare_everything_is_not_clean() -> None:
-    report = Report("jobs", error="kafka: no answer")
+    report = DatasetReport("jobs", error="kafka: no answer")
     assert not report.is_clean
     verification = Verification([report], deep=True)
     assert list(verification.lines()) == [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
 from headrace.airflow import forms
-from headrace.catalog import Declarations, Fault, load_declarations
+from headrace.catalog import Declarations, InvalidDeclaration, load_declarations
 from headrace.dataset import Dataset, File
 from headrace.exceptions import DatasetError
 from headrace.output import say, shown
@@ -57,14 +57,16 @@ def load_dags(declared: Declarations) -> dict[str, DAG]:
     return _dags(load_dag, files, [fault for fault in declared.faults.values() if fault.is_file])
 
 
-def _dags(make: Callable[[Dataset], DAG], datasets: Iterable[Dataset], faults: Iterable[Fault]) -> dict[str, DAG]:
+def _dags(
+    make: Callable[[Dataset], DAG], datasets: Iterable[Dataset], faults: Iterable[InvalidDeclaration]
+) -> dict[str, DAG]:
     dags: dict[str, DAG] = {}
     for dataset in datasets:
         try:
             made = make(dataset)
         except Exception as error:  # a value that only Airflow refuses: it must not take the other DAGs with it
             text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
-            made = broken_dag(Fault(dataset.name, DatasetError(text), isinstance(dataset.source, File)))
+            made = broken_dag(InvalidDeclaration(dataset.name, DatasetError(text), isinstance(dataset.source, File)))
         dags[made.dag_id] = made
     for fault in faults:
         made = broken_dag(fault)
@@ -72,7 +74,7 @@ def _dags(make: Callable[[Dataset], DAG], datasets: Iterable[Dataset], faults: I
     return dags
 
 
-def broken_dag(fault: Fault) -> DAG:
+def broken_dag(fault: InvalidDeclaration) -> DAG:
     """The DAG of a declaration that cannot be used: under the dataset's own dag_id, each run fails with the reason."""
     text = " ".join(str(fault.error).split())
     quoted = text.replace("`", "'")  # it ends no block of code
@@ -180,9 +182,9 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
 
             ours = deployment()
             with task_errors():
-                planned = ingest.left_of(ours, Plan.from_dict(share))  # this may be a retry
+                planned = ingest.remaining_plan(ours, Plan.from_dict(share))  # this may be a retry
                 result = ingest.drain_plan(ours, dataset, planned, run=run_context())
-            for line in result.lines(planned):
+            for line in result.log_lines(planned):
                 say(line)
             _publish_dead_letters(ours, dataset)
             return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
@@ -268,7 +270,7 @@ def load_dag(dataset: Dataset) -> DAG:
                     again=params["again"],
                     run=run_context(),
                 )
-            say(outcome.story())
+            say(outcome.summary())
             return not outcome.unchanged or bool(outcome.replaced)
 
         @task(task_id="announce", outlets=[staging_asset(dataset.name)])
@@ -343,11 +345,11 @@ that is down is said once and waited for. A dataset that still fails at the sess
                     max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
                     build_settings=build_settings(),
                     run=run_context(),
-                    report=say,
+                    print_line=say,
                 )
-                say(result.story())
+                say(result.summary())
                 result.raise_failures()
-            return result.story()
+            return result.summary()
 
         follow_task()
 
@@ -384,7 +386,7 @@ pass finds nothing. Two builds take turns. A failed model or test fails the run;
             from headrace.marts.build import build
 
             with task_errors():
-                return build(build_settings(), report=say).story()
+                return build(build_settings(), print_line=say).summary()
 
         build_task()
 

@@ -31,7 +31,7 @@ from headrace.airflow.page_declarations import Cache
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import Refresher, Snapshot
 from headrace.airflow.page_template import render_figures, render_login, render_page
-from headrace.monitor.problems import Overview, judge_by
+from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.status import read_status
 
 STATIC = Path(__file__).with_name("static")
@@ -54,7 +54,7 @@ BODIES = 64  # that are kept of one look at the database
 CHUNK_BYTES = 256 * 1024  # Airflow packs answers on the thread that serves all of them: not megabytes at once
 ASKED_MAX = 500  # datasets whose logs an auth manager is asked about one by one, for their dead letters in the JSON
 
-User = Annotated[BaseUser, Depends(get_user)]
+PageUser = Annotated[BaseUser, Depends(get_user)]
 T = TypeVar("T")
 
 app = FastAPI(
@@ -69,7 +69,7 @@ app = FastAPI(
 def _read() -> Overview:
     ours = deployment()
     limits, faults = _declarations.read(ours.settings.datasets_dir)
-    return judge_by(read_status(ours.connect("headrace page")), limits, faults)
+    return find_problems_by(read_status(ours.connect("headrace page")), limits, faults)
 
 
 class _Bodies:
@@ -100,7 +100,7 @@ async def _rendered(make: Callable[[], T]) -> T:
 
 
 @app.get("/")
-async def page(user: User, q: str = "", page: str = "") -> Response:
+async def page(user: PageUser, q: str = "", page: str = "") -> Response:
     """The page, with the last figures; q: a search, page: of what it finds."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
@@ -112,7 +112,7 @@ async def page(user: User, q: str = "", page: str = "") -> Response:
 
 
 @app.get("/figures")
-async def figures(user: User, q: str = "", page: str = "") -> Response:
+async def figures(user: PageUser, q: str = "", page: str = "") -> Response:
     """The part of the page that changes: what it fetches to refresh itself. The figures of /headrace/status."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
@@ -122,7 +122,7 @@ async def figures(user: User, q: str = "", page: str = "") -> Response:
 
 
 @app.get("/status")
-async def status(user: User) -> Response:
+async def status(user: PageUser) -> Response:
     """The document of `headrace status --json`; with an error and 503 where it is an old one, or there is none."""
     snapshot = await _refresher.current()
     trouble = snapshot.trouble()
@@ -197,11 +197,13 @@ def _figures(snapshot: Snapshot, user: BaseUser, query: str, page: str) -> str:
 
 
 def _document(overview: Overview, user: BaseUser) -> bytes:
-    readable = _readable(overview, user, dict.fromkeys(letter.dataset for letter in overview.status.dead_letters))
+    readable = _readable(
+        overview, user, dict.fromkeys(dead_letter.dataset for dead_letter in overview.status.dead_letters)
+    )
 
     def make() -> bytes:
-        letters = [letter for letter in overview.status.dead_letters if letter.dataset in readable]
-        document = replace(overview, status=replace(overview.status, dead_letters=letters)).document()
+        dead_letters = [dead_letter for dead_letter in overview.status.dead_letters if dead_letter.dataset in readable]
+        document = replace(overview, status=replace(overview.status, dead_letters=dead_letters)).document()
         return _json(document, depth=2).encode()
 
     return _bodies.get(overview, readable, make)

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.catalog import Fault, load_declarations
-from headrace.monitor.problems import Limits
+from headrace.catalog import InvalidDeclaration, load_declarations
+from headrace.monitor.problems import AlertThresholds
 
 FAULTY_S = 60.0  # a fault may be over without a change of the file: it imports another one
 
@@ -16,16 +16,16 @@ class Cache:
     def __init__(self) -> None:
         self._files: object = None
         self._read_at = float("-inf")
-        self._limits: Mapping[str, Limits] = {}
-        self._faults: Mapping[str, Fault] = {}
+        self._limits: Mapping[str, AlertThresholds] = {}
+        self._faults: Mapping[str, InvalidDeclaration] = {}
 
-    def read(self, datasets_dir: Path) -> tuple[Mapping[str, Limits], Mapping[str, Fault]]:
+    def read(self, datasets_dir: Path) -> tuple[Mapping[str, AlertThresholds], Mapping[str, InvalidDeclaration]]:
         """The limits of the datasets that can be used, and the faults of the others."""
         files = datasets_dir, {(path.name, *_version(path)) for path in datasets_dir.glob("*.py")}
         is_old = self._faults and time.monotonic() - self._read_at > FAULTY_S
         if files != self._files or is_old:
             declared = load_declarations(datasets_dir)
-            self._limits = {name: Limits.of(dataset) for name, dataset in declared.datasets.items()}
+            self._limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
             self._faults = declared.faults
             self._files, self._read_at = files, time.monotonic()
         return self._limits, self._faults

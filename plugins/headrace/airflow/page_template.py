@@ -50,9 +50,9 @@ def render_figures(
     selection = selection or select(overview)
     shown = {each.dataset for each in selection.datasets} if readable is None else readable
     samples: dict[tuple[str, str], list[Any]] = {}
-    for letter in status.dead_letters:
-        if letter.dataset in shown:
-            samples.setdefault((letter.dataset, letter.reason), []).append(letter)
+    for dead_letter in status.dead_letters:
+        if dead_letter.dataset in shown:
+            samples.setdefault((dead_letter.dataset, dead_letter.reason), []).append(dead_letter)
     errors = sum(problem.severity == "error" for problem in overview.problems)
     return _TEMPLATES.get_template("figures.html").render(
         overview=overview,

@@ -62,7 +62,7 @@ class Column:
     source_names: tuple[str, ...] = ()
 
 
-class Fault(Exception):
+class InvalidColumn(Exception):
     """One thing that is wrong with a declaration; never leaves contracts/."""
 
 
@@ -83,7 +83,7 @@ def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
                     name, field, sql_type, info.is_required(), is_nullable(info.annotation), _source_names(field, info)
                 )
             )
-        except Fault as fault:
+        except InvalidColumn as fault:
             faults.append(f"field {field!r} {fault}")
         by_name.setdefault(name, field)
     by_source: dict[str, str] = {}
@@ -99,14 +99,16 @@ def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
 
 def _check_name(field: str, name: str, by_name: dict[str, str]) -> None:
     if name in by_name:
-        raise Fault(f"cannot be a column: in lower case it is {name!r}, as field {by_name[name]!r} is; rename one")
+        raise InvalidColumn(
+            f"cannot be a column: in lower case it is {name!r}, as field {by_name[name]!r} is; rename one"
+        )
     if name in SYSTEM_COLUMNS:
-        raise Fault(
+        raise InvalidColumn(
             f"cannot be a column: every table of Postgres has a system column {name!r}; give the field another name "
             f"and Field(validation_alias={field!r})"
         )
     if not COLUMN_NAME.fullmatch(name):
-        raise Fault(
+        raise InvalidColumn(
             f"cannot be a column; expected {COLUMN_NAME.pattern}; give the field such a name and "
             f"Field(validation_alias={field!r})"
         )
@@ -119,7 +121,7 @@ def _source_names(field: str, info: FieldInfo) -> tuple[str, ...]:
     for choice in choices:
         path = choice.path if isinstance(choice, AliasPath) else [choice]
         if len(path) != 1 or not isinstance(path[0], str):
-            raise Fault(
+            raise InvalidColumn(
                 f"has the alias {'.'.join(map(str, path))}, a path into another field, whose other content would be "
                 "lost; expected a name: declare the outer field as a nested model"
             )
@@ -148,7 +150,7 @@ def _sql_type(annotation: Any) -> str:
             return _of_values([member.value for member in annotation])
         if annotation in SCALARS:
             return SCALARS[annotation]
-    raise Fault(
+    raise InvalidColumn(
         f"is {getattr(annotation, '__name__', annotation)}, which no column holds; expected "
         f"{', '.join(kind.__name__ for kind in SCALARS)}, an Enum, a Literal, a list of these, a dict, or a model"
     )
@@ -174,7 +176,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, str | None]:
 
 def _one(found: set[str]) -> str:
     if len(found) != 1:
-        raise Fault(f"may be {' or '.join(sorted(found)) or 'nothing'}, expected one type: a column has one")
+        raise InvalidColumn(f"may be {' or '.join(sorted(found)) or 'nothing'}, expected one type: a column has one")
     return found.pop()
 
 
@@ -182,7 +184,7 @@ def _of_values(values: Sequence[Any]) -> str:
     kinds = {type(value.value if isinstance(value, Enum) else value) for value in values}
     if not kinds <= {str, int, bool} or len(kinds) != 1:
         found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "no values"
-        raise Fault(f"is a choice of {found}, expected one type: all texts, or all whole numbers")
+        raise InvalidColumn(f"is a choice of {found}, expected one type: all texts, or all whole numbers")
     return SCALARS[kinds.pop()]
 
 
@@ -228,7 +230,7 @@ def _check_digits(sql_type: str, info: FieldInfo) -> None:
     precision, scale = int(match[1]), int(match[2])
     digits, places = min(_limits(info, "max_digits"), default=None), min(_limits(info, "decimal_places"), default=None)
     if digits is None or places is None or places > scale or digits - places > precision - scale:
-        raise Fault(
+        raise InvalidColumn(
             f"is {sql_type} and allows max_digits {digits}, decimal_places {places}; "
             f"expected Field(max_digits={precision}, decimal_places={scale}) or less"
         )

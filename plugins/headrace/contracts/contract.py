@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.columns import INTEGER_MAX, Column, Fault, columns_of, key_fault
+from headrace.contracts.columns import INTEGER_MAX, Column, InvalidColumn, columns_of, key_fault
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
 from headrace.contracts.times import EARLIEST, LATEST
@@ -66,7 +66,7 @@ class Contract:
             faults.append(fault)
         try:
             self._validate = conversions.validator(model, strict=self.strict).validate_python
-        except (Fault, SchemaError) as error:
+        except (InvalidColumn, SchemaError) as error:
             faults.append(str(error))
         if faults:
             raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
@@ -189,7 +189,7 @@ Store = Callable[[Any], Any]  # from a field's value to its column's
 
 def _storing(column: Column, zone: tzinfo) -> Store:
     sql_type, _, is_array = column.sql_type.partition("[")
-    inner = _STORES.get(_family(sql_type), _as_is)
+    inner = _STORES.get(_family(sql_type), _unchanged)
     store = partial(inner, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)
@@ -217,7 +217,7 @@ def _store_array(field: str, store: Store, value: Any) -> list[Any]:
     return [None if item is None else store(item) for item in value]
 
 
-def _as_is(_field: str, _sql_type: str, _zone: tzinfo, value: Any) -> Any:
+def _unchanged(_field: str, _sql_type: str, _zone: tzinfo, value: Any) -> Any:
     return value  # a type of Postgres's that a declaration names: the server judges it
 
 
@@ -231,7 +231,7 @@ def _store_text(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> str:
     return value
 
 
-def _store_whole(field: str, sql_type: str, _zone: tzinfo, value: Any) -> int:
+def _store_integer(field: str, sql_type: str, _zone: tzinfo, value: Any) -> int:
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool) or not isinstance(value, int):
@@ -266,13 +266,13 @@ def _store_double(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> floa
     return float(value)
 
 
-def _store_truth(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bool:
+def _store_boolean(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _Unstorable(field, value, "true or false")
     return value
 
 
-def _store_moment(field: str, _sql_type: str, zone: tzinfo, value: Any) -> datetime:
+def _store_timestamp(field: str, _sql_type: str, zone: tzinfo, value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise _Unstorable(field, value, "a time")
     at = value.replace(tzinfo=zone) if value.tzinfo is None else value
@@ -288,7 +288,7 @@ def _store_date(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> date:
     return value
 
 
-def _store_clock(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> time:
+def _store_time(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> time:
     if not isinstance(value, time) or value.tzinfo is not None:
         raise _Unstorable(field, value, "a time of day without a zone")
     return value
@@ -323,13 +323,13 @@ def _store_json(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
 
 _STORES: Mapping[str, Callable[..., Any]] = {
     "text": _store_text,
-    "whole": _store_whole,
+    "whole": _store_integer,
     "numeric": _store_numeric,
     "double precision": _store_double,
-    "boolean": _store_truth,
-    "timestamptz": _store_moment,
+    "boolean": _store_boolean,
+    "timestamptz": _store_timestamp,
     "date": _store_date,
-    "time": _store_clock,
+    "time": _store_time,
     "uuid": _store_uuid,
     "bytea": _store_bytes,
     "jsonb": _store_json,

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, SchemaValidator
 
-from headrace.contracts.columns import Fault
+from headrace.contracts.columns import InvalidColumn
 from headrace.contracts.strict_json import NUMBER_LENGTH_MAX, Number
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 
@@ -124,9 +124,9 @@ def _kept_whole(node: Schema) -> Schema:
     """A model's schema that keeps fields which the model does not name, unless it forbids them."""
     name = node["cls"].__name__
     if node.get("custom_init"):
-        raise Fault(f"model {name} has an __init__ of its own, expected none: use a model_validator")
+        raise InvalidColumn(f"model {name} has an __init__ of its own, expected none: use a model_validator")
     if node.get("root_model"):
-        raise Fault(f"model {name} is a RootModel, expected named fields")
+        raise InvalidColumn(f"model {name} is a RootModel, expected named fields")
     config = dict(node.get("config") or {})
     if config.get("extra_fields_behavior", "ignore") == "ignore":
         config["extra_fields_behavior"] = "allow"
@@ -192,7 +192,7 @@ def exact(value: Any) -> Decimal | None:
     return None
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if type(value) is int:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -207,7 +207,7 @@ def _whole(value: Any) -> int:
     return int(number)
 
 
-def _whole_strictly(value: Any) -> int:
+def _integer_strictly(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
     raise _wrong("a whole number")
@@ -257,7 +257,7 @@ def _double_strictly(value: Any) -> float:
     return _double(value)
 
 
-def _truth(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
@@ -265,7 +265,7 @@ def _truth(value: Any) -> bool:
     raise _wrong("true or false")
 
 
-def _truth_strictly(value: Any) -> bool:
+def _boolean_strictly(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     raise _wrong("true or false")
@@ -322,7 +322,7 @@ def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -
     if _is_hashable(value) and (found := choices.get(_token(value))) is not None:
         return found
     if not strict and isinstance(value, str | int | float) and not isinstance(value, bool):
-        for kind, convert in ((str, _text), (int, _whole)):
+        for kind, convert in ((str, _text), (int, _integer)):
             try:
                 token = (kind, convert(value))
             except PydanticCustomError:
@@ -338,26 +338,26 @@ def _is_hashable(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or value is None
 
 
-def _moment(value: Any) -> datetime:
+def _timestamp(value: Any) -> datetime:
     return parse_timestamp(value)
 
 
 _CONVERSIONS: Mapping[str, Convert] = {
-    "int": _whole,
+    "int": _integer,
     "float": _double,
     "decimal": _numeric,
-    "bool": _truth,
+    "bool": _boolean,
     "str": _text,
-    "datetime": _moment,
+    "datetime": _timestamp,
     "date": parse_date,
     "time": parse_time,
     "uuid": _uuid,
 }
 _CONVERSIONS_STRICT: Mapping[str, Convert] = {
     **_CONVERSIONS,
-    "int": _whole_strictly,
+    "int": _integer_strictly,
     "float": _double_strictly,
     "decimal": _numeric_strictly,
-    "bool": _truth_strictly,
+    "bool": _boolean_strictly,
     "str": _text_strictly,
 }

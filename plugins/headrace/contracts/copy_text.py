@@ -419,10 +419,10 @@ def _boolean(_column: Column, schema: Mapping[str, Any], _contract: Contract) ->
 
 
 # as text: no sign of a plus, no blank, no underscore, and no more digits than 64 bits surely hold
-_WHOLE_TEXT = re.compile(r"-?[0-9]{1,18}").fullmatch
+_INTEGER_TEXT = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 
-def _whole(column: Column, schema: Mapping[str, Any], contract: Contract) -> _Field:
+def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> _Field:
     _only(schema, "ge", "gt", "le", "lt", "strict")
     limit = INTEGER_MAX[column.sql_type]
     if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
@@ -434,7 +434,7 @@ def _whole(column: Column, schema: Mapping[str, Any], contract: Contract) -> _Fi
         return _Field(kind=number, names={})
 
     def from_text(text: str) -> int:
-        if not _WHOLE_TEXT(text) or not lower <= (found := int(text)) <= upper:
+        if not _INTEGER_TEXT(text) or not lower <= (found := int(text)) <= upper:
             raise _NotPlain
         return found
 
@@ -567,7 +567,7 @@ def _epoch_ms(contract: Contract) -> _Field:
 
 
 def _milliseconds(text: str) -> int:
-    if not _WHOLE_TEXT(text):
+    if not _INTEGER_TEXT(text):
         raise _NotPlain
     return int(text)
 
@@ -658,7 +658,7 @@ _FIELDS: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract]
     ("literal", "text"): _choice,
     ("enum", "text"): _enum,
     ("bool", "boolean"): _boolean,
-    ("int", "whole"): _whole,
+    ("int", "whole"): _integer,
     ("float", "double precision"): _double,
     ("decimal", "numeric"): _decimal,
     ("function-plain", "timestamptz"): _time,

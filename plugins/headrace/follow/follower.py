@@ -33,17 +33,17 @@ from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
-from headrace.sources.base import Place, Source
+from headrace.sources.base import Source, SourcePosition
 
 RECHECK_S = 15.0  # new partitions, lapsed leases and what others staged are looked for this often
 DRAIN_S = 2.0  # under backlog marts follow after each of so long
 FURTHER_S = 2.0  # models that read other models are built this long after they were, at the earliest
 WAIT_S = 1.0  # how long a source is asked to wait at a time: a stop is heeded after that
-BACK_OFF_MAX_S = 30.0
+BACKOFF_MAX_S = 30.0
 BOOTSTRAP_TIMEOUT_MS = 2_000
 BUILD_GRACE_S = 2.0  # a build that is stopped may go on for so long before it is cut off
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class FollowResult:
         for error in self.failing.values():
             raise error
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         return (
             f"followed for {self.seconds:.0f} s: {self.records} records in {self.batches} batches, {self.builds} builds"
@@ -79,7 +79,7 @@ def follow(
     max_seconds: float | None = None,
     build_settings: Settings | None = None,
     run: RunContext | None = None,
-    report: Report = lambda _line: None,
+    print_line: PrintLine = lambda _line: None,
 ) -> FollowResult:
     """Follow datasets until `stop` is set or the time is over; returns what was done.
 
@@ -94,14 +94,14 @@ def follow(
     if not datasets:
         raise next(iter(faults.values()), DatasetError("follow: found no topic or stream that is declared"))
     # what does not answer is asked again from here, where a stop is heeded
-    patient = replace(
+    without_retries = replace(
         deployment,
         settings=replace(deployment.settings, max_retries=0),
         kafka=lambda: {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(deployment.kafka()),
     )
     with Leases(deployment.connect("headrace follow"), f"{socket.gethostname()}:{os.getpid()}") as leases:
         settings = build_settings or deployment.settings
-        follower = _Follower(patient, datasets, faults, leases, stop, settings, run, report)
+        follower = _Follower(without_retries, datasets, faults, leases, stop, settings, run, print_line)
         return follower.run(max_seconds)
 
 
@@ -131,16 +131,16 @@ class _Follower:
         stop: threading.Event,
         build_settings: Settings,
         run: RunContext | None,
-        report: Report,
+        print_line: PrintLine,
     ) -> None:
         self._deployment, self._datasets, self._leases, self._stop = deployment, datasets, leases, stop
-        self._build_settings, self._run, self._report = build_settings, run, report
-        self._rung: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._bells: dict[str, _Bell] = {}
+        self._build_settings, self._run, self._print_line = build_settings, run, print_line
+        self._notified: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._notifiers: dict[str, _Notifier] = {}
         self._faulty = set(faults)
-        self._troubles = {name: _Trouble(name, report) for name in (*datasets, *faults, _BUILD, _LOOK)}
+        self._backoffs = {name: _Backoff(name, print_line) for name in (*datasets, *faults, _BUILD, _RECHECK)}
         for name, fault in faults.items():
-            self._troubles[name].say(fault)
+            self._backoffs[name].print_once(fault)
         self._sources: dict[str, Source] = {}
         self._first_models: dict[str, set[str]] = {}
         self._to_build = {_BUILD}  # first of all everything that there is
@@ -166,26 +166,29 @@ class _Follower:
                 self._further_at = 0.0
                 self._build()
         finally:
-            for bell in self._bells.values():
-                bell.end()
+            for notifier in self._notifiers.values():
+                notifier.end()
             for name in list(self._sources):
                 self._close_source(name)
             self._result.seconds = time.monotonic() - began
-        self._result.failing = {name: t.error for name, t in self._troubles.items() if t.error is not None}
+        self._result.failing = {name: t.error for name, t in self._backoffs.items() if t.error is not None}
         return self._result
 
     def _recheck(self) -> None:
         """Take leases, begin with the datasets that are new, and look at all of them."""
         self._load_corrected()
-        with self._troubles[_LOOK].heeded(), database(self._deployment.connect("headrace follow")) as connection:
+        with (
+            self._backoffs[_RECHECK].catch_errors(),
+            database(self._deployment.connect("headrace follow")) as connection,
+        ):
             held = self._leases.take(connection, self._datasets)
-            for name in self._bells.keys() - held:
-                self._report(f"{name}: left to another follower")
-                self._bells.pop(name).end()
-            for name in sorted(held - self._bells.keys()):
-                self._bells[name] = _Bell(self._deployment, self._datasets[name], self._rung)
-            for name in self._bells:
-                self._rung.put(name)
+            for name in self._notifiers.keys() - held:
+                self._print_line(f"{name}: left to another follower")
+                self._notifiers.pop(name).end()
+            for name in sorted(held - self._notifiers.keys()):
+                self._notifiers[name] = _Notifier(self._deployment, self._datasets[name], self._notified)
+            for name in self._notifiers:
+                self._notified.put(name)
             self._to_build |= unclaimed_datasets(connection) | self._broken  # also what others staged meanwhile
 
     def _load_corrected(self) -> None:
@@ -197,29 +200,29 @@ class _Follower:
                     load = Command("load", name)
                     raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
             except DatasetError as error:
-                self._troubles[name].say(error)
+                self._backoffs[name].print_once(error)
                 continue
             self._faulty.remove(name)
             self._datasets[name] = dataset
-            self._troubles[name].is_over()
+            self._backoffs[name].succeeded()
 
     def _due(self, until: float) -> list[str]:
         """The datasets that rang, once each; waits for the first until that time."""
         names: set[str] = set()
         with suppress(queue.Empty):
-            names.add(self._rung.get(timeout=max(min(until - time.monotonic(), WAIT_S), 0.0)))
+            names.add(self._notified.get(timeout=max(min(until - time.monotonic(), WAIT_S), 0.0)))
             while True:
-                names.add(self._rung.get_nowait())
-        waiting = [name for name in names if self._troubles[name].is_waiting]
+                names.add(self._notified.get_nowait())
+        waiting = [name for name in names if self._backoffs[name].is_waiting]
         for name in waiting:
-            self._bells[name].ring_in(self._troubles[name].seconds_left)
+            self._notifiers[name].notify_in(self._backoffs[name].seconds_left)
         return sorted(names - set(waiting))
 
     def _drain(self, name: str) -> None:
-        dataset, bell = self._datasets[name], self._bells.get(name)
-        if bell is None or self._stop.is_set():
+        dataset, notifier = self._datasets[name], self._notifiers.get(name)
+        if notifier is None or self._stop.is_set():
             return
-        with self._troubles[name].heeded():
+        with self._backoffs[name].catch_errors():
             if name not in self._sources:
                 self._sources[name] = open_source(self._deployment, dataset)
             source = self._sources[name]
@@ -234,17 +237,17 @@ class _Follower:
                 stop=self._stop.is_set,
             )
             if result.batches:
-                self._report(result.story(planned))
+                self._print_line(result.summary(planned))
                 if name not in self._broken:
                     self._to_build.add(name)
                 self._result.records += result.records
                 self._result.batches += result.batches
             if result.dead:
                 publish_after_drain(self._deployment, dataset)
-            bell.wait_behind(planned, result)
-        if self._troubles[name].error is not None:
+            notifier.notify_after(planned, result)
+        if self._backoffs[name].error is not None:
             self._close_source(name)
-            bell.ring_in(self._troubles[name].seconds_left)
+            notifier.notify_in(self._backoffs[name].seconds_left)
 
     def _close_source(self, name: str) -> None:
         if (source := self._sources.pop(name, None)) is not None:
@@ -252,8 +255,8 @@ class _Follower:
                 source.close()
 
     def _build(self) -> None:
-        trouble = self._troubles[_BUILD]
-        if self._stop.is_set() or trouble.is_waiting or not (self._to_build or self._to_build_further):
+        backoff = self._backoffs[_BUILD]
+        if self._stop.is_set() or backoff.is_waiting or not (self._to_build or self._to_build_further):
             return
         fed, is_whole = set(self._to_build), _BUILD in self._to_build
         is_first = not is_whole and time.monotonic() < self._further_at
@@ -267,18 +270,18 @@ class _Follower:
             self._to_build_further |= fed
             self._to_build.clear()
             return
-        with _cut_off(self._stop):
+        with _interrupt_build_on(self._stop):
             try:
                 made = self._built(select)
             except BuildError as error:
                 # what could be built was; the rest is tried again at the next look at everything
-                trouble.say(error)
+                backoff.print_once(error)
                 self._broken |= fed
                 self._to_build.clear()
             except HeadraceError as error:
-                trouble.happened(error)
+                backoff.failed(error)
             except Exception as error:
-                trouble.happened(_unexpected(_BUILD, error))
+                backoff.failed(_unexpected(_BUILD, error))
             else:
                 self._to_build.clear()
                 if is_first:
@@ -288,10 +291,10 @@ class _Follower:
                     self._further_at = time.monotonic() + FURTHER_S
                     self._broken -= self._broken if is_whole else fed
                     if not self._broken:
-                        trouble.is_over()
+                        backoff.succeeded()
                 if made.passes:
                     self._result.builds += 1
-                    self._report(made.story())
+                    self._print_line(made.summary())
 
     def _built(self, select: list[str] | None) -> BuildResult:
         """Build a selection, or everything; then what claims the ledger is known, though a model may not build."""
@@ -304,14 +307,14 @@ class _Follower:
 
 
 _BUILD = "build"
-_LOOK = "follow"
+_RECHECK = "follow"
 
 
-class _Trouble:
+class _Backoff:
     """What is wrong with a dataset, or with building: said once, tried again after ever longer pauses."""
 
-    def __init__(self, name: str, report: Report) -> None:
-        self._name, self._report = name, report
+    def __init__(self, name: str, print_line: PrintLine) -> None:
+        self._name, self._print_line = name, print_line
         self.error: HeadraceError | None = None
         self._attempts = 0
         self._again_at = 0.0
@@ -325,34 +328,34 @@ class _Trouble:
         return self.error is not None and self.seconds_left > 0
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
+    def catch_errors(self) -> Iterator[None]:
         """Errors end here; without one, the trouble is over."""
         try:
             yield
         except HeadraceError as error:
-            self.happened(error)
+            self.failed(error)
         except Exception as error:  # of a user's function, or a defect: the other datasets have no part in it
-            self.happened(_unexpected(self._name, error))
+            self.failed(_unexpected(self._name, error))
         else:
-            self.is_over()
+            self.succeeded()
 
-    def say(self, error: HeadraceError) -> None:
+    def print_once(self, error: HeadraceError) -> None:
         """Say it, unless it was the last thing said."""
         if self.error is None or str(error) != str(self.error):
-            self._report(f"{error}")
+            self._print_line(f"{error}")
         self.error = error
 
-    def happened(self, error: HeadraceError) -> None:
+    def failed(self, error: HeadraceError) -> None:
         """Say it, and pause before the next attempt."""
-        self.say(error)
+        self.print_once(error)
         self._attempts += 1
-        pause = min(2.0 ** (self._attempts - 1), BACK_OFF_MAX_S) * random.uniform(0.8, 1.2)
+        pause = min(2.0 ** (self._attempts - 1), BACKOFF_MAX_S) * random.uniform(0.8, 1.2)
         self._again_at = time.monotonic() + pause
 
-    def is_over(self) -> None:
+    def succeeded(self) -> None:
         """All is well again."""
         if self.error is not None:
-            self._report(f"{self._name}: goes on")
+            self._print_line(f"{self._name}: goes on")
         self.error, self._attempts = None, 0
 
 
@@ -362,27 +365,27 @@ def _unexpected(name: str, error: Exception) -> HeadraceError:
     return PermanentError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-class _Bell:
+class _Notifier:
     """A thread that waits at a dataset's source and puts the dataset's name into a queue when there is something."""
 
-    def __init__(self, deployment: Deployment, dataset: Dataset, rung: "queue.SimpleQueue[str]") -> None:
-        self._deployment, self._dataset, self._rung = deployment, dataset, rung
+    def __init__(self, deployment: Deployment, dataset: Dataset, notified: "queue.SimpleQueue[str]") -> None:
+        self._deployment, self._dataset, self._notified = deployment, dataset, notified
         self._armed = threading.Event()
         self._ended = threading.Event()
-        self._behind: Mapping[int, Place] = {}
+        self._behind: Mapping[int, SourcePosition] = {}
         self._pause = 0.0
         self._thread = threading.Thread(target=self._wait, name=f"follow {dataset.name}", daemon=True)
         self._thread.start()
 
-    def wait_behind(self, planned: Plan, result: DrainResult) -> None:
+    def notify_after(self, planned: Plan, result: DrainResult) -> None:
         """Ring when a record at or behind what was drained can be read."""
         if any(result.next_offsets.get(p) != bounds.end for p, bounds in planned.ranges.items()):
-            self._rung.put(self._dataset.name)  # out of time: there is more
+            self._notified.put(self._dataset.name)  # out of time: there is more
             return
         self._behind, self._pause = planned.behind, 0.0
         self._armed.set()
 
-    def ring_in(self, seconds: float) -> None:
+    def notify_in(self, seconds: float) -> None:
         """Ring after a pause, whatever the source says."""
         self._behind, self._pause = {}, seconds
         self._armed.set()
@@ -409,13 +412,13 @@ class _Bell:
                 if self._ended.wait(WAIT_S):
                     break
             if not self._ended.is_set():
-                self._rung.put(self._dataset.name)
+                self._notified.put(self._dataset.name)
         if source is not None:
             source.close()
 
 
 @contextmanager
-def _cut_off(stop: threading.Event) -> Iterator[None]:
+def _interrupt_build_on(stop: threading.Event) -> Iterator[None]:
     """A build that is under way when `stop` is set gets a moment, then is interrupted; its claims roll back."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -24,7 +24,7 @@ KEYS = Identifier("pg_temp", "surveyed_keys")
 
 
 @dataclass(slots=True)
-class Survey:
+class EntitySurvey:
     """What a file says of a dataset's entities, before it is loaded.
 
     existing: live entities. removed: those of them that no line names. invalid: lines that become dead letters, which
@@ -71,13 +71,13 @@ def check_removed(dataset: Dataset, removed: int, existing: int, max_removed: fl
         )
 
 
-def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds: Range) -> Survey:
+def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds: Range) -> EntitySurvey:
     """Read a file and compare the keys that it names with the entities that there are; change nothing.
 
     Raises DatasetError for a dataset without a key.
     """
-    key, place = _key(dataset)
-    found = Survey()
+    key, index = _key(dataset)
+    found = EntitySurvey()
     contract = field_contract(dataset, key)
     # what these make of a document may have another key than the document
     is_unwrapped = bool(dataset.contract.__pydantic_decorators__.model_validators)
@@ -93,7 +93,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
                         may_tell = not broken and not is_unwrapped
                         found.note_invalid(decoded, _read_key(record.value, contract) if may_tell else None)
                     else:
-                        keys.append([decoded[place]])
+                        keys.append([decoded[index]])
                 found.valid += len(keys)
                 with connection.cursor() as cursor:
                     staging.copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
@@ -116,29 +116,29 @@ def _read_key(value: bytes | None, contract: Contract) -> Any:
 
 
 def _key(dataset: Dataset) -> tuple[Column, int]:
-    for place, column in enumerate(dataset.compiled.columns):
+    for index, column in enumerate(dataset.compiled.columns):
         if column.name == dataset.key_column:
-            return column, place
+            return column, index
     raise DatasetError(f"{dataset.name}: has no key, expected one to tell who is missing; leave --replace out")
 
 
-def count_missing(
+def count_absent(
     connection: Connection[Any], dataset: Dataset, generation: int, named_by_invalid: Collection[Any] = ()
 ) -> int:
     """How many live entities the file of a generation does not name; 0 for a dataset without a key."""
     if dataset.key_column is None:
         return 0
-    missing = _missing(dataset, generation, named_by_invalid)
-    row = connection.execute(SQL("select count(*) from ({}) as missing").format(missing)).fetchone()
+    absent = _absent(dataset, generation, named_by_invalid)
+    row = connection.execute(SQL("select count(*) from ({}) as missing").format(absent)).fetchone()
     return int(row[0]) if row else 0
 
 
-def replace_missing(
+def tombstone_absent(
     connection: Connection[Any],
     dataset: Dataset,
     generation: int,
     end: int,
-    surveyed: Survey,
+    surveyed: EntitySurvey,
     max_removed: float,
     run: RunContext,
 ) -> int:
@@ -154,12 +154,12 @@ def replace_missing(
             f"{dataset.name}: {newest}, this load committed generation {generation} up to {end}: another load began "
             "meanwhile; the file was merged, nobody was tombstoned; run the same command again"
         )
-    missing = count_missing(connection, dataset, generation, surveyed.named_by_invalid)
-    if not missing:
+    absent = count_absent(connection, dataset, generation, surveyed.named_by_invalid)
+    if not absent:
         return 0
     row = connection.execute(SQL("select count(*) from ({}) as live").format(_live(dataset))).fetchone()
     assert row is not None
-    check_removed(dataset, missing, int(row[0]), max_removed, "the file was merged, nobody was tombstoned")
+    check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nobody was tombstoned")
     start = found.next_offsets[0]
     line = LedgerLine(
         batch_id=checkpoints.new_batch_id(),
@@ -167,11 +167,11 @@ def replace_missing(
         generation=generation,
         partition=0,
         start_offset=start,
-        end_offset=start + missing,
+        end_offset=start + absent,
         kind="load",
-        tombstones=missing,
+        tombstones=absent,
         run=run,
-        note=f"--replace removed {missing} of {row[0]}",
+        note=f"--replace removed {absent} of {row[0]}",
     )
     checkpoints.advance(connection, line)
     key, _ = _key(dataset)
@@ -182,13 +182,13 @@ def replace_missing(
         ).format(
             table=staging.table(dataset),
             key=Identifier(key.name),
-            missing=_missing(dataset, generation, surveyed.named_by_invalid),
+            missing=_absent(dataset, generation, surveyed.named_by_invalid),
         ),
         (generation, start, line.batch_id),
     ).rowcount
-    staging.check_stored(staging.table(dataset), missing, stored)
+    staging.check_stored(staging.table(dataset), absent, stored)
     checkpoints.append_line(connection, line)
-    return missing
+    return absent
 
 
 def _live(dataset: Dataset) -> Composed:
@@ -202,7 +202,7 @@ def _live(dataset: Dataset) -> Composed:
     ).format(key=Identifier(key.name), table=staging.table(dataset))
 
 
-def _missing(dataset: Dataset, generation: int, named_by_invalid: Collection[Any]) -> Composed:
+def _absent(dataset: Dataset, generation: int, named_by_invalid: Collection[Any]) -> Composed:
     # an entity's newest line is in an older generation than the file's, and no invalid line of the file names it
     key, _ = _key(dataset)
     return SQL(

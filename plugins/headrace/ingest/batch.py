@@ -18,10 +18,10 @@ from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
 from headrace.exceptions import DatabaseError
 from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.connection import Connect, is_retriable
 from headrace.postgres.dead_letters import copy_dead_letters, dead_letter_row, headers_json
-from headrace.postgres.lock_watchdog import Patience, drain_name, patience
+from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
 from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
 from headrace.postgres.staging import check_table, columns, copy_lines, copy_rows, json_text, table
 from headrace.retries import Retries
@@ -42,7 +42,7 @@ class Batch:
     batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
     line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
     same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
-    their own. weight: what the batch costs to hold: bytes of keys and values, and what Python makes of headers.
+    their own. size_bytes: what the batch costs to hold: bytes of keys and values, and what Python makes of headers.
     """
 
     dataset: Dataset
@@ -56,7 +56,7 @@ class Batch:
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
     bytes: int = 0
-    weight: int = 0
+    size_bytes: int = 0
     position: str | None = None
     times: TimeTexts = field(default_factory=TimeTexts)
     began: float = field(default_factory=time.monotonic)
@@ -79,9 +79,9 @@ class Batch:
         """The latest of the records' own times."""
         return self.times.last
 
-    def fill(self, records: Iterator[Record], rows: int, weight: int, *, has_positions: bool = False) -> bool:
+    def fill(self, records: Iterator[Record], rows: int, max_bytes: int, *, has_positions: bool = False) -> bool:
         """Take records until the batch holds so many or weighs so much; False when they ran out before."""
-        last = self._add(records, rows - self.records, weight)
+        last = self._add(records, rows - self.records, max_bytes)
         if last is None:
             return False
         self.end_offset = last.offset + 1
@@ -92,12 +92,12 @@ class Batch:
         """Decode a record into a row or a dead letter."""
         self._add(iter((record,)), 2, sys.maxsize)
 
-    def _add(self, records: Iterator[Record], room: int, weight: int) -> Record | None:
+    def _add(self, records: Iterator[Record], room: int, max_bytes: int) -> Record | None:
         """Add records; returns the one that takes the last of the room, or reaches the weight."""
-        bind = self.dataset.lines
+        bind = self.dataset.copy_line_binder
         make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
         times, rows, accepted = self.times, self.rows, self.accepted
-        size, held = self.bytes, self.weight
+        value_bytes, held_bytes = self.bytes, self.size_bytes
         kind: type[Record] | None = None
         full: Record | None = None
         for record in records:
@@ -109,12 +109,12 @@ class Batch:
             else:
                 offset, timestamp = record.offset, record.timestamp
                 key, value, headers = record.key, record.value, record.headers
-            weighs = (len(key) if key else 0) + (len(value) if value else 0)
-            size += weighs
-            held += weighs
+            record_bytes = (len(key) if key else 0) + (len(value) if value else 0)
+            value_bytes += record_bytes
+            held_bytes += record_bytes
             headers_text = NULL
             if headers:
-                held += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
+                held_bytes += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
                 headers_text = escaped((headers_json(headers) or b"").decode())
             at = times[timestamp]
             is_rejected = may_be_rejected and _rejection(record)
@@ -125,17 +125,17 @@ class Batch:
                 rows.append(line)
                 accepted.append(record)
             room -= 1
-            if room <= 0 or held >= weight:
+            if room <= 0 or held_bytes >= max_bytes:
                 full = record
                 break
-        self.bytes, self.weight = size, held
+        self.bytes, self.size_bytes = value_bytes, held_bytes
         return full
 
     def _decode(self, record: Record) -> None:
         """Let the contract judge a record."""
         decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)
         if isinstance(decoded, Rejection):
-            self._bury(record, decoded)
+            self._reject_record(record, decoded)
             return
         extra = decoded.pop()
         for i in self.dataset.compiled.json_columns:
@@ -156,16 +156,16 @@ class Batch:
         self.rows.append(decoded)
         self.accepted.append(record)
 
-    def unfold(self) -> bool:
+    def decode_by_contract(self) -> bool:
         """Decode what the fast way took into rows of values; False when there is nothing of that kind.
 
         The contract itself judges them again.
         """
-        accepted, is_folded = self.accepted, any(isinstance(row, str) for row in self.rows)
+        accepted, used_fast_path = self.accepted, any(isinstance(row, str) for row in self.rows)
         self.rows, self.accepted, self.tombstones = [], [], 0
         for record in accepted:
             self._decode(record)
-        return is_folded
+        return used_fast_path
 
     def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
         """COPY the rows into a table: lines as text, then the others."""
@@ -179,16 +179,16 @@ class Batch:
         """Make dead letters of rows, by their index, which Postgres did not take; unfolded ones."""
         for index, rejection in rejections.items():
             self.tombstones -= self.accepted[index].value is None
-            self._bury(self.accepted[index], rejection)
+            self._reject_record(self.accepted[index], rejection)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
 
-    def _bury(self, record: Record, rejection: Rejection) -> None:
+    def _reject_record(self, record: Record, rejection: Rejection) -> None:
         self.dead.append(
             dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
         )
 
-    def line(self, kind: Kind, run: RunContext) -> LedgerLine:
+    def line(self, kind: LedgerKind, run: RunContext) -> LedgerLine:
         """The batch as the ledger writes it down."""
         return LedgerLine(
             batch_id=self.batch_id,
@@ -224,14 +224,16 @@ def _rejection(record: Record) -> Rejection | None:
 class Committer:
     """Commits batches over one connection, which it opens anew when it is lost."""
 
-    def __init__(self, connect: Connect, retries: Retries, *, limits: Patience, barrier: Barrier = no_barrier) -> None:
+    def __init__(
+        self, connect: Connect, retries: Retries, *, limits: LockTimeouts, barrier: Barrier = no_barrier
+    ) -> None:
         self._connect = connect
         self._retries = retries
         self._limits = limits
         self._barrier = barrier
         self._connection: Connection[Any] | None = None
 
-    def commit(self, batch: Batch, kind: Kind, run: RunContext) -> tuple[LedgerLine, int]:
+    def commit(self, batch: Batch, kind: LedgerKind, run: RunContext) -> tuple[LedgerLine, int]:
         """Commit the batch's rows, dead letters, checkpoint and ledger line together, or raise and change nothing.
 
         Returns the line and its seq. Deadlocks, serialization failures and lost connections are tried again; after a
@@ -261,7 +263,7 @@ class Committer:
                 in_doubt = in_doubt or lost
                 if lost:
                     self.close()
-                if not is_retriable(error) or not self._retries.again(error):
+                if not is_retriable(error) or not self._retries.wait_to_retry(error):
                     raise
         self._retries.reset()
         return line, seq
@@ -280,13 +282,13 @@ class Committer:
             self._connection = None
 
     def _committed_seq(self, connection: Connection[Any], line: LedgerLine) -> int | None:
-        with connection.transaction(), self._patience(connection, line.dataset):
+        with connection.transaction(), self._watch_locks(connection, line.dataset):
             return checkpoints.committed_seq(connection, line)
 
     def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
         # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
         with connection.transaction():
-            with self._patience(connection, line.dataset):
+            with self._watch_locks(connection, line.dataset):
                 checkpoints.advance(connection, line)
             self._barrier("advanced")
             with connection.cursor() as cursor:
@@ -297,7 +299,7 @@ class Committer:
                 if batch.dead:
                     copy_dead_letters(cursor, batch.dead)
             self._barrier("dead_lettered")
-            with self._patience(connection, line.dataset):
+            with self._watch_locks(connection, line.dataset):
                 seq = checkpoints.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
@@ -310,13 +312,13 @@ class Committer:
         when neither a row nor the fast way is to blame, DatasetError when the table is no longer the contract's, and
         DatabaseError when not one of several rows is taken: that is no record's fault.
         """
-        was_folded = batch.unfold()
+        used_fast_path = batch.decode_by_contract()
         with connection.transaction(force_rollback=True):
-            with self._patience(connection, line.dataset):
+            with self._watch_locks(connection, line.dataset):
                 checkpoints.advance(connection, line)
             rejections = find_rejected(connection, table(batch.dataset), columns(batch.dataset), batch.rows)
             check_table(connection, batch.dataset)
-        if not rejections and not was_folded:
+        if not rejections and not used_fast_path:
             raise error
         if len(rejections) == len(batch.rows) > 1:
             where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
@@ -327,5 +329,5 @@ class Committer:
             ) from error
         batch.reject(rejections)
 
-    def _patience(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
-        return patience(connection, self._connect, dataset, self._limits, drain_name(dataset))
+    def _watch_locks(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
+        return watch_locks(connection, self._connect, dataset, self._limits, drain_name(dataset))

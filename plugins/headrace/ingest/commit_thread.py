@@ -16,7 +16,7 @@ T = TypeVar("T")
 SWITCH_INTERVAL_S = 0.000_5
 
 
-class Overlap(Generic[T]):
+class CommitThread(Generic[T]):
     """Runs calls one behind the other; a context manager.
 
     When it is left the last call has ended. Where it is left by an error, that is what is raised, and not what the

@@ -10,15 +10,15 @@ from functools import partial
 from headrace.dataset import Dataset, File
 from headrace.exceptions import CodecMissing, HeadraceError, SourceChanged, SourceError
 from headrace.ingest.batch import Barrier, Batch, Committer, no_barrier
-from headrace.ingest.commit_thread import Overlap
+from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.plan import Plan
-from headrace.postgres.checkpoints import Kind, LedgerLine, RunContext
+from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.dead_letters import REASON
 from headrace.sources.base import Chunk, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class DrainLimits:
     """When a batch is full, and when a drain stops early.
 
     batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
@@ -62,7 +62,7 @@ class DrainResult:
         self.reasons += other.reasons
         self.next_offsets |= other.next_offsets
 
-    def story(self, plan: Plan) -> str:
+    def summary(self, plan: Plan) -> str:
         """What happened, in one line."""
         waiting = f"; {plan.waiting} offsets wait behind an open transaction" if plan.waiting else ""
         if not self.batches:
@@ -73,7 +73,7 @@ class DrainResult:
             f"next offsets {self._ends}{waiting}"
         )
 
-    def lines(self, plan: Plan) -> list[str]:
+    def log_lines(self, plan: Plan) -> list[str]:
         """What happened, in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
         ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
@@ -95,8 +95,8 @@ class DrainResult:
         return ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
 
 
-Progress = Callable[[DrainResult], None]
-Committed = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
+DrainCallback = Callable[[DrainResult], None]
+CommitCallback = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
 
 
 def drain(
@@ -104,12 +104,12 @@ def drain(
     source: Source,
     plan: Plan,
     committer: Committer,
-    limits: Limits,
+    limits: DrainLimits,
     *,
     run: RunContext | None = None,
     result: DrainResult | None = None,
-    progress: Progress = lambda _: None,
-    committed: Committed = lambda _line, _seq, _seconds: None,
+    on_progress: DrainCallback = lambda _: None,
+    on_commit: CommitCallback = lambda _line, _seq, _seconds: None,
     barrier: Barrier = no_barrier,
 ) -> DrainResult:
     """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
@@ -120,7 +120,7 @@ def drain(
     """
     result = result or DrainResult(dataset.name)
     began = time.monotonic() - result.seconds
-    kind: Kind = "load" if isinstance(dataset.source, File) else "drain"
+    kind: LedgerKind = "load" if isinstance(dataset.source, File) else "drain"
     open_batches: dict[int, Batch] = {}
     next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
 
@@ -131,9 +131,9 @@ def drain(
     def settle(done: tuple[Batch, LedgerLine, int]) -> None:
         batch, line, seq = done
         _count(result, batch)
-        committed(line, seq, time.monotonic() - batch.began)
+        on_commit(line, seq, time.monotonic() - batch.began)
         result.seconds = time.monotonic() - began
-        progress(result)
+        on_progress(result)
 
     def close(batch: Batch) -> None:
         open_batches.pop(batch.partition, None)
@@ -141,7 +141,7 @@ def drain(
         commits.run(partial(commit, batch))
 
     failures: list[HeadraceError] = []
-    with Overlap(settle) as commits, closing(source.read(plan.ranges)) as chunks:
+    with CommitThread(settle) as commits, closing(source.read(plan.ranges)) as chunks:
         for chunk in _until_unreadable(chunks, failures):
             barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
@@ -177,14 +177,14 @@ def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) ->
         failures.append(error)
 
 
-def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: Limits, out_of_time: bool) -> list[Batch]:
+def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: DrainLimits, out_of_time: bool) -> list[Batch]:
     """Batches that end here: all that were read to the plan's end, and the largest while all together are too much."""
     due: list[Batch] = []
-    rows = weight = 0
-    for batch in sorted(open_batches.values(), key=lambda batch: batch.weight):
-        rows, weight = rows + batch.records, weight + batch.weight
+    rows = size_bytes = 0
+    for batch in sorted(open_batches.values(), key=lambda batch: batch.size_bytes):
+        rows, size_bytes = rows + batch.records, size_bytes + batch.size_bytes
         is_complete = batch.end_offset == plan.ranges[batch.partition].end
-        if out_of_time or is_complete or rows >= limits.batch_rows or weight >= limits.batch_bytes:
+        if out_of_time or is_complete or rows >= limits.batch_rows or size_bytes >= limits.batch_bytes:
             due.append(batch)
     return due
 
@@ -203,7 +203,7 @@ def _count(result: DrainResult, batch: Batch) -> None:
     result.batches += 1
     result.staged += len(batch.rows) - batch.tombstones
     result.dead += len(batch.dead)
-    result.reasons.update(letter[REASON] for letter in batch.dead)
+    result.reasons.update(dead_letter[REASON] for dead_letter in batch.dead)
     result.tombstones += batch.tombstones
     result.empty += batch.end_offset - batch.start_offset - batch.records
     result.bytes += batch.bytes

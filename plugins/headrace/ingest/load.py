@@ -13,7 +13,7 @@ from headrace.command import Command
 from headrace.dataset import Dataset, File
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
-from headrace.ingest.absent import MAX_REMOVED, Survey, count_missing, replace_missing, survey
+from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, count_absent, survey, tombstone_absent
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.ingest.runs import Deployment, drain_plan, open_source, plan
@@ -34,12 +34,12 @@ class LoadResult:
     path: Path
     unchanged: bool
     result: DrainResult
-    missing: int
+    absent: int
     replaced: int
     newer: str | None = None
     undecided: int = 0
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """What happened, in one line."""
         name = self.result.dataset
         loaded = f"unchanged, skipped {self.path.name}"
@@ -49,12 +49,12 @@ class LoadResult:
             loaded = f"{self.result.staged} staged and {self.result.dead} dead from {self.path.name}"
         if self.replaced:
             return f"{name}: {loaded}; {self.replaced} no longer in the file: tombstoned"
-        if not self.missing:
+        if not self.absent:
             return f"{name}: {loaded}"
         why = "--replace tombstones them"
         if self.undecided:
             why = f"{self.undecided} invalid lines do not tell whose they are; correct them and --replace again"
-        return f"{name}: {loaded}; {self.missing} no longer in the file: kept ({why})"
+        return f"{name}: {loaded}; {self.absent} no longer in the file: kept ({why})"
 
 
 def load_file(
@@ -66,7 +66,7 @@ def load_file(
     max_removed: float = MAX_REMOVED,
     again: bool = False,
     run: RunContext | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LoadResult:
     """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
 
@@ -82,7 +82,7 @@ def load_file(
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `{drain}`", command=drain)
     connect = deployment.connect(f"headrace load {name}")
     found_path = path or deployment.settings.data_dir / dataset.source.path
-    place = _place(deployment, found_path)
+    registered_path = _registered_path(deployment, found_path)
     with ExitStack() as stack:
         try:
             source = stack.enter_context(closing(open_source(deployment, dataset, path)))
@@ -92,15 +92,15 @@ def load_file(
                 staging.ensure_table(connection, dataset)
         except Exception as error:
             if path is None:  # as `plan` does
-                observations.note_failure(connect, name, error, is_task=run is not None)
+                observations.save_failure(connect, name, error, is_task=run is not None)
             raise
         end = state.partitions[0].end_offset
-        surveyed = Survey()
+        surveyed = EntitySurvey()
         with database(connect) as connection:
-            newer = None if again else _loaded_since(connection, name, place, state.topic_id)
+            newer = None if again else _loaded_since(connection, name, registered_path, state.topic_id)
             if newer is not None and not replace:
                 if path is None:
-                    observations.note_look(connection, name)
+                    observations.save_nothing_new(connection, name)
                 return LoadResult(found_path, True, DrainResult(name), 0, 0, newer)
             if newer is not None:
                 raise DatasetError(
@@ -118,23 +118,23 @@ def load_file(
             source=source,
             path=path,
             run=run,
-            progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
+            on_progress=lambda so_far: on_progress(so_far.records + so_far.empty, planned.lag),
         )
     retries = deployment.retries()
-    retries.run(lambda: _remember(deployment, dataset, place, planned))
+    retries.run(lambda: _remember(deployment, dataset, registered_path, planned))
 
-    def settle_missing() -> tuple[int, int]:
-        with deployment.turn(dataset, "load") as connection:
+    def settle_absent() -> tuple[int, int]:
+        with deployment.exclusive(dataset, "load") as connection:
             if replace and not surveyed.undecided:
                 context = run or RunContext()
-                return 0, replace_missing(connection, dataset, planned.generation, end, surveyed, max_removed, context)
-            return count_missing(connection, dataset, planned.generation, surveyed.named_by_invalid), 0
+                return 0, tombstone_absent(connection, dataset, planned.generation, end, surveyed, max_removed, context)
+            return count_absent(connection, dataset, planned.generation, surveyed.named_by_invalid), 0
 
-    missing, replaced = retries.run(settle_missing)
-    return LoadResult(found_path, not planned.ranges, result, missing, replaced, None, surveyed.undecided)
+    absent, replaced = retries.run(settle_absent)
+    return LoadResult(found_path, not planned.ranges, result, absent, replaced, None, surveyed.undecided)
 
 
-def _place(deployment: Deployment, path: Path) -> str:
+def _registered_path(deployment: Deployment, path: Path) -> str:
     """What a file is known by: its path below the data directory, the same on every machine, or its absolute one.
 
     A link is known by its own name: what it leads to is its content.
@@ -147,7 +147,7 @@ def _place(deployment: Deployment, path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
-def _loaded_since(connection: Connection[Any], dataset: str, place: str, sha256: str) -> str | None:
+def _loaded_since(connection: Connection[Any], dataset: str, registered_path: str, sha256: str) -> str | None:
     """The file that was loaded after this content of this one, or None."""
     with connection.transaction():
         row = connection.execute(
@@ -161,7 +161,7 @@ def _loaded_since(connection: Connection[Any], dataset: str, place: str, sha256:
                 and loaded.sha256 = %s
                 and open.topic_id <> loaded.sha256
             """,
-            (dataset, place, sha256),
+            (dataset, registered_path, sha256),
         ).fetchone()
         if row is None:
             return None
@@ -174,7 +174,7 @@ def _loaded_since(connection: Connection[Any], dataset: str, place: str, sha256:
         return str(row[0])
 
 
-def _remember(deployment: Deployment, dataset: Dataset, place: str, planned: Plan) -> None:
+def _remember(deployment: Deployment, dataset: Dataset, registered_path: str, planned: Plan) -> None:
     """Note that this content of this file is loaded; in a transaction of its own, whatever becomes of the rest."""
     with database(deployment.connect(f"headrace load {dataset.name}")) as connection:
         connection.execute(
@@ -191,7 +191,7 @@ def _remember(deployment: Deployment, dataset: Dataset, place: str, planned: Pla
             """,
             {
                 "dataset": dataset.name,
-                "path": place,
+                "path": registered_path,
                 "sha256": planned.topic_id,
                 "generation": planned.generation,
             },

@@ -13,10 +13,10 @@ from headrace.postgres.checkpoints import open_generation, register
 from headrace.postgres.connection import UNREACHABLE, Connect, database
 
 KEEP = "1 day"
-FOLD_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
+TOTALS_EVERY_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
 
 
-def note(connection: Connection[Any], dataset: str) -> None:
+def save_observation(connection: Connection[Any], dataset: str) -> None:
     """Sample what the plan saw, and fold the ledger's new lines; once a minute, and when there is much to fold.
 
     The plan succeeded: what an earlier one failed with is over, also on partitions that the source no longer has.
@@ -54,10 +54,10 @@ def note(connection: Connection[Any], dataset: str) -> None:
             connection.execute(
                 "delete from headrace.samples where dataset = %s and minute < now() - %s::interval", (dataset, KEEP)
             )
-        fold(connection, dataset)
+        update_totals(connection, dataset)
 
 
-def note_look(connection: Connection[Any], dataset: str) -> None:
+def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
     """Write down that the source was looked at and holds nothing to read: what failed before is over."""
     connection.execute(
         "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
@@ -66,7 +66,7 @@ def note_look(connection: Connection[Any], dataset: str) -> None:
     )
 
 
-def fold(connection: Connection[Any], dataset: str, lines: int = FOLD_LINES) -> None:
+def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
     """Add the ledger's lines to headrace.totals once there are more than so many new ones."""
     connection.execute(
         """
@@ -101,7 +101,7 @@ def fold(connection: Connection[Any], dataset: str, lines: int = FOLD_LINES) -> 
     )
 
 
-def note_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
+def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
     """Write down why a plan failed; silent where Postgres cannot be reached, or cannot store it either.
 
     A topic that is missing before anything was ever read of it is no failure: nobody has produced yet. Nor is a setting
@@ -112,10 +112,10 @@ def note_failure(connect: Connect, dataset: str, error: Exception, *, is_task: b
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and open_generation(connection, dataset) is None:
             return
-        note_error(connection, dataset, error)
+        save_error(connection, dataset, error)
 
 
-def note_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
+def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
     """Write down why a plan failed, until the next one succeeds; a dataset without partitions gets its first.
 
     What was last seen at the source stays, and so does when: nobody has seen anything newer.
@@ -134,7 +134,7 @@ def note_error(connection: Connection[Any], dataset: str, error: Exception) -> N
             )
 
 
-def note_drain_failure(
+def save_drain_failure(
     connect: Connect, dataset: str, generation: int, end_offsets: Mapping[int, int], error: BaseException
 ) -> None:
     """Write down why a drain failed, until what it was to read is committed; silent where Postgres cannot be reached.

@@ -15,7 +15,7 @@ from headrace.dataset import Dataset, File
 from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
 from headrace.postgres import checkpoints
 from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
-from headrace.sources.base import PartitionState, Place, Range, Source, SourceState
+from headrace.sources.base import PartitionState, Range, Source, SourcePosition, SourceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Plan:
     topic_id: str
     ranges: Mapping[int, Range]
     waiting: int = 0  # records behind the last stable offset: a transaction is open
-    behind: Mapping[int, Place] = field(default_factory=dict)  # of every partition, what comes next after this plan
+    # of every partition, what comes next after this plan
+    behind: Mapping[int, SourcePosition] = field(default_factory=dict)
 
     @property
     def lag(self) -> int:
@@ -47,7 +48,7 @@ class Plan:
                 ranges[partition] = cut
         return replace(self, ranges=ranges)
 
-    def rest(self, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> Self:
+    def remaining(self, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> Self:
         """What is left of the plan once partitions are committed up to next_offsets."""
         ranges = {
             partition: bounds._replace(
@@ -96,7 +97,7 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
         elif not isinstance(dataset.source, File):
             check_identity(generation, seen_from(source, generation, state))
             if generation.cluster_id is None and state.cluster_id is not None:
-                checkpoints.keep_cluster(connection, generation, state.cluster_id)
+                checkpoints.store_cluster_id(connection, generation, state.cluster_id)
             generation = _with_new_partitions(connection, generation, state)
     ranges = {
         partition: Range(

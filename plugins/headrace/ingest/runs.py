@@ -30,13 +30,13 @@ from headrace.exceptions import (
 )
 from headrace.ingest import observations
 from headrace.ingest.batch import Barrier, Committer, no_barrier
-from headrace.ingest.drain import DrainResult, Limits, Progress, drain
+from headrace.ingest.drain import DrainCallback, DrainLimits, DrainResult, drain
 from headrace.ingest.plan import Plan, make_plan
 from headrace.logs import Journal, configure
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import Connect, connector, database, locked, migrate, translated_errors, while_locked
-from headrace.postgres.lock_watchdog import Patience, drain_name, patience
+from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
 from headrace.postgres.roles import separate
 from headrace.retries import Retries
 from headrace.settings import Settings
@@ -78,22 +78,22 @@ class Deployment:
         )
 
     @property
-    def patience(self) -> Patience:
+    def lock_timeouts(self) -> LockTimeouts:
         """How long a run waits for locks."""
-        return Patience(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
+        return LockTimeouts(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
 
     def retries(self) -> Retries:
         """A run's budget of retries."""
         return Retries(self.settings.max_retries)
 
     @contextmanager
-    def turn(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
+    def exclusive(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
         """A transaction that takes its turn with the dataset's commits; a drain that is stuck is ended for it."""
         connect = self.connect(f"headrace {purpose} {dataset.name}")
         with (
             database(connect) as connection,
             connection.transaction(),
-            patience(connection, connect, dataset.name, self.patience, f"headrace {purpose} {dataset.name}"),
+            watch_locks(connection, connect, dataset.name, self.lock_timeouts, f"headrace {purpose} {dataset.name}"),
         ):
             checkpoints.hold(connection, dataset.name)
             yield connection
@@ -103,10 +103,10 @@ class Deployment:
         return load_declaration(self.settings.datasets_dir, name)
 
 
-def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _line: None) -> list[str]:
+def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambda _line: None) -> list[str]:
     """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
 
-    report: is told what an administrator has to do, in one line, and why datasets are rejected, one line each.
+    print_line: is told what an administrator has to do, in one line, and why datasets are rejected, one line each.
     Raises DatasetsRejected, when all of the others are made, if there were such; of a single one with its reason.
     """
     rejected: dict[str, DatasetError] = {}
@@ -120,12 +120,12 @@ def initialise(deployment: Deployment, report: Callable[[str], None] = lambda _l
                 rejected[name] = error
         todo = separate(connection)
     if todo is not None:
-        report(todo)
+        print_line(todo)
     if len(rejected) == 1:
         raise DatasetsRejected(str(*rejected.values()))
     if rejected:
         for reason in rejected.values():
-            report(str(reason))
+            print_line(str(reason))
         raise DatasetsRejected(
             f"{len(rejected)} of {len(names)} datasets are rejected: {', '.join(rejected)}; the others are ready; "
             "correct these and run `headrace init` again",
@@ -210,15 +210,15 @@ def plan(
                 checkpoints.register(connection, dataset.name)
                 staging.ensure_table(connection, dataset)
             planned = make_plan(connection, dataset, source, run)
-            observations.note(connection, dataset.name)
+            observations.save_observation(connection, dataset.name)
             return planned
     except Exception as error:
         if path is None:  # a file given by name is no state of the dataset
-            observations.note_failure(connect, dataset.name, error, is_task=run is not None)
+            observations.save_failure(connect, dataset.name, error, is_task=run is not None)
         raise
 
 
-def left_of(deployment: Deployment, planned: Plan) -> Plan:
+def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
     """What is left of a plan that was made a while ago: an attempt that was killed, or another run, committed some.
 
     A retried task is handed the share that its plan pinned, however far its last attempt came. Only what is committed
@@ -229,7 +229,7 @@ def left_of(deployment: Deployment, planned: Plan) -> Plan:
     if generation is None or generation.generation != planned.generation:
         return planned
     passed = {p: n for p, n in generation.next_offsets.items() if p in planned.ranges and n > planned.ranges[p].start}
-    return planned.rest(passed, {partition: generation.positions[partition] for partition in passed})
+    return planned.remaining(passed, {partition: generation.positions[partition] for partition in passed})
 
 
 def _opened(
@@ -255,7 +255,7 @@ def drain_plan(
     run: RunContext | None = None,
     max_seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Progress = lambda _: None,
+    on_progress: DrainCallback = lambda _: None,
     barrier: Barrier = no_barrier,
 ) -> DrainResult:
     """Drain what was planned; see `drain`. With nothing planned nothing is opened.
@@ -268,12 +268,12 @@ def drain_plan(
         return result
     _freeze()
     settings = deployment.settings
-    limits = Limits(
+    limits = DrainLimits(
         batch_rows=settings.batch_rows, batch_bytes=settings.batch_bytes, max_seconds=max_seconds, stop=stop
     )
     retries = deployment.retries()
     connect, journal = deployment.connect(drain_name(dataset.name)), Journal(settings)
-    committer = Committer(connect, retries, limits=deployment.patience, barrier=barrier)
+    committer = Committer(connect, retries, limits=deployment.lock_timeouts, barrier=barrier)
 
     def work() -> None:
         with _opened(source, deployment, dataset, path) as opened:
@@ -283,13 +283,13 @@ def drain_plan(
                 drain(
                     dataset,
                     opened,
-                    plan.rest(result.next_offsets, result.positions),
+                    plan.remaining(result.next_offsets, result.positions),
                     committer,
                     limits,
                     run=run,
                     result=result,
-                    progress=progress,
-                    committed=journal.batch,
+                    on_progress=on_progress,
+                    on_commit=journal.batch,
                     barrier=barrier,
                 )
             _mirror(opened, dataset, result)
@@ -300,7 +300,7 @@ def drain_plan(
         journal.end(plan, result, error)
         if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             ends = {partition: bounds.end for partition, bounds in plan.ranges.items()}
-            observations.note_drain_failure(connect, dataset.name, plan.generation, ends, error)
+            observations.save_drain_failure(connect, dataset.name, plan.generation, ends, error)
         raise
     finally:
         committer.close()
@@ -335,7 +335,7 @@ def drain_dataset(
     parallel: int = 1,
     max_records: int | None = None,
     max_seconds: float | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[Plan, DrainResult]:
     """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
     dataset = deployment.dataset(name)
@@ -358,7 +358,7 @@ def drain_dataset(
             dataset,
             planned,
             max_seconds=max_seconds,
-            progress=lambda so_far: progress(so_far.records + so_far.empty, planned.lag),
+            on_progress=lambda so_far: on_progress(so_far.records + so_far.empty, planned.lag),
         )
         return planned, result
     result = DrainResult(name)
@@ -367,12 +367,12 @@ def drain_dataset(
         try:
             for future in as_completed(futures):
                 result.add(future.result())
-                progress(result.records + result.empty, planned.lag)
+                on_progress(result.records + result.empty, planned.lag)
         except BrokenProcessPool as error:
             killed = DrainKilled(f"{name}: a process of the drain was killed; what it had committed stays; drain again")
             ends = {partition: bounds.end for partition, bounds in planned.ranges.items()}
             connect = deployment.connect(drain_name(name))
-            observations.note_drain_failure(connect, name, planned.generation, ends, killed)
+            observations.save_drain_failure(connect, name, planned.generation, ends, killed)
             raise killed from error
     return planned, result
 

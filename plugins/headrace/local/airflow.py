@@ -14,7 +14,7 @@ from typing import Any
 from headrace.exceptions import LocalServiceError
 from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
-from headrace.local.home import Home, Report, write_file
+from headrace.local.home import Home, PrintLine, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
@@ -38,7 +38,7 @@ def component(home: Path, name: str) -> Service:
     return Service(home, f"airflow-{name}")
 
 
-def prepare(home: Home, settings: Settings, report: Report) -> None:
+def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
     """Make the metadata database, its tables and the files that Airflow wants; what was half made is made again."""
     from importlib.metadata import version as version_of
 
@@ -50,7 +50,7 @@ def prepare(home: Home, settings: Settings, report: Report) -> None:
     version = version_of("apache-airflow")
     if not _create_database(settings, version):
         return
-    report(f"airflow: migrating its database to {version}")
+    print_line(f"airflow: migrating its database to {version}")
     home.run(
         _airflow("db", "migrate"),
         doing="airflow: db migrate",
@@ -61,7 +61,7 @@ def prepare(home: Home, settings: Settings, report: Report) -> None:
     _comment(settings, _made_by(version))
 
 
-def start(home: Home, settings: Settings, port: int, report: Report) -> dict[str, Any]:
+def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> dict[str, Any]:
     """Start the components that do not run and wait until Airflow itself calls all of them healthy.
 
     Components that were started with other options (Postgres moved, a setting changed) are started again.
@@ -72,19 +72,19 @@ def start(home: Home, settings: Settings, port: int, report: Report) -> dict[str
     wanted = hashlib.sha256(json.dumps(options(settings), sort_keys=True).encode()).hexdigest()
     if not fingerprint.exists() or fingerprint.read_text().strip() != wanted:
         if any(component(home.path, name).pid() for name in COMPONENTS):
-            report("airflow: starting again, its options changed")
+            print_line("airflow: starting again, its options changed")
             stop(home.path)
         write_file(fingerprint, wanted + "\n")
     components = {name: component(home.path, name) for name in COMPONENTS}
     if all(process.pid() for process in components.values()) and not _recovers(home.path, port):
-        report("airflow: starting again, it is not healthy")
+        print_line("airflow: starting again, it is not healthy")
         stop(home.path)
     for name, process in components.items():
         if process.pid() is None:
             process.start(_airflow(*COMPONENTS[name]), ports=[port], env=env, cwd=ROOT)
     try:
         for process in components.values():
-            process.wait(lambda: lacks(home.path, port), READY_LIMIT_S)
+            process.wait(lambda: why_not_ready(home.path, port), READY_LIMIT_S)
     except BaseException:
         stop(home.path)
         raise
@@ -100,7 +100,7 @@ def stop(home: Path) -> bool:
     return any(stopped)
 
 
-def lacks(home: Path, port: int) -> str | None:
+def why_not_ready(home: Path, port: int) -> str | None:
     """What keeps Airflow from being healthy, in its own words; None when all four components are."""
     import urllib.request  # 40 ms that `headrace env` does without
 
@@ -109,21 +109,21 @@ def lacks(home: Path, port: int) -> str | None:
             return f"airflow-{name} does not run (see {component(home, name).log})"
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to 127.0.0.1
-        with opener.open(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as answer:
-            health = json.load(answer)
+        with opener.open(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as response:
+            health = json.load(response)
         states = {part: _state(home, part, health[part]) for part in HEALTH}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"127.0.0.1:{port} does not answer ({error})"
     if not component(home, "api-server").listens_on(port):
         return f"127.0.0.1:{port} is answered by another program"
-    sick = [f"{part} is {state}" for part, state in states.items() if state != "healthy"]
-    return ", ".join(sick) or None
+    unhealthy = [f"{part} is {state}" for part, state in states.items() if state != "healthy"]
+    return ", ".join(unhealthy) or None
 
 
 def _state(home: Path, part: str, health: dict[str, str]) -> str:
     """A part's state; a heartbeat from before its process was started is its predecessor's."""
-    beat = health.get(f"latest_{part}_heartbeat")
-    if beat is not None and datetime.fromisoformat(beat).timestamp() < _started_at(home, part):
+    heartbeat = health.get(f"latest_{part}_heartbeat")
+    if heartbeat is not None and datetime.fromisoformat(heartbeat).timestamp() < _started_at(home, part):
         return "starting"
     return str(health["status"])
 
@@ -137,7 +137,7 @@ def _started_at(home: Path, part: str) -> float:
 
 def _recovers(home: Path, port: int) -> bool:
     deadline = time.monotonic() + RECOVER_LIMIT_S
-    while lacks(home, port) is not None:
+    while why_not_ready(home, port) is not None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)

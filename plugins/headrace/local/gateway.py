@@ -79,15 +79,15 @@ def _uid_by_netlink(local: Address, remote: Address) -> int | None:
     header = struct.pack("=IHHII", 16 + len(wanted), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
         netlink.sendall(header + wanted)
-        answer = netlink.recv(4096)
-    (kind,) = struct.unpack_from("=4xH", answer)
+        response = netlink.recv(4096)
+    (kind,) = struct.unpack_from("=4xH", response)
     if kind != SOCK_DIAG_BY_FAMILY:
-        (error,) = struct.unpack_from("=i", answer, 16)
+        (error,) = struct.unpack_from("=i", response, 16)
         if -error != errno.ENOENT:
             raise OSError(-error, os.strerror(-error))
         return None
-    state, uid, inode = struct.unpack_from("=xB2x48x12xII", answer, 16)
-    is_same = answer[20:24] == ports  # else a listener that would take such a connection
+    state, uid, inode = struct.unpack_from("=xB2x48x12xII", response, 16)
+    is_same = response[20:24] == ports  # else a listener that would take such a connection
     return int(uid) if state == ESTABLISHED and inode and is_same else None
 
 

@@ -29,7 +29,7 @@ from headrace.private_files import (
 )
 from headrace.settings import SECRET_BYTES_MAX, SECRETS, read_services
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt")
 POSTGRES = "postgres"  # a folder, which closes itself
@@ -95,7 +95,7 @@ class Home:
 
 
 @contextmanager
-def locked(path: Path, report: Report) -> Iterator[Home]:
+def locked(path: Path, print_line: PrintLine) -> Iterator[Home]:
     """Create HEADRACE_HOME where it is missing and hold its lock; a second `headrace up` waits here.
 
     Refuses one of another user. What other users might read in one of an earlier version is closed to them.
@@ -116,7 +116,7 @@ def locked(path: Path, report: Report) -> Iterator[Home]:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report(f"waiting for another `headrace up` or `headrace down` of {path}")
+            print_line(f"waiting for another `headrace up` or `headrace down` of {path}")
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
         umask = os.umask(UMASK)  # jgo and others write as they please
         try:
@@ -163,13 +163,13 @@ def _close(path: Path) -> None:
         path.chmod(path.stat().st_mode & (0o710 if os.geteuid() == 0 else FOLDER_MODE))
 
 
-def set_aside(path: Path, report: Report) -> None:
+def set_aside(path: Path, print_line: PrintLine) -> None:
     """Rename what cannot be used, so that nothing of anybody's is ever deleted."""
     number = 1
     while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
         number += 1
     path.rename(aside)
-    report(f"{path} is half made: kept as {aside.name}, making a new one")
+    print_line(f"{path} is half made: kept as {aside.name}, making a new one")
 
 
 def quote_lines(text: str, count: int = 12) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.exceptions import LocalServiceError
-from headrace.local.home import Home, Report, write_file
+from headrace.local.home import Home, PrintLine, write_file
 
 # Kafka's own dependencies hold no logger: without slf4j-simple the broker dies without a word.
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
@@ -43,7 +43,7 @@ def java() -> Path:
     return path
 
 
-def classpath(home: Home, report: Report, endpoint: str = BROKER, pins: Path = PINS) -> list[Path]:
+def classpath(home: Home, print_line: PrintLine, endpoint: str = BROKER, pins: Path = PINS) -> list[Path]:
     """Every jar that the broker, or Kafka's own tools, need, each the one that is pinned.
 
     The list is kept in HEADRACE_HOME/kafka/classpath (tools-classpath); later starts need neither jgo nor the
@@ -57,8 +57,8 @@ def classpath(home: Home, report: Report, endpoint: str = BROKER, pins: Path = P
         jars = [Path(name) for name in names]
         if known == endpoint and wrong_jar(jars, pins) is None:
             return jars
-    report("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
-    jars = _resolve(home, report, endpoint, pins)
+    print_line("kafka: resolving Apache Kafka 4.3.1 from Maven Central (the first time, up to 30 s)")
+    jars = _resolve(home, print_line, endpoint, pins)
     write_file(kept, "\n".join([endpoint, *map(str, jars)]) + "\n")
     return jars
 
@@ -94,7 +94,7 @@ def forget(home: Home) -> None:
     (home.path / "kafka" / "distrust").touch()
 
 
-def _resolve(home: Home, report: Report, endpoint: str, pins: Path) -> list[Path]:
+def _resolve(home: Home, print_line: PrintLine, endpoint: str, pins: Path) -> list[Path]:
     distrust = home.path / "kafka" / "distrust"
     failure: Exception | None = None
     wrong: str | None = None
@@ -106,7 +106,7 @@ def _resolve(home: Home, report: Report, endpoint: str, pins: Path) -> list[Path
                 return jars
         except Exception as error:  # jgo raises whatever its libraries and a half-written cache raise
             failure = error
-        report(f"kafka: {wrong or 'jgo failed'}: its cache is not used, downloading the jars from Maven Central")
+        print_line(f"kafka: {wrong or 'jgo failed'}: its cache is not used, downloading the jars from Maven Central")
     own = home.path / "kafka" / "jars"
     shutil.rmtree(own, ignore_errors=True)
     try:
@@ -155,10 +155,10 @@ def _build(endpoint: str, own: Path | None) -> list[Path]:
         return [Path(jar) for jar in environment.all_jars]
 
 
-def tool_command(home: Home, tool: str, report: Report) -> list[str]:
+def tool_command(home: Home, tool: str, print_line: PrintLine) -> list[str]:
     """The command line of one of Kafka's own tools by the name of its script: console-producer, topics, ..."""
     name = "".join(part.capitalize() for part in tool.split("-"))
     name = CLASSES.get(name, name)
-    jars = classpath(home, report, TOOLS)
+    jars = classpath(home, print_line, TOOLS)
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     return [str(java()), "-cp", os.pathsep.join(map(str, jars)), quiet, f"org.apache.kafka.tools.{name}"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.exceptions import LocalServiceError
 from headrace.local import gateway, jars
-from headrace.local.home import Home, Report, secret, set_aside, write_file
+from headrace.local.home import Home, PrintLine, secret, set_aside, write_file
 from headrace.local.ports import free_ports
 from headrace.local.process import Service
 from headrace.private_files import close_to_others, make_folder
@@ -92,7 +92,7 @@ def is_running(home: Path) -> bool:
     return service(home).pid() is not None and gateway_service(home).pid() is not None
 
 
-def start(home: Home, port: int, controller_port: int, report: Report) -> dict[str, Any]:
+def start(home: Home, port: int, controller_port: int, print_line: PrintLine) -> dict[str, Any]:
     """Start the broker and its gateway, which has the port; return their address and ports.
 
     A half-formatted log directory is formatted again.
@@ -102,13 +102,13 @@ def start(home: Home, port: int, controller_port: int, report: Report) -> dict[s
     make_folder(room)
     close_to_others(room)
     try:
-        _start_from(jars.classpath(home, report), home, port, controller_port, report)
+        _start_from(jars.classpath(home, print_line), home, port, controller_port, print_line)
     except LocalServiceError as error:
         if not any(sign in str(error) for sign in BROKEN_JARS):
             raise
-        report("kafka: could not run from these jars, downloading them anew")
+        print_line("kafka: could not run from these jars, downloading them anew")
         jars.forget(home)
-        _start_from(jars.classpath(home, report), home, port, controller_port, report)
+        _start_from(jars.classpath(home, print_line), home, port, controller_port, print_line)
     return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": controller_port}
 
 
@@ -119,7 +119,7 @@ def stop(home: Path) -> bool:
     return stopped
 
 
-def lacks(home: Path, port: int) -> str | None:
+def why_not_ready(home: Path, port: int) -> str | None:
     """What keeps the broker from being healthy; None when it answers as our cluster."""
     expected = _cluster_id(home / "kafka" / "data")
     try:
@@ -135,9 +135,9 @@ def ask_cluster_id(port: int, timeout_s: float = 2.0) -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
         connection.settimeout(timeout_s)
         connection.sendall(struct.pack(">i", len(request)) + request)
-        with connection.makefile("rb") as answer:
-            (size,) = struct.unpack(">i", answer.read(4))
-            body = answer.read(min(max(size, 0), 65_536))
+        with connection.makefile("rb") as response:
+            (size,) = struct.unpack(">i", response.read(4))
+            body = response.read(min(max(size, 0), 65_536))
     _, brokers = struct.unpack_from(">ii", body)
     if brokers < 1:
         raise ValueError("no broker is registered yet")
@@ -151,12 +151,12 @@ def ask_cluster_id(port: int, timeout_s: float = 2.0) -> str:
     return body[at + 2 : at + 2 + length].decode()
 
 
-def _start_from(classpath: list[Path], home: Home, port: int, controller_port: int, report: Report) -> None:
+def _start_from(classpath: list[Path], home: Home, port: int, controller_port: int, print_line: PrintLine) -> None:
     room = home.path / "kafka"
     broker, gate = service(home.path), gateway_service(home.path)
     gateway_port, broker_port = free_ports(2)  # known to these two alone, so others each time
     java: list[str | Path] = [jars.java(), "-cp", os.pathsep.join(map(str, classpath)), *LOGGING]
-    _format(home, java, report)
+    _format(home, java, print_line)
     properties = _write_properties(
         room / "server.properties",
         port=port,
@@ -178,7 +178,7 @@ def _start_from(classpath: list[Path], home: Home, port: int, controller_port: i
     try:
         broker.start(argv, ports=[port, controller_port], env=os.environ, cwd=room)
         gate.start(gateway.to_kafka(port, gateway_port, _password_file(room)), ports=[port], env=os.environ)
-        broker.wait(lambda: lacks(home.path, port), READY_LIMIT_S, gate)
+        broker.wait(lambda: why_not_ready(home.path, port), READY_LIMIT_S, gate)
     except BaseException:
         stop(home.path)
         raise
@@ -194,18 +194,18 @@ def _password_file(room: Path) -> Path:
     return room / "password"
 
 
-def _format(home: Home, java: list[str | Path], report: Report) -> None:
+def _format(home: Home, java: list[str | Path], print_line: PrintLine) -> None:
     """Format beside the log directory and rename the result: a log directory exists whole or not at all."""
     room = home.path / "kafka"
     data, fresh = room / "data", room / "data.new"
     if data.exists() and _cluster_id(data) is None:
         if any(data.iterdir()):
-            set_aside(data, report)
+            set_aside(data, print_line)
         else:
             data.rmdir()
     if data.exists():
         return
-    report("kafka: formatting the log directory")
+    print_line("kafka: formatting the log directory")
     shutil.rmtree(fresh, ignore_errors=True)
     properties = _write_properties(
         room / "format.properties",

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from headrace.exceptions import LocalServiceError
-from headrace.local.home import Home, Report, set_aside, write_file
+from headrace.local.home import Home, PrintLine, set_aside, write_file
 from headrace.local.postgres_roles import (
     ADMIN,
     BUILDER,
@@ -85,7 +85,7 @@ def service(home: Path) -> Service:
     return Service(home, "postgres")
 
 
-def start(home: Home, port: int, report: Report) -> dict[str, Any]:
+def start(home: Home, port: int, print_line: PrintLine) -> dict[str, Any]:
     """Start the server and return its address and port; a half-made data directory is made again."""
     server = service(home.path)
     data = home.path / "postgres" / "data"
@@ -93,7 +93,7 @@ def start(home: Home, port: int, report: Report) -> dict[str, Any]:
     account = _account(data)
     _let_pass(home, account)
     _check_reach(home, account)
-    _create_cluster(home, data, account, report)
+    _create_cluster(home, data, account, print_line)
     _clear_leftovers(data)
     mark = ["-c", server.mark]
     options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
@@ -106,7 +106,7 @@ def start(home: Home, port: int, report: Report) -> dict[str, Any]:
             user=account.uid,
             group=account.gid,
         )
-        server.wait(lambda: lacks(home.path, port), READY_LIMIT_S)
+        server.wait(lambda: why_not_ready(home.path, port), READY_LIMIT_S)
     except BaseException:
         stop(home.path)
         raise
@@ -123,7 +123,7 @@ def stop(home: Path) -> bool:
     return service(home).stop(STOP_SIGNALS, whole_group=False)
 
 
-def lacks(home: Path, port: int) -> str | None:
+def why_not_ready(home: Path, port: int) -> str | None:
     """What keeps the server from being healthy; None when it answers, with our data directory."""
     import psycopg
 
@@ -200,11 +200,11 @@ def _check_reach(home: Home, account: Account) -> None:
         )
 
 
-def _create_cluster(home: Home, data: Path, account: Account, report: Report) -> None:
+def _create_cluster(home: Home, data: Path, account: Account, print_line: PrintLine) -> None:
     """Run initdb beside the data directory and rename the result: a data directory exists whole or not at all."""
     if data.exists() and not all((data / part).is_file() for part in ("PG_VERSION", "global/pg_control")):
         if any(data.iterdir()):
-            set_aside(data, report)
+            set_aside(data, print_line)
         else:
             data.rmdir()
     if data.exists():
@@ -212,9 +212,9 @@ def _create_cluster(home: Home, data: Path, account: Account, report: Report) ->
         if is_of_former_layout(home.path):
             keep(admin_passfile(home.path), passwords(passfile(home.path)))
         if not passwords(admin_passfile(home.path)):
-            _set_password(home, data, account, report)
+            _set_password(home, data, account, print_line)
         return
-    report("postgres: creating the data directory")
+    print_line("postgres: creating the data directory")
     fresh, password_file = data.with_name("data.new"), data.with_name("password.new")
     shutil.rmtree(fresh, ignore_errors=True)
     password_file.unlink(missing_ok=True)
@@ -253,9 +253,9 @@ def _check_version(data: Path) -> None:
         )
 
 
-def _set_password(home: Home, data: Path, account: Account, report: Report) -> None:
+def _set_password(home: Home, data: Path, account: Account, print_line: PrintLine) -> None:
     """Give the superuser a new password where the file with the old one was lost (single-user mode asks for none)."""
-    report("postgres: the superuser's password file is missing, setting a new password")
+    print_line("postgres: the superuser's password file is missing, setting a new password")
     stop(home.path)
     _clear_leftovers(data)
     password = secrets.token_hex(24)

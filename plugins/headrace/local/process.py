@@ -86,28 +86,28 @@ class Service:
         _started.append(process)
         write_file(self.pid_file, "".join(f"{number}\n" for number in (process.pid, *ports)))
 
-    def wait(self, lacks: Callable[[], str | None], limit_s: float, *others: "Service") -> None:
-        """Wait until `lacks` finds nothing lacking; LocalServiceError when a process ends or time is up.
+    def wait(self, why_not_ready: Callable[[], str | None], limit_s: float, *others: "Service") -> None:
+        """Wait until `why_not_ready` finds nothing lacking; LocalServiceError when a process ends or time is up.
 
         others: processes without which this one is of no use.
         """
         deadline = time.monotonic() + limit_s
-        while (lacking := lacks()) is not None:
+        while (lacking := why_not_ready()) is not None:
             for process in (self, *others):
                 if process.pid() is None:
                     raise process._ended()
             if time.monotonic() > deadline:
                 raise LocalServiceError(
-                    f"{self.name}: {lacking} after {limit_s:.0f} s, expected it to be healthy; {self.last_words()}"
+                    f"{self.name}: {lacking} after {limit_s:.0f} s, expected it to be healthy; {self.log_tail()}"
                 )
             time.sleep(POLL_S)
         if self.pid() is None:  # somebody else answered
             raise self._ended()
 
     def _ended(self) -> LocalServiceError:
-        return LocalServiceError(f"{self.name}: ended while it started, expected it to stay; {self.last_words()}")
+        return LocalServiceError(f"{self.name}: ended while it started, expected it to stay; {self.log_tail()}")
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Where the log is, and its last lines since the last start."""
         try:
             with self.log.open("rb") as file:

@@ -15,7 +15,7 @@ from headrace.exceptions import LocalServiceError
 from headrace.local import airflow, kafka, postgres, postgres_roles, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
-from headrace.local.home import Home, Report, locked
+from headrace.local.home import Home, PrintLine, locked
 from headrace.local.ports import choose_port, is_free
 from headrace.local.postgres import binary as postgres_binary
 from headrace.settings import PREFIX, Settings, read_services
@@ -28,7 +28,7 @@ PORT_TAKEN = ("Address already in use", "could not bind")  # in the words of Jav
 ATTEMPTS_MAX = 3  # another program may take the chosen port before our service does
 
 
-def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = print) -> dict[str, Any]:
+def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLine = print) -> dict[str, Any]:
     """Start the local services that do not run and wait until they are healthy; repair what a kill left half made.
 
     Calling it again changes nothing. Returns each service's address and ports, given ones included. Raises
@@ -39,8 +39,8 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
     wanted = {service for service in only if given(settings, service) is None}
     if "airflow" in wanted and given(settings, "postgres") is None:
         wanted.add("postgres")  # for Airflow's metadata
-    with locked(settings.home, report) as home:
-        starter = _Starter(home, settings, _one_at_a_time(report))
+    with locked(settings.home, print_line) as home:
+        starter = _Starter(home, settings, _one_at_a_time(print_line))
         starter.choose_ports(wanted)
         with ThreadPoolExecutor(1) as pool:
             broker = pool.submit(starter.start_kafka) if "kafka" in wanted else None
@@ -49,7 +49,7 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
             if "redis" in wanted:
                 starter.start_redis()
             if "airflow" in wanted:
-                airflow.prepare(home, settings, starter.report)
+                airflow.prepare(home, settings, starter.print_line)
             if broker is not None:
                 broker.result()
         if "airflow" in wanted:
@@ -63,11 +63,11 @@ def up(settings: Settings, only: Collection[str] = SERVICES, report: Report = pr
     return read_services(settings.home) | external
 
 
-def down(settings: Settings, report: Report = print) -> None:
+def down(settings: Settings, print_line: PrintLine = print) -> None:
     """Stop every service that this HEADRACE_HOME started, and nothing else; their data and ports stay."""
     if not settings.home.exists():
         return
-    with locked(settings.home, report) as home:
+    with locked(settings.home, print_line) as home:
         stops: dict[str, Callable[[Path], bool]] = {
             "airflow": airflow.stop,  # first: its tasks use the others
             "kafka": kafka.stop,
@@ -76,7 +76,7 @@ def down(settings: Settings, report: Report = print) -> None:
         }
         for service, stop in stops.items():
             if stop(home.path):
-                report(f"{service}: stopped")
+                print_line(f"{service}: stopped")
 
 
 def psql_command(settings: Settings) -> list[str]:
@@ -94,10 +94,10 @@ def psql_command(settings: Settings) -> list[str]:
 class _Starter:
     """One `headrace up`: the ports it chose and the services it starts."""
 
-    def __init__(self, home: Home, settings: Settings, report: Report) -> None:
+    def __init__(self, home: Home, settings: Settings, print_line: PrintLine) -> None:
         self.home = home
         self.settings = settings
-        self.report = report
+        self.print_line = print_line
         self.ports: dict[str, int] = {}
         self._remembering = threading.Lock()
 
@@ -127,8 +127,8 @@ class _Starter:
         """Start Postgres, or leave it be when it is healthy."""
         self._start(
             "postgres",
-            lambda: postgres.lacks(self.home.path, self.ports["postgres"]),
-            lambda: postgres.start(self.home, self.ports["postgres"], self.report),
+            lambda: postgres.why_not_ready(self.home.path, self.ports["postgres"]),
+            lambda: postgres.start(self.home, self.ports["postgres"], self.print_line),
             running=lambda: postgres.service(self.home.path).pid() is not None,
         )
         postgres_roles.prepare(self.home.path, self.ports["postgres"])
@@ -137,8 +137,8 @@ class _Starter:
         """Start Kafka, or leave it be when it is healthy."""
         self._start(
             "kafka",
-            lambda: kafka.lacks(self.home.path, self.ports["kafka"]),
-            lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.report),
+            lambda: kafka.why_not_ready(self.home.path, self.ports["kafka"]),
+            lambda: kafka.start(self.home, self.ports["kafka"], self.ports["controller"], self.print_line),
             running=lambda: kafka.is_running(self.home.path),
         )
 
@@ -146,7 +146,7 @@ class _Starter:
         """Start Valkey, or leave it be when it is healthy."""
         self._start(
             "redis",
-            lambda: valkey.lacks(self.ports["redis"]),
+            lambda: valkey.why_not_ready(self.ports["redis"]),
             lambda: valkey.start(self.home, self.ports["redis"]),
             running=lambda: valkey.is_running(self.home.path),
         )
@@ -157,7 +157,7 @@ class _Starter:
         def start() -> dict[str, Any]:
             port = self.ports["airflow"]
             self._remember("airflow", {"address": f"http://127.0.0.1:{port}", "port": port})  # its options hold it
-            return airflow.start(self.home, self.settings, port, self.report)
+            return airflow.start(self.home, self.settings, port, self.print_line)
 
         self._start(
             "airflow", lambda: "", start, running=lambda: False
@@ -166,18 +166,18 @@ class _Starter:
     def _start(
         self,
         service: str,
-        lacks: Callable[[], str | None],
+        why_not_ready: Callable[[], str | None],
         start: Callable[[], dict[str, Any]],
         *,
         running: Callable[[], bool],
     ) -> None:
         began = time.monotonic()
         if running():
-            while lacks() is not None and running() and time.monotonic() < began + HUNG_LIMIT_S:
+            while why_not_ready() is not None and running() and time.monotonic() < began + HUNG_LIMIT_S:
                 time.sleep(0.2)
-            if running() and lacks() is None:
+            if running() and why_not_ready() is None:
                 self._remember(service, self._record(service))
-                self.report(f"{service}: running on 127.0.0.1:{self.ports[service]}")
+                self.print_line(f"{service}: running on 127.0.0.1:{self.ports[service]}")
                 return
             self._stop(service, "it does not answer, starting it again")
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -189,14 +189,14 @@ class _Starter:
                 lost = self._lost_a_port(service) or any(sign in str(error) for sign in PORT_TAKEN)
                 if attempt == ATTEMPTS_MAX or not lost:
                     raise
-        self.report(f"{service}: ready on 127.0.0.1:{self.ports[service]} ({time.monotonic() - began:.1f} s)")
+        self.print_line(f"{service}: ready on 127.0.0.1:{self.ports[service]} ({time.monotonic() - began:.1f} s)")
 
     def _lost_a_port(self, service: str) -> bool:
         """Whether another program took a port of a service that failed to start; if so, another port is chosen."""
         names = ("kafka", "controller") if service == "kafka" else (service,)
         lost = [name for name in names if not is_free(self.ports[name])]
         for name in lost:
-            self.report(f"{service}: port {self.ports[name]} was taken by another program, choosing another")
+            self.print_line(f"{service}: port {self.ports[name]} was taken by another program, choosing another")
             del self.ports[name]
             self._choose(name)
         return bool(lost)
@@ -230,14 +230,14 @@ class _Starter:
     def _stop(self, service: str, why: str) -> None:
         stop = {"postgres": postgres.stop, "kafka": kafka.stop, "redis": valkey.stop, "airflow": airflow.stop}[service]
         if stop(self.home.path):
-            self.report(f"{service}: stopped, {why}")
+            self.print_line(f"{service}: stopped, {why}")
 
 
-def _one_at_a_time(report: Report) -> Report:
+def _one_at_a_time(print_line: PrintLine) -> PrintLine:
     lock = threading.Lock()
 
     def reported(line: str) -> None:
         with lock:
-            report(line)
+            print_line(line)
 
     return reported

@@ -55,7 +55,7 @@ def start(home: Home, port: int) -> dict[str, Any]:
     try:
         server.start(argv, ports=[port], env=os.environ, cwd=room)
         gate.start(gateway.to_socket(port, SOCKET), ports=[port], env=os.environ, cwd=room)
-        server.wait(lambda: lacks(port), READY_LIMIT_S, gate)
+        server.wait(lambda: why_not_ready(port), READY_LIMIT_S, gate)
     except BaseException:
         stop(home.path)
         raise
@@ -74,16 +74,18 @@ def stop(home: Path) -> bool:
     return stopped
 
 
-def lacks(port: int) -> str | None:
+def why_not_ready(port: int) -> str | None:
     """What keeps the server from being healthy; None when it answers and has loaded its data."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             connection.sendall(b"PING\r\n")
-            answer = connection.recv(64)
+            response = connection.recv(64)
     except OSError as error:
         return f"127.0.0.1:{port} does not answer ({error})"
     return (
-        None if answer.startswith(b"+PONG") else f"127.0.0.1:{port} answers {answer.decode(errors='replace').strip()}"
+        None
+        if response.startswith(b"+PONG")
+        else f"127.0.0.1:{port} answers {response.decode(errors='replace').strip()}"
     )
 
 

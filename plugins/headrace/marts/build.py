@@ -28,11 +28,11 @@ from headrace.postgres.connection import Connect, connector, database, translate
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 from headrace.settings import Settings
 
-TURN_TIMEOUT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
+BUILD_WAIT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
 PASSES_MAX = 20  # a pass that advances no claim ends the loop long before; this is against a defect
 NAMED_FAILURES = 3  # how many failures a message names before it counts the others
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class BuildResult:
         """Rows that the models' statements wrote, all passes together."""
         return sum(node.rows or 0 for nodes in self.passes for node in nodes if node.kind == "model")
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         if not self.passes:
             return "build: nothing new; every model has built every batch"
@@ -64,7 +64,7 @@ def build(
     full_refresh: bool = False,
     tests: bool = True,
     may_be_empty: bool = False,
-    report: Report = lambda _line: None,
+    print_line: PrintLine = lambda _line: None,
 ) -> BuildResult:
     """Run dbt build in this process until a pass advances no claim, and record it in headrace.builds.
 
@@ -91,7 +91,7 @@ def build(
         if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
         refuse_foreign_objects(connection, SCHEMA, "build")
-        with _turn(connect, report), DbtRunner(settings, connection, vars) as dbt:
+        with _exclusive_build(connect, print_line), DbtRunner(settings, connection, vars) as dbt:
             if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
             newest = newest_batches(connection)
@@ -106,10 +106,10 @@ def build(
                         record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
                     raise
                 if not passes and not vars:  # which may enable models, and disable others
-                    _forget_claims(connection, dbt, report)
+                    _forget_claims(connection, dbt, print_line)
                 passes.append(nodes)
                 record(connection, build_id, len(passes), nodes, selection, project, tests)
-                _report_pass(nodes, report)
+                _print_pass(nodes, print_line)
                 _raise_failures(nodes)
                 after = claims(connection, newest)
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
@@ -117,18 +117,18 @@ def build(
     return BuildResult(build_id, tuple(passes), time.monotonic() - began)
 
 
-def _forget_claims(connection: Connection[Any], dbt: DbtRunner, report: Report) -> None:
+def _forget_claims(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:
     claiming = dbt.claiming_models()
     forgotten = forget_claims(connection, claiming) if claiming else []
     if forgotten:
-        report(
+        print_line(
             f"build: forgot the claims of {', '.join(forgotten)}: no models of the project claim batches under these "
             "names; their tables stay"
         )
 
 
 @contextmanager
-def _turn(connect: Connect, report: Report) -> Iterator[None]:
+def _exclusive_build(connect: Connect, print_line: PrintLine) -> Iterator[None]:
     """One build at a time: two first builds at once would do everything twice.
 
     The lock is a transaction's, so that it also holds through a pooler; it ends with the process. Only a role that may
@@ -140,13 +140,13 @@ def _turn(connect: Connect, report: Report) -> Iterator[None]:
         try:
             with translated_errors():
                 if not _is_first(connection):
-                    report("build: another build is running; waiting for it to end")
-                    connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT_S}s'".encode())
+                    print_line("build: another build is running; waiting for it to end")
+                    connection.execute(f"set local lock_timeout = '{BUILD_WAIT_S}s'".encode())
                     try:
                         connection.execute(b"lock table headrace.build_lock in exclusive mode")
                     except errors.LockNotAvailable as error:
                         raise DatabaseUnavailable(
-                            f"build: found another build that has run for more than {TURN_TIMEOUT_S} s, expected its "
+                            f"build: found another build that has run for more than {BUILD_WAIT_S} s, expected its "
                             "turn; if that one hangs, end it (pg_stat_activity: application_name headrace-build), then "
                             "try again"
                         ) from error
@@ -178,11 +178,11 @@ def _project_failed(error: BuildError, started_at: datetime) -> NodeResult:
     return NodeResult(SCHEMA, "dbt", "project", "error", None, seconds, (), str(error), started_at, now)
 
 
-def _report_pass(nodes: Sequence[NodeResult], report: Report) -> None:
+def _print_pass(nodes: Sequence[NodeResult], print_line: PrintLine) -> None:
     for node in nodes:
         if node.kind == "model":
             rows = "" if node.rows is None else f"{node.rows} rows, "
-            report(f"{node.schema}.{node.model}: {node.status}, {rows}{node.seconds:.2f} s")
+            print_line(f"{node.schema}.{node.model}: {node.status}, {rows}{node.seconds:.2f} s")
 
 
 def _raise_failures(nodes: Sequence[NodeResult]) -> None:

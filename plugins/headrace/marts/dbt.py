@@ -175,11 +175,11 @@ def _spare_logs() -> None:
 
     fire_event = EventManager.fire_event
 
-    def fire_what_is_logged(self: Any, e: Any, level: Any = None, *arguments: Any, **options: Any) -> None:
+    def fire_logged_events(self: Any, e: Any, level: Any = None, *arguments: Any, **options: Any) -> None:
         if (level or e.level_tag()) != EventLevel.DEBUG or self.callbacks:
             fire_event(self, e, level, *arguments, **options)
 
-    EventManager.fire_event = fire_what_is_logged  # type: ignore[method-assign]
+    EventManager.fire_event = fire_logged_events  # type: ignore[method-assign]
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
 
 

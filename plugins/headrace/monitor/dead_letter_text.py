@@ -10,19 +10,19 @@ import orjson
 from psycopg import Connection
 
 from headrace.escaping import visible, visible_json
-from headrace.postgres.dead_letter_pages import Letter, Overview, Selection, pages
+from headrace.postgres.dead_letter_pages import DeadLetter, DeadLetterOverview, DeadLetterSelection, pages
 from headrace.times import record_time
 
 HEXDUMP_BYTES = 1024
 _PLAIN = re.compile(rb"[ -~]*\n")
 
 
-def overview_document(overview: Overview) -> dict[str, Any]:
+def overview_document(overview: DeadLetterOverview) -> dict[str, Any]:
     """Counts by reason and the newest, for programs."""
     return asdict(overview)
 
 
-def overview_lines(overview: Overview, *, publishes: bool) -> Iterator[str]:
+def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator[str]:
     """The same for people; publishes: whether the dataset has a dead-letter topic."""
     if not overview.reasons:
         yield f"{overview.dataset}: no dead letters"
@@ -37,52 +37,57 @@ def overview_lines(overview: Overview, *, publishes: bool) -> Iterator[str]:
         yield "the newest, by generation:partition:offset"
     for line in overview.newest:
         path = f" at {visible(line.json_path)}" if line.json_path else ""
-        place = f"{line.generation}:{line.partition}:{line.offset}"
-        yield f"  {place:<14} {line.reason}{path}: {visible(line.detail)}"
+        coordinate = f"{line.generation}:{line.partition}:{line.offset}"
+        yield f"  {coordinate:<14} {line.reason}{path}: {visible(line.detail)}"
 
 
-def json_lines(connection: Connection[Any], selection: Selection) -> Iterator[bytes]:
+def json_lines(connection: Connection[Any], selection: DeadLetterSelection) -> Iterator[bytes]:
     """Every selected dead letter as a line of JSON, all seen at one moment; memory holds one page of them."""
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         for page in pages(connection, selection):
-            for letter in page:
-                line = orjson.dumps(letter_document(letter), option=orjson.OPT_APPEND_NEWLINE)
+            for dead_letter in page:
+                line = orjson.dumps(dead_letter_document(dead_letter), option=orjson.OPT_APPEND_NEWLINE)
                 yield line if _PLAIN.fullmatch(line) else visible_json(line.decode()).encode()
 
 
-def letter_document(letter: Letter) -> dict[str, Any]:
+def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
     """A dead letter for programs: `key` and `value` are text, or `key_base64` and `value_base64` where they are not."""
-    at = record_time(letter.timestamp)
+    at = record_time(dead_letter.timestamp)
     return {
-        "dataset": letter.dataset,
-        "generation": letter.generation,
-        "partition": letter.partition,
-        "offset": letter.offset,
+        "dataset": dead_letter.dataset,
+        "generation": dead_letter.generation,
+        "partition": dead_letter.partition,
+        "offset": dead_letter.offset,
         "timestamp": None if at is None else at.isoformat(timespec="milliseconds"),
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "json_path": letter.json_path,
-        **_text_or_base64("key", letter.key),
-        **_text_or_base64("value", letter.value),
-        "headers": letter.stored_headers or [],
-        "batch_id": str(letter.batch_id),
-        "replayed_by": None if letter.replayed_by is None else str(letter.replayed_by),
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
+        "json_path": dead_letter.json_path,
+        **_text_or_base64("key", dead_letter.key),
+        **_text_or_base64("value", dead_letter.value),
+        "headers": dead_letter.stored_headers or [],
+        "batch_id": str(dead_letter.batch_id),
+        "replayed_by": None if dead_letter.replayed_by is None else str(dead_letter.replayed_by),
     }
 
 
-def letter_lines(letter: Letter) -> Iterator[str]:
+def dead_letter_lines(dead_letter: DeadLetter) -> Iterator[str]:
     """A dead letter whole, for people: every byte of its key and its value."""
-    at = record_time(letter.timestamp)
-    yield f"{letter.dataset}[{letter.partition}] offset {letter.offset} of generation {letter.generation}"
+    at = record_time(dead_letter.timestamp)
+    yield (
+        f"{dead_letter.dataset}[{dead_letter.partition}] offset {dead_letter.offset} "
+        f"of generation {dead_letter.generation}"
+    )
     yield f"time      {'none' if at is None else at.isoformat(sep=' ', timespec='milliseconds')}"
-    yield f"reason    {letter.reason}" + (f" at {visible(letter.json_path)}" if letter.json_path else "")
-    yield f"detail    {visible(letter.detail)}"
-    yield f"batch     {letter.batch_id}" + (f", replayed by {letter.replayed_by}" if letter.replayed_by else "")
-    for name, value in letter.headers:
+    yield f"reason    {dead_letter.reason}" + (f" at {visible(dead_letter.json_path)}" if dead_letter.json_path else "")
+    yield f"detail    {visible(dead_letter.detail)}"
+    yield f"batch     {dead_letter.batch_id}" + (
+        f", replayed by {dead_letter.replayed_by}" if dead_letter.replayed_by else ""
+    )
+    for name, value in dead_letter.headers:
         yield f"header    {visible(name) if isinstance(name, str) else _in_a_line(name)} = {_in_a_line(value)}"
-    yield from _body("key", letter.key)
-    yield from _body("value", letter.value)
+    yield from _body("key", dead_letter.key)
+    yield from _body("value", dead_letter.value)
 
 
 def _text_or_base64(name: str, raw: bytes | None) -> dict[str, str | None]:

@@ -134,13 +134,13 @@ def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], over
 
 
 def _dead_letters(datasets: list[DatasetStatus]) -> Iterator[Metric]:
-    letters = GaugeMetricFamily(
+    dead_letters = GaugeMetricFamily(
         "headrace_dead_letters", "Dead letters that were not replayed.", labels=("dataset", "reason")
     )
     for dataset in datasets:
         for reason, count in dataset.dead_by_reason.items():
-            letters.add_metric((dataset.dataset, reason), count)
-    yield letters
+            dead_letters.add_metric((dataset.dataset, reason), count)
+    yield dead_letters
 
 
 def _models(overview: Overview) -> Iterator[Metric]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from headrace.catalog import Fault, load_declarations
+from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.command import Command
 from headrace.dataset import Dataset, File
 from headrace.durations import duration
@@ -19,7 +19,7 @@ UNSEEN_RUNS = 3  # a dataset at whose source nobody looked for so many of its DA
 UNSEEN_S = 120.0  # and for so long
 
 Severity = Literal["error", "warning"]
-Kind = Literal[
+ProblemKind = Literal[
     "source",
     "drain",
     "lag",
@@ -40,7 +40,7 @@ class Problem:
     """Something that somebody should look at; `command` is what to run."""
 
     severity: Severity
-    kind: Kind
+    kind: ProblemKind
     about: str  # a dataset, or a model as marts.<model>
     text: str
     command: Command
@@ -52,7 +52,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AlertThresholds:
     """The thresholds of a dataset's declaration, and what else of it matters to its state."""
 
     max_lag: int | None = None
@@ -61,7 +61,7 @@ class Limits:
     is_file: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Limits":
+    def of(cls, dataset: Dataset) -> "AlertThresholds":
         """Those of a declaration."""
         is_file = isinstance(dataset.source, File)
         return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
@@ -74,8 +74,8 @@ class Overview:
     status: Status
     problems: Sequence[Problem]
     states: Mapping[str, State]
-    limits: Mapping[str, Limits]
-    faults: Mapping[str, Fault] = field(default_factory=dict)
+    limits: Mapping[str, AlertThresholds]
+    faults: Mapping[str, InvalidDeclaration] = field(default_factory=dict)
 
     def is_declared(self, dataset: str) -> bool:
         """Whether the deployment has a declaration of it, usable or not: else it is only in the database."""
@@ -83,7 +83,7 @@ class Overview:
 
     def dag_of(self, dataset: str) -> str:
         """The DAG that ingests a dataset."""
-        found = self.limits.get(dataset) or self.faults.get(dataset) or Limits()
+        found = self.limits.get(dataset) or self.faults.get(dataset) or AlertThresholds()
         return f"load_{dataset}" if found.is_file else f"ingest_{dataset}"
 
     def document(self) -> dict[str, Any]:
@@ -91,22 +91,24 @@ class Overview:
         document = self.status.document()
         for number, dataset in enumerate(self.status.datasets):
             name, plain = dataset.dataset, document["datasets"][number]
-            limits = self.limits.get(name, Limits())
+            limits = self.limits.get(name, AlertThresholds())
             judged = {"state": self.states[name], "max_lag": limits.max_lag, "max_freshness_s": limits.max_freshness_s}
             document["datasets"][number] = {"dataset": plain["dataset"]} | judged | plain
         problems = [asdict(problem) | {"command": str(problem.command)} for problem in self.problems]
         return {"at": document.pop("at"), "problems": problems, **document}
 
 
-def judge(status: Status, settings: Settings) -> Overview:
+def find_problems(status: Status, settings: Settings) -> Overview:
     """Say what is wrong, by the declarations of this deployment."""
     declared = load_declarations(settings.datasets_dir)
-    limits = {name: Limits.of(dataset) for name, dataset in declared.datasets.items()}
-    return judge_by(status, limits, declared.faults)
+    limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
+    return find_problems_by(status, limits, declared.faults)
 
 
-def judge_by(
-    status: Status, limits: Mapping[str, Limits], faults: Mapping[str, Fault] = MappingProxyType({})
+def find_problems_by(
+    status: Status,
+    limits: Mapping[str, AlertThresholds],
+    faults: Mapping[str, InvalidDeclaration] = MappingProxyType({}),
 ) -> Overview:
     """Say what is wrong, by these limits and faults; datasets that are no longer declared have neither."""
     problems = [_of_fault(fault) for fault in faults.values()]
@@ -126,17 +128,17 @@ def judge_by(
     return Overview(status, problems, states, limits, faults)
 
 
-def beyond(overview: Overview) -> list[Problem]:
+def over_thresholds(overview: Overview) -> list[Problem]:
     """What the DAG check_freshness fails with: thresholds that are passed, and declarations whose own are unknown."""
     return [problem for problem in overview.problems if problem.kind in ("declaration", "lag", "freshness")]
 
 
-def _of_fault(fault: Fault) -> Problem:
+def _of_fault(fault: InvalidDeclaration) -> Problem:
     text = f"nothing is ingested: {str(fault.error).removeprefix(f'{fault.name}: ')}"
     return _problem("error", "declaration", fault.name, text, Command("describe", fault.name), fault.name)
 
 
-def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterator[Problem]:
+def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -> Iterator[Problem]:
     name = dataset.dataset
     read = Command("load" if limits.is_file else "drain", name)
     unseen_s = None if dataset.observed_at is None else (at - dataset.observed_at).total_seconds()
@@ -167,7 +169,9 @@ def _of_dataset(dataset: DatasetStatus, limits: Limits, at: datetime) -> Iterato
         yield _problem("warning", "dead_letters", name, text, Command("dead-letters", name), name)
 
 
-def _beyond(dataset: DatasetStatus, limits: Limits, unseen_s: float | None, read: Command) -> Iterator[Problem]:
+def _beyond(
+    dataset: DatasetStatus, limits: AlertThresholds, unseen_s: float | None, read: Command
+) -> Iterator[Problem]:
     name = dataset.dataset
     if limits.max_lag is not None and dataset.lag > limits.max_lag:
         text = f"{dataset.lag:,} unread records, expected at most {limits.max_lag:,}"
@@ -197,7 +201,7 @@ def _of_model(model: ModelStatus) -> Iterator[Problem]:
         yield _problem("error", "tests", about, f"failed {'; '.join(model.failed_tests)}", again)
 
 
-def _state(dataset: DatasetStatus, kinds: set[Kind]) -> State:
+def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> State:
     if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:
@@ -214,6 +218,6 @@ def _state(dataset: DatasetStatus, kinds: set[Kind]) -> State:
 
 
 def _problem(
-    severity: Severity, kind: Kind, about: str, text: str, command: Command, dataset: str | None = None
+    severity: Severity, kind: ProblemKind, about: str, text: str, command: Command, dataset: str | None = None
 ) -> Problem:
     return Problem(severity, kind, shown(about), shown(" ".join(text.split())), command, dataset)

@@ -166,7 +166,7 @@ class BuildStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Minutes:
+class MinuteSeries:
     """The last hour, minute by minute: records that were committed, and the lag at each minute's end."""
 
     minutes: Sequence[int]  # their beginnings, in seconds since 1970
@@ -184,7 +184,7 @@ class Status:
     builds: Sequence[BuildStatus]
     batches: Sequence[BatchStatus]
     dead_letters: Sequence[DeadLetterSample]
-    history: Minutes
+    history: MinuteSeries
 
     def document(self) -> dict[str, Any]:
         """As plain types; times are ISO 8601."""
@@ -442,7 +442,7 @@ def _batches(connection: Connection[Any]) -> list[BatchStatus]:
         ).fetchall()
 
 
-_MAY_READ_LETTERS = """
+_MAY_READ_DEAD_LETTERS = """
 select
     has_column_privilege('headrace.dead_letters', 'value', 'select')
     and has_column_privilege('headrace.dead_letters', 'detail', 'select')
@@ -454,7 +454,7 @@ def _dead_letters(connection: Connection[Any], datasets: Sequence[DatasetStatus]
 
     None for a reader, who may see how many there are and not what they hold.
     """
-    if connection.execute(_MAY_READ_LETTERS).fetchone() != (True,):
+    if connection.execute(_MAY_READ_DEAD_LETTERS).fetchone() != (True,):
         return []
     reasons = [(each.dataset, reason) for each in datasets for reason in each.dead_by_reason]
     query = """
@@ -490,7 +490,7 @@ def _beginning(value: bytes | None, size: int | None) -> str | None:
     return f"{beginning}…" if (size or 0) > len(value) or len(beginning) == SAMPLE_BYTES else beginning
 
 
-def _history(connection: Connection[Any], at: datetime, datasets: Sequence[DatasetStatus]) -> Minutes:
+def _history(connection: Connection[Any], at: datetime, datasets: Sequence[DatasetStatus]) -> MinuteSeries:
     this_minute = at.replace(second=0, microsecond=0)
     first = this_minute - timedelta(minutes=MINUTES - 1)
     rows = connection.execute(
@@ -521,13 +521,13 @@ def _history(connection: Connection[Any], at: datetime, datasets: Sequence[Datas
         (first,),
     ).fetchall()
     minutes = [first + timedelta(minutes=number) for number in range(MINUTES)]
-    place = {minute: number for number, minute in enumerate(minutes)}
+    index_of = {minute: number for number, minute in enumerate(minutes)}
     counts = {each.dataset: [0] * MINUTES for each in datasets if not each.is_empty}
     generations = {each.dataset: each.generation for each in datasets}
     reached: dict[tuple[str, int], dict[datetime, int]] = {}
     for dataset, partition, generation, minute, records, end in rows:
-        if dataset in counts and minute in place:
-            counts[dataset][place[minute]] += records
+        if dataset in counts and minute in index_of:
+            counts[dataset][index_of[minute]] += records
             if end is not None and generation == generations[dataset]:
                 reached.setdefault((dataset, partition), {})[minute] = end
     seen: dict[tuple[str, int], dict[datetime, tuple[int, int]]] = {}
@@ -543,7 +543,7 @@ def _history(connection: Connection[Any], at: datetime, datasets: Sequence[Datas
             for number, lag in enumerate(behind):
                 if lag is not None:
                     line[number] = (line[number] or 0) + lag
-    return Minutes([int(minute.timestamp()) for minute in minutes], counts, lags)
+    return MinuteSeries([int(minute.timestamp()) for minute in minutes], counts, lags)
 
 
 def _lag_by_minute(

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from headrace.exceptions import CheckpointMoved, DatabaseError
 
-Kind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
+LedgerKind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
 
 
 def new_batch_id() -> UUID:
@@ -62,7 +62,7 @@ class LedgerLine:
     partition: int
     start_offset: int
     end_offset: int
-    kind: Kind
+    kind: LedgerKind
     elapsed_s: float = 0.0  # since the batch's first record was asked for; started_at follows from database time
     staged: int = 0
     dead: int = 0
@@ -125,7 +125,7 @@ def open_generation(connection: Connection[Any], dataset: str) -> Generation | N
     return Generation(dataset, generation, topic, topic_id, next_offsets, positions, cluster_id)
 
 
-def keep_cluster(connection: Connection[Any], generation: Generation, cluster_id: str) -> None:
+def store_cluster_id(connection: Connection[Any], generation: Generation, cluster_id: str) -> None:
     """Store the cluster of a generation that was begun before clusters were told apart."""
     connection.execute(
         "update headrace.generations set cluster_id = %s where dataset = %s and generation = %s and cluster_id is null",

@@ -22,7 +22,7 @@ from headrace.service_urls import libpq_parameters
 Connect = Callable[[], Connection[Any]]
 T = TypeVar("T")
 
-MIGRATION_PATIENCE_MS = 10_000  # for tables' locks
+MIGRATION_WAIT_MS = 10_000  # for tables' locks
 MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
 
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
@@ -190,7 +190,7 @@ def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
     lock the same tables in other orders: then everything is rolled back and tried again. Raises DatabaseError where a
     table stays locked.
     """
-    deadline = time.monotonic() + MIGRATION_PATIENCE_MS / 1000
+    deadline = time.monotonic() + MIGRATION_WAIT_MS / 1000
     while True:
         try:
             with connection.transaction():
@@ -199,7 +199,7 @@ def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
             if time.monotonic() > deadline:
                 raise DatabaseError(
                     f"postgres: {locked.doing}: found a table locked by another transaction for "
-                    f"{MIGRATION_PATIENCE_MS / 1000:g} s ({_holders(connection)}), expected it free; nothing was "
+                    f"{MIGRATION_WAIT_MS / 1000:g} s ({_holders(connection)}), expected it free; nothing was "
                     "changed; let drains, builds and queries end, or end that session (select "
                     "pg_terminate_backend(pid)), then run `headrace init` again",
                     command=Command("init"),

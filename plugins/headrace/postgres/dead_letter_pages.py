@@ -25,14 +25,14 @@ PAGE_BYTES = 8 * 1024 * 1024
 # what a reader of files says of a row that was none (csv_rows.REASON): its bytes are no document to judge by a contract
 READERS_REASONS = frozenset({"malformed_row"})
 
-Place = tuple[int, int, int]  # generation, partition, offset
-BEGINNING: Place = (0, -1, -1)
+DeadLetterCoordinate = tuple[int, int, int]  # generation, partition, offset
+BEGINNING: DeadLetterCoordinate = (0, -1, -1)
 
-_PLACE = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,18})", re.ASCII)
+_COORDINATE = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter: a record as it came, and why it was not staged. Can be decoded like any record."""
 
     dataset: str
@@ -68,7 +68,7 @@ class Letter:
         return self.reason != "too_large" or self.value is not None or NOT_KEPT not in self.detail
 
     @property
-    def place(self) -> Place:
+    def coordinate(self) -> DeadLetterCoordinate:
         """Where it was."""
         return self.generation, self.partition, self.offset
 
@@ -81,7 +81,7 @@ _COLUMNS = SQL(
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class DeadLetterSelection:
     """Which dead letters of a dataset: of one reason or of all, replayed and published ones too unless it says no."""
 
     dataset: str
@@ -106,39 +106,39 @@ class Selection:
 
 
 def pages(
-    connection: Connection[Any], selection: Selection, *, rows: int = PAGE_ROWS, weight: int = PAGE_BYTES
-) -> Iterator[list[Letter]]:
+    connection: Connection[Any], selection: DeadLetterSelection, *, rows: int = PAGE_ROWS, max_bytes: int = PAGE_BYTES
+) -> Iterator[list[DeadLetter]]:
     """Yield dead letters in the order of generation, partition and offset, each one once; see `read_page`."""
     after = BEGINNING
-    while page := read_page(connection, selection, after, rows=rows, weight=weight):
+    while page := read_page(connection, selection, after, rows=rows, max_bytes=max_bytes):
         yield page
-        after = page[-1].place
+        after = page[-1].coordinate
 
 
 def read_page(
     connection: Connection[Any],
-    selection: Selection,
-    after: Place,
+    selection: DeadLetterSelection,
+    after: DeadLetterCoordinate,
     *,
     rows: int = PAGE_ROWS,
-    weight: int = PAGE_BYTES,
+    max_bytes: int = PAGE_BYTES,
     claim: bool = False,
-) -> list[Letter]:
+) -> list[DeadLetter]:
     """The dead letters that follow a place, in the order of generation, partition and offset; none at the end.
 
-    A page ends with the letter that reaches either bound: `rows`, or `weight` in bytes of keys, values and headers.
-    claim: lock the letters until the transaction ends, and pass over those that another one has locked.
+    A page ends with the dead letter that reaches either bound: `rows`, or `max_bytes` in bytes of keys, values and
+    headers. claim: lock the dead letters until the transaction ends, and pass over those that another one has locked.
     """
     # octet_length reads no value that is stored out of line, and the window is over one page: the limit is inside
     query = SQL(
         """
         select {columns} from (
-            select *, sum(weight) over (order by generation, partition, "offset") - weight as weight_before
+            select *, sum(bytes) over (order by generation, partition, "offset") - bytes as bytes_before
             from (
                 select
                     *,
                     coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)
-                    + coalesce(pg_column_size(headers), 0) as weight
+                    + coalesce(pg_column_size(headers), 0) as bytes
                 from headrace.dead_letters
                 where {condition} and (generation, partition, "offset") > (%(generation)s, %(partition)s, %(offset)s)
                 order by generation, partition, "offset"
@@ -146,7 +146,7 @@ def read_page(
                 {locking}
             ) as nearest
         ) as measured
-        where weight_before < %(weight)s
+        where bytes_before < %(max_bytes)s
         order by generation, partition, "offset"
         """
     ).format(
@@ -154,9 +154,9 @@ def read_page(
         condition=selection.condition(),
         locking=SQL("for update skip locked" if claim else ""),
     )
-    place = dict(zip(("generation", "partition", "offset"), after, strict=True))
-    with connection.cursor(row_factory=class_row(Letter)) as cursor:
-        parameters = selection.parameters() | place | {"rows": rows, "weight": weight}
+    bounds = dict(zip(("generation", "partition", "offset"), after, strict=True))
+    with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
+        parameters = selection.parameters() | bounds | {"rows": rows, "max_bytes": max_bytes}
         return cursor.execute(query, parameters).fetchall()
 
 
@@ -170,7 +170,7 @@ class ReasonCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class DeadLetterHeadline:
     """Where a dead letter is and why, without its bytes."""
 
     generation: int
@@ -182,18 +182,18 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class DeadLetterOverview:
     """A dataset's dead letters: counts by reason, and the newest that were not replayed."""
 
     dataset: str
     reasons: list[ReasonCount]
     unpublished: int
-    newest: list[Headline]
+    newest: list[DeadLetterHeadline]
 
 
 def count_reasons(connection: Connection[Any], dataset: str, reason: str | None = None) -> list[ReasonCount]:
     """A dataset's dead letters by reason, the most frequent first."""
-    selection = Selection(dataset=dataset, reason=reason)
+    selection = DeadLetterSelection(dataset=dataset, reason=reason)
     with connection.cursor(row_factory=class_row(ReasonCount)) as cursor:
         return cursor.execute(
             SQL(
@@ -204,11 +204,11 @@ def count_reasons(connection: Connection[Any], dataset: str, reason: str | None 
         ).fetchall()
 
 
-def overview(connection: Connection[Any], dataset: str, reason: str | None, limit: int) -> Overview:
+def overview(connection: Connection[Any], dataset: str, reason: str | None, limit: int) -> DeadLetterOverview:
     """A dataset's dead letters, or those of one reason, and the newest `limit` of those that were not replayed."""
-    unpublished = count(connection, Selection(dataset=dataset, reason=reason, unpublished=True))
-    unreplayed = Selection(dataset=dataset, reason=reason, unreplayed=True)
-    with connection.cursor(row_factory=class_row(Headline)) as cursor:
+    unpublished = count(connection, DeadLetterSelection(dataset=dataset, reason=reason, unpublished=True))
+    unreplayed = DeadLetterSelection(dataset=dataset, reason=reason, unreplayed=True)
+    with connection.cursor(row_factory=class_row(DeadLetterHeadline)) as cursor:
         newest = cursor.execute(
             SQL(
                 """
@@ -221,10 +221,10 @@ def overview(connection: Connection[Any], dataset: str, reason: str | None, limi
             ).format(unreplayed.condition()),
             unreplayed.parameters() | {"limit": limit},
         ).fetchall()
-    return Overview(dataset, count_reasons(connection, dataset, reason), unpublished, newest)
+    return DeadLetterOverview(dataset, count_reasons(connection, dataset, reason), unpublished, newest)
 
 
-def count(connection: Connection[Any], selection: Selection) -> int:
+def count(connection: Connection[Any], selection: DeadLetterSelection) -> int:
     """How many dead letters are selected."""
     row = connection.execute(
         SQL("select count(*) from headrace.dead_letters where {}").format(selection.condition()),
@@ -233,17 +233,17 @@ def count(connection: Connection[Any], selection: Selection) -> int:
     return int(row[0]) if row else 0
 
 
-def find(connection: Connection[Any], dataset: str, place: str) -> Letter:
+def find(connection: Connection[Any], dataset: str, coordinate: str) -> DeadLetter:
     """The dead letter at PARTITION:OFFSET of the newest generation that has one there, or GENERATION:PARTITION:OFFSET.
 
     Raises DatasetError when there is none.
     """
-    found = _PLACE.fullmatch(place)
+    found = _COORDINATE.fullmatch(coordinate)
     if found is None:
-        raise DatasetError(f"{place!r}: expected PARTITION:OFFSET or GENERATION:PARTITION:OFFSET, as in 0:1234")
+        raise DatasetError(f"{coordinate!r}: expected PARTITION:OFFSET or GENERATION:PARTITION:OFFSET, as in 0:1234")
     generation, partition, offset = found.groups()
-    with connection.cursor(row_factory=class_row(Letter)) as cursor:
-        letter = cursor.execute(
+    with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
+        dead_letter = cursor.execute(
             SQL(
                 "select {} from headrace.dead_letters where dataset = %(dataset)s and partition = %(partition)s "
                 'and "offset" = %(offset)s and (%(generation)s::integer is null or generation = %(generation)s) '
@@ -251,9 +251,9 @@ def find(connection: Connection[Any], dataset: str, place: str) -> Letter:
             ).format(_COLUMNS),
             {"dataset": dataset, "generation": generation, "partition": int(partition), "offset": int(offset)},
         ).fetchone()
-    if letter is None:
+    if dead_letter is None:
         newest = Command("dead-letters", dataset)
         raise DatasetError(
             f"{dataset}[{partition}] {offset}: no dead letter there; `{newest}` lists the newest", command=newest
         )
-    return letter
+    return dead_letter

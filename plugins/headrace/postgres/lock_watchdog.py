@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LockTimeouts:
     """How long locks are waited for.
 
     lock_timeout_ms: what any other transaction is given. Defaults to 5000.
@@ -60,8 +60,8 @@ where
 
 
 @contextmanager
-def patience(
-    connection: Connection[Any], connect: Connect, dataset: str, limits: Patience, application_name: str
+def watch_locks(
+    connection: Connection[Any], connect: Connect, dataset: str, limits: LockTimeouts, application_name: str
 ) -> Iterator[None]:
     """Begin a transaction's waiting: name it, bound its waits, and end a stuck drain of the dataset that blocks it.
 
@@ -88,7 +88,7 @@ def drain_name(dataset: str) -> str:
     return f"headrace drain {dataset}"
 
 
-def _watch(done: threading.Event, connect: Connect, pid: int, application_name: str, limits: Patience) -> None:
+def _watch(done: threading.Event, connect: Connect, pid: int, application_name: str, limits: LockTimeouts) -> None:
     if done.wait(limits.lock_timeout_ms / 1000):
         return  # nearly always: nobody waited, no second connection was opened
     try:
@@ -100,7 +100,7 @@ def _watch(done: threading.Event, connect: Connect, pid: int, application_name: 
 
 
 def _end_stuck_blockers(
-    done: threading.Event, observer: Connection[Any], pid: int, application_name: str, limits: Patience
+    done: threading.Event, observer: Connection[Any], pid: int, application_name: str, limits: LockTimeouts
 ) -> None:
     interval_s = min(0.5, limits.stuck_s / 4)
     parameters = {"pid": pid, "application_name": application_name}

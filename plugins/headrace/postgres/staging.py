@@ -56,14 +56,14 @@ def replaced_table(dataset: Dataset) -> Identifier:
     return Identifier(SCHEMA, replaced_name(dataset.name))
 
 
-def ensure_table(connection: Connection[Any], dataset: Dataset, *, anew: bool = False) -> None:
+def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: bool = False) -> None:
     """Create the dataset's staging tables, or bring them up to its contract.
 
     A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write; and
     for a table that is gone with what the ledger says was staged in it. Where all begins anew, a table that is gone or
     that differs is made from scratch.
     """
-    if anew:
+    if recreate:
         try:
             with connection.transaction():
                 ensure_table(connection, dataset)
@@ -280,10 +280,10 @@ def check_stored(target: Identifier, sent: int, stored: int) -> None:
 
 def json_text(text: bytes | None) -> Jsonb | None:
     """Hand JSON text to psycopg as it is."""
-    return None if text is None else Jsonb(text, dumps=_as_it_is)
+    return None if text is None else Jsonb(text, dumps=_unchanged)
 
 
-def _as_it_is(text: bytes) -> bytes:
+def _unchanged(text: bytes) -> bytes:
     return text
 
 

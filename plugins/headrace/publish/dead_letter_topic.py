@@ -1,7 +1,7 @@
 """The outbox: dead letters on their way to a dead-letter topic, behind the batch that committed them.
 
-headrace.dead_letters is where they are; the topic is for those who listen. A letter is sent at least once: one that
-was acknowledged and not yet marked when the publisher died is sent again, under the same key.
+headrace.dead_letters is where they are; the topic is for those who listen. A dead letter is sent at least once: one
+that was acknowledged and not yet marked when the publisher died is sent again, under the same key.
 """
 
 import logging
@@ -21,14 +21,21 @@ from headrace.exceptions import SourceUnavailable
 from headrace.ingest.batch import Barrier, no_barrier
 from headrace.ingest.runs import Deployment
 from headrace.postgres.connection import database
-from headrace.postgres.dead_letter_pages import BEGINNING, Letter, Place, Selection, count, read_page
+from headrace.postgres.dead_letter_pages import (
+    BEGINNING,
+    DeadLetter,
+    DeadLetterCoordinate,
+    DeadLetterSelection,
+    count,
+    read_page,
+)
 from headrace.postgres.dead_letters import headers_json
 from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, ensure_topic
 from headrace.sources.kafka_security import refusal
 
 logger = logging.getLogger(__name__)
 
-# the letters of a page are locked while they are sent: a replay of them waits that long
+# the dead letters of a page are locked while they are sent: a replay of them waits that long
 PAGE_ROWS = 1_000
 DELIVERY_TIMEOUT_MS = 10_000
 REQUEST_SIZE_MAX = 100 * 1024 * 1024  # the broker decides what is too large
@@ -54,34 +61,34 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
     The topic is created if it is absent. A message has the raw value, null for a tombstone, the key
     `dataset/generation/partition/offset`, by which a reader drops repeats, and all else in headers (`_headers`).
     Two at once share the work. Nothing happens for a dataset without a dead-letter topic. Raises SourceUnavailable
-    when a letter was not accepted; it stays unpublished, and those that were accepted are marked.
+    when a dead letter was not accepted; it stays unpublished, and those that were accepted are marked.
     """
     source = dataset.source
     if not isinstance(source, KafkaTopic) or source.dead_letter_topic is None:
         return 0
     with database(deployment.connect(f"headrace publish {dataset.name}")) as connection:
-        if not count(connection, Selection(dataset=dataset.name, unpublished=True)):
+        if not count(connection, DeadLetterSelection(dataset=dataset.name, unpublished=True)):
             return 0
         config = deployment.kafka()
         topic = source.dead_letter_topic
         try:
             ensure_topic(config, topic, source.dead_letter_partitions, _configs_of(config, source.topic))
-            with closing(_Outlet(config, topic)) as outlet:
-                return _publish(connection, dataset, outlet, barrier)
+            with closing(_DeadLetterProducer(config, topic)) as producer:
+                return _publish(connection, dataset, producer, barrier)
         except KafkaError as error:
             raise refusal(error, config, topic) or _refused(topic, error) from error
 
 
 @dataclass(slots=True)
 class _Delivery:
-    """What became of some letters: acknowledged, larger than the topic allows, or neither, because of `error`."""
+    """What became of some dead letters: acknowledged, larger than the topic allows, or neither, because of `error`."""
 
-    sent: list[Letter] = field(default_factory=list)
-    too_large: list[Letter] = field(default_factory=list)
+    sent: list[DeadLetter] = field(default_factory=list)
+    too_large: list[DeadLetter] = field(default_factory=list)
     error: BaseException | None = None
 
 
-class _Outlet:
+class _DeadLetterProducer:
     """The dead-letter topic, and a producer for it."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
@@ -89,38 +96,38 @@ class _Outlet:
         self._producer: KafkaProducer | None = None
         self.topic = topic
 
-    def send(self, letters: Sequence[Letter], delivery: _Delivery) -> None:
-        """Send letters, wait for all answers, and add what became of each to the delivery.
+    def send(self, dead_letters: Sequence[DeadLetter], delivery: _Delivery) -> None:
+        """Send dead letters, wait for all answers, and add what became of each to the delivery.
 
         An idempotent producer is of no more use once the broker found one message too large, and fails all the
         others: so those that were not acknowledged are tried again in halves, by a producer of their own.
         """
-        futures: list[tuple[Letter, Any]] = []
+        futures: list[tuple[DeadLetter, Any]] = []
         errors: list[BaseException] = []
-        for letter in letters:
-            key = "/".join(map(str, (letter.dataset, *letter.place))).encode()
+        for dead_letter in dead_letters:
+            key = "/".join(map(str, (dead_letter.dataset, *dead_letter.coordinate))).encode()
             try:
-                future = self._open().send(self.topic, key=key, value=letter.value, headers=_headers(letter))
+                future = self._open().send(self.topic, key=key, value=dead_letter.value, headers=_headers(dead_letter))
             except KafkaError as error:  # the others would fail as this one, and some only after a wait
                 errors.append(error)
                 break
-            futures.append((letter, future))
+            futures.append((dead_letter, future))
         acknowledged = set()
-        for letter, future in futures:
+        for dead_letter, future in futures:
             try:
                 future.get(2 * DELIVERY_TIMEOUT_MS / 1000)  # not flush(): it forgets batches that were split
-                acknowledged.add(letter.place)
-                delivery.sent.append(letter)
+                acknowledged.add(dead_letter.coordinate)
+                delivery.sent.append(dead_letter)
             except KafkaError as error:
                 errors.append(error)
-        left = [letter for letter in letters if letter.place not in acknowledged]
+        left = [dead_letter for dead_letter in dead_letters if dead_letter.coordinate not in acknowledged]
         if not left:
             return
         self.close()
         if not any(isinstance(error, MessageSizeTooLargeError) for error in errors):
             delivery.error = errors[0]
-        elif len(letters) == 1:
-            delivery.too_large.append(letters[0])
+        elif len(dead_letters) == 1:
+            delivery.too_large.append(dead_letters[0])
         else:
             middle = (len(left) + 1) // 2
             for half in (left[:middle], left[middle:]):
@@ -128,7 +135,7 @@ class _Outlet:
                     self.send(half, delivery)
 
     def close(self) -> None:
-        """Let the producer go; the next letter opens another one."""
+        """Let the producer go; the next dead letter opens another one."""
         if self._producer is not None:
             self._producer.close(timeout=DELIVERY_TIMEOUT_MS / 1000)
             self._producer = None
@@ -151,30 +158,30 @@ class _Outlet:
         return self._producer
 
 
-def _publish(connection: Connection[Any], dataset: Dataset, outlet: _Outlet, barrier: Barrier) -> int:
-    selection = Selection(dataset=dataset.name, unpublished=True)
+def _publish(connection: Connection[Any], dataset: Dataset, producer: _DeadLetterProducer, barrier: Barrier) -> int:
+    selection = DeadLetterSelection(dataset=dataset.name, unpublished=True)
     published, after = 0, BEGINNING
-    too_large: list[Place] = []
+    too_large: list[DeadLetterCoordinate] = []
     while True:
         delivery = _Delivery()
         with connection.transaction():
             page = read_page(connection, selection, after, rows=PAGE_ROWS, claim=True)
             if not page:
                 break
-            outlet.send(page, delivery)
+            producer.send(page, delivery)
             barrier("sent")
             _mark(connection, dataset, delivery.sent)
         published += len(delivery.sent)
         if delivery.error is not None:
-            refused = refusal(delivery.error, outlet.config, outlet.topic)
-            raise refused or _refused(outlet.topic, delivery.error, published) from delivery.error
-        too_large += [letter.place for letter in delivery.too_large]
-        after = page[-1].place  # those that are left over are for the next run
+            refused = refusal(delivery.error, producer.config, producer.topic)
+            raise refused or _refused(producer.topic, delivery.error, published) from delivery.error
+        too_large += [dead_letter.coordinate for dead_letter in delivery.too_large]
+        after = page[-1].coordinate  # those that are left over are for the next run
     if too_large:
         _, partition, offset = too_large[0]
         publish = Command("dead-letters", dataset.name, "--publish")
         raise SourceUnavailable(
-            f"{outlet.topic}: {len(too_large)} dead letters are larger than the topic's max.message.bytes, the first "
+            f"{producer.topic}: {len(too_large)} dead letters are larger than the topic's max.message.bytes, the first "
             f"is {dataset.name}[{partition}] {offset}; {published} others were published; raise it and run "
             f"`{publish}`",
             command=publish,
@@ -182,24 +189,24 @@ def _publish(connection: Connection[Any], dataset: Dataset, outlet: _Outlet, bar
     return published
 
 
-def _headers(letter: Letter) -> list[tuple[str, bytes]]:
+def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
     """All that the raw value does not say; what a record did not have, it has no header for."""
     headers = {
-        "reason": letter.reason.encode(),
-        "detail": letter.detail.encode(),
-        "json_path": None if letter.json_path is None else letter.json_path.encode(),
-        "dataset": letter.dataset.encode(),
-        "generation": b"%d" % letter.generation,
-        "partition": b"%d" % letter.partition,
-        "offset": b"%d" % letter.offset,
-        "original_key": letter.key,
-        "original_timestamp": None if letter.timestamp is None else b"%d" % letter.timestamp,
-        "original_headers": headers_json(letter.headers),  # as one: kafka-python sends no header without a value
+        "reason": dead_letter.reason.encode(),
+        "detail": dead_letter.detail.encode(),
+        "json_path": None if dead_letter.json_path is None else dead_letter.json_path.encode(),
+        "dataset": dead_letter.dataset.encode(),
+        "generation": b"%d" % dead_letter.generation,
+        "partition": b"%d" % dead_letter.partition,
+        "offset": b"%d" % dead_letter.offset,
+        "original_key": dead_letter.key,
+        "original_timestamp": None if dead_letter.timestamp is None else b"%d" % dead_letter.timestamp,
+        "original_headers": headers_json(dead_letter.headers),  # as one: kafka-python sends no header without a value
     }
     return [(name, value) for name, value in headers.items() if value is not None]
 
 
-def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[Letter]) -> None:
+def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLetter]) -> None:
     connection.execute(
         """
         update headrace.dead_letters as letters set published_at = clock_timestamp()
@@ -210,9 +217,9 @@ def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[Letter])
             = (sent.generation, sent.partition, sent."offset")
         """,
         (
-            [letter.generation for letter in sent],
-            [letter.partition for letter in sent],
-            [letter.offset for letter in sent],
+            [dead_letter.generation for dead_letter in sent],
+            [dead_letter.partition for dead_letter in sent],
+            [dead_letter.offset for dead_letter in sent],
             dataset.name,
         ),
     )

@@ -27,13 +27,18 @@ from headrace.ingest.runs import Deployment
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.connection import database
-from headrace.postgres.lock_watchdog import drain_name, patience
+from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.postgres.rejects import REASON, find_rejected, may_be_a_records_fault
 
 PAGE_ROWS = 5_000
 VALUES = Identifier("pg_temp", "filled_values")
 
-PLACE = (("_generation", "integer"), ("_partition", "integer"), ("_offset", "bigint"), ("_batch_id", "uuid"))
+COORDINATE_COLUMNS = (
+    ("_generation", "integer"),
+    ("_partition", "integer"),
+    ("_offset", "bigint"),
+    ("_batch_id", "uuid"),
+)
 
 
 @dataclass(slots=True)
@@ -46,7 +51,7 @@ class FillResult:
     batches: int = 0
     left: Counter[str] = field(default_factory=Counter)
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """What happened, in one line."""
         where = f"{self.dataset}.{self.name.lower()}"
         if not self.filled and not self.left:
@@ -62,7 +67,7 @@ def fill(
     name: str,
     *,
     run: RunContext | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     barrier: Barrier = no_barrier,
 ) -> FillResult:
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
@@ -87,12 +92,12 @@ def fill(
             _create_table(connection, column)
             total = _count(connection, dataset, column)
             for page in _pages(connection, dataset, column):
-                _judge(connection, dataset, column, contract, page, result)
-                progress(result.filled + result.left.total(), total)
+                _validate_page(connection, dataset, column, contract, page, result)
+                on_progress(result.filled + result.left.total(), total)
             connection.execute(SQL("analyze {}").format(VALUES))
             barrier("read")
             # in the drain's name: what waits for a fill that is frozen here may end it as it may a drain
-            with patience(connection, connect, dataset.name, deployment.patience, drain_name(dataset.name)):
+            with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
                 checkpoints.hold(connection, dataset.name)
                 _move(connection, dataset, column, result, began, run or RunContext())
                 barrier("before_commit")
@@ -160,7 +165,7 @@ def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Ite
             yield page
 
 
-def _judge(
+def _validate_page(
     connection: Connection[Any],
     dataset: Dataset,
     column: Column,
@@ -171,7 +176,7 @@ def _judge(
     """Put the values of a page that fit into the temporary table, and count the others."""
     prefix = orjson.dumps({column.source_names[0]: None})[:-5]
     rows: list[list[Any]] = []
-    for *place, text in page:
+    for *coordinate, text in page:
         decoded = contract.decode(None, prefix + text.encode() + b"}")
         if isinstance(decoded, Rejection):
             if decoded.is_raised:
@@ -182,8 +187,8 @@ def _judge(
             result.left[decoded.reason] += 1
             continue
         value = decoded[0]
-        rows.append([*place, staging.json_text(value) if contract.json_columns else value])
-    typed_columns = (*PLACE, ("value", column.sql_type))
+        rows.append([*coordinate, staging.json_text(value) if contract.json_columns else value])
+    typed_columns = (*COORDINATE_COLUMNS, ("value", column.sql_type))
     try:
         with connection.transaction(), connection.cursor() as cursor:  # a savepoint
             staging.copy_rows(cursor, VALUES, typed_columns, rows)
@@ -240,7 +245,7 @@ def _move(
             empty=end - start - rows,
             run=run,
         )
-        place = {
+        parameters = {
             "generation": generation,
             "partition": partition,
             "batch_id": line.batch_id,
@@ -252,7 +257,7 @@ def _move(
                 "insert into {replaced} ({names}, _replaced_by) select {staged_names}, %(batch_id)s "
                 "from {values} as filled, {table} as staged where {here}"
             ).format(replaced=replaced, names=names, staged_names=staged_names, values=VALUES, table=table, here=here),
-            place,
+            parameters,
         ).rowcount
         staging.check_stored(replaced, rows, stored)
         stored = connection.execute(
@@ -261,7 +266,7 @@ def _move(
                 "_extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb), _batch_id = %(batch_id)s "
                 "from {values} as filled where {here}"
             ).format(table=table, column=Identifier(column.name), values=VALUES, here=here),
-            place,
+            parameters,
         ).rowcount
         staging.check_stored(table, rows, stored)
         checkpoints.append_line(connection, line)

@@ -38,7 +38,7 @@ def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
     """
     with closing(_topic(deployment, dataset)) as source:
         state = source.describe()
-        with deployment.turn(dataset, "adopt") as connection:
+        with deployment.exclusive(dataset, "adopt") as connection:
             _, reason = _reason_to_adopt(connection, dataset, source, state)
             begun = begin_generation(connection, dataset, state, run or RunContext(), always_line=True, note=reason)
             return begun.generation
@@ -64,7 +64,7 @@ def accept_loss(
     """
     with closing(open_source(deployment, dataset)) as source:
         state = source.describe()
-        with deployment.turn(dataset, "accept-loss") as connection:
+        with deployment.exclusive(dataset, "accept-loss") as connection:
             loss = _loss(connection, dataset, source, state, partition, to)
             if partition not in loss.generation.next_offsets:
                 checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
@@ -113,9 +113,9 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
     nothing to delete, nothing is written. Marts that were built on it start from zero at their next build.
     """
     name = dataset.name
-    with deployment.turn(dataset, "reset") as connection:
+    with deployment.exclusive(dataset, "reset") as connection:
         found = _found(connection, dataset)
-        staging.ensure_table(connection, dataset, anew=True)
+        staging.ensure_table(connection, dataset, recreate=True)
         if not any(found.values()):
             return found
         # truncate, as the case does; drains that were under way have ended and the next ones are fenced off

@@ -22,14 +22,14 @@ from headrace.ingest.runs import Deployment, open_source
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
 from headrace.postgres.connection import database
-from headrace.postgres.lock_watchdog import drain_name, patience
+from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.repair import restage
-from headrace.repair.reload_request import check_kind, parse, ranges
+from headrace.repair.reload_request import check_source_kind, parse, ranges
 from headrace.repair.restage import Restaged
 from headrace.sources.base import Range, SourceState
 from headrace.sources.kafka import KafkaSource
 
-Progress = Callable[[int, int], None]  # offsets done, offsets in all
+ProgressCallback = Callable[[int, int], None]  # offsets done, offsets in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class ReloadResult:
     dataset: str
     partitions: tuple[Restaged, ...]
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """What happened, in one line per partition."""
         if not self.partitions:
             return f"{self.dataset}: nothing to reload: no record of that time below the checkpoints"
-        return "\n".join(partition.story(self.dataset) for partition in self.partitions)
+        return "\n".join(partition.summary(self.dataset) for partition in self.partitions)
 
 
 def reload_range(
@@ -54,7 +54,7 @@ def reload_range(
     *,
     partition: int | None = None,
     run: RunContext | None = None,
-    progress: Progress = lambda _done, _total: None,
+    on_progress: ProgressCallback = lambda _done, _total: None,
     barrier: Barrier = no_barrier,
 ) -> ReloadResult:
     """Read [start, end) of a topic again and replace what was staged of it, all in one transaction.
@@ -66,7 +66,7 @@ def reload_range(
 
     Raises DatasetError for a range that cannot be had, with the one that can; SourceChanged as `make_plan` does.
     """
-    check_kind(dataset)
+    check_source_kind(dataset)
     request = parse(dataset, start, end, partition)
     source = open_source(deployment, dataset)
     assert isinstance(source, KafkaSource)
@@ -74,9 +74,9 @@ def reload_range(
         state = source.describe()
         with database(deployment.connect(f"headrace reload {dataset.name}")) as connection:
             generation = _check_generation(connection, dataset, state)
-            wanted = [Restaged(asked) for asked in ranges(connection, generation, state, source, request)]
+            wanted = [Restaged(requested) for requested in ranges(connection, generation, state, source, request)]
             if wanted:
-                _reload(deployment, dataset, connection, source, generation, wanted, run, progress, barrier)
+                _reload(deployment, dataset, connection, source, generation, wanted, run, on_progress, barrier)
     finally:
         source.close()
     return ReloadResult(dataset.name, tuple(wanted))
@@ -102,13 +102,13 @@ def _reload(
     generation: Generation,
     wanted: list[Restaged],
     run: RunContext | None,
-    progress: Progress,
+    on_progress: ProgressCallback,
     barrier: Barrier,
 ) -> None:
     began = time.monotonic()
     with connection.transaction():
         restage.create_tables(connection, dataset)
-        _read(connection, dataset, source, generation, {each.partition: each for each in wanted}, progress, barrier)
+        _read(connection, dataset, source, generation, {each.partition: each for each in wanted}, on_progress, barrier)
         if source.topic_id() != generation.topic_id:
             drain = Command("drain", dataset.name)
             raise SourceChanged(
@@ -117,11 +117,11 @@ def _reload(
                 command=drain,
             )
         barrier("read")
-        with _turn(deployment, connection, dataset, generation):
+        with _exclusive(deployment, connection, dataset, generation):
             barrier("held")
             for each in wanted:
                 restage.replace_rows(connection, dataset, generation, each)
-                restage.replace_letters(connection, dataset, generation, each)
+                restage.replace_dead_letters(connection, dataset, generation, each)
             barrier("replaced")
             for each in wanted:
                 checkpoints.append_line(connection, _line(dataset, generation, each, time.monotonic() - began, run))
@@ -129,7 +129,7 @@ def _reload(
 
 
 @contextmanager
-def _turn(
+def _exclusive(
     deployment: Deployment, connection: Connection[Any], dataset: Dataset, generation: Generation
 ) -> Iterator[None]:
     """Take a turn with the dataset's commits, if its generation is still open.
@@ -138,7 +138,7 @@ def _turn(
     is waited for from here on.
     """
     connect = deployment.connect(f"headrace reload {dataset.name}")
-    with patience(connection, connect, dataset.name, deployment.patience, drain_name(dataset.name)):
+    with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
         checkpoints.hold(connection, dataset.name)
         found = checkpoints.open_generation(connection, dataset.name)
         if found is None or found.generation != generation.generation:
@@ -157,7 +157,7 @@ def _read(
     source: KafkaSource,
     generation: Generation,
     wanted: Mapping[int, Restaged],
-    progress: Progress,
+    on_progress: ProgressCallback,
     barrier: Barrier,
 ) -> None:
     """Read the ranges, chunk by chunk, into the temporary tables."""
@@ -170,14 +170,14 @@ def _read(
             batch = Batch(dataset, generation.generation, chunk.partition, each.start, batch_id=each.batch_id)
             for record in chunk.records:
                 batch.add(record)
-            restage.shelve(connection, batch)
+            restage.buffer_batch(connection, batch)
             each.add(batch)
             done += chunk.next_offset - positions[chunk.partition]
             positions[chunk.partition] = chunk.next_offset
             del batch, chunk  # not held while the next one is fetched
-            progress(done, total)
+            on_progress(done, total)
             barrier("shelved")
-    for target in (restage.ROWS, restage.LETTERS):
+    for target in (restage.ROWS, restage.DEAD_LETTERS):
         connection.execute(SQL("analyze {}").format(target))
 
 

@@ -23,7 +23,7 @@ Bound = int | datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReloadRequest:
     """What somebody asked for: a half-open range of offsets or of times; partition None for all of them."""
 
     partition: int | None = None
@@ -32,16 +32,16 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedRange:
     """[start, end) of a partition; uncut_end is above `end` where the checkpoint cut it."""
 
     partition: int
     start: int
     end: int
-    uncut_end: int = 0
+    full_end: int = 0
 
 
-def check_kind(dataset: Dataset) -> None:
+def check_source_kind(dataset: Dataset) -> None:
     """Refuse a dataset whose source has no offsets to read again, with what to do in its place."""
     if isinstance(dataset.source, File):
         load = Command("load", dataset.name)
@@ -59,14 +59,14 @@ def check_kind(dataset: Dataset) -> None:
         )
 
 
-def parse(dataset: Dataset, start: str, end: str, partition: int | None) -> Request:
+def parse(dataset: Dataset, start: str, end: str, partition: int | None) -> ReloadRequest:
     """Read the bounds of a request; raises DatasetError where they are neither offsets nor times, or no range."""
     where = f"{dataset.name}: found --from {start} and --to {end}"
     match _parse_bound(dataset, "from", start), _parse_bound(dataset, "to", end):
         case int(first), int(last):
-            request, is_range = Request(partition=partition, offsets=(first, last)), first < last
+            request, is_range = ReloadRequest(partition=partition, offsets=(first, last)), first < last
         case datetime() as first, datetime() as last:
-            request, is_range = Request(partition=partition, times=(first, last)), first < last
+            request, is_range = ReloadRequest(partition=partition, times=(first, last)), first < last
         case _:
             raise DatasetError(f"{where}, expected two offsets or two times")
     if not is_range:
@@ -75,8 +75,8 @@ def parse(dataset: Dataset, start: str, end: str, partition: int | None) -> Requ
 
 
 def ranges(
-    connection: Connection[Any], generation: Generation, state: SourceState, source: KafkaSource, request: Request
-) -> list[Asked]:
+    connection: Connection[Any], generation: Generation, state: SourceState, source: KafkaSource, request: ReloadRequest
+) -> list[RequestedRange]:
     """The offsets of a request, cut to the checkpoints; none where no record is of that time.
 
     Raises DatasetError for what the topic no longer serves, or never had; the message says what can be had.
@@ -105,7 +105,7 @@ def _parse_bound(dataset: Dataset, option: str, text: str) -> Bound:
 
 def _range_of_offsets(
     generation: Generation, state: SourceState, bounds: tuple[int, int], partition: int | None
-) -> Asked:
+) -> RequestedRange:
     start, end = bounds
     if partition is None and len(generation.next_offsets) > 1:
         raise DatasetError(
@@ -123,9 +123,9 @@ def _range_of_offsets(
             command=drain,
         )
     if start < served:
-        can_be_had = Asked(partition, max(start, served), min(end, next_offset))
+        can_be_had = RequestedRange(partition, max(start, served), min(end, next_offset))
         _refuse_unserved(generation.dataset, where, f"[{start}, {min(end, served)})", served, [can_be_had])
-    return Asked(partition, start, min(end, next_offset), end)
+    return RequestedRange(partition, start, min(end, next_offset), end)
 
 
 def _ranges_of_times(
@@ -135,15 +135,15 @@ def _ranges_of_times(
     source: KafkaSource,
     times: tuple[datetime, datetime],
     partition: int | None,
-) -> list[Asked]:
+) -> list[RequestedRange]:
     partitions = sorted(generation.next_offsets) if partition is None else [_known(generation, partition)]
     starts, ends = (source.offsets_at(partitions, -(-(at - EPOCH) // MILLISECOND)) for at in times)
-    wanted: list[Asked] = []
+    wanted: list[RequestedRange] = []
     for each in partitions:
         next_offset = generation.next_offsets[each]
         start, end = (next_offset if at is None else min(at, next_offset) for at in (starts[each], ends[each]))
         if start < end:
-            wanted.append(Asked(each, start, end))
+            wanted.append(RequestedRange(each, start, end))
     for each in partitions:
         served = state.partitions[each].log_start_offset
         unserved = _unserved(connection, generation, each, served, times)
@@ -157,7 +157,7 @@ def _unserved(
     connection: Connection[Any], generation: Generation, partition: int, served: int, times: tuple[datetime, datetime]
 ) -> int | None:
     """The first offset of that time that was staged and that the topic no longer serves."""
-    place: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "dataset": generation.dataset,
         "generation": generation.generation,
         "partition": partition,
@@ -178,11 +178,11 @@ def _unserved(
             and batches.last_record_at >= %(start)s
             and batches.first_record_at < %(end)s
         """,
-        place,
+        parameters,
     ).fetchone()
     if row is None or row[0] is None:
         return None
-    place["first"] = row[0]
+    parameters["first"] = row[0]
     # the batch may hold other times too: its records say
     found = connection.execute(
         SQL(
@@ -203,12 +203,14 @@ def _unserved(
             ) as stored
             """
         ).format(table=Identifier(staging.SCHEMA, generation.dataset)),
-        place,
+        parameters,
     ).fetchone()
     return None if found is None else found[0]
 
 
-def _refuse_unserved(dataset: str, where: str, what: str, served: int, can_be_had: Sequence[Asked]) -> NoReturn:
+def _refuse_unserved(
+    dataset: str, where: str, what: str, served: int, can_be_had: Sequence[RequestedRange]
+) -> NoReturn:
     commands = [
         Command("reload", dataset, "--partition", each.partition, "--from", each.start, "--to", each.end)
         for each in can_be_had

@@ -25,9 +25,9 @@ from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
     PAGE_ROWS,
-    Letter,
+    DeadLetter,
+    DeadLetterSelection,
     ReasonCount,
-    Selection,
     count,
     count_reasons,
     pages,
@@ -38,7 +38,7 @@ from headrace.times import record_time
 
 OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
 
-Place = tuple[int, int]  # generation, partition
+GenerationPartition = tuple[int, int]  # generation, partition
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class ReplayResult:
     """What a replay did, or would do.
 
     remaining: dead letters that still fail, by the reason that they have. changed: those of them that fail for
-    another reason today, by both. there_are: what else is dead, where nothing was selected.
+    another reason today, by both. reason_counts: what else is dead, where nothing was selected.
     """
 
     dataset: str
@@ -57,7 +57,7 @@ class ReplayResult:
     batches: int = 0
     remaining: Counter[str] = field(default_factory=Counter)
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    there_are: list[ReasonCount] = field(default_factory=list)
+    reason_counts: list[ReasonCount] = field(default_factory=list)
 
     @property
     def passed(self) -> int:
@@ -69,11 +69,11 @@ class ReplayResult:
         """Dead letters that were judged again."""
         return self.passed + self.remaining.total()
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """What happened, in one line."""
         if not self.records:
             selected = "no dead letters" if self.reason is None else f"no dead letter of reason {self.reason}"
-            others = ", ".join(f"{r.reason} {r.dead}" for r in self.there_are if r.dead)
+            others = ", ".join(f"{r.reason} {r.dead}" for r in self.reason_counts if r.dead)
             return f"{self.dataset}: nothing to replay: {selected}" + (f"; there are {others}" if others else "")
         did = "would be" if self.dry_run else "were"
         parts = [
@@ -90,7 +90,7 @@ class ReplayResult:
 
 
 @dataclass(slots=True)
-class _Line:
+class _LedgerSums:
     """A ledger line in the making: what passed of one partition of one generation."""
 
     batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
@@ -124,7 +124,7 @@ def replay(
     reason: str | None = None,
     dry_run: bool = False,
     run: RunContext | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     barrier: Barrier = no_barrier,
 ) -> ReplayResult:
     """Stage the dead letters, of one reason or of all, that the contract of today lets pass; in one transaction.
@@ -134,24 +134,26 @@ def replay(
     of the dataset wait meanwhile. dry_run: the same, rolled back.
     """
     result = ReplayResult(dataset.name, reason, dry_run)
-    selection = Selection(dataset=dataset.name, reason=reason, unreplayed=True)
+    selection = DeadLetterSelection(dataset=dataset.name, reason=reason, unreplayed=True)
     settings = deployment.settings
     began = time.monotonic()
-    with deployment.turn(dataset, "replay") as connection:
+    with deployment.exclusive(dataset, "replay") as connection:
         total = count(connection, selection)
         if not total:
-            result.there_are = count_reasons(connection, dataset.name)
+            result.reason_counts = count_reasons(connection, dataset.name)
             return result
         staging.ensure_table(connection, dataset)  # the contract of today may have a column more
         connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
         staging.check_table(connection, dataset)
-        lines: dict[Place, _Line] = {}
-        rows, weight = min(settings.batch_rows, PAGE_ROWS), min(settings.batch_bytes, PAGE_BYTES)
-        for page in pages(connection, selection, rows=rows, weight=weight):
-            for place, letters in groupby(page, key=lambda letter: (letter.generation, letter.partition)):
-                line = lines.setdefault(place, _Line())
-                _replay_letters(connection, dataset, place, list(letters), line, result)
-            progress(result.records, total)
+        lines: dict[GenerationPartition, _LedgerSums] = {}
+        rows, max_bytes = min(settings.batch_rows, PAGE_ROWS), min(settings.batch_bytes, PAGE_BYTES)
+        for page in pages(connection, selection, rows=rows, max_bytes=max_bytes):
+            for generation_partition, dead_letters in groupby(
+                page, key=lambda dead_letter: (dead_letter.generation, dead_letter.partition)
+            ):
+                line = lines.setdefault(generation_partition, _LedgerSums())
+                _replay_dead_letters(connection, dataset, generation_partition, list(dead_letters), line, result)
+            on_progress(result.records, total)
         barrier("staged")
         for (generation, partition), line in lines.items():
             if line.rows:
@@ -163,21 +165,21 @@ def replay(
     return result
 
 
-def _replay_letters(
+def _replay_dead_letters(
     connection: Connection[Any],
     dataset: Dataset,
-    place: Place,
-    letters: Sequence[Letter],
-    line: _Line,
+    generation_partition: GenerationPartition,
+    dead_letters: Sequence[DeadLetter],
+    line: _LedgerSums,
     result: ReplayResult,
 ) -> None:
-    """Judge some letters of one partition again; stage and mark those that pass."""
-    generation, partition = place
-    batch = Batch(dataset, generation, partition, letters[0].offset, batch_id=line.batch_id)
-    for letter in letters:
-        batch.add(letter)
+    """Judge some dead letters of one partition again; stage and mark those that pass."""
+    generation, partition = generation_partition
+    batch = Batch(dataset, generation, partition, dead_letters[0].offset, batch_id=line.batch_id)
+    for dead_letter in dead_letters:
+        batch.add(dead_letter)
     _stage(connection, batch)
-    reasons = {letter.offset: letter.reason for letter in letters}
+    reasons = {dead_letter.offset: dead_letter.reason for dead_letter in dead_letters}
     for dead in batch.dead:
         old, new = reasons[dead[OFFSET]], dead[REASON]
         result.remaining[old] += 1
@@ -203,9 +205,9 @@ def _stage(connection: Connection[Any], batch: Batch) -> None:
     except Exception as error:
         if not may_be_a_records_fault(error):
             raise
-        was_folded = batch.unfold()
+        used_fast_path = batch.decode_by_contract()
         rejections = find_rejected(connection, target, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not was_folded:
+        if not rejections and not used_fast_path:
             raise
     batch.reject(rejections)
     with connection.cursor() as cursor:
@@ -231,7 +233,7 @@ def _append(
     dataset: Dataset,
     generation: int,
     partition: int,
-    line: _Line,
+    line: _LedgerSums,
     elapsed_s: float,
     run: RunContext | None,
 ) -> None:

@@ -15,10 +15,10 @@ from headrace.ingest.batch import Batch
 from headrace.postgres import dead_letters, staging
 from headrace.postgres.checkpoints import Generation
 from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
-from headrace.repair.reload_request import Asked
+from headrace.repair.reload_request import RequestedRange
 
 ROWS = Identifier("pg_temp", "reloaded_rows")
-LETTERS = Identifier("pg_temp", "reloaded_letters")
+DEAD_LETTERS = Identifier("pg_temp", "reloaded_dead_letters")
 
 
 @dataclass(slots=True)
@@ -26,17 +26,17 @@ class Restaged:
     """What a reload did to [start, end) of one partition.
 
     replaced: rows that moved to staging._replaced_<dataset>. kept: rows of the range whose records compaction took
-    since; they stay. dead: new dead letters. still_dead: those that stay as they were. healed: those whose records pass
-    now. reopened: formerly replayed ones whose records fail again.
+    since; they stay. dead: new dead letters. still_dead: those that stay as they were. resolved: those whose records
+    pass now. reopened: formerly replayed ones whose records fail again.
     """
 
-    asked: Asked
+    requested: RequestedRange
     batch_id: UUID = field(default_factory=uuid4)
     staged: int = 0
     tombstones: int = 0
     dead: int = 0
     still_dead: int = 0
-    healed: int = 0
+    resolved: int = 0
     reopened: int = 0
     replaced: int = 0
     kept: int = 0
@@ -47,17 +47,17 @@ class Restaged:
     @property
     def partition(self) -> int:
         """Of the topic."""
-        return self.asked.partition
+        return self.requested.partition
 
     @property
     def start(self) -> int:
         """The first offset that was read again."""
-        return self.asked.start
+        return self.requested.start
 
     @property
     def end(self) -> int:
         """The first one that was not."""
-        return self.asked.end
+        return self.requested.end
 
     def add(self, batch: Batch) -> None:
         """Count what was read."""
@@ -70,18 +70,18 @@ class Restaged:
         if last is not None and (self.last_record_at is None or last > self.last_record_at):
             self.last_record_at = last
 
-    def story(self, dataset: str) -> str:
+    def summary(self, dataset: str) -> str:
         """What happened, in one line."""
         did = [f"{self.staged} staged", f"{self.tombstones} tombstones", f"{self.replaced} rows replaced"]
         for number, what in (
             (self.dead, "new dead letters"),
             (self.reopened, "dead again"),
             (self.still_dead, "dead as before"),
-            (self.healed, "no longer dead"),
+            (self.resolved, "no longer dead"),
             (self.kept, "rows kept, whose records compaction took"),
         ):
             did += [f"{number} {what}"] if number else []
-        uncut = self.asked.uncut_end
+        uncut = self.requested.full_end
         cut = f"; asked for up to {uncut}, cut to the checkpoint" if uncut > self.end else ""
         return f"{dataset}[{self.partition}]: [{self.start}, {self.end}) read again: {', '.join(did)}{cut}"
 
@@ -89,11 +89,11 @@ class Restaged:
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
     """Make the temporary tables; they are gone when the transaction ends."""
     # with the staging table's indexes: what they do not take must not fail when the rows are moved
-    for target, like in ((ROWS, staging.table(dataset)), (LETTERS, dead_letters.TABLE)):
+    for target, like in ((ROWS, staging.table(dataset)), (DEAD_LETTERS, dead_letters.TABLE)):
         connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))
 
 
-def shelve(connection: Connection[Any], batch: Batch) -> None:
+def buffer_batch(connection: Connection[Any], batch: Batch) -> None:
     """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
     try:
         with connection.transaction(), connection.cursor() as cursor:  # a savepoint
@@ -101,9 +101,9 @@ def shelve(connection: Connection[Any], batch: Batch) -> None:
     except Exception as error:
         if not may_be_a_records_fault(error):
             raise
-        was_folded = batch.unfold()
+        used_fast_path = batch.decode_by_contract()
         rejections = find_rejected(connection, ROWS, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not was_folded:
+        if not rejections and not used_fast_path:
             raise
         if len(rejections) == len(batch.rows) > 1:
             raise DatabaseError(
@@ -115,12 +115,12 @@ def shelve(connection: Connection[Any], batch: Batch) -> None:
         with connection.cursor() as cursor:
             batch.copy(cursor, ROWS)
     with connection.cursor() as cursor:
-        staging.copy_rows(cursor, LETTERS, dead_letters.COLUMNS, batch.dead)
+        staging.copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
 
 
 def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
     """Move the rows of the records that were read again, and put the new ones in their place."""
-    place = {
+    parameters = {
         "generation": generation.generation,
         "partition": each.partition,
         "start": each.start,
@@ -161,10 +161,10 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
             table=staging.table(dataset),
             replaced=staging.replaced_table(dataset),
             rows=ROWS,
-            letters=LETTERS,
+            letters=DEAD_LETTERS,
             moving=moving,
         ),
-        place,
+        parameters,
     ).fetchone()
     assert moved is not None
     each.replaced = int(moved[0])
@@ -175,7 +175,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
             "select count(*) from {} where _generation = %(generation)s and _partition = %(partition)s "
             "and _offset >= %(start)s and _offset < %(end)s"
         ).format(staging.table(dataset)),
-        place,
+        parameters,
     )
     stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} from {rows} where _partition = %(partition)s").format(
@@ -183,20 +183,20 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
             names=_listed_columns([name for name, _ in staging.columns(dataset)]),
             rows=ROWS,
         ),
-        place,
+        parameters,
     ).rowcount
     staging.check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
 
 
-def replace_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
+def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
     """Bring the range's dead letters up to what the records are today."""
-    place = {
+    parameters = {
         "dataset": dataset.name,
         "generation": generation.generation,
         "partition": each.partition,
         "batch_id": each.batch_id,
     }
-    each.healed = connection.execute(
+    each.resolved = connection.execute(
         SQL(
             """
             update headrace.dead_letters as letters
@@ -211,33 +211,35 @@ def replace_letters(connection: Connection[Any], dataset: Dataset, generation: G
                 and passed._partition = %(partition)s
             """
         ).format(rows=ROWS),
-        place,
+        parameters,
     ).rowcount
-    same_place = SQL(
+    same_coordinate = SQL(
         "letters.dataset = %(dataset)s and letters.generation = %(generation)s and letters.partition = %(partition)s "
         'and letters."offset" = failed."offset"'
     )
-    failed = _count(connection, SQL("select count(*) from {} where partition = %(partition)s").format(LETTERS), place)
+    failed = _count(
+        connection, SQL("select count(*) from {} where partition = %(partition)s").format(DEAD_LETTERS), parameters
+    )
     are_new = SQL(
         "from {letters} as failed where failed.partition = %(partition)s "
         "and not exists (select from headrace.dead_letters as letters where {same_place})"
-    ).format(letters=LETTERS, same_place=same_place)
-    each.dead = _count(connection, SQL("select count(*) {}").format(are_new), place)
+    ).format(letters=DEAD_LETTERS, same_place=same_coordinate)
+    each.dead = _count(connection, SQL("select count(*) {}").format(are_new), parameters)
     stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} {are_new}").format(
             table=dead_letters.TABLE,
             names=_listed_columns([name for name, _ in dead_letters.COLUMNS]),
             are_new=are_new,
         ),
-        place,
+        parameters,
     ).rowcount
     staging.check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
         SQL(
             "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "
             "where failed.partition = %(partition)s and {same_place} and letters.replayed_by is not null"
-        ).format(letters=LETTERS, same_place=same_place),
-        place,
+        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        parameters,
     ).rowcount
     each.still_dead = failed - each.dead - each.reopened
     connection.execute(
@@ -250,8 +252,8 @@ def replace_letters(connection: Connection[Any], dataset: Dataset, generation: G
             "from {letters} as failed where failed.partition = %(partition)s and {same_place} "
             "and (letters.reason, letters.detail, letters.json_path) "
             "is distinct from (failed.reason, failed.detail, failed.json_path)"
-        ).format(letters=LETTERS, same_place=same_place),
-        place,
+        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        parameters,
     )
 
 
@@ -259,7 +261,7 @@ def _listed_columns(names: list[str]) -> Composed:
     return SQL(", ").join(Identifier(name) for name in names)
 
 
-def _count(connection: Connection[Any], query: Composed, place: Mapping[str, Any]) -> int:
-    row = connection.execute(query, place).fetchone()
+def _count(connection: Connection[Any], query: Composed, parameters: Mapping[str, Any]) -> int:
+    row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return int(row[0])

@@ -14,7 +14,7 @@ POLL_S = 0.3
 PARSE_LIMIT_S = 90.0  # a new DAG file is parsed within seconds; a machine under load takes longer
 RUN_LIMIT_S = 900.0
 
-Run = tuple[str, str]  # dag_id, run_id
+DagRun = tuple[str, str]  # dag_id, run_id
 
 
 class AirflowUnavailable(RetriableError):
@@ -31,8 +31,8 @@ class AirflowApi:
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(base_url=f"{self._url}/api/v2", timeout=30)
-        answer = self._send("POST", f"{self._url}/auth/token", json={"username": user, "password": password})
-        self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
+        response = self._send("POST", f"{self._url}/auth/token", json={"username": user, "password": password})
+        self._client.headers["Authorization"] = f"Bearer {response['access_token']}"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -49,7 +49,7 @@ class AirflowApi:
             ) from error
         return cls(settings.require_airflow_url(), settings.airflow_user, password)
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> Run:
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
         """Start a run, as the form does, once Airflow has parsed the DAG."""
         deadline = time.monotonic() + PARSE_LIMIT_S
         while self._client.get(f"/dags/{dag_id}").status_code == 404:
@@ -61,7 +61,7 @@ class AirflowApi:
         run = self._send("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return dag_id, run["dag_run_id"]
 
-    def wait(self, run: Run) -> None:
+    def wait(self, run: DagRun) -> None:
         """Return when the run has succeeded; raises DagRunFailed with the failed task and where its log is."""
         dag_id, run_id = run
         deadline = time.monotonic() + RUN_LIMIT_S
@@ -78,7 +78,7 @@ class AirflowApi:
                 )
             time.sleep(POLL_S)
 
-    def result(self, run: Run, task_id: str) -> Any:
+    def result(self, run: DagRun, task_id: str) -> Any:
         """What a task returned."""
         dag_id, run_id = run
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
@@ -86,9 +86,9 @@ class AirflowApi:
 
     def _send(self, method: str, path: str, **arguments: Any) -> Any:
         try:
-            answer = self._client.request(method, path, **arguments)
-            answer.raise_for_status()
-            return answer.json()
+            response = self._client.request(method, path, **arguments)
+            response.raise_for_status()
+            return response.json()
         except httpx.HTTPStatusError as error:
             text = " ".join(error.response.text.split())[:300]
             raise PermanentError(f"airflow: {method} {path} gave {error.response.status_code}: {text}") from error

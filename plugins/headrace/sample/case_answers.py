@@ -15,10 +15,10 @@ QUESTIONS = {
     "jobs_by_service": "select * from marts.jobs_by_service(%(service)s, %(limit)s)",
 }
 
-Answers = dict[str, list[dict[str, str]]]
+CaseAnswers = dict[str, list[dict[str, str]]]
 
 
-def read_answers(connect: Connect, location: str, service: str, limit: int) -> Answers:
+def read_case_answers(connect: Connect, location: str, service: str, limit: int) -> CaseAnswers:
     """The rows of each question, values as text so that cents stay exact on their way through JSON.
 
     The functions run with the rights of the session. Raises DatabaseError where they are of a role that may do less.
@@ -32,7 +32,7 @@ def read_answers(connect: Connect, location: str, service: str, limit: int) -> A
         }
 
 
-def render(answers: Answers) -> str:
+def render(answers: CaseAnswers) -> str:
     """The answers as plain tables."""
     return "\n\n".join(_table(name, rows) for name, rows in answers.items())
 

@@ -30,7 +30,7 @@ from headrace.postgres.connection import connector, database
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 from headrace.private_files import replaced_file
 from headrace.sample.airflow_api import AirflowApi
-from headrace.sample.generate import Record, generate_records
+from headrace.sample.generate import SampleRecord, generate_records
 from headrace.sample.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
@@ -61,9 +61,9 @@ class Demo:
     def run(self) -> None:
         """Start, load, produce, drain, build, answer; raises HeadraceError when something refuses."""
         with self._stage("services"):
-            services.up(self.settings, only=("postgres",), report=self._say)
+            services.up(self.settings, only=("postgres",), print_line=self._say)
             initialise(Deployment.from_settings(Settings.from_environment()))
-            services.up(self.settings, report=self._say)
+            services.up(self.settings, print_line=self._say)
         self.settings = Settings.from_environment()
         deployment = Deployment.from_settings(self.settings)
         api = AirflowApi.from_settings(self.settings)
@@ -93,13 +93,13 @@ class Demo:
         with self._bar(f"producing {name}") as update:
             files = [(path, number > 0) for number, path in enumerate(paths)]
             transactional_id = f"{TRANSACTIONAL_ID}-{name}"
-            sent = produce_files(deployment, dataset, files, transactional_id=transactional_id, progress=update)
+            sent = produce_files(deployment, dataset, files, transactional_id=transactional_id, on_progress=update)
         self._say(f"{name}: {sent} records in one transaction, from {' and '.join(map(_short, paths))}")
 
-    def _records(self, name: str) -> Iterator[Record]:
+    def _records(self, name: str) -> Iterator[SampleRecord]:
         """What the demo sends, the same every time; each record says whether it must be rejected, and why."""
         real = (self.settings.data_dir / "rides.ndjson").read_bytes().splitlines() if name == "rides" else []
-        yield from (Record(None, line) for line in real)
+        yield from (SampleRecord(None, line) for line in real)
         yield from generate_records(name, RECORDS[name] - len(real), SEED, BAD_PERCENT, self.settings.data_dir)
 
     def _write(self, name: str, paths: list[Path]) -> None:
@@ -313,7 +313,7 @@ def _account_file(path: Path) -> Path:
     return path.with_suffix(".sent.json")
 
 
-def _entity(name: str, record: Record) -> object:
+def _entity(name: str, record: SampleRecord) -> object:
     """Which row of its mart a valid record is about; None where it is a row of its own."""
     field = {"jobs": "JOBIDENTIFIER", "rides": None}.get(name, "event_id")
     return str(json.loads(record.value)[field]) if field else None

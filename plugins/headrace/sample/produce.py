@@ -8,10 +8,10 @@ from threading import Event
 from headrace.dataset import Dataset, KafkaTopic
 from headrace.exceptions import FileSourceError, TopicMissing
 from headrace.ingest.runs import Deployment, open_source
-from headrace.publish.sinks import open_sink, split_line
+from headrace.publish.publishers import open_publisher, split_line
 from headrace.sources.base import Range
 
-Progress = Callable[[int, int], None]  # records sent, records in all
+ProgressCallback = Callable[[int, int], None]  # records sent, records in all
 REPORT_EVERY_S = 5.0
 
 
@@ -22,7 +22,7 @@ def produce(
     *,
     keyless: bool = False,
     transactional_id: str | None = None,
-    progress: Progress = lambda _sent, _total: None,
+    on_progress: ProgressCallback = lambda _sent, _total: None,
 ) -> int:
     """Send every line of a file to the dataset's topic or stream and return how many were sent.
 
@@ -33,7 +33,7 @@ def produce(
     The file is read through before anything is sent: FileSourceError names the first line that cannot be sent.
     """
     files = [(path, keyless)]
-    return produce_files(deployment, dataset, files, transactional_id=transactional_id, progress=progress)
+    return produce_files(deployment, dataset, files, transactional_id=transactional_id, on_progress=on_progress)
 
 
 def produce_files(
@@ -42,20 +42,20 @@ def produce_files(
     files: Sequence[tuple[Path, bool]],
     *,
     transactional_id: str | None = None,
-    progress: Progress = lambda _sent, _total: None,
+    on_progress: ProgressCallback = lambda _sent, _total: None,
 ) -> int:
     """Send the lines of several files as `produce` does, each file with or without keys, in one transaction."""
-    opened = open_sink(deployment, dataset, transactional_id=transactional_id)
+    opened = open_publisher(deployment, dataset, transactional_id=transactional_id)
     total = sum(check_lines(path, dataset, keyless=keyless) for path, keyless in files)
     sent = 0
-    with opened as sink:
+    with opened as publisher:
         for path, keyless in files:
             for _, line in _lines(path):
-                sink.send(line, keyless=keyless)
+                publisher.send(line, keyless=keyless)
                 sent += 1
                 if sent % 2_000 == 0:
-                    progress(sent, total)
-    progress(total, total)
+                    on_progress(sent, total)
+    on_progress(total, total)
     return total
 
 
@@ -66,27 +66,27 @@ def produce_paced(
     per_second: float,
     *,
     stop: Event,
-    report: Callable[[int], None] = lambda _sent: None,
+    on_sent: Callable[[int], None] = lambda _sent: None,
 ) -> int:
     """Send lines at a steady rate until they end or `stop` is set; return how many were sent.
 
-    What is late is caught up with. `report` is told every few seconds how many were acknowledged so far.
+    What is late is caught up with. `on_sent` is told every few seconds how many were acknowledged so far.
     """
     began = reported = time.monotonic()
     sent = 0
-    with open_sink(deployment, dataset) as sink:
+    with open_publisher(deployment, dataset) as publisher:
         while not stop.is_set():
             due = int((time.monotonic() - began) * per_second) + 1
             for _ in range(due - sent):
                 line = next(lines, None)
                 if line is None:
                     return sent
-                sink.send(line.rstrip(b"\n"))
+                publisher.send(line.rstrip(b"\n"))
                 sent += 1
-            sink.flush()
+            publisher.flush()
             if time.monotonic() - reported >= REPORT_EVERY_S:
                 reported = time.monotonic()
-                report(sent)
+                on_sent(sent)
             stop.wait(max(began + sent / per_second - time.monotonic(), 0.02))
     return sent
 

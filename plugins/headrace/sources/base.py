@@ -100,7 +100,7 @@ class Chunk:
     position: str | None = None  # of the last record; where there is one, each record's key is its position
 
 
-Place = tuple[int, str | None]  # an offset, and where it is for sources with positions of their own
+SourcePosition = tuple[int, str | None]  # an offset, and where it is for sources with positions of their own
 
 
 class Source(Protocol):
@@ -136,7 +136,7 @@ class Source(Protocol):
         are read first.
         """
 
-    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+    def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """Wait until something can be read at or behind a partition's place; False when nothing came in time.
 
         True promises nothing: what there is, `describe` tells. Raises what `read` raises.

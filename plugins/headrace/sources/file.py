@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from headrace.exceptions import FileSourceError, SourceChanged
-from headrace.sources.base import Chunk, PartitionState, Place, Range, SourceState
-from headrace.sources.file_lines import FIRST_LINE, UNREADABLE, Line, numbered_lines, open_regular, unreadable
+from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
+from headrace.sources.file_lines import FIRST_LINE, UNREADABLE, FileLine, numbered_lines, open_regular, unreadable
 
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 16 * 1024 * 1024
@@ -21,7 +21,7 @@ class FileFormat(Protocol):
     def end(self) -> int:
         """The first offset behind the last one; raises FileSourceError for a file that is not of this format."""
 
-    def records(self, start: int) -> Iterator[Line]:
+    def records(self, start: int) -> Iterator[FileLine]:
         """Yield the records from an offset on, in their order."""
 
 
@@ -84,7 +84,7 @@ class FileSource:
         start, end = ranges.get(0, Range(0, 0))[:2]
         if start >= end:
             return
-        records: list[Line] = []
+        records: list[FileLine] = []
         size, position = 0, start
         try:
             for record in self._format.records(start):
@@ -101,7 +101,7 @@ class FileSource:
         if position < end:
             yield Chunk(0, records, end)
 
-    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+    def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """A file is whole: nothing comes behind its end."""
         time.sleep(seconds)
         return False
@@ -147,11 +147,11 @@ class JsonLines:
             )
         return end
 
-    def records(self, start: int) -> Iterator[Line]:
+    def records(self, start: int) -> Iterator[FileLine]:
         """Yield the lines that are not blank."""
         for number, line in self._lines():
             if number >= start and line.strip():
-                yield Line(number, line.rstrip(b"\r\n"))
+                yield FileLine(number, line.rstrip(b"\r\n"))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         return numbered_lines(self._path, free_bytes=self._unpacked_bytes)

@@ -17,7 +17,7 @@ import pandas
 
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
-from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, Line, numbered_lines
+from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, FileLine, numbered_lines
 
 CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -39,7 +39,7 @@ _match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
 _inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
 
-Kind = Literal["text", "number", "boolean", "json"]
+JsonType = Literal["text", "number", "boolean", "json"]
 
 
 class RawRow(NamedTuple):
@@ -74,20 +74,20 @@ class CsvRows:
         self._header(raw_rows(self._lines()))
         return FIRST_LINE + sum(1 for _ in self._lines())
 
-    def records(self, start: int) -> Iterator[Line]:
+    def records(self, start: int) -> Iterator[FileLine]:
         """Yield the rows below the header that begin at a line or behind it."""
         rows = raw_rows(self._lines())
         names = self._header(rows)
         encoded = [encode_basestring(name) for name in names]
-        kinds = [_kind(self._types.get(name, "text")) for name in names]
+        json_types = [_json_type(self._types.get(name, "text")) for name in names]
         checked = (_with_count_checked(row, len(names)) for row in rows if row.number >= start)
         for chunk, width in _chunks(checked, len(names)):
             fields = iter(_split([row.text for row in chunk if row.problem is None], width))
             for row in chunk:
                 if row.problem is None:
-                    yield Line(row.number, _document(encoded, kinds, next(fields)))
+                    yield FileLine(row.number, _document(encoded, json_types, next(fields)))
                 else:
-                    yield Line(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
+                    yield FileLine(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
 
     def _header(self, rows: Iterator[RawRow]) -> list[str]:
         header = next(rows, None)
@@ -290,29 +290,29 @@ def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
     return [list(fields) for fields in zip(*(frame[column].tolist() for column in frame.columns), strict=True)]
 
 
-def _kind(sql_type: str) -> Kind:
+def _json_type(sql_type: str) -> JsonType:
     # a time may be milliseconds since 1970; times as text hold more than digits
     if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
         return "number"
-    kinds: dict[str, Kind] = {"boolean": "boolean", "jsonb": "json"}
-    return kinds.get(sql_type, "text")
+    json_types: dict[str, JsonType] = {"boolean": "boolean", "jsonb": "json"}
+    return json_types.get(sql_type, "text")
 
 
-def _document(names: Sequence[str], kinds: Sequence[Kind], fields: Sequence[str]) -> bytes:
+def _document(names: Sequence[str], json_types: Sequence[JsonType], fields: Sequence[str]) -> bytes:
     parts = [
-        f"{name}:{encode_basestring(text) if kind == 'text' else _literal(kind, text)}"
-        for name, kind, text in zip(names, kinds, fields, strict=False)  # the last ones may be missing
+        f"{name}:{encode_basestring(text) if json_type == 'text' else _literal(json_type, text)}"
+        for name, json_type, text in zip(names, json_types, fields, strict=False)  # the last ones may be missing
         if isinstance(text, str) and text
     ]
     return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
 
 
-def _literal(kind: Kind, text: str) -> str:
-    if kind == "number" and _is_number(text):
+def _literal(json_type: JsonType, text: str) -> str:
+    if json_type == "number" and _is_number(text):
         return text
-    if kind == "boolean" and text in ("true", "false"):
+    if json_type == "boolean" and text in ("true", "false"):
         return text
-    if kind == "json" and text[0] in "{[" and _is_json(text):
+    if json_type == "json" and text[0] in "{[" and _is_json(text):
         return text
     return encode_basestring(text)
 

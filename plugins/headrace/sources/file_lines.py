@@ -30,7 +30,7 @@ UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: compressed, and 
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FileLine:
     """A record of a file; it has neither key, headers nor a time of its own.
 
     rejection: why it is none, where the file's own format is broken; value is then the line as it stands there.

@@ -21,7 +21,7 @@ from headrace.contract import Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.bounds import NOT_KEPT
 from headrace.sources.file_csv import COLUMNS_MAX, check_columns
-from headrace.sources.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, Line, check_regular
+from headrace.sources.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, FileLine, check_regular
 from headrace.sources.file_parquet_bounds import Reading, parts
 
 # where the whole numbers end of which a float holds every one: pandas makes floats of ids where one is missing
@@ -68,7 +68,7 @@ class ParquetRows:
                 reading.measure(file)
         return FIRST_LINE + int(file.metadata.num_rows)
 
-    def records(self, start: int) -> Iterator[Line]:
+    def records(self, start: int) -> Iterator[FileLine]:
         """Yield the rows from a number on; one of more than LINE_BYTES_MAX has no value, and a rejection."""
         with self._opened() as file, self._errors():
             reading = self._reading(file)
@@ -83,7 +83,7 @@ class ParquetRows:
                     for part, size in parts(batch):
                         for value, rejection in self._documents(part, size):
                             if number >= start:
-                                yield Line(number, value, rejection)
+                                yield FileLine(number, value, rejection)
                             number += 1
 
     def _documents(self, batch: Any, size: int) -> Iterable[tuple[bytes | None, Rejection | None]]:

@@ -27,7 +27,7 @@ from kafka.serializer import Deserializer
 
 from headrace.command import Command
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.sources.base import HEADER_BYTES, Chunk, Headers, PartitionState, Place, Range, SourceState
+from headrace.sources.base import HEADER_BYTES, Chunk, Headers, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, OversizedRecord, is_kept
 from headrace.sources.kafka_batches import UnreadableBatch, tolerate
 from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking
@@ -211,9 +211,9 @@ class KafkaSource:
         finally:
             consumer.close(autocommit=False)
 
-    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+    def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """Wait at the broker, by a consumer that is kept until `close`, whose records are thrown away."""
-        wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in places.items()}
+        wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in source_positions.items()}
         try:
             if self._waiting is None or self._waiting.assignment() != set(wanted):
                 self._stop_waiting()

@@ -31,9 +31,9 @@ class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
     the batch itself is damaged.
     """
 
-    def __init__(self, place: TopicPartition, batch: Any, offset: int, error: Exception) -> None:
+    def __init__(self, topic_partition: TopicPartition, batch: Any, offset: int, error: Exception) -> None:
         codec = getattr(batch, "compression_type", None)
-        self.topic, self.partition = place
+        self.topic, self.partition = topic_partition
         self.offset = max(offset, getattr(batch, "base_offset", offset))
         self.next_offset = max(self.offset + 1, getattr(batch, "next_offset", 0))
         self.codec = CODECS.get(codec, f"number {codec}") if codec is not None else "none"
@@ -58,9 +58,9 @@ class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
         )
 
 
-def unreadable(place: TopicPartition, batch: Any, offset: int, error: Exception) -> UnreadableBatch:
+def unreadable(topic_partition: TopicPartition, batch: Any, offset: int, error: Exception) -> UnreadableBatch:
     """The error as one that says where it happened."""
-    return error if isinstance(error, UnreadableBatch) else UnreadableBatch(place, batch, offset, error)
+    return error if isinstance(error, UnreadableBatch) else UnreadableBatch(topic_partition, batch, offset, error)
 
 
 def tolerate(consumer: KafkaConsumer, bounds: Bounds) -> None:
@@ -97,14 +97,14 @@ class TolerantRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         super().__init__(*arguments, **options)
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *deserializers: Any) -> Any:
-        answer = _Answer(records, self._bounds)
+        response = _FetchedRecords(records, self._bounds)
         try:
-            yield from super()._unpack_records(tp, answer, *deserializers)
+            yield from super()._unpack_records(tp, response, *deserializers)
         except (CorruptRecordError, UnsupportedCodecError) as error:
-            raise unreadable(tp, answer.batch, self.next_fetch_offset, error) from error
+            raise unreadable(tp, response.batch, self.next_fetch_offset, error) from error
 
 
-class _Answer:
+class _FetchedRecords:
     """What a broker answered, batch by batch."""
 
     def __init__(self, records: Any, bounds: Bounds) -> None:

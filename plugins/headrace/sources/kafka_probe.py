@@ -9,7 +9,7 @@ from typing import Any
 
 TIMEOUT_S = 3.0
 ALERT_TIMEOUT_S = 0.5  # TLS 1.3: a server that refuses a client's certificate says so after the handshake
-ANSWER_BYTES_MAX = 65_536
+RESPONSE_BYTES_MAX = 65_536
 SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36  # API keys (Kafka protocol); their versions 1 and 0 are asked
 
 
@@ -79,26 +79,26 @@ def _why_no_login(connection: socket.socket, config: Mapping[str, Any]) -> str |
     from kafka.net.sasl import get_sasl_mechanism
 
     user, name = config["sasl_plain_username"], config["sasl_mechanism"]
-    answer = _ask(connection, SASL_HANDSHAKE, 1, _text(name))
-    (code, count), at = struct.unpack_from(">hi", answer), 6
+    response = _ask(connection, SASL_HANDSHAKE, 1, _text(name))
+    (code, count), at = struct.unpack_from(">hi", response), 6
     offered: list[str] = []
     for _ in range(count):
-        (length,) = struct.unpack_from(">h", answer, at)
-        offered.append(answer[at + 2 : at + 2 + length].decode())
+        (length,) = struct.unpack_from(">h", response, at)
+        offered.append(response[at + 2 : at + 2 + length].decode())
         at += 2 + length
     if code:
         return f"found {name}, expected a mechanism that it takes: {', '.join(sorted(offered))}"
     mechanism = get_sasl_mechanism(name)(host="", **config)
     while not mechanism.is_done():
         token = mechanism.auth_bytes()
-        answer = _ask(connection, SASL_AUTHENTICATE, 0, struct.pack(">i", len(token)) + token)
-        code, length = struct.unpack_from(">hh", answer)
+        response = _ask(connection, SASL_AUTHENTICATE, 0, struct.pack(">i", len(token)) + token)
+        code, length = struct.unpack_from(">hh", response)
         at = 4 + max(length, 0)
         if code:
-            said = answer[4:at].decode(errors="replace")
+            said = response[4:at].decode(errors="replace")
             return f"user {user} is not let in: {said or f'error {code}'}"
-        (length,) = struct.unpack_from(">i", answer, at)
-        mechanism.receive(answer[at + 4 : at + 4 + length])
+        (length,) = struct.unpack_from(">i", response, at)
+        mechanism.receive(response[at + 4 : at + 4 + length])
     return None
 
 
@@ -107,7 +107,7 @@ def _ask(connection: socket.socket, api_key: int, version: int, body: bytes) -> 
     request = struct.pack(">hhi", api_key, version, 1) + _text("headrace") + body
     connection.sendall(struct.pack(">i", len(request)) + request)
     (size,) = struct.unpack(">i", _read(connection, 4))
-    return _read(connection, min(max(size, 0), ANSWER_BYTES_MAX))[4:]
+    return _read(connection, min(max(size, 0), RESPONSE_BYTES_MAX))[4:]
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

@@ -90,7 +90,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         super().__init__(*arguments, **options)
 
     def _unpack_records(self, _tp: TopicPartition, records: Any, *_deserializers: Any) -> Iterator[Any]:
-        self._answer = records
+        self._fetched = records
         return iter(())  # the superclass would read from it; `take` does not
 
     def take(self, n: int | None = None) -> list[Record]:
@@ -123,7 +123,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             if self._batch is not None and self._batch.magic == 2:
                 # the batch's own end: compaction may have taken its last records
                 self.next_fetch_offset = max(self.next_fetch_offset, self._batch.next_offset)
-            self._batch = batch = self._answer.next_batch()
+            self._batch = batch = self._fetched.next_batch()
             if batch is None:
                 self.drain()
                 return False

@@ -23,7 +23,7 @@ from headrace.exceptions import (
     TopicMissing,
 )
 from headrace.service_urls import redis_options
-from headrace.sources.base import Chunk, Headers, PartitionState, Place, Range, Record, SourceState
+from headrace.sources.base import Chunk, Headers, PartitionState, Range, Record, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, oversized_entry
 from headrace.sources.redis_answers import bytes_of, client, is_whole
 
@@ -202,9 +202,9 @@ class RedisSource:
                 yield Chunk(0, records, offset, str(position))
             del entries, part, records  # not held while the next ones are fetched
 
-    def wait(self, places: Mapping[int, Place], seconds: float) -> bool:
+    def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """Wait for an entry behind the place's id."""
-        position = places[0][1] or str(BEGINNING)
+        position = source_positions[0][1] or str(BEGINNING)
         try:
             return bool(self._client.xread({self.stream: position}, count=1, block=max(int(seconds * 1000), 1)))
         except RedisError as error:

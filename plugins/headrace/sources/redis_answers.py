@@ -41,8 +41,8 @@ def client(url: str, limit: int, **options: Any) -> "redis.Redis":
     options |= {"protocol": 2, "parser_class": Parser, "socket_read_size": READ_BYTES, "retry": None}
     made = redis.Redis.from_url(url, **options)
     for command in ("XRANGE", "XREAD"):
-        made.set_response_callback(command, lambda answer, **_: answer)
-    made.set_response_callback("XINFO STREAM", lambda answer, **_: _facts(answer))
+        made.set_response_callback(command, lambda response, **_: response)
+    made.set_response_callback("XINFO STREAM", lambda response, **_: _facts(response))
     return made
 
 
@@ -58,10 +58,10 @@ def is_whole(fields: Any) -> bool:
     return isinstance(fields, list) and not any(isinstance(part, Oversized) for part in fields)
 
 
-def _facts(answer: Any) -> Mapping[str, Any]:
-    if not isinstance(answer, list):
-        return answer  # type: ignore[no-any-return]  # an error
-    return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
+def _facts(response: Any) -> Mapping[str, Any]:
+    if not isinstance(response, list):
+        return response  # type: ignore[no-any-return]  # an error
+    return {name.decode(): value for name, value in zip(response[::2], response[1::2], strict=True)}
 
 
 class BoundedParser(_RESP2Parser):  # type: ignore[misc]
@@ -79,9 +79,9 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         line = self._buffer.readline(**options)
         if not line:
             raise ConnectionError("the connection was closed by the server")
-        return self._answer(line, options)
+        return self._fetched(line, options)
 
-    def _answer(self, line: bytes, options: Any) -> Any:
+    def _fetched(self, line: bytes, options: Any) -> Any:
         """Read on behind an answer's first line."""
         kind, text = line[:1], line[1:]
         if kind == b"-":

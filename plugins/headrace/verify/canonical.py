@@ -75,7 +75,7 @@ class CanonicalRow:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""
         return self._parsed(list(values))
 
-    def of_letter(self, record: VisibleRecord) -> list[Any]:
+    def of_dead_letter(self, record: VisibleRecord) -> list[Any]:
         """What a dead letter holds of a record: key, value, headers and time, as they came."""
         _, key, value, headers, timestamp = record
         at = record_time(timestamp)
@@ -87,7 +87,7 @@ class CanonicalRow:
             _microseconds(at),
         ]
 
-    def of_stored_letter(self, values: Sequence[Any]) -> list[Any]:
+    def of_stored_dead_letter(self, values: Sequence[Any]) -> list[Any]:
         """The same of headrace.dead_letters, read through a cursor of `canonical_cursor`."""
         key, value, headers, at = values
         return [key, value, None if headers is None else json_value(headers), at]

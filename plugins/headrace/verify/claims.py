@@ -8,14 +8,14 @@ from psycopg.sql import SQL, Identifier
 from headrace.command import Command
 from headrace.postgres.connection import Connect, database
 from headrace.verify.mart import foreign_code, kind_of
-from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot, exists, may_read
 
 PRODUCTION_SCHEMA = "marts"
 DBT_LOGIN = "set HEADRACE_DBT_DSN (in Airflow: the connection headrace_dbt) to a login in headrace_dbt"
 
 
-def check_claims(snapshot: Snapshot, report: Report) -> None:
+def check_claims(snapshot: Snapshot, report: DatasetReport) -> None:
     """No model has built a batch that the ledger, or the model that it reads, does not have.
 
     A claim whose upstreams were built anew since (a reset, a full refresh) does not count: its model starts from
@@ -102,7 +102,7 @@ def _claims(snapshot: Snapshot) -> list[dict[str, Any]]:
     )
 
 
-def check_mart(snapshot: Snapshot, report: Report) -> None:
+def check_mart(snapshot: Snapshot, report: DatasetReport) -> None:
     """Where marts.<dataset> has built every batch, its keys are those whose current version is not deleted."""
     subject = snapshot.subject
     key = subject.declared.key_column if subject.declared else None
@@ -216,7 +216,7 @@ def check_mart(snapshot: Snapshot, report: Report) -> None:
     del report.counts[f"keys of {mart} equal to staging's"]
 
 
-def orphaned_claims(connect: Connect) -> list[Report]:
+def orphaned_claims(connect: Connect) -> list[DatasetReport]:
     """A report for every dataset that is claimed and that the loader does not know."""
     with database(connect) as connection:
         found = connection.execute(
@@ -227,7 +227,7 @@ def orphaned_claims(connect: Connect) -> list[Report]:
         ).fetchall()
     reports = []
     for dataset, models in found:
-        report = Report(dataset, checks=["claims"])
+        report = DatasetReport(dataset, checks=["claims"])
         report.add(
             "claims",
             found=f"claims of {models}",

@@ -1,13 +1,13 @@
 """Checks of each coordinate: a row or a dead letter, in its batch's range, below the checkpoint, and only once."""
 
-from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot
 
 
-def check_strays(snapshot: Snapshot, report: Report) -> None:
+def check_rows_outside_batch(snapshot: Snapshot, report: DatasetReport) -> None:
     """Every row and dead letter names a batch of the ledger (`batch`) and lies inside its range (`range`)."""
     report.checks += ["batch", "range"]
-    strays = snapshot.rows(
+    rows_outside_batch = snapshot.rows(
         """
         with landed as (
             select
@@ -51,7 +51,7 @@ def check_strays(snapshot: Snapshot, report: Report) -> None:
         """,
         limit=2 * LISTED_MAX,
     )
-    for row in strays:
+    for row in rows_outside_batch:
         check = "batch" if row["is_unknown"] else "range"
         if row["place"] > LISTED_MAX:
             continue
@@ -72,11 +72,11 @@ def check_strays(snapshot: Snapshot, report: Report) -> None:
             remedy=snapshot.subject.restage,
         )
     for check, is_unknown in (("batch", True), ("range", False)):
-        of_check = [row for row in strays if row["is_unknown"] is is_unknown]
+        of_check = [row for row in rows_outside_batch if row["is_unknown"] is is_unknown]
         report.hide(check, of_check[0]["total"] if of_check else 0, min(len(of_check), LISTED_MAX))
 
 
-def check_checkpoint(snapshot: Snapshot, report: Report) -> None:
+def check_checkpoint(snapshot: Snapshot, report: DatasetReport) -> None:
     """Nothing lies at or beyond a checkpoint: it would be staged a second time."""
     report.checks.append("checkpoint")
     beyond = snapshot.rows(
@@ -119,7 +119,7 @@ def check_checkpoint(snapshot: Snapshot, report: Report) -> None:
     report.hide("checkpoint", beyond[0]["total"] if beyond else 0, len(beyond))
 
 
-def check_exactly_one(snapshot: Snapshot, report: Report) -> None:
+def check_exactly_one(snapshot: Snapshot, report: DatasetReport) -> None:
     """A coordinate is a staged row or an unreplayed dead letter, never both, and none was lost on the way."""
     report.checks.append("exactly_one")
     wrong = snapshot.rows(

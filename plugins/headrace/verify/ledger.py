@@ -1,13 +1,13 @@
 """Checks of the ledger alone: generations, seq, the chain of offset ranges, each line's arithmetic."""
 
-from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot
 
 # lines that move a checkpoint; replay and reload never do
 CHAINED = ["drain", "load", "adopt", "accept_loss"]
 
 
-def check_generations(snapshot: Snapshot, report: Report) -> None:
+def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
     """At most one generation is open: the loader would not know whose offsets it reads."""
     report.checks.append("generations")
     found = snapshot.rows(
@@ -24,7 +24,7 @@ def check_generations(snapshot: Snapshot, report: Report) -> None:
         )
 
 
-def check_seq(snapshot: Snapshot, report: Report) -> None:
+def check_seq(snapshot: Snapshot, report: DatasetReport) -> None:
     """seq counts the lines 1..last_seq without a gap, so a claim of (from, to] misses no batch."""
     report.checks.append("seq")
     counted = snapshot.row(
@@ -71,7 +71,7 @@ def check_seq(snapshot: Snapshot, report: Report) -> None:
     report.hide("seq", gaps[0]["total"] if gaps else 0, len(gaps))
 
 
-def check_chain(snapshot: Snapshot, report: Report) -> None:
+def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
     """Per generation and partition the lines join end to start, from the first offset to the checkpoint."""
     report.checks.append("chain")
     restage = snapshot.subject.restage
@@ -129,7 +129,7 @@ def check_chain(snapshot: Snapshot, report: Report) -> None:
     _check_ends(snapshot, report)
 
 
-def _check_ends(snapshot: Snapshot, report: Report) -> None:
+def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
     ends = snapshot.rows(
         """
         with reached as (
@@ -173,7 +173,7 @@ def _check_ends(snapshot: Snapshot, report: Report) -> None:
         )
 
 
-def check_arithmetic(snapshot: Snapshot, report: Report) -> None:
+def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
     """Every offset of a line's range is counted once: staged, dead, tombstone or empty."""
     report.checks.append("arithmetic")
     wrong = snapshot.rows(

@@ -57,18 +57,18 @@ class TopicReader:
 
         from headrace.sources.kafka_batches import UnreadableBatch
 
-        place = TopicPartition(self._topic, partition)
+        topic_partition = TopicPartition(self._topic, partition)
         try:
             consumer = self._connected()
-            consumer.assign([place])
-            consumer.seek(place, start)
+            consumer.assign([topic_partition])
+            consumer.seek(topic_partition, start)
             position, moved_at = start, time.monotonic()
             while position < end:
-                for record in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).get(place, ()):
+                for record in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).get(topic_partition, ()):
                     if record.offset >= end:
                         return
                     yield record.offset, record.key, record.value, raw_names(record.headers), record.timestamp
-                reached = consumer.position(place, timeout_ms=REQUEST_TIMEOUT_MS)
+                reached = consumer.position(topic_partition, timeout_ms=REQUEST_TIMEOUT_MS)
                 if reached is not None and reached > position:
                     position, moved_at = reached, time.monotonic()
                 elif time.monotonic() - moved_at > SILENCE_MAX_S:
@@ -189,12 +189,12 @@ class StreamReader:
         info, entries = self._page("-", 1)
         counts = info["max-deleted-entry-id"] == b"0-0"
         offset = info["entries-added"] - info["length"] - 1
-        places = None if counts else _Places(self._stored(start, end), start)
+        ordinals = None if counts else _StoredOrdinals(self._stored(start, end), start)
         while entries:
             whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
             del entries[max(whole, 1) :]  # what did not fit into the page; into no page what comes first
             for entry_id, fields in entries:
-                offset = offset + 1 if places is None else places.find(entry_id)
+                offset = offset + 1 if ordinals is None else ordinals.find(entry_id)
                 if offset >= end:
                     return
                 if offset >= start and is_whole(fields):
@@ -240,7 +240,7 @@ class StreamReader:
         return b"{%s}" % b",".join(members)
 
 
-class _Places:
+class _StoredOrdinals:
     """Where a stream's ids are stored, asked for in the stream's own order."""
 
     def __init__(self, stored: Iterator[tuple[int, bytes | None]], start: int) -> None:

@@ -12,17 +12,17 @@ from psycopg.sql import SQL, Identifier
 from headrace.sources.bounds import NOT_KEPT
 from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
-from headrace.verify.report import Report
+from headrace.verify.report import DatasetReport
 from headrace.verify.snapshot import Snapshot
 
 PROGRESS_RECORDS = 2_000
 NOTES_MAX = 5
 
-LETTER_COLUMNS = ("key", "value", "headers", "timestamp")
+DEAD_LETTER_COLUMNS = ("key", "value", "headers", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class GenerationRange:
     """What is compared of one partition: [start, end) of a generation."""
 
     generation: int
@@ -32,7 +32,7 @@ class Range:
 
 
 @dataclass(slots=True)
-class Tally:
+class RecordCounts:
     """What a deep check of a dataset counted."""
 
     records: int = 0
@@ -58,19 +58,19 @@ class RecordCheck:
     """
 
     def __init__(
-        self, snapshot: Snapshot, canonical: CanonicalRow, report: Report, is_compacted: Callable[[], bool]
+        self, snapshot: Snapshot, canonical: CanonicalRow, report: DatasetReport, is_compacted: Callable[[], bool]
     ) -> None:
-        self.tally = Tally()
+        self.counts = RecordCounts()
         self._snapshot = snapshot
         self._canonical = canonical
         self._report = report
         self._is_compacted = cache(is_compacted)  # asked only where a record is missing at the source
         self._restage_record = snapshot.subject.restage_record
 
-    def compare(self, part: Range, reader: RecordReader) -> Iterator[int]:
+    def compare(self, part: GenerationRange, reader: RecordReader) -> Iterator[int]:
         """Compare one range; yields now and then how many of its offsets are done."""
-        with self._staged(part) as staged, self._letters(part) as letters, self._lines(part) as lines:
-            rows, dead, batches = _Stream(staged), _Stream(letters), _Emptiness(self, part, lines)
+        with self._staged(part) as staged, self._dead_letters(part) as dead_letters, self._lines(part) as lines:
+            rows, dead, batches = _Stream(staged), _Stream(dead_letters), _EmptyOffsets(self, part, lines)
             offset = part.start - 1
             with closing(_generator(reader.visible_records(part.partition, part.start, part.end))) as records:
                 for record in records:
@@ -81,17 +81,17 @@ class RecordCheck:
                     self._lost(part, rows, dead, offset)
                     batches.saw(offset)
                     self._compare_record(part, record, rows.take(offset), dead.take(offset))
-                    if self.tally.records % PROGRESS_RECORDS == 0:
+                    if self.counts.records % PROGRESS_RECORDS == 0:
                         yield offset - part.start
             self._lost(part, rows, dead, part.end)
             batches.finish()
         yield part.end - part.start
 
-    def _compare_record(self, part: Range, record: VisibleRecord, row: Any, letter: Any) -> None:
-        self.tally.records += 1
-        if letter is not None:
-            self._compare_letter(part, record, letter)
-            is_replayed = letter[-1]
+    def _compare_record(self, part: GenerationRange, record: VisibleRecord, row: Any, dead_letter: Any) -> None:
+        self.counts.records += 1
+        if dead_letter is not None:
+            self._compare_dead_letter(part, record, dead_letter)
+            is_replayed = dead_letter[-1]
             if not is_replayed and row is None:
                 return
             if not is_replayed:
@@ -109,21 +109,21 @@ class RecordCheck:
             return
         self._compare_row(part, record, row)
 
-    def _compare_row(self, part: Range, record: VisibleRecord, row: Any) -> None:
+    def _compare_row(self, part: GenerationRange, record: VisibleRecord, row: Any) -> None:
         expected = self._canonical.of_record(record)
         if isinstance(expected, str):
-            self.tally.rejected_today += 1
-            self.tally.example("rejected", f"[{part.partition}] {record[0]} ({expected:.80})")
+            self.counts.rejected_today += 1
+            self.counts.example("rejected", f"[{part.partition}] {record[0]} ({expected:.80})")
             return
         stored = self._canonical.of_stored(row[1:])
         if stored == expected:
-            self.tally.equal += 1
+            self.counts.equal += 1
             return
         names = self._canonical.names
         differing = [i for i, value in enumerate(expected) if value != stored[i]]
         if self._is_older_contract(record, stored, expected, differing):
-            self.tally.older_contract += 1
-            self.tally.example("older", f"[{part.partition}] {record[0]}")
+            self.counts.older_contract += 1
+            self.counts.example("older", f"[{part.partition}] {record[0]}")
             return
         found = ", ".join(f"{names[i]} {shown(stored[i])}" for i in differing[:3])
         wanted = ", ".join(f"{names[i]} {shown(expected[i])}" for i in differing[:3])
@@ -150,30 +150,30 @@ class RecordCheck:
             and all(extra[name] == (document[name] if name in kept else newer[name]) for name in extra)
         )
 
-    def _compare_letter(self, part: Range, record: VisibleRecord, letter: Any) -> None:
-        expected = self._canonical.of_letter(record)
-        stored = self._canonical.of_stored_letter(letter[1:-2])
-        if letter[-2] or hasattr(record[3], "rejection"):  # its bytes are not kept, or not read again
+    def _compare_dead_letter(self, part: GenerationRange, record: VisibleRecord, dead_letter: Any) -> None:
+        expected = self._canonical.of_dead_letter(record)
+        stored = self._canonical.of_stored_dead_letter(dead_letter[1:-2])
+        if dead_letter[-2] or hasattr(record[3], "rejection"):  # its bytes are not kept, or not read again
             stored[:3] = expected[:3]
         if stored == expected:
-            self.tally.equal += not letter[-1]  # a replayed one is counted with its row
+            self.counts.equal += not dead_letter[-1]  # a replayed one is counted with its row
             return
-        differing = [name for i, name in enumerate(LETTER_COLUMNS) if stored[i] != expected[i]]
+        differing = [name for i, name in enumerate(DEAD_LETTER_COLUMNS) if stored[i] != expected[i]]
         what = f"a dead letter with another {' and '.join(differing)}"
         self._wrong("hashes", part, record[0], f"{digest(stored)}, {what}", digest(expected))
 
-    def _lost(self, part: Range, rows: "_Stream", dead: "_Stream", offset: int) -> None:
+    def _lost(self, part: GenerationRange, rows: "_Stream", dead: "_Stream", offset: int) -> None:
         # what is stored below the next record has none
         for stream, what in ((rows, "a staged row"), (dead, "a dead letter")):
             for row in stream.below(offset):
                 if what == "a dead letter" and row[-1]:
                     continue  # replayed: its row is reported
                 if self._is_compacted():
-                    self.tally.compacted += 1
+                    self.counts.compacted += 1
                 else:
                     self._wrong("records", part, row[0], f"{what} without a visible record", "none")
 
-    def _wrong(self, check: str, part: Range, offset: int, found: str, expected: str) -> None:
+    def _wrong(self, check: str, part: GenerationRange, offset: int, found: str, expected: str) -> None:
         self._report.add(
             check,
             generation=part.generation,
@@ -184,7 +184,7 @@ class RecordCheck:
             remedy=self._restage_record(part.partition, offset),
         )
 
-    def wrong_emptiness(self, part: Range, line: Any, empty: int) -> None:
+    def wrong_empty_count(self, part: GenerationRange, line: Any, empty: int) -> None:
         """A batch's line counts other empty offsets than the source has; compaction adds some, never takes."""
         start, end, expected = line
         if empty == expected or (empty > expected and self._is_compacted()):
@@ -194,7 +194,7 @@ class RecordCheck:
         )
 
     @contextmanager
-    def _staged(self, part: Range) -> Iterator[ServerCursor[Any]]:
+    def _staged(self, part: GenerationRange) -> Iterator[ServerCursor[Any]]:
         names = SQL(", ").join(Identifier(name) for name in ("_offset", *self._canonical.names))
         with canonical_cursor(self._snapshot.connection, "verified_rows") as cursor:
             yield cursor.execute(
@@ -206,7 +206,7 @@ class RecordCheck:
             )
 
     @contextmanager
-    def _letters(self, part: Range) -> Iterator[ServerCursor[Any]]:
+    def _dead_letters(self, part: GenerationRange) -> Iterator[ServerCursor[Any]]:
         with canonical_cursor(self._snapshot.connection, "verified_letters") as cursor:
             yield cursor.execute(
                 'select "offset", key, value, headers, "timestamp", '
@@ -218,7 +218,7 @@ class RecordCheck:
             )
 
     @contextmanager
-    def _lines(self, part: Range) -> Iterator[ServerCursor[Any]]:
+    def _lines(self, part: GenerationRange) -> Iterator[ServerCursor[Any]]:
         # a line that begins below the range was read in part only: nothing can be said of its empty offsets
         with canonical_cursor(self._snapshot.connection, "verified_lines") as cursor:
             yield cursor.execute(
@@ -249,10 +249,10 @@ class _Stream:
         return row
 
 
-class _Emptiness:
+class _EmptyOffsets:
     """Counts the records of each line's range."""
 
-    def __init__(self, check: RecordCheck, part: Range, lines: ServerCursor[Any]) -> None:
+    def __init__(self, check: RecordCheck, part: GenerationRange, lines: ServerCursor[Any]) -> None:
         self._check = check
         self._part = part
         self._lines = iter(lines)
@@ -272,7 +272,7 @@ class _Emptiness:
     def _close(self) -> None:
         assert self._line is not None
         start, end, _ = self._line
-        self._check.wrong_emptiness(self._part, self._line, end - start - self._records)
+        self._check.wrong_empty_count(self._part, self._line, end - start - self._records)
         self._records = 0
         self._line = next(self._lines, None)
 

@@ -27,9 +27,9 @@ class Finding:
     @property
     def where(self) -> str:
         """`jobs[1] offset 117 of generation 2`, or as much of it as is known."""
-        place = self.dataset if self.partition is None else f"{self.dataset}[{self.partition}]"
-        place += "" if self.offset is None else f" offset {self.offset}"
-        return place + ("" if self.generation is None else f" of generation {self.generation}")
+        subject = self.dataset if self.partition is None else f"{self.dataset}[{self.partition}]"
+        subject += "" if self.offset is None else f" offset {self.offset}"
+        return subject + ("" if self.generation is None else f" of generation {self.generation}")
 
     @property
     def order(self) -> tuple[bool, int, int, int]:
@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class DatasetReport:
     """What was compared of one dataset, and what did not tie.
 
     checks: the names of those that ran. notes: worth knowing, not wrong. counts: what was compared. error: why not
@@ -106,9 +106,9 @@ class Report:
         if self.error is not None:
             yield f"{self.dataset}: not verified to the end: {self.error}"
         if self.is_clean:
-            yield f"{self.dataset}: clean: {self.story()}"
+            yield f"{self.dataset}: clean: {self.summary()}"
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """What was compared, in one line."""
         parts = [", ".join(self.ranges)] if self.ranges else ["nothing was ingested yet"]
         return "; ".join(parts + [f"{count} {what}" for what, count in self.counts.items()])
@@ -131,7 +131,7 @@ class Report:
 class Verification:
     """The reports of all datasets that were asked for."""
 
-    reports: list[Report]
+    reports: list[DatasetReport]
     deep: bool
 
     @property

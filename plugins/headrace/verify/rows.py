@@ -5,11 +5,11 @@ from typing import Any
 
 from headrace.command import Command
 from headrace.postgres.staging import replaced_name
-from headrace.verify.report import LISTED_MAX, Report
+from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot
 
 
-def check_tables(snapshot: Snapshot, report: Report) -> bool:
+def check_tables(snapshot: Snapshot, report: DatasetReport) -> bool:
     """Whether the dataset's staging tables exist; without them nothing may have been staged."""
     if snapshot.has_tables:
         return True
@@ -35,7 +35,7 @@ def missing_columns(snapshot: Snapshot, names: Sequence[str]) -> list[str]:
     return sorted(set(names) - {row["attname"] for row in found})
 
 
-def check_counts(snapshot: Snapshot, report: Report) -> None:
+def check_counts(snapshot: Snapshot, report: DatasetReport) -> None:
     """Each line's staged, tombstones and dead are the rows and dead letters that name it, inside its range.
 
     Rows that a reload replaced count for the batch that staged them, dead letters for the one that wrote them.
@@ -161,7 +161,7 @@ def _uncovered(snapshot: Snapshot, line: dict[str, Any]) -> tuple[int, int]:
     return max(int(found["free"]) - line["empty"], 0), found["first_free"] or line["start_offset"]
 
 
-def _count(snapshot: Snapshot, report: Report) -> None:
+def _count(snapshot: Snapshot, report: DatasetReport) -> None:
     counted = snapshot.row(
         """
         select

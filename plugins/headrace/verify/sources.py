@@ -15,8 +15,8 @@ from headrace.ingest.runs import Deployment, bounds, open_source
 from headrace.postgres import checkpoints
 from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
-from headrace.verify.records import Range
-from headrace.verify.report import Report
+from headrace.verify.records import GenerationRange
+from headrace.verify.report import DatasetReport
 from headrace.verify.snapshot import Snapshot
 
 
@@ -25,12 +25,14 @@ class Rereading:
     """What a deep check re-reads, and from where; taken_by: what lets records be gone where is_compacted says so."""
 
     reader: RecordReader
-    ranges: list[Range]
+    ranges: list[GenerationRange]
     is_compacted: Callable[[], bool]
     taken_by: str = "compaction"
 
 
-def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, deep: bool) -> SourceState | None:
+def check_source(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, *, deep: bool
+) -> SourceState | None:
     """The open generation's topic id is the source's, and no checkpoint is beyond its last stable offset.
 
     Asked after the snapshot was taken, so that its offsets can only be newer. A source that cannot be reached is a
@@ -97,7 +99,7 @@ def check_source(deployment: Deployment, snapshot: Snapshot, report: Report, *, 
     return state
 
 
-def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any], state: SourceState) -> None:
+def _check_topic(snapshot: Snapshot, report: DatasetReport, generation: dict[str, Any], state: SourceState) -> None:
     name, number = snapshot.subject.name, generation["generation"]
     adopt = _adopt(name, number)
     if (state.topic, state.topic_id) != (generation["topic"], generation["topic_id"]):
@@ -136,7 +138,9 @@ def _check_topic(snapshot: Snapshot, report: Report, generation: dict[str, Any],
         )
 
 
-def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Rereading | None:
+def plan_records(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
+) -> Rereading | None:
     """What to re-read: of every generation of this very source, [its start or the log's, checkpoint).
 
     What the source no longer serves is noted, not compared.
@@ -148,7 +152,7 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
     generations = snapshot.rows(
         "select generation, topic, topic_id from headrace.generations where dataset = %(dataset)s order by generation"
     )
-    ranges: list[Range] = []
+    ranges: list[GenerationRange] = []
     for generation in generations:
         number = generation["generation"]
         if generation["topic_id"] != state.topic_id:
@@ -170,7 +174,7 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
             if first > start:
                 report.notes.append(f"[{partition}] no longer served: not compared [{start}, {min(first, end)})")
             if first < end:
-                ranges.append(Range(number, partition, first, end))
+                ranges.append(GenerationRange(number, partition, first, end))
     if isinstance(declared.source, KafkaTopic):
         config = deployment.kafka()
         reader = TopicReader(state.topic, config, bounds(deployment.settings, declared))
@@ -186,7 +190,9 @@ def plan_records(deployment: Deployment, snapshot: Snapshot, report: Report, sta
     return None
 
 
-def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, state: SourceState) -> Rereading | None:
+def _plan_entries(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
+) -> Rereading | None:
     """What to re-read of a stream: only what the open generation read, as ids do not tell whose the older ones were."""
     declared, name = snapshot.subject.declared, snapshot.subject.name
     generation = checkpoints.open_generation(snapshot.connection, name)
@@ -212,11 +218,11 @@ def _plan_entries(deployment: Deployment, snapshot: Snapshot, report: Report, st
     first = start if reader.has_deletions() else max(start, state.partitions[0].log_start_offset)
     if first > start:
         report.notes.append(f"[0] no longer served: not compared [{start}, {min(first, end)})")
-    ranges = [Range(number, 0, first, end)] if first < end else []
+    ranges = [GenerationRange(number, 0, first, end)] if first < end else []
     return Rereading(reader, ranges, reader.has_deletions, "XDEL or XTRIM")
 
 
-def _check_doubled(snapshot: Snapshot, report: Report, generation: int) -> None:
+def _check_doubled(snapshot: Snapshot, report: DatasetReport, generation: int) -> None:
     """No id is stored twice: where XDEL took entries a second row of one would pass for the row of another."""
     found = snapshot.rows(
         """

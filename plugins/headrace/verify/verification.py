@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Mapping
 
-from headrace.catalog import Fault, load_declarations
+from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
 from headrace.ingest.runs import Deployment
 from headrace.postgres.connection import Connect, connector, database
 from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
-from headrace.verify.coordinates import check_checkpoint, check_exactly_one, check_strays
+from headrace.verify.coordinates import check_checkpoint, check_exactly_one, check_rows_outside_batch
 from headrace.verify.ledger import check_arithmetic, check_chain, check_generations, check_seq
 from headrace.verify.readers import RecordReader
-from headrace.verify.records import RecordCheck, Tally
-from headrace.verify.report import Report, Verification
+from headrace.verify.records import RecordCheck, RecordCounts
+from headrace.verify.report import DatasetReport, Verification
 from headrace.verify.rows import check_counts, check_tables, missing_columns
 from headrace.verify.snapshot import Subject, snapshot
 from headrace.verify.sources import check_source, plan_records
 
-Progress = Callable[[int, int], None]  # offsets done, offsets in all
+ProgressCallback = Callable[[int, int], None]  # offsets done, offsets in all
 ReaderFactory = Callable[[Subject], RecordReader]
 
 
@@ -28,7 +28,7 @@ def verify(
     *,
     deep: bool = False,
     reader: ReaderFactory | None = None,
-    progress: Progress = lambda _done, _total: None,
+    on_progress: ProgressCallback = lambda _done, _total: None,
     build_settings: Settings | None = None,
 ) -> Verification:
     """Compare ledger, rows, dead letters and claims of a dataset, or of all; change nothing.
@@ -39,7 +39,7 @@ def verify(
     """
     subjects, faults = _subjects(deployment, name)
     connect_marts = connector((build_settings or deployment.settings).require_dbt_dsn(), "headrace verify")
-    reports = [_isolated(deployment, connect_marts, subject, deep, reader, progress) for subject in subjects]
+    reports = [_isolated(deployment, connect_marts, subject, deep, reader, on_progress) for subject in subjects]
     for report in reports:
         if (fault := faults.get(report.dataset)) is not None:
             report.error = str(fault.error)  # without the declaration only what is in the database was compared
@@ -48,7 +48,7 @@ def verify(
     return Verification(reports, deep)
 
 
-def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], Mapping[str, Fault]]:
+def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], Mapping[str, InvalidDeclaration]]:
     """The datasets to verify, and the declarations that cannot be used."""
     declared = load_declarations(deployment.settings.datasets_dir)
     with database(deployment.connect("headrace verify")) as connection:
@@ -69,13 +69,13 @@ def _isolated(
     subject: Subject,
     deep: bool,
     reader: ReaderFactory | None,
-    progress: Progress,
-) -> Report:
+    on_progress: ProgressCallback,
+) -> DatasetReport:
     """The report of one dataset; what Postgres refuses at its tables leaves the other datasets to be verified."""
     try:
-        return _verify_one(deployment, connect_marts, subject, deep, reader, progress)
+        return _verify_one(deployment, connect_marts, subject, deep, reader, on_progress)
     except DatabaseError as error:
-        return Report(subject.name, error=str(error))
+        return DatasetReport(subject.name, error=str(error))
 
 
 def _verify_one(
@@ -84,9 +84,9 @@ def _verify_one(
     subject: Subject,
     deep: bool,
     reader: ReaderFactory | None,
-    progress: Progress,
-) -> Report:
-    report = Report(subject.name)
+    on_progress: ProgressCallback,
+) -> DatasetReport:
+    report = DatasetReport(subject.name)
     connect = deployment.connect(f"headrace verify {subject.name}")
     lock_timeout_ms = deployment.settings.lock_timeout_ms
     with snapshot(connect, subject, lock_timeout_ms) as view:
@@ -97,7 +97,7 @@ def _verify_one(
         has_tables = check_tables(view, report)
         if has_tables:
             check_counts(view, report)
-            check_strays(view, report)
+            check_rows_outside_batch(view, report)
             check_checkpoint(view, report)
             check_exactly_one(view, report)
         check_claims(view, report)
@@ -106,16 +106,20 @@ def _verify_one(
     with snapshot(connect_marts, subject, lock_timeout_ms, mart=(PRODUCTION_SCHEMA, subject.name)) as view:
         check_mart(view, report)
     if deep and has_tables and subject.declared is not None and report.error is None:
-        _verify_records(deployment, subject, report, reader, progress)
+        _verify_records(deployment, subject, report, reader, on_progress)
     return report
 
 
 def _verify_records(
-    deployment: Deployment, subject: Subject, report: Report, reader: ReaderFactory | None, progress: Progress
+    deployment: Deployment,
+    subject: Subject,
+    report: DatasetReport,
+    reader: ReaderFactory | None,
+    on_progress: ProgressCallback,
 ) -> None:
     assert subject.declared is not None
     connect = deployment.connect(f"headrace verify {subject.name}")
-    silent = Report(subject.name)  # the source was checked before; here its offsets are what counts
+    silent = DatasetReport(subject.name)  # the source was checked before; here its offsets are what counts
     with snapshot(connect, subject, deployment.settings.lock_timeout_ms) as view:
         state = check_source(deployment, view, silent, deep=True)
         if state is None:
@@ -136,26 +140,26 @@ def _verify_records(
         try:
             for part in plan.ranges:
                 for reached in check.compare(part, client):
-                    progress(done + reached, total)
+                    on_progress(done + reached, total)
                 done += part.end - part.start
         except HeadraceError as error:
             report.error = str(error)
         finally:
             client.close()
-    _tell(check.tally, report, plan.taken_by)
+    _add_notes(check.counts, report, plan.taken_by)
 
 
-def _tell(tally: Tally, report: Report, taken_by: str) -> None:
-    report.counts["records re-read"] = tally.records
-    report.counts["hashes equal"] = tally.equal
-    if tally.compacted:
-        report.notes.append(f"{tally.compacted} rows whose records {taken_by} took since: not compared")
-    if tally.older_contract:
-        places = ", ".join(tally.examples["older"])
+def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> None:
+    report.counts["records re-read"] = counts.records
+    report.counts["hashes equal"] = counts.equal
+    if counts.compacted:
+        report.notes.append(f"{counts.compacted} rows whose records {taken_by} took since: not compared")
+    if counts.older_contract:
+        offsets = ", ".join(counts.examples["older"])
         report.notes.append(
-            f"{tally.older_contract} rows were staged before the contract named a field: its column is null, and what "
-            f"the record held of it is in _extra: {places}"
+            f"{counts.older_contract} rows were staged before the contract named a field: its column is null, and what "
+            f"the record held of it is in _extra: {offsets}"
         )
-    if tally.rejected_today:
-        places = ", ".join(tally.examples["rejected"])
-        report.notes.append(f"{tally.rejected_today} staged records break the contract of today: {places}")
+    if counts.rejected_today:
+        offsets = ", ".join(counts.examples["rejected"])
+        report.notes.append(f"{counts.rejected_today} staged records break the contract of today: {offsets}")

@@ -23,7 +23,7 @@
       if (sources.get(part.id) === source) continue;
       const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
       const scrolled = [...old.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
-      const focus = old.contains(document.activeElement) ? placeOf(document.activeElement, old) : null;
+      const focus = old.contains(document.activeElement) ? pathOf(document.activeElement, old) : null;
       old.replaceChildren(...part.childNodes);
       sources.set(part.id, source);
       for (const id of open) old.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
@@ -36,7 +36,7 @@
   // an element that can have the focus, as what it is called and which of those it is
   const name = (element) => element.id || element.dataset.copy || element.getAttribute("href") || element.textContent;
   const focusable = (part) => [...part.querySelectorAll("a[href], button, summary, [tabindex]")];
-  function placeOf(element, part) {
+  function pathOf(element, part) {
     const same = focusable(part).filter((each) => name(each) === name(element));
     return { called: name(element), number: same.indexOf(element) };
   }
@@ -165,7 +165,7 @@
   }
 
   function plot(kind, history, nothing, bars) {
-    const place = document.getElementById(`${kind}-chart`);
+    const container = document.getElementById(`${kind}-chart`);
     const names = Object.keys(history[kind]);
     const shape = names.join() + document.documentElement.dataset.theme;
     const values = names.map((each) => history[kind][each]);
@@ -175,10 +175,10 @@
       return charts[kind].chart?.setData(data);
     }
     charts[kind]?.chart?.destroy();
-    place.replaceChildren();
-    place.classList.toggle("quiet", !names.length);
+    container.replaceChildren();
+    container.classList.toggle("quiet", !names.length);
     if (!names.length) {
-      place.textContent = nothing;
+      container.textContent = nothing;
       charts[kind] = { shape };
       return;
     }
@@ -193,15 +193,15 @@
         paths: bars ? uPlot.paths.bars({ size: [0.8, 14], align: 1 }) : undefined,
         points: { show: false },
         // what the dataset had, not the height that it was stacked to
-        value: (_, __, number, place) => {
-          const value = place == null ? null : charts[kind].values[number - 1][place];
+        value: (_, __, number, index) => {
+          const value = index == null ? null : charts[kind].values[number - 1][index];
           return value == null ? "–" : whole.format(value);
         },
       };
     });
     const time = { label: "UTC", value: (_, value) => (value == null ? "–" : new Date(value * 1000).toISOString().slice(11, 16)) };
     const options = {
-      width: place.clientWidth,
+      width: container.clientWidth,
       height,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       cursor: { sync: { key: "headrace" }, drag: { x: false, y: false }, points: { size: 7 } },
@@ -213,7 +213,7 @@
       series: [time, ...series],
     };
     charts[kind] = { shape, values };
-    charts[kind].chart = new uPlot(options, data, place);
+    charts[kind].chart = new uPlot(options, data, container);
   }
 
   new ResizeObserver(() => {

@@ -7,12 +7,12 @@ from pathlib import Path
 from headrace.exceptions import FileSourceError
 from headrace.sample.generate.clock import Clock, now
 from headrace.sample.generate.events import events
-from headrace.sample.generate.jobs import User, jobs
-from headrace.sample.generate.records import Record
+from headrace.sample.generate.jobs import SampleUser, jobs
+from headrace.sample.generate.records import SampleRecord
 from headrace.sample.generate.rides import rides
 from headrace.sample.generate.telemetry import telemetry
 
-__all__ = ["DATASETS", "Record", "generate", "generate_jobs", "generate_records", "now", "read_users"]
+__all__ = ["DATASETS", "SampleRecord", "generate", "generate_jobs", "generate_records", "now", "read_users"]
 
 _GENERATORS = {"events": events, "rides": rides, "telemetry": telemetry}
 DATASETS = ("jobs", *_GENERATORS)  # of which there is sample data
@@ -27,7 +27,7 @@ def generate(
 
 def generate_records(
     dataset: str, records: int, seed: int, bad_percent: float, data_dir: Path, clock: Clock | None = None
-) -> Iterator[Record]:
+) -> Iterator[SampleRecord]:
     """The records of one of DATASETS, each with the reason for which it must become a dead letter, if it must."""
     if dataset == "jobs":
         return jobs(records, seed, bad_percent, read_users(data_dir / "users.ndjson"), clock)
@@ -42,7 +42,7 @@ def generate_jobs(
     return (record.line for record in jobs(records, seed, bad_percent, users, is_plain=is_plain))
 
 
-def read_users(users_file: Path) -> list[User]:
+def read_users(users_file: Path) -> list[SampleUser]:
     """Id and location of each user of the users file; raises FileSourceError for a file of another kind."""
     try:
         with users_file.open("rb") as file:

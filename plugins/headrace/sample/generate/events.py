@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from headrace.sample.generate.clock import REMEMBERED, Clock, spread
-from headrace.sample.generate.records import Record, broken, defects_of, dumped, omit
+from headrace.sample.generate.records import SampleRecord, broken, defects_of, dumped, omit
 
 FIRST_DAY = datetime(2026, 3, 1)
 DAYS = 1
@@ -18,11 +18,11 @@ REPEATED = 0.03  # the share of records that send an earlier event again
 LATE = 0.05  # the share of events that happened up to two minutes before their neighbours
 LATE_S = 120
 BARE = 0.05  # the share of events without what is optional: payload and schema_version
-OOPS = 0.5  # the share of invalid records that are no event at all; the others are events with a defect
+MALFORMED_VALUE = 0.5  # the share of invalid records that are no event at all; the others are events with a defect
 DEFECTS = defects_of("event_id")
 
 
-def events(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[Record]:
+def events(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[SampleRecord]:
     """Yield events; the key is the user's id, that of a record which is no event is `bad`."""
     rng = random.Random(seed)
     earlier: deque[dict[str, Any]] = deque(maxlen=REMEMBERED if clock else None)
@@ -36,9 +36,9 @@ def events(records: int, seed: int, bad_percent: float, clock: Clock | None = No
             earlier.append(event)
         key = str(event["user_id"]).encode()
         if rng.random() * 100 >= bad_percent:
-            yield Record(key, dumped(event))
-        elif rng.random() < OOPS:
-            yield Record(b"bad", dumped({"oops": True, "event_time": _text(at)}), "missing_field")
+            yield SampleRecord(key, dumped(event))
+        elif rng.random() < MALFORMED_VALUE:
+            yield SampleRecord(b"bad", dumped({"oops": True, "event_time": _text(at)}), "missing_field")
         else:
             yield broken(rng, key, event, DEFECTS)
 

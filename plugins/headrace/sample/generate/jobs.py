@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from headrace.sample.generate.clock import REMEMBERED, Clock, spread
-from headrace.sample.generate.records import Defect, Document, Record, broken, dumped, having, omit, without
+from headrace.sample.generate.records import Defect, Document, SampleRecord, broken, dumped, having, omit, without
 
 FIRST_DAY = datetime(2019, 3, 1)
 DAYS = 7
@@ -25,7 +25,7 @@ NO_DATE = 0.01  # the share of records without one of their dates, and of those 
 NO_REVENUE = 0.2  # the share of records of jobs without success whose revenue is null or absent
 LONG_REVENUE = 0.02  # the share of revenues with all the digits of a double
 
-User = tuple[int, str]  # id and location
+SampleUser = tuple[int, str]  # id and location
 
 
 @dataclass(slots=True)
@@ -41,11 +41,11 @@ def jobs(
     records: int,
     seed: int,
     bad_percent: float,
-    users: Sequence[User],
+    users: Sequence[SampleUser],
     clock: Clock | None = None,
     *,
     is_plain: bool = False,
-) -> Iterator[Record]:
+) -> Iterator[SampleRecord]:
     """Yield jobs of these users.
 
     Jobs run mostly where their user lives; some did not succeed and yet have a revenue, or none; some records change an
@@ -68,14 +68,14 @@ def jobs(
             document = _document(rng, job, succeeded=rng.random() >= NO_SUCCESS, is_plain=is_plain)
         key = b"%d" % job.identifier
         if rng.random() * 100 >= bad_percent:
-            yield Record(key, dumped(document))
+            yield SampleRecord(key, dumped(document))
         elif rng.random() < 1 / (len(DEFECTS) + 1):
-            yield Record(key + b"0", dumped(document), "key_mismatch")
+            yield SampleRecord(key + b"0", dumped(document), "key_mismatch")
         else:
             yield broken(rng, key, document, DEFECTS)
 
 
-def _new_job(rng: random.Random, identifier: int, at: datetime, users: Sequence[User], is_plain: bool) -> _Job:
+def _new_job(rng: random.Random, identifier: int, at: datetime, users: Sequence[SampleUser], is_plain: bool) -> _Job:
     userid, own = rng.choice(users)
     created = at + timedelta(seconds=rng.randrange(60))
     if rng.random() < LATE:
@@ -122,10 +122,10 @@ def _time(rng: random.Random, at: datetime, is_plain: bool) -> str | None:
         return rng.choice((None, ""))
     if chance > OTHER_TIME:
         return at.isoformat(sep=" ", timespec="seconds")
-    return rng.choice(WAYS)(at)
+    return rng.choice(TIME_FORMATS)(at)
 
 
-WAYS: tuple[Callable[[datetime], str], ...] = (
+TIME_FORMATS: tuple[Callable[[datetime], str], ...] = (
     lambda at: at.isoformat(timespec="seconds") + "Z",
     lambda at: at.isoformat(sep=" ", timespec="milliseconds") + " UTC",
     lambda at: (at + timedelta(hours=3)).isoformat(sep=" ", timespec="seconds") + "+03:00",

@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SampleRecord:
     """Key and value; reason: why a drain must reject it, None for a valid one."""
 
     key: bytes | None
@@ -33,7 +33,7 @@ class Defect:
 
     reason: str
     json_path: str
-    spoil: Callable[[Document], bytes]
+    make_invalid: Callable[[Document], bytes]
 
 
 def dumped(document: Document) -> bytes:
@@ -41,10 +41,10 @@ def dumped(document: Document) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def broken(rng: random.Random, key: bytes | None, document: Document, defects: Sequence[Defect]) -> Record:
+def broken(rng: random.Random, key: bytes | None, document: Document, defects: Sequence[Defect]) -> SampleRecord:
     """The document with one of the defects."""
     defect = rng.choice(defects)
-    return Record(key, defect.spoil(document), defect.reason)
+    return SampleRecord(key, defect.make_invalid(document), defect.reason)
 
 
 def without(field: str) -> Defect:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from headrace.sample.generate.clock import Clock, spread
-from headrace.sample.generate.records import Record, broken, defects_of, dumped
+from headrace.sample.generate.records import SampleRecord, broken, defects_of, dumped
 
 FIRST_DAY = datetime(2019, 4, 1)  # the real ones end with March
 DAYS = 7
@@ -15,7 +15,7 @@ ZONES = 265
 DEFECTS = defects_of("total_amount")
 
 
-def rides(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[Record]:
+def rides(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[SampleRecord]:
     """Yield rides with the real ones' fields; amounts and distances are doubles, as they come."""
     rng = random.Random(seed)
     clock = clock or spread(records, FIRST_DAY, DAYS)
@@ -33,4 +33,4 @@ def rides(records: int, seed: int, bad_percent: float, clock: Clock | None = Non
             "total_amount": -amount if rng.random() < REFUND else amount,
             "tpep_pickup_datetime": int(at.timestamp() * 1000),
         }
-        yield broken(rng, None, ride, DEFECTS) if rng.random() * 100 < bad_percent else Record(None, dumped(ride))
+        yield broken(rng, None, ride, DEFECTS) if rng.random() * 100 < bad_percent else SampleRecord(None, dumped(ride))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from headrace.sample.generate.clock import Clock, spread
-from headrace.sample.generate.records import Defect, Record, broken, defects_of, dumped, having, without
+from headrace.sample.generate.records import Defect, SampleRecord, broken, defects_of, dumped, having, without
 
 FIRST_DAY = datetime(2026, 3, 1)
 DAYS = 1
@@ -27,14 +27,14 @@ ODD = 0.2  # the share of invalid records that are no fields of text at all
 ODD_DEFECTS = defects_of("value")
 
 
-def telemetry(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[Record]:
+def telemetry(records: int, seed: int, bad_percent: float, clock: Clock | None = None) -> Iterator[SampleRecord]:
     """Yield readings without a key: event_id, device_id, zone, ts, kpi, value, all of them text."""
     rng = random.Random(seed)
     clock = clock or spread(records, FIRST_DAY, DAYS)
     for number in range(records):
         reading = _reading(rng, clock(number))
         if rng.random() * 100 >= bad_percent:
-            yield Record(None, dumped(reading))
+            yield SampleRecord(None, dumped(reading))
         else:
             yield broken(rng, None, reading, ODD_DEFECTS if rng.random() < ODD else DEFECTS)
 

@@ -1,0 +1,30 @@
+"""Fixtures of these tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.servers import Servers
+from tests.faults.suite import PrintLine
+
+
+@pytest.fixture
+def print_line(capsys: pytest.CaptureFixture[str]) -> PrintLine:
+    """Prints at once, also where pytest captures."""
+
+    def printed(line: str) -> None:
+        with capsys.disabled():
+            print(line, flush=True)
+
+    return printed
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Postgres and a broker that no trial kills."""
+    servers = Servers()
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.close()

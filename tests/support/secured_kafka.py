@@ -1,0 +1,108 @@
+"""A broker that lets nobody in without a password or a certificate, and does nothing without an ACL."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from headrace.local import kafka
+from headrace.local.home import locked
+from headrace.local.ports import choose_port
+from tests.support import topics
+from tests.support.certificates import Authority
+
+PASSWORD = "canary-kafka-passw0rd"
+USER = "etl"
+
+PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
+# beside the gateway, through which tests prepare topics and ACLs as the super user
+LISTENERS = {
+    "listeners=": ",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}",
+    "advertised.listeners=": ",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}",
+    "listener.security.protocol.map=": ",SASL_SSL:SASL_SSL,SSL:SSL",
+}
+SECURED = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={keystore}
+ssl.truststore.type=PEM
+ssl.truststore.location={truststore}
+listener.name.ssl.ssl.client.auth=required
+listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*)$/$1/
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl_ssl.plain.sasl.jaas.config={plain} required user_{user}="{password}";
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:headrace
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SecuredKafka:
+    """Its listeners, and who signed its certificate."""
+
+    plain: str
+    sasl: str
+    tls: str
+    authority: Authority
+
+    def allow(self, user: str, operations: Sequence[str], topic: str = "", *, group: str = "") -> None:
+        """Add an ACL for a user on a topic or a group."""
+        with topics.admin(self.plain) as client:
+            client.create_acls([_acl(user, operation, topic, group) for operation in operations])
+
+    def forbid(self, user: str, operations: Sequence[str], topic: str) -> None:
+        """Take an ACL away again."""
+        with topics.admin(self.plain) as client:
+            client.delete_acls([_acl(user, operation, topic, "") for operation in operations])
+
+
+def _acl(user: str, operation: str, topic: str, group: str) -> Any:
+    kind = ResourceType.GROUP if group else ResourceType.TOPIC
+    pattern = ResourcePattern(kind, group or topic, ACLResourcePatternType.LITERAL)
+    return ACL(f"User:{user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
+
+
+@contextmanager
+def secured_kafka(folder: Path, classpath: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecuredKafka]:
+    """Start one, with a user who may come in by PLAIN and by SCRAM-SHA-512; it is stopped at the end."""
+    authority = Authority(folder / "certificates", "broker authority")
+    signed = authority.sign("broker", "127.0.0.1")
+    ports: list[int] = []
+    for _ in range(4):
+        ports.append(choose_port("kafka", demanded=None, remembered=None, reserved=set(ports)))
+    names = {"user": USER, "password": PASSWORD, "plain": PLAIN, "scram": SCRAM}
+    stores = {"keystore": signed.both, "truststore": authority.path}
+    listeners = {"sasl_port": ports[2], "ssl_port": ports[3]}
+    lines = [
+        line + LISTENERS.get(line[: line.index("=") + 1], "").format(**listeners)
+        for line in kafka.PROPERTIES.splitlines()
+    ]
+    monkeypatch.setattr(kafka, "PROPERTIES", "\n".join([*lines, SECURED.format(**stores, **names)]))
+    if classpath.exists():  # the session's broker has found its jars
+        (folder / "kafka").mkdir(parents=True)
+        shutil.copy(classpath, folder / "kafka" / "classpath")
+    with locked(folder, lambda _: None) as home:
+        try:
+            kafka.start(home, ports[0], ports[1], lambda _: None)
+            made = SecuredKafka(*(f"127.0.0.1:{port}" for port in (ports[0], ports[2], ports[3])), authority)
+            with topics.admin(made.plain) as client:
+                scram = UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_512, PASSWORD)
+                client.alter_user_scram_credentials([scram])
+            yield made
+        finally:
+            kafka.stop(home.path)

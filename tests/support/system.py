@@ -1,0 +1,46 @@
+"""A whole deployment, driven by the command line and Airflow's API."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from headrace.local import services
+from headrace.sample.airflow_api import AirflowApi
+from headrace.settings import Settings
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Everything runs; `headrace` speaks to it as a user would."""
+
+    home: Path
+    api: AirflowApi
+    environment: dict[str, str]
+
+    def headrace(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line of this deployment."""
+        return subprocess.run(
+            [HEADRACE, *arguments], env=self.environment, check=check, capture_output=True, text=True, timeout=300
+        )
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        with psycopg.connect(services.environment(self.settings)["HEADRACE_POSTGRES_DSN"]) as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now that everything runs."""
+        return Settings.from_environment({"HEADRACE_HOME": str(self.home)})
+
+    def run_dag(self, dag_id: str, **conf: Any) -> tuple[str, str]:
+        """Trigger a DAG through the API and wait until it has succeeded."""
+        run = self.api.trigger(dag_id, conf)
+        self.api.wait(run)
+        return run

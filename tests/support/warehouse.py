@@ -1,0 +1,462 @@
+"""A database with Headrace's tables and a stand-in for the loader that stages batches as the loader does."""
+
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from headrace.ingest.runs import Deployment, initialise
+from headrace.marts.build import BuildResult, build
+from headrace.marts.claims import is_up_to_date
+from headrace.marts.dbt import fingerprint, profile_environment
+from headrace.settings import Settings
+from tests.support.databases import create_database
+from tests.support.interrupts import apart
+from tests.support.marts_oracle import Version, marts
+
+# of each dataset its key and the other columns of its contract; a record of rides is an entity of its own
+COLUMNS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "users": ("userid", ("location",)),
+    "jobs": (
+        "jobidentifier",
+        ("jobcreatedate", "jobdate", "jobstatus", "location", "revenue", "servicename", "userid"),
+    ),
+    "events": ("event_id", ("event_time", "user_id", "event_type", "payload", "schema_version")),
+    "rides": (None, ("pulocationid", "dolocationid", "trip_distance", "total_amount", "tpep_pickup_datetime")),
+    "telemetry": ("event_id", ("device_id", "zone", "ts", "kpi", "value")),
+}
+BOOKKEEPING = ("_generation", "_partition", "_offset", "_timestamp", "_deleted", "_batch_id")
+START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
+
+Coordinate = tuple[int, int, int]  # generation, partition, offset
+
+# sessions of dbt that wait for another one's lock
+BLOCKED = "application_name = 'headrace-build' and wait_event_type = 'Lock'"
+
+# selects users and jobs and all models that read them, not the functions
+ALL_OF_JOBS = ("jobs+,resource_type:model", "users+,resource_type:model")
+
+# the columns of each mart, in the oracle's order
+MARTS = {
+    "users": "userid, location",
+    "jobs": "jobidentifier, userid, jobcreatedate, jobdate, jobstatus, location, revenue, reported_revenue, "
+    "servicename",
+    "jobs_per_minute": "minute, jobs, revenue",
+    "visitor_revenues": "location, userid, revenue",
+    "top_users_by_location": "location, rank, userid, revenue",
+    "latest_jobs_by_location": "location, jobidentifier, userid, jobstatus, revenue, jobdate, rank",
+    "latest_jobs_by_service": "servicename, jobidentifier, userid, jobstatus, revenue, jobdate, rank",
+    "events": "event_id, event_time, user_id, event_type, payload::text, schema_version",
+    "events_per_minute": "minute, event_type, events",
+    "rides": "pulocationid, dolocationid, trip_distance, total_amount, tpep_pickup_datetime, "
+    "_generation, _partition, _offset",
+    "rides_per_hour": "hour, revenue, rides, distance",
+    "telemetry": "event_id, device_id, zone, ts, kpi, value, is_degraded",
+    "telemetry_per_minute": "minute, zone, kpi, readings, degraded, min, max, mean",
+}
+
+
+def job(
+    location: str = "A",
+    userid: int = 1,
+    revenue: str | None = "1.00",
+    minute: float | None = 0,
+    status: str = "SUCCESS",
+    service: str = "Driver",
+) -> dict[str, Any]:
+    """A job's columns; `minute` after START is when it was created, a day later it was done; None: no dates."""
+    created = None if minute is None else START + timedelta(minutes=minute)
+    return {
+        "jobcreatedate": created,
+        "jobdate": created and created + timedelta(days=1),
+        "jobstatus": status,
+        "location": location,
+        "revenue": None if revenue is None else Decimal(revenue),
+        "servicename": service,
+        "userid": userid,
+    }
+
+
+def event(event_type: str = "click", minute: float = 0, number: int = 0) -> dict[str, Any]:
+    """An event's columns; it happened `minute` after START."""
+    return {
+        "event_time": START + timedelta(minutes=minute),
+        "user_id": f"user_{number}",
+        "event_type": event_type,
+        "payload": f'{{"number": {number}}}',
+        "schema_version": 1,
+    }
+
+
+def ride(total_amount: str = "1.00", hour: float = 0, trip_distance: str = "1.00") -> dict[str, Any]:
+    """A ride's columns; it began `hour` after START."""
+    return {
+        "pulocationid": 141,
+        "dolocationid": 233,
+        "trip_distance": Decimal(trip_distance),
+        "total_amount": Decimal(total_amount),
+        "tpep_pickup_datetime": START + timedelta(hours=hour),
+    }
+
+
+def reading(value: float = 1.0, kpi: str = "humidity", minute: float = 0, zone: str = "zone-a") -> dict[str, Any]:
+    """A reading's columns; it was taken `minute` after START."""
+    return {
+        "device_id": f"device of {zone}",
+        "zone": zone,
+        "ts": START + timedelta(minutes=minute),
+        "kpi": kpi,
+        "value": value,
+    }
+
+
+_STAGED = ", ".join(
+    [f"staging.{dataset}, staging._replaced_{dataset}" for dataset in COLUMNS]
+    + ["headrace.batches, headrace.dead_letters"]
+)
+
+
+@dataclass
+class Warehouse:
+    """Settings of a migrated database, and what was staged in it."""
+
+    settings: Settings
+    dsn: str
+
+    def clear(self) -> None:
+        """Back to a database in which nothing was ever staged or built."""
+        self.execute(
+            f"truncate {_STAGED}, headrace.claims, headrace.builds; "
+            "update headrace.datasets set last_seq = 0, built = gen_random_uuid(); "
+            "drop schema marts cascade; create schema marts; drop schema if exists marts_dev cascade"
+        )
+
+    def empty(self) -> None:
+        """To a database in which everything is built and nothing is staged, without dbt where that can be had."""
+        if self.query("select from headrace.claims"):
+            marts = self.query("select 'marts.' || tablename from pg_tables where schemaname = 'marts'")
+            self.execute(
+                f"truncate {', '.join([_STAGED, *(mart for (mart,) in marts)])}; "
+                "update headrace.datasets set last_seq = 0; update headrace.claims set to_seq = 0; "
+                "drop schema if exists marts_dev cascade; delete from headrace.claims where schema <> 'marts'"
+            )
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            is_built = is_up_to_date(connection, fingerprint(self.settings), tests=False)
+        if not is_built:
+            self.clear()
+            self.build()
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        """Run one statement and commit."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(statement, parameters or None)
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(statement, parameters or None).fetchall()
+
+    def value(self, statement: str, *parameters: Any) -> Any:
+        """The one value that a query gives."""
+        return self.query(statement, *parameters)[0][0]
+
+    def stage(
+        self, dataset: str, versions: Sequence[Version], gone: Sequence[Coordinate] = (), kind: str = "replay"
+    ) -> int:
+        """Commit these rows, in one batch and line of the ledger for each partition; return the last line's seq.
+
+        Rows that were at their places are replaced; so are those at the places that are gone, by nothing.
+        """
+        key, names = COLUMNS[dataset]
+        columns = [*([key] if key else []), *names, *BOOKKEEPING]
+        coordinates = [(version.generation, version.partition, version.offset) for version in versions]
+        batches = {(generation, partition): uuid4() for generation, partition, _ in (*coordinates, *gone)}
+        seq = 0
+        with psycopg.connect(self.dsn) as connection:
+            cursor = connection.cursor()
+            cursor.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (dataset,))
+            for generation in {generation for generation, _, _ in coordinates} | {1}:
+                cursor.execute(
+                    "insert into headrace.generations (dataset, generation, topic, topic_id, is_open, closed_at) "
+                    "values (%s, %s, %s, '', false, now()) on conflict do nothing",
+                    (dataset, generation, dataset),
+                )
+            cursor.executemany(
+                f"with gone as (delete from staging.{dataset} "
+                "where (_generation, _partition, _offset) = (%s, %s, %s) returning *) "
+                f"insert into staging._replaced_{dataset} select *, %s from gone",
+                [(*coordinate, batches[coordinate[:2]]) for coordinate in (*coordinates, *gone)],
+            )
+            cursor.executemany(
+                f"insert into staging.{dataset} ({', '.join(columns)}) values ({', '.join(['%s'] * len(columns))})",
+                [
+                    (
+                        *((version.key,) if key else ()),
+                        *((version.columns or {}).get(name) for name in names),
+                        *(*coordinate, version.timestamp, version.columns is None, batches[coordinate[:2]]),
+                    )
+                    for coordinate, version in zip(coordinates, versions, strict=True)
+                ],
+            )
+            for (generation, partition), batch_id in batches.items():
+                offsets = [
+                    offset for *coordinate, offset in (*coordinates, *gone) if coordinate == [generation, partition]
+                ]
+                staged = sum(coordinate[:2] == (generation, partition) for coordinate in coordinates)
+                (seq,) = cursor.execute(
+                    "update headrace.datasets set last_seq = last_seq + 1 where dataset = %s returning last_seq",
+                    (dataset,),
+                ).fetchone() or (0,)
+                cursor.execute(
+                    "insert into headrace.batches (batch_id, dataset, seq, generation, partition, start_offset, "
+                    "end_offset, staged, started_at, kind) values (%s, %s, %s, %s, %s, %s, %s, %s, now(), %s)",
+                    (batch_id, dataset, seq, generation, partition, min(offsets), max(offsets) + 1, staged, kind),
+                )
+        return int(seq)
+
+    def jobs(self, *rows: tuple[Any, ...], partition: int = 0) -> int:
+        """Stage jobs as (offset, key, columns or None); their time rises with the offset."""
+        return self.stage("jobs", [_version(partition, *row) for row in rows])
+
+    def users(self, *rows: tuple[Any, ...]) -> int:
+        """Stage users as (offset, userid, location or None)."""
+        return self.stage(
+            "users", [_version(0, offset, key, {"location": home} if home else None) for offset, key, home in rows]
+        )
+
+    def events(self, *rows: tuple[Any, ...], partition: int = 0) -> int:
+        """Stage events as (offset, event_id, columns or None); their time rises with the offset."""
+        return self.stage("events", [_version(partition, *row) for row in rows])
+
+    def rides(self, *rows: tuple[int, Mapping[str, Any] | None], partition: int = 0) -> int:
+        """Stage rides as (offset, columns or None)."""
+        return self.stage("rides", [_version(partition, offset, None, columns) for offset, columns in rows])
+
+    def telemetry(self, *rows: tuple[Any, ...]) -> int:
+        """Stage readings as (offset, event_id, columns)."""
+        return self.stage("telemetry", [_version(0, *row) for row in rows])
+
+    def build(self, **options: Any) -> BuildResult:
+        """`headrace build` in this process, without the data tests unless asked for."""
+        return build(self.settings, **{"tests": False, **options})
+
+    def marts(self, schema: str = "marts") -> dict[str, set[tuple[Any, ...]]]:
+        """What the marts hold."""
+        return {name: set(self.query(f"select {columns} from {schema}.{name}")) for name, columns in MARTS.items()}
+
+    def expected(self) -> dict[str, set[tuple[Any, ...]]]:
+        """What the oracle says of the rows that are staged."""
+        return marts(**{dataset: self._versions(dataset) for dataset in COLUMNS})
+
+    def assert_right(self, *names: str) -> None:
+        """Every mart, or each of these, is what the oracle says."""
+        found, expected = self.marts(), self.expected()
+        for name in names or MARTS:
+            assert found[name] == expected[name], name
+
+    def claims(self) -> dict[tuple[str, str], int]:
+        """Model and dataset to the last batch that it has built."""
+        rows = self.query("select identifier, dataset, to_seq from headrace.claims where schema = 'marts'")
+        return {(model, dataset): to_seq for model, dataset, to_seq in rows}
+
+    def wait_for_sessions(self, condition: str, count: int = 1, seconds: float = 60) -> None:
+        """Until so many other sessions of this database are in pg_stat_activity with this condition."""
+        deadline = time.monotonic() + seconds
+        while self.sessions(condition) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"found no {count} sessions with {condition} in {seconds} s")
+            time.sleep(0.05)
+
+    def sessions(self, condition: str) -> int:
+        """How many other sessions of this database are in pg_stat_activity with this condition."""
+        found: int = self.value(
+            "select count(*) from pg_stat_activity "
+            f"where datname = current_database() and pid <> pg_backend_pid() and {condition}"
+        )
+        return found
+
+    def environment(self) -> dict[str, str]:
+        """What a shell needs so that `dbt` finds this database."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return profile_environment(self.settings, connection)
+
+    @contextmanager
+    def dbt(self, *arguments: str) -> Iterator[BaseProcess]:
+        """The `dbt` command in a process of its own; its exit status is dbt's."""
+        from tests.support.warm_dbt import run_dbt
+
+        folder = self.settings.home / f"dbt-{uuid4().hex[:8]}"
+        command = [arguments[0], *self._options(folder), *arguments[1:]]
+        with apart(run_dbt, command, self.environment()) as process:
+            yield process
+
+    def run_dbt(self, *arguments: str) -> tuple[bool, str]:
+        """dbt with any arguments, in this process; whether it succeeded, and the messages of what did not."""
+        from dbt.cli.main import dbtRunner
+
+        saved = dict(os.environ)
+        os.environ.update(self.environment())
+        try:
+            options = self._options(self.settings.home / "dbt" / "trial")
+            outcome = dbtRunner().invoke([arguments[0], *options, *arguments[1:]])
+        finally:
+            os.environ.clear()
+            os.environ.update(saved)
+        if outcome.exception:
+            return False, str(outcome.exception)
+        messages = [str(result.message) for result in outcome.result.results if result.status in ("error", "fail")]  # type: ignore[union-attr]
+        return outcome.success, "\n".join(messages)
+
+    def refreshed_marts(self) -> dict[str, set[tuple[Any, ...]]]:
+        """What the marts would hold after a full refresh: it is made in the developer's schema, and claims there."""
+        folder = self.settings.home / "dbt" / "dev"  # its own parse: another target's would be thrown away
+        parsed = folder / "partial_parse.msgpack"
+        again = ("--partial-parse-file-path", str(parsed)) if parsed.exists() else ()
+        refreshed = self.run_dbt("run", "--target", "dev", "--full-refresh", "--target-path", str(folder), *again)
+        assert refreshed == (True, ""), refreshed[1]
+        return self.marts("marts_dev")
+
+    def _options(self, folder: Path) -> list[str]:
+        project, parsed = str(self.settings.dbt_dir), self.settings.home / "dbt" / "partial_parse.msgpack"
+        return [
+            *("--project-dir", project, "--profiles-dir", project, "--target", "prod"),
+            *("--log-level", "none", "--no-write-json"),
+            *("--target-path", str(folder), "--log-path", str(folder)),
+            *(["--partial-parse-file-path", str(parsed)] if parsed.exists() else []),
+        ]
+
+    def _versions(self, dataset: str) -> list[Version]:
+        key, names = COLUMNS[dataset]
+        rows = self.query(
+            "select _generation, _partition, _offset, _timestamp, _deleted, "
+            f"{key or '(_generation, _partition, _offset)::text'}, "
+            f"{', '.join('payload::text' if name == 'payload' else name for name in names)} from staging.{dataset}"
+        )
+        return [Version(*row[:4], row[5], None if row[4] else dict(zip(names, row[6:], strict=True))) for row in rows]
+
+
+def _version(partition: int, offset: int, key: Any, columns: Mapping[str, Any] | None) -> Version:
+    return Version(1, partition, offset, START + timedelta(seconds=offset), key, columns)
+
+
+_shared: dict[str, Warehouse] = {}
+
+
+def shared_warehouse(postgres_dsn: str, home: Path) -> Warehouse:
+    """The one database of all build tests, made at its first use: dbt parses the project once per database.
+
+    It goes with its server.
+    """
+    if postgres_dsn not in _shared:
+        dsn = create_database(postgres_dsn, "build")
+        settings = Settings(home=home, postgres_dsn=dsn)
+        initialise(Deployment.from_settings(settings))
+        warehouse = _shared[postgres_dsn] = Warehouse(settings, dsn)
+        for dataset in COLUMNS:
+            warehouse.execute("insert into headrace.datasets (dataset) values (%s) on conflict do nothing", dataset)
+    return _shared[postgres_dsn]
+
+
+class RandomBatches:
+    """Batches of everything that can happen to a key, repeatable by seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._next = {"jobs": [0, 0, 0], "users": [0], "events": [0, 0, 0], "rides": [0, 0, 0], "telemetry": [0]}
+        self._held_back: dict[str, list[Coordinate]] = {dataset: [] for dataset in COLUMNS}
+        self._written: dict[str, list[Coordinate]] = {dataset: [] for dataset in COLUMNS}
+        self._generation = dict.fromkeys(COLUMNS, 1)
+        self._entities = {
+            "jobs": self._job,
+            "users": self._user,
+            "events": self._event,
+            "rides": self._ride,
+            "telemetry": self._reading,
+        }
+
+    def batch(self, dataset: str) -> tuple[list[Version], list[Coordinate]]:
+        """New keys, changed and moved ones, tombstones, late rows, replayed offsets, reloads, new generations.
+
+        The second list holds the places of which a reload left nothing.
+        """
+        rng = self._random
+        if rng.random() < 0.05:
+            self._generation[dataset] += 1
+            self._next[dataset] = [0] * len(self._next[dataset])
+        versions: dict[Coordinate, Version] = {}
+        for _ in range(rng.randint(0, 6)):
+            coordinate = self._coordinate(dataset)
+            late = rng.choice([0, 0, 0, 10_000])
+            timestamp = START + timedelta(seconds=rng.randint(0, 300) - late) if rng.random() < 0.95 else None
+            versions[coordinate] = Version(*coordinate, timestamp, *self._entities[dataset]())
+        left = [coordinate for coordinate in self._written[dataset] if coordinate not in versions]
+        gone = [rng.choice(left)] if left and rng.random() < 0.1 else []
+        self._written[dataset] = [coordinate for coordinate in left if coordinate not in gone] + list(versions)
+        return list(versions.values()), gone
+
+    def _coordinate(self, dataset: str) -> Coordinate:
+        rng = self._random
+        if self._held_back[dataset] and rng.random() < 0.3:  # a dead letter that is replayed
+            return self._held_back[dataset].pop(rng.randrange(len(self._held_back[dataset])))
+        if self._written[dataset] and rng.random() < 0.1:  # a reload
+            return rng.choice(self._written[dataset])
+        partition = rng.randrange(len(self._next[dataset]))
+        offset = self._next[dataset][partition]
+        self._next[dataset][partition] += 1
+        coordinate = (self._generation[dataset], partition, offset)
+        if rng.random() < 0.2:
+            self._held_back[dataset].append(coordinate)
+            return self._coordinate(dataset)
+        return coordinate
+
+    def _minute(self) -> float:
+        rng = self._random
+        if rng.random() < 0.5:  # on its own: no later batch corrects by accident what a build has missed
+            return rng.randint(3, 5_000)
+        return rng.choice([0, 0.999999, 1, 1.5, 2, rng.randint(0, 10), -10_000])
+
+    def _job(self) -> tuple[int, dict[str, Any] | None]:
+        rng = self._random
+        key = rng.randrange(40)
+        if rng.random() < 0.12:
+            return key, None
+        return key, job(
+            location=rng.choice("ABCDEF"),
+            userid=rng.randrange(20),
+            revenue=rng.choice([None, "71.30000000000001", *[str(Decimal(rng.randint(0, 500)) / 100)] * 8]),
+            minute=self._minute() if rng.random() < 0.9 else None,
+            status=rng.choice(["SUCCESS", "SUCCESS", "NO SUCCESS"]),
+            service=rng.choice(["Driver", "Courier"]),
+        )
+
+    def _user(self) -> tuple[int, dict[str, Any] | None]:
+        rng = self._random
+        return rng.randrange(20), None if rng.random() < 0.15 else {"location": rng.choice("ABCDEF")}
+
+    def _event(self) -> tuple[str | None, dict[str, Any] | None]:
+        rng = self._random
+        if rng.random() < 0.1:
+            return None, None  # nothing in an unkeyed tombstone says whose it is
+        return f"E{rng.randrange(30)}", event(rng.choice(["click", "view"]), self._minute(), rng.randrange(3))
+
+    def _ride(self) -> tuple[None, dict[str, Any] | None]:
+        rng = self._random
+        if rng.random() < 0.1:
+            return None, None
+        amount, distance = Decimal(rng.randint(-200, 900)) / 100, Decimal(rng.randint(0, 900)) / 100
+        return None, ride(str(amount), rng.choice([0, 0.999999, 1, 2.5, -720]), str(distance))
+
+    def _reading(self) -> tuple[str, dict[str, Any]]:
+        rng = self._random
+        kpi, value = rng.choice(["humidity", "light"]), rng.choice([0.0, 0.1, 69.9, 70.0, 70.1, rng.uniform(0, 1e6)])
+        return f"R{rng.randrange(30)}", reading(value, kpi, self._minute(), rng.choice(["zone-a", "zone-b"]))
