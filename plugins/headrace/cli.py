@@ -17,7 +17,7 @@ from headrace.settings import Settings
 
 if TYPE_CHECKING:
     from headrace.dataset import Dataset
-    from headrace.ingest.runs import Deployment
+    from headrace.deployment import Deployment
     from headrace.monitor.problems import Overview
 
 
@@ -69,7 +69,7 @@ def _settings() -> Settings:
 
 
 def _deployment() -> "Deployment":
-    from headrace.ingest.runs import Deployment
+    from headrace.deployment import Deployment
 
     return Deployment.from_settings(_settings())
 
@@ -80,8 +80,9 @@ def _deployment() -> "Deployment":
 )
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
+    from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
-    from headrace.ingest.runs import Deployment, initialise
+    from headrace.ingest.runs import initialise
     from headrace.local import services
 
     settings = _settings()

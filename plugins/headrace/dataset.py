@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
+from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
@@ -187,3 +188,27 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
 def dataset_names(datasets_dir: Path) -> list[str]:
     """The names of all declared datasets, in alphabetical order; imports nothing."""
     return sorted(path.stem for path in datasets_dir.glob("*.py") if NAME.fullmatch(path.stem))
+
+
+def field_contract(dataset: Dataset, column: Column) -> Contract:
+    """The contract of one field alone, with its own validators, as strict as the whole one's."""
+    info = dataset.contract.model_fields[column.field]
+    validators: dict[str, Any] = {
+        # bound to its class already: static here
+        name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
+        for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
+        if column.field in found.info.fields or "*" in found.info.fields
+    }
+    definition: Any = (info.annotation, info)
+    model = create_model(
+        f"{dataset.contract.__name__}{column.field}",
+        __config__=CONTRACT_CONFIG,
+        __validators__=validators,
+        **{column.field: definition},
+    )
+    return Contract(
+        model,
+        zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
+        max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
+        strict=dataset.strict,
+    )

@@ -66,3 +66,16 @@ def without_secret(name: str, address: str) -> str:
     options = [option.partition("=") for option in parts.query.split("&") if option]
     query = "&".join(f"{key}{sign}{value}" for key, sign, value in options if not is_secret(unquote(key)))
     return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
+
+
+def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
+    """libpq's parameters as its environment variables: dbt's profile names only a few of them itself.
+
+    Without PGSSLMODE a dbt that is started by hand would take any server's word.
+    """
+    if not parameters:
+        return {}
+    from psycopg import pq
+
+    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    return {variable.decode(): value for name, value in parameters.items() if (variable := variables.get(name))}

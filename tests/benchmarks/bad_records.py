@@ -3,7 +3,8 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from headrace.ingest.runs import Deployment, drain_plan, initialise, plan
+from headrace.deployment import Deployment
+from headrace.ingest.runs import drain_plan, initialise, plan
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
-from headrace.ingest.runs import Deployment
+from headrace.deployment import Deployment
 from headrace.marts.build import build
 from headrace.repair.generations import reset
 from headrace.settings import Settings

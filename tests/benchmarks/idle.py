@@ -30,7 +30,8 @@ PASS = """
 import json, sys, time
 from headrace.marts.build import build
 from headrace.dataset import File, dataset_names, load_dataset
-from headrace.ingest.runs import Deployment, plan
+from headrace.ingest.runs import plan
+from headrace.deployment import Deployment
 from headrace.settings import Settings
 settings = Settings.from_environment()
 deployment = Deployment.from_settings(settings)

@@ -11,14 +11,16 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
+from headrace.deployment import Deployment
 from headrace.ingest import runs
 from headrace.ingest.batch import Batch, Committer
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.drain import DrainLimits, drain
-from headrace.ingest.runs import Deployment, plan
+from headrace.ingest.runs import plan
 from headrace.postgres.lock_watchdog import drain_name
+from headrace.record import KafkaRecord
 from headrace.repair.generations import reset
-from headrace.sources.base import Chunk, KafkaRecord, Range, Source
+from headrace.sources.base import Chunk, Range, Source
 from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.site import TOPIC, Site, filled
 from tests.benchmarks.throughput import CLIENTS

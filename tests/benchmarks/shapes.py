@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce

@@ -12,7 +12,8 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings

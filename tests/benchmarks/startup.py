@@ -5,7 +5,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from headrace.ingest.runs import Deployment
+from headrace.deployment import Deployment
 from headrace.repair.generations import reset
 from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.benchmarks.site import HEADRACE, TOPIC, Site, filled

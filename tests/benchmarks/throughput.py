@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.ingest.runs import Deployment
+from headrace.deployment import Deployment
 from headrace.repair.generations import reset
 from headrace.sources.base import Range
 from headrace.sources.kafka import KafkaSource

@@ -11,8 +11,9 @@ from typing import Any
 
 import psycopg
 
+from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, initialise
+from headrace.ingest.runs import initialise
 from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream

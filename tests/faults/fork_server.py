@@ -25,10 +25,11 @@ import psycopg
 
 import headrace
 import headrace.sources.kafka
+from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError
 from headrace.ingest import batch as batch_module
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_plan, plan
+from headrace.ingest.runs import drain_plan, plan
 from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import Connect, connector
 from headrace.repair.generations import accept_loss, adopt

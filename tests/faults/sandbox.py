@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.settings import Settings
 from tests.faults.checks import Violation, judge
 from tests.faults.evidence import Evidence, Stream, gather

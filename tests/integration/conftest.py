@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from headrace import retries
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.local import services
 from headrace.settings import Settings
 from headrace.sources import kafka

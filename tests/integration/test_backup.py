@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from headrace.deployment import Deployment
 from headrace.ingest.plan import make_plan
-from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, initialise, open_source
+from headrace.ingest.runs import drain_dataset, drain_plan, initialise, open_source
 from headrace.local.services import postgres_binary
 from headrace.postgres import checkpoints, staging
 from headrace.postgres import connection as database

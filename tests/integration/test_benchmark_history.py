@@ -6,8 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, initialise
+from headrace.ingest.runs import initialise
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history
 from tests.benchmarks.history import WORKLOADS

@@ -19,9 +19,10 @@ import psutil
 import psycopg
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, plan, remaining_plan
+from headrace.ingest.runs import drain_dataset, drain_plan, plan, remaining_plan
 from headrace.postgres.lock_watchdog import LockTimeouts
 from tests.support.interrupts import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
 from tests.support.jobs import send_jobs

@@ -9,11 +9,12 @@ import pytest
 from psycopg.sql import SQL
 
 from headrace.dataset import load_dataset
+from headrace.deployment import Deployment
 from headrace.ingest.batch import Batch
-from headrace.ingest.runs import Deployment, initialise
+from headrace.ingest.runs import initialise
 from headrace.postgres import staging
+from headrace.record import KafkaRecord
 from headrace.settings import Settings
-from headrace.sources.base import KafkaRecord
 from tests.support.fuzz_payloads import payloads
 from tests.support.shapes import SHAPES
 

@@ -17,10 +17,10 @@ import pytest
 
 import headrace.follow.follower as follow_module
 from headrace.dataset import Dataset
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.follow.follower import FollowResult, follow
 from headrace.follow.leases import held_lease
-from headrace.ingest.runs import Deployment
 from headrace.marts.build import BuildResult, build
 from headrace.publish.publishers import open_publisher
 from headrace.repair.generations import adopt

@@ -17,8 +17,9 @@ import pytest
 from confluent_kafka import Producer
 from kafka.record.util import calc_crc32c
 
+from headrace.deployment import Deployment
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.ingest.runs import Deployment, drain_dataset
+from headrace.ingest.runs import drain_dataset
 from headrace.local.home import locked
 from headrace.local.jars import tool_command
 from headrace.postgres.dead_letters import headers_of

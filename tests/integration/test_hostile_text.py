@@ -10,10 +10,11 @@ import pytest
 
 from headrace.airflow.page_template import render_figures
 from headrace.command import Command
+from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SourceChanged
 from headrace.ingest import observations
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, initialise
+from headrace.ingest.runs import initialise
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import DBT, LOADER

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
-from headrace.ingest.runs import Deployment, drain_dataset, drain_plan, initialise, plan
+from headrace.ingest.runs import drain_dataset, drain_plan, initialise, plan
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_plan, plan
+from headrace.ingest.runs import drain_plan, plan
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.support.ledger_checks import assert_ledger, assert_nothing_left

@@ -10,9 +10,10 @@ from typing import Any
 import pandas
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, DatasetError, FileSourceError, HeadraceError
 from headrace.ingest.load import LoadResult, load_file
-from headrace.ingest.runs import Deployment, plan
+from headrace.ingest.runs import plan
 from headrace.repair.generations import reset
 from headrace.verify import verify
 from tests.support.ledger_checks import assert_ledger

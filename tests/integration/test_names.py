@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import BuildError, DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.marts.build import build
 from headrace.postgres.staging import replaced_name
 from headrace.repair.fill import fill

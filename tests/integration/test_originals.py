@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from headrace.dataset import load_dataset
+from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.sample.generate import SampleRecord, generate_records
 from headrace.sample.produce import produce_files
 from headrace.settings import Settings

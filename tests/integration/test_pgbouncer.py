@@ -19,9 +19,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, HeadraceError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.local.postgres_roles import passfile, passwords
 from headrace.marts.build import build
 from headrace.monitor.status import read_status

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.follow.follower import follow
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise, plan
+from headrace.ingest.runs import drain_dataset, initialise, plan
 from headrace.marts.build import build
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status

@@ -13,8 +13,9 @@ import psutil
 import psycopg
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.marts.build import build
 from headrace.repair.reload import ReloadResult, reload_range
 from headrace.repair.replay import replay

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.local.services import psql_command
 from headrace.marts.build import build
 from headrace.monitor.status import read_status

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace.ingest.runs import Deployment, drain_dataset
+from headrace.deployment import Deployment
+from headrace.ingest.runs import drain_dataset
 from headrace.local import postgres
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import LOADER

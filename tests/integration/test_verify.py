@@ -19,9 +19,10 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.repair.generations import reset
 from headrace.repair.reload import reload_range
 from headrace.settings import ROOT, Settings

@@ -6,7 +6,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from headrace.ingest.runs import Deployment, drain_dataset
+from headrace.deployment import Deployment
+from headrace.ingest.runs import drain_dataset
 from headrace.repair.generations import accept_loss, adopt
 from headrace.repair.replay import replay
 from headrace.sources.base import Range

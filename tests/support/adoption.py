@@ -1,8 +1,10 @@
 """A new generation of a source that is what it was: `headrace adopt` refuses that."""
 
 from headrace.dataset import Dataset
+from headrace.deployment import Deployment
+from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import begin_generation
-from headrace.ingest.runs import Deployment, open_source
+from headrace.ingest.runs import open_source
 from headrace.postgres.checkpoints import RunContext
 
 
@@ -13,5 +15,5 @@ def force_adopt(deployment: Deployment, dataset: Dataset) -> int:
         state = source.describe()
     finally:
         source.close()
-    with deployment.exclusive(dataset, "adopt") as connection:
+    with exclusive(deployment, dataset, "adopt") as connection:
         return begin_generation(connection, dataset, state, RunContext(), always_line=True).generation

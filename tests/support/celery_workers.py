@@ -14,7 +14,8 @@ import psutil
 import psycopg
 from psycopg.rows import dict_row
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.local import airflow, services
 from headrace.local.addresses import environment
 from headrace.local.home import locked

@@ -26,7 +26,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
-from headrace.ingest.runs import Deployment, drain_dataset, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import drain_dataset, initialise
 from headrace.local import services
 from headrace.settings import Settings
 from tests.support import fuzz_oracle, fuzz_payloads

@@ -2,7 +2,8 @@
 
 import itertools
 
-from headrace.sources.base import Chunk, Range, Record
+from headrace.record import Record
+from headrace.sources.base import Chunk, Range
 
 
 def ranged(ranges: dict[int, tuple[int, int]]) -> dict[int, Range]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.settings import Settings
 
 

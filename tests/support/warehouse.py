@@ -15,7 +15,8 @@ from uuid import uuid4
 
 import psycopg
 
-from headrace.ingest.runs import Deployment, initialise
+from headrace.deployment import Deployment
+from headrace.ingest.runs import initialise
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import is_up_to_date
 from headrace.marts.dbt import fingerprint, profile_environment

@@ -4,7 +4,8 @@ import json
 import time
 from pathlib import Path
 
-from headrace.ingest.runs import Deployment, drain_plan, plan
+from headrace.deployment import Deployment
+from headrace.ingest.runs import drain_plan, plan
 from tests.support.system import System
 
 EVENTS = 50

@@ -19,7 +19,7 @@ from kafka.record.util import calc_crc32c
 
 from headrace.exceptions import CodecMissing, SourceError
 from headrace.postgres.dead_letters import headers_json, headers_of
-from headrace.sources.base import KafkaRecord
+from headrace.record import KafkaRecord
 from headrace.sources.bounds import Bounds
 from headrace.sources.kafka_batches import TolerantRecords, UnreadableBatch
 from headrace.sources.kafka_records import KNOWN_VERSIONS, Meter, MeteredRecords, PollIsFull

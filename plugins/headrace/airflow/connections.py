@@ -20,8 +20,8 @@ from psycopg.conninfo import make_conninfo
 
 from headrace import logs, masking
 from headrace.airflow import extras
+from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError, SettingError
-from headrace.ingest.runs import Deployment
 from headrace.output import quoted
 from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import opened

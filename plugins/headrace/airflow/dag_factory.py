@@ -18,7 +18,7 @@ from headrace.output import say, shown
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
-    from headrace.ingest.runs import Deployment
+    from headrace.deployment import Deployment
 
 OWNER = "headrace"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,6 +11,8 @@ from headrace.contracts.strict_json import Number
 
 DETAIL_MAX = 500  # characters of a dead letter's detail
 
+NOT_KEPT = "not kept"  # says a dead letter's detail whose record is not; there is no other sign of it
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field, replace
 from headrace.catalog import load_declarations
 from headrace.command import Command
 from headrace.dataset import Dataset, File, dataset_names
+from headrace.deployment import Deployment
 from headrace.exceptions import BuildError, DatasetError, HeadraceError, PermanentError
 from headrace.follow.leases import Leases
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_plan, open_source, plan
+from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import first_models, unclaimed_datasets
 from headrace.postgres.checkpoints import RunContext

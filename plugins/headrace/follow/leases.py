@@ -18,7 +18,7 @@ from psycopg import Connection
 from headrace.postgres.connection import Connect, database
 
 if TYPE_CHECKING:
-    from headrace.ingest.runs import Deployment
+    from headrace.deployment import Deployment
 
 LEASE_S = 15.0  # for so long a follower that was killed keeps others away
 RENEW_S = 4.0

@@ -12,11 +12,10 @@ from psycopg.sql import SQL, Composed, Identifier
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import Dataset
+from headrace.dataset import Dataset, field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
-from headrace.repair.fill import field_contract
 from headrace.sources.base import Range, Source
 
 MAX_REMOVED = 10.0  # percent of the entities that a file may remove without being told so

@@ -24,8 +24,8 @@ from headrace.postgres.dead_letters import copy_dead_letters, dead_letter_row, h
 from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
 from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
 from headrace.postgres.staging import check_table, columns, copy_lines, copy_rows, json_text, table
+from headrace.record import HEADER_BYTES, KafkaRecord, Record
 from headrace.retries import Retries
-from headrace.sources.base import HEADER_BYTES, KafkaRecord, Record
 from headrace.times import TimeTexts, record_time
 
 Barrier = Callable[[str], None]

@@ -11,12 +11,14 @@ from psycopg import Connection
 
 from headrace.command import Command
 from headrace.dataset import Dataset, File
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
 from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, count_absent, survey, tombstone_absent
 from headrace.ingest.drain import DrainResult
+from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import Deployment, drain_plan, open_source, plan
+from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
@@ -124,7 +126,7 @@ def load_file(
     retries.run(lambda: _remember(deployment, dataset, registered_path, planned))
 
     def settle_absent() -> tuple[int, int]:
-        with deployment.exclusive(dataset, "load") as connection:
+        with exclusive(deployment, dataset, "load") as connection:
             if replace and not surveyed.undecided:
                 context = run or RunContext()
                 return 0, tombstone_absent(connection, dataset, planned.generation, end, surveyed, max_removed, context)

@@ -5,21 +5,20 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from headrace.catalog import load_declaration
 from headrace.command import Command
 from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
+from headrace.deployment import Deployment
 from headrace.exceptions import (
     DatasetError,
     DatasetsRejected,
@@ -31,18 +30,17 @@ from headrace.exceptions import (
 from headrace.ingest import observations
 from headrace.ingest.batch import Barrier, Committer, no_barrier
 from headrace.ingest.drain import DrainCallback, DrainLimits, DrainResult, drain
+from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan, make_plan
-from headrace.logs import Journal, configure
+from headrace.logs import configure
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import RunContext
-from headrace.postgres.connection import Connect, connector, database, locked, migrate, translated_errors, while_locked
-from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
+from headrace.postgres.connection import database, locked, migrate, translated_errors, while_locked
+from headrace.postgres.lock_watchdog import drain_name
 from headrace.postgres.roles import separate
-from headrace.retries import Retries
 from headrace.settings import Settings
 from headrace.sources.base import Source
 from headrace.sources.bounds import Bounds
-from headrace.sources.kafka_security import from_settings
 
 if TYPE_CHECKING:
     from headrace.sources.kafka import KafkaSource
@@ -51,56 +49,6 @@ logger = logging.getLogger(__name__)
 
 COLLECTED_FROM = 200_000  # objects that were made and not let go of
 PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]  # and all that these import
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """The services that a run works with.
-
-    connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
-    kafka-python's client settings, called only for datasets that come from Kafka. redis: likewise, a URL.
-    """
-
-    settings: Settings
-    connect: Callable[[str], Connect]
-    kafka: Callable[[], Mapping[str, Any]]
-    redis: Callable[[], str]
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The services that settings and `headrace up` name."""
-        settings.mask_secrets()  # of a spawned process, too
-        return cls(
-            settings,
-            lambda name: connector(settings.require_postgres_dsn(), name),
-            lambda: from_settings(settings),
-            settings.require_redis_url,
-        )
-
-    @property
-    def lock_timeouts(self) -> LockTimeouts:
-        """How long a run waits for locks."""
-        return LockTimeouts(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
-
-    def retries(self) -> Retries:
-        """A run's budget of retries."""
-        return Retries(self.settings.max_retries)
-
-    @contextmanager
-    def exclusive(self, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
-        """A transaction that takes its turn with the dataset's commits; a drain that is stuck is ended for it."""
-        connect = self.connect(f"headrace {purpose} {dataset.name}")
-        with (
-            database(connect) as connection,
-            connection.transaction(),
-            watch_locks(connection, connect, dataset.name, self.lock_timeouts, f"headrace {purpose} {dataset.name}"),
-        ):
-            checkpoints.hold(connection, dataset.name)
-            yield connection
-
-    def dataset(self, name: str) -> Dataset:
-        """The declaration of a dataset."""
-        return load_declaration(self.settings.datasets_dir, name)
 
 
 def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambda _line: None) -> list[str]:

@@ -14,6 +14,7 @@ from headrace.local.home import write_file
 from headrace.local.postgres_roles import passfile as local_passfile
 from headrace.masking import holds_secret, is_secret
 from headrace.private_files import make_folder
+from headrace.service_urls import libpq_variables
 from headrace.settings import PREFIX, SECRETS, Settings, builder_dsn, read_services
 
 GIVEN = {
@@ -135,19 +136,6 @@ def _by_file(home: Path, name: str, secret: str) -> dict[str, str]:
         make_folder(home)
         write_file(path, secret)
     return {f"{PREFIX}{name.upper()}_FILE": str(path)}
-
-
-def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
-    """libpq's parameters as its environment variables: dbt's profile names only a few of them itself.
-
-    Without PGSSLMODE a dbt that is started by hand would take any server's word.
-    """
-    if not parameters:
-        return {}
-    from psycopg import pq
-
-    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
-    return {variable.decode(): value for name, value in parameters.items() if (variable := variables.get(name))}
 
 
 def _without_secrets(home: Path, name: str, dsn: str, passfile: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -16,13 +16,13 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
-from headrace.local.addresses import libpq_variables
 from headrace.marts.claims import SCHEMA, NodeResult
 from headrace.output import shown
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
 from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, startup_options
 from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder, replaced_file
+from headrace.service_urls import libpq_variables
 from headrace.settings import Settings
 
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s

@@ -12,11 +12,10 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
 from headrace.command import Command
-from headrace.contracts.rejection import Rejection
+from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import DatasetError
 from headrace.postgres.dead_letters import headers_of
-from headrace.sources.base import Headers
-from headrace.sources.bounds import NOT_KEPT
+from headrace.record import Headers
 
 # What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
 PAGE_ROWS = 5_000

@@ -12,7 +12,7 @@ from psycopg.sql import Identifier
 
 from headrace.contracts.rejection import Rejection
 from headrace.postgres.staging import copy_rows, json_text
-from headrace.sources.base import Headers, Record
+from headrace.record import Headers, Record
 from headrace.times import record_time
 
 TABLE = Identifier("headrace", "dead_letters")

@@ -17,9 +17,9 @@ from psycopg import Connection
 
 from headrace.command import Command
 from headrace.dataset import Dataset, KafkaTopic
+from headrace.deployment import Deployment
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest.batch import Barrier, no_barrier
-from headrace.ingest.runs import Deployment
 from headrace.postgres.connection import database
 from headrace.postgres.dead_letter_pages import (
     BEGINNING,

@@ -12,7 +12,7 @@ from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
 from headrace.sources.kafka_security import refusal
 
 if TYPE_CHECKING:
-    from headrace.ingest.runs import Deployment
+    from headrace.deployment import Deployment
 
 SEPARATOR = b"|"
 PIPELINE = 1_000  # entries that go to Redis at once

@@ -8,22 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import orjson
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
-from pydantic import create_model, field_validator
 
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import CONTRACT_CONFIG, Dataset
+from headrace.dataset import Dataset, field_contract
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest.batch import Barrier, no_barrier
-from headrace.ingest.runs import Deployment
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.connection import database
@@ -102,30 +99,6 @@ def fill(
                 _move(connection, dataset, column, result, began, run or RunContext())
                 barrier("before_commit")
     return result
-
-
-def field_contract(dataset: Dataset, column: Column) -> Contract:
-    """The contract of one field alone, with its own validators, as strict as the whole one's."""
-    info = dataset.contract.model_fields[column.field]
-    validators: dict[str, Any] = {
-        # bound to its class already: static here
-        name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
-        for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
-        if column.field in found.info.fields or "*" in found.info.fields
-    }
-    definition: Any = (info.annotation, info)
-    model = create_model(
-        f"{dataset.contract.__name__}{column.field}",
-        __config__=CONTRACT_CONFIG,
-        __validators__=validators,
-        **{column.field: definition},
-    )
-    return Contract(
-        model,
-        zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
-        max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
-        strict=dataset.strict,
-    )
 
 
 def _column(dataset: Dataset, name: str) -> Column:

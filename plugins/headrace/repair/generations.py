@@ -13,9 +13,11 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset, File
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
+from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import begin_generation, check_cluster, check_identity, seen_from
-from headrace.ingest.runs import Deployment, open_source
+from headrace.ingest.runs import open_source
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
 from headrace.postgres.connection import database
@@ -38,7 +40,7 @@ def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
     """
     with closing(_topic(deployment, dataset)) as source:
         state = source.describe()
-        with deployment.exclusive(dataset, "adopt") as connection:
+        with exclusive(deployment, dataset, "adopt") as connection:
             _, reason = _reason_to_adopt(connection, dataset, source, state)
             begun = begin_generation(connection, dataset, state, run or RunContext(), always_line=True, note=reason)
             return begun.generation
@@ -64,7 +66,7 @@ def accept_loss(
     """
     with closing(open_source(deployment, dataset)) as source:
         state = source.describe()
-        with deployment.exclusive(dataset, "accept-loss") as connection:
+        with exclusive(deployment, dataset, "accept-loss") as connection:
             loss = _loss(connection, dataset, source, state, partition, to)
             if partition not in loss.generation.next_offsets:
                 checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
@@ -113,7 +115,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
     nothing to delete, nothing is written. Marts that were built on it start from zero at their next build.
     """
     name = dataset.name
-    with deployment.exclusive(dataset, "reset") as connection:
+    with exclusive(deployment, dataset, "reset") as connection:
         found = _found(connection, dataset)
         staging.ensure_table(connection, dataset, recreate=True)
         if not any(found.values()):

@@ -15,10 +15,11 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.plan import check_identity
-from headrace.ingest.runs import Deployment, open_source
+from headrace.ingest.runs import open_source
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
 from headrace.postgres.connection import database

@@ -17,9 +17,10 @@ from psycopg import Connection, Rollback
 from psycopg.sql import SQL
 
 from headrace.dataset import Dataset
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Barrier, Batch, no_barrier
-from headrace.ingest.runs import Deployment
+from headrace.ingest.exclusive import exclusive
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.dead_letter_pages import (
@@ -137,7 +138,7 @@ def replay(
     selection = DeadLetterSelection(dataset=dataset.name, reason=reason, unreplayed=True)
     settings = deployment.settings
     began = time.monotonic()
-    with deployment.exclusive(dataset, "replay") as connection:
+    with exclusive(deployment, dataset, "replay") as connection:
         total = count(connection, selection)
         if not total:
             result.reason_counts = count_reasons(connection, dataset.name)

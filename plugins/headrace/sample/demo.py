@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.command import Command
+from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError
-from headrace.ingest.runs import Deployment, initialise
+from headrace.ingest.runs import initialise
 from headrace.local import services
 from headrace.local.home import write_file
 from headrace.logs import guard

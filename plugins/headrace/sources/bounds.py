@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from headrace.contracts.rejection import Rejection
-from headrace.sources.base import Headers
+from headrace.contracts.rejection import NOT_KEPT, Rejection
+from headrace.record import Headers
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024  # HEADRACE_RECORD_BYTES_MAX
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024  # HEADRACE_UNPACKED_BYTES_MAX
 UNPACKED_RATIO = 200  # records shrink to a tenth or a fiftieth; a thousandth is what zeros shrink to
 HEADERS_MAX = 100_000  # of a record: two bytes each, of which Python makes seventy
-NOT_KEPT = "not kept"  # says a dead letter's detail whose record is not; there is no other sign of it
 
 
 @dataclass(frozen=True, slots=True)

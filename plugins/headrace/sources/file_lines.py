@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
-from headrace.sources.base import Headers
+from headrace.record import Headers
 
 FIRST_LINE = 1
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel and PowerShell write one

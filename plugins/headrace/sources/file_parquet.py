@@ -18,8 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from headrace.contract import Rejection
+from headrace.contracts.rejection import NOT_KEPT
 from headrace.exceptions import FileSourceError
-from headrace.sources.bounds import NOT_KEPT
 from headrace.sources.file_csv import COLUMNS_MAX, check_columns
 from headrace.sources.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, FileLine, check_regular
 from headrace.sources.file_parquet_bounds import Reading, parts

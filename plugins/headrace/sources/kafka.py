@@ -27,7 +27,8 @@ from kafka.serializer import Deserializer
 
 from headrace.command import Command
 from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.sources.base import HEADER_BYTES, Chunk, Headers, PartitionState, Range, SourcePosition, SourceState
+from headrace.record import HEADER_BYTES, Headers
+from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, OversizedRecord, is_kept
 from headrace.sources.kafka_batches import UnreadableBatch, tolerate
 from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from kafka import errors
 
 from headrace.exceptions import SettingError
-from headrace.sources.base import Chunk, KafkaRecord, Range, Record, kafka_record
+from headrace.record import KafkaRecord, Record, kafka_record
+from headrace.sources.base import Chunk, Range
 from headrace.sources.bounds import NotKept, OversizedRecord, header_count
 from headrace.sources.kafka import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
 from headrace.sources.kafka_security import OPTIONS

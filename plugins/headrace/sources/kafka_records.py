@@ -20,7 +20,7 @@ from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
 from kafka.structs import TopicPartition
 
-from headrace.sources.base import HEADER_BYTES, Headers, KafkaRecord, Record, kafka_record
+from headrace.record import HEADER_BYTES, Headers, KafkaRecord, Record, kafka_record
 from headrace.sources.bounds import Bounds, NotKept, OversizedRecord, header_count
 from headrace.sources.kafka_batches import unreadable
 from headrace.sources.kafka_unpack import Window, check_old_batch

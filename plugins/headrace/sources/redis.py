@@ -22,8 +22,9 @@ from headrace.exceptions import (
     SourceUnavailable,
     TopicMissing,
 )
+from headrace.record import Headers, Record
 from headrace.service_urls import redis_options
-from headrace.sources.base import Chunk, Headers, PartitionState, Range, Record, SourcePosition, SourceState
+from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, oversized_entry
 from headrace.sources.redis_answers import bytes_of, client, is_whole
 

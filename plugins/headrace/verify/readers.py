@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.record import Headers
 from headrace.sources import file_lines
-from headrace.sources.base import Headers
 from headrace.sources.bounds import Bounds, oversized_entry
 from headrace.sources.kafka_security import refusal
 from headrace.sources.redis_answers import bytes_of, client, is_whole

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
-from headrace.sources.bounds import NOT_KEPT
+from headrace.contracts.rejection import NOT_KEPT
 from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
 from headrace.verify.report import DatasetReport

@@ -9,9 +9,10 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import File, KafkaTopic, RedisStream
+from headrace.deployment import Deployment
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest.plan import describe
-from headrace.ingest.runs import Deployment, bounds, open_source
+from headrace.ingest.runs import bounds, open_source
 from headrace.postgres import checkpoints
 from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from headrace.catalog import InvalidDeclaration, load_declarations
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
-from headrace.ingest.runs import Deployment
 from headrace.postgres.connection import Connect, connector, database
 from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow

@@ -1,0 +1,27 @@
+"""A transaction that excludes the commits of one dataset."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg import Connection
+
+from headrace.dataset import Dataset
+from headrace.deployment import Deployment
+from headrace.postgres import checkpoints
+from headrace.postgres.connection import database
+from headrace.postgres.lock_watchdog import watch_locks
+
+
+@contextmanager
+def exclusive(deployment: Deployment, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
+    """A transaction that holds the dataset's checkpoints; waits for commits, and ends a drain that is stuck."""
+    name = f"headrace {purpose} {dataset.name}"
+    connect = deployment.connect(name)
+    with (
+        database(connect) as connection,
+        connection.transaction(),
+        watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, name),
+    ):
+        checkpoints.hold(connection, dataset.name)
+        yield connection

@@ -1,0 +1,62 @@
+"""What a drain logs of its batches and of its end, where logs are JSON."""
+
+import logging
+from typing import Any
+
+from headrace.ingest.drain import DrainResult
+from headrace.ingest.plan import Plan
+from headrace.logs import FIELDS
+from headrace.postgres.checkpoints import LedgerLine
+from headrace.settings import Settings
+
+logger = logging.getLogger("headrace")
+
+
+class Journal:
+    """What a drain says of its batches and of its end; silent where logs are text."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._is_json = settings.log_format == "json"
+
+    def batch(self, line: LedgerLine, seq: int, seconds: float) -> None:
+        """A batch is committed; seq is its number in the ledger, seconds since its first record was asked for."""
+        self._write(
+            logging.INFO,
+            "batch committed",
+            dataset=line.dataset,
+            kind=line.kind,
+            batch_id=str(line.batch_id),
+            seq=seq,
+            generation=line.generation,
+            partition=line.partition,
+            start_offset=line.start_offset,
+            end_offset=line.end_offset,
+            staged=line.staged,
+            dead=line.dead,
+            tombstones=line.tombstones,
+            empty=line.empty,
+            bytes=line.bytes,
+            seconds=round(seconds, 3),
+        )
+
+    def end(self, plan: Plan, result: DrainResult, error: BaseException | None = None) -> None:
+        """A drain, or a worker's share of one, is over; with `error`, before it read all that was planned."""
+        self._write(
+            logging.INFO if error is None else logging.ERROR,
+            "drain ended" if error is None else "drain failed",
+            dataset=result.dataset,
+            generation=plan.generation,
+            batches=result.batches,
+            next_offsets={str(partition): offset for partition, offset in sorted(result.next_offsets.items())},
+            staged=result.staged,
+            dead=result.dead,
+            tombstones=result.tombstones,
+            empty=result.empty,
+            bytes=result.bytes,
+            seconds=round(result.seconds, 3),
+            **({} if error is None else {"error": " ".join(str(error).split())}),
+        )
+
+    def _write(self, level: int, event: str, **fields: Any) -> None:
+        if self._is_json:
+            logger.log(level, event, extra={FIELDS: fields})

@@ -1,0 +1,41 @@
+"""A record as every source gives it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+# names and values in the record's own order, repeats included; a name is bytes where it is not UTF-8
+Headers = Sequence[tuple[str | bytes, bytes | None]]
+HEADER_BYTES = 70  # what Python makes of a header besides its bytes: a tuple, and its place in a list
+
+
+class Record(Protocol):
+    """One record; kafka-python's ConsumerRecord is one as it comes."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int | None:
+        """Milliseconds since 1970 UTC; None or negative where the source has none."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None:
+        """None is a tombstone."""
+
+    @property
+    def headers(self) -> Headers: ...
+
+
+class KafkaRecord(NamedTuple):
+    """What is kept of a record from Kafka; a tuple, because it is taken apart at once, a million times over."""
+
+    offset: int
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+# kafka_record(KafkaRecord, fields): as KafkaRecord(*fields), which costs twice as much because it is done in Python
+kafka_record: Callable[[type[KafkaRecord], tuple[Any, ...]], KafkaRecord] = tuple.__new__
