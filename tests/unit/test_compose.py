@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
 
+from headrace import __version__
 from headrace.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +41,7 @@ def test_image_has_a_pinned_tag(service: str) -> None:
 
 
 def test_our_image_carries_the_version_of_the_project() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {SERVICES[service]["image"] for service in AIRFLOW} == {f"headrace:{version}"}
+    assert {SERVICES[service]["image"] for service in AIRFLOW} == {f"headrace:{__version__}"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
