@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from airflow.providers.celery.get_provider_info import get_provider_info
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from headrace import __version__
 from headrace.local import valkey
 from headrace.settings import Settings
 
@@ -49,8 +49,7 @@ def test_image_has_a_pinned_tag_and_digest(service: str) -> None:
 
 
 def test_our_image_carries_the_version_of_the_project() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {SERVICES[service]["image"] for service in AIRFLOW} == {f"headrace:{version}"}
+    assert {SERVICES[service]["image"] for service in AIRFLOW} == {f"headrace:{__version__}"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
