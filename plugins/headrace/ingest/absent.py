@@ -16,6 +16,7 @@ from headrace.dataset import Dataset, field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
 from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres.copy import check_stored, copy_rows
 from headrace.sources.base import Range, Source
 
 MAX_REMOVED = 10.0  # percent of the entities that a file may remove without being told so
@@ -95,7 +96,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
                         keys.append([decoded[index]])
                 found.valid += len(keys)
                 with connection.cursor() as cursor:
-                    staging.copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
+                    copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
         counted = connection.execute(
             SQL(
                 "select count(*), count(*) filter (where live.{key} <> all(%s::{type}[]) and not exists "
@@ -185,7 +186,7 @@ def tombstone_absent(
         ),
         (generation, start, line.batch_id),
     ).rowcount
-    staging.check_stored(staging.table(dataset), absent, stored)
+    check_stored(staging.table(dataset), absent, stored)
     checkpoints.append_line(connection, line)
     return absent
 
