@@ -17,11 +17,11 @@ from psycopg.sql import Identifier
 from headrace.contracts.copy_text import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
-from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger
 from headrace.postgres.connection import Connect, is_retriable
 from headrace.postgres.copy import CopyTarget, copy_accepted, copy_lines, copy_rows, json_text
 from headrace.postgres.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
 from headrace.postgres.staging import check_table, columns, table
 from headrace.record import HEADER_BYTES, KafkaRecord, Record
@@ -50,7 +50,7 @@ class Batch:
     partition: int
     start_offset: int
     end_offset: int = 0
-    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    batch_id: UUID = field(default_factory=ledger.new_batch_id)
     rows: list[str | list[Any]] = field(default_factory=list)
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
@@ -277,7 +277,7 @@ class Committer:
 
     def _committed_seq(self, connection: Connection[Any], line: LedgerLine) -> int | None:
         with connection.transaction(), self._watch_locks(connection, line.dataset):
-            return checkpoints.committed_seq(connection, line)
+            return ledger.committed_seq(connection, line)
 
     def _store(
         self, connection: Connection[Any], batch: Batch, kind: LedgerKind, run: RunContext
@@ -308,7 +308,7 @@ class Committer:
                     copy_dead_letters(cursor, batch.dead)
             self._barrier("dead_lettered")
             with self._watch_locks(connection, line.dataset):
-                seq = checkpoints.append_line(connection, line)
+                seq = ledger.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
         return seq

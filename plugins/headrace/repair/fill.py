@@ -21,10 +21,10 @@ from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest.batch import Barrier, no_barrier
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.connection import database
 from headrace.postgres.copy import REASON, CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
 
 PAGE_ROWS = 5_000
@@ -93,7 +93,7 @@ def fill(
 
     Each value is judged by the contract's field as if it came with a record; rules about several fields are not asked.
     The row as it was moves to staging._replaced_<dataset>, so that marts see what changed, and the ledger has a line of
-    kind `reload` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
+    kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
 
     Raises DatasetError for a field that the contract does not name.
     """
@@ -217,13 +217,13 @@ def _move(
     staged_names = SQL(", ").join(Identifier("staged", name) for name in shared)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
-            batch_id=checkpoints.new_batch_id(),
+            batch_id=ledger.new_batch_id(),
             dataset=dataset.name,
             generation=generation,
             partition=partition,
             start_offset=start,
             end_offset=end,
-            kind="reload",
+            kind=LedgerKind.FILL,
             elapsed_s=time.monotonic() - began,
             staged=rows,
             empty=end - start - rows,
@@ -253,5 +253,5 @@ def _move(
             parameters,
         ).rowcount
         check_stored(table, rows, stored)
-        checkpoints.append_line(connection, line)
+        ledger.append_line(connection, line)
         result.batches += 1

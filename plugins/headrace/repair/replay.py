@@ -21,8 +21,7 @@ from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.exclusive import exclusive
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import ledger, staging
 from headrace.postgres.copy import CopyTarget, copy_in_savepoint
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
@@ -35,6 +34,7 @@ from headrace.postgres.dead_letter_pages import (
     pages,
 )
 from headrace.postgres.dead_letters import COLUMNS
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.times import record_time
 
 OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
@@ -94,7 +94,7 @@ class ReplayResult:
 class _LedgerSums:
     """A ledger line in the making: what passed of one partition of one generation."""
 
-    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    batch_id: UUID = field(default_factory=ledger.new_batch_id)
     start_offset: int = -1
     end_offset: int = -1
     rows: int = 0
@@ -219,7 +219,7 @@ def _append(
     elapsed_s: float,
     run: RunContext | None,
 ) -> None:
-    checkpoints.append_line(
+    ledger.append_line(
         connection,
         LedgerLine(
             batch_id=line.batch_id,
@@ -228,7 +228,7 @@ def _append(
             partition=partition,
             start_offset=line.start_offset,
             end_offset=line.end_offset,
-            kind="replay",
+            kind=LedgerKind.REPLAY,
             elapsed_s=elapsed_s,
             staged=line.rows - line.tombstones,
             tombstones=line.tombstones,
