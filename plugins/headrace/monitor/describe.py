@@ -11,8 +11,8 @@ from pydantic import BaseModel, PlainValidator
 from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 from headrace.dataset import Dataset
+from headrace.postgres.copy import REASON as REJECTED_BY_POSTGRES
 from headrace.postgres.dead_letter_pages import READERS_REASONS
-from headrace.postgres.rejects import REASON as REJECTED_BY_POSTGRES
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
 # what may be wrong with a record before its fields are looked at

@@ -11,7 +11,7 @@ from psycopg import Cursor
 from psycopg.sql import Identifier
 
 from headrace.contracts.rejection import Rejection
-from headrace.postgres.staging import copy_rows, json_text
+from headrace.postgres.copy import copy_rows, json_text
 from headrace.record import Headers, Record
 from headrace.times import record_time
 

@@ -1,21 +1,17 @@
-"""Staging tables: made from the contracts, filled by COPY."""
+"""Staging tables: created from the contracts, and compared with them."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
-from psycopg import Connection, Cursor, errors
+from psycopg import Connection, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
-from psycopg.types.json import Jsonb
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.exceptions import DatabaseError, DatasetError
+from headrace.exceptions import DatasetError
 
 SCHEMA = "staging"
-LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
 
 # name, type as Postgres names it, constraint; what every staging table has behind its contract's columns
 BOOKKEEPING_COLUMNS = (
@@ -226,65 +222,6 @@ def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
             (f"{SCHEMA}.{name}",),
         ).fetchall()
     )
-
-
-def copy_rows(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
-) -> None:
-    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped.
-
-    Raises DatabaseError when the table stored fewer than were sent.
-    """
-    sent = 0
-    statement = SQL("copy {} ({}) from stdin (format binary)").format(
-        target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
-    )
-    with cursor.copy(statement) as copy:
-        copy.set_types([re.sub(r"\(.*\)", "", sql_type) for _, sql_type in typed_columns])
-        write_row = copy.write_row
-        for row in rows:
-            write_row(row)
-            sent += 1
-    check_stored(target, sent, cursor.rowcount)
-
-
-def copy_lines(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
-) -> None:
-    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table.
-
-    Raises DatabaseError when the table stored fewer than were sent.
-    """
-    statement = SQL("copy {} ({}) from stdin").format(
-        target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
-    )
-    with cursor.copy(statement) as copy:
-        left = iter(lines)
-        while text := "".join(islice(left, LINES_AT_ONCE)):
-            copy.write(text)
-    check_stored(target, len(lines), cursor.rowcount)
-
-
-def check_stored(target: Identifier, sent: int, stored: int) -> None:
-    """Compare what a COPY or an insert reports with the rows that it was given; raise DatabaseError where they differ.
-
-    Neither fails where a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
-    """
-    if stored != sent:
-        name = target.as_string().replace('"', "")
-        raise DatabaseError(
-            f"{name}: sent {sent} rows, found {stored} stored, expected all: a trigger or rule on the table leaves "
-            f"rows out; nothing was changed; remove or disable it (psql: \\d {name}), then run the same command again"
-        )
-
-
-def json_text(text: bytes | None) -> Jsonb | None:
-    """Hand JSON text to psycopg as it is."""
-    return None if text is None else Jsonb(text, dumps=_unchanged)
-
-
-def _unchanged(text: bytes) -> bytes:
-    return text
 
 
 def _create(connection: Connection[Any], dataset: Dataset) -> None:

@@ -6,12 +6,12 @@ in `_extra` until they are filled.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.sql import SQL, Identifier
 
 from headrace.contracts.columns import Column
@@ -21,11 +21,11 @@ from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest.batch import Barrier, no_barrier
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.connection import database
+from headrace.postgres.copy import REASON, CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
-from headrace.postgres.rejects import REASON, find_rejected, may_be_a_records_fault
 
 PAGE_ROWS = 5_000
 VALUES = Identifier("pg_temp", "filled_values")
@@ -58,6 +58,28 @@ class FillResult:
         return f"{where}: {self.filled} rows filled from _extra in {self.batches} batches{left}"
 
 
+@dataclass(slots=True)
+class _Values:
+    """Coordinates and values of a page; those that Postgres rejects stay in `_extra` and are counted."""
+
+    columns: Sequence[tuple[str, str]]
+    rows: list[list[Any]]
+    result: FillResult
+
+    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+        """COPY them into a table."""
+        copy_rows(cursor, target, self.columns, self.rows)
+
+    def decode_by_contract(self) -> bool:
+        """They are values already."""
+        return False
+
+    def reject(self, rejections: Mapping[int, Rejection]) -> None:
+        """Leave them out, and count them."""
+        self.result.left[REASON] += len(rejections)
+        self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
+
+
 def fill(
     deployment: Deployment,
     dataset: Dataset,
@@ -71,7 +93,7 @@ def fill(
 
     Each value is judged by the contract's field as if it came with a record; rules about several fields are not asked.
     The row as it was moves to staging._replaced_<dataset>, so that marts see what changed, and the ledger has a line of
-    kind `reload` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
+    kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
 
     Raises DatasetError for a field that the contract does not name.
     """
@@ -160,22 +182,11 @@ def _validate_page(
             result.left[decoded.reason] += 1
             continue
         value = decoded[0]
-        rows.append([*coordinate, staging.json_text(value) if contract.json_columns else value])
+        rows.append([*coordinate, json_text(value) if contract.json_columns else value])
     typed_columns = (*COORDINATE_COLUMNS, ("value", column.sql_type))
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            staging.copy_rows(cursor, VALUES, typed_columns, rows)
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        rejected = find_rejected(connection, VALUES, typed_columns, rows)
-        if not rejected:
-            raise
-        result.left[REASON] += len(rejected)
-        rows = [row for index, row in enumerate(rows) if index not in rejected]
-        with connection.cursor() as cursor:
-            staging.copy_rows(cursor, VALUES, typed_columns, rows)
-    result.filled += len(rows)
+    values = _Values(typed_columns, rows, result)
+    copy_in_savepoint(CopyTarget(connection, VALUES, typed_columns), values)
+    result.filled += len(values.rows)
 
 
 def _move(
@@ -206,13 +217,13 @@ def _move(
     staged_names = SQL(", ").join(Identifier("staged", name) for name in shared)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
-            batch_id=checkpoints.new_batch_id(),
+            batch_id=ledger.new_batch_id(),
             dataset=dataset.name,
             generation=generation,
             partition=partition,
             start_offset=start,
             end_offset=end,
-            kind="reload",
+            kind=LedgerKind.FILL,
             elapsed_s=time.monotonic() - began,
             staged=rows,
             empty=end - start - rows,
@@ -232,7 +243,7 @@ def _move(
             ).format(replaced=replaced, names=names, staged_names=staged_names, values=VALUES, table=table, here=here),
             parameters,
         ).rowcount
-        staging.check_stored(replaced, rows, stored)
+        check_stored(replaced, rows, stored)
         stored = connection.execute(
             SQL(
                 "update {table} as staged set {column} = filled.value, "
@@ -241,6 +252,6 @@ def _move(
             ).format(table=table, column=Identifier(column.name), values=VALUES, here=here),
             parameters,
         ).rowcount
-        staging.check_stored(table, rows, stored)
-        checkpoints.append_line(connection, line)
+        check_stored(table, rows, stored)
+        ledger.append_line(connection, line)
         result.batches += 1

@@ -18,9 +18,10 @@ from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import begin_generation, check_cluster, check_identity, seen_from
 from headrace.ingest.runs import open_source
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Source, SourceState
 
 
@@ -71,19 +72,19 @@ def accept_loss(
             if partition not in loss.generation.next_offsets:
                 checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
             line = LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
                 generation=loss.generation.generation,
                 partition=partition,
                 start_offset=loss.start,
                 end_offset=to,
-                kind="accept_loss",
+                kind=LedgerKind.ACCEPT_LOSS,
                 position=loss.position,
                 run=run or RunContext(),
                 note=loss.note,
             )
             checkpoints.advance(connection, line)
-            checkpoints.append_line(connection, line)
+            ledger.append_line(connection, line)
     return loss.start, to
 
 
@@ -141,17 +142,17 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         ).fetchone()
         if newest and newest[0]:
             line = LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=name,
                 generation=newest[0],
                 partition=0,
                 start_offset=0,
                 end_offset=0,
-                kind="reset",
+                kind=LedgerKind.RESET,
                 run=run or RunContext(),
                 note=f"deleted {_listed(found)}",
             )
-            checkpoints.append_line(connection, line)
+            ledger.append_line(connection, line)
     return found
 
 
@@ -195,7 +196,8 @@ def _adoption(connection: Connection[Any], generation: Generation, state: Source
     staged = dict(
         connection.execute(
             "select partition, sum(staged + tombstones) from headrace.batches "
-            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replay') group by partition",
+            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replace', 'replay') "
+            "group by partition",
             (name, generation.generation),
         ).fetchall()
     )

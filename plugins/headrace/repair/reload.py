@@ -20,9 +20,10 @@ from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.plan import check_identity
 from headrace.ingest.runs import open_source
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.repair import restage
 from headrace.repair.reload_request import check_source_kind, parse, ranges
@@ -123,7 +124,7 @@ def _reload(
                 restage.replace_dead_letters(connection, dataset, generation, each)
             barrier("replaced")
             for each in wanted:
-                checkpoints.append_line(connection, _line(dataset, generation, each, time.monotonic() - began, run))
+                ledger.append_line(connection, _line(dataset, generation, each, time.monotonic() - began, run))
             barrier("before_commit")
 
 
@@ -190,7 +191,7 @@ def _line(
         partition=each.partition,
         start_offset=each.start,
         end_offset=each.end,
-        kind="reload",
+        kind=LedgerKind.RELOAD,
         elapsed_s=elapsed_s,
         staged=each.staged,
         dead=each.dead,

@@ -21,8 +21,8 @@ from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.exclusive import exclusive
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import ledger, staging
+from headrace.postgres.copy import CopyTarget, copy_in_savepoint
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
     PAGE_ROWS,
@@ -34,7 +34,7 @@ from headrace.postgres.dead_letter_pages import (
     pages,
 )
 from headrace.postgres.dead_letters import COLUMNS
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.times import record_time
 
 OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
@@ -94,7 +94,7 @@ class ReplayResult:
 class _LedgerSums:
     """A ledger line in the making: what passed of one partition of one generation."""
 
-    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    batch_id: UUID = field(default_factory=ledger.new_batch_id)
     start_offset: int = -1
     end_offset: int = -1
     rows: int = 0
@@ -179,7 +179,9 @@ def _replay_dead_letters(
     batch = Batch(dataset, generation, partition, dead_letters[0].offset, batch_id=line.batch_id)
     for dead_letter in dead_letters:
         batch.add(dead_letter)
-    _stage(connection, batch)
+    if batch.rows:
+        target = CopyTarget(connection, staging.table(dataset), staging.columns(dataset))
+        copy_in_savepoint(target, batch)  # what Postgres rejects is dead again
     reasons = {dead_letter.offset: dead_letter.reason for dead_letter in dead_letters}
     for dead in batch.dead:
         old, new = reasons[dead[OFFSET]], dead[REASON]
@@ -192,27 +194,6 @@ def _replay_dead_letters(
     result.tombstones += batch.tombstones
     line.add(batch)
     _mark(connection, batch)
-
-
-def _stage(connection: Connection[Any], batch: Batch) -> None:
-    """COPY the batch's rows; those that Postgres does not store become dead again."""
-    if not batch.rows:
-        return
-    target = staging.table(batch.dataset)
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            batch.copy(cursor, target)
-        return
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        used_fast_path = batch.decode_by_contract()
-        rejections = find_rejected(connection, target, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not used_fast_path:
-            raise
-    batch.reject(rejections)
-    with connection.cursor() as cursor:
-        batch.copy(cursor, target)
 
 
 def _mark(connection: Connection[Any], batch: Batch) -> None:
@@ -238,7 +219,7 @@ def _append(
     elapsed_s: float,
     run: RunContext | None,
 ) -> None:
-    checkpoints.append_line(
+    ledger.append_line(
         connection,
         LedgerLine(
             batch_id=line.batch_id,
@@ -247,7 +228,7 @@ def _append(
             partition=partition,
             start_offset=line.start_offset,
             end_offset=line.end_offset,
-            kind="replay",
+            kind=LedgerKind.REPLAY,
             elapsed_s=elapsed_s,
             staged=line.rows - line.tombstones,
             tombstones=line.tombstones,

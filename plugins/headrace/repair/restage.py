@@ -10,11 +10,10 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from headrace.dataset import Dataset
-from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Batch
 from headrace.postgres import dead_letters, staging
 from headrace.postgres.checkpoints import Generation
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows
 from headrace.repair.reload_request import RequestedRange
 
 ROWS = Identifier("pg_temp", "reloaded_rows")
@@ -95,27 +94,10 @@ def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
 
 def buffer_batch(connection: Connection[Any], batch: Batch) -> None:
     """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            batch.copy(cursor, ROWS)
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        used_fast_path = batch.decode_by_contract()
-        rejections = find_rejected(connection, ROWS, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not used_fast_path:
-            raise
-        if len(rejections) == len(batch.rows) > 1:
-            raise DatabaseError(
-                f"{batch.dataset.name}[{batch.partition}]: postgres took none of {len(batch.rows)} rows: "
-                f"{rejections[0].detail}; expected some to be stored; nothing was changed; repair it and run the same "
-                "command again"
-            ) from error
-        batch.reject(rejections)
-        with connection.cursor() as cursor:
-            batch.copy(cursor, ROWS)
+    where = f"{batch.dataset.name}[{batch.partition}]"
+    copy_in_savepoint(CopyTarget(connection, ROWS, staging.columns(batch.dataset), all_rejected=where), batch)
     with connection.cursor() as cursor:
-        staging.copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
+        copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
 
 
 def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
@@ -168,7 +150,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
     ).fetchone()
     assert moved is not None
     each.replaced = int(moved[0])
-    staging.check_stored(staging.replaced_table(dataset), *moved)
+    check_stored(staging.replaced_table(dataset), *moved)
     each.kept = _count(
         connection,
         SQL(
@@ -185,7 +167,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         ),
         parameters,
     ).rowcount
-    staging.check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
+    check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
 
 
 def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
@@ -233,7 +215,7 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
         ),
         parameters,
     ).rowcount
-    staging.check_stored(dead_letters.TABLE, each.dead, stored)
+    check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
         SQL(
             "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "
