@@ -82,7 +82,7 @@ def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
     from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
-    from headrace.ingest.runs import initialise
+    from headrace.ingest.prepare import initialise
     from headrace.local import services
 
     settings = _settings()
@@ -120,7 +120,7 @@ def env() -> None:
 @main.command()
 def init() -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
-    from headrace.ingest.runs import initialise
+    from headrace.ingest.prepare import initialise
 
     applied = initialise(_deployment(), print_line=complain)
     say(f"applied {', '.join(applied)}" if applied else "nothing to do")
@@ -247,7 +247,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
     .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
     and keeps its entity; where one does not tell whose it is, --replace removes nothing.
     """
-    from headrace.ingest.load import load_file
+    from headrace.ingest.load import LoadOptions, load_file
 
     with _progress_bar("loading") as update:
         path = file.absolute() if file else None
@@ -255,10 +255,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
             _deployment(),
             dataset,
             path=path,
-            replace=replace,
-            max_removed=max_removed,
-            again=again,
-            on_progress=update,
+            options=LoadOptions(replace=replace, max_removed=max_removed, again=again, on_progress=update),
         )
     say(outcome.summary())
 
@@ -270,7 +267,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
     """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
-    from headrace.ingest.runs import drain_dataset
+    from headrace.ingest.parallel import drain_dataset
     from headrace.publish.dead_letter_topic import publish_after_drain
 
     deployment = _deployment()
