@@ -306,12 +306,15 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
     """
+    from headrace.follow.follower import FollowOptions
     from headrace.follow.follower import follow as follow_datasets
     from headrace.signals import stopped_by_signals
 
     deployment = _deployment()
     with stopped_by_signals() as stop:
-        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, print_line=say)
+        result = follow_datasets(
+            deployment, datasets, stop=stop, options=FollowOptions(max_seconds=max_seconds, print_line=say)
+        )
     say(result.summary())
     result.raise_failures()
 

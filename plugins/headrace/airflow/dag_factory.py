@@ -333,7 +333,7 @@ that is down is said once and waited for. A dataset that still fails at the sess
             from airflow.sdk import get_current_context
 
             from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
-            from headrace.follow.follower import follow
+            from headrace.follow.follower import FollowOptions, follow
             from headrace.signals import stopped_by_signals
 
             params = get_current_context()["params"]
@@ -343,10 +343,12 @@ that is down is said once and waited for. A dataset that still fails at the sess
                     deployment(),
                     forms.read_names(params, "datasets"),
                     stop=stop,
-                    max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
-                    build_settings=build_settings(),
-                    run=run_context(),
-                    print_line=say,
+                    options=FollowOptions(
+                        max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
+                        build_settings=build_settings(),
+                        run=run_context(),
+                        print_line=say,
+                    ),
                 )
                 say(result.summary())
                 result.raise_failures()
