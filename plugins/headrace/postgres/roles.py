@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import Connection, errors
 from psycopg.sql import SQL, Identifier
 
-from headrace.postgres.connection import hold_migrations, locked, while_locked
+from headrace.postgres.migrations import hold_migrations, locked, while_locked
 
 LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_reader")
 
