@@ -89,6 +89,26 @@ class LedgerLine:
     note: str | None = None  # in words: what was given up, or why
 
 
+APPEND_LINE = """
+with counted as (
+    update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
+)
+
+insert into headrace.batches (
+    batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
+    bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+    note
+)
+select
+    %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
+    %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
+    clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
+    %(try_number)s, %(map_index)s, %(note)s
+from counted
+returning seq
+"""
+
+
 def append_line(connection: Connection[Any], line: LedgerLine) -> int:
     """Write the ledger's line and return its seq.
 
@@ -96,24 +116,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
     transaction ends: so this comes last.
     """
     row = connection.execute(
-        """
-        with counted as (
-            update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
-        )
-
-        insert into headrace.batches (
-            batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
-            note
-        )
-        select
-            %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
-            %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
-            clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(map_index)s, %(note)s
-        from counted
-        returning seq
-        """,
+        APPEND_LINE,
         {
             "batch_id": line.batch_id,
             "dataset": line.dataset,

@@ -150,9 +150,14 @@ def _migrate(connection: Connection[Any]) -> list[str]:
     pending = [(name, text) for name, text in _migrations() if name not in applied]
     for name, text in pending:
         with locked(connection, f"migration {name}"):
-            connection.execute(text.encode())
+            connection.execute(SQL(text))
         connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
     return [name for name, _ in pending]
+
+
+def packaged_sql(*path: str) -> str:
+    """The text of a file in sql/."""
+    return resources.files("headrace.postgres").joinpath("sql", *path).read_text()
 
 
 def _migrations() -> list[tuple[str, str]]:

@@ -1,12 +1,11 @@
 """The group roles that separate who loads, who builds and who reads: made and granted to by `headrace init`."""
 
-from importlib import resources
 from typing import Any
 
 from psycopg import Connection, errors
 from psycopg.sql import SQL, Identifier
 
-from headrace.postgres.migrations import hold_migrations, locked, while_locked
+from headrace.postgres.migrations import hold_migrations, locked, packaged_sql, while_locked
 
 LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_reader")
 
@@ -43,7 +42,7 @@ def _separate(connection: Connection[Any]) -> str | None:
                 f"reads; everything works without; to have them, an administrator runs: {'; '.join(lacking)}; then run "
                 "`headrace init` again"
             )
-        connection.execute((resources.files("headrace.postgres") / "sql" / "roles.sql").read_text().encode())
+        connection.execute(SQL(packaged_sql("roles.sql")))
     return None
 
 

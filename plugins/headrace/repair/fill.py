@@ -37,6 +37,26 @@ COORDINATE_COLUMNS = (
     ("_batch_id", "uuid"),
 )
 
+SAME_ROW = SQL("""
+(staged._generation, staged._partition, staged._offset, staged._batch_id)
+= (filled._generation, filled._partition, filled._offset, filled._batch_id)
+""")
+KEEP_ROWS = SQL("""
+insert into {replaced} ({names}, _replaced_by)
+select {staged_names}, %(batch_id)s
+from {values} as filled, {table} as staged
+where filled._generation = %(generation)s and filled._partition = %(partition)s and {same_row}
+""")
+FILL_ROWS = SQL("""
+update {table} as staged
+set
+    {column} = filled.value,
+    _extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb),
+    _batch_id = %(batch_id)s
+from {values} as filled
+where filled._generation = %(generation)s and filled._partition = %(partition)s and {same_row}
+""")
+
 
 @dataclass(slots=True)
 class FillResult:
@@ -193,17 +213,13 @@ def _move(
     connection: Connection[Any], dataset: Dataset, column: Column, result: FillResult, began: float, run: RunContext
 ) -> None:
     """Keep the rows as they were, write the values, and the ledger's lines."""
-    table, replaced = staging.table(dataset), staging.replaced_table(dataset)
+    table = staging.table(dataset)
     connection.execute(SQL("lock table {} in row exclusive mode").format(table))
     staging.check_table(connection, dataset)
-    same_row = SQL(
-        "(staged._generation, staged._partition, staged._offset, staged._batch_id) "
-        "= (filled._generation, filled._partition, filled._offset, filled._batch_id)"
-    )
     # rows that a reload replaced since they were read have been judged by the contract of today
     result.filled -= connection.execute(
         SQL("delete from {} as filled where not exists (select from {} as staged where {})").format(
-            VALUES, table, same_row
+            VALUES, table, SAME_ROW
         )
     ).rowcount
     groups = connection.execute(
@@ -212,9 +228,7 @@ def _move(
             "group by _generation, _partition order by _generation, _partition"
         ).format(VALUES)
     ).fetchall()
-    shared = staging.shared_columns(connection, dataset)
-    names = SQL(", ").join(Identifier(name) for name in shared)
-    staged_names = SQL(", ").join(Identifier("staged", name) for name in shared)
+    names = staging.shared_columns(connection, dataset)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
             batch_id=ledger.new_batch_id(),
@@ -229,29 +243,35 @@ def _move(
             empty=end - start - rows,
             run=run,
         )
-        parameters = {
-            "generation": generation,
-            "partition": partition,
-            "batch_id": line.batch_id,
-            "field": column.source_names[0],
-        }
-        here = SQL("filled._generation = %(generation)s and filled._partition = %(partition)s and {}").format(same_row)
-        stored = connection.execute(
-            SQL(
-                "insert into {replaced} ({names}, _replaced_by) select {staged_names}, %(batch_id)s "
-                "from {values} as filled, {table} as staged where {here}"
-            ).format(replaced=replaced, names=names, staged_names=staged_names, values=VALUES, table=table, here=here),
-            parameters,
-        ).rowcount
-        check_stored(replaced, rows, stored)
-        stored = connection.execute(
-            SQL(
-                "update {table} as staged set {column} = filled.value, "
-                "_extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb), _batch_id = %(batch_id)s "
-                "from {values} as filled where {here}"
-            ).format(table=table, column=Identifier(column.name), values=VALUES, here=here),
-            parameters,
-        ).rowcount
-        check_stored(table, rows, stored)
+        _move_partition(connection, dataset, column, names, line)
         ledger.append_line(connection, line)
         result.batches += 1
+
+
+def _move_partition(
+    connection: Connection[Any], dataset: Dataset, column: Column, names: Sequence[str], line: LedgerLine
+) -> None:
+    """Copy the rows of a partition to the table of replaced rows, then write the values into them."""
+    table, replaced = staging.table(dataset), staging.replaced_table(dataset)
+    parameters = {
+        "generation": line.generation,
+        "partition": line.partition,
+        "batch_id": line.batch_id,
+        "field": column.source_names[0],
+    }
+    stored = connection.execute(
+        KEEP_ROWS.format(
+            replaced=replaced,
+            names=SQL(", ").join(Identifier(name) for name in names),
+            staged_names=SQL(", ").join(Identifier("staged", name) for name in names),
+            values=VALUES,
+            table=table,
+            same_row=SAME_ROW,
+        ),
+        parameters,
+    ).rowcount
+    check_stored(replaced, line.staged, stored)
+    stored = connection.execute(
+        FILL_ROWS.format(table=table, column=Identifier(column.name), values=VALUES, same_row=SAME_ROW), parameters
+    ).rowcount
+    check_stored(table, line.staged, stored)

@@ -19,6 +19,37 @@ from headrace.times import EPOCH
 
 MILLISECOND = timedelta(milliseconds=1)
 
+# of the batches below what is served, the first with records of that time
+FIRST_UNSERVED_BATCH = """
+select min(batches.start_offset)
+from headrace.batches as batches
+where
+    batches.dataset = %(dataset)s
+    and batches.generation = %(generation)s
+    and batches.partition = %(partition)s
+    and batches.kind = 'drain'
+    and batches.start_offset < %(served)s
+    and batches.last_record_at >= %(start)s
+    and batches.first_record_at < %(end)s
+"""
+# of its records, the first of that time
+FIRST_UNSERVED_RECORD = SQL("""
+select min(at)
+from (
+    select _offset as at from {table}
+    where
+        _generation = %(generation)s and _partition = %(partition)s
+        and _offset >= %(first)s and _offset < %(served)s
+        and _timestamp >= %(start)s and _timestamp < %(end)s
+    union all
+    select "offset" from headrace.dead_letters
+    where
+        dataset = %(dataset)s and generation = %(generation)s and partition = %(partition)s
+        and "offset" >= %(first)s and "offset" < %(served)s
+        and "timestamp" >= %(start)s and "timestamp" < %(end)s
+) as stored
+""")
+
 Bound = int | datetime
 
 
@@ -166,18 +197,7 @@ def _unserved(
         "end": times[1],
     }
     row = connection.execute(
-        """
-        select min(batches.start_offset)
-        from headrace.batches as batches
-        where
-            batches.dataset = %(dataset)s
-            and batches.generation = %(generation)s
-            and batches.partition = %(partition)s
-            and batches.kind = 'drain'
-            and batches.start_offset < %(served)s
-            and batches.last_record_at >= %(start)s
-            and batches.first_record_at < %(end)s
-        """,
+        FIRST_UNSERVED_BATCH,
         parameters,
     ).fetchone()
     if row is None or row[0] is None:
@@ -185,24 +205,7 @@ def _unserved(
     parameters["first"] = row[0]
     # the batch may hold other times too: its records say
     found = connection.execute(
-        SQL(
-            """
-            select min(at)
-            from (
-                select _offset as at from {table}
-                where
-                    _generation = %(generation)s and _partition = %(partition)s
-                    and _offset >= %(first)s and _offset < %(served)s
-                    and _timestamp >= %(start)s and _timestamp < %(end)s
-                union all
-                select "offset" from headrace.dead_letters
-                where
-                    dataset = %(dataset)s and generation = %(generation)s and partition = %(partition)s
-                    and "offset" >= %(first)s and "offset" < %(served)s
-                    and "timestamp" >= %(start)s and "timestamp" < %(end)s
-            ) as stored
-            """
-        ).format(table=Identifier(staging.SCHEMA, generation.dataset)),
+        FIRST_UNSERVED_RECORD.format(table=Identifier(staging.SCHEMA, generation.dataset)),
         parameters,
     ).fetchone()
     return None if found is None else found[0]

@@ -19,6 +19,77 @@ from headrace.repair.reload_request import RequestedRange
 ROWS = Identifier("pg_temp", "reloaded_rows")
 DEAD_LETTERS = Identifier("pg_temp", "reloaded_dead_letters")
 
+MOVE_ROWS = SQL("""
+with read_again as (
+    select _offset as at from {rows} where _partition = %(partition)s
+    union all
+    select "offset" from {letters} where partition = %(partition)s
+),
+
+gone as (
+    delete from {table} as staged
+    using read_again
+    where
+        staged._generation = %(generation)s
+        and staged._partition = %(partition)s
+        and staged._offset = read_again.at
+    returning staged.*
+),
+
+kept as (
+    insert into {replaced} ({moving}, _replaced_by)
+    select {moving}, %(batch_id)s from gone
+    returning 1
+)
+
+select
+    (select count(*) from gone),
+    (select count(*) from kept)
+""")
+
+# in all of these, `letters` are the dead letters that there were, `failed` those of the records as they were read again
+SAME_COORDINATE = SQL("""
+letters.dataset = %(dataset)s
+and letters.generation = %(generation)s
+and letters.partition = %(partition)s
+and letters."offset" = failed."offset"
+""")
+RESOLVE_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set replayed_by = %(batch_id)s
+from {rows} as passed
+where
+    letters.dataset = %(dataset)s
+    and letters.generation = %(generation)s
+    and letters.partition = %(partition)s
+    and letters."offset" = passed._offset
+    and letters.replayed_by is null
+    and passed._partition = %(partition)s
+""")
+REOPEN_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set replayed_by = null
+from {letters} as failed
+where failed.partition = %(partition)s and {same_coordinate} and letters.replayed_by is not null
+""")
+# the bytes of a record that was beyond a limit, and is not any more, are added
+UPDATE_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set
+    reason = failed.reason,
+    detail = failed.detail,
+    json_path = failed.json_path,
+    key = coalesce(letters.key, failed.key),
+    value = coalesce(letters.value, failed.value),
+    headers = coalesce(letters.headers, failed.headers)
+from {letters} as failed
+where
+    failed.partition = %(partition)s
+    and {same_coordinate}
+    and (letters.reason, letters.detail, letters.json_path)
+    is distinct from (failed.reason, failed.detail, failed.json_path)
+""")
+
 
 @dataclass(slots=True)
 class Restaged:
@@ -111,35 +182,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
     }
     moving = _listed_columns(staging.shared_columns(connection, dataset))
     moved = connection.execute(
-        SQL(
-            """
-            with read_again as (
-                select _offset as at from {rows} where _partition = %(partition)s
-                union all
-                select "offset" from {letters} where partition = %(partition)s
-            ),
-
-            gone as (
-                delete from {table} as staged
-                using read_again
-                where
-                    staged._generation = %(generation)s
-                    and staged._partition = %(partition)s
-                    and staged._offset = read_again.at
-                returning staged.*
-            ),
-
-            kept as (
-                insert into {replaced} ({moving}, _replaced_by)
-                select {moving}, %(batch_id)s from gone
-                returning 1
-            )
-
-            select
-                (select count(*) from gone),
-                (select count(*) from kept)
-            """
-        ).format(
+        MOVE_ROWS.format(
             table=staging.table(dataset),
             replaced=staging.replaced_table(dataset),
             rows=ROWS,
@@ -179,33 +222,16 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
         "batch_id": each.batch_id,
     }
     each.resolved = connection.execute(
-        SQL(
-            """
-            update headrace.dead_letters as letters
-            set replayed_by = %(batch_id)s
-            from {rows} as passed
-            where
-                letters.dataset = %(dataset)s
-                and letters.generation = %(generation)s
-                and letters.partition = %(partition)s
-                and letters."offset" = passed._offset
-                and letters.replayed_by is null
-                and passed._partition = %(partition)s
-            """
-        ).format(rows=ROWS),
+        RESOLVE_DEAD_LETTERS.format(rows=ROWS),
         parameters,
     ).rowcount
-    same_coordinate = SQL(
-        "letters.dataset = %(dataset)s and letters.generation = %(generation)s and letters.partition = %(partition)s "
-        'and letters."offset" = failed."offset"'
-    )
     failed = _count(
         connection, SQL("select count(*) from {} where partition = %(partition)s").format(DEAD_LETTERS), parameters
     )
     are_new = SQL(
         "from {letters} as failed where failed.partition = %(partition)s "
-        "and not exists (select from headrace.dead_letters as letters where {same_place})"
-    ).format(letters=DEAD_LETTERS, same_place=same_coordinate)
+        "and not exists (select from headrace.dead_letters as letters where {same_coordinate})"
+    ).format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE)
     each.dead = _count(connection, SQL("select count(*) {}").format(are_new), parameters)
     stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} {are_new}").format(
@@ -217,24 +243,12 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
     ).rowcount
     check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
-        SQL(
-            "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "
-            "where failed.partition = %(partition)s and {same_place} and letters.replayed_by is not null"
-        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        REOPEN_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
         parameters,
     ).rowcount
     each.still_dead = failed - each.dead - each.reopened
     connection.execute(
-        SQL(
-            "update headrace.dead_letters as letters "
-            "set reason = failed.reason, detail = failed.detail, json_path = failed.json_path, "
-            # of a record that was beyond the limits of what is unpacked, and is not today
-            "key = coalesce(letters.key, failed.key), value = coalesce(letters.value, failed.value), "
-            "headers = coalesce(letters.headers, failed.headers) "
-            "from {letters} as failed where failed.partition = %(partition)s and {same_place} "
-            "and (letters.reason, letters.detail, letters.json_path) "
-            "is distinct from (failed.reason, failed.detail, failed.json_path)"
-        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        UPDATE_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
         parameters,
     )
 
