@@ -113,6 +113,25 @@ def translate(error: psycopg.Error) -> HeadraceError:
             "max_connections or the limit of the role or database that it names (alter role .. connection limit), or "
             "put a pooler in front; then run the same command again"
         )
+    if misconfigured := _configuration_error(error, text, where):
+        return misconfigured
+    if isinstance(error, errors.InsufficientPrivilege):
+        return DatabaseError(
+            f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
+            "which role may do what, and `headrace init`, run by the owner, grants it",
+            command=Command("init"),
+        )
+    if is_retriable(error):
+        return DatabaseUnavailable(
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
+            "the same command again",
+            command=Command("up"),
+        )
+    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+
+
+def _configuration_error(error: psycopg.Error, text: str, where: str) -> DatabaseError | None:
+    """The error of a connection whose parameters have to be corrected; None for any other error."""
     if missing := _missing_database(error):
         return DatabaseError(
             f"postgres: {text}; expected an existing database; create it (create database {missing} encoding 'UTF8' "
@@ -131,19 +150,7 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
     if _is_one_of(REFUSED, error):
         return DatabaseError(f"postgres: {text}; expected to be let in; correct user and password in {where}")
-    if isinstance(error, errors.InsufficientPrivilege):
-        return DatabaseError(
-            f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
-            "which role may do what, and `headrace init`, run by the owner, grants it",
-            command=Command("init"),
-        )
-    if is_retriable(error):
-        return DatabaseUnavailable(
-            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
-            "the same command again",
-            command=Command("up"),
-        )
-    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+    return None
 
 
 def _is_full(error: psycopg.Error) -> bool:

@@ -117,6 +117,27 @@ class _LedgerSums:
             self.first_record_at = min([*times, *filter(None, (self.first_record_at,))])
             self.last_record_at = max([*times, *filter(None, (self.last_record_at,))])
 
+    def line(
+        self, dataset: Dataset, generation: int, partition: int, elapsed_s: float, run: RunContext | None
+    ) -> LedgerLine:
+        """What the ledger says of the partition."""
+        return LedgerLine(
+            batch_id=self.batch_id,
+            dataset=dataset.name,
+            generation=generation,
+            partition=partition,
+            start_offset=self.start_offset,
+            end_offset=self.end_offset,
+            kind=LedgerKind.REPLAY,
+            elapsed_s=elapsed_s,
+            staged=self.rows - self.tombstones,
+            tombstones=self.tombstones,
+            bytes=self.bytes,
+            first_record_at=self.first_record_at,
+            last_record_at=self.last_record_at,
+            run=run or RunContext(),
+        )
+
 
 def replay(
     deployment: Deployment,
@@ -156,9 +177,10 @@ def replay(
                 _replay_dead_letters(connection, dataset, generation_partition, list(dead_letters), line, result)
             on_progress(result.records, total)
         barrier("staged")
-        for (generation, partition), line in lines.items():
-            if line.rows:
-                _append(connection, dataset, generation, partition, line, time.monotonic() - began, run)
+        for (generation, partition), sums in lines.items():
+            if sums.rows:
+                elapsed_s = time.monotonic() - began
+                ledger.append_line(connection, sums.line(dataset, generation, partition, elapsed_s, run))
                 result.batches += 1
         barrier("before_commit")
         if dry_run:
@@ -208,33 +230,3 @@ def _mark(connection: Connection[Any], batch: Batch) -> None:
             f"{batch.dataset.name}[{batch.partition}]: marked {marked} dead letters, expected {len(offsets)}: somebody "
             "else changed headrace.dead_letters; nothing was changed; run the replay again"
         )
-
-
-def _append(
-    connection: Connection[Any],
-    dataset: Dataset,
-    generation: int,
-    partition: int,
-    line: _LedgerSums,
-    elapsed_s: float,
-    run: RunContext | None,
-) -> None:
-    ledger.append_line(
-        connection,
-        LedgerLine(
-            batch_id=line.batch_id,
-            dataset=dataset.name,
-            generation=generation,
-            partition=partition,
-            start_offset=line.start_offset,
-            end_offset=line.end_offset,
-            kind=LedgerKind.REPLAY,
-            elapsed_s=elapsed_s,
-            staged=line.rows - line.tombstones,
-            tombstones=line.tombstones,
-            bytes=line.bytes,
-            first_record_at=line.first_record_at,
-            last_record_at=line.last_record_at,
-            run=run or RunContext(),
-        ),
-    )
