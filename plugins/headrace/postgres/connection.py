@@ -1,4 +1,4 @@
-"""Connections to Postgres, and its errors in our words."""
+"""Connections to Postgres, and psycopg's errors as Headrace's."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from headrace.service_urls import libpq_parameters
 Connect = Callable[[], Connection[Any]]
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
-# in libpq's words, which has no code for them: no later try is answered otherwise
+# libpq has no code for these; a retry fails in the same way
 REFUSED = (
     "password authentication failed",
     "no password supplied",
@@ -80,7 +80,7 @@ def database(connect: Connect) -> Iterator[Connection[Any]]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (somebody must act)."""
+    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (an operator must act)."""
     try:
         yield
     except HeadraceError:

@@ -29,9 +29,9 @@ def migrate(connection: Connection[Any]) -> list[str]:
 def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
     """Run a part of `headrace init` in a transaction; again, for MIGRATION_WAIT_MS, where locked() finds a lock.
 
-    A lock of a table is waited for only briefly, because all who come behind wait too, and because drains and plans
-    lock the same tables in other orders: then everything is rolled back and tried again. Raises DatabaseError where a
-    table stays locked.
+    A table's lock is waited for only briefly: queries behind it in the queue wait too, and drains and plans lock the
+    same tables in other orders. When the wait ends without the lock, everything is rolled back and tried again. Raises
+    DatabaseError where a table stays locked.
     """
     deadline = time.monotonic() + MIGRATION_WAIT_MS / 1000
     while True:
@@ -76,10 +76,10 @@ class _CreatedMeanwhile(Exception):
 
 
 def hold_migrations(connection: Connection[Any]) -> None:
-    """Make two runs of `headrace init` take turns, until the end of the transaction.
+    """Exclude other runs of `headrace init` until the end of the transaction.
 
-    By a lock of headrace.migrations that readers do not notice, and that only the owner may take: anyone who may
-    connect could hold an advisory lock, and with it every `headrace init`.
+    Locks headrace.migrations in a mode that blocks no reader and that only the owner may take. Every user who may
+    connect could hold an advisory lock, and so stop every `headrace init`.
     """
     if connection.execute("select to_regclass('headrace.migrations')").fetchone() == (None,):
         try:
@@ -96,7 +96,7 @@ def hold_migrations(connection: Connection[Any]) -> None:
 
 
 def _check_schemas(connection: Connection[Any]) -> None:
-    """Refuse schemas of others: whoever owns one may have put code into it that would run with our rights."""
+    """Refuse schemas of other owners, who may have put code into them that would run with our rights."""
     row = connection.execute(
         """
         select n.nspname, pg_get_userbyid(n.nspowner), current_user

@@ -1,4 +1,4 @@
-"""A field that the contract has named since: its values move from `_extra` into its column, as batches of the ledger.
+"""The fill: move a field's values from `_extra` into its column, after the contract began to name the field.
 
 `staging.ensure_table` adds the column when it first sees the new contract; rows that were staged before hold the value
 in `_extra` until they are filled.
@@ -60,7 +60,7 @@ where filled._generation = %(generation)s and filled._partition = %(partition)s 
 
 @dataclass(slots=True)
 class FillResult:
-    """What a fill did: rows whose column has its value now, and those whose value does not fit, by reason."""
+    """What a fill did: rows whose column has its value now; values that the contract rejects, by reason."""
 
     dataset: str
     name: str
@@ -111,9 +111,9 @@ def fill(
 ) -> FillResult:
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
 
-    Each value is judged by the contract's field as if it came with a record; rules about several fields are not asked.
-    The row as it was moves to staging._replaced_<dataset>, so that marts see what changed, and the ledger has a line of
-    kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
+    Each value is validated by the contract's field as if it came with a record; validators of several fields are not
+    called. The former row is kept in staging._replaced_<dataset>, so that marts see what changed, and the ledger has a
+    line of kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Idempotent.
 
     Raises DatasetError for a field that the contract does not name.
     """
@@ -127,7 +127,7 @@ def fill(
             checkpoints.register(connection, dataset.name)
             staging.ensure_table(connection, dataset)
         with connection.transaction():
-            # read and judge first, which holds nobody up: drains wait for the moving alone
+            # read and validate first, without locks that a drain needs: drains wait only for the moving
             _create_table(connection, column)
             total = _count(connection, dataset, column)
             for page in _pages(connection, dataset, column):
@@ -135,7 +135,7 @@ def fill(
                 on_progress(result.filled + result.left.total(), total)
             connection.execute(SQL("analyze {}").format(VALUES))
             barrier("read")
-            # in the drain's name: what waits for a fill that is frozen here may end it as it may a drain
+            # under the drain's name: a drain that waits for a frozen fill may end it, as it may a frozen drain
             with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
                 checkpoints.hold(connection, dataset.name)
                 _move(connection, dataset, column, result, began, run or RunContext())
@@ -169,7 +169,7 @@ def _count(connection: Connection[Any], dataset: Dataset, column: Column) -> int
 
 
 def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Iterator[list[tuple[Any, ...]]]:
-    """Place, batch and value, as JSON text, of every row that can be filled."""
+    """Coordinate, batch and value, as JSON text, of every row that can be filled."""
     query = SQL(
         "select _generation, _partition, _offset, _batch_id, (_extra -> %(field)s)::text from {} "
         "where {} is null and _extra ? %(field)s"
@@ -188,7 +188,7 @@ def _validate_page(
     page: Sequence[tuple[Any, ...]],
     result: FillResult,
 ) -> None:
-    """Put the values of a page that fit into the temporary table, and count the others."""
+    """COPY the values that the contract accepts into the temporary table, and count the others."""
     prefix = orjson.dumps({column.source_names[0]: None})[:-5]
     rows: list[list[Any]] = []
     for *coordinate, text in page:

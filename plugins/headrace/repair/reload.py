@@ -64,9 +64,10 @@ def reload_range(
     start, end: offsets of one partition, or ISO times (of all partitions, or one): from the first record at or after
     `start` up to the first one at or after `end`, by the broker's record timestamps. Only what lies below the
     checkpoint is read, and moves none. A row moves to staging._replaced_<dataset> and the record's row of today's
-    contract takes its place, whether it differs or not; what fails now is a dead letter, what passes now no longer is.
+    contract takes its place, even if they are equal. A record that the contract now rejects becomes a dead letter; a
+    dead letter that it now accepts is marked as replayed.
 
-    Raises DatasetError for a range that cannot be had, with the one that can; SourceChanged as `make_plan` does.
+    Raises DatasetError for a range that is not available, naming the one that is; SourceChanged as `make_plan` does.
     """
     check_source_kind(dataset)
     request = parse(dataset, start, end, partition)
@@ -88,7 +89,7 @@ def reload_range(
 
 
 def _check_generation(connection: Connection[Any], dataset: Dataset, state: SourceState) -> Generation:
-    """The open generation, if it is the source's; brings the table up to today's contract on the way."""
+    """The open generation, if it is the source's. Adds columns for new optional fields to the staging table."""
     with connection.transaction():
         generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None:

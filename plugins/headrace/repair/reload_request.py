@@ -1,4 +1,4 @@
-"""What a reload is asked for: offsets or times of a topic, and which ranges of its partitions these are."""
+"""The request of a reload: offsets or times of a topic, and the ranges of its partitions that they mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ Bound = int | datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadRequest:
-    """What somebody asked for: a half-open range of offsets or of times; partition None for all of them."""
+    """A half-open range of offsets or of times; partition None means all partitions."""
 
     partition: int | None = None
     offsets: tuple[int, int] | None = None
@@ -64,7 +64,7 @@ class ReloadRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestedRange:
-    """[start, end) of a partition; uncut_end is above `end` where the checkpoint cut it."""
+    """[start, end) of a partition; full_end is above `end` if the checkpoint cut the range."""
 
     partition: int
     start: int
@@ -73,7 +73,7 @@ class RequestedRange:
 
 
 def check_source_kind(dataset: Dataset) -> None:
-    """Refuse a dataset whose source has no offsets to read again, with what to do in its place."""
+    """Refuse a dataset whose source has no offsets to read again, and name the command to use instead."""
     if isinstance(dataset.source, File):
         load = Command("load", dataset.name)
         raise DatasetError(
@@ -110,7 +110,8 @@ def ranges(
 ) -> list[RequestedRange]:
     """The offsets of a request, cut to the checkpoints; none where no record is of that time.
 
-    Raises DatasetError for what the topic no longer serves, or never had; the message says what can be had.
+    Raises DatasetError for offsets that the topic no longer serves, or never had; the message names the range that it
+    serves.
     """
     if request.times is not None:
         return _ranges_of_times(connection, generation, state, source, request.times, request.partition)

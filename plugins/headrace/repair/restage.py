@@ -1,4 +1,4 @@
-"""Records that were read again, from the temporary tables that hold them into the place of what was staged of them."""
+"""Temporary tables of a reload, and the statements that replace staged rows and dead letters by their contents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,9 +95,9 @@ where
 class Restaged:
     """What a reload did to [start, end) of one partition.
 
-    replaced: rows that moved to staging._replaced_<dataset>. kept: rows of the range whose records compaction took
-    since; they stay. dead: new dead letters. still_dead: those that stay as they were. resolved: those whose records
-    pass now. reopened: formerly replayed ones whose records fail again.
+    replaced: rows that moved to staging._replaced_<dataset>. kept: rows whose records compaction removed; they stay.
+    dead: new dead letters. still_dead: dead letters that are still rejected. resolved: those that are now accepted.
+    reopened: replayed dead letters that are rejected again.
     """
 
     requested: RequestedRange
@@ -116,7 +116,7 @@ class Restaged:
 
     @property
     def partition(self) -> int:
-        """Of the topic."""
+        """The partition of the topic."""
         return self.requested.partition
 
     @property
@@ -126,11 +126,11 @@ class Restaged:
 
     @property
     def end(self) -> int:
-        """The first one that was not."""
+        """The first offset after the range."""
         return self.requested.end
 
     def add(self, batch: Batch) -> None:
-        """Count what was read."""
+        """Add the counts of a batch."""
         self.staged += len(batch.rows) - batch.tombstones
         self.tombstones += batch.tombstones
         self.bytes += batch.bytes
@@ -157,8 +157,8 @@ class Restaged:
 
 
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
-    """Make the temporary tables; they are gone when the transaction ends."""
-    # with the staging table's indexes: what they do not take must not fail when the rows are moved
+    """Create the temporary tables, which are dropped when the transaction ends."""
+    # with the staging table's indexes: a row that they reject must fail here, not when the rows are moved
     for target, like in ((ROWS, staging.table(dataset)), (DEAD_LETTERS, dead_letters.TABLE)):
         connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))
 
@@ -172,7 +172,7 @@ def buffer_batch(connection: Connection[Any], batch: Batch) -> None:
 
 
 def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
-    """Move the rows of the records that were read again, and put the new ones in their place."""
+    """Move the staged rows of the records that were read again, and insert the new ones."""
     parameters = {
         "generation": generation.generation,
         "partition": each.partition,
@@ -214,7 +214,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
 
 
 def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
-    """Bring the range's dead letters up to what the records are today."""
+    """Insert, update, resolve and reopen the range's dead letters according to today's decoding."""
     parameters = {
         "dataset": dataset.name,
         "generation": generation.generation,
