@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
@@ -79,11 +79,11 @@ def load_file(
     percent of the entities would go, and CheckpointMoved when another load was faster.
     """
     dataset = deployment.dataset(name)
-    if not isinstance(dataset.source, File):
+    if not dataset.source.is_file:
         drain = Command("drain", name)
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `{drain}`", command=drain)
     connect = deployment.connect(f"headrace load {name}")
-    found_path = path or deployment.settings.data_dir / dataset.source.path
+    found_path = path or deployment.settings.data_dir / dataset.source.name
     registered_path = _registered_path(deployment, found_path)
     with ExitStack() as stack:
         try:

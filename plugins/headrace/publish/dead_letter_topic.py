@@ -16,7 +16,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from psycopg import Connection
 
 from headrace.command import Command
-from headrace.dataset import Dataset, KafkaTopic
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest.batch import Barrier, no_barrier
@@ -64,7 +64,7 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
     SourceUnavailable when a dead letter was not accepted; it stays unpublished, and the accepted ones are marked.
     """
     source = dataset.source
-    if not isinstance(source, KafkaTopic) or source.dead_letter_topic is None:
+    if source.dead_letter_topic is None:
         return 0
     with database(deployment.connect(f"headrace publish {dataset.name}")) as connection:
         if not count(connection, DeadLetterSelection(dataset=dataset.name, unpublished=True)):
@@ -72,7 +72,7 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
         config = deployment.kafka()
         topic = source.dead_letter_topic
         try:
-            ensure_topic(config, topic, source.dead_letter_partitions, _configs_of(config, source.topic))
+            ensure_topic(config, topic, source.dead_letter_partitions, _configs_of(config, source.name))
             with closing(_DeadLetterProducer(config, topic)) as producer:
                 return _publish(connection, dataset, producer, barrier)
         except KafkaError as error:

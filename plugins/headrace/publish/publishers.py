@@ -1,14 +1,15 @@
 """Publishers: send lines of a file, or sample records, to a dataset's topic or Redis stream."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from headrace.command import Command
-from headrace.dataset import Dataset, KafkaTopic, RedisStream
-from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
+from headrace.dataset import Dataset
+from headrace.exceptions import HeadraceError, SourceUnavailable
+from headrace.sources.declarations import SourceDeclaration
 from headrace.sources.kafka_security import refusal
 
 if TYPE_CHECKING:
@@ -38,12 +39,8 @@ def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_
 
     Raises DatasetError for a file dataset.
     """
-    if isinstance(dataset.source, KafkaTopic):
-        return TopicPublisher(dataset.source, dataset.key, deployment.kafka(), transactional_id)
-    if isinstance(dataset.source, RedisStream):
-        return StreamPublisher(dataset.source.stream, deployment.redis(), is_atomic=transactional_id is not None)
-    load = Command("load", dataset.name)
-    raise DatasetError(f"{dataset.name}: comes from a file, expected a topic; use `{load}`", command=load)
+    dataset.refuse_file()
+    return _PUBLISHERS[dataset.source.kind](deployment, dataset, transactional_id)
 
 
 def split_line(line: bytes, key_field: str | None) -> tuple[bytes | None, bytes] | None:
@@ -69,12 +66,12 @@ class TopicPublisher:
 
     def __init__(
         self,
-        source: KafkaTopic,
+        source: SourceDeclaration,
         key_field: str | None,
         client_config: Mapping[str, Any],
         transactional_id: str | None = None,
     ) -> None:
-        self.target = source.topic
+        self.target = source.name
         self._source, self._key_field, self._config = source, key_field, client_config
         self._transactional_id = transactional_id
         self._failures: list[BaseException] = []
@@ -85,7 +82,7 @@ class TopicPublisher:
 
         from headrace.sources.kafka import ensure_topic
 
-        ensure_topic(self._config, self.target, self._source.partitions)
+        ensure_topic(self._config, self.target, self._source.created_partitions or 1)
         try:
             self._producer = KafkaProducer(
                 **{"bootstrap_timeout_ms": 8_000, **self._config},  # a follower brings its own
@@ -222,3 +219,18 @@ def _flat(pairs: list[tuple[str, object]]) -> dict[bytes, bytes]:
     if len(fields) != len(pairs):
         raise ValueError("not flat, or a field that stands twice")
     return fields
+
+
+def _open_topic(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:
+    return TopicPublisher(dataset.source, dataset.key, deployment.kafka(), transactional_id)
+
+
+def _open_stream(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:
+    return StreamPublisher(dataset.source.name, deployment.redis(), is_atomic=transactional_id is not None)
+
+
+# by SourceDeclaration.kind
+_PUBLISHERS: Mapping[str, Callable[["Deployment", Dataset, str | None], Publisher]] = {
+    "topic": _open_topic,
+    "stream": _open_stream,
+}

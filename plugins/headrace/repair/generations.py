@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
@@ -100,7 +100,7 @@ def preview_reset(deployment: Deployment, dataset: Dataset) -> list[str]:
             (dataset.name,),
         ).fetchall()
     lines = [f"{dataset.name}: deletes {_listed(found)}; the next run reads the source from its start"]
-    if not isinstance(dataset.source, File):
+    if not dataset.source.is_file:
         lines += [
             f"{dataset.name}[{partition}]: what is staged of [0, {start}) cannot be read again: when the source was "
             "last looked at, it no longer served it"
@@ -157,7 +157,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
 
 
 def _topic(deployment: Deployment, dataset: Dataset) -> Source:
-    if isinstance(dataset.source, File):
+    if dataset.source.is_file:
         load = Command("load", dataset.name)
         raise DatasetError(
             f"{dataset.name}: comes from a file, expected a topic or a stream; `{load}` merges a file that changed",

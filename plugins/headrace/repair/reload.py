@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from psycopg import Connection
 from psycopg.sql import SQL
@@ -28,8 +28,7 @@ from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.repair import restage
 from headrace.repair.reload_request import check_source_kind, parse, ranges
 from headrace.repair.restage import Restaged
-from headrace.sources.base import Range, SourceState
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.base import Range, ReloadableSource, SourceState
 
 ProgressCallback = Callable[[int, int], None]  # offsets done, offsets in all
 
@@ -71,8 +70,7 @@ def reload_range(
     """
     check_source_kind(dataset)
     request = parse(dataset, start, end, partition)
-    source = open_source(deployment, dataset)
-    assert isinstance(source, KafkaSource)
+    source = cast(ReloadableSource, open_source(deployment, dataset))
     try:
         state = source.describe()
         with database(deployment.connect(f"headrace reload {dataset.name}")) as connection:
@@ -106,7 +104,7 @@ class _ReloadJob:
 
     deployment: Deployment
     dataset: Dataset
-    source: KafkaSource
+    source: ReloadableSource
     generation: Generation
     wanted: Sequence[Restaged]
     run: RunContext

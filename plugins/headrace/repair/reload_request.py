@@ -9,12 +9,11 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 from headrace.postgres import staging
 from headrace.postgres.checkpoints import Generation
-from headrace.sources.base import SourceState
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.base import ReloadableSource, SourceState
 from headrace.times import EPOCH
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -74,14 +73,14 @@ class RequestedRange:
 
 def check_source_kind(dataset: Dataset) -> None:
     """Refuse a dataset whose source has no offsets to read again, and name the command to use instead."""
-    if isinstance(dataset.source, File):
+    if dataset.source.is_file:
         load = Command("load", dataset.name)
         raise DatasetError(
             f"{dataset.name}: comes from a file, expected a topic: load the file again, `{load}`; one that did not "
             "change is skipped: what it holds is staged",
             command=load,
         )
-    if not isinstance(dataset.source, KafkaTopic):
+    if not dataset.source.can_reload:
         replay = Command("replay", dataset.name)
         raise DatasetError(
             f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; what was "
@@ -106,7 +105,11 @@ def parse(dataset: Dataset, start: str, end: str, partition: int | None) -> Relo
 
 
 def ranges(
-    connection: Connection[Any], generation: Generation, state: SourceState, source: KafkaSource, request: ReloadRequest
+    connection: Connection[Any],
+    generation: Generation,
+    state: SourceState,
+    source: ReloadableSource,
+    request: ReloadRequest,
 ) -> list[RequestedRange]:
     """The offsets of a request, cut to the checkpoints; none where no record is of that time.
 
@@ -164,7 +167,7 @@ def _ranges_of_times(
     connection: Connection[Any],
     generation: Generation,
     state: SourceState,
-    source: KafkaSource,
+    source: ReloadableSource,
     times: tuple[datetime, datetime],
     partition: int | None,
 ) -> list[RequestedRange]:
