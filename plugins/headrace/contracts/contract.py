@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
 from headrace.contracts.columns import INTEGER_MAX, Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
 from headrace.contracts.times import EARLIEST, LATEST
@@ -84,11 +85,11 @@ class Contract:
         if value is None:
             return self._tombstone(key)
         if len(value) > self.max_value_bytes:
-            return Rejection("too_large", f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
+            return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
-            return Rejection("invalid_utf8", f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
+            return Rejection(Reason.INVALID_UTF8, f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
         prefix, text = self.split(text)
         row = self._row(text)
         if isinstance(row, Rejection) or self.key_index is None:
@@ -153,7 +154,7 @@ class Contract:
             return row
         column = self.columns[self.key_index]
         if key is None:
-            return Rejection("missing_key", f"a tombstone without a key, expected {column.field} as its key")
+            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {column.field} as its key")
         try:
             row[self.key_index] = self._key_value(key)
             if row[self.key_index] is None:
@@ -166,18 +167,20 @@ class Contract:
             message = str(error)
         else:
             return row
-        return Rejection("key_mismatch", storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
         field = self.columns[self.key_index or 0].field
         found = "no key" if key is None else f"key {key[:60]!r}"
-        return Rejection("key_mismatch", storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
+        return Rejection(
+            Reason.KEY_MISMATCH, storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}"
+        )
 
 
 class _Unstorable(Exception):
     """A value that a validator left in a field and that its column does not hold; never leaves this module."""
 
-    def __init__(self, field: str, value: Any, expected: str, reason: str = "business_rule") -> None:
+    def __init__(self, field: str, value: Any, expected: str, reason: str = Reason.BUSINESS_RULE) -> None:
         super().__init__(field)
         self.field = field
         self.reason = reason
@@ -227,7 +230,7 @@ def _store_text(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> str:
     if not isinstance(value, str):
         raise _Unstorable(field, value, "text")
     if "\0" in value:
-        raise _Unstorable(field, value, "text without U+0000", "nul_character")
+        raise _Unstorable(field, value, "text without U+0000", Reason.NUL_CHARACTER)
     return value
 
 
@@ -238,7 +241,7 @@ def _store_integer(field: str, sql_type: str, _zone: tzinfo, value: Any) -> int:
         raise _Unstorable(field, value, "a whole number")
     limit = INTEGER_MAX[sql_type]
     if not -limit - 1 <= value <= limit:
-        raise _Unstorable(field, value, f"a whole number of at most {limit}", "out_of_range")
+        raise _Unstorable(field, value, f"a whole number of at most {limit}", Reason.OUT_OF_RANGE)
     return int(value)
 
 
@@ -249,12 +252,12 @@ def _store_numeric(field: str, sql_type: str, _zone: tzinfo, value: Any) -> Deci
     try:
         number = conversions.bounded(number)
     except PydanticCustomError as error:
-        raise _Unstorable(field, value, error.message().removeprefix("expected "), "out_of_range") from error
+        raise _Unstorable(field, value, error.message().removeprefix("expected "), Reason.OUT_OF_RANGE) from error
     if "(" in sql_type:
         precision, scale = (int(part) for part in sql_type[8:-1].split(","))
         places = max(0, -int(number.normalize().as_tuple().exponent))
         if places > scale or (number and number.adjusted() >= precision - scale):
-            raise _Unstorable(field, value, f"a number that {sql_type} holds", "out_of_range")
+            raise _Unstorable(field, value, f"a number that {sql_type} holds", Reason.OUT_OF_RANGE)
     return number
 
 
@@ -262,7 +265,7 @@ def _store_double(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> floa
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise _Unstorable(field, value, "a number")
     if not abs(value) <= conversions.FLOAT_MAX:
-        raise _Unstorable(field, value, f"a number of at most {conversions.FLOAT_MAX:g}", "out_of_range")
+        raise _Unstorable(field, value, f"a number of at most {conversions.FLOAT_MAX:g}", Reason.OUT_OF_RANGE)
     return float(value)
 
 
@@ -278,7 +281,7 @@ def _store_timestamp(field: str, _sql_type: str, zone: tzinfo, value: Any) -> da
     at = value.replace(tzinfo=zone) if value.tzinfo is None else value
     if not EARLIEST <= at <= LATEST:
         expected = f"a time from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, which every time zone can show"
-        raise _Unstorable(field, value, expected.replace("from 1-", "from 0001-"), "out_of_range")
+        raise _Unstorable(field, value, expected.replace("from 1-", "from 0001-"), Reason.OUT_OF_RANGE)
     return at
 
 

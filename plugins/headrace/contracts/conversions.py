@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, SchemaValidator
 
 from headrace.contracts.columns import InvalidColumn
+from headrace.contracts.reasons import Reason
 from headrace.contracts.strict_json import NUMBER_LENGTH_MAX, Number
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 
@@ -170,11 +171,11 @@ def _only(accepted: tuple[type, ...], value: Any) -> Any:
 
 
 def _wrong(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong_type", "expected {expected}", {"expected": expected})
+    return PydanticCustomError(Reason.WRONG_TYPE, "expected {expected}", {"expected": expected})
 
 
 def _beyond(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("out_of_range", "expected {expected}", {"expected": expected})
+    return PydanticCustomError(Reason.OUT_OF_RANGE, "expected {expected}", {"expected": expected})
 
 
 def exact(value: Any) -> Decimal | None:
@@ -295,7 +296,7 @@ def _uuid(value: Any) -> UUID:
     try:
         return UUID(value)
     except ValueError as error:
-        raise PydanticCustomError("invalid_value", "expected a UUID") from error
+        raise PydanticCustomError(Reason.INVALID_VALUE, "expected a UUID") from error
 
 
 def _bytes(encoding: str, value: Any) -> bytes:
@@ -308,7 +309,7 @@ def _bytes(encoding: str, value: Any) -> bytes:
             return b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), validate=True)
         return bytes.fromhex(value) if encoding == "hex" else value.encode()
     except ValueError as error:
-        raise PydanticCustomError("invalid_value", "expected {encoding} text", {"encoding": encoding}) from error
+        raise PydanticCustomError(Reason.INVALID_VALUE, "expected {encoding} text", {"encoding": encoding}) from error
 
 
 def _token(value: Any) -> tuple[type, Any]:
@@ -330,7 +331,7 @@ def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -
             if token in choices:
                 return choices[token]
     if isinstance(value, bool) and (bool, value) not in choices:
-        raise PydanticCustomError("invalid_value", "expected one of the choices")
+        raise PydanticCustomError(Reason.INVALID_VALUE, "expected one of the choices")
     return value
 
 

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
 from headrace.command import Command
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import DatasetError
 from headrace.postgres.dead_letters import headers_of
@@ -20,9 +21,6 @@ from headrace.record import Headers
 # What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
-
-# what a reader of files says of a row that was none (csv_rows.REASON): its bytes are no document to judge by a contract
-READERS_REASONS = frozenset({"malformed_row"})
 
 DeadLetterCoordinate = tuple[int, int, int]  # generation, partition, offset
 BEGINNING: DeadLetterCoordinate = (0, -1, -1)
@@ -57,14 +55,14 @@ class DeadLetter:
     @property
     def rejection(self) -> Rejection | None:
         """Why it stays dead, whatever its contract says: its bytes are no document, or are not kept."""
-        if self.reason in READERS_REASONS or not self.is_kept:
+        if self.reason == Reason.MALFORMED_ROW or not self.is_kept:
             return Rejection(self.reason, self.detail, self.json_path or "$")
         return None
 
     @property
     def is_kept(self) -> bool:
         """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
-        return self.reason != "too_large" or self.value is not None or NOT_KEPT not in self.detail
+        return self.reason != Reason.TOO_LARGE or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def coordinate(self) -> DeadLetterCoordinate:

@@ -8,10 +8,9 @@ import psycopg
 from psycopg import Connection
 from psycopg.sql import Identifier
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.postgres.staging import copy_rows
-
-REASON = "rejected_by_postgres"
 
 # What may be one value's fault (Postgres, appendix A): data exceptions, and rows that no page or index holds. An
 # integrity constraint (class 23) is no type: somebody added it, and it is not for a loader to pass over.
@@ -48,7 +47,7 @@ def find_rejected(
         if error is None:
             continue
         if end - start == 1:
-            rejected[start] = Rejection(REASON, storable(_one_line(error)))
+            rejected[start] = Rejection(Reason.REJECTED_BY_POSTGRES, storable(_one_line(error)))
         else:
             middle = (start + end) // 2
             waiting += [(middle, end), (start, middle)]

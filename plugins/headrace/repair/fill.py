@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
@@ -25,7 +26,7 @@ from headrace.postgres import checkpoints, staging
 from headrace.postgres.checkpoints import LedgerLine, RunContext
 from headrace.postgres.connection import database
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
-from headrace.postgres.rejects import REASON, find_rejected, may_be_a_records_fault
+from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
 
 PAGE_ROWS = 5_000
 VALUES = Identifier("pg_temp", "filled_values")
@@ -171,7 +172,7 @@ def _validate_page(
         rejected = find_rejected(connection, VALUES, typed_columns, rows)
         if not rejected:
             raise
-        result.left[REASON] += len(rejected)
+        result.left[Reason.REJECTED_BY_POSTGRES] += len(rejected)
         rows = [row for index, row in enumerate(rows) if index not in rejected]
         with connection.cursor() as cursor:
             staging.copy_rows(cursor, VALUES, typed_columns, rows)

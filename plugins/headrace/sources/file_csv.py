@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import orjson
 import pandas
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, FileLine, numbered_lines
@@ -28,7 +29,6 @@ FIELDS_PER_BYTE_MAX = 4
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
 COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
-REASON = "malformed_row"
 
 # possessive: nothing is ever tried twice, nor remembered for that, which took as much memory as the row many times over
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
@@ -87,7 +87,9 @@ class CsvRows:
                 if row.problem is None:
                     yield FileLine(row.number, _document(encoded, json_types, next(fields)))
                 else:
-                    yield FileLine(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
+                    yield FileLine(
+                        row.number, row.text, Rejection(Reason.MALFORMED_ROW, f"line {row.number}: {row.problem}")
+                    )
 
     def _header(self, rows: Iterator[RawRow]) -> list[str]:
         header = next(rows, None)
