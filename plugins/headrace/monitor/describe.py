@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
-from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
+from headrace.contracts.column_types import column_type
+from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 from headrace.dataset import Dataset
@@ -173,7 +174,7 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             words, its_reasons = _rule(func)
             constraints.append(words)
             found += its_reasons
-    if column.sql_type.startswith(("double", "real", "numeric", *INTEGER_MAX)):
+    if column_type(column.sql_type).has_bounds:
         found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
         if column.field in decorator.info.fields or "*" in decorator.info.fields:

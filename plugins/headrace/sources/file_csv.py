@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import orjson
 import pandas
 
+from headrace.contracts.column_types import JsonType, column_type
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
@@ -38,8 +39,6 @@ _is_row = re.compile(rb"%s(?:,%s)*+\r*+\n?" % (_FIELD, _FIELD)).fullmatch
 _match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
 _inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
-
-JsonType = Literal["text", "number", "boolean", "json"]
 
 
 class RawRow(NamedTuple):
@@ -293,11 +292,8 @@ def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
 
 
 def _json_type(sql_type: str) -> JsonType:
-    # a time may be milliseconds since 1970; times as text hold more than digits
-    if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
-        return "number"
-    json_types: dict[str, JsonType] = {"boolean": "boolean", "jsonb": "json"}
-    return json_types.get(sql_type, "text")
+    json_type = column_type(sql_type).json_type
+    return "text" if json_type != "number" and sql_type.endswith("[]") else json_type
 
 
 def _document(names: Sequence[str], json_types: Sequence[JsonType], fields: Sequence[str]) -> bytes:
