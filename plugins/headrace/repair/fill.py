@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
@@ -23,7 +24,7 @@ from headrace.exceptions import DatasetError
 from headrace.ingest.batch import Barrier, no_barrier
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.connection import database
-from headrace.postgres.copy import REASON, CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
+from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
 
@@ -96,7 +97,7 @@ class _Values:
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
         """Leave them out, and count them."""
-        self.result.left[REASON] += len(rejections)
+        self.result.left[Reason.REJECTED_BY_POSTGRES] += len(rejections)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
 
 
