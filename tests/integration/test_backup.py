@@ -19,7 +19,7 @@ from headrace.ingest.prepare import initialise, prepare_generation
 from headrace.ingest.runner import RunOptions, drain_plan
 from headrace.local.services import postgres_binary
 from headrace.postgres import checkpoints, staging
-from headrace.postgres import connection as database
+from headrace.postgres import migrations as database
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings

@@ -17,8 +17,9 @@ from headrace.exceptions import DatasetError, DatasetsRejected
 from headrace.ingest.identity import check_identity, seen_from
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Generation
-from headrace.postgres.connection import database, locked, migrate, while_locked
+from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.migrations import locked, migrate, while_locked
 from headrace.postgres.roles import separate
 from headrace.sources.base import Source, SourceState
 

@@ -15,7 +15,7 @@ from headrace.postgres.ledger import LedgerLine
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One life of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
+    """One identity of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
 
     cluster_id: None where the source has none, and for topics that were last read before it was stored.
     """
@@ -30,9 +30,9 @@ class Generation:
 
 
 def register(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known; waits for nobody.
+    """Insert the dataset's row if there is none; waits for no lock.
 
-    `on conflict` alone would wait for a batch that has counted itself and not committed: for ever, if it is frozen.
+    `on conflict` alone would wait for a batch that has locked the row and not committed: for ever, if it is frozen.
     """
     connection.execute(
         "insert into headrace.datasets (dataset) select %(dataset)s "
@@ -42,15 +42,15 @@ def register(connection: Connection[Any], dataset: str) -> None:
 
 
 def lock(connection: Connection[Any], dataset: str) -> None:
-    """Hold a dataset's row until the transaction ends: first contacts take turns with commits."""
+    """Lock a dataset's row until the transaction ends: a first contact excludes commits."""
     register(connection, dataset)
     connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
 
 
 def hold(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known, and hold its checkpoints and its row until the transaction ends.
+    """Insert the dataset's row if there is none; lock its checkpoints and its row until the transaction ends.
 
-    A batch locks its checkpoint first and the dataset's row last: whoever needs both takes them in that order, so
+    A batch locks its checkpoint first and the dataset's row last. This locks them in the same order, so
     that it waits for batches that are under way instead of meeting them in a deadlock.
     """
     connection.execute(
@@ -127,8 +127,8 @@ def start_partition(
 def advance(connection: Connection[Any], line: LedgerLine) -> None:
     """Move the checkpoint from the line's start to its end by compare-and-set: the fence of a batch.
 
-    Raises CheckpointMoved when another run was first, or the generation is no longer open. Nothing else that a
-    transaction does may come before this.
+    Raises CheckpointMoved when another run was first, or the generation is no longer open. It must be the transaction's
+    first statement.
     """
     moved = connection.execute(
         """

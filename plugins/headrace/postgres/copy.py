@@ -13,6 +13,7 @@ from psycopg import Connection, Cursor
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.exceptions import DatabaseError
 
@@ -20,10 +21,8 @@ T = TypeVar("T")
 
 LINES_AT_ONCE = 1_000  # about 200 KiB of typical records; larger pieces are no faster
 
-REASON = "rejected_by_postgres"
-
-# What may be one value's fault (Postgres, appendix A): data exceptions, and rows that no page or index holds. An
-# integrity constraint (class 23) is no type: somebody added it, and it is not for a loader to pass over.
+# What one value may cause (Postgres, appendix A): data exceptions, and rows that no page or index holds. Not class 23:
+# an integrity constraint was added by an operator, so a row that breaks it stops the load.
 RECORDS_FAULTS = ("22", "54000", "54001")
 # what psycopg raises for a value that it cannot write as its column's type
 CLIENTS_FAULTS = (ValueError, OverflowError, struct.error)
@@ -141,9 +140,9 @@ def copy_lines(
 
 
 def check_stored(target: Identifier, sent: int, stored: int) -> None:
-    """Compare what a COPY or an insert reports with the rows that it was given; raise DatabaseError where they differ.
+    """Raise DatabaseError when a COPY or an insert stored fewer rows than were sent.
 
-    Neither fails where a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
+    Neither fails when a trigger returns null (Postgres, overview of trigger behavior): the rows are missing.
     """
     if stored != sent:
         name = target.as_string().replace('"', "")
@@ -154,7 +153,7 @@ def check_stored(target: Identifier, sent: int, stored: int) -> None:
 
 
 def json_text(text: bytes | None) -> Jsonb | None:
-    """Hand JSON text to psycopg as it is."""
+    """JSON text as a value of a jsonb column, without parsing it."""
     return None if text is None else Jsonb(text, dumps=_unchanged)
 
 
@@ -180,7 +179,8 @@ def find_rejected(
     """Which rows, by index, the server refuses to COPY into a table, and its words.
 
     Tries the whole, then halves of what failed, each rolled back to a savepoint: one bad row among n costs about
-    2 log2(n) tries that copy 2n rows between them. Call it inside a transaction; raises whatever is no record's fault.
+    2 log2(n) tries that copy 2n rows between them. Call it inside a transaction. Raises an error that no record
+    can have caused.
     """
     rejected: dict[int, Rejection] = {}
     waiting = [(0, len(rows))]
@@ -190,7 +190,7 @@ def find_rejected(
         if error is None:
             continue
         if end - start == 1:
-            rejected[start] = Rejection(REASON, storable(_one_line(error)))
+            rejected[start] = Rejection(Reason.REJECTED_BY_POSTGRES, storable(_one_line(error)))
         else:
             middle = (start + end) // 2
             waiting += [(middle, end), (start, middle)]

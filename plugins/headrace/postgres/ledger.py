@@ -49,14 +49,14 @@ CHAINED = (LedgerKind.DRAIN, LedgerKind.LOAD, LedgerKind.REPLACE, LedgerKind.ADO
 def new_batch_id() -> UUID:
     """An id for a batch: a UUID of version 7 (RFC 9562, 5.7), which begins with the time.
 
-    So the index of _batch_id grows at its end: random ids cost Postgres a tenth more per row.
+    The index of _batch_id then grows at its end; random ids cost Postgres a tenth more per row.
     """
     return UUID(int=uuid6.uuid7().int)  # a plain UUID, as psycopg knows it
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Who commits: Airflow's task, or nobody in particular on the command line."""
+    """The Airflow task that commits; all None on the command line."""
 
     dag_id: str | None = None
     run_id: str | None = None
@@ -67,7 +67,7 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerLine:
-    """One batch, as it is written down: [start_offset, end_offset) of one partition and what became of it."""
+    """One line: what became of [start_offset, end_offset) of one partition in one batch."""
 
     batch_id: UUID
     dataset: str
@@ -86,7 +86,27 @@ class LedgerLine:
     last_record_at: datetime | None = None
     position: str | None = None
     run: RunContext = RunContext()
-    note: str | None = None  # in words: what was given up, or why
+    note: str | None = None  # for adopt, accept_loss, reset and replace: what was given up, and why
+
+
+APPEND_LINE = """
+with counted as (
+    update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
+)
+
+insert into headrace.batches (
+    batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
+    bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+    note
+)
+select
+    %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
+    %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
+    clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
+    %(try_number)s, %(map_index)s, %(note)s
+from counted
+returning seq
+"""
 
 
 def append_line(connection: Connection[Any], line: LedgerLine) -> int:
@@ -96,24 +116,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
     transaction ends: so this comes last.
     """
     row = connection.execute(
-        """
-        with counted as (
-            update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
-        )
-
-        insert into headrace.batches (
-            batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
-            note
-        )
-        select
-            %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
-            %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
-            clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(map_index)s, %(note)s
-        from counted
-        returning seq
-        """,
+        APPEND_LINE,
         {
             "batch_id": line.batch_id,
             "dataset": line.dataset,
