@@ -1,4 +1,4 @@
-"""Pauses between attempts at what fails, for as long as it is followed; `headrace.retries` bounds those of one run."""
+"""Errors of a follower's datasets, and the pauses before they are retried."""
 
 import logging
 import time
