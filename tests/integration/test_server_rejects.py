@@ -11,9 +11,10 @@ import pytest
 from kafka import KafkaProducer
 from psycopg.sql import Identifier
 
+from headrace.contracts.reasons import Reason
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
-from headrace.postgres.rejects import REASON, find_rejected
+from headrace.postgres.copy import find_rejected
 from tests.support.interrupts import at
 from tests.support.stage import Stage
 
@@ -78,7 +79,7 @@ def test_drain_of_rows_that_postgres_refuses_dead_letters_them_and_commits_the_r
     assert {offset for offset, *_ in dead} == long
     for offset, key, value, reason, detail, json_path, headers in dead:
         assert (key, value) == (b"n-%d" % offset, values[offset])
-        assert (reason, json_path, headers) == (REASON, "$", [{"key": "n", "value": str(offset)}])
+        assert (reason, json_path, headers) == (Reason.REJECTED_BY_POSTGRES, "$", [{"key": "n", "value": str(offset)}])
         assert re.fullmatch(REFUSED, detail)
     staged = {offset for (offset,) in notes.query("select _offset from staging.notes")}
     assert staged == set(values) - long
@@ -190,5 +191,5 @@ def test_find_rejected_names_what_the_client_cannot_write_too(notes: Stage) -> N
         rejected = find_rejected(connection, Identifier("staging", "notes"), columns, rows)
     assert sorted(rejected) == [2, 4, 6]
     for rejection in rejected.values():
-        assert rejection.reason == REASON
+        assert rejection.reason == Reason.REJECTED_BY_POSTGRES
         assert rejection.detail.encode()

@@ -23,9 +23,10 @@ import msgspec
 import orjson
 from pydantic import BaseModel
 
-from headrace.contracts.columns import INTEGER_MAX, Column
+from headrace.contracts.column_types import INTEGER_MAX
+from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
-from headrace.contracts.conversions import FLOAT_MAX, NUMERIC_DIGITS_MAX, NUMERIC_PLACES_MAX
+from headrace.contracts.numbers import FLOAT_MAX, NUMERIC_DIGITS_MAX, NUMERIC_PLACES_MAX
 from headrace.contracts.strict_json import nests_too_deep
 from headrace.contracts.times import (
     EPOCH_MS_MAX,

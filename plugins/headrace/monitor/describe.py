@@ -4,30 +4,17 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
-from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
+from headrace.contracts.column_types import column_type
+from headrace.contracts.columns import Column, SqlType, metadata
+from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
-from headrace.dataset import Dataset, File, KafkaTopic
-from headrace.postgres.dead_letter_pages import READERS_REASONS
-from headrace.postgres.rejects import REASON as REJECTED_BY_POSTGRES
+from headrace.dataset import Dataset
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
-# what may be wrong with a record before its fields are looked at
-RECORD_REASONS = (
-    "too_large",
-    "empty_payload",
-    "invalid_utf8",
-    "invalid_json",
-    "duplicate_key",
-    "nul_character",
-    "too_deep",
-    "out_of_range",
-    "wrong_type",
-)
 BOOKKEEPING_MEANING = {
     "_generation": "which life of the source: a topic made anew, a file that changed",
     "_partition": "where the record was",
@@ -41,23 +28,23 @@ BOOKKEEPING_MEANING = {
 }
 # a validator of ours: what it asks for, and what it calls a breach
 PARSERS: dict[Any, tuple[str, tuple[str, ...]]] = {
-    parse_timestamp: ("ISO 8601 date and time", ("wrong_type", "invalid_timestamp")),
-    parse_date: ("ISO 8601 date", ("wrong_type", "invalid_timestamp")),
-    parse_time: ("time of day", ("wrong_type", "invalid_timestamp")),
-    parse_epoch_s: ("seconds since 1970, not milliseconds", ("wrong_type", "out_of_range")),
-    parse_epoch_ms: ("milliseconds since 1970, not seconds", ("wrong_type", "out_of_range")),
+    parse_timestamp: ("ISO 8601 date and time", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_date: ("ISO 8601 date", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_time: ("time of day", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_epoch_s: ("seconds since 1970, not milliseconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
+    parse_epoch_ms: ("milliseconds since 1970, not seconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
 }
 LIMITS = {
-    "ge": (">= {}", "out_of_range"),
-    "gt": ("> {}", "out_of_range"),
-    "le": ("<= {}", "out_of_range"),
-    "lt": ("< {}", "out_of_range"),
-    "multiple_of": ("a multiple of {}", "out_of_range"),
-    "max_digits": ("at most {} digits", "out_of_range"),
-    "decimal_places": ("at most {} decimals", "out_of_range"),
-    "min_length": ("at least {} long", "out_of_range"),
-    "max_length": ("at most {} long", "too_large"),
-    "pattern": ("like {}", "invalid_value"),
+    "ge": (">= {}", Reason.OUT_OF_RANGE),
+    "gt": ("> {}", Reason.OUT_OF_RANGE),
+    "le": ("<= {}", Reason.OUT_OF_RANGE),
+    "lt": ("< {}", Reason.OUT_OF_RANGE),
+    "multiple_of": ("a multiple of {}", Reason.OUT_OF_RANGE),
+    "max_digits": ("at most {} digits", Reason.OUT_OF_RANGE),
+    "decimal_places": ("at most {} decimals", Reason.OUT_OF_RANGE),
+    "min_length": ("at least {} long", Reason.OUT_OF_RANGE),
+    "max_length": ("at most {} long", Reason.TOO_LARGE),
+    "pattern": ("like {}", Reason.INVALID_VALUE),
 }
 OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']""")
 
@@ -120,16 +107,15 @@ def lines(dataset: Dataset) -> Iterator[str]:
 
 def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     source = dataset.source
-    if isinstance(source, KafkaTopic):
-        yield "source", f"topic {source.topic}; {_partitions(source.partitions)} where `headrace produce` creates it"
-        if source.dead_letter_topic is not None:
-            made = _partitions(source.dead_letter_partitions)
-            yield "dead letters", f"headrace.dead_letters, and topic {source.dead_letter_topic}; {made} if created"
-        else:
-            yield "dead letters", "headrace.dead_letters"
+    if source.created_partitions is not None:
+        made = _partitions(source.created_partitions)
+        yield "source", f"{source.target}; {made} where `headrace produce` creates it"
     else:
-        where = f"data-files/{source.path}" if isinstance(source, File) else f"stream {source.stream}"
-        yield "source", f"file {where}" if isinstance(source, File) else where
+        yield "source", source.target
+    if source.dead_letter_topic is not None:
+        made = _partitions(source.dead_letter_partitions)
+        yield "dead letters", f"headrace.dead_letters, and topic {source.dead_letter_topic}; {made} if created"
+    else:
         yield "dead letters", "headrace.dead_letters"
     if dataset.key is None:
         yield "key", "none: every record is one of its own"
@@ -146,7 +132,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         "table",
         f"{SCHEMA}.{dataset.name}, and {SCHEMA}.{replaced_name(dataset.name)} for rows that a reload replaced",
     )
-    if isinstance(source, File):
+    if source.is_file:
         yield "DAG", f"load_{dataset.name}, every hour"
     else:
         yield "DAG", f"ingest_{dataset.name}, every {dataset.schedule_s} s"
@@ -154,12 +140,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
 
 def _commands(dataset: Dataset) -> Iterator[str]:
     name = dataset.name
-    if isinstance(dataset.source, File):
-        yield f"headrace load {name} [FILE]"
-    else:
-        yield f"headrace drain {name}"
-    if isinstance(dataset.source, KafkaTopic):
-        yield f"headrace produce {name} FILE"
+    yield from dataset.source.commands(name)
     yield f"headrace dead-letters {name}"
     yield f"headrace replay {name} --dry-run"
     yield f"headrace verify {name}"
@@ -168,13 +149,13 @@ def _commands(dataset: Dataset) -> Iterator[str]:
 def _field(model: type[BaseModel], column: Column) -> Field:
     info = model.model_fields[column.field]
     constraints: list[str] = []
-    found: list[str] = ["missing_field"] if column.required else []
+    found: list[str] = [Reason.MISSING_FIELD] if column.required else []
     choices = _choices(info.annotation)
     if choices:
         constraints.append("one of " + ", ".join(repr(choice) for choice in choices))
-        found.append("invalid_value")
+        found.append(Reason.INVALID_VALUE)
     else:
-        found.append("wrong_type")
+        found.append(Reason.WRONG_TYPE)
     for item in metadata(info):
         if isinstance(item, SqlType):
             continue
@@ -193,8 +174,8 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             words, its_reasons = _rule(func)
             constraints.append(words)
             found += its_reasons
-    if column.sql_type.startswith(("double", "real", "numeric", *INTEGER_MAX)):
-        found.append("out_of_range")
+    if column_type(column.sql_type).has_bounds:
+        found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
         if column.field in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
@@ -217,20 +198,20 @@ def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
         found = OWN_REASON.findall(inspect.getsource(function))
     except (OSError, TypeError):
         found = []
-    return words, tuple(found or ("business_rule",))
+    return words, tuple(found or (Reason.BUSINESS_RULE,))
 
 
 def _record_reasons(dataset: Dataset) -> list[str]:
-    found = [*RECORD_REASONS]
+    found: list[str] = [*Reason.of(Scope.RECORD)]
     if _is_keyed(dataset):
-        found += ["key_mismatch", "missing_key"]
-    if isinstance(dataset.source, File) and ".csv" in PurePath(dataset.source.path).suffixes:
-        found += sorted(READERS_REASONS)
-    return [*found, REJECTED_BY_POSTGRES]
+        found += Reason.of(Scope.KEY)
+    if dataset.source.has_malformed_rows:
+        found += Reason.of(Scope.ROW)
+    return [*found, *Reason.of(Scope.SERVER)]
 
 
 def _is_keyed(dataset: Dataset) -> bool:
-    return dataset.key is not None and dataset.keyed and isinstance(dataset.source, KafkaTopic)
+    return dataset.key is not None and dataset.keyed and dataset.source.has_record_keys
 
 
 def _choices(annotation: Any) -> Sequence[Any]:
