@@ -27,6 +27,7 @@ class Percent(click.ParamType[float]):
     name = "percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse 10 or 10%; click reports anything outside 0% to 100% as a usage error."""
         try:
             found = float(str(value).removesuffix("%"))
         except ValueError:
@@ -40,6 +41,7 @@ class HeadraceGroup(click.Group):
     """A group whose commands end with one line and status 1 when Headrace refuses."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; print a HeadraceError in one line and exit with status 1."""
         try:
             return super().invoke(ctx)
         except HeadraceError as error:

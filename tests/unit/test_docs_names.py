@@ -1,6 +1,5 @@
-"""Names of functions, modules and files in docs/architecture.md exist. Belongs to tests/unit/ once the code is moved."""
+"""Names of functions, modules and files in docs exist."""
 
-import importlib.util
 import re
 from pathlib import Path
 
