@@ -7,15 +7,10 @@ from airflow.sdk import AssetAlias, Param, dag, task
 
 from headrace.airflow import forms
 from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations, staging_asset
-from headrace.dataset import KafkaTopic
 
 DECLARED = declarations()
 # a broken declaration may be one of a topic: a run for it fails with the reason
-DATASETS = [
-    name
-    for name in DECLARED.streams
-    if name in DECLARED.faults or isinstance(DECLARED.datasets[name].source, KafkaTopic)
-]
+DATASETS = [name for name in DECLARED.streams if name in DECLARED.faults or DECLARED.datasets[name].source.can_reload]
 RELOADED = AssetAlias("staging/reloaded")  # stands for the staging asset of the dataset that was reloaded
 
 DOC = """

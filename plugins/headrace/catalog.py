@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.dataset import Dataset, File, dataset_names, load_dataset
+from headrace.dataset import Dataset, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
 
 _FILE_SOURCE = re.compile(r"\bsource\s*=\s*(?:\w+\.)?File\s*\(")
@@ -39,7 +39,7 @@ class Declarations:
     @property
     def streams(self) -> list[str]:
         """The names of those that come from a topic or a stream, broken ones included."""
-        usable = {name for name, dataset in self.datasets.items() if not isinstance(dataset.source, File)}
+        usable = {name for name, dataset in self.datasets.items() if not dataset.source.is_file}
         return sorted(usable | {name for name, fault in self.faults.items() if not fault.is_file})
 
 

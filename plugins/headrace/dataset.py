@@ -10,69 +10,29 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
+from headrace.command import Command
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
+from headrace.sources.declarations import File as File
+from headrace.sources.declarations import KafkaTopic as KafkaTopic
+from headrace.sources.declarations import RedisStream as RedisStream
+from headrace.sources.declarations import SourceDeclaration
 
 if TYPE_CHECKING:
     from headrace.contracts.copy_text import Binder
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule
 
 # allow: fields that the contract does not name are kept in _extra, never dropped; a model without it is read so, too
 CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaTopic:
-    """Records come from a Kafka topic; `partitions` is how many it gets where `produce` creates it.
-
-    dead_letter_topic: where dead letters are sent too, besides headrace.dead_letters. Defaults to nowhere.
-    dead_letter_partitions: how many it gets where the first dead letter creates it. Defaults to 1.
-    """
-
-    topic: str
-    partitions: int = 3
-    dead_letter_topic: str | None = None
-    dead_letter_partitions: int = 1
-
-    def __post_init__(self) -> None:
-        for topic in (self.topic, self.dead_letter_topic):
-            if topic is not None and (not TOPIC.fullmatch(topic) or topic in (".", "..")):
-                raise DatasetError(f"topic {topic!r}: expected {TOPIC.pattern}, as Kafka does")
-        if self.dead_letter_topic == self.topic:
-            raise DatasetError(
-                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: what is sent there would "
-                "be read again"
-            )
-        if self.partitions < 1 or self.dead_letter_partitions < 1:
-            raise DatasetError(f"topic {self.topic!r}: expected at least one partition")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisStream:
-    """Records are the entries of a Redis stream; every field is text."""
-
-    stream: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """Records are the lines of a file below HEADRACE_DATA_DIR."""
-
-    path: str
-
-    def __post_init__(self) -> None:
-        if PurePath(self.path).is_absolute() or ".." in PurePath(self.path).parts:
-            raise DatasetError(f"file {self.path!r}: expected a path below HEADRACE_DATA_DIR")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +54,7 @@ class Dataset:
 
     name: str
     contract: type[BaseModel]
-    source: KafkaTopic | File | RedisStream
+    source: SourceDeclaration
     key: str | None = None
     keyed: bool = True
     time_column: str | None = None
@@ -138,7 +98,7 @@ class Dataset:
         return Contract(
             self.contract,
             key=self.key,
-            keyed=self.keyed and isinstance(self.source, KafkaTopic),
+            keyed=self.keyed and self.source.has_record_keys,
             zone=self._zone(),
             max_value_bytes=self.max_value_bytes,
             strict=self.strict,
@@ -151,6 +111,12 @@ class Dataset:
         from headrace.contracts.copy_text import compile_lines  # 10 ms that a drain with nothing to do can do without
 
         return compile_lines(self.compiled)
+
+    def refuse_file(self) -> None:
+        """Raise DatasetError, with the command that loads it, for a dataset that comes from a file."""
+        if self.source.is_file:
+            load = Command("load", self.name)
+            raise DatasetError(f"{self.name}: comes from a file, expected a topic; use `{load}`", command=load)
 
     @property
     def key_column(self) -> str | None:

@@ -29,14 +29,14 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 PASS = """
 import json, sys, time
 from headrace.marts.build import build
-from headrace.dataset import File, dataset_names, load_dataset
+from headrace.dataset import dataset_names, load_dataset
 from headrace.ingest.runs import plan
 from headrace.deployment import Deployment
 from headrace.settings import Settings
 settings = Settings.from_environment()
 deployment = Deployment.from_settings(settings)
 datasets = [load_dataset(settings.datasets_dir, name) for name in dataset_names(settings.datasets_dir)]
-topics = [dataset for dataset in datasets if not isinstance(dataset.source, File)]
+topics = [dataset for dataset in datasets if not dataset.source.is_file]
 for _ in range(int(sys.argv[1])):
     wall, cpu = time.monotonic(), time.process_time()
     assert not any(plan(deployment, dataset).ranges for dataset in topics), "a dataset is not idle"

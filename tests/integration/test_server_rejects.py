@@ -13,7 +13,7 @@ from psycopg.sql import Identifier
 
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
-from headrace.postgres.rejects import REASON, find_rejected
+from headrace.postgres.copy import REASON, find_rejected
 from tests.support.interrupts import at
 from tests.support.stage import Stage
 

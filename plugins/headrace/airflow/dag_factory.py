@@ -12,7 +12,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, P
 
 from headrace.airflow import forms
 from headrace.catalog import Declarations, InvalidDeclaration, load_declarations
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 from headrace.output import say, shown
 from headrace.settings import Settings
@@ -47,13 +47,13 @@ def declarations() -> Declarations:
 
 def ingest_dags(declared: Declarations) -> dict[str, DAG]:
     """ingest_<dataset> of every dataset that comes from a topic or a stream, by dag_id."""
-    streams = [dataset for dataset in declared.datasets.values() if not isinstance(dataset.source, File)]
+    streams = [dataset for dataset in declared.datasets.values() if not dataset.source.is_file]
     return _dags(ingest_dag, streams, [fault for fault in declared.faults.values() if not fault.is_file])
 
 
 def load_dags(declared: Declarations) -> dict[str, DAG]:
     """load_<dataset> of every dataset that comes from a file, by dag_id."""
-    files = [dataset for dataset in declared.datasets.values() if isinstance(dataset.source, File)]
+    files = [dataset for dataset in declared.datasets.values() if dataset.source.is_file]
     return _dags(load_dag, files, [fault for fault in declared.faults.values() if fault.is_file])
 
 
@@ -66,7 +66,7 @@ def _dags(
             made = make(dataset)
         except Exception as error:  # a value that only Airflow refuses: it must not take the other DAGs with it
             text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
-            made = broken_dag(InvalidDeclaration(dataset.name, DatasetError(text), isinstance(dataset.source, File)))
+            made = broken_dag(InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file))
         dags[made.dag_id] = made
     for fault in faults:
         made = broken_dag(fault)
@@ -204,8 +204,7 @@ def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
 
 def load_dag(dataset: Dataset) -> DAG:
     """The DAG load_<dataset>: load, then asset staging/<dataset>. Brings a file dataset up to its file."""
-    assert isinstance(dataset.source, File)
-    declared_path = dataset.source.path
+    declared_path = dataset.source.name
 
     @dag(
         dag_id=f"load_{dataset.name}",

@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from headrace.catalog import load_declarations
-from headrace.command import Command
-from headrace.dataset import Dataset, File, dataset_names
+from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment
 from headrace.exceptions import BuildError, DatasetError, HeadraceError, PermanentError
 from headrace.follow.leases import Leases
@@ -30,8 +29,8 @@ from headrace.ingest.plan import Plan
 from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import first_models, unclaimed_datasets
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import RunContext
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
 from headrace.sources.base import Source, SourcePosition
@@ -112,9 +111,8 @@ def _declared(deployment: Deployment, names: Sequence[str]) -> tuple[dict[str, D
     for name in names:
         if name not in declared.names:
             deployment.dataset(name)  # which says what there is
-        if name in declared.datasets and isinstance(declared.datasets[name].source, File):
-            load = Command("load", name)
-            raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
+        if name in declared.datasets:
+            declared.datasets[name].refuse_file()
     wanted = list(dict.fromkeys(names)) or declared.streams
     return (
         {name: declared.datasets[name] for name in wanted if name in declared.datasets},
@@ -197,9 +195,7 @@ class _Follower:
         for name in sorted(self._faulty & set(dataset_names(self._deployment.settings.datasets_dir))):
             try:
                 dataset = self._deployment.dataset(name)
-                if isinstance(dataset.source, File):
-                    load = Command("load", name)
-                    raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
+                dataset.refuse_file()
             except DatasetError as error:
                 self._backoffs[name].print_once(error)
                 continue

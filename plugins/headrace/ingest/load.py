@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
@@ -20,8 +20,8 @@ from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import Plan
 from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import RunContext
 from headrace.sources.base import Range
 
 
@@ -79,11 +79,11 @@ def load_file(
     percent of the entities would go, and CheckpointMoved when another load was faster.
     """
     dataset = deployment.dataset(name)
-    if not isinstance(dataset.source, File):
+    if not dataset.source.is_file:
         drain = Command("drain", name)
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `{drain}`", command=drain)
     connect = deployment.connect(f"headrace load {name}")
-    found_path = path or deployment.settings.data_dir / dataset.source.path
+    found_path = path or deployment.settings.data_dir / dataset.source.name
     registered_path = _registered_path(deployment, found_path)
     with ExitStack() as stack:
         try:

@@ -11,10 +11,11 @@ from typing import Any, Self
 from psycopg import Connection
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
-from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger
+from headrace.postgres.checkpoints import Generation
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import PartitionState, Range, Source, SourcePosition, SourceState
 
 
@@ -94,7 +95,7 @@ def make_plan(connection: Connection[Any], dataset: Dataset, source: Source, run
             generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None or _is_new(dataset, generation, state):
             generation = begin_generation(connection, dataset, state, run or RunContext(), always_line=False)
-        elif not isinstance(dataset.source, File):
+        elif not dataset.source.is_file:
             check_identity(generation, seen_from(source, generation, state))
             if generation.cluster_id is None and state.cluster_id is not None:
                 checkpoints.store_cluster_id(connection, generation, state.cluster_id)
@@ -258,18 +259,18 @@ def begin_generation(
     for partition, found in sorted(state.partitions.items()):
         start = found.log_start_offset
         checkpoints.start_partition(connection, dataset.name, number, partition, start, found.start_position)
-        if isinstance(dataset.source, File) or (start == 0 and not always_line):
+        if dataset.source.is_file or (start == 0 and not always_line):
             continue
-        checkpoints.append_line(
+        ledger.append_line(
             connection,
             LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
                 generation=number,
                 partition=partition,
                 start_offset=0,
                 end_offset=start,
-                kind="adopt",
+                kind=LedgerKind.ADOPT,
                 run=run,
                 note=note,
             ),
@@ -281,7 +282,7 @@ def begin_generation(
 
 def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState) -> bool:
     """Whether this is a first contact; a file that changed is a new source, a topic that changed a suspect one."""
-    return generation is None or (isinstance(dataset.source, File) and generation.topic_id != state.topic_id)
+    return generation is None or (dataset.source.is_file and generation.topic_id != state.topic_id)
 
 
 def _with_new_partitions(connection: Connection[Any], generation: Generation, state: SourceState) -> Generation:

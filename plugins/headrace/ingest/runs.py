@@ -11,19 +11,18 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import Connection
 from psycopg.sql import SQL
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File, KafkaTopic, RedisStream, dataset_names
+from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment
 from headrace.exceptions import (
     DatasetError,
     DatasetsRejected,
     DrainKilled,
-    FileSourceError,
     PermanentError,
     RetriableError,
 )
@@ -34,16 +33,14 @@ from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan, make_plan
 from headrace.logs import configure
 from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import RunContext
-from headrace.postgres.connection import database, locked, migrate, translated_errors, while_locked
+from headrace.postgres.connection import database, translated_errors
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.lock_watchdog import drain_name
+from headrace.postgres.migrations import locked, migrate, while_locked
 from headrace.postgres.roles import separate
 from headrace.settings import Settings
 from headrace.sources.base import Source
 from headrace.sources.bounds import Bounds
-
-if TYPE_CHECKING:
-    from headrace.sources.kafka import KafkaSource
 
 logger = logging.getLogger(__name__)
 
@@ -90,49 +87,12 @@ def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
 
 def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
     """The dataset's source; `path` stands in for a file dataset's own."""
-    settings = deployment.settings
-    if isinstance(dataset.source, KafkaTopic):
-        return _topic_source(settings)(
-            dataset.source.topic,
-            deployment.kafka(),
-            max_poll_records=settings.batch_rows,
-            max_partition_fetch_bytes=settings.batch_bytes,
-            poll_bytes=settings.batch_bytes,
-            bounds=bounds(settings, dataset),
-        )
-    if isinstance(dataset.source, RedisStream):
-        from headrace.sources.redis import RedisSource
-
-        return RedisSource(dataset.source.stream, deployment.redis(), bounds=bounds(settings, dataset))
-    from headrace.sources.file import FileSource
-
-    if path is None:
-        path = settings.data_dir / dataset.source.path
-        if not path.resolve().is_relative_to(settings.data_dir.resolve()):
-            raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
-    columns = dataset.compiled.columns
-    return FileSource(
-        path,
-        {name: column.sql_type for column in columns for name in column.source_names},
-        [column.source_names for column in columns if column.required],
-        unpacked_bytes=settings.unpacked_bytes_max,
-    )
+    return dataset.source.open(deployment, dataset.compiled.columns, bounds(deployment.settings, dataset), path)
 
 
 def bounds(settings: Settings, dataset: Dataset) -> Bounds:
     """How much is kept of the dataset's records."""
     return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)
-
-
-def _topic_source(settings: Settings) -> "type[KafkaSource]":
-    # imported here: 0.3 s that files can do without
-    if settings.kafka_client == "confluent":
-        from headrace.sources.kafka_confluent import ConfluentSource
-
-        return ConfluentSource
-    from headrace.sources.kafka import KafkaSource
-
-    return KafkaSource
 
 
 def plan(
@@ -225,7 +185,7 @@ def drain_plan(
 
     def work() -> None:
         with _opened(source, deployment, dataset, path) as opened:
-            if isinstance(dataset.source, File):
+            if dataset.source.is_file:
                 opened.describe()  # remembers the file that is read, to notice when it changes
             with translated_errors():
                 drain(
@@ -287,9 +247,7 @@ def drain_dataset(
 ) -> tuple[Plan, DrainResult]:
     """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
     dataset = deployment.dataset(name)
-    if isinstance(dataset.source, File):
-        load = Command("load", name)
-        raise DatasetError(f"{name}: comes from a file, expected a topic; use `{load}`", command=load)
+    dataset.refuse_file()
     # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
     # multiprocessing's, which has neither, and imports for all of them, while this process plans.
     context = multiprocessing.get_context("forkserver")

@@ -4,16 +4,15 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
 from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
-from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.dataset import Dataset
+from headrace.postgres.copy import REASON as REJECTED_BY_POSTGRES
 from headrace.postgres.dead_letter_pages import READERS_REASONS
-from headrace.postgres.rejects import REASON as REJECTED_BY_POSTGRES
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
 # what may be wrong with a record before its fields are looked at
@@ -120,16 +119,15 @@ def lines(dataset: Dataset) -> Iterator[str]:
 
 def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     source = dataset.source
-    if isinstance(source, KafkaTopic):
-        yield "source", f"topic {source.topic}; {_partitions(source.partitions)} where `headrace produce` creates it"
-        if source.dead_letter_topic is not None:
-            made = _partitions(source.dead_letter_partitions)
-            yield "dead letters", f"headrace.dead_letters, and topic {source.dead_letter_topic}; {made} if created"
-        else:
-            yield "dead letters", "headrace.dead_letters"
+    if source.created_partitions is not None:
+        made = _partitions(source.created_partitions)
+        yield "source", f"{source.target}; {made} where `headrace produce` creates it"
     else:
-        where = f"data-files/{source.path}" if isinstance(source, File) else f"stream {source.stream}"
-        yield "source", f"file {where}" if isinstance(source, File) else where
+        yield "source", source.target
+    if source.dead_letter_topic is not None:
+        made = _partitions(source.dead_letter_partitions)
+        yield "dead letters", f"headrace.dead_letters, and topic {source.dead_letter_topic}; {made} if created"
+    else:
         yield "dead letters", "headrace.dead_letters"
     if dataset.key is None:
         yield "key", "none: every record is one of its own"
@@ -146,7 +144,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         "table",
         f"{SCHEMA}.{dataset.name}, and {SCHEMA}.{replaced_name(dataset.name)} for rows that a reload replaced",
     )
-    if isinstance(source, File):
+    if source.is_file:
         yield "DAG", f"load_{dataset.name}, every hour"
     else:
         yield "DAG", f"ingest_{dataset.name}, every {dataset.schedule_s} s"
@@ -154,12 +152,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
 
 def _commands(dataset: Dataset) -> Iterator[str]:
     name = dataset.name
-    if isinstance(dataset.source, File):
-        yield f"headrace load {name} [FILE]"
-    else:
-        yield f"headrace drain {name}"
-    if isinstance(dataset.source, KafkaTopic):
-        yield f"headrace produce {name} FILE"
+    yield from dataset.source.commands(name)
     yield f"headrace dead-letters {name}"
     yield f"headrace replay {name} --dry-run"
     yield f"headrace verify {name}"
@@ -224,13 +217,13 @@ def _record_reasons(dataset: Dataset) -> list[str]:
     found = [*RECORD_REASONS]
     if _is_keyed(dataset):
         found += ["key_mismatch", "missing_key"]
-    if isinstance(dataset.source, File) and ".csv" in PurePath(dataset.source.path).suffixes:
+    if dataset.source.has_malformed_rows:
         found += sorted(READERS_REASONS)
     return [*found, REJECTED_BY_POSTGRES]
 
 
 def _is_keyed(dataset: Dataset) -> bool:
-    return dataset.key is not None and dataset.keyed and isinstance(dataset.source, KafkaTopic)
+    return dataset.key is not None and dataset.keyed and dataset.source.has_record_keys
 
 
 def _choices(annotation: Any) -> Sequence[Any]:

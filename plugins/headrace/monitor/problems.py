@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.command import Command
-from headrace.dataset import Dataset, File
+from headrace.dataset import Dataset
 from headrace.durations import duration
 from headrace.monitor.status import DatasetStatus, ModelStatus, Status
 from headrace.output import shown
@@ -63,7 +63,7 @@ class AlertThresholds:
     @classmethod
     def of(cls, dataset: Dataset) -> "AlertThresholds":
         """Those of a declaration."""
-        is_file = isinstance(dataset.source, File)
+        is_file = dataset.source.is_file
         return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
 
 

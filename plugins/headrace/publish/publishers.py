@@ -1,14 +1,15 @@
-"""Where sample records and produced files go: a dataset's topic, or its Redis stream."""
+"""Publishers: send lines of a file, or sample records, to a dataset's topic or Redis stream."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from headrace.command import Command
-from headrace.dataset import Dataset, KafkaTopic, RedisStream
-from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
+from headrace.dataset import Dataset
+from headrace.exceptions import HeadraceError, SourceUnavailable
+from headrace.sources.declarations import SourceDeclaration
 from headrace.sources.kafka_security import refusal
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ WHOLE = b"data"  # the field of an entry that is one JSON document
 class Publisher(Protocol):
     """Takes lines, `key|value` or JSON, or whole values without keys (keyless=True); a context manager.
 
-    When it is left without an error all that was sent is acknowledged. Raises SourceUnavailable where that fails.
+    Leaving it without an error waits until every line is acknowledged. Raises SourceUnavailable where that fails.
     """
 
     target: str
@@ -37,16 +38,12 @@ class Publisher(Protocol):
 
 
 def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_id: str | None = None) -> Publisher:
-    """The sink of a dataset; with a transactional_id all lines become visible together, or none.
+    """The publisher of a dataset; with a transactional_id all lines become visible together, or none.
 
     Raises DatasetError for a file dataset.
     """
-    if isinstance(dataset.source, KafkaTopic):
-        return TopicPublisher(dataset.source, dataset.key, deployment.kafka(), transactional_id)
-    if isinstance(dataset.source, RedisStream):
-        return StreamPublisher(dataset.source.stream, deployment.redis(), is_atomic=transactional_id is not None)
-    load = Command("load", dataset.name)
-    raise DatasetError(f"{dataset.name}: comes from a file, expected a topic; use `{load}`", command=load)
+    dataset.refuse_file()
+    return _PUBLISHERS[dataset.source.kind](deployment, dataset, transactional_id)
 
 
 def split_line(line: bytes, key_field: str | None) -> tuple[bytes | None, bytes] | None:
@@ -63,7 +60,7 @@ def _key_of(line: bytes, key_field: str | None) -> bytes | None:
     try:
         key = json.loads(line)[key_field]
     except (ValueError, KeyError, RecursionError):
-        return None  # sent as it is: to judge records is the drain's business
+        return None  # sent without a key: the drain judges records, not this
     return None if key is None else str(key).encode()
 
 
@@ -72,12 +69,12 @@ class TopicPublisher:
 
     def __init__(
         self,
-        source: KafkaTopic,
+        source: SourceDeclaration,
         key_field: str | None,
         client_config: Mapping[str, Any],
         transactional_id: str | None = None,
     ) -> None:
-        self.target = source.topic
+        self.target = source.name
         self._source, self._key_field, self._config = source, key_field, client_config
         self._transactional_id = transactional_id
         self._failures: list[BaseException] = []
@@ -88,7 +85,7 @@ class TopicPublisher:
 
         from headrace.sources.kafka import ensure_topic
 
-        ensure_topic(self._config, self.target, self._source.partitions)
+        ensure_topic(self._config, self.target, self._source.created_partitions or 1)
         try:
             self._producer = KafkaProducer(
                 **{"bootstrap_timeout_ms": 8_000, **self._config},  # a follower brings its own
@@ -121,7 +118,7 @@ class TopicPublisher:
         self._raise_failures()
 
     def flush(self) -> None:
-        """Wait until all that was sent is acknowledged."""
+        """Wait until every line is acknowledged."""
         from kafka.errors import KafkaError
 
         try:
@@ -177,7 +174,7 @@ class StreamPublisher:
         return self
 
     def send(self, line: bytes, *, keyless: bool = False) -> None:
-        """Add a line's entry, with others; an empty line adds nothing. Entries have no keys."""
+        """Add an entry to the pipeline, which is sent when full. An empty line adds nothing. Entries have no keys."""
         if not line.strip():
             return
         self._pipeline.xadd(self.target, _fields(line))
@@ -185,7 +182,7 @@ class StreamPublisher:
             self.flush()
 
     def flush(self) -> None:
-        """Wait until all that was sent is in the stream; of an atomic sink that is done at its end."""
+        """Send the pipeline; an atomic publisher sends it on leaving."""
         if not self._is_atomic:
             self._execute()
 
@@ -225,3 +222,18 @@ def _flat(pairs: list[tuple[str, object]]) -> dict[bytes, bytes]:
     if len(fields) != len(pairs):
         raise ValueError("not flat, or a field that stands twice")
     return fields
+
+
+def _open_topic(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:
+    return TopicPublisher(dataset.source, dataset.key, deployment.kafka(), transactional_id)
+
+
+def _open_stream(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:
+    return StreamPublisher(dataset.source.name, deployment.redis(), is_atomic=transactional_id is not None)
+
+
+# by SourceDeclaration.kind
+_PUBLISHERS: Mapping[str, Callable[["Deployment", Dataset, str | None], Publisher]] = {
+    "topic": _open_topic,
+    "stream": _open_stream,
+}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
-from headrace.dataset import Dataset, KafkaTopic
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import FileSourceError, TopicMissing
 from headrace.ingest.runs import open_source
@@ -112,7 +112,7 @@ def check_lines(path: Path, dataset: Dataset, *, keyless: bool = False) -> int:
     count = 0
     for number, line in _lines(path):
         count += 1
-        if isinstance(dataset.source, KafkaTopic) and not keyless and split_line(line, None) is None:
+        if dataset.source.has_record_keys and not keyless and split_line(line, None) is None:
             raise FileSourceError(
                 f"{path}: line {number}: found {line[:40]!r}, expected key|value or a JSON object; nothing was sent"
             )

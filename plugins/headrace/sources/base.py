@@ -4,7 +4,7 @@ Kafka topics, files and Redis streams answer the same questions; tests/integrati
 holds every one of them to what is written here.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -115,3 +115,10 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files."""
+
+
+class ReloadableSource(Source, Protocol):
+    """A source whose ranges can be read again, also by the records' times."""
+
+    def offsets_at(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
+        """Per partition the first offset whose record's time is at or after this one; None where there is none."""

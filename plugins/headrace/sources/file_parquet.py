@@ -17,8 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from headrace.contract import Rejection
-from headrace.contracts.rejection import NOT_KEPT
+from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.file_csv import COLUMNS_MAX, check_columns
 from headrace.sources.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, FileLine, check_regular

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from headrace.command import Command
-from headrace.dataset import Dataset, File, KafkaTopic
+from headrace.dataset import Dataset
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.staging import SCHEMA, replaced_name
 from headrace.verify.mart import become_dbt, kind_of, lock_definition
@@ -29,7 +29,7 @@ class Subject:
     @property
     def is_file(self) -> bool:
         """Whether its records are lines of a file."""
-        return self.declared is not None and isinstance(self.declared.source, File)
+        return self.declared is not None and self.declared.source.is_file
 
     @property
     def staging(self) -> Identifier:
@@ -48,7 +48,7 @@ class Subject:
 
     def restage_record(self, partition: int, offset: int) -> str:
         """The remedy for a row that is not what the source sent; of a topic it can be read again and replaced."""
-        if self.declared is None or not isinstance(self.declared.source, KafkaTopic):
+        if self.declared is None or not self.declared.source.can_reload:
             return self.restage
         again = Command("reload", self.name, "--partition", partition, "--from", offset, "--to", offset + 1)
         return f"while the topic has it, `{again}` stages it again; else {self.restage}"

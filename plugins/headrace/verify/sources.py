@@ -1,6 +1,6 @@
 """Checks of the source: is it the one that the checkpoints belong to, does it hold what they point at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.sql import SQL
 
 from headrace.command import Command
-from headrace.dataset import File, KafkaTopic, RedisStream
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest.plan import describe
@@ -69,10 +69,10 @@ def check_source(
             ),
         )
         return None
-    except (TopicMissing, FileSourceError) as error:
-        if isinstance(error, FileSourceError):
-            report.notes.append(f"the file was not compared: {error}")
-            return None
+    except FileSourceError as error:
+        report.notes.append(f"the file was not compared: {error}")
+        return None
+    except TopicMissing:
         report.checks.append("source")
         report.add(
             "source",
@@ -88,7 +88,7 @@ def check_source(
         else:
             report.notes.append(f"the source could not be asked: {error}")
         return None
-    if isinstance(subject.declared.source, File):
+    if subject.declared.source.is_file:
         if state.topic_id != generation["topic_id"]:
             report.notes.append(
                 f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
@@ -146,10 +146,46 @@ def plan_records(
 
     What the source no longer serves is noted, not compared.
     """
-    declared = snapshot.subject.declared
-    assert declared is not None
-    if isinstance(declared.source, RedisStream):
-        return _plan_entries(deployment, snapshot, report, state)
+    declared = _declared(snapshot)
+    plan_of_kind = _PLANS.get(declared.source.kind)
+    if plan_of_kind is None:
+        report.notes.append(f"no second reader for a {declared.source.kind}: its records were not compared")
+        return None
+    return plan_of_kind(deployment, snapshot, report, state)
+
+
+def _plan_topic(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
+) -> Rereading | None:
+    """What to re-read of a topic: of every generation that has this topic's id."""
+    declared = _declared(snapshot)
+    ranges = _generation_ranges(snapshot, report, state)
+    config = deployment.kafka()
+    reader = TopicReader(state.topic, config, bounds(deployment.settings, declared))
+    return Rereading(reader, ranges, lambda: is_compacted(state.topic, config))
+
+
+def _plan_file(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
+) -> Rereading | None:
+    """What to re-read of a file: of every generation that this very content was loaded as."""
+    declared = _declared(snapshot)
+    ranges = _generation_ranges(snapshot, report, state)
+    path: Path = deployment.settings.data_dir / declared.source.name
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix in (".csv", ".parquet"):
+        report.notes.append(f"no second reader for {suffix}: its records were not compared")
+        return None
+    return Rereading(FileReader(path, deployment.settings.unpacked_bytes_max), ranges, lambda: False)
+
+
+def _declared(snapshot: Snapshot) -> Dataset:
+    assert snapshot.subject.declared is not None  # else check_source gave no state
+    return snapshot.subject.declared
+
+
+def _generation_ranges(snapshot: Snapshot, report: DatasetReport, state: SourceState) -> list[GenerationRange]:
+    is_file = _declared(snapshot).source.is_file
     generations = snapshot.rows(
         "select generation, topic, topic_id from headrace.generations where dataset = %(dataset)s order by generation"
     )
@@ -166,7 +202,7 @@ def plan_records(
             if found is None:
                 continue
             start, end = starts.get(partition, 0), checkpoint
-            if isinstance(declared.source, File):
+            if is_file:
                 start, end = (
                     found.log_start_offset,
                     min(checkpoint, found.end_offset),
@@ -176,28 +212,15 @@ def plan_records(
                 report.notes.append(f"[{partition}] no longer served: not compared [{start}, {min(first, end)})")
             if first < end:
                 ranges.append(GenerationRange(number, partition, first, end))
-    if isinstance(declared.source, KafkaTopic):
-        config = deployment.kafka()
-        reader = TopicReader(state.topic, config, bounds(deployment.settings, declared))
-        return Rereading(reader, ranges, lambda: is_compacted(state.topic, config))
-    if isinstance(declared.source, File):
-        path: Path = deployment.settings.data_dir / declared.source.path
-        suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-        if suffix in (".csv", ".parquet"):
-            report.notes.append(f"no second reader for {suffix}: its records were not compared")
-            return None
-        return Rereading(FileReader(path, deployment.settings.unpacked_bytes_max), ranges, lambda: False)
-    report.notes.append(f"no second reader for {type(declared.source).__name__}: its records were not compared")
-    return None
+    return ranges
 
 
 def _plan_entries(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
 ) -> Rereading | None:
     """What to re-read of a stream: only what the open generation read, as ids do not tell whose the older ones were."""
-    declared, name = snapshot.subject.declared, snapshot.subject.name
+    declared, name = _declared(snapshot), snapshot.subject.name
     generation = checkpoints.open_generation(snapshot.connection, name)
-    assert declared is not None
     if generation is None:
         return None
     report.notes += [
@@ -221,6 +244,14 @@ def _plan_entries(
         report.notes.append(f"[0] no longer served: not compared [{start}, {min(first, end)})")
     ranges = [GenerationRange(number, 0, first, end)] if first < end else []
     return Rereading(reader, ranges, reader.has_deletions, "XDEL or XTRIM")
+
+
+# by SourceDeclaration.kind
+_PLANS: Mapping[str, Callable[[Deployment, Snapshot, DatasetReport, SourceState], Rereading | None]] = {
+    "topic": _plan_topic,
+    "file": _plan_file,
+    "stream": _plan_entries,
+}
 
 
 def _check_doubled(snapshot: Snapshot, report: DatasetReport, generation: int) -> None:
