@@ -11,7 +11,8 @@ import pytest
 
 from headrace.exceptions import DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.repair.fill import FillResult, fill
 from headrace.repair.reload import reload_range

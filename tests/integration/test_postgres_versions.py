@@ -14,7 +14,9 @@ from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.follow.follower import follow
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
+from headrace.ingest.runner import plan
 from headrace.marts.build import build
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status

@@ -15,7 +15,8 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.repair.reload import ReloadResult, reload_range
 from headrace.repair.replay import replay

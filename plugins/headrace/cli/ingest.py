@@ -43,7 +43,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
     .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
     and keeps its entity; where one does not tell whose it is, --replace removes nothing.
     """
-    from headrace.ingest.load import load_file
+    from headrace.ingest.load import LoadOptions, load_file
 
     with progress_bar("loading") as update:
         path = file.absolute() if file else None
@@ -51,10 +51,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
             open_deployment(),
             dataset,
             path=path,
-            replace=replace,
-            max_removed=max_removed,
-            again=again,
-            on_progress=update,
+            options=LoadOptions(replace=replace, max_removed=max_removed, again=again, on_progress=update),
         )
     say(outcome.summary())
 
@@ -66,7 +63,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
     """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
-    from headrace.ingest.runs import drain_dataset
+    from headrace.ingest.parallel import drain_dataset
     from headrace.publish.dead_letter_topic import publish_after_drain
 
     deployment = open_deployment()

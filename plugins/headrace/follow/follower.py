@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 
 from headrace.catalog import load_declarations
 from headrace.dataset import Dataset, dataset_names
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.exceptions import BuildError, DatasetError, HeadraceError, PermanentError
 from headrace.follow.leases import Leases
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import drain_plan, open_source, plan
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import first_models, unclaimed_datasets
 from headrace.postgres.connection import database
@@ -229,9 +229,7 @@ class _Follower:
                 dataset,
                 planned,
                 source=source,
-                run=self._run,
-                max_seconds=DRAIN_S,
-                stop=self._stop.is_set,
+                options=RunOptions(run=self._run, max_seconds=DRAIN_S, stop=self._stop.is_set),
             )
             if result.batches:
                 self._print_line(result.summary(planned))

@@ -15,11 +15,10 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.batch import Barrier, Batch, no_barrier
-from headrace.ingest.plan import check_identity
-from headrace.ingest.runs import open_source
+from headrace.ingest.identity import check_identity
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
