@@ -30,8 +30,8 @@ from headrace.exceptions import HeadraceError
 from headrace.ingest import batch as batch_module
 from headrace.ingest.plan import Plan
 from headrace.ingest.runs import drain_plan, plan
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import Connect, connector
+from headrace.postgres.ledger import RunContext
 from headrace.repair.generations import accept_loss, adopt
 from headrace.settings import Settings
 from tests.support.adoption import force_adopt

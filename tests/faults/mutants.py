@@ -58,7 +58,7 @@ ADVANCE = """\
 """
 APPEND = """\
             with self._watch_locks(connection, line.dataset):
-                seq = checkpoints.append_line(connection, line)
+                seq = ledger.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
 """
@@ -385,7 +385,7 @@ MUTANTS = (
                 "        connection.execute(number, (line.dataset,))\n" + ADVANCE,
             ),
             (
-                "postgres/checkpoints.py",
+                "postgres/ledger.py",
                 "set last_seq = last_seq + 1 where dataset = %(dataset)s",
                 "set last_seq = last_seq where dataset = %(dataset)s",
             ),
@@ -401,7 +401,7 @@ MUTANTS = (
                 APPEND,
                 '            self._barrier("before_commit")\n'
                 '        self._barrier("committed")\n'
-                "        seq = checkpoints.append_line(connection, line)\n",
+                "        seq = ledger.append_line(connection, line)\n",
             ),
         ),
         (("kill", "committed", 1), ("kill", "committed", 2)),
@@ -414,12 +414,12 @@ MUTANTS = (
             (
                 "ingest/batch.py",
                 "            json_text(extra),\n            self.batch_id,\n",
-                "            json_text(extra),\n            checkpoints.new_batch_id(),\n",
+                "            json_text(extra),\n            ledger.new_batch_id(),\n",
             ),
             (
                 "ingest/batch.py",
                 "bind(self.generation, self.partition, self.batch_id)",
-                "bind(self.generation, self.partition, checkpoints.new_batch_id())",
+                "bind(self.generation, self.partition, ledger.new_batch_id())",
             ),
         ),
         NO_FAULT,

@@ -17,7 +17,7 @@ from headrace.ingest.plan import make_plan
 from headrace.ingest.runs import drain_dataset, drain_plan, initialise, open_source
 from headrace.local.services import postgres_binary
 from headrace.postgres import checkpoints, staging
-from headrace.postgres import connection as database
+from headrace.postgres import migrations as database
 from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings
 from headrace.verify import verify

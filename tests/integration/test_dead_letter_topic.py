@@ -278,7 +278,7 @@ import runpy, sys
 from pathlib import Path
 import headrace.airflow.connections as connections
 from headrace.airflow.dag_factory import ingest_dag
-from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.ledger import RunContext
 from headrace.dataset import load_dataset
 
 connections.run_context = lambda: RunContext("the_dag", "the_run", "the_task", 1)

@@ -67,7 +67,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
     ]
     assert stage.query(
         "select partition, start_offset, end_offset, staged, dead, tombstones, empty from headrace.batches "
-        "where kind = 'reload' order by seq"
+        "where kind = 'fill' order by seq"
     ) == [(0, 0, 2, 2, 0, 0, 0), (1, 0, 1, 1, 0, 0, 0)]
     old = stage.query("select * from staging._replaced_jobs order by _partition, _offset")
     kept = [row[: len(before[0])] for row in before if (row[9], row[10]) in {(0, 0), (0, 1), (1, 0)}]
@@ -76,7 +76,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
     assert_proven(stage)
     again = filled(stage, "CHANNEL")
     assert again.summary() == "jobs.channel: nothing to fill: no row holds CHANNEL in _extra"
-    assert stage.value("select count(*) from headrace.batches where kind = 'reload'") == 2
+    assert stage.value("select count(*) from headrace.batches where kind = 'fill'") == 2
 
 
 FIELDS = [

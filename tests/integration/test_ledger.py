@@ -9,8 +9,8 @@ import pytest
 
 from headrace.exceptions import CheckpointMoved
 from headrace.ingest.batch import Batch, Committer
-from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger
+from headrace.postgres.ledger import LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.sources.file import FileLine
 from tests.support.jobs import job
@@ -112,14 +112,14 @@ def line(start: int, end: int, **values: object) -> LedgerLine:
     return LedgerLine(start_offset=start, end_offset=end, **made)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["drain", "load", "accept_loss"])
+@pytest.mark.parametrize("kind", ["drain", "load", "replace", "accept_loss"])
 def test_ledger_chain_cannot_fork(kind: str, stage: Stage) -> None:
     begin(stage, "jobs", 1)
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        checkpoints.append_line(connection, line(0, 5, empty=5))
+        ledger.append_line(connection, line(0, 5, empty=5))
         with pytest.raises(psycopg.errors.UniqueViolation, match="batches_chain"):
-            checkpoints.append_line(connection, line(0, 7, empty=7, kind=kind))
-        checkpoints.append_line(connection, line(5, 7, empty=2))
+            ledger.append_line(connection, line(0, 7, empty=7, kind=kind))
+        ledger.append_line(connection, line(5, 7, empty=2))
 
 
 @pytest.mark.parametrize("wrong", [{"empty": 4}, {"empty": 6}, {"staged": 5, "dead": 1}, {"staged": 6, "empty": -1}])
@@ -127,7 +127,7 @@ def test_ledger_line_that_does_not_add_up_is_refused(wrong: dict[str, int], stag
     begin(stage, "jobs", 1)
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.CheckViolation):
-            checkpoints.append_line(connection, line(0, 5, **wrong))
+            ledger.append_line(connection, line(0, 5, **wrong))
         assert connection.execute("select last_seq from headrace.datasets where dataset = 'jobs'").fetchone() == (0,)
 
 

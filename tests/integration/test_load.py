@@ -61,6 +61,17 @@ def test_load_with_replace_tombstones_the_absent_once(stage: Stage, path: Path) 
     assert stage.value("select count(*) from headrace.batches") == before
 
 
+def test_load_with_replace_writes_a_line_of_its_own_kind_that_is_counted(stage: Stage, path: Path) -> None:
+    load(stage, path, user(1), user(2))
+    load(stage, path, user(2), user(3), replace=True, max_removed=50)
+    lines = "select kind, generation, start_offset, end_offset, tombstones from headrace.batches order by seq"
+    assert stage.query(lines) == [("load", 1, 1, 3, 0), ("load", 2, 1, 3, 0), ("replace", 2, 3, 4, 1)]
+    assert verify(stage.deployment, "users").is_clean
+    assert stage.query("select tombstones from headrace.status where dataset = 'users'") == [(1,)]
+    stage.execute("update headrace.batches set kind = 'load' where kind = 'replace'")  # as before migration 0022
+    assert verify(stage.deployment, "users").is_clean
+
+
 def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_absent(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2))
     load(stage, path, user(2))

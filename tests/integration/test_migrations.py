@@ -11,7 +11,7 @@ import pytest
 from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
 from headrace.ingest.load import load_file
 from headrace.ingest.runs import drain_dataset, initialise
-from headrace.postgres.connection import migrate
+from headrace.postgres.migrations import migrate
 from tests.support import topics
 from tests.support.command_line import run
 from tests.support.jobs import job, send_jobs, servers, topic_of
@@ -93,7 +93,7 @@ def test_migration_that_fails_leaves_nothing_of_itself(database: str, monkeypatc
         ("0001_a", "create table headrace.a (x int)"),
         ("0002_b", "create table headrace.b (x int); select 1 / 0"),
     ]
-    monkeypatch.setattr("headrace.postgres.connection._migrations", lambda: broken)
+    monkeypatch.setattr("headrace.postgres.migrations._migrations", lambda: broken)
     with psycopg.connect(database, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.DivisionByZero):
             migrate(connection)
@@ -118,7 +118,7 @@ def test_upgrade_drops_the_index_that_claims_need_no_more(stage: Stage) -> None:
 def test_migration_of_a_table_that_stays_locked_gives_up_in_one_line(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_WAIT_MS", 200)
+    monkeypatch.setattr("headrace.postgres.migrations.MIGRATION_WAIT_MS", 200)
     again = "delete from headrace.migrations where name = '0008_rows_of_a_batch'"
     stage.execute("create index by_batch on staging.jobs (_batch_id)", again)
     with psycopg.connect(stage.dsn) as reader:

@@ -21,8 +21,8 @@ from headrace.ingest.load import load_file
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database as connected
+from headrace.postgres.ledger import RunContext
 from headrace.repair.generations import adopt, reset
 from tests.support import topics
 from tests.support.jobs import send_jobs, servers, topic_of

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from headrace.postgres.connection import migrate
+from headrace.postgres.migrations import migrate
 from headrace.settings import ROOT
 from tests.integration import many_datasets
 from tests.stalling_proxy import StallingProxy

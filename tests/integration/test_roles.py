@@ -20,7 +20,8 @@ from headrace.ingest.runs import drain_dataset, initialise
 from headrace.local.services import psql_command
 from headrace.marts.build import build
 from headrace.monitor.status import read_status
-from headrace.postgres.connection import connector, migrate
+from headrace.postgres.connection import connector
+from headrace.postgres.migrations import migrate
 from headrace.postgres.roles import DBT, LOADER, READER, ROLES, separate
 from headrace.repair.generations import accept_loss, reset
 from headrace.repair.reload import reload_range
@@ -417,7 +418,7 @@ def test_readers_cannot_take_the_locks_of_init_and_builds(reader: Stage, loader:
 def test_init_that_a_reader_holds_up_ends_and_names_the_reader(
     house: Stage, reader: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.postgres.connection.MIGRATION_WAIT_MS", 200)
+    monkeypatch.setattr("headrace.postgres.migrations.MIGRATION_WAIT_MS", 200)
     house.execute("alter table marts.rides owner to current_user")
     with psycopg.connect(reader.dsn, application_name="a dashboard") as connection:
         connection.execute("select from marts.rides limit 1")

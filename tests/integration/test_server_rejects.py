@@ -14,7 +14,7 @@ from psycopg.sql import Identifier
 from headrace.contracts.reasons import Reason
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
 from headrace.ingest.runs import drain_dataset, drain_plan, plan
-from headrace.postgres.rejects import find_rejected
+from headrace.postgres.copy import find_rejected
 from tests.support.interrupts import at
 from tests.support.stage import Stage
 

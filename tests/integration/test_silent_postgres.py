@@ -19,9 +19,10 @@ from headrace.marts.dbt import DbtRunner
 from headrace.monitor import status
 from headrace.monitor.status import read_status
 from headrace.postgres import connection as headrace_database
-from headrace.postgres.connection import connector, migrate
+from headrace.postgres.connection import connector
 from headrace.postgres.connection import database as connected
 from headrace.postgres.liveness import answered_within
+from headrace.postgres.migrations import migrate
 from headrace.settings import Settings
 from tests.stalling_proxy import StallingProxy
 

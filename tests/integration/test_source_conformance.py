@@ -18,7 +18,7 @@ from headrace.exceptions import FileSourceError, SourceChanged, SourceUnavailabl
 from headrace.ingest.batch import Batch
 from headrace.ingest.drain import DrainLimits, drain
 from headrace.ingest.plan import Plan
-from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources import file, kafka, redis
 from headrace.sources.base import Chunk, Range, Source
 from headrace.sources.file import FileSource

@@ -5,7 +5,7 @@ from headrace.deployment import Deployment
 from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import begin_generation
 from headrace.ingest.runs import open_source
-from headrace.postgres.checkpoints import RunContext
+from headrace.postgres.ledger import RunContext
 
 
 def force_adopt(deployment: Deployment, dataset: Dataset) -> int:

@@ -59,10 +59,10 @@ def assert_ledger(stage: Stage, sent: Iterable[tuple[int, int]] | None = None, d
     assert stage.query("select last_seq from headrace.datasets where dataset = %s", dataset) == [(len(lines),)]
     ends: dict[tuple[int, int], int] = {}
     for _, generation, partition, start, end, staged, dead, tombstones, empty, kind, batch_id in lines:
-        if kind not in ("replay", "reload", "reset"):  # they move no checkpoint
+        if kind not in ("replay", "reload", "fill", "reset"):  # they move no checkpoint
             assert start == ends.get((generation, partition), 1 if kind == "load" else 0)
             ends[generation, partition] = end
-        if kind in ("drain", "load"):
+        if kind in ("drain", "load", "replace"):
             assert end - start == staged + dead + tombstones + empty
         assert (staged, tombstones) == stage.query(
             f"select count(*) filter (where not _deleted), count(*) filter (where _deleted) from staging.{dataset} "

@@ -1,4 +1,4 @@
-"""Names of functions, modules and files in docs/architecture.md exist. Belongs to tests/unit/ once the code is moved."""
+"""Names of functions, modules and files in the pages for developers exist."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ from headrace import logs
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
-from headrace.postgres.checkpoints import LedgerLine
+from headrace.postgres.ledger import LedgerLine
 from headrace.settings import Settings
 from headrace.sources.base import Range
 

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
 from headrace import logs, masking
-from headrace.cli import _quoted
+from headrace.cli.services import _quoted
 from headrace.escaping import visible
 from headrace.exceptions import DatabaseError, SettingError
 from headrace.service_urls import without_secret

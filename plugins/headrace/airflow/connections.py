@@ -23,8 +23,8 @@ from headrace.airflow import extras
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError, SettingError
 from headrace.output import quoted
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import opened
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.liveness import with_limits
 from headrace.settings import Settings
 from headrace.sources.kafka_security import CONNECTION as KAFKA

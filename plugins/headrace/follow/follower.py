@@ -29,8 +29,8 @@ from headrace.ingest.plan import Plan
 from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import first_models, unclaimed_datasets
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import RunContext
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
 from headrace.sources.base import Source, SourcePosition

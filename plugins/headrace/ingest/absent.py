@@ -14,8 +14,9 @@ from headrace.contracts.contract import Contract
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.copy import check_stored, copy_rows
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Range, Source
 
 MAX_REMOVED = 10.0  # percent of the entities that a file may remove without being told so
@@ -95,7 +96,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
                         keys.append([decoded[index]])
                 found.valid += len(keys)
                 with connection.cursor() as cursor:
-                    staging.copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
+                    copy_rows(cursor, KEYS, [("key", key.sql_type)], keys)
         counted = connection.execute(
             SQL(
                 "select count(*), count(*) filter (where live.{key} <> all(%s::{type}[]) and not exists "
@@ -161,13 +162,13 @@ def tombstone_absent(
     check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nobody was tombstoned")
     start = found.next_offsets[0]
     line = LedgerLine(
-        batch_id=checkpoints.new_batch_id(),
+        batch_id=ledger.new_batch_id(),
         dataset=dataset.name,
         generation=generation,
         partition=0,
         start_offset=start,
         end_offset=start + absent,
-        kind="load",
+        kind=LedgerKind.REPLACE,
         tombstones=absent,
         run=run,
         note=f"--replace removed {absent} of {row[0]}",
@@ -185,8 +186,8 @@ def tombstone_absent(
         ),
         (generation, start, line.batch_id),
     ).rowcount
-    staging.check_stored(staging.table(dataset), absent, stored)
-    checkpoints.append_line(connection, line)
+    check_stored(staging.table(dataset), absent, stored)
+    ledger.append_line(connection, line)
     return absent
 
 

@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,14 +17,13 @@ from psycopg.sql import Identifier
 from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
-from headrace.exceptions import DatabaseError
-from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger
 from headrace.postgres.connection import Connect, is_retriable
+from headrace.postgres.copy import CopyTarget, copy_accepted, copy_lines, copy_rows, json_text
 from headrace.postgres.dead_letters import copy_dead_letters, dead_letter_row, headers_json
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
-from headrace.postgres.staging import check_table, columns, copy_lines, copy_rows, json_text, table
+from headrace.postgres.staging import check_table, columns, table
 from headrace.record import HEADER_BYTES, KafkaRecord, Record
 from headrace.retries import Retries
 from headrace.times import TimeTexts, record_time
@@ -50,7 +50,7 @@ class Batch:
     partition: int
     start_offset: int
     end_offset: int = 0
-    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    batch_id: UUID = field(default_factory=ledger.new_batch_id)
     rows: list[str | list[Any]] = field(default_factory=list)
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
@@ -241,22 +241,16 @@ class Committer:
         dead letters. Raises CheckpointMoved when another run was first, and psycopg's errors for all that trying again
         does not mend.
         """
-        line, seq = batch.line(kind, run), None
+        seq = None
         in_doubt = False
         while seq is None:
+            line = batch.line(kind, run)
             try:
                 connection = self.connection()
                 if in_doubt and (seq := self._committed_seq(connection, line)):
                     break
                 in_doubt = False
-                try:
-                    seq = self._run_transaction(connection, batch, line)
-                except Exception as error:
-                    if not may_be_a_records_fault(error):
-                        raise
-                    self._reject_rows(connection, batch, line, error)
-                    line = batch.line(kind, run)
-                    seq = self._run_transaction(connection, batch, line)
+                line, seq = self._store(connection, batch, kind, run)
             except psycopg.Error as error:
                 lost = self._connection is None or self._connection.closed or self._connection.broken
                 # a connection that was lost may have been lost at COMMIT, after the server did it
@@ -283,7 +277,21 @@ class Committer:
 
     def _committed_seq(self, connection: Connection[Any], line: LedgerLine) -> int | None:
         with connection.transaction(), self._watch_locks(connection, line.dataset):
-            return checkpoints.committed_seq(connection, line)
+            return ledger.committed_seq(connection, line)
+
+    def _store(
+        self, connection: Connection[Any], batch: Batch, kind: LedgerKind, run: RunContext
+    ) -> tuple[LedgerLine, int]:
+        """Commit the batch; a second time, without the rows that Postgres does not store, where it rejects any."""
+        line = batch.line(kind, run)
+        where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
+        target = CopyTarget(connection, table(batch.dataset), columns(batch.dataset), all_rejected=where)
+
+        def commit() -> tuple[LedgerLine, int]:
+            line = batch.line(kind, run)
+            return line, self._run_transaction(connection, batch, line)
+
+        return copy_accepted(target, batch, commit, partial(self._bisecting, connection, batch, line))
 
     def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
         # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
@@ -300,34 +308,22 @@ class Committer:
                     copy_dead_letters(cursor, batch.dead)
             self._barrier("dead_lettered")
             with self._watch_locks(connection, line.dataset):
-                seq = checkpoints.append_line(connection, line)
+                seq = ledger.append_line(connection, line)
             self._barrier("before_commit")
         self._barrier("committed")
         return seq
 
-    def _reject_rows(self, connection: Connection[Any], batch: Batch, line: LedgerLine, error: Exception) -> None:
-        """Find the rows that Postgres does not store and make dead letters of them.
+    @contextmanager
+    def _bisecting(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> Iterator[None]:
+        """A transaction with the commit's fence, which is rolled back.
 
-        Fenced like the commit, and rolled back. What went the fast way goes the slow one from here on. Raises `error`
-        when neither a row nor the fast way is to blame, DatasetError when the table is no longer the contract's, and
-        DatabaseError when not one of several rows is taken: that is no record's fault.
+        Raises DatasetError when the table no longer has the contract's columns.
         """
-        used_fast_path = batch.decode_by_contract()
         with connection.transaction(force_rollback=True):
             with self._watch_locks(connection, line.dataset):
                 checkpoints.advance(connection, line)
-            rejections = find_rejected(connection, table(batch.dataset), columns(batch.dataset), batch.rows)
+            yield
             check_table(connection, batch.dataset)
-        if not rejections and not used_fast_path:
-            raise error
-        if len(rejections) == len(batch.rows) > 1:
-            where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
-            raise DatabaseError(
-                f"{where}: postgres took none of {len(batch.rows)} rows: {rejections[0].detail}; expected some to be "
-                f"stored: the table or the server is at fault; nothing was changed; repair it and run the same command "
-                "again"
-            ) from error
-        batch.reject(rejections)
 
     def _watch_locks(self, connection: Connection[Any], dataset: str) -> AbstractContextManager[None]:
         return watch_locks(connection, self._connect, dataset, self._limits, drain_name(dataset))

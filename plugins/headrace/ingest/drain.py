@@ -12,8 +12,8 @@ from headrace.exceptions import CodecMissing, HeadraceError, SourceChanged, Sour
 from headrace.ingest.batch import Barrier, Batch, Committer, no_barrier
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.plan import Plan
-from headrace.postgres.checkpoints import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.dead_letters import REASON
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Chunk, Source
 
 
@@ -120,7 +120,7 @@ def drain(
     """
     result = result or DrainResult(dataset.name)
     began = time.monotonic() - result.seconds
-    kind: LedgerKind = "load" if dataset.source.is_file else "drain"
+    kind = LedgerKind.LOAD if dataset.source.is_file else LedgerKind.DRAIN
     open_batches: dict[int, Batch] = {}
     next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
 

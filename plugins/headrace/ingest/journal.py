@@ -6,7 +6,7 @@ from typing import Any
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.logs import FIELDS
-from headrace.postgres.checkpoints import LedgerLine
+from headrace.postgres.ledger import LedgerLine
 from headrace.settings import Settings
 
 logger = logging.getLogger("headrace")

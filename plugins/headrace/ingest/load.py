@@ -20,8 +20,8 @@ from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import Plan
 from headrace.ingest.runs import drain_plan, open_source, plan
 from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import RunContext
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import RunContext
 from headrace.sources.base import Range
 
 

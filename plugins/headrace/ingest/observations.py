@@ -86,7 +86,7 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
             on t.dataset = c.dataset and t.generation = c.generation and t.partition = c.partition
         left join headrace.batches as b
             on b.dataset = c.dataset and b.generation = c.generation and b.partition = c.partition
-            and b.seq > coalesce(t.to_seq, 0) and b.seq <= d.last_seq and b.kind in ('drain', 'load')
+            and b.seq > coalesce(t.to_seq, 0) and b.seq <= d.last_seq and b.kind in ('drain', 'load', 'replace')
         where c.dataset = %(dataset)s and d.last_seq > coalesce(t.to_seq, 0) + %(lines)s
         group by c.dataset, c.generation, c.partition, d.last_seq, t.staged, t.dead, t.tombstones
         order by c.partition

@@ -13,8 +13,9 @@ from psycopg import Connection
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
-from headrace.postgres import checkpoints
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger
+from headrace.postgres.checkpoints import Generation
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import PartitionState, Range, Source, SourcePosition, SourceState
 
 
@@ -260,16 +261,16 @@ def begin_generation(
         checkpoints.start_partition(connection, dataset.name, number, partition, start, found.start_position)
         if dataset.source.is_file or (start == 0 and not always_line):
             continue
-        checkpoints.append_line(
+        ledger.append_line(
             connection,
             LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
                 generation=number,
                 partition=partition,
                 start_offset=0,
                 end_offset=start,
-                kind="adopt",
+                kind=LedgerKind.ADOPT,
                 run=run,
                 note=note,
             ),

@@ -33,9 +33,10 @@ from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan, make_plan
 from headrace.logs import configure
 from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import RunContext
-from headrace.postgres.connection import database, locked, migrate, translated_errors, while_locked
+from headrace.postgres.connection import database, translated_errors
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.lock_watchdog import drain_name
+from headrace.postgres.migrations import locked, migrate, while_locked
 from headrace.postgres.roles import separate
 from headrace.settings import Settings
 from headrace.sources.base import Source

@@ -500,8 +500,10 @@ def _history(connection: Connection[Any], at: datetime, datasets: Sequence[Datas
             b.partition,
             b.generation,
             date_trunc('minute', b.committed_at) as minute,
-            coalesce(sum(b.staged + b.dead + b.tombstones) filter (where b.kind in ('drain', 'load')), 0)::bigint,
-            max(b.end_offset) filter (where b.kind in ('drain', 'load', 'accept_loss'))
+            coalesce(
+                sum(b.staged + b.dead + b.tombstones) filter (where b.kind in ('drain', 'load', 'replace')), 0
+            )::bigint,
+            max(b.end_offset) filter (where b.kind in ('drain', 'load', 'replace', 'accept_loss'))
         from headrace.batches as b
         where b.committed_at >= %s
         group by 1, 2, 3, 4

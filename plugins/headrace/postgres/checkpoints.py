@@ -1,33 +1,21 @@
-"""Checkpoints, generations and the ledger: where a dataset stands, and how it got there.
+"""Checkpoints and generations: up to which offset each partition of a dataset was read.
 
 Nothing here begins or ends a transaction; the caller's covers it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
-from uuid import UUID
+from typing import Any
 
-import uuid6
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved, DatabaseError
-
-LedgerKind = Literal["drain", "load", "replay", "reload", "adopt", "accept_loss", "reset"]
-
-
-def new_batch_id() -> UUID:
-    """An id for a batch: a UUID of version 7 (RFC 9562, 5.7), which begins with the time.
-
-    So the index of _batch_id grows at its end: random ids cost Postgres a tenth more per row.
-    """
-    return UUID(int=uuid6.uuid7().int)  # a plain UUID, as psycopg knows it
+from headrace.exceptions import CheckpointMoved
+from headrace.postgres.ledger import LedgerLine
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One life of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
+    """One identity of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
 
     cluster_id: None where the source has none, and for topics that were last read before it was stored.
     """
@@ -41,45 +29,10 @@ class Generation:
     cluster_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """Who commits: Airflow's task, or nobody in particular on the command line."""
-
-    dag_id: str | None = None
-    run_id: str | None = None
-    task_id: str | None = None
-    try_number: int | None = None
-    map_index: int | None = None  # -1 for a task that is not mapped
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerLine:
-    """One batch, as it is written down: [start_offset, end_offset) of one partition and what became of it."""
-
-    batch_id: UUID
-    dataset: str
-    generation: int
-    partition: int
-    start_offset: int
-    end_offset: int
-    kind: LedgerKind
-    elapsed_s: float = 0.0  # since the batch's first record was asked for; started_at follows from database time
-    staged: int = 0
-    dead: int = 0
-    tombstones: int = 0
-    empty: int = 0
-    bytes: int = 0
-    first_record_at: datetime | None = None
-    last_record_at: datetime | None = None
-    position: str | None = None
-    run: RunContext = RunContext()
-    note: str | None = None  # in words: what was given up, or why
-
-
 def register(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known; waits for nobody.
+    """Insert the dataset's row if there is none; waits for no lock.
 
-    `on conflict` alone would wait for a batch that has counted itself and not committed: for ever, if it is frozen.
+    `on conflict` alone would wait for a batch that has locked the row and not committed: for ever, if it is frozen.
     """
     connection.execute(
         "insert into headrace.datasets (dataset) select %(dataset)s "
@@ -89,15 +42,15 @@ def register(connection: Connection[Any], dataset: str) -> None:
 
 
 def lock(connection: Connection[Any], dataset: str) -> None:
-    """Hold a dataset's row until the transaction ends: first contacts take turns with commits."""
+    """Lock a dataset's row until the transaction ends: a first contact excludes commits."""
     register(connection, dataset)
     connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
 
 
 def hold(connection: Connection[Any], dataset: str) -> None:
-    """Make a dataset known, and hold its checkpoints and its row until the transaction ends.
+    """Insert the dataset's row if there is none; lock its checkpoints and its row until the transaction ends.
 
-    A batch locks its checkpoint first and the dataset's row last: whoever needs both takes them in that order, so
+    A batch locks its checkpoint first and the dataset's row last. This locks them in the same order, so
     that it waits for batches that are under way instead of meeting them in a deadlock.
     """
     connection.execute(
@@ -174,8 +127,8 @@ def start_partition(
 def advance(connection: Connection[Any], line: LedgerLine) -> None:
     """Move the checkpoint from the line's start to its end by compare-and-set: the fence of a batch.
 
-    Raises CheckpointMoved when another run was first, or the generation is no longer open. Nothing else that a
-    transaction does may come before this.
+    Raises CheckpointMoved when another run was first, or the generation is no longer open. It must be the transaction's
+    first statement.
     """
     moved = connection.execute(
         """
@@ -221,75 +174,3 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
             f"{where}: checkpoint is {found[0]}, this batch starts at {line.start_offset}: another run committed "
             "first; retry the task"
         )
-
-
-def append_line(connection: Connection[Any], line: LedgerLine) -> int:
-    """Write the ledger's line and return its seq.
-
-    seq has no gaps per dataset and follows commit order, because the row that counts stays locked until the
-    transaction ends: so this comes last.
-    """
-    row = connection.execute(
-        """
-        with counted as (
-            update headrace.datasets set last_seq = last_seq + 1 where dataset = %(dataset)s returning last_seq
-        )
-
-        insert into headrace.batches (
-            batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
-            bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
-            note
-        )
-        select
-            %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
-            %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
-            clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
-            %(try_number)s, %(map_index)s, %(note)s
-        from counted
-        returning seq
-        """,
-        {
-            "batch_id": line.batch_id,
-            "dataset": line.dataset,
-            "generation": line.generation,
-            "partition": line.partition,
-            "start": line.start_offset,
-            "end": line.end_offset,
-            "staged": line.staged,
-            "dead": line.dead,
-            "tombstones": line.tombstones,
-            "empty": line.empty,
-            "bytes": line.bytes,
-            "first": line.first_record_at,
-            "last": line.last_record_at,
-            "elapsed_s": line.elapsed_s,
-            "kind": line.kind,
-            "dag_id": line.run.dag_id,
-            "run_id": line.run.run_id,
-            "task_id": line.run.task_id,
-            "try_number": line.run.try_number,
-            "map_index": line.run.map_index,
-            "note": line.note,
-        },
-    ).fetchone()
-    if row is None:
-        raise DatabaseError(
-            f"{line.dataset}[{line.partition}]: headrace.batches took no line, expected one: a trigger or rule on it "
-            "or on headrace.datasets leaves rows out; nothing was changed; remove or disable it, then run the same "
-            "command again"
-        )
-    return int(row[0])
-
-
-def committed_seq(connection: Connection[Any], line: LedgerLine) -> int | None:
-    """Decide a commit that was in doubt: it happened if and only if the ledger holds the batch's id.
-
-    Returns its seq, from 1, or None. Locks the checkpoint first, so that a backend that may still be committing has
-    ended.
-    """
-    connection.execute(
-        "select 1 from headrace.checkpoints where dataset = %s and generation = %s and partition = %s for update",
-        (line.dataset, line.generation, line.partition),
-    )
-    found = connection.execute("select seq from headrace.batches where batch_id = %s", (line.batch_id,)).fetchone()
-    return None if found is None else int(found[0])

@@ -1,16 +1,14 @@
-"""Connections to Postgres, and its errors in our words."""
+"""Connections to Postgres, and psycopg's errors as Headrace's."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import Identifier
 
 from headrace.command import Command
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, HeadraceError
@@ -20,14 +18,9 @@ from headrace.postgres.session import ENCODING, pin
 from headrace.service_urls import libpq_parameters
 
 Connect = Callable[[], Connection[Any]]
-T = TypeVar("T")
-
-MIGRATION_WAIT_MS = 10_000  # for tables' locks
-MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
-
 # what may succeed when the same transaction is tried again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
-# in libpq's words, which has no code for them: no later try is answered otherwise
+# libpq has no code for these; a retry fails in the same way
 REFUSED = (
     "password authentication failed",
     "no password supplied",
@@ -87,7 +80,7 @@ def database(connect: Connect) -> Iterator[Connection[Any]]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (somebody must act)."""
+    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (an operator must act)."""
     try:
         yield
     except HeadraceError:
@@ -120,6 +113,25 @@ def translate(error: psycopg.Error) -> HeadraceError:
             "max_connections or the limit of the role or database that it names (alter role .. connection limit), or "
             "put a pooler in front; then run the same command again"
         )
+    if misconfigured := _configuration_error(error, text, where):
+        return misconfigured
+    if isinstance(error, errors.InsufficientPrivilege):
+        return DatabaseError(
+            f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
+            "which role may do what, and `headrace init`, run by the owner, grants it",
+            command=Command("init"),
+        )
+    if is_retriable(error):
+        return DatabaseUnavailable(
+            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
+            "the same command again",
+            command=Command("up"),
+        )
+    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+
+
+def _configuration_error(error: psycopg.Error, text: str, where: str) -> DatabaseError | None:
+    """The error of a connection whose parameters have to be corrected; None for any other error."""
     if missing := _missing_database(error):
         return DatabaseError(
             f"postgres: {text}; expected an existing database; create it (create database {missing} encoding 'UTF8' "
@@ -138,19 +150,7 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
     if _is_one_of(REFUSED, error):
         return DatabaseError(f"postgres: {text}; expected to be let in; correct user and password in {where}")
-    if isinstance(error, errors.InsufficientPrivilege):
-        return DatabaseError(
-            f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
-            "which role may do what, and `headrace init`, run by the owner, grants it",
-            command=Command("init"),
-        )
-    if is_retriable(error):
-        return DatabaseUnavailable(
-            f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
-            "the same command again",
-            command=Command("up"),
-        )
-    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+    return None
 
 
 def _is_full(error: psycopg.Error) -> bool:
@@ -173,146 +173,3 @@ def is_retriable(error: psycopg.Error) -> bool:
 
 def _is_one_of(signs: tuple[str, ...], error: psycopg.Error) -> bool:
     return error.sqlstate is None and any(sign in str(error) for sign in signs)
-
-
-def migrate(connection: Connection[Any]) -> list[str]:
-    """Apply the migrations that this database has not seen, in one transaction; return their names.
-
-    Raises DatabaseError where a table stays locked.
-    """
-    return while_locked(connection, lambda: _migrate(connection))
-
-
-def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
-    """Run a part of `headrace init` in a transaction; again, for MIGRATION_PATIENCE_MS, where locked() finds a lock.
-
-    A lock of a table is waited for only briefly, because all who come behind wait too, and because drains and plans
-    lock the same tables in other orders: then everything is rolled back and tried again. Raises DatabaseError where a
-    table stays locked.
-    """
-    deadline = time.monotonic() + MIGRATION_WAIT_MS / 1000
-    while True:
-        try:
-            with connection.transaction():
-                return work()
-        except _Locked as locked:
-            if time.monotonic() > deadline:
-                raise DatabaseError(
-                    f"postgres: {locked.doing}: found a table locked by another transaction for "
-                    f"{MIGRATION_WAIT_MS / 1000:g} s ({_holders(connection)}), expected it free; nothing was "
-                    "changed; let drains, builds and queries end, or end that session (select "
-                    "pg_terminate_backend(pid)), then run `headrace init` again",
-                    command=Command("init"),
-                ) from locked.__cause__
-        except _CreatedMeanwhile:
-            continue
-        time.sleep(MIGRATION_LOCK_MS / 1000)
-
-
-@contextmanager
-def locked(connection: Connection[Any], doing: str) -> Iterator[None]:
-    """Wait only briefly for the locks that are taken inside; inside while_locked() only."""
-    connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_LOCK_MS}ms"))
-    try:
-        yield
-    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-        raise _Locked(doing) from error
-    connection.execute("set local lock_timeout = 0")
-
-
-class _Locked(Exception):
-    """A table that `headrace init` changes is locked by another transaction; never leaves this module."""
-
-    def __init__(self, doing: str) -> None:
-        super().__init__(doing)
-        self.doing = doing
-
-
-class _CreatedMeanwhile(Exception):
-    """Another first `headrace init` of this database has committed; never leaves this module."""
-
-
-def hold_migrations(connection: Connection[Any]) -> None:
-    """Make two runs of `headrace init` take turns, until the end of the transaction.
-
-    By a lock of headrace.migrations that readers do not notice, and that only the owner may take: anyone who may
-    connect could hold an advisory lock, and with it every `headrace init`.
-    """
-    if connection.execute("select to_regclass('headrace.migrations')").fetchone() == (None,):
-        try:
-            with locked(connection, "schema headrace"):
-                connection.execute("create schema if not exists headrace")
-                _check_schemas(connection)
-                connection.execute(
-                    "create table if not exists headrace.migrations ("
-                    "name text primary key, applied_at timestamptz not null default clock_timestamp())"
-                )
-        except (errors.UniqueViolation, errors.DuplicateSchema, errors.DuplicateTable) as error:
-            raise _CreatedMeanwhile from error
-    connection.execute("lock table headrace.migrations in exclusive mode")
-
-
-def _check_schemas(connection: Connection[Any]) -> None:
-    """Refuse schemas of others: whoever owns one may have put code into it that would run with our rights."""
-    row = connection.execute(
-        """
-        select n.nspname, pg_get_userbyid(n.nspowner), current_user
-        from pg_namespace as n
-        inner join pg_roles as o on n.nspowner = o.oid
-        where
-            n.nspname in ('headrace', 'staging', 'marts')
-            and n.nspowner <> current_user::regrole
-            and not o.rolsuper
-            and (
-                o.rolname in ('headrace_loader', 'headrace_dbt', 'headrace_reader')
-                or not pg_has_role(current_user, n.nspowner, 'usage')
-            )
-        order by n.nspname
-        """
-    ).fetchone()
-    if row is not None:
-        schema, owner, user = row
-        remedy = SQL("alter schema {} owner to {}").format(Identifier(schema), Identifier(user)).as_string(connection)
-        raise DatabaseError(
-            f"postgres: schema {schema}: belongs to {owner}, expected {user}, because its owner decides what runs in "
-            f"it; nothing was changed; an administrator runs: {remedy}; then run `headrace init` again",
-            command=Command("init"),
-        )
-
-
-def _holders(connection: Connection[Any]) -> str:
-    """Which other sessions hold locks of our tables, for a message."""
-    rows = connection.execute(
-        """
-        select distinct a.pid, a.usename, a.application_name
-        from pg_locks as l
-        inner join pg_class as c on l.relation = c.oid
-        inner join pg_namespace as n on c.relnamespace = n.oid
-        inner join pg_database as d on l.database = d.oid and d.datname = current_database()
-        inner join pg_stat_activity as a on l.pid = a.pid
-        where n.nspname in ('headrace', 'staging', 'marts') and l.granted and l.pid <> pg_backend_pid()
-        order by a.pid
-        limit 3
-        """
-    ).fetchall()
-    found = [f"pid {pid}, user {user}, application {application!r}" for pid, user, application in rows]
-    return "; ".join(found) or "no session that holds one was found"
-
-
-def _migrate(connection: Connection[Any]) -> list[str]:
-    hold_migrations(connection)
-    connection.execute("create schema if not exists staging")
-    _check_schemas(connection)
-    applied = {name for (name,) in connection.execute("select name from headrace.migrations")}
-    pending = [(name, text) for name, text in _migrations() if name not in applied]
-    for name, text in pending:
-        with locked(connection, f"migration {name}"):
-            connection.execute(text.encode())
-        connection.execute("insert into headrace.migrations (name) values (%s)", (name,))
-    return [name for name, _ in pending]
-
-
-def _migrations() -> list[tuple[str, str]]:
-    folder = resources.files("headrace.postgres") / "sql" / "migrations"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return [(entry.name.removesuffix(".sql"), entry.read_text()) for entry in files]

@@ -18,7 +18,7 @@ from headrace.exceptions import DatasetError
 from headrace.postgres.dead_letters import headers_of
 from headrace.record import Headers
 
-# What a page holds at most, give or take its last letter: a dead letter may be a value of 30 MB, which is why it is one
+# The most that a page holds, plus its last dead letter: a value of 30 MB may be why a record is dead
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
 
@@ -30,7 +30,7 @@ _COORDINATE = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter: a record as it came, and why it was not staged. Can be decoded like any record."""
+    """A dead letter: a record's bytes, and why it was not staged. Can be decoded like any record."""
 
     dataset: str
     generation: int
@@ -54,19 +54,19 @@ class DeadLetter:
 
     @property
     def rejection(self) -> Rejection | None:
-        """Why it stays dead, whatever its contract says: its bytes are no document, or are not kept."""
+        """Why no contract can accept it: its bytes are no document, or are not kept; None if one may."""
         if self.reason == Reason.MALFORMED_ROW or not self.is_kept:
             return Rejection(self.reason, self.detail, self.json_path or "$")
         return None
 
     @property
     def is_kept(self) -> bool:
-        """Whether it has the record's bytes; of one beyond the limits of what is unpacked only the coordinates are."""
+        """Whether it has the record's bytes; a record beyond the limits of unpacking has only its coordinates."""
         return self.reason != Reason.TOO_LARGE or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def coordinate(self) -> DeadLetterCoordinate:
-        """Where it was."""
+        """Generation, partition and offset of the record."""
         return self.generation, self.partition, self.offset
 
 
@@ -79,7 +79,7 @@ _COLUMNS = SQL(
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSelection:
-    """Which dead letters of a dataset: of one reason or of all, replayed and published ones too unless it says no."""
+    """Which dead letters of a dataset: of one reason or of all; replayed and published ones unless excluded."""
 
     dataset: str
     reason: str | None = None
@@ -124,7 +124,7 @@ def read_page(
     """The dead letters that follow a place, in the order of generation, partition and offset; none at the end.
 
     A page ends with the dead letter that reaches either bound: `rows`, or `max_bytes` in bytes of keys, values and
-    headers. claim: lock the dead letters until the transaction ends, and pass over those that another one has locked.
+    headers. claim: lock the dead letters until the transaction ends, and skip those that another transaction locked.
     """
     # octet_length reads no value that is stored out of line, and the window is over one page: the limit is inside
     query = SQL(

@@ -1,4 +1,4 @@
-"""Dead letters: records that broke their contract, as they came, with the reason."""
+"""Dead letters: the bytes and coordinates of records that their contract rejected, with the reason."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from psycopg import Cursor
 from psycopg.sql import Identifier
 
 from headrace.contracts.rejection import Rejection
-from headrace.postgres.staging import copy_rows, json_text
+from headrace.postgres.copy import copy_rows, json_text
 from headrace.record import Headers, Record
 from headrace.times import record_time
 
@@ -30,7 +30,7 @@ COLUMNS = (
     ("json_path", "text"),
     ("batch_id", "uuid"),
 )
-REASON = COLUMNS.index(("reason", "text"))  # where it stands in a row
+REASON = COLUMNS.index(("reason", "text"))  # its index in a row
 
 
 def dead_letter_row(
@@ -61,7 +61,7 @@ def copy_dead_letters(cursor: Cursor[Any], rows: Sequence[Sequence[Any]]) -> Non
 def headers_json(headers: Headers) -> bytes | None:
     """A record's headers as JSON text, in order, repeats included; None when there are none.
 
-    [{"key": ..., "value": ...}]; what is not text that Postgres stores stands as base64, under "base64" and
+    [{"key": ..., "value": ...}]; bytes that are not text in Postgres's sense are base64, under "base64" and
     "key_base64".
     """
     if not headers:
@@ -70,7 +70,7 @@ def headers_json(headers: Headers) -> bytes | None:
 
 
 def headers_of(stored: Sequence[Mapping[str, str | None]] | None) -> list[tuple[str | bytes, bytes | None]]:
-    """The headers that `headers_json` wrote down, as the record had them."""
+    """The headers of a record, from what `headers_json` made of them."""
     return [_pair(header) for header in stored or ()]
 
 
@@ -79,7 +79,7 @@ def _pair(header: Mapping[str, str | None]) -> tuple[str | bytes, bytes | None]:
     key: str | bytes = header.get("key") or ""
     if raw_key is not None:
         key = b64decode(raw_key)
-        with suppress(UnicodeDecodeError):  # UTF-8, and yet nothing that jsonb holds: U+0000
+        with suppress(UnicodeDecodeError):  # U+0000 is UTF-8, but jsonb cannot hold it
             key = key.decode()
     raw_value, value = header.get("base64"), header.get("value")
     if raw_value is not None:

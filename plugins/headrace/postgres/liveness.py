@@ -1,6 +1,6 @@
 """How long a connection to Postgres waits for a server, or a network, that does not answer.
 
-Three cases, each with a limit of its own: nothing answers while connecting (connect_timeout); the other machine is gone
+Three cases have one limit each: nothing answers while connecting (connect_timeout); the other machine is gone
 (keepalives, tcp_user_timeout); the connection is alive and the server, or a proxy, is frozen. Nothing in libpq ends the
 last one, and a statement_timeout does not either, because a frozen server does not measure it: `answered_within` does.
 """
@@ -35,16 +35,16 @@ PARAMETERS = {
 
 
 def with_limits(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A connection's parameters and, where they say nothing themselves, the limits of this module."""
+    """A connection's parameters, with the limits of this module for those that it does not set."""
     return {**PARAMETERS, **{name: value for name, value in parameters.items() if value is not None}}
 
 
 @contextmanager
 def answered_within(seconds: float) -> Iterator[None]:
-    """Give up on a server that is frozen: connections that are opened in here are cut after so many seconds.
+    """Give up on a server that is frozen: connections that are opened in here are closed after that many seconds.
 
-    Raises DatabaseUnavailable then. Nests; the shortest limit wins. It cannot cut short what precedes a connection: the
-    look-up of a host's name, and each address that has connect_timeout to itself.
+    Raises DatabaseUnavailable then. Nests; the shortest limit wins. It does not limit what precedes a connection: the
+    look-up of a host's name, and connect_timeout for each address.
     """
     limit = _Limit(seconds, _limit.get())
     token = _limit.set(limit)
@@ -71,7 +71,7 @@ def watch(connection: Connection[Any]) -> None:
 
 
 class _Limit:
-    """Shuts down sockets when the time is over: whoever waits for one of them reads its end."""
+    """Shuts down sockets when the time is over: a read from one of them then ends."""
 
     def __init__(self, seconds: float, outer: "_Limit | None") -> None:
         self.outer = outer

@@ -1,7 +1,7 @@
-"""A frozen drain may hold its locks for ever: its replacement ends it, and only it.
+"""Ends a frozen drain that holds a lock which its replacement waits for; no other session is ended.
 
 Neither statement_timeout nor transaction_timeout fires while a backend waits for COPY data, so a loader that was
-stopped in the middle (SIGSTOP, a paused virtual machine) keeps its row lock until somebody ends its backend.
+stopped in the middle (SIGSTOP, a paused virtual machine) keeps its row lock until its backend is ended.
 """
 
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class LockTimeouts:
     """How long locks are waited for.
 
-    lock_timeout_ms: what any other transaction is given. Defaults to 5000.
+    lock_timeout_ms: the longest wait for any other transaction. Defaults to 5000.
     stuck_s: a blocker that is this dataset's drain is ended when it waited for its client, and for nothing but its
     client, this long. Defaults to 10.
     """
@@ -63,7 +63,7 @@ where
 def watch_locks(
     connection: Connection[Any], connect: Connect, dataset: str, limits: LockTimeouts, application_name: str
 ) -> Iterator[None]:
-    """Begin a transaction's waiting: name it, bound its waits, and end a stuck drain of the dataset that blocks it.
+    """Name a transaction, limit its waits for locks, and end a stuck drain of the dataset that blocks it.
 
     Call it first inside the transaction. Another drain that is merely slow is never ended.
     """
@@ -84,13 +84,13 @@ def watch_locks(
 
 
 def drain_name(dataset: str) -> str:
-    """How a dataset's drain calls itself in pg_stat_activity; nothing else may be ended."""
+    """The application_name of a dataset's drain; only sessions of this name may be ended."""
     return f"headrace drain {dataset}"
 
 
 def _watch(done: threading.Event, connect: Connect, pid: int, application_name: str, limits: LockTimeouts) -> None:
     if done.wait(limits.lock_timeout_ms / 1000):
-        return  # nearly always: nobody waited, no second connection was opened
+        return  # the usual case: no lock was waited for, no second connection was opened
     try:
         with connect() as observer:
             observer.autocommit = True
@@ -110,7 +110,7 @@ def _end_stuck_blockers(
         unchanged = {blocker: unchanged.get(blocker, 0.0) + interval_s for blocker in seen}
         for blocker, waited_s in unchanged.items():
             if waited_s > limits.stuck_s:
-                # as it was seen: the pid may be another backend's by now, and one of pgbouncer's serves whoever is next
+                # in the state that was seen: the pid may be another's by now, or serve another client of pgbouncer
                 backend, started, _, changed, *_ = blocker
                 observer.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity "

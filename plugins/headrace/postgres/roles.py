@@ -1,21 +1,20 @@
-"""The group roles that separate who loads, who builds and who reads: made and granted to by `headrace init`."""
+"""The group roles for loading, building and reading: created and given their rights by `headrace init`."""
 
-from importlib import resources
 from typing import Any
 
 from psycopg import Connection, errors
 from psycopg.sql import SQL, Identifier
 
-from headrace.postgres.connection import hold_migrations, locked, while_locked
+from headrace.postgres.migrations import hold_migrations, locked, packaged_sql, while_locked
 
 LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_reader")
 
 
 def separate(connection: Connection[Any]) -> str | None:
-    """Create the roles that are missing, and grant each what it needs; by the owner of the schemas, in one transaction.
+    """Create the roles that are missing, and grant each its rights, as the owner of the schemas, in one transaction.
 
     Returns None, or, where this user may not create roles, one line with the statements for an administrator: then
-    nothing is changed, and whoever owns the schemas goes on doing everything. Raises DatabaseError where a table that
+    nothing is changed, and the owner of the schemas keeps all rights. Raises DatabaseError where a table that
     is handed over stays locked.
     """
     return while_locked(connection, lambda: _separate(connection))
@@ -34,7 +33,7 @@ def _separate(connection: Connection[Any]) -> str | None:
                 _create(connection, role)
         lacking = _lacking(connection, owner)
         if may_create and lacking:
-            # alter default privileges needs it; and so the owner may go on building what dbt's role owns
+            # alter default privileges needs it, and the owner may build what dbt's role owns
             connection.execute(SQL("grant {} to {}").format(Identifier(DBT), Identifier(owner)))
             lacking = _lacking(connection, owner)
         if lacking:
@@ -43,7 +42,7 @@ def _separate(connection: Connection[Any]) -> str | None:
                 f"reads; everything works without; to have them, an administrator runs: {'; '.join(lacking)}; then run "
                 "`headrace init` again"
             )
-        connection.execute((resources.files("headrace.postgres") / "sql" / "roles.sql").read_text().encode())
+        connection.execute(SQL(packaged_sql("roles.sql")))
     return None
 
 
@@ -61,7 +60,7 @@ def _create(connection: Connection[Any], role: str) -> None:
 
 
 def _lacking(connection: Connection[Any], owner: str) -> list[str]:
-    """The statements that somebody has to run before the owner can grant."""
+    """The statements that an administrator has to run before the owner can grant."""
     missing = _missing(connection)
     statements = [f"create role {role}" for role in missing]
     row = None

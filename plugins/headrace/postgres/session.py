@@ -1,4 +1,4 @@
-"""The parameters of a Postgres session: all that a statement's result depends on is set here, nothing is inherited.
+"""The parameters of a Postgres session: each one that a statement's result depends on is set here, none is inherited.
 
 Roles, databases and the environment may have other defaults (alter role .. set, PGCLIENTENCODING, PGOPTIONS): with
 LATIN1 a payload was stored as other characters, with a German DateStyle no time could be read.
@@ -32,7 +32,7 @@ PARAMETERS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
-    # what has to be bounded says so in its own transaction
+    # a transaction that needs a limit sets it itself
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -40,7 +40,7 @@ PARAMETERS = {
 }
 SINCE = {"transaction_timeout": (170_000, "0")}
 
-# libpq's variables for what it sends by itself, and poolers keep for each client
+# libpq's variables for the parameters that it sends by itself and that poolers keep per client
 STARTUP_VARIABLES = {
     "PGCLIENTENCODING": ENCODING,
     "PGDATESTYLE": PARAMETERS["datestyle"],
@@ -50,7 +50,7 @@ STARTUP_VARIABLES = {
 # Through a pooler the backend is not the one whose pid libpq was told: there a parameter that was set for the session
 # would be another client's in the next transaction. So it is set for this statement alone, and again in each
 # transaction. client_encoding is the exception: every pooler tracks it, because clients read it. All names are
-# qualified: this runs under whatever search_path the role has.
+# qualified: the role's search_path is not known yet.
 _PIN = """
 select
     pooled.is_pooled,
@@ -73,7 +73,7 @@ from (select pg_catalog.pg_backend_pid() operator(pg_catalog.<>) %(pid)s::pg_cat
 class PooledConnection(Connection[Any]):
     """A connection through a pooler: each of its transactions begins with the session's parameters.
 
-    A statement outside a transaction gets one of its own.
+    A statement outside a transaction is run in a new one.
     """
 
     pinned: Composed
@@ -126,9 +126,9 @@ def parameters_for(connection: Connection[Any]) -> Mapping[str, str]:
 
 
 def startup_options(connection: Connection[Any], **changed: str) -> list[str]:
-    """The same for another client's session on this server, as words of libpq's `options`."""
+    """The parameters for another client's session on this server, as words of libpq's `options`."""
     parameters = {**parameters_for(connection), **changed}
-    del parameters["client_encoding"]  # libpq has a parameter of its own for it
+    del parameters["client_encoding"]  # libpq has a connection parameter for it
     return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in parameters.items()]
 
 

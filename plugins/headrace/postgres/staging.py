@@ -1,23 +1,19 @@
-"""Staging tables: made from the contracts, filled by COPY."""
+"""Staging tables: created from the contracts, and compared with them."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
-from psycopg import Connection, Cursor, errors
+from psycopg import Connection, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
-from psycopg.types.json import Jsonb
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.exceptions import DatabaseError, DatasetError
+from headrace.exceptions import DatasetError
 
 SCHEMA = "staging"
-LINES_AT_ONCE = 1_000  # some 200 KiB of records as they usually are: larger pieces are no faster
 
-# name, type as Postgres names it, constraint; what every staging table has behind its contract's columns
+# name, Postgres type, constraint of the columns that every staging table has after its contract's
 BOOKKEEPING_COLUMNS = (
     ("_generation", "integer", "not null"),
     ("_partition", "integer", "not null"),
@@ -52,16 +48,15 @@ def replaced_name(name: str) -> str:
 
 
 def replaced_table(dataset: Dataset) -> Identifier:
-    """Where rows go that a reload replaced: kept, because marts correct the buckets in which they used to be."""
+    """The table of the rows that a reload replaced: marts correct the buckets in which they were."""
     return Identifier(SCHEMA, replaced_name(dataset.name))
 
 
 def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: bool = False) -> None:
     """Create the dataset's staging tables, or bring them up to its contract.
 
-    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write; and
-    for a table that is gone with what the ledger says was staged in it. Where all begins anew, a table that is gone or
-    that differs is made from scratch.
+    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write, and
+    for a table that is missing though the ledger has rows in it. recreate: such tables are created from scratch.
     """
     if recreate:
         try:
@@ -107,7 +102,7 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
 
 @contextmanager
 def _as_owner(found: str) -> Iterator[None]:
-    """What only the owner of the schema may do; a loader's role is told who has to."""
+    """Turn a loader's lack of rights into the command that the owner of the schema has to run."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
@@ -121,7 +116,7 @@ def _as_owner(found: str) -> Iterator[None]:
 def check_table(connection: Connection[Any], dataset: Dataset) -> None:
     """Raise DatasetError unless the staging table has the contract's columns and types, and the bookkeeping ones.
 
-    Binary COPY would write eight bytes of one type as another one's without a word.
+    Binary COPY would write the eight bytes of one type into a column of another without an error.
     """
     found = _found_columns(connection, dataset.name)
     for name, sql_type in columns(dataset):
@@ -135,7 +130,7 @@ def check_table(connection: Connection[Any], dataset: Dataset) -> None:
 
 
 def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
-    # an empty table behind a checkpoint that has moved would lose in silence what the dropped one held
+    # an empty table would silently lack the rows below its checkpoint
     row = connection.execute(
         "select sum(staged + tombstones) from headrace.batches where dataset = %s", (dataset.name,)
     ).fetchone()
@@ -179,7 +174,7 @@ def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> Non
 def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
     """Refuse columns that the contract does not name any more: marts would read null where they read values before.
 
-    A column whose name begins with an underscore is nobody's field: a migration may keep one so.
+    A column whose name begins with an underscore is no field: a migration may keep a former field under such a name.
     """
     names = {column.name for column in dataset.compiled.columns}
     for former in found:
@@ -207,12 +202,12 @@ def _migration(dataset: Dataset, clause: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as SQL to print: a column named user, unquoted, would be the role's name."""
+    """A name, quoted, as SQL to print: a column named user, unquoted, would be the role's name."""
     return Identifier(name).as_string()
 
 
 def shared_columns(connection: Connection[Any], dataset: Dataset) -> list[str]:
-    """The columns that the staging table and that of replaced rows have in common: what moves from one to the other."""
+    """The columns that the staging table and the table of replaced rows share: these are moved."""
     replaced = _found_columns(connection, replaced_name(dataset.name))
     return [name for name in _found_columns(connection, dataset.name) if name in replaced]
 
@@ -228,65 +223,6 @@ def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
     )
 
 
-def copy_rows(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
-) -> None:
-    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped.
-
-    Raises DatabaseError when the table stored fewer than were sent.
-    """
-    sent = 0
-    statement = SQL("copy {} ({}) from stdin (format binary)").format(
-        target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
-    )
-    with cursor.copy(statement) as copy:
-        copy.set_types([re.sub(r"\(.*\)", "", sql_type) for _, sql_type in typed_columns])
-        write_row = copy.write_row
-        for row in rows:
-            write_row(row)
-            sent += 1
-    check_stored(target, sent, cursor.rowcount)
-
-
-def copy_lines(
-    cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
-) -> None:
-    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table.
-
-    Raises DatabaseError when the table stored fewer than were sent.
-    """
-    statement = SQL("copy {} ({}) from stdin").format(
-        target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
-    )
-    with cursor.copy(statement) as copy:
-        left = iter(lines)
-        while text := "".join(islice(left, LINES_AT_ONCE)):
-            copy.write(text)
-    check_stored(target, len(lines), cursor.rowcount)
-
-
-def check_stored(target: Identifier, sent: int, stored: int) -> None:
-    """Compare what a COPY or an insert reports with the rows that it was given; raise DatabaseError where they differ.
-
-    Neither fails where a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
-    """
-    if stored != sent:
-        name = target.as_string().replace('"', "")
-        raise DatabaseError(
-            f"{name}: sent {sent} rows, found {stored} stored, expected all: a trigger or rule on the table leaves "
-            f"rows out; nothing was changed; remove or disable it (psql: \\d {name}), then run the same command again"
-        )
-
-
-def json_text(text: bytes | None) -> Jsonb | None:
-    """Hand JSON text to psycopg as it is."""
-    return None if text is None else Jsonb(text, dumps=_unchanged)
-
-
-def _unchanged(text: bytes) -> bytes:
-    return text
-
-
 def _create(connection: Connection[Any], dataset: Dataset) -> None:
     name = dataset.name
     primary_key = SQL("constraint {} primary key (_generation, _partition, _offset)").format(
@@ -295,19 +231,18 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
     connection.execute(_create_table(name, [*_definitions(dataset), primary_key]))
     if dataset.key_column:
         _create_index(connection, f"_key_{name}", name, dataset.key_column)
-    # left behind by a staging table that was dropped: what it replaced is gone too
+    # of a staging table that was dropped
     connection.execute(SQL("drop table if exists {}").format(replaced_table(dataset)))
     _create_replaced(connection, dataset)
 
 
 def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
-    # rows that a reload replaced: kept, because marts correct the buckets in which they used to be
     name = replaced_name(dataset.name)
     connection.execute(_create_table(name, [*_definitions(dataset), SQL("_replaced_by uuid not null")]))
     # a publication for all tables would refuse updates and deletes: a row may be replaced more than once, so has no key
     connection.execute(SQL("alter table {} replica identity full").format(Identifier(SCHEMA, name)))
-    # a batch's rows are found by the range in the primary key that its line names: an index of their own costs a drain
-    # a tenth of its time
+    # a batch's staged rows are found by their range in the primary key: an index of _batch_id would cost a drain a
+    # tenth of its time
     _create_index(connection, f"_rby_{dataset.name}", name, "_replaced_by")
     _create_index(connection, f"_rbatch_{dataset.name}", name, "_batch_id")
     if dataset.key_column:
@@ -315,7 +250,7 @@ def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
 
 
 def _create_index(connection: Connection[Any], name: str, table_name: str, column: str) -> None:
-    # named by us: Postgres would call one jobs_userid_idx, and a dataset of that name could not be made
+    # the name that Postgres would give, jobs_userid_idx, may be a dataset's
     connection.execute(
         SQL("create index {} on {} ({})").format(Identifier(name), Identifier(SCHEMA, table_name), Identifier(column))
     )

@@ -1,7 +1,7 @@
-"""The outbox: dead letters on their way to a dead-letter topic, behind the batch that committed them.
+"""Sends committed dead letters to a dead-letter topic.
 
-headrace.dead_letters is where they are; the topic is for those who listen. A dead letter is sent at least once: one
-that was acknowledged and not yet marked when the publisher died is sent again, under the same key.
+headrace.dead_letters holds them; the topic is a copy. A dead letter is sent at least once: one that was acknowledged
+and not yet marked when the publisher died is sent again, under the same key.
 """
 
 import logging
@@ -43,13 +43,13 @@ HEADERS_ROOM = 16 * 1024  # what our headers add to a record that its own topic 
 
 
 def publish_after_drain(deployment: Deployment, dataset: Dataset) -> int:
-    """Publish what a drain, this one or an earlier one, left behind; return how many.
+    """Publish the unpublished dead letters of this and earlier drains; return how many.
 
-    Never fails the drain, whose rows are committed: what goes wrong is logged in one line, and the next run catches up.
+    Never fails the drain, whose rows are committed: an error is logged in one line, and the next run tries again.
     """
     try:
         return publish(deployment, dataset)
-    except Exception as error:  # whatever it is, the drain has succeeded
+    except Exception as error:  # any error: the drain has succeeded
         text = " ".join(str(error).split())
         logger.warning("%s: dead letters not published: %s; the next run tries again", dataset.name, text)
         return 0
@@ -59,9 +59,9 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
     """Send the dataset's unpublished dead letters to its dead-letter topic, and mark them; return how many.
 
     The topic is created if it is absent. A message has the raw value, null for a tombstone, the key
-    `dataset/generation/partition/offset`, by which a reader drops repeats, and all else in headers (`_headers`).
-    Two at once share the work. Nothing happens for a dataset without a dead-letter topic. Raises SourceUnavailable
-    when a dead letter was not accepted; it stays unpublished, and those that were accepted are marked.
+    `dataset/generation/partition/offset`, by which a reader drops repeats, and the rest in headers (`_headers`).
+    Two publishers at once share the work. Nothing happens for a dataset without a dead-letter topic. Raises
+    SourceUnavailable when a dead letter was not accepted; it stays unpublished, and the accepted ones are marked.
     """
     source = dataset.source
     if source.dead_letter_topic is None:
@@ -99,8 +99,8 @@ class _DeadLetterProducer:
     def send(self, dead_letters: Sequence[DeadLetter], delivery: _Delivery) -> None:
         """Send dead letters, wait for all answers, and add what became of each to the delivery.
 
-        An idempotent producer is of no more use once the broker found one message too large, and fails all the
-        others: so those that were not acknowledged are tried again in halves, by a producer of their own.
+        After the broker refused one message as too large, an idempotent producer fails all others too. The messages
+        that were not acknowledged are sent again in halves, by a new producer.
         """
         futures: list[tuple[DeadLetter, Any]] = []
         errors: list[BaseException] = []
@@ -135,7 +135,7 @@ class _DeadLetterProducer:
                     self.send(half, delivery)
 
     def close(self) -> None:
-        """Let the producer go; the next dead letter opens another one."""
+        """Close the producer; the next dead letter opens another one."""
         if self._producer is not None:
             self._producer.close(timeout=DELIVERY_TIMEOUT_MS / 1000)
             self._producer = None
@@ -147,7 +147,8 @@ class _DeadLetterProducer:
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=5,
-                compression_type="gzip",  # the topic's limit is on what is sent: a letter may have come compressed too
+                # the topic's limit applies to compressed bytes, and the record's own topic may have held it compressed
+                compression_type="gzip",
                 max_request_size=REQUEST_SIZE_MAX,
                 request_timeout_ms=DELIVERY_TIMEOUT_MS // 2,
                 delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
@@ -176,7 +177,7 @@ def _publish(connection: Connection[Any], dataset: Dataset, producer: _DeadLette
             refused = refusal(delivery.error, producer.config, producer.topic)
             raise refused or _refused(producer.topic, delivery.error, published) from delivery.error
         too_large += [dead_letter.coordinate for dead_letter in delivery.too_large]
-        after = page[-1].coordinate  # those that are left over are for the next run
+        after = page[-1].coordinate  # the next run sends the others
     if too_large:
         _, partition, offset = too_large[0]
         publish = Command("dead-letters", dataset.name, "--publish")
@@ -190,7 +191,7 @@ def _publish(connection: Connection[Any], dataset: Dataset, producer: _DeadLette
 
 
 def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
-    """All that the raw value does not say; what a record did not have, it has no header for."""
+    """Everything about a dead letter except its raw value; None is left out."""
     headers = {
         "reason": dead_letter.reason.encode(),
         "detail": dead_letter.detail.encode(),
@@ -226,7 +227,7 @@ def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLett
 
 
 def _configs_of(config: Mapping[str, Any], topic: str) -> dict[str, str]:
-    """What a dead-letter topic needs to hold every record that its topic can; nothing where we may not ask."""
+    """The limit that lets a dead-letter topic hold every record of its topic; empty if the broker does not tell."""
     try:
         admin = KafkaAdminClient(**{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **config})
         try:

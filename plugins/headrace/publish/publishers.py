@@ -1,4 +1,4 @@
-"""Where sample records and produced files go: a dataset's topic, or its Redis stream."""
+"""Publishers: send lines of a file, or sample records, to a dataset's topic or Redis stream."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ WHOLE = b"data"  # the field of an entry that is one JSON document
 class Publisher(Protocol):
     """Takes lines, `key|value` or JSON, or whole values without keys (keyless=True); a context manager.
 
-    When it is left without an error all that was sent is acknowledged. Raises SourceUnavailable where that fails.
+    Leaving it without an error waits until every line is acknowledged. Raises SourceUnavailable where that fails.
     """
 
     target: str
@@ -35,7 +35,7 @@ class Publisher(Protocol):
 
 
 def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_id: str | None = None) -> Publisher:
-    """The sink of a dataset; with a transactional_id all lines become visible together, or none.
+    """The publisher of a dataset; with a transactional_id all lines become visible together, or none.
 
     Raises DatasetError for a file dataset.
     """
@@ -57,7 +57,7 @@ def _key_of(line: bytes, key_field: str | None) -> bytes | None:
     try:
         key = json.loads(line)[key_field]
     except (ValueError, KeyError, RecursionError):
-        return None  # sent as it is: to judge records is the drain's business
+        return None  # sent without a key: the drain judges records, not this
     return None if key is None else str(key).encode()
 
 
@@ -115,7 +115,7 @@ class TopicPublisher:
         self._raise_failures()
 
     def flush(self) -> None:
-        """Wait until all that was sent is acknowledged."""
+        """Wait until every line is acknowledged."""
         from kafka.errors import KafkaError
 
         try:
@@ -171,7 +171,7 @@ class StreamPublisher:
         return self
 
     def send(self, line: bytes, *, keyless: bool = False) -> None:
-        """Add a line's entry, with others; an empty line adds nothing. Entries have no keys."""
+        """Add an entry to the pipeline, which is sent when full. An empty line adds nothing. Entries have no keys."""
         if not line.strip():
             return
         self._pipeline.xadd(self.target, _fields(line))
@@ -179,7 +179,7 @@ class StreamPublisher:
             self.flush()
 
     def flush(self) -> None:
-        """Wait until all that was sent is in the stream; of an atomic sink that is done at its end."""
+        """Send the pipeline; an atomic publisher sends it on leaving."""
         if not self._is_atomic:
             self._execute()
 

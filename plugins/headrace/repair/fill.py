@@ -1,4 +1,4 @@
-"""A field that the contract has named since: its values move from `_extra` into its column, as batches of the ledger.
+"""The fill: move a field's values from `_extra` into its column, after the contract began to name the field.
 
 `staging.ensure_table` adds the column when it first sees the new contract; rows that were staged before hold the value
 in `_extra` until they are filled.
@@ -6,12 +6,12 @@ in `_extra` until they are filled.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.sql import SQL, Identifier
 
 from headrace.contracts.columns import Column
@@ -22,11 +22,11 @@ from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest.batch import Barrier, no_barrier
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.connection import database
+from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
 
 PAGE_ROWS = 5_000
 VALUES = Identifier("pg_temp", "filled_values")
@@ -38,10 +38,30 @@ COORDINATE_COLUMNS = (
     ("_batch_id", "uuid"),
 )
 
+SAME_ROW = SQL("""
+(staged._generation, staged._partition, staged._offset, staged._batch_id)
+= (filled._generation, filled._partition, filled._offset, filled._batch_id)
+""")
+KEEP_ROWS = SQL("""
+insert into {replaced} ({names}, _replaced_by)
+select {staged_names}, %(batch_id)s
+from {values} as filled, {table} as staged
+where filled._generation = %(generation)s and filled._partition = %(partition)s and {same_row}
+""")
+FILL_ROWS = SQL("""
+update {table} as staged
+set
+    {column} = filled.value,
+    _extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb),
+    _batch_id = %(batch_id)s
+from {values} as filled
+where filled._generation = %(generation)s and filled._partition = %(partition)s and {same_row}
+""")
+
 
 @dataclass(slots=True)
 class FillResult:
-    """What a fill did: rows whose column has its value now, and those whose value does not fit, by reason."""
+    """What a fill did: rows whose column has its value now; values that the contract rejects, by reason."""
 
     dataset: str
     name: str
@@ -59,6 +79,28 @@ class FillResult:
         return f"{where}: {self.filled} rows filled from _extra in {self.batches} batches{left}"
 
 
+@dataclass(slots=True)
+class _Values:
+    """Coordinates and values of a page; those that Postgres rejects stay in `_extra` and are counted."""
+
+    columns: Sequence[tuple[str, str]]
+    rows: list[list[Any]]
+    result: FillResult
+
+    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+        """COPY them into a table."""
+        copy_rows(cursor, target, self.columns, self.rows)
+
+    def decode_by_contract(self) -> bool:
+        """They are values already."""
+        return False
+
+    def reject(self, rejections: Mapping[int, Rejection]) -> None:
+        """Leave them out, and count them."""
+        self.result.left[Reason.REJECTED_BY_POSTGRES] += len(rejections)
+        self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
+
+
 def fill(
     deployment: Deployment,
     dataset: Dataset,
@@ -70,9 +112,9 @@ def fill(
 ) -> FillResult:
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
 
-    Each value is judged by the contract's field as if it came with a record; rules about several fields are not asked.
-    The row as it was moves to staging._replaced_<dataset>, so that marts see what changed, and the ledger has a line of
-    kind `reload` for every partition that gained a value. Values that do not fit stay in `_extra`. Twice is as once.
+    Each value is validated by the contract's field as if it came with a record; validators of several fields are not
+    called. The former row is kept in staging._replaced_<dataset>, so that marts see what changed, and the ledger has a
+    line of kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Idempotent.
 
     Raises DatasetError for a field that the contract does not name.
     """
@@ -86,7 +128,7 @@ def fill(
             checkpoints.register(connection, dataset.name)
             staging.ensure_table(connection, dataset)
         with connection.transaction():
-            # read and judge first, which holds nobody up: drains wait for the moving alone
+            # read and validate first, without locks that a drain needs: drains wait only for the moving
             _create_table(connection, column)
             total = _count(connection, dataset, column)
             for page in _pages(connection, dataset, column):
@@ -94,7 +136,7 @@ def fill(
                 on_progress(result.filled + result.left.total(), total)
             connection.execute(SQL("analyze {}").format(VALUES))
             barrier("read")
-            # in the drain's name: what waits for a fill that is frozen here may end it as it may a drain
+            # under the drain's name: a drain that waits for a frozen fill may end it, as it may a frozen drain
             with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
                 checkpoints.hold(connection, dataset.name)
                 _move(connection, dataset, column, result, began, run or RunContext())
@@ -128,7 +170,7 @@ def _count(connection: Connection[Any], dataset: Dataset, column: Column) -> int
 
 
 def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Iterator[list[tuple[Any, ...]]]:
-    """Place, batch and value, as JSON text, of every row that can be filled."""
+    """Coordinate, batch and value, as JSON text, of every row that can be filled."""
     query = SQL(
         "select _generation, _partition, _offset, _batch_id, (_extra -> %(field)s)::text from {} "
         "where {} is null and _extra ? %(field)s"
@@ -147,7 +189,7 @@ def _validate_page(
     page: Sequence[tuple[Any, ...]],
     result: FillResult,
 ) -> None:
-    """Put the values of a page that fit into the temporary table, and count the others."""
+    """COPY the values that the contract accepts into the temporary table, and count the others."""
     prefix = orjson.dumps({column.source_names[0]: None})[:-5]
     rows: list[list[Any]] = []
     for *coordinate, text in page:
@@ -161,39 +203,24 @@ def _validate_page(
             result.left[decoded.reason] += 1
             continue
         value = decoded[0]
-        rows.append([*coordinate, staging.json_text(value) if contract.json_columns else value])
+        rows.append([*coordinate, json_text(value) if contract.json_columns else value])
     typed_columns = (*COORDINATE_COLUMNS, ("value", column.sql_type))
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            staging.copy_rows(cursor, VALUES, typed_columns, rows)
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        rejected = find_rejected(connection, VALUES, typed_columns, rows)
-        if not rejected:
-            raise
-        result.left[Reason.REJECTED_BY_POSTGRES] += len(rejected)
-        rows = [row for index, row in enumerate(rows) if index not in rejected]
-        with connection.cursor() as cursor:
-            staging.copy_rows(cursor, VALUES, typed_columns, rows)
-    result.filled += len(rows)
+    values = _Values(typed_columns, rows, result)
+    copy_in_savepoint(CopyTarget(connection, VALUES, typed_columns), values)
+    result.filled += len(values.rows)
 
 
 def _move(
     connection: Connection[Any], dataset: Dataset, column: Column, result: FillResult, began: float, run: RunContext
 ) -> None:
     """Keep the rows as they were, write the values, and the ledger's lines."""
-    table, replaced = staging.table(dataset), staging.replaced_table(dataset)
+    table = staging.table(dataset)
     connection.execute(SQL("lock table {} in row exclusive mode").format(table))
     staging.check_table(connection, dataset)
-    same_row = SQL(
-        "(staged._generation, staged._partition, staged._offset, staged._batch_id) "
-        "= (filled._generation, filled._partition, filled._offset, filled._batch_id)"
-    )
     # rows that a reload replaced since they were read have been judged by the contract of today
     result.filled -= connection.execute(
         SQL("delete from {} as filled where not exists (select from {} as staged where {})").format(
-            VALUES, table, same_row
+            VALUES, table, SAME_ROW
         )
     ).rowcount
     groups = connection.execute(
@@ -202,46 +229,50 @@ def _move(
             "group by _generation, _partition order by _generation, _partition"
         ).format(VALUES)
     ).fetchall()
-    shared = staging.shared_columns(connection, dataset)
-    names = SQL(", ").join(Identifier(name) for name in shared)
-    staged_names = SQL(", ").join(Identifier("staged", name) for name in shared)
+    names = staging.shared_columns(connection, dataset)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
-            batch_id=checkpoints.new_batch_id(),
+            batch_id=ledger.new_batch_id(),
             dataset=dataset.name,
             generation=generation,
             partition=partition,
             start_offset=start,
             end_offset=end,
-            kind="reload",
+            kind=LedgerKind.FILL,
             elapsed_s=time.monotonic() - began,
             staged=rows,
             empty=end - start - rows,
             run=run,
         )
-        parameters = {
-            "generation": generation,
-            "partition": partition,
-            "batch_id": line.batch_id,
-            "field": column.source_names[0],
-        }
-        here = SQL("filled._generation = %(generation)s and filled._partition = %(partition)s and {}").format(same_row)
-        stored = connection.execute(
-            SQL(
-                "insert into {replaced} ({names}, _replaced_by) select {staged_names}, %(batch_id)s "
-                "from {values} as filled, {table} as staged where {here}"
-            ).format(replaced=replaced, names=names, staged_names=staged_names, values=VALUES, table=table, here=here),
-            parameters,
-        ).rowcount
-        staging.check_stored(replaced, rows, stored)
-        stored = connection.execute(
-            SQL(
-                "update {table} as staged set {column} = filled.value, "
-                "_extra = nullif(staged._extra - %(field)s::text, '{{}}'::jsonb), _batch_id = %(batch_id)s "
-                "from {values} as filled where {here}"
-            ).format(table=table, column=Identifier(column.name), values=VALUES, here=here),
-            parameters,
-        ).rowcount
-        staging.check_stored(table, rows, stored)
-        checkpoints.append_line(connection, line)
+        _move_partition(connection, dataset, column, names, line)
+        ledger.append_line(connection, line)
         result.batches += 1
+
+
+def _move_partition(
+    connection: Connection[Any], dataset: Dataset, column: Column, names: Sequence[str], line: LedgerLine
+) -> None:
+    """Copy the rows of a partition to the table of replaced rows, then write the values into them."""
+    table, replaced = staging.table(dataset), staging.replaced_table(dataset)
+    parameters = {
+        "generation": line.generation,
+        "partition": line.partition,
+        "batch_id": line.batch_id,
+        "field": column.source_names[0],
+    }
+    stored = connection.execute(
+        KEEP_ROWS.format(
+            replaced=replaced,
+            names=SQL(", ").join(Identifier(name) for name in names),
+            staged_names=SQL(", ").join(Identifier("staged", name) for name in names),
+            values=VALUES,
+            table=table,
+            same_row=SAME_ROW,
+        ),
+        parameters,
+    ).rowcount
+    check_stored(replaced, line.staged, stored)
+    stored = connection.execute(
+        FILL_ROWS.format(table=table, column=Identifier(column.name), values=VALUES, same_row=SAME_ROW), parameters
+    ).rowcount
+    check_stored(table, line.staged, stored)

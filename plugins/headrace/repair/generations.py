@@ -1,6 +1,6 @@
 """The commands that cannot be undone: adopt, accept-loss and reset.
 
-Each refuses what is not needed, has a preview that states its effect and changes nothing, and writes a ledger line.
+Each is refused where it is not needed, has a preview that changes nothing, and writes a ledger line.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import begin_generation, check_cluster, check_identity, seen_from
 from headrace.ingest.runs import open_source
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Source, SourceState
 
 
@@ -35,8 +36,8 @@ def preview_adopt(deployment: Deployment, dataset: Dataset) -> list[str]:
 def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> int:
     """Close the open generation and begin the next with the source as it is now; return its number.
 
-    Raises DatasetError unless the source's identity, the end of its log or its retention say that it is another one:
-    the same records would be staged twice.
+    Raises DatasetError unless the source's identity, the end of its log or its retention show that it is another
+    source: otherwise the same records would be staged twice.
     """
     with closing(_topic(deployment, dataset)) as source:
         state = source.describe()
@@ -71,19 +72,19 @@ def accept_loss(
             if partition not in loss.generation.next_offsets:
                 checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
             line = LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
                 generation=loss.generation.generation,
                 partition=partition,
                 start_offset=loss.start,
                 end_offset=to,
-                kind="accept_loss",
+                kind=LedgerKind.ACCEPT_LOSS,
                 position=loss.position,
                 run=run or RunContext(),
                 note=loss.note,
             )
             checkpoints.advance(connection, line)
-            checkpoints.append_line(connection, line)
+            ledger.append_line(connection, line)
     return loss.start, to
 
 
@@ -109,7 +110,7 @@ def preview_reset(deployment: Deployment, dataset: Dataset) -> list[str]:
 
 
 def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> dict[str, int]:
-    """Delete all that was staged of a dataset, so that the next run begins from scratch; return what was deleted.
+    """Delete everything that was ingested of a dataset; return what was deleted. The next run starts from scratch.
 
     Generations are closed, not reused. The ledger keeps its lines of kind `reset`, the new one last; where there is
     nothing to delete, nothing is written. Marts that were built on it start from zero at their next build.
@@ -120,7 +121,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         staging.ensure_table(connection, dataset, recreate=True)
         if not any(found.values()):
             return found
-        # truncate, as the case does; drains that were under way have ended and the next ones are fenced off
+        # truncate, as the case does; running drains have ended, and later ones of this generation are fenced
         connection.execute(SQL("truncate {}, {}").format(staging.table(dataset), staging.replaced_table(dataset)))
         for table in ("dead_letters", "checkpoints", "observations", "loaded_files"):
             connection.execute(SQL("delete from headrace.{} where dataset = %s").format(SQL(table)), (name,))
@@ -130,7 +131,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
             "where dataset = %s and is_open",
             (name,),
         )
-        # the lines that stay are the first ones: after a reset there is nothing else, and this one comes behind them
+        # only lines of kind reset are left: they are renumbered from 1, and the new one follows
         connection.execute(
             "update headrace.datasets set built = gen_random_uuid(), last_seq = "
             "(select count(*) from headrace.batches as b where b.dataset = datasets.dataset) where dataset = %s",
@@ -141,17 +142,17 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         ).fetchone()
         if newest and newest[0]:
             line = LedgerLine(
-                batch_id=checkpoints.new_batch_id(),
+                batch_id=ledger.new_batch_id(),
                 dataset=name,
                 generation=newest[0],
                 partition=0,
                 start_offset=0,
                 end_offset=0,
-                kind="reset",
+                kind=LedgerKind.RESET,
                 run=run or RunContext(),
                 note=f"deleted {_listed(found)}",
             )
-            checkpoints.append_line(connection, line)
+            ledger.append_line(connection, line)
     return found
 
 
@@ -168,7 +169,7 @@ def _topic(deployment: Deployment, dataset: Dataset) -> Source:
 def _reason_to_adopt(
     connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState
 ) -> tuple[Generation, str]:
-    """The open generation, and what a drain would refuse the source for."""
+    """The open generation, and why a drain would refuse the source."""
     generation = checkpoints.open_generation(connection, dataset.name)
     if generation is None:
         drain = Command("drain", dataset.name)
@@ -187,7 +188,7 @@ def _reason_to_adopt(
 
 
 def _adoption(connection: Connection[Any], generation: Generation, state: SourceState) -> list[str]:
-    """What is read, what may be there twice and what is given up, of every partition."""
+    """Per partition: what is read, what may be staged twice and what is given up."""
     name = generation.dataset
     is_same = (generation.topic, generation.topic_id) == (state.topic, state.topic_id)
     if None not in (generation.cluster_id, state.cluster_id):
@@ -195,7 +196,8 @@ def _adoption(connection: Connection[Any], generation: Generation, state: Source
     staged = dict(
         connection.execute(
             "select partition, sum(staged + tombstones) from headrace.batches "
-            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replay') group by partition",
+            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replace', 'replay') "
+            "group by partition",
             (name, generation.generation),
         ).fetchall()
     )

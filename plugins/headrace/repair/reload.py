@@ -1,11 +1,11 @@
-"""The reload: a range that the topic still serves is read again and replaces what was staged of it.
+"""The reload: read a range that the topic still serves again, and replace the rows that were staged of it.
 
-The records are read and decoded into temporary tables first, which holds nobody up. Then, in the same transaction, the
-reload takes its turn with the dataset's commits and moves the rows: so that drains wait for the moving alone.
+The records are first read and decoded into temporary tables, without a lock that a drain needs. Then, in the same
+transaction, the reload locks the dataset's checkpoints and moves the rows: drains wait only for that.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,9 +20,10 @@ from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.plan import check_identity
 from headrace.ingest.runs import open_source
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import Generation, LedgerLine, RunContext
+from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.repair import restage
 from headrace.repair.reload_request import check_source_kind, parse, ranges
@@ -62,9 +63,10 @@ def reload_range(
     start, end: offsets of one partition, or ISO times (of all partitions, or one): from the first record at or after
     `start` up to the first one at or after `end`, by the broker's record timestamps. Only what lies below the
     checkpoint is read, and moves none. A row moves to staging._replaced_<dataset> and the record's row of today's
-    contract takes its place, whether it differs or not; what fails now is a dead letter, what passes now no longer is.
+    contract takes its place, even if they are equal. A record that the contract now rejects becomes a dead letter; a
+    dead letter that it now accepts is marked as replayed.
 
-    Raises DatasetError for a range that cannot be had, with the one that can; SourceChanged as `make_plan` does.
+    Raises DatasetError for a range that is not available, naming the one that is; SourceChanged as `make_plan` does.
     """
     check_source_kind(dataset)
     request = parse(dataset, start, end, partition)
@@ -75,14 +77,17 @@ def reload_range(
             generation = _check_generation(connection, dataset, state)
             wanted = [Restaged(requested) for requested in ranges(connection, generation, state, source, request)]
             if wanted:
-                _reload(deployment, dataset, connection, source, generation, wanted, run, on_progress, barrier)
+                job = _ReloadJob(
+                    deployment, dataset, source, generation, wanted, run or RunContext(), on_progress, barrier
+                )
+                _reload(connection, job)
     finally:
         source.close()
     return ReloadResult(dataset.name, tuple(wanted))
 
 
 def _check_generation(connection: Connection[Any], dataset: Dataset, state: SourceState) -> Generation:
-    """The open generation, if it is the source's; brings the table up to today's contract on the way."""
+    """The open generation, if it is the source's. Adds columns for new optional fields to the staging table."""
     with connection.transaction():
         generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None:
@@ -93,51 +98,76 @@ def _check_generation(connection: Connection[Any], dataset: Dataset, state: Sour
     return generation
 
 
-def _reload(
-    deployment: Deployment,
-    dataset: Dataset,
-    connection: Connection[Any],
-    source: ReloadableSource,
-    generation: Generation,
-    wanted: list[Restaged],
-    run: RunContext | None,
-    on_progress: ProgressCallback,
-    barrier: Barrier,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _ReloadJob:
+    """What is reloaded, from where, for whom."""
+
+    deployment: Deployment
+    dataset: Dataset
+    source: ReloadableSource
+    generation: Generation
+    wanted: Sequence[Restaged]
+    run: RunContext
+    on_progress: ProgressCallback
+    barrier: Barrier
+
+    def line(self, restaged: Restaged, elapsed_s: float) -> LedgerLine:
+        """What the ledger says of one partition."""
+        return LedgerLine(
+            batch_id=restaged.batch_id,
+            dataset=self.dataset.name,
+            generation=self.generation.generation,
+            partition=restaged.partition,
+            start_offset=restaged.start,
+            end_offset=restaged.end,
+            kind=LedgerKind.RELOAD,
+            elapsed_s=elapsed_s,
+            staged=restaged.staged,
+            dead=restaged.dead,
+            tombstones=restaged.tombstones,
+            empty=restaged.end - restaged.start - restaged.staged - restaged.dead - restaged.tombstones,
+            bytes=restaged.bytes,
+            first_record_at=restaged.first_record_at,
+            last_record_at=restaged.last_record_at,
+            run=self.run,
+        )
+
+
+def _reload(connection: Connection[Any], job: _ReloadJob) -> None:
     began = time.monotonic()
+    dataset, generation = job.dataset, job.generation
     with connection.transaction():
         restage.create_tables(connection, dataset)
-        _read(connection, dataset, source, generation, {each.partition: each for each in wanted}, on_progress, barrier)
-        if source.topic_id() != generation.topic_id:
+        _read(connection, job)
+        if job.source.topic_id() != generation.topic_id:
             drain = Command("drain", dataset.name)
             raise SourceChanged(
                 f"{dataset.name}: {generation.topic} was replaced while it was read; nothing was changed; "
                 f"`{drain}` says more",
                 command=drain,
             )
-        barrier("read")
-        with _exclusive(deployment, connection, dataset, generation):
-            barrier("held")
-            for each in wanted:
-                restage.replace_rows(connection, dataset, generation, each)
-                restage.replace_dead_letters(connection, dataset, generation, each)
-            barrier("replaced")
-            for each in wanted:
-                checkpoints.append_line(connection, _line(dataset, generation, each, time.monotonic() - began, run))
-            barrier("before_commit")
+        job.barrier("read")
+        with _exclusive(connection, job):
+            job.barrier("held")
+            for restaged in job.wanted:
+                restage.replace_rows(connection, dataset, generation, restaged)
+                restage.replace_dead_letters(connection, dataset, generation, restaged)
+            job.barrier("replaced")
+            for restaged in job.wanted:
+                ledger.append_line(connection, job.line(restaged, time.monotonic() - began))
+            job.barrier("before_commit")
 
 
 @contextmanager
-def _exclusive(
-    deployment: Deployment, connection: Connection[Any], dataset: Dataset, generation: Generation
-) -> Iterator[None]:
-    """Take a turn with the dataset's commits, if its generation is still open.
+def _exclusive(connection: Connection[Any], job: _ReloadJob) -> Iterator[None]:
+    """Lock out the dataset's commits until the transaction ends.
 
-    In the drain's name: what waits for a reload that is frozen here may end it as it may a drain. Nothing of the client
-    is waited for from here on.
+    The lock watchdog knows this session by the drain's name: a drain that waits for a frozen reload may end it, as it
+    may a frozen drain. No client is waited for from here on. Raises SourceChanged if the generation was closed.
     """
-    connect = deployment.connect(f"headrace reload {dataset.name}")
-    with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
+    dataset, generation = job.dataset, job.generation
+    connect = job.deployment.connect(f"headrace reload {dataset.name}")
+    with watch_locks(connection, connect, dataset.name, job.deployment.lock_timeouts, drain_name(dataset.name)):
         checkpoints.hold(connection, dataset.name)
         found = checkpoints.open_generation(connection, dataset.name)
         if found is None or found.generation != generation.generation:
@@ -150,54 +180,26 @@ def _exclusive(
         yield
 
 
-def _read(
-    connection: Connection[Any],
-    dataset: Dataset,
-    source: ReloadableSource,
-    generation: Generation,
-    wanted: Mapping[int, Restaged],
-    on_progress: ProgressCallback,
-    barrier: Barrier,
-) -> None:
+def _read(connection: Connection[Any], job: _ReloadJob) -> None:
     """Read the ranges, chunk by chunk, into the temporary tables."""
-    done, total = 0, sum(each.end - each.start for each in wanted.values())
-    positions = {partition: each.start for partition, each in wanted.items()}
-    bounds = {partition: Range(each.start, each.end) for partition, each in wanted.items()}
-    with closing(source.read(bounds)) as chunks:
+    wanted = {restaged.partition: restaged for restaged in job.wanted}
+    done, total = 0, sum(restaged.end - restaged.start for restaged in job.wanted)
+    positions = {partition: restaged.start for partition, restaged in wanted.items()}
+    bounds = {partition: Range(restaged.start, restaged.end) for partition, restaged in wanted.items()}
+    with closing(job.source.read(bounds)) as chunks:
         for chunk in chunks:
-            each = wanted[chunk.partition]
-            batch = Batch(dataset, generation.generation, chunk.partition, each.start, batch_id=each.batch_id)
+            restaged = wanted[chunk.partition]
+            batch = Batch(
+                job.dataset, job.generation.generation, chunk.partition, restaged.start, batch_id=restaged.batch_id
+            )
             for record in chunk.records:
                 batch.add(record)
             restage.buffer_batch(connection, batch)
-            each.add(batch)
+            restaged.add(batch)
             done += chunk.next_offset - positions[chunk.partition]
             positions[chunk.partition] = chunk.next_offset
             del batch, chunk  # not held while the next one is fetched
-            on_progress(done, total)
-            barrier("shelved")
+            job.on_progress(done, total)
+            job.barrier("shelved")
     for target in (restage.ROWS, restage.DEAD_LETTERS):
         connection.execute(SQL("analyze {}").format(target))
-
-
-def _line(
-    dataset: Dataset, generation: Generation, each: Restaged, elapsed_s: float, run: RunContext | None
-) -> LedgerLine:
-    return LedgerLine(
-        batch_id=each.batch_id,
-        dataset=dataset.name,
-        generation=generation.generation,
-        partition=each.partition,
-        start_offset=each.start,
-        end_offset=each.end,
-        kind="reload",
-        elapsed_s=elapsed_s,
-        staged=each.staged,
-        dead=each.dead,
-        tombstones=each.tombstones,
-        empty=each.end - each.start - each.staged - each.dead - each.tombstones,
-        bytes=each.bytes,
-        first_record_at=each.first_record_at,
-        last_record_at=each.last_record_at,
-        run=run or RunContext(),
-    )

@@ -1,4 +1,4 @@
-"""What a reload is asked for: offsets or times of a topic, and which ranges of its partitions these are."""
+"""The request of a reload: offsets or times of a topic, and the ranges of its partitions that they mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,43 @@ from headrace.times import EPOCH
 
 MILLISECOND = timedelta(milliseconds=1)
 
+# of the batches below what is served, the first with records of that time
+FIRST_UNSERVED_BATCH = """
+select min(batches.start_offset)
+from headrace.batches as batches
+where
+    batches.dataset = %(dataset)s
+    and batches.generation = %(generation)s
+    and batches.partition = %(partition)s
+    and batches.kind = 'drain'
+    and batches.start_offset < %(served)s
+    and batches.last_record_at >= %(start)s
+    and batches.first_record_at < %(end)s
+"""
+# of its records, the first of that time
+FIRST_UNSERVED_RECORD = SQL("""
+select min(at)
+from (
+    select _offset as at from {table}
+    where
+        _generation = %(generation)s and _partition = %(partition)s
+        and _offset >= %(first)s and _offset < %(served)s
+        and _timestamp >= %(start)s and _timestamp < %(end)s
+    union all
+    select "offset" from headrace.dead_letters
+    where
+        dataset = %(dataset)s and generation = %(generation)s and partition = %(partition)s
+        and "offset" >= %(first)s and "offset" < %(served)s
+        and "timestamp" >= %(start)s and "timestamp" < %(end)s
+) as stored
+""")
+
 Bound = int | datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadRequest:
-    """What somebody asked for: a half-open range of offsets or of times; partition None for all of them."""
+    """A half-open range of offsets or of times; partition None means all partitions."""
 
     partition: int | None = None
     offsets: tuple[int, int] | None = None
@@ -32,7 +63,7 @@ class ReloadRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestedRange:
-    """[start, end) of a partition; uncut_end is above `end` where the checkpoint cut it."""
+    """[start, end) of a partition; full_end is above `end` if the checkpoint cut the range."""
 
     partition: int
     start: int
@@ -41,7 +72,7 @@ class RequestedRange:
 
 
 def check_source_kind(dataset: Dataset) -> None:
-    """Refuse a dataset whose source has no offsets to read again, with what to do in its place."""
+    """Refuse a dataset whose source has no offsets to read again, and name the command to use instead."""
     if dataset.source.is_file:
         load = Command("load", dataset.name)
         raise DatasetError(
@@ -82,7 +113,8 @@ def ranges(
 ) -> list[RequestedRange]:
     """The offsets of a request, cut to the checkpoints; none where no record is of that time.
 
-    Raises DatasetError for what the topic no longer serves, or never had; the message says what can be had.
+    Raises DatasetError for offsets that the topic no longer serves, or never had; the message names the range that it
+    serves.
     """
     if request.times is not None:
         return _ranges_of_times(connection, generation, state, source, request.times, request.partition)
@@ -169,18 +201,7 @@ def _unserved(
         "end": times[1],
     }
     row = connection.execute(
-        """
-        select min(batches.start_offset)
-        from headrace.batches as batches
-        where
-            batches.dataset = %(dataset)s
-            and batches.generation = %(generation)s
-            and batches.partition = %(partition)s
-            and batches.kind = 'drain'
-            and batches.start_offset < %(served)s
-            and batches.last_record_at >= %(start)s
-            and batches.first_record_at < %(end)s
-        """,
+        FIRST_UNSERVED_BATCH,
         parameters,
     ).fetchone()
     if row is None or row[0] is None:
@@ -188,24 +209,7 @@ def _unserved(
     parameters["first"] = row[0]
     # the batch may hold other times too: its records say
     found = connection.execute(
-        SQL(
-            """
-            select min(at)
-            from (
-                select _offset as at from {table}
-                where
-                    _generation = %(generation)s and _partition = %(partition)s
-                    and _offset >= %(first)s and _offset < %(served)s
-                    and _timestamp >= %(start)s and _timestamp < %(end)s
-                union all
-                select "offset" from headrace.dead_letters
-                where
-                    dataset = %(dataset)s and generation = %(generation)s and partition = %(partition)s
-                    and "offset" >= %(first)s and "offset" < %(served)s
-                    and "timestamp" >= %(start)s and "timestamp" < %(end)s
-            ) as stored
-            """
-        ).format(table=Identifier(staging.SCHEMA, generation.dataset)),
+        FIRST_UNSERVED_RECORD.format(table=Identifier(staging.SCHEMA, generation.dataset)),
         parameters,
     ).fetchone()
     return None if found is None else found[0]

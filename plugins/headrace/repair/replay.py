@@ -1,7 +1,7 @@
-"""The replay: dead letters are judged again by the contract of today, and what passes moves into staging.
+"""The replay: decode dead letters again by today's contract, and stage those that it accepts.
 
-A row keeps the coordinates, time, key and headers of its record, so an old one never beats a newer version of its
-key; only its batch is new, so marts pick it up like any other batch.
+A row keeps the coordinates, time, key and headers of its record, so an old one never replaces a newer version of its
+key. Only its batch is new, so marts claim it like any other batch.
 """
 
 import time
@@ -21,8 +21,8 @@ from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Barrier, Batch, no_barrier
 from headrace.ingest.exclusive import exclusive
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.checkpoints import LedgerLine, RunContext
+from headrace.postgres import ledger, staging
+from headrace.postgres.copy import CopyTarget, copy_in_savepoint
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
     PAGE_ROWS,
@@ -34,7 +34,7 @@ from headrace.postgres.dead_letter_pages import (
     pages,
 )
 from headrace.postgres.dead_letters import COLUMNS
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.times import record_time
 
 OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
@@ -46,8 +46,8 @@ GenerationPartition = tuple[int, int]  # generation, partition
 class ReplayResult:
     """What a replay did, or would do.
 
-    remaining: dead letters that still fail, by the reason that they have. changed: those of them that fail for
-    another reason today, by both. reason_counts: what else is dead, where nothing was selected.
+    remaining: dead letters that still fail, by their stored reason. changed: those of them that now fail for another
+    reason, by both reasons. reason_counts: all dead letters by reason, if none was selected.
     """
 
     dataset: str
@@ -92,9 +92,9 @@ class ReplayResult:
 
 @dataclass(slots=True)
 class _LedgerSums:
-    """A ledger line in the making: what passed of one partition of one generation."""
+    """The sums of a ledger line: dead letters of one partition of one generation that were staged."""
 
-    batch_id: UUID = field(default_factory=checkpoints.new_batch_id)
+    batch_id: UUID = field(default_factory=ledger.new_batch_id)
     start_offset: int = -1
     end_offset: int = -1
     rows: int = 0
@@ -117,6 +117,27 @@ class _LedgerSums:
             self.first_record_at = min([*times, *filter(None, (self.first_record_at,))])
             self.last_record_at = max([*times, *filter(None, (self.last_record_at,))])
 
+    def line(
+        self, dataset: Dataset, generation: int, partition: int, elapsed_s: float, run: RunContext | None
+    ) -> LedgerLine:
+        """What the ledger says of the partition."""
+        return LedgerLine(
+            batch_id=self.batch_id,
+            dataset=dataset.name,
+            generation=generation,
+            partition=partition,
+            start_offset=self.start_offset,
+            end_offset=self.end_offset,
+            kind=LedgerKind.REPLAY,
+            elapsed_s=elapsed_s,
+            staged=self.rows - self.tombstones,
+            tombstones=self.tombstones,
+            bytes=self.bytes,
+            first_record_at=self.first_record_at,
+            last_record_at=self.last_record_at,
+            run=run or RunContext(),
+        )
+
 
 def replay(
     deployment: Deployment,
@@ -128,11 +149,11 @@ def replay(
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     barrier: Barrier = no_barrier,
 ) -> ReplayResult:
-    """Stage the dead letters, of one reason or of all, that the contract of today lets pass; in one transaction.
+    """Stage the dead letters, of one reason or of all, that today's contract accepts; in one transaction.
 
     Each becomes a row, its dead letter names the batch that replayed it, and the ledger has a line of kind `replay`
-    for every partition that gained some; checkpoints stay where they are. What still fails is left as it is. Drains
-    of the dataset wait meanwhile. dry_run: the same, rolled back.
+    for every partition that gained rows. Checkpoints do not move, and dead letters that still fail do not change.
+    Drains of the dataset wait until it ends. dry_run: the same, rolled back.
     """
     result = ReplayResult(dataset.name, reason, dry_run)
     selection = DeadLetterSelection(dataset=dataset.name, reason=reason, unreplayed=True)
@@ -143,7 +164,7 @@ def replay(
         if not total:
             result.reason_counts = count_reasons(connection, dataset.name)
             return result
-        staging.ensure_table(connection, dataset)  # the contract of today may have a column more
+        staging.ensure_table(connection, dataset)  # today's contract may have another column
         connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
         staging.check_table(connection, dataset)
         lines: dict[GenerationPartition, _LedgerSums] = {}
@@ -156,9 +177,10 @@ def replay(
                 _replay_dead_letters(connection, dataset, generation_partition, list(dead_letters), line, result)
             on_progress(result.records, total)
         barrier("staged")
-        for (generation, partition), line in lines.items():
-            if line.rows:
-                _append(connection, dataset, generation, partition, line, time.monotonic() - began, run)
+        for (generation, partition), sums in lines.items():
+            if sums.rows:
+                elapsed_s = time.monotonic() - began
+                ledger.append_line(connection, sums.line(dataset, generation, partition, elapsed_s, run))
                 result.batches += 1
         barrier("before_commit")
         if dry_run:
@@ -179,7 +201,9 @@ def _replay_dead_letters(
     batch = Batch(dataset, generation, partition, dead_letters[0].offset, batch_id=line.batch_id)
     for dead_letter in dead_letters:
         batch.add(dead_letter)
-    _stage(connection, batch)
+    if batch.rows:
+        target = CopyTarget(connection, staging.table(dataset), staging.columns(dataset))
+        copy_in_savepoint(target, batch)  # what Postgres rejects is dead again
     reasons = {dead_letter.offset: dead_letter.reason for dead_letter in dead_letters}
     for dead in batch.dead:
         old, new = reasons[dead[OFFSET]], dead[REASON]
@@ -194,27 +218,6 @@ def _replay_dead_letters(
     _mark(connection, batch)
 
 
-def _stage(connection: Connection[Any], batch: Batch) -> None:
-    """COPY the batch's rows; those that Postgres does not store become dead again."""
-    if not batch.rows:
-        return
-    target = staging.table(batch.dataset)
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            batch.copy(cursor, target)
-        return
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        used_fast_path = batch.decode_by_contract()
-        rejections = find_rejected(connection, target, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not used_fast_path:
-            raise
-    batch.reject(rejections)
-    with connection.cursor() as cursor:
-        batch.copy(cursor, target)
-
-
 def _mark(connection: Connection[Any], batch: Batch) -> None:
     offsets = [record.offset for record in batch.accepted]
     marked = connection.execute(
@@ -224,36 +227,6 @@ def _mark(connection: Connection[Any], batch: Batch) -> None:
     ).rowcount
     if marked != len(offsets):
         raise DatabaseError(
-            f"{batch.dataset.name}[{batch.partition}]: marked {marked} dead letters, expected {len(offsets)}: somebody "
-            "else changed headrace.dead_letters; nothing was changed; run the replay again"
+            f"{batch.dataset.name}[{batch.partition}]: marked {marked} dead letters, expected {len(offsets)}: another "
+            "session changed headrace.dead_letters; nothing was changed; run the replay again"
         )
-
-
-def _append(
-    connection: Connection[Any],
-    dataset: Dataset,
-    generation: int,
-    partition: int,
-    line: _LedgerSums,
-    elapsed_s: float,
-    run: RunContext | None,
-) -> None:
-    checkpoints.append_line(
-        connection,
-        LedgerLine(
-            batch_id=line.batch_id,
-            dataset=dataset.name,
-            generation=generation,
-            partition=partition,
-            start_offset=line.start_offset,
-            end_offset=line.end_offset,
-            kind="replay",
-            elapsed_s=elapsed_s,
-            staged=line.rows - line.tombstones,
-            tombstones=line.tombstones,
-            bytes=line.bytes,
-            first_record_at=line.first_record_at,
-            last_record_at=line.last_record_at,
-            run=run or RunContext(),
-        ),
-    )

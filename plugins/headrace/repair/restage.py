@@ -1,4 +1,4 @@
-"""Records that were read again, from the temporary tables that hold them into the place of what was staged of them."""
+"""Temporary tables of a reload, and the statements that replace staged rows and dead letters by their contents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,24 +10,94 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from headrace.dataset import Dataset
-from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Batch
 from headrace.postgres import dead_letters, staging
 from headrace.postgres.checkpoints import Generation
-from headrace.postgres.rejects import find_rejected, may_be_a_records_fault
+from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows
 from headrace.repair.reload_request import RequestedRange
 
 ROWS = Identifier("pg_temp", "reloaded_rows")
 DEAD_LETTERS = Identifier("pg_temp", "reloaded_dead_letters")
+
+MOVE_ROWS = SQL("""
+with read_again as (
+    select _offset as at from {rows} where _partition = %(partition)s
+    union all
+    select "offset" from {letters} where partition = %(partition)s
+),
+
+gone as (
+    delete from {table} as staged
+    using read_again
+    where
+        staged._generation = %(generation)s
+        and staged._partition = %(partition)s
+        and staged._offset = read_again.at
+    returning staged.*
+),
+
+kept as (
+    insert into {replaced} ({moving}, _replaced_by)
+    select {moving}, %(batch_id)s from gone
+    returning 1
+)
+
+select
+    (select count(*) from gone),
+    (select count(*) from kept)
+""")
+
+# in all of these, `letters` are the dead letters that there were, `failed` those of the records as they were read again
+SAME_COORDINATE = SQL("""
+letters.dataset = %(dataset)s
+and letters.generation = %(generation)s
+and letters.partition = %(partition)s
+and letters."offset" = failed."offset"
+""")
+RESOLVE_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set replayed_by = %(batch_id)s
+from {rows} as passed
+where
+    letters.dataset = %(dataset)s
+    and letters.generation = %(generation)s
+    and letters.partition = %(partition)s
+    and letters."offset" = passed._offset
+    and letters.replayed_by is null
+    and passed._partition = %(partition)s
+""")
+REOPEN_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set replayed_by = null
+from {letters} as failed
+where failed.partition = %(partition)s and {same_coordinate} and letters.replayed_by is not null
+""")
+# the bytes of a record that was beyond a limit, and is not any more, are added
+UPDATE_DEAD_LETTERS = SQL("""
+update headrace.dead_letters as letters
+set
+    reason = failed.reason,
+    detail = failed.detail,
+    json_path = failed.json_path,
+    key = coalesce(letters.key, failed.key),
+    value = coalesce(letters.value, failed.value),
+    headers = coalesce(letters.headers, failed.headers)
+from {letters} as failed
+where
+    failed.partition = %(partition)s
+    and {same_coordinate}
+    and (letters.reason, letters.detail, letters.json_path)
+    is distinct from (failed.reason, failed.detail, failed.json_path)
+""")
 
 
 @dataclass(slots=True)
 class Restaged:
     """What a reload did to [start, end) of one partition.
 
-    replaced: rows that moved to staging._replaced_<dataset>. kept: rows of the range whose records compaction took
-    since; they stay. dead: new dead letters. still_dead: those that stay as they were. resolved: those whose records
-    pass now. reopened: formerly replayed ones whose records fail again.
+    replaced: rows that moved to staging._replaced_<dataset>. kept: rows whose records compaction removed; they stay.
+    dead: new dead letters. still_dead: dead letters that are still rejected. resolved: those that are now accepted.
+    reopened: replayed dead letters that are rejected again.
     """
 
     requested: RequestedRange
@@ -46,7 +116,7 @@ class Restaged:
 
     @property
     def partition(self) -> int:
-        """Of the topic."""
+        """The partition of the topic."""
         return self.requested.partition
 
     @property
@@ -56,11 +126,11 @@ class Restaged:
 
     @property
     def end(self) -> int:
-        """The first one that was not."""
+        """The first offset after the range."""
         return self.requested.end
 
     def add(self, batch: Batch) -> None:
-        """Count what was read."""
+        """Add the counts of a batch."""
         self.staged += len(batch.rows) - batch.tombstones
         self.tombstones += batch.tombstones
         self.bytes += batch.bytes
@@ -87,39 +157,22 @@ class Restaged:
 
 
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
-    """Make the temporary tables; they are gone when the transaction ends."""
-    # with the staging table's indexes: what they do not take must not fail when the rows are moved
+    """Create the temporary tables, which are dropped when the transaction ends."""
+    # with the staging table's indexes: a row that they reject must fail here, not when the rows are moved
     for target, like in ((ROWS, staging.table(dataset)), (DEAD_LETTERS, dead_letters.TABLE)):
         connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))
 
 
 def buffer_batch(connection: Connection[Any], batch: Batch) -> None:
     """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
-    try:
-        with connection.transaction(), connection.cursor() as cursor:  # a savepoint
-            batch.copy(cursor, ROWS)
-    except Exception as error:
-        if not may_be_a_records_fault(error):
-            raise
-        used_fast_path = batch.decode_by_contract()
-        rejections = find_rejected(connection, ROWS, staging.columns(batch.dataset), batch.rows)
-        if not rejections and not used_fast_path:
-            raise
-        if len(rejections) == len(batch.rows) > 1:
-            raise DatabaseError(
-                f"{batch.dataset.name}[{batch.partition}]: postgres took none of {len(batch.rows)} rows: "
-                f"{rejections[0].detail}; expected some to be stored; nothing was changed; repair it and run the same "
-                "command again"
-            ) from error
-        batch.reject(rejections)
-        with connection.cursor() as cursor:
-            batch.copy(cursor, ROWS)
+    where = f"{batch.dataset.name}[{batch.partition}]"
+    copy_in_savepoint(CopyTarget(connection, ROWS, staging.columns(batch.dataset), all_rejected=where), batch)
     with connection.cursor() as cursor:
-        staging.copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
+        copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
 
 
 def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
-    """Move the rows of the records that were read again, and put the new ones in their place."""
+    """Move the staged rows of the records that were read again, and insert the new ones."""
     parameters = {
         "generation": generation.generation,
         "partition": each.partition,
@@ -129,35 +182,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
     }
     moving = _listed_columns(staging.shared_columns(connection, dataset))
     moved = connection.execute(
-        SQL(
-            """
-            with read_again as (
-                select _offset as at from {rows} where _partition = %(partition)s
-                union all
-                select "offset" from {letters} where partition = %(partition)s
-            ),
-
-            gone as (
-                delete from {table} as staged
-                using read_again
-                where
-                    staged._generation = %(generation)s
-                    and staged._partition = %(partition)s
-                    and staged._offset = read_again.at
-                returning staged.*
-            ),
-
-            kept as (
-                insert into {replaced} ({moving}, _replaced_by)
-                select {moving}, %(batch_id)s from gone
-                returning 1
-            )
-
-            select
-                (select count(*) from gone),
-                (select count(*) from kept)
-            """
-        ).format(
+        MOVE_ROWS.format(
             table=staging.table(dataset),
             replaced=staging.replaced_table(dataset),
             rows=ROWS,
@@ -168,7 +193,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
     ).fetchone()
     assert moved is not None
     each.replaced = int(moved[0])
-    staging.check_stored(staging.replaced_table(dataset), *moved)
+    check_stored(staging.replaced_table(dataset), *moved)
     each.kept = _count(
         connection,
         SQL(
@@ -185,11 +210,11 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         ),
         parameters,
     ).rowcount
-    staging.check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
+    check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
 
 
 def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:
-    """Bring the range's dead letters up to what the records are today."""
+    """Insert, update, resolve and reopen the range's dead letters according to today's decoding."""
     parameters = {
         "dataset": dataset.name,
         "generation": generation.generation,
@@ -197,33 +222,16 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
         "batch_id": each.batch_id,
     }
     each.resolved = connection.execute(
-        SQL(
-            """
-            update headrace.dead_letters as letters
-            set replayed_by = %(batch_id)s
-            from {rows} as passed
-            where
-                letters.dataset = %(dataset)s
-                and letters.generation = %(generation)s
-                and letters.partition = %(partition)s
-                and letters."offset" = passed._offset
-                and letters.replayed_by is null
-                and passed._partition = %(partition)s
-            """
-        ).format(rows=ROWS),
+        RESOLVE_DEAD_LETTERS.format(rows=ROWS),
         parameters,
     ).rowcount
-    same_coordinate = SQL(
-        "letters.dataset = %(dataset)s and letters.generation = %(generation)s and letters.partition = %(partition)s "
-        'and letters."offset" = failed."offset"'
-    )
     failed = _count(
         connection, SQL("select count(*) from {} where partition = %(partition)s").format(DEAD_LETTERS), parameters
     )
     are_new = SQL(
         "from {letters} as failed where failed.partition = %(partition)s "
-        "and not exists (select from headrace.dead_letters as letters where {same_place})"
-    ).format(letters=DEAD_LETTERS, same_place=same_coordinate)
+        "and not exists (select from headrace.dead_letters as letters where {same_coordinate})"
+    ).format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE)
     each.dead = _count(connection, SQL("select count(*) {}").format(are_new), parameters)
     stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} {are_new}").format(
@@ -233,26 +241,14 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
         ),
         parameters,
     ).rowcount
-    staging.check_stored(dead_letters.TABLE, each.dead, stored)
+    check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
-        SQL(
-            "update headrace.dead_letters as letters set replayed_by = null from {letters} as failed "
-            "where failed.partition = %(partition)s and {same_place} and letters.replayed_by is not null"
-        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        REOPEN_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
         parameters,
     ).rowcount
     each.still_dead = failed - each.dead - each.reopened
     connection.execute(
-        SQL(
-            "update headrace.dead_letters as letters "
-            "set reason = failed.reason, detail = failed.detail, json_path = failed.json_path, "
-            # of a record that was beyond the limits of what is unpacked, and is not today
-            "key = coalesce(letters.key, failed.key), value = coalesce(letters.value, failed.value), "
-            "headers = coalesce(letters.headers, failed.headers) "
-            "from {letters} as failed where failed.partition = %(partition)s and {same_place} "
-            "and (letters.reason, letters.detail, letters.json_path) "
-            "is distinct from (failed.reason, failed.detail, failed.json_path)"
-        ).format(letters=DEAD_LETTERS, same_place=same_coordinate),
+        UPDATE_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
         parameters,
     )
 

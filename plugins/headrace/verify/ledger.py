@@ -1,10 +1,8 @@
 """Checks of the ledger alone: generations, seq, the chain of offset ranges, each line's arithmetic."""
 
+from headrace.postgres.ledger import CHAINED
 from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot
-
-# lines that move a checkpoint; replay and reload never do
-CHAINED = ["drain", "load", "adopt", "accept_loss"]
 
 
 def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
@@ -86,7 +84,10 @@ def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
                 seq,
                 coalesce(
                     max(end_offset) over earlier,
-                    case when %(is_file)s or bool_or(kind = 'load') over (partition by generation) then 1 else 0 end
+                    case
+                        when %(is_file)s or bool_or(kind in ('load', 'replace')) over (partition by generation) then 1
+                        else 0
+                    end
                 ) as expected_start,
                 max(seq) over earlier as earlier_seq
             from headrace.batches
@@ -105,7 +106,7 @@ def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
         limit %(limit)s
         """,
         is_file=snapshot.subject.is_file,
-        chained=CHAINED,
+        chained=[kind.value for kind in CHAINED],
         limit=LISTED_MAX,
     )
     for line in broken:
@@ -133,7 +134,7 @@ def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
     ends = snapshot.rows(
         """
         with reached as (
-            select generation, partition, max(end_offset) as end_offset, bool_or(kind = 'load') as is_file
+            select generation, partition, max(end_offset) as end_offset, bool_or(kind in ('load', 'replace')) as is_file
             from headrace.batches
             where dataset = %(dataset)s and kind = any(%(chained)s)
             group by generation, partition
@@ -158,7 +159,7 @@ def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
         order by generation, partition
         """,
         is_file=snapshot.subject.is_file,
-        chained=CHAINED,
+        chained=[kind.value for kind in CHAINED],
     )
     for end in ends:
         checkpoint, reached = end["next_offset"], end["end_offset"]
@@ -186,7 +187,7 @@ def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
         from headrace.batches
         where
             dataset = %(dataset)s
-            and kind in ('drain', 'load')
+            and kind in ('drain', 'load', 'replace')
             and end_offset - start_offset <> staged + dead + tombstones + empty
         order by generation, partition, start_offset
         limit %(limit)s

@@ -223,8 +223,8 @@ class RecordCheck:
         with canonical_cursor(self._snapshot.connection, "verified_lines") as cursor:
             yield cursor.execute(
                 "select start_offset, end_offset, empty from headrace.batches where dataset = %s and generation = %s "
-                "and partition = %s and start_offset >= %s and end_offset <= %s and kind in ('drain', 'load') "
-                "order by start_offset, end_offset",
+                "and partition = %s and start_offset >= %s and end_offset <= %s "
+                "and kind in ('drain', 'load', 'replace') order by start_offset, end_offset",
                 (self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
             )
 

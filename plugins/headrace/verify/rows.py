@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.command import Command
+from headrace.postgres.ledger import LedgerKind
 from headrace.postgres.staging import replaced_name
 from headrace.verify.report import LISTED_MAX, DatasetReport
 from headrace.verify.snapshot import Snapshot
@@ -124,7 +125,7 @@ def check_counts(snapshot: Snapshot, report: DatasetReport) -> None:
 
 def _uncovered(snapshot: Snapshot, line: dict[str, Any]) -> tuple[int, int]:
     """How many offsets of a drain's range hold nothing beyond the empty ones, and the first that holds nothing."""
-    if line["kind"] not in ("drain", "load"):
+    if line["kind"] not in (LedgerKind.DRAIN, LedgerKind.LOAD, LedgerKind.REPLACE):
         return 0, 0
     found = snapshot.row(
         """
@@ -188,7 +189,7 @@ def _count(snapshot: Snapshot, report: DatasetReport) -> None:
         inner join headrace.generations as g on c.dataset = g.dataset and c.generation = g.generation and g.is_open
         left join headrace.batches as b
             on c.dataset = b.dataset and c.generation = b.generation and c.partition = b.partition
-            and b.kind in ('drain', 'load')
+            and b.kind in ('drain', 'load', 'replace')
         where c.dataset = %(dataset)s
         group by c.partition, c.next_offset, c.generation
         order by c.generation, c.partition

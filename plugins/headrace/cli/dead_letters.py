@@ -1,0 +1,111 @@
+"""The command that shows, exports and publishes dead letters: dead-letters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.cli.files import write_whole
+from headrace.cli.group import main, open_deployment
+from headrace.output import json_text, say
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from headrace.dataset import Dataset
+    from headrace.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What to do instead of listing the newest."""
+
+    coordinate: str | None
+    out: Path | None
+    publish: bool
+
+
+@main.command("dead-letters")
+@click.argument("dataset")
+@click.option("--reason", help="Only those of this reason.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List so many of the newest.")
+@click.option(
+    "--show", "coordinate", metavar="PARTITION:OFFSET", help="Print one whole; GENERATION: may stand in front."
+)
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all of them to a file of JSON lines, replayed ones too.",
+)
+@click.option("--publish", is_flag=True, help="Send what is not yet in the dead-letter topic now.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **chosen: Any) -> None:
+    """Show the records of DATASET that broke their contract: how many of which reason, and the newest.
+
+    They are kept as they came. `headrace replay` stages those that a corrected contract lets pass.
+    """
+    action = _Action(**chosen)
+    if sum(map(bool, (action.coordinate, action.out, action.publish))) > 1:
+        raise click.UsageError("--show, --export and --publish exclude each other")
+    deployment = open_deployment()
+    declared = deployment.dataset(dataset)
+    if action.publish:
+        _publish(deployment, declared)
+        return
+    from headrace.postgres.connection import database
+
+    with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
+        if action.coordinate is not None:
+            _show(connection, dataset, action.coordinate, as_json)
+        elif action.out is not None:
+            _export(connection, dataset, reason, action.out)
+        else:
+            _list(connection, declared, reason, limit, as_json)
+
+
+def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json: bool) -> None:
+    from headrace.monitor.dead_letter_text import dead_letter_document, dead_letter_lines
+    from headrace.postgres.dead_letter_pages import find
+
+    dead_letter = find(connection, dataset, coordinate)
+    if as_json:
+        print(json_text(dead_letter_document(dead_letter)))
+    else:
+        for line in dead_letter_lines(dead_letter):
+            say(line, keep="\n\t")  # a body of several lines
+
+
+def _export(connection: "Connection[Any]", dataset: str, reason: str | None, out: Path) -> None:
+    from headrace.monitor.dead_letter_text import json_lines
+    from headrace.postgres.dead_letter_pages import DeadLetterSelection
+
+    written = write_whole(out, json_lines(connection, DeadLetterSelection(dataset, reason)))
+    say(f"{dataset}: {written} dead letters in {out}")
+
+
+def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None, limit: int, as_json: bool) -> None:
+    from headrace.monitor.dead_letter_text import overview_document, overview_lines
+    from headrace.postgres.dead_letter_pages import overview
+
+    found = overview(connection, declared.name, reason, limit)
+    if as_json:
+        print(json_text(overview_document(found), indent=2))
+    else:
+        publishes = getattr(declared.source, "dead_letter_topic", None) is not None
+        for line in overview_lines(found, publishes=publishes):
+            say(line)
+
+
+def _publish(deployment: "Deployment", declared: "Dataset") -> None:
+    from headrace.exceptions import DatasetError
+    from headrace.publish.dead_letter_topic import publish as publish_now
+
+    topic = getattr(declared.source, "dead_letter_topic", None)
+    if topic is None:
+        raise DatasetError(
+            f"{declared.name}: declares no dead-letter topic, expected KafkaTopic(..., dead_letter_topic=...) in "
+            f"{deployment.settings.datasets_dir / declared.name}.py"
+        )
+    say(f"{declared.name}: {publish_now(deployment, declared)} dead letters published to {topic}")

@@ -1,0 +1,20 @@
+"""Files that commands write."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_whole(path: Path, lines: Iterator[bytes]) -> int:
+    """Write a file of mode 0600, whole or not at all; return how many lines it has."""
+    from headrace.exceptions import FileSourceError
+    from headrace.private_files import replaced_file
+
+    written = 0
+    try:
+        with replaced_file(path) as file:
+            for line in lines:
+                file.write(line)
+                written += 1
+        return written
+    except OSError as error:
+        raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error

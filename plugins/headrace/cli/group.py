@@ -1,0 +1,53 @@
+"""The click group of all commands, and how a refusal ends the process."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace import __version__, logs
+from headrace.exceptions import HeadraceError
+from headrace.output import complain, shown
+from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.deployment import Deployment
+
+
+class HeadraceGroup(click.Group):
+    """A group whose commands end with one line and status 1 when Headrace refuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadraceError as error:
+            line = f"headrace: {error}"
+            if not logs.refused(line):
+                complain(line)
+            ctx.exit(1)
+        except click.UsageError as error:  # it quotes arguments, which a pattern of the shell may have made
+            raise click.UsageError(shown(error.format_message()), error.ctx) from error
+
+
+@click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="headrace")
+def main() -> None:
+    """Kafka topics into Postgres staging tables, exactly once, and on into dbt marts.
+
+    Exit status: 0 done, 1 refused or failed (one line says why), 2 wrong usage. Settings are HEADRACE_*
+    environment variables; without them the local services of `headrace up` are used.
+    """
+    logs.guard()
+
+
+def read_settings() -> Settings:
+    """Read the settings and configure logging."""
+    settings = Settings.from_environment()
+    logs.configure(settings)
+    return settings
+
+
+def open_deployment() -> "Deployment":
+    """The deployment that the settings name; nothing is connected yet."""
+    from headrace.deployment import Deployment
+
+    return Deployment.from_settings(read_settings())

@@ -1,0 +1,103 @@
+"""Commands that fill staging tables: load, drain, follow."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headrace.cli.group import main, open_deployment
+from headrace.cli.progress import progress_bar
+from headrace.output import say
+
+
+class Percent(click.ParamType[float]):
+    """A part of a hundred, with or without its sign."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(str(value).removesuffix("%"))
+        except ValueError:
+            found = -1
+        if not 0 <= found <= 100:
+            self.fail(f"found {value!r}, expected 0% to 100%", param, ctx)
+        return found
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--replace", is_flag=True, help="Tombstone the entities that FILE no longer names.")
+@click.option(
+    "--max-removed",
+    type=Percent(),
+    default="10%",
+    show_default=True,
+    help="Refuse --replace where more than this part of the entities would be tombstoned.",
+)
+@click.option("--again", is_flag=True, help="Load FILE also if it is unchanged and another one was loaded since.")
+def load(dataset: str, file: Path | None, replace: bool, max_removed: float, again: bool) -> None:
+    """Load a file dataset; an unchanged file is skipped, a changed one merged.
+
+    .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
+    and keeps its entity; where one does not tell whose it is, --replace removes nothing.
+    """
+    from headrace.ingest.load import load_file
+
+    with progress_bar("loading") as update:
+        path = file.absolute() if file else None
+        outcome = load_file(
+            open_deployment(),
+            dataset,
+            path=path,
+            replace=replace,
+            max_removed=max_removed,
+            again=again,
+            on_progress=update,
+        )
+    say(outcome.summary())
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--max-records", type=click.IntRange(min=1), help="Read at most this many offsets.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
+def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
+    """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
+    from headrace.ingest.runs import drain_dataset
+    from headrace.publish.dead_letter_topic import publish_after_drain
+
+    deployment = open_deployment()
+    with progress_bar("draining") as update:
+        plan, result = drain_dataset(
+            deployment,
+            dataset,
+            parallel=parallel,
+            max_records=max_records,
+            max_seconds=max_seconds,
+            on_progress=update,
+        )
+    say(result.summary(plan))
+    published = publish_after_drain(deployment, deployment.dataset(dataset))
+    if published:
+        say(f"{dataset}: {published} dead letters published")
+
+
+@main.command()
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so long. Defaults to never.")
+def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
+    """Drain and build as records arrive, until stopped. Defaults to every topic and stream.
+
+    Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
+    """
+    from headrace.follow.follower import follow as follow_datasets
+    from headrace.signals import stopped_by_signals
+
+    deployment = open_deployment()
+    with stopped_by_signals() as stop:
+        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, print_line=say)
+    say(result.summary())
+    result.raise_failures()

@@ -1,0 +1,72 @@
+"""Commands that show and change nothing: status, verify, describe."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.progress import progress_bar
+from headrace.output import json_text, say
+
+if TYPE_CHECKING:
+    from headrace.monitor.problems import Overview
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, that of the page's /headrace/status.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@click.option("--partitions", is_flag=True, help="A line for each partition too.")
+def status(as_json: bool, watch: bool, partitions: bool) -> None:
+    """Show what is wrong, and per dataset what is staged, dead, behind and how fresh."""
+    if as_json and watch:
+        raise click.UsageError("--json and --watch exclude each other")
+    from headrace.monitor import text
+    from headrace.monitor.problems import find_problems
+    from headrace.monitor.status import read_status
+
+    deployment = open_deployment()
+
+    def read() -> "Overview":
+        return find_problems(read_status(deployment.connect("headrace status")), deployment.settings)
+
+    overview = read()  # what cannot be read at all is refused before the screen is taken
+    if as_json:
+        print(json_text(overview.document(), indent=2))
+    elif watch:
+        text.watch(read, partitions=partitions)
+    else:
+        text.render(overview, partitions=partitions)
+
+
+@main.command()
+@click.argument("dataset", required=False)
+@click.option("--deep", is_flag=True, help="Read the source again and compare every record with what is stored.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
+    """Compare ledger, rows, dead letters and claims, of DATASET or of all; name the first wrong offset.
+
+    Changes nothing, and drains may go on meanwhile. Exit status 1 when something does not tie.
+    """
+    from headrace.verify import verify as verify_datasets
+
+    with progress_bar("verifying") as update:
+        verification = verify_datasets(open_deployment(), dataset, deep=deep, on_progress=update)
+    if as_json:
+        print(json_text(verification.document(), indent=2))
+    else:
+        for line in verification.lines():
+            say(line)
+    if not verification.is_clean:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("dataset")
+def describe(dataset: str) -> None:
+    """Print the contract of DATASET, where its fields go, and what a breach is called."""
+    from headrace.catalog import load_declaration
+    from headrace.monitor.describe import lines
+
+    for line in lines(load_declaration(read_settings().datasets_dir, dataset)):
+        say(line)

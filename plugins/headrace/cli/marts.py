@@ -1,0 +1,18 @@
+"""The command that builds the marts: build."""
+
+import click
+
+from headrace.cli.group import main, read_settings
+from headrace.output import say
+
+
+@main.command()
+@click.option("--select", help="dbt's node selection. Defaults to everything.")
+@click.option("--vars", "variables", help="dbt variables, as YAML.")
+@click.option("--full-refresh", is_flag=True, help="Build from zero.")
+def build(select: str | None, variables: str | None, full_refresh: bool) -> None:
+    """Build the marts: whatever is committed and not yet built, until nothing is."""
+    from headrace.marts.build import build as build_marts
+
+    result = build_marts(read_settings(), select=select, vars=variables, full_refresh=full_refresh, print_line=say)
+    say(result.summary())
