@@ -13,7 +13,8 @@ from psycopg.sql import Identifier
 
 from headrace.contracts.reasons import Reason
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
-from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.postgres.copy import find_rejected
 from tests.support.interrupts import at
 from tests.support.stage import Stage
@@ -154,7 +155,7 @@ def test_drain_of_a_column_retyped_meanwhile_refuses_and_dead_letters_nothing(
     dataset = notes.deployment.dataset("notes")
     retype = at(step, lambda: notes.execute(f"alter table staging.notes alter column {change}"), occurrence=1)
     with pytest.raises(DatasetError, match=found):
-        drain_plan(notes.deployment, dataset, plan(notes.deployment, dataset), barrier=retype)
+        drain_plan(notes.deployment, dataset, plan(notes.deployment, dataset), options=RunOptions(barrier=retype))
     assert _state(notes) == (0, 0, 0, 0)
     notes.execute(f"alter table staging.notes alter column {repair}")
     _, result = drain_dataset(notes.deployment, "notes")
@@ -170,7 +171,7 @@ def test_drain_that_lost_the_race_while_its_rows_were_refused_dead_letters_nothi
             notes.deployment,
             dataset,
             planned,
-            barrier=at("fetched", lambda: drain_dataset(notes.deployment, "notes"), occurrence=1),
+            options=RunOptions(barrier=at("fetched", lambda: drain_dataset(notes.deployment, "notes"), occurrence=1)),
         )
     assert _state(notes) == (19, 1, 1, 20)
 
