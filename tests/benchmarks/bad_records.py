@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import drain_plan, initialise, plan
+from headrace.ingest.prepare import initialise
+from headrace.ingest.runner import drain_plan, plan
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce

@@ -20,7 +20,7 @@ import psycopg
 
 from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.sample.generate import generate, now
 from headrace.sample.produce import produce_paced
 from headrace.settings import ROOT, Settings

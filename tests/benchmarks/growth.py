@@ -16,7 +16,7 @@ import psycopg
 
 from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history

@@ -30,7 +30,7 @@ PASS = """
 import json, sys, time
 from headrace.marts.build import build
 from headrace.dataset import dataset_names, load_dataset
-from headrace.ingest.runs import plan
+from headrace.ingest.runner import plan
 from headrace.deployment import Deployment
 from headrace.settings import Settings
 settings = Settings.from_environment()

@@ -11,12 +11,11 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
-from headrace.deployment import Deployment
-from headrace.ingest import runs
+from headrace.deployment import Deployment, open_source
 from headrace.ingest.batch import Batch, Committer
 from headrace.ingest.commit_thread import CommitThread
-from headrace.ingest.drain import DrainLimits, drain
-from headrace.ingest.runs import plan
+from headrace.ingest.drain import DrainOptions, DrainResult, drain
+from headrace.ingest.runner import plan
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.record import KafkaRecord
 from headrace.repair.generations import reset
@@ -152,15 +151,15 @@ def _profile(site: Site, client: str, *, sequential: bool = False) -> dict[str, 
     committer = Committer(
         connect, deployment.retries(), limits=deployment.lock_timeouts, barrier=lambda step: watch.lap(STEPS[step])
     )
-    source = runs.open_source(deployment, dataset)
-    limits = DrainLimits(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
+    source = open_source(deployment, dataset)
+    limits = DrainOptions(batch_rows=site.settings.batch_rows, batch_bytes=site.settings.batch_bytes)
     try:
         committer.connection()
         watch.start()
         with patch(
             "headrace.ingest.drain.CommitThread", partial(_Sequential if sequential else _WatchedCommitThread, watch)
         ):
-            result = drain(dataset, _Watched(source, watch), planned, committer, limits)
+            result = drain(dataset, _Watched(source, watch), planned, committer, limits, DrainResult(dataset.name))
         watch.lap(DECODE)
         seconds[ELAPSED] = result.seconds
     finally:
@@ -174,7 +173,7 @@ def _contract(site: Site) -> float:
     """Microseconds a record where the fast way takes none."""
     deployment = Deployment.from_settings(site.settings)
     dataset = deployment.dataset(TOPIC)
-    source = runs.open_source(deployment, dataset)
+    source = open_source(deployment, dataset)
     try:
         state = source.describe().partitions
         chunks = source.read({p: Range(found.log_start_offset, found.end_offset) for p, found in state.items()})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate
 from headrace.sample.produce import produce

@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
 from headrace.settings import ROOT, Settings

@@ -13,7 +13,7 @@ import psycopg
 
 from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream

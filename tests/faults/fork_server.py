@@ -29,7 +29,7 @@ from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError
 from headrace.ingest import batch as batch_module
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import drain_plan, plan
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.postgres.connection import Connect, connector
 from headrace.postgres.ledger import RunContext
 from headrace.repair.generations import accept_loss, adopt
@@ -102,7 +102,7 @@ class _Child:
         self._tell(planned=planned.to_dict())
         self._barrier("planned")
         self._hook_copies()
-        result = drain_plan(deployment, dataset, planned, run=run, barrier=self._barrier)
+        result = drain_plan(deployment, dataset, planned, options=RunOptions(run=run, barrier=self._barrier))
         return {name: getattr(result, name) for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes")}
 
     def _connect(self, name: str) -> Connect:

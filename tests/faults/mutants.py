@@ -506,7 +506,7 @@ MUTANTS = (
         "topic id not checked",
         "a topic that was made anew is read on as if it were the old one",
         (
-            ("ingest/plan.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
+            ("ingest/identity.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
             ("ingest/drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),
         ),
         (("recreated", "planned", 1), ("recreated", "committed", 2)),
@@ -521,7 +521,7 @@ MUTANTS = (
         "retention not noticed",
         "a checkpoint below the log's start moves up to it in silence",
         (
-            ("ingest/plan.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
+            ("ingest/identity.py", "    if next_offset < found.log_start_offset:\n", "    if False:\n"),
             ("sources/kafka.py", '"auto_offset_reset": "none"', '"auto_offset_reset": "earliest"'),
         ),
         (("retention", "", 1), ("retention", "", 2)),

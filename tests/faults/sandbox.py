@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSp
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.settings import Settings
 from tests.faults.checks import Violation, judge
 from tests.faults.evidence import Evidence, Stream, gather

@@ -9,7 +9,7 @@ import pytest
 
 from headrace import retries
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.local import services
 from headrace.settings import Settings
 from headrace.sources import kafka

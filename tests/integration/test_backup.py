@@ -12,12 +12,15 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
+from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import make_plan
-from headrace.ingest.runs import drain_dataset, drain_plan, initialise, open_source
+from headrace.ingest.prepare import initialise, prepare_generation
+from headrace.ingest.runner import RunOptions, drain_plan
 from headrace.local.services import postgres_binary
 from headrace.postgres import checkpoints, staging
 from headrace.postgres import migrations as database
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings
 from headrace.verify import verify
@@ -63,11 +66,12 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
             checkpoints.register(connection, "jobs")
             staging.ensure_table(connection, jobs)
         with closing(open_source(ours, jobs)) as source:
-            planned = make_plan(connection, jobs, source)
+            state = source.describe()
+            planned = make_plan(prepare_generation(connection, jobs, source, state, RunContext()), state)
     with ThreadPoolExecutor(1) as pool:
         upgrades: list[Future[list[str]]] = []
         begin = at("advanced", lambda: upgrades.append(pool.submit(initialise, ours)), occurrence=6)
-        drain_plan(ours, jobs, planned, barrier=begin)
+        drain_plan(ours, jobs, planned, options=RunOptions(barrier=begin))
         assert upgrades[0].result(30) == [name for name, _ in MIGRATIONS[version:]]
     assert_ledger(stage, sent)
     sent += send_jobs(stage, 30)

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.settings import ROOT, Settings
 from tests.benchmarks import history
 from tests.benchmarks.history import WORKLOADS

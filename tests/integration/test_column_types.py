@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from uuid import UUID
 
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.verify.verification import verify
 from tests.support import topics
 from tests.support.jobs import servers, topic_of

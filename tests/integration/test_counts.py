@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.exceptions import DatabaseError
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.repair.fill import fill
 from headrace.repair.reload import reload_range
 from headrace.repair.replay import replay

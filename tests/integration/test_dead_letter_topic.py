@@ -19,7 +19,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.exceptions import SourceUnavailable
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.publish import dead_letter_topic as outbox
 from headrace.publish.dead_letter_topic import publish, publish_after_drain
 from headrace.publish.publishers import open_publisher

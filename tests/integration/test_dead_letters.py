@@ -1,6 +1,6 @@
 """Dead letters: the bytes that were sent, where they were, and why they are dead."""
 
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.sample.generate.jobs import DEFECTS
 from tests.support import topics
 from tests.support.jobs import job, jobs, servers, topic_of

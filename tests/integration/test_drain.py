@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from headrace.exceptions import DatabaseError, DatasetError, TopicMissing
-from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import drain_plan, plan
 from tests.support import topics
 from tests.support.jobs import job, jobs, produce_jobs, send_jobs, servers, topic_of
 from tests.support.ledger_checks import assert_ledger, assert_nothing_left, coordinates, totals

@@ -21,8 +21,9 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
+from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import drain_dataset, drain_plan, plan, remaining_plan
+from headrace.ingest.runner import RunOptions, drain_plan, plan, remaining_plan
 from headrace.postgres.lock_watchdog import LockTimeouts
 from tests.support.interrupts import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
 from tests.support.jobs import send_jobs
@@ -204,7 +205,7 @@ def test_drains_at_once_of_the_same_plan_commit_every_batch_once(stage: Stage) -
                 stage.deployment,
                 dataset,
                 planned,
-                barrier=at("fetched", lambda: meeting.wait(20) and None, occurrence=1),
+                options=RunOptions(barrier=at("fetched", lambda: meeting.wait(20) and None, occurrence=1)),
             )
         except CheckpointMoved as error:
             return error

@@ -16,8 +16,9 @@ from headrace import retries
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.ingest.batch import Barrier
+from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import drain_dataset, drain_plan, plan, remaining_plan
+from headrace.ingest.runner import drain_plan, plan, remaining_plan
 from headrace.local import postgres, services, valkey
 from headrace.repair.generations import accept_loss, adopt
 from headrace.repair.reload import reload_range

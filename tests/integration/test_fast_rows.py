@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 from headrace.dataset import load_dataset
 from headrace.deployment import Deployment
 from headrace.ingest.batch import Batch
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.postgres import staging
 from headrace.record import KafkaRecord
 from headrace.settings import Settings

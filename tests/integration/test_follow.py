@@ -19,7 +19,7 @@ import headrace.follow.follower as follow_module
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
-from headrace.follow.follower import FollowResult, follow
+from headrace.follow.follower import FollowOptions, FollowResult, follow
 from headrace.follow.leases import held_lease
 from headrace.marts.build import BuildResult, build
 from headrace.publish.publishers import open_publisher
@@ -43,7 +43,9 @@ class Following:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        self.result = follow(self._deployment, self._names, stop=self.stop, print_line=self.lines.append)
+        self.result = follow(
+            self._deployment, self._names, stop=self.stop, options=FollowOptions(print_line=self.lines.append)
+        )
 
     def __enter__(self) -> "Following":
         self._thread.start()

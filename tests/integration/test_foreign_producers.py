@@ -19,7 +19,7 @@ from kafka.record.util import calc_crc32c
 
 from headrace.deployment import Deployment
 from headrace.exceptions import CodecMissing, SourceError
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.local.home import locked
 from headrace.local.jars import tool_command
 from headrace.postgres.dead_letters import headers_of

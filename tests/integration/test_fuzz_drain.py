@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from tests.support.fuzz_drain import TARGETS, FuzzTarget, run
 from tests.support.stage import Stage
 

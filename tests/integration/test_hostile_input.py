@@ -7,7 +7,7 @@ import pytest
 
 from headrace.airflow.page_template import render_figures, render_page
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
 from headrace.verify import verify

@@ -14,7 +14,7 @@ from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SourceChanged
 from headrace.ingest import observations
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import DBT, LOADER

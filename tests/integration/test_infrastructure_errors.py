@@ -15,7 +15,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatabaseUnavailable, DatasetError, HeadraceError
-from headrace.ingest.runs import drain_dataset, drain_plan, initialise, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.repair.generations import reset
 from headrace.sample.generate import generate_jobs
 from headrace.sample.produce import produce
@@ -174,7 +176,7 @@ def test_drain_whose_table_changes_under_it_fails_in_one_line_and_goes_on_after_
     planned = plan(loader.deployment, dataset)
 
     breaks = at("fetched", lambda: _execute(postgres_dsn, loader, fault.statements), occurrence=1)
-    _assert_refused(lambda: drain_plan(loader.deployment, dataset, planned, barrier=breaks), fault)
+    _assert_refused(lambda: drain_plan(loader.deployment, dataset, planned, options=RunOptions(barrier=breaks)), fault)
     _execute(postgres_dsn, loader, fault.repair)
 
     assert totals(loader) == before

@@ -20,7 +20,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from headrace.airflow.page_template import render_figures, render_page
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SettingError, SourceRefused
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.local.services import postgres_binary
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status

@@ -10,8 +10,8 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, FileSourceError, SourceChanged
-from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_plan, plan
+from headrace.ingest.load import LoadOptions, load_file
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.support.ledger_checks import assert_ledger, assert_nothing_left
@@ -56,7 +56,7 @@ def test_load_with_replace_tombstones_the_absent_once(stage: Stage, path: Path) 
     assert stage.query(CURRENT) == [(3, "L"), (4, "L")]
     assert_ledger(stage, dataset="users")
     before = stage.value("select count(*) from headrace.batches")
-    again = load_file(stage.deployment, "users", path=path, replace=True)
+    again = load_file(stage.deployment, "users", path=path, options=LoadOptions(replace=True))
     assert (again.unchanged, again.replaced) == (True, 0)
     assert stage.value("select count(*) from headrace.batches") == before
 
@@ -75,7 +75,9 @@ def test_load_with_replace_writes_a_line_of_its_own_kind_that_is_counted(stage: 
 def test_load_with_replace_of_a_file_that_was_loaded_without_tombstones_the_absent(stage: Stage, path: Path) -> None:
     load(stage, path, user(1), user(2))
     load(stage, path, user(2))
-    assert load_file(stage.deployment, "users", path=path, replace=True, max_removed=50).replaced == 1
+    assert (
+        load_file(stage.deployment, "users", path=path, options=LoadOptions(replace=True, max_removed=50)).replaced == 1
+    )
     assert stage.query(CURRENT) == [(2, "L")]
     assert_ledger(stage, dataset="users")
 
@@ -85,7 +87,7 @@ def test_load_of_a_user_who_returns_brings_them_back(stage: Stage, path: Path) -
     load(stage, path, user(2), replace=True)
     load(stage, path, user(1, "back"), user(2))
     assert stage.query(CURRENT) == [(1, "back"), (2, "L")]
-    assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 0
+    assert load_file(stage.deployment, "users", path=path, options=LoadOptions(replace=True)).replaced == 0
     assert_ledger(stage, dataset="users")
 
 
@@ -156,7 +158,7 @@ def test_load_of_a_file_that_changes_while_it_is_read_is_refused_and_goes_well_t
                 file.write(user(99_999) + "\n")
 
     with pytest.raises(SourceChanged, match="the file changed while it was read; load it again"):
-        drain_plan(stage.deployment, dataset, planned, path=path, barrier=append)
+        drain_plan(stage.deployment, dataset, planned, path=path, options=RunOptions(barrier=append))
     assert 0 < stage.value("select count(*) from staging.users") < 25_000
     load_file(stage.deployment, "users", path=path)
     assert len(stage.query(CURRENT)) == 25_001
@@ -194,7 +196,10 @@ def test_load_of_the_users_as_a_table_gives_the_rows_of_the_lines(name: str, sta
         frame.to_csv(tmp_path / name, index=False)
     seen: list[tuple[int, int]] = []
     result = load_file(
-        stage.deployment, "users", path=tmp_path / name, on_progress=lambda done, total: seen.append((done, total))
+        stage.deployment,
+        "users",
+        path=tmp_path / name,
+        options=LoadOptions(on_progress=lambda done, total: seen.append((done, total))),
     )
     assert (result.result.staged, result.result.dead) == (21_467, 0)
     assert stage.query(columns) == expected

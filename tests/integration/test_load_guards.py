@@ -12,8 +12,8 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, DatasetError, FileSourceError, HeadraceError
-from headrace.ingest.load import LoadResult, load_file
-from headrace.ingest.runs import plan
+from headrace.ingest.load import LoadOptions, LoadResult, load_file
+from headrace.ingest.runner import plan
 from headrace.repair.generations import reset
 from headrace.verify import verify
 from tests.support.ledger_checks import assert_ledger
@@ -60,7 +60,7 @@ def test_load_of_odd_files_reads_them_or_is_one_error_and_removes_no_entity(stag
     ours = stage.deployment
     for name in [*GOOD, "floats.parquet"]:
         load(stage, tmp_path / "known.ndjson", *KNOWN)
-        result = load_file(ours, "users", path=tmp_path / name, replace=True, max_removed=34)
+        result = load_file(ours, "users", path=tmp_path / name, options=LoadOptions(replace=True, max_removed=34))
         assert (result.result.staged, result.result.dead, result.replaced) == (2, 0, 1), name
         assert stage.query(CURRENT) == TWO
         reset(ours, ours.dataset("users"))
@@ -69,7 +69,7 @@ def test_load_of_odd_files_reads_them_or_is_one_error_and_removes_no_entity(stag
         (tmp_path / name).write_bytes(content)
         for is_replaced in (False, True):
             with pytest.raises(FileSourceError, match=message):
-                load_file(stage.deployment, "users", path=tmp_path / name, replace=is_replaced)
+                load_file(stage.deployment, "users", path=tmp_path / name, options=LoadOptions(replace=is_replaced))
     assert stage.query(CURRENT) == BEFORE
     assert stage.value("select count(*) from headrace.generations where is_open and topic = 'known.ndjson'") == 1
     assert_ledger(stage, dataset="users")
@@ -81,7 +81,7 @@ def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, pat
     result = load(stage, path, user(1), '{"USERID": 2}', replace=True)
     assert (result.result.staged, result.result.dead, result.replaced) == (1, 1, 1)
     assert stage.query(CURRENT) == [(1, "L"), (2, "before")]
-    assert load_file(stage.deployment, "users", path=path, replace=True).replaced == 0
+    assert load_file(stage.deployment, "users", path=path, options=LoadOptions(replace=True)).replaced == 0
     # the second does not tell whose it is: it may be anybody's
     result = load(stage, path, user(1, "moved"), '{"LOCATION": "LOC_2", "USERID": "two"}', replace=True, max_removed=0)
     assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 1)
@@ -98,7 +98,9 @@ def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, pat
 def test_load_with_replace_of_ids_that_a_float_does_not_hold_removes_no_entity(stage: Stage, tmp_path: Path) -> None:
     load(stage, tmp_path / "known.ndjson", *KNOWN)
     pandas.DataFrame({"LOCATION": ["a", "b"], "USERID": [1.0, 2.0**60]}).to_parquet(tmp_path / "users.parquet")
-    result = load_file(stage.deployment, "users", path=tmp_path / "users.parquet", replace=True, max_removed=100)
+    result = load_file(
+        stage.deployment, "users", path=tmp_path / "users.parquet", options=LoadOptions(replace=True, max_removed=100)
+    )
     assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 2)
     assert len(stage.query(CURRENT)) == 3
 
@@ -120,7 +122,7 @@ def test_load_with_replace_that_would_remove_much_is_refused_and_loads_nothing(s
     csv = path.with_suffix(".csv")
     csv.write_text("USERID,LOCATION\n")
     with pytest.raises(DatasetError, match="found no record, expected at least one valid record"):
-        load_file(stage.deployment, "users", path=csv, replace=True, max_removed=100)
+        load_file(stage.deployment, "users", path=csv, options=LoadOptions(replace=True, max_removed=100))
     assert stage.query("select generation, topic_id, is_open from headrace.generations") == before
     assert len(stage.query(CURRENT)) == 30
     assert load(stage, path, *names(*range(1, 27), 99), replace=True, max_removed=14).replaced == 4
@@ -144,7 +146,12 @@ def test_load_with_replace_while_another_begins_tombstones_no_entity(stage: Stag
         match="generation 3 is at 1, this load committed generation 2 up to 3: another load began meanwhile; "
         "the file was merged, nobody was tombstoned; run the same command again",
     ):
-        load_file(stage.deployment, "users", path=mine, replace=True, max_removed=100, on_progress=begin_another)
+        load_file(
+            stage.deployment,
+            "users",
+            path=mine,
+            options=LoadOptions(replace=True, max_removed=100, on_progress=begin_another),
+        )
     assert [number for number, _ in stage.query(CURRENT)] == [1, 2, 3]
     assert load_file(stage.deployment, "users", path=other).result.staged == 3
     assert_ledger(stage, dataset="users")
@@ -156,7 +163,7 @@ def test_loads_at_once_remove_no_entity_of_the_newest(stage: Stage, tmp_path: Pa
 
     def attempt(path: Path) -> LoadResult | HeadraceError:
         try:
-            return load_file(stage.deployment, "users", path=path, replace=True, max_removed=100)
+            return load_file(stage.deployment, "users", path=path, options=LoadOptions(replace=True, max_removed=100))
         except HeadraceError as error:
             return error
 
@@ -192,16 +199,16 @@ def test_load_of_the_unchanged_file_does_not_undo_a_correction(stage: Stage, tmp
         )
         assert stage.query(CURRENT) == corrected
     with pytest.raises(DatasetError, match=r"unchanged since it was loaded, and users\.ndjson loaded after it"):
-        load_file(ours, "users", replace=True)
+        load_file(ours, "users", options=LoadOptions(replace=True))
     assert load_file(ours, "users", path=correction).unchanged
     # it changes, or a rebuild is asked for
     own.write_text("\n".join([*KNOWN, user(4)]))
     assert load_file(ours, "users").result.staged == 4
     assert stage.query(CURRENT)[1] == (2, "before")
     assert load_file(ours, "users", path=correction).newer == "users.ndjson"
-    assert load_file(ours, "users", path=correction, again=True).result.staged == 1
-    assert load_file(ours, "users", again=True).result.staged == 4
-    assert load_file(ours, "users", again=True).unchanged
+    assert load_file(ours, "users", path=correction, options=LoadOptions(again=True)).result.staged == 1
+    assert load_file(ours, "users", options=LoadOptions(again=True)).result.staged == 4
+    assert load_file(ours, "users", options=LoadOptions(again=True)).unchanged
     # behind a reset nothing is loaded any more
     reset(ours, ours.dataset("users"))
     assert load_file(ours, "users").result.staged == 4

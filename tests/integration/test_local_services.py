@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 from headrace.deployment import Deployment
 from headrace.exceptions import LocalServiceError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.local import kafka, postgres, services, valkey
 from headrace.local.postgres_roles import admin_dsn
 from headrace.marts.build import build

@@ -94,7 +94,7 @@ RUN_AS_TASK = """
 import sys
 from airflow.sdk.log import configure_logging
 configure_logging(json_output=True, output=sys.stdout.buffer, sending_to_supervisor=True)
-from headrace.ingest import runs as ingest
+from headrace.ingest import runner as ingest
 from headrace.airflow.connections import deployment
 ours = deployment()
 dataset = ours.dataset("telemetry")

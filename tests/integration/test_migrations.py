@@ -10,7 +10,8 @@ import pytest
 
 from headrace.exceptions import DatabaseError, DatasetError, DatasetsRejected
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.postgres.migrations import migrate
 from tests.support import topics
 from tests.support.command_line import run

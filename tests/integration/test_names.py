@@ -13,7 +13,8 @@ import pytest
 from headrace.deployment import Deployment
 from headrace.exceptions import BuildError, DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.postgres.staging import replaced_name
 from headrace.repair.fill import fill

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import (
     CheckpointMoved,
     DatabaseError,
@@ -16,9 +17,10 @@ from headrace.exceptions import (
     SourceError,
     TopicMissing,
 )
-from headrace.ingest import observations, runs
+from headrace.ingest import observations, runner
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import drain_plan, plan
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.connection import database as connected
@@ -127,7 +129,7 @@ def test_drain_that_fails_of_anything_is_a_problem_until_a_reset_or_a_success(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "drain", fail)
+        patched.setattr(runner, "drain", fail)
         with pytest.raises(type(error)):
             drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == [("drain", "headrace drain jobs")]
@@ -146,7 +148,7 @@ def test_drain_that_another_run_overtook_is_no_problem(stage: Stage, monkeypatch
         raise CheckpointMoved("jobs[0]: another run committed first; retry the task")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "drain", fail)
+        patched.setattr(runner, "drain", fail)
         with pytest.raises(CheckpointMoved):
             drain_dataset(stage.deployment, "jobs")
     assert problems(stage) == []
@@ -168,7 +170,7 @@ def test_plan_without_a_setting_is_a_problem_in_airflow_and_none_in_a_shell(stag
     def lacking() -> dict[str, Any]:
         raise SettingError("kafka: no address")
 
-    deployment = runs.Deployment(stage.deployment.settings, stage.deployment.connect, lacking, lambda: "")
+    deployment = Deployment(stage.deployment.settings, stage.deployment.connect, lacking, lambda: "")
     jobs = deployment.dataset("jobs")
     with pytest.raises(SettingError):
         plan(deployment, jobs)
@@ -192,7 +194,7 @@ def test_file_that_did_not_change_is_looked_at_all_the_same_after_a_correction(s
     declared.write_text('{"USERID": 1, "LOCATION": "A"}\n')
     correction.write_text('{"USERID": 1, "LOCATION": "B"}\n')
     settings = replace(stage.deployment.settings, data_dir=tmp_path)
-    ours = replace(stage, deployment=runs.Deployment.from_settings(settings))
+    ours = replace(stage, deployment=Deployment.from_settings(settings))
     load_file(ours.deployment, "users")
     load_file(ours.deployment, "users", path=correction)
     ours.execute("update headrace.observations set observed_at = now() - interval '9 h', error = 'x'")

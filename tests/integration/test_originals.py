@@ -17,7 +17,8 @@ import pytest
 from headrace.dataset import load_dataset
 from headrace.deployment import Deployment
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.sample.generate import SampleRecord, generate_records
 from headrace.sample.produce import produce_files
 from headrace.settings import Settings

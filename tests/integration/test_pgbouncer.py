@@ -22,7 +22,8 @@ from psycopg.sql import SQL, Identifier
 from headrace.deployment import Deployment
 from headrace.exceptions import CheckpointMoved, HeadraceError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.local.postgres_roles import passfile, passwords
 from headrace.marts.build import build
 from headrace.monitor.status import read_status

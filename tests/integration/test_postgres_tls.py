@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.local.addresses import environment
 from headrace.monitor.status import read_status
 from headrace.settings import Settings

@@ -12,9 +12,11 @@ from psycopg.conninfo import make_conninfo
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
-from headrace.follow.follower import follow
+from headrace.follow.follower import FollowOptions, follow
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
+from headrace.ingest.runner import plan
 from headrace.marts.build import build
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
@@ -92,7 +94,9 @@ def test_whole_way_on_this_version_is_as_on_the_others(
         _drain_all(stage, tmp_path, seed=2)  # other versions of the same keys: the marts are merged into
         build(settings, tests=False)
         _send(stage, tmp_path, "jobs", _lines(stage, "jobs", seed=3))
-        follow(stage.deployment, ("jobs",), stop=threading.Event(), max_seconds=3).raise_failures()
+        follow(
+            stage.deployment, ("jobs",), stop=threading.Event(), options=FollowOptions(max_seconds=3)
+        ).raise_failures()
         verification = verify(stage.deployment, deep=True)
         overview = find_problems(read_status(stage.deployment.connect("test")), settings)
 

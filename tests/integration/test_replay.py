@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.exceptions import DatasetError
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import adopt
 from headrace.verify import verify
 from tests.support import topics

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.exceptions import CheckpointMoved
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import preview_reset, reset
 from headrace.verify import verify
 from tests.support import topics

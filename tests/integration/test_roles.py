@@ -16,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError
 from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.local.services import psql_command
 from headrace.marts.build import build
 from headrace.monitor.status import read_status

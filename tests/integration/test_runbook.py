@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.local import postgres
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import LOADER

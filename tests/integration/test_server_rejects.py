@@ -11,9 +11,11 @@ import pytest
 from kafka import KafkaProducer
 from psycopg.sql import Identifier
 
+from headrace.contracts.reasons import Reason
 from headrace.exceptions import CheckpointMoved, DatabaseError, DatasetError
-from headrace.ingest.runs import drain_dataset, drain_plan, plan
-from headrace.postgres.copy import REASON, find_rejected
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import RunOptions, drain_plan, plan
+from headrace.postgres.copy import find_rejected
 from tests.support.interrupts import at
 from tests.support.stage import Stage
 
@@ -78,7 +80,7 @@ def test_drain_of_rows_that_postgres_refuses_dead_letters_them_and_commits_the_r
     assert {offset for offset, *_ in dead} == long
     for offset, key, value, reason, detail, json_path, headers in dead:
         assert (key, value) == (b"n-%d" % offset, values[offset])
-        assert (reason, json_path, headers) == (REASON, "$", [{"key": "n", "value": str(offset)}])
+        assert (reason, json_path, headers) == (Reason.REJECTED_BY_POSTGRES, "$", [{"key": "n", "value": str(offset)}])
         assert re.fullmatch(REFUSED, detail)
     staged = {offset for (offset,) in notes.query("select _offset from staging.notes")}
     assert staged == set(values) - long
@@ -153,7 +155,7 @@ def test_drain_of_a_column_retyped_meanwhile_refuses_and_dead_letters_nothing(
     dataset = notes.deployment.dataset("notes")
     retype = at(step, lambda: notes.execute(f"alter table staging.notes alter column {change}"), occurrence=1)
     with pytest.raises(DatasetError, match=found):
-        drain_plan(notes.deployment, dataset, plan(notes.deployment, dataset), barrier=retype)
+        drain_plan(notes.deployment, dataset, plan(notes.deployment, dataset), options=RunOptions(barrier=retype))
     assert _state(notes) == (0, 0, 0, 0)
     notes.execute(f"alter table staging.notes alter column {repair}")
     _, result = drain_dataset(notes.deployment, "notes")
@@ -169,7 +171,7 @@ def test_drain_that_lost_the_race_while_its_rows_were_refused_dead_letters_nothi
             notes.deployment,
             dataset,
             planned,
-            barrier=at("fetched", lambda: drain_dataset(notes.deployment, "notes"), occurrence=1),
+            options=RunOptions(barrier=at("fetched", lambda: drain_dataset(notes.deployment, "notes"), occurrence=1)),
         )
     assert _state(notes) == (19, 1, 1, 20)
 
@@ -190,5 +192,5 @@ def test_find_rejected_names_what_the_client_cannot_write_too(notes: Stage) -> N
         rejected = find_rejected(connection, Identifier("staging", "notes"), columns, rows)
     assert sorted(rejected) == [2, 4, 6]
     for rejection in rejected.values():
-        assert rejection.reason == REASON
+        assert rejection.reason == Reason.REJECTED_BY_POSTGRES
         assert rejection.detail.encode()

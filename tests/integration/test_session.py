@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from headrace.exceptions import DatabaseError
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.monitor.status import read_status
 from headrace.postgres.connection import connector, opened
 from headrace.postgres.roles import LOADER

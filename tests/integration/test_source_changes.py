@@ -3,7 +3,8 @@
 import pytest
 
 from headrace.exceptions import AnotherCluster, DatasetError, HeadraceError, SourceChanged
-from headrace.ingest.runs import drain_dataset, drain_plan, plan
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import drain_plan, plan
 from headrace.repair.generations import accept_loss, adopt, preview_adopt
 from headrace.verify import verify
 from tests.support import topics

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from headrace.dataset import Dataset, RedisStream
 from headrace.exceptions import FileSourceError, SourceChanged, SourceUnavailable, TopicMissing
 from headrace.ingest.batch import Batch
-from headrace.ingest.drain import DrainLimits, drain
+from headrace.ingest.drain import DrainOptions, DrainResult, drain
 from headrace.ingest.plan import Plan
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources import file, kafka, redis
@@ -174,10 +174,10 @@ def test_drain_that_is_out_of_time_ends_with_the_chunk_that_it_has(filled: Fille
     partition = state.partitions[0]
     bounds = Range(partition.log_start_offset, partition.end_offset, partition.start_position, partition.end_position)
     planned = Plan("readings", 1, state.topic, state.topic_id, {0: bounds})
-    limits = DrainLimits(batch_rows=1_000, batch_bytes=2**30, max_seconds=0 if ends_by == "max_seconds" else None,
+    limits = DrainOptions(batch_rows=1_000, batch_bytes=2**30, max_seconds=0 if ends_by == "max_seconds" else None,
                     stop=lambda: ends_by == "stop")  # fmt: skip
     dataset = Dataset(name="readings", contract=Number, source=RedisStream(stream="readings"))
-    result = drain(dataset, source, planned, _Committer(), limits)  # type: ignore[arg-type]
+    result = drain(dataset, source, planned, _Committer(), limits, DrainResult("readings"))  # type: ignore[arg-type]
     assert 1 <= result.records <= 7
     assert result.next_offsets[0] < partition.end_offset
 

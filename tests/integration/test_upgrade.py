@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from headrace.exceptions import DatasetError
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.repair.generations import reset
 from headrace.settings import Settings
 from headrace.verify import verify

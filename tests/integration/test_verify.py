@@ -21,8 +21,9 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.cli import main
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
-from headrace.ingest.load import load_file
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.load import LoadOptions, load_file
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.repair.generations import reset
 from headrace.repair.reload import reload_range
 from headrace.settings import ROOT, Settings
@@ -220,7 +221,7 @@ def test_verify_of_a_loaded_file_is_clean_until_a_row_changes(stage: Stage, tmp_
     assert verify(deployment, "users", deep=True).is_clean
     # without one user, who is tombstoned behind the last line
     (folder / "users.ndjson").write_bytes(b"".join(users[1:]))
-    load_file(deployment, "users", replace=True)
+    load_file(deployment, "users", options=LoadOptions(replace=True))
     verification = verify(deployment, "users", deep=True)
     assert verification.is_clean, list(verification.lines())
     assert verification.reports[0].counts["hashes equal"] == 29

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import drain_dataset
+from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import accept_loss, adopt
 from headrace.repair.replay import replay
 from headrace.sources.base import Range

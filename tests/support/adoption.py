@@ -1,10 +1,9 @@
 """A new generation of a source that is what it was: `headrace adopt` refuses that."""
 
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.ingest.exclusive import exclusive
-from headrace.ingest.plan import begin_generation
-from headrace.ingest.runs import open_source
+from headrace.ingest.prepare import begin_generation
 from headrace.postgres.ledger import RunContext
 
 

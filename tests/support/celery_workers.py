@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.local import airflow, services
 from headrace.local.addresses import environment
 from headrace.local.home import locked

@@ -27,7 +27,8 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import drain_dataset, initialise
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.local import services
 from headrace.settings import Settings
 from tests.support import fuzz_oracle, fuzz_payloads

@@ -16,7 +16,7 @@ import psutil
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.ingest.batch import Barrier
-from headrace.ingest.runs import drain_plan, plan
+from headrace.ingest.runner import RunOptions, drain_plan, plan
 from tests.support.stage import Stage
 
 STEPS = ["fetched", "advanced", "staged", "dead_lettered", "before_commit", "committed"]
@@ -45,7 +45,7 @@ def at(step: str, action: Callable[[], None], *, occurrence: int = 2) -> Barrier
 def drain(stage: Stage, barrier: Barrier, name: str = "jobs") -> None:
     """Plan and drain with a barrier, in this process."""
     dataset = stage.deployment.dataset(name)
-    drain_plan(stage.deployment, dataset, plan(stage.deployment, dataset), barrier=barrier)
+    drain_plan(stage.deployment, dataset, plan(stage.deployment, dataset), options=RunOptions(barrier=barrier))
 
 
 def signal_itself(number: signal.Signals) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.settings import Settings
 
 

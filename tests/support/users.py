@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from headrace.ingest.load import LoadResult, load_file
+from headrace.ingest.load import LoadOptions, LoadResult, load_file
 from tests.support.stage import Stage
 
 CURRENT = (
@@ -18,4 +18,6 @@ def user(number: int, location: str = "L") -> str:
 
 def load(stage: Stage, path: Path, *lines: str, replace: bool = False, max_removed: float = 100) -> LoadResult:
     path.write_text("".join(f"{line}\n" for line in lines))
-    return load_file(stage.deployment, "users", path=path, replace=replace, max_removed=max_removed)
+    return load_file(
+        stage.deployment, "users", path=path, options=LoadOptions(replace=replace, max_removed=max_removed)
+    )

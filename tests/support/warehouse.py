@@ -16,7 +16,7 @@ from uuid import uuid4
 import psycopg
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import is_up_to_date
 from headrace.marts.dbt import fingerprint, profile_environment

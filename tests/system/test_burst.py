@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from headrace.deployment import Deployment
-from headrace.ingest.runs import drain_plan, plan
+from headrace.ingest.runner import drain_plan, plan
 from tests.support.system import System
 
 EVENTS = 50

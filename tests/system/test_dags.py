@@ -34,10 +34,11 @@ with (
     mock.patch("headrace.airflow.connections.run_context"),
     mock.patch("headrace.ingest.load.load_file") as load_file,
 ):
-    load_file.return_value.story.return_value = "loaded"
+    load_file.return_value.summary.return_value = "loaded"
     next(task for task in bag.dags["load_users"].tasks if task.task_id == "load").python_callable()
 _, given = load_file.call_args
-print("loaded", *(f"{{name}}={{given[name]}}" for name in ("path", "replace", "max_removed", "again")))
+options = {{name: getattr(given["options"], name) for name in ("replace", "max_removed", "again")}}
+print("loaded", *(f"{{name}}={{value}}" for name, value in ({{"path": given["path"]}} | options).items()))
 
 os.environ["HEADRACE_DATASETS_DIR"] = {broken!r}
 broken = DagBag({dags!r})

@@ -10,6 +10,7 @@ import pytest
 from headrace import logs
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest.drain import DrainResult
+from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan
 from headrace.postgres.ledger import LedgerLine
 from headrace.settings import Settings
@@ -39,7 +40,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 def test_batch_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(JSON)
-    logs.Journal(JSON).batch(LINE, 7, 1.23456)
+    Journal(JSON).batch(LINE, 7, 1.23456)
     (line,) = lines(capsys)
     assert str(line.pop("timestamp")).endswith("+00:00")
     assert line == {
@@ -53,8 +54,8 @@ def test_batch_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_end_of_a_drain_is_one_json_line_with_its_error_if_it_has_one(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(JSON)
     result = DrainResult("jobs", batches=2, staged=5, seconds=0.5, next_offsets={3: 20})
-    logs.Journal(JSON).end(PLAN, result)
-    logs.Journal(JSON).end(PLAN, result, SourceUnavailable("gone\naway"))
+    Journal(JSON).end(PLAN, result)
+    Journal(JSON).end(PLAN, result, SourceUnavailable("gone\naway"))
     ended, failed = lines(capsys)
     assert (ended["level"], ended["event"], ended["batches"]) == ("info", "drain ended", 2)
     assert (ended["next_offsets"], ended["seconds"], ended["generation"]) == ({"3": 20}, 0.5, 2)
@@ -65,7 +66,7 @@ def test_end_of_a_drain_is_one_json_line_with_its_error_if_it_has_one(capsys: py
 def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     text = Settings()
     logs.configure(text)
-    journal = logs.Journal(text)
+    journal = Journal(text)
     with caplog.at_level(logging.INFO, "headrace"):
         journal.batch(LINE, 7, 1.0)
         journal.end(PLAN, DrainResult("jobs"))

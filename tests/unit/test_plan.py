@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from headrace.exceptions import AnotherCluster, SourceChanged
-from headrace.ingest.plan import Plan, check_identity
+from headrace.ingest.identity import check_identity
+from headrace.ingest.plan import Plan
 from headrace.postgres.checkpoints import Generation
 from headrace.sources.base import PartitionState, Range, SourceState
 

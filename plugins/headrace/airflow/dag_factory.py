@@ -155,7 +155,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
             from headrace.airflow.connections import deployment, run_context, task_errors
             from headrace.exceptions import TopicMissing
             from headrace.follow.leases import held_lease
-            from headrace.ingest import runs as ingest
+            from headrace.ingest import runner as ingest
 
             ours = deployment()
             with task_errors():
@@ -177,13 +177,13 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
         def drain_task(share: dict[str, Any]) -> dict[str, Any]:
             """Read the share and commit it in batches."""
             from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.ingest import runs as ingest
+            from headrace.ingest import runner as ingest
             from headrace.ingest.plan import Plan
 
             ours = deployment()
             with task_errors():
                 planned = ingest.remaining_plan(ours, Plan.from_dict(share))  # this may be a retry
-                result = ingest.drain_plan(ours, dataset, planned, run=run_context())
+                result = ingest.drain_plan(ours, dataset, planned, options=ingest.RunOptions(run=run_context()))
             for line in result.log_lines(planned):
                 say(line)
             _publish_dead_letters(ours, dataset)
@@ -252,7 +252,7 @@ def load_dag(dataset: Dataset) -> DAG:
             from airflow.sdk import get_current_context
 
             from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.ingest.load import load_file
+            from headrace.ingest.load import LoadOptions, load_file
             from headrace.sources.file import below
 
             params = get_current_context()["params"]
@@ -264,10 +264,12 @@ def load_dag(dataset: Dataset) -> DAG:
                     ours,
                     dataset.name,
                     path=path,
-                    replace=params["replace"],
-                    max_removed=params["max_removed"],
-                    again=params["again"],
-                    run=run_context(),
+                    options=LoadOptions(
+                        replace=params["replace"],
+                        max_removed=params["max_removed"],
+                        again=params["again"],
+                        run=run_context(),
+                    ),
                 )
             say(outcome.summary())
             return not outcome.unchanged or bool(outcome.replaced)
@@ -331,7 +333,7 @@ that is down is said once and waited for. A dataset that still fails at the sess
             from airflow.sdk import get_current_context
 
             from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
-            from headrace.follow.follower import follow
+            from headrace.follow.follower import FollowOptions, follow
             from headrace.signals import stopped_by_signals
 
             params = get_current_context()["params"]
@@ -341,10 +343,12 @@ that is down is said once and waited for. A dataset that still fails at the sess
                     deployment(),
                     forms.read_names(params, "datasets"),
                     stop=stop,
-                    max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
-                    build_settings=build_settings(),
-                    run=run_context(),
-                    print_line=say,
+                    options=FollowOptions(
+                        max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
+                        build_settings=build_settings(),
+                        run=run_context(),
+                        print_line=say,
+                    ),
                 )
                 say(result.summary())
                 result.raise_failures()

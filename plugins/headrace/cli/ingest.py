@@ -44,7 +44,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
     .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
     and keeps its entity; where one does not tell whose it is, --replace removes nothing.
     """
-    from headrace.ingest.load import load_file
+    from headrace.ingest.load import LoadOptions, load_file
 
     with progress_bar("loading") as update:
         path = file.absolute() if file else None
@@ -52,10 +52,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
             open_deployment(),
             dataset,
             path=path,
-            replace=replace,
-            max_removed=max_removed,
-            again=again,
-            on_progress=update,
+            options=LoadOptions(replace=replace, max_removed=max_removed, again=again, on_progress=update),
         )
     say(outcome.summary())
 
@@ -67,7 +64,7 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
     """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
-    from headrace.ingest.runs import drain_dataset
+    from headrace.ingest.parallel import drain_dataset
     from headrace.publish.dead_letter_topic import publish_after_drain
 
     deployment = open_deployment()
@@ -94,11 +91,13 @@ def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
 
     Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
     """
+    from headrace.follow.follower import FollowOptions
     from headrace.follow.follower import follow as follow_datasets
     from headrace.signals import stopped_by_signals
 
     deployment = open_deployment()
     with stopped_by_signals() as stop:
-        result = follow_datasets(deployment, datasets, stop=stop, max_seconds=max_seconds, print_line=say)
+        options = FollowOptions(max_seconds=max_seconds, print_line=say)
+        result = follow_datasets(deployment, datasets, stop=stop, options=options)
     say(result.summary())
     result.raise_failures()

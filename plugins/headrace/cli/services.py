@@ -16,7 +16,7 @@ def up(only: tuple[str, ...]) -> None:
     """Start the local services that are not given by settings; what runs already is left alone."""
     from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
-    from headrace.ingest.runs import initialise
+    from headrace.ingest.prepare import initialise
     from headrace.local import services
 
     settings = read_settings()
@@ -54,7 +54,7 @@ def env() -> None:
 @main.command()
 def init() -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
-    from headrace.ingest.runs import initialise
+    from headrace.ingest.prepare import initialise
 
     applied = initialise(open_deployment(), print_line=complain)
     say(f"applied {', '.join(applied)}" if applied else "nothing to do")

@@ -7,35 +7,21 @@ must never fail in COPY.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, is_typeddict
-from uuid import UUID
 
 from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic.fields import FieldInfo
 
+from headrace.contracts.column_types import COLUMN_TYPES, INTEGER_MAX
+
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 # every table has these already (Postgres, 5.6 System Columns)
 SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
-INT64_MAX = 2**63 - 1
 KEY_LENGTH_MAX = 255  # keys are indexed: at most 1,020 bytes, and a btree entry of two of them has to stay below 2,704
-SCALARS: dict[Any, str] = {
-    str: "text",
-    int: "bigint",
-    float: "double precision",
-    Decimal: "numeric",
-    bool: "boolean",
-    datetime: "timestamptz",
-    date: "date",
-    time: "time",
-    UUID: "uuid",
-    bytes: "bytea",
-}
+SCALARS: dict[Any, str] = {found.python: found.sql_type for found in COLUMN_TYPES if found.python is not None}
 DOCUMENTS = (dict, list, Any)
-INTEGER_MAX = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": INT64_MAX}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,20 @@ behind lossless conversions (conversions); and what the model holds then, whatev
 its columns get. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time, tzinfo
-from decimal import Decimal
-from enum import Enum
+from collections.abc import Callable
+from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator
+from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.columns import INTEGER_MAX, Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.column_types import Unstorable, column_type
+from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
-from headrace.contracts.times import EARLIEST, LATEST
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
 
@@ -84,11 +82,11 @@ class Contract:
         if value is None:
             return self._tombstone(key)
         if len(value) > self.max_value_bytes:
-            return Rejection("too_large", f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
+            return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
-            return Rejection("invalid_utf8", f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
+            return Rejection(Reason.INVALID_UTF8, f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
         prefix, text = self.split(text)
         row = self._row(text)
         if isinstance(row, Rejection) or self.key_index is None:
@@ -117,7 +115,7 @@ class Contract:
             return Rejection(error.reason, storable(error.detail), path)
         except ValidationError as error:
             return rejection.of_errors(error.errors(include_url=False))
-        except _Unstorable as error:
+        except Unstorable as error:
             return Rejection(error.reason, storable(error.detail), rejection.json_path((error.field,)))
         except (Exception, SystemExit) as error:
             # a contract's own code: it is this record's fault, and the next record's turn
@@ -137,11 +135,11 @@ class Contract:
     def _is_same_key(self, key: bytes | None, value: Any) -> bool:
         try:
             return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key) == value
-        except (ValueError, _Unstorable, ArithmeticError):
+        except (ValueError, Unstorable, ArithmeticError):
             return False
 
     def _key_value(self, key: bytes) -> Any:
-        """The key field's value of a record's key; raises ValueError or _Unstorable where it is none."""
+        """The key field's value of a record's key; raises ValueError or Unstorable where it is none."""
         column = self.columns[self.key_index or 0]
         if self._key_validator is None:
             self._key_validator = conversions.field_validators(self.model)[column.field]
@@ -153,184 +151,52 @@ class Contract:
             return row
         column = self.columns[self.key_index]
         if key is None:
-            return Rejection("missing_key", f"a tombstone without a key, expected {column.field} as its key")
+            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {column.field} as its key")
         try:
             row[self.key_index] = self._key_value(key)
             if row[self.key_index] is None:
                 raise ValueError("expected a value")
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
-        except _Unstorable as error:
+        except Unstorable as error:
             message = error.detail
         except Exception as error:  # no text, or a validator's own
             message = str(error)
         else:
             return row
-        return Rejection("key_mismatch", storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
         field = self.columns[self.key_index or 0].field
         found = "no key" if key is None else f"key {key[:60]!r}"
-        return Rejection("key_mismatch", storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}")
+        return Rejection(
+            Reason.KEY_MISMATCH, storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}"
+        )
 
 
-class _Unstorable(Exception):
-    """A value that a validator left in a field and that its column does not hold; never leaves this module."""
-
-    def __init__(self, field: str, value: Any, expected: str, reason: str = "business_rule") -> None:
-        super().__init__(field)
-        self.field = field
-        self.reason = reason
-        self.detail = f"{field}: found {rejection.shown(value)}, expected {expected}"
+_Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-Store = Callable[[Any], Any]  # from a field's value to its column's
-
-
-def _storing(column: Column, zone: tzinfo) -> Store:
+def _storing(column: Column, zone: tzinfo) -> _Storing:
     sql_type, _, is_array = column.sql_type.partition("[")
-    inner = _STORES.get(_family(sql_type), _unchanged)
-    store = partial(inner, column.field, sql_type, zone)
+    store: _Storing = partial(column_type(sql_type).store, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)
     # a validator may leave None behind in any field; a column that records must fill does not take it
     return partial(_store_nullable if column.nullable or not column.required else _store_required, column.field, store)
 
 
-def _family(sql_type: str) -> str:
-    return "whole" if sql_type in INTEGER_MAX else sql_type.partition("(")[0]
-
-
-def _store_nullable(_field: str, store: Store, value: Any) -> Any:
+def _store_nullable(_field: str, store: _Storing, value: Any) -> Any:
     return None if value is None else store(value)
 
 
-def _store_required(field: str, store: Store, value: Any) -> Any:
+def _store_required(field: str, store: _Storing, value: Any) -> Any:
     if value is None:
-        raise _Unstorable(field, None, "a value: a validator left none")
+        raise Unstorable(field, None, "a value: a validator left none")
     return store(value)
 
 
-def _store_array(field: str, store: Store, value: Any) -> list[Any]:
+def _store_array(field: str, store: _Storing, value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise _Unstorable(field, value, "a list")
+        raise Unstorable(field, value, "a list")
     return [None if item is None else store(item) for item in value]
-
-
-def _unchanged(_field: str, _sql_type: str, _zone: tzinfo, value: Any) -> Any:
-    return value  # a type of Postgres's that a declaration names: the server judges it
-
-
-def _store_text(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> str:
-    if isinstance(value, Enum):
-        value = value.value
-    if not isinstance(value, str):
-        raise _Unstorable(field, value, "text")
-    if "\0" in value:
-        raise _Unstorable(field, value, "text without U+0000", "nul_character")
-    return value
-
-
-def _store_integer(field: str, sql_type: str, _zone: tzinfo, value: Any) -> int:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _Unstorable(field, value, "a whole number")
-    limit = INTEGER_MAX[sql_type]
-    if not -limit - 1 <= value <= limit:
-        raise _Unstorable(field, value, f"a whole number of at most {limit}", "out_of_range")
-    return int(value)
-
-
-def _store_numeric(field: str, sql_type: str, _zone: tzinfo, value: Any) -> Decimal:
-    number = conversions.exact(None if isinstance(value, str) else value)
-    if number is None:
-        raise _Unstorable(field, value, "a number")
-    try:
-        number = conversions.bounded(number)
-    except PydanticCustomError as error:
-        raise _Unstorable(field, value, error.message().removeprefix("expected "), "out_of_range") from error
-    if "(" in sql_type:
-        precision, scale = (int(part) for part in sql_type[8:-1].split(","))
-        places = max(0, -int(number.normalize().as_tuple().exponent))
-        if places > scale or (number and number.adjusted() >= precision - scale):
-            raise _Unstorable(field, value, f"a number that {sql_type} holds", "out_of_range")
-    return number
-
-
-def _store_double(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise _Unstorable(field, value, "a number")
-    if not abs(value) <= conversions.FLOAT_MAX:
-        raise _Unstorable(field, value, f"a number of at most {conversions.FLOAT_MAX:g}", "out_of_range")
-    return float(value)
-
-
-def _store_boolean(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _Unstorable(field, value, "true or false")
-    return value
-
-
-def _store_timestamp(field: str, _sql_type: str, zone: tzinfo, value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise _Unstorable(field, value, "a time")
-    at = value.replace(tzinfo=zone) if value.tzinfo is None else value
-    if not EARLIEST <= at <= LATEST:
-        expected = f"a time from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, which every time zone can show"
-        raise _Unstorable(field, value, expected.replace("from 1-", "from 0001-"), "out_of_range")
-    return at
-
-
-def _store_date(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> date:
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise _Unstorable(field, value, "a date")
-    return value
-
-
-def _store_time(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> time:
-    if not isinstance(value, time) or value.tzinfo is not None:
-        raise _Unstorable(field, value, "a time of day without a zone")
-    return value
-
-
-def _store_uuid(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> UUID:
-    if not isinstance(value, UUID):
-        raise _Unstorable(field, value, "a UUID")
-    return value
-
-
-def _store_bytes(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
-    if not isinstance(value, bytes):
-        raise _Unstorable(field, value, "bytes")
-    return value
-
-
-def _store_json(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
-    try:
-        text = strict_json.dumps(value)
-    except Malformed:
-        raise
-    except (TypeError, ValueError) as error:
-        raise _Unstorable(field, value, f"what JSON holds: {error}") from error
-    if b"\\u0000" in text:
-        try:
-            strict_json.parse(f'{{"value":{text.decode()}}}')
-        except Malformed as error:
-            raise _Unstorable(field, value, "text without U+0000", error.reason) from error
-    return text
-
-
-_STORES: Mapping[str, Callable[..., Any]] = {
-    "text": _store_text,
-    "whole": _store_integer,
-    "numeric": _store_numeric,
-    "double precision": _store_double,
-    "boolean": _store_boolean,
-    "timestamptz": _store_timestamp,
-    "date": _store_date,
-    "time": _store_time,
-    "uuid": _store_uuid,
-    "bytea": _store_bytes,
-    "jsonb": _store_json,
-}

@@ -6,35 +6,20 @@ meaning, and no value is ever looked up a second time.
 https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and what they may hold.
 """
 
-import re
-from base64 import b64decode
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from decimal import Context, Decimal
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, SchemaValidator
 
+from headrace.contracts.column_types import COLUMN_TYPES, Convert, bytes_of_text, integer_of, text_of
 from headrace.contracts.columns import InvalidColumn
-from headrace.contracts.strict_json import NUMBER_LENGTH_MAX, Number
+from headrace.contracts.numbers import wrong
+from headrace.contracts.reasons import Reason
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 
-# Bounds of numbers whose declaration names none: no sum, average or variance of ours overflows, and psql, Python and
-# Airflow can all read them. Two readings of 1.7e308 stopped a mart.
-FLOAT_MAX = 1e100
-NUMERIC_DIGITS_MAX = 30  # before the point
-NUMERIC_PLACES_MAX = 60  # behind it: the shortest text of a double of 1e-40 has 57
-
-_MANY_DIGITS = Context(prec=NUMBER_LENGTH_MAX + 10)
-
-Convert = Callable[[Any], Any]
 Schema = dict[str, Any]
-
-# JSON's numbers as text, where CSV files and Redis entries write zeros in front
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?").fullmatch
 
 
 def validator(model: type[BaseModel], *, strict: bool) -> SchemaValidator:
@@ -70,10 +55,10 @@ _INNER = (
     "schema", "schemas", "items_schema", "keys_schema", "values_schema", "extras_schema", "definitions", "choices",
     "fields", "lax_schema", "strict_schema", "json_schema", "python_schema", "steps",
 )  # fmt: skip
-_EXACT = frozenset({"int", "float", "decimal", "bool", "str", "date", "time", "datetime", "uuid", "bytes"})
+_CONVERTED = {found.schema: found for found in COLUMN_TYPES if found.schema is not None}
 # one item that is wrong is enough: an array of 1 MB has half a million, whose errors are 300 MB
 _FAILS_FAST = frozenset({"list", "tuple", "set", "frozenset"})
-_EMPTY_IS_NULL = frozenset({"int", "float", "decimal", "bool", "date", "time", "datetime", "uuid"})
+_EMPTY_IS_NULL = frozenset(name for name, found in _CONVERTED.items() if found.empty_is_null)
 _PARSERS: Mapping[Any, tuple[type, ...]] = {
     parse_timestamp: (str,),
     parse_date: (str,),
@@ -111,7 +96,7 @@ def _converting(node: Any, *, strict: bool, config: Mapping[str, Any] | None = N
         convert = _empty_to_null
     if convert is None:
         return schema
-    if kind in _EXACT:
+    if kind in _CONVERTED:
         schema["strict"] = True
     outer: Schema = {"type": "function-before", "function": {"type": "no-info", "function": convert}, "schema": schema}
     for name in ("ref", "metadata"):
@@ -154,8 +139,11 @@ def _conversion(node: Schema, *, strict: bool, config: Mapping[str, Any]) -> Con
     if kind == "enum":
         return partial(_choice, {_token(member.value): member for member in node["members"]}, strict)
     if kind == "bytes":
-        return partial(_bytes, config.get("val_json_bytes", "utf8"))
-    return _CONVERSIONS_STRICT.get(kind) if strict else _CONVERSIONS.get(kind)
+        return partial(bytes_of_text, config.get("val_json_bytes", "utf8"))
+    found = _CONVERTED.get(kind)
+    if found is None:
+        return None
+    return found.convert_strictly if strict else found.convert
 
 
 def _empty_to_null(value: Any) -> Any:
@@ -165,150 +153,8 @@ def _empty_to_null(value: Any) -> Any:
 def _only(accepted: tuple[type, ...], value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, accepted):
         names = {int: "a whole number", float: "a number", str: "text"}
-        raise _wrong(" or ".join(names[kind] for kind in accepted))
+        raise wrong(" or ".join(names[kind] for kind in accepted))
     return value
-
-
-def _wrong(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong_type", "expected {expected}", {"expected": expected})
-
-
-def _beyond(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("out_of_range", "expected {expected}", {"expected": expected})
-
-
-def exact(value: Any) -> Decimal | None:
-    """The exact value of a JSON number or of its text; None for anything else."""
-    if isinstance(value, Number):
-        return value.exact()
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | Decimal):
-        return Decimal(value)
-    if isinstance(value, float):
-        return Decimal(repr(value))
-    if isinstance(value, str) and len(value) <= NUMBER_LENGTH_MAX and _NUMBER(value):
-        return Decimal(value)
-    return None
-
-
-def _integer(value: Any) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    number = exact(value)
-    if number is None or not number.is_finite():
-        raise _wrong("a whole number")
-    if number.adjusted() > 40:
-        raise _beyond("a whole number of at most 40 digits")
-    if number != number.to_integral_value():
-        raise _wrong("a whole number")
-    return int(number)
-
-
-def _integer_strictly(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    raise _wrong("a whole number")
-
-
-def _numeric(value: Any) -> Decimal:
-    number = exact(value)
-    if number is None:
-        raise _wrong("a number")
-    return bounded(number)
-
-
-def _numeric_strictly(value: Any) -> Decimal:
-    if isinstance(value, str):
-        raise _wrong("a number")
-    return _numeric(value)
-
-
-def bounded(number: Decimal) -> Decimal:
-    """A decimal that Postgres, psql and Python can all show; raises PydanticCustomError for another."""
-    if not number.is_finite() or (number and number.adjusted() >= NUMERIC_DIGITS_MAX):
-        raise _beyond(f"a number below 1e{NUMERIC_DIGITS_MAX}")
-    exponent = number.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -NUMERIC_PLACES_MAX:
-        shorter = number.normalize(_MANY_DIGITS)  # 1.50000... is no more than 1.5
-        if shorter.as_tuple().exponent < -NUMERIC_PLACES_MAX:  # type: ignore[operator]
-            raise _beyond(f"a number of at most {NUMERIC_PLACES_MAX} decimals")
-        return shorter
-    return number
-
-
-def _double(value: Any) -> float:
-    number = exact(value)
-    if number is None:
-        raise _wrong("a number")
-    found = float(number)
-    if not abs(found) <= FLOAT_MAX:
-        raise _beyond(f"a number of at most {FLOAT_MAX:g}")
-    if (not found and number) or (isinstance(value, int) and int(found) != value):
-        raise _beyond("a number that a double holds")
-    return found
-
-
-def _double_strictly(value: Any) -> float:
-    if isinstance(value, str):
-        raise _wrong("a number")
-    return _double(value)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    raise _wrong("true or false")
-
-
-def _boolean_strictly(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise _wrong("true or false")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Number) and value.text[-1].isdigit():  # not NaN or Infinity, which are no JSON
-        return value.text
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(int(value))
-    raise _wrong("text")
-
-
-def _text_strictly(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise _wrong("text")
-
-
-def _uuid(value: Any) -> UUID:
-    if isinstance(value, UUID):
-        return value
-    if not isinstance(value, str):
-        raise _wrong("a UUID as text")
-    try:
-        return UUID(value)
-    except ValueError as error:
-        raise PydanticCustomError("invalid_value", "expected a UUID") from error
-
-
-def _bytes(encoding: str, value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        raise _wrong("bytes as text")
-    try:
-        if encoding == "base64":
-            return b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), validate=True)
-        return bytes.fromhex(value) if encoding == "hex" else value.encode()
-    except ValueError as error:
-        raise PydanticCustomError("invalid_value", "expected {encoding} text", {"encoding": encoding}) from error
 
 
 def _token(value: Any) -> tuple[type, Any]:
@@ -322,7 +168,7 @@ def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -
     if _is_hashable(value) and (found := choices.get(_token(value))) is not None:
         return found
     if not strict and isinstance(value, str | int | float) and not isinstance(value, bool):
-        for kind, convert in ((str, _text), (int, _integer)):
+        for kind, convert in ((str, text_of), (int, integer_of)):
             try:
                 token = (kind, convert(value))
             except PydanticCustomError:
@@ -330,34 +176,9 @@ def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -
             if token in choices:
                 return choices[token]
     if isinstance(value, bool) and (bool, value) not in choices:
-        raise PydanticCustomError("invalid_value", "expected one of the choices")
+        raise PydanticCustomError(Reason.INVALID_VALUE, "expected one of the choices")
     return value
 
 
 def _is_hashable(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or value is None
-
-
-def _timestamp(value: Any) -> datetime:
-    return parse_timestamp(value)
-
-
-_CONVERSIONS: Mapping[str, Convert] = {
-    "int": _integer,
-    "float": _double,
-    "decimal": _numeric,
-    "bool": _boolean,
-    "str": _text,
-    "datetime": _timestamp,
-    "date": parse_date,
-    "time": parse_time,
-    "uuid": _uuid,
-}
-_CONVERSIONS_STRICT: Mapping[str, Convert] = {
-    **_CONVERSIONS,
-    "int": _integer_strictly,
-    "float": _double_strictly,
-    "decimal": _numeric_strictly,
-    "bool": _boolean_strictly,
-    "str": _text_strictly,
-}

@@ -7,6 +7,7 @@ from datetime import date, time
 
 from pydantic_core import ErrorDetails
 
+from headrace.contracts.reasons import Reason, reason_of
 from headrace.contracts.strict_json import Number
 
 DETAIL_MAX = 500  # characters of a dead letter's detail
@@ -27,43 +28,6 @@ class Rejection:
     is_raised: bool = False
 
 
-# pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/) and what a dead letter calls them
-_REASONS = {
-    "missing": "missing_field",
-    "extra_forbidden": "unexpected_field",
-    "literal_error": "invalid_value",
-    "enum": "invalid_value",
-    "string_pattern_mismatch": "invalid_value",
-    "string_too_long": "too_large",
-    "bytes_too_long": "too_large",
-    "too_long": "too_large",
-    "too_short": "out_of_range",
-    "string_too_short": "out_of_range",
-    "bytes_too_short": "out_of_range",
-    "finite_number": "out_of_range",
-    "int_parsing_size": "out_of_range",
-    "int_from_float": "wrong_type",
-    "none_required": "wrong_type",
-    "timezone_naive": "invalid_timestamp",
-    "timezone_aware": "invalid_timestamp",
-    "value_error": "business_rule",
-    "assertion_error": "business_rule",
-}
-_OUT_OF_RANGE = ("greater_than", "less_than", "decimal_", "multiple_of", "datetime_", "date_", "time_")
-
-
-def reason_of(error_type: str) -> str:
-    """The reason for an error type of pydantic's, or of a contract's own PydanticCustomError."""
-    if error_type in _REASONS:
-        return _REASONS[error_type]
-    if error_type.endswith(("_type", "_parsing")):
-        return "wrong_type"
-    if error_type.startswith(_OUT_OF_RANGE):
-        return "out_of_range"
-    # what is left is a contract's own PydanticCustomError, whose type is the reason
-    return error_type if re.fullmatch(r"[a-z][a-z0-9_]{0,60}", error_type) else "business_rule"
-
-
 def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:
     """The rejection for pydantic's errors: the first gives reason and place, five are described."""
     first = errors[0]
@@ -77,7 +41,7 @@ def of_exception(error: BaseException) -> Rejection:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # the exception's own __str__ failed
         text = type(error).__name__
-    return Rejection("business_rule", storable(" ".join(text.split())), is_raised=True)
+    return Rejection(Reason.BUSINESS_RULE, storable(" ".join(text.split())), is_raised=True)
 
 
 def _describe(error: ErrorDetails) -> str:

@@ -18,6 +18,8 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel
 
+from headrace.contracts.reasons import Reason
+
 DEPTH_MAX = 200  # objects and arrays inside each other, inside the document
 NUMBER_LENGTH_MAX = 4_300  # Python's own limit for the digits of an integer (sys.set_int_max_str_digits)
 EXPONENT_MAX = 1_000  # jsonb stores an exponent as digits: Postgres's numeric ends at 131,072
@@ -62,19 +64,21 @@ def parse(text: str) -> dict[str, Any]:
     Linear in the length of the text, whatever it holds.
     """
     if text.startswith("\ufeff"):
-        raise Malformed("invalid_json", "starts with a byte order mark, expected JSON")
+        raise Malformed(Reason.INVALID_JSON, "starts with a byte order mark, expected JSON")
     if not text.strip():
-        raise Malformed("empty_payload", f"{len(text)} characters of nothing, expected JSON; a tombstone has no value")
+        raise Malformed(
+            Reason.EMPTY_PAYLOAD, f"{len(text)} characters of nothing, expected JSON; a tombstone has no value"
+        )
     if nests_too_deep(text):
-        raise Malformed("too_deep", f"nested more than {DEPTH_MAX} deep")
+        raise Malformed(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
     try:
         document = _DECODER.decode(text)
     except Malformed:
         raise
     except ValueError as error:
-        raise Malformed("invalid_json", str(error)) from error
+        raise Malformed(Reason.INVALID_JSON, str(error)) from error
     if not isinstance(document, dict):
-        raise Malformed("wrong_type", "expected a JSON object")
+        raise Malformed(Reason.WRONG_TYPE, "expected a JSON object")
     if "\\u" in text:  # the only ways to either: a raw U+0000 is no JSON, and a raw surrogate no UTF-8
         _refuse_unstorable(document)
     return document
@@ -105,7 +109,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise Malformed("duplicate_key", f"{name!r} stands twice in one object", f"$..{name}")
+                raise Malformed(Reason.DUPLICATE_KEY, f"{name!r} stands twice in one object", f"$..{name}")
             seen.add(name)
     return document
 
@@ -114,7 +118,7 @@ def _number(text: str) -> Number:
     _check_length(text)
     exponent = text.lower().partition("e")[2].lstrip("+-0")  # 1e-0005 is no large number
     if len(exponent) > 4 or (exponent and int(exponent) > EXPONENT_MAX):
-        raise Malformed("out_of_range", f"a number with exponent {exponent[:20]}, expected at most {EXPONENT_MAX}")
+        raise Malformed(Reason.OUT_OF_RANGE, f"a number with exponent {exponent[:20]}, expected at most {EXPONENT_MAX}")
     return Number(text)
 
 
@@ -127,7 +131,9 @@ def _whole(text: str) -> int | Number:
 
 def _check_length(text: str) -> None:
     if len(text) > NUMBER_LENGTH_MAX:
-        raise Malformed("out_of_range", f"a number of {len(text)} characters, expected at most {NUMBER_LENGTH_MAX}")
+        raise Malformed(
+            Reason.OUT_OF_RANGE, f"a number of {len(text)} characters, expected at most {NUMBER_LENGTH_MAX}"
+        )
 
 
 _DECODER = json.JSONDecoder(
@@ -146,9 +152,9 @@ def _refuse_unstorable(document: Any) -> None:
         if isinstance(value, str):
             if "\0" in value:
                 detail = "text holds U+0000, which Postgres stores neither as text nor as jsonb"
-                raise Malformed("nul_character", detail, _path(place))
+                raise Malformed(Reason.NUL_CHARACTER, detail, _path(place))
             if not value.isascii() and _SURROGATE(value):
-                raise Malformed("invalid_json", "text holds half of a surrogate pair, which is no character")
+                raise Malformed(Reason.INVALID_JSON, "text holds half of a surrogate pair, which is no character")
         elif isinstance(value, dict):
             waiting.extend(((place, name), name) for name in value)
             waiting.extend(((place, name), item) for name, item in value.items() if isinstance(item, _MAY_HOLD_TEXT))
@@ -193,7 +199,7 @@ def _default(value: Any) -> Any:
 
 def _written(value: Number) -> Any:
     if not isfinite(value) and not value.text[-1].isdigit():  # 1e400 is infinite as a float, and a number in JSON
-        raise Malformed("invalid_json", f"{value.text} is not JSON")
+        raise Malformed(Reason.INVALID_JSON, f"{value.text} is not JSON")
     return orjson.Fragment(value.text)
 
 

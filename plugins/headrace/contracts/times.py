@@ -7,6 +7,7 @@ from math import isfinite
 
 from pydantic_core import PydanticCustomError
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.strict_json import Number
 
 # Python's datetime ends at the years 1 and 9999 in every zone, and a zone is at most a day away from UTC: a moment
@@ -40,12 +41,12 @@ def parse_timestamp(value: object) -> datetime:
     if isinstance(value, datetime):  # a default, or what a validator before this one made
         return value
     if not isinstance(value, str):
-        raise PydanticCustomError("wrong_type", "expected an ISO 8601 time as text")
+        raise PydanticCustomError(Reason.WRONG_TYPE, "expected an ISO 8601 time as text")
     if len(value) != 19 or value[4::3] not in PLAIN_TIMES:
         found = _TIME(value)
         if found is None:
             raise PydanticCustomError(
-                "invalid_timestamp", "expected YYYY-MM-DD, then a time hh:mm:ss and a zone, if any"
+                Reason.INVALID_TIMESTAMP, "expected YYYY-MM-DD, then a time hh:mm:ss and a zone, if any"
             )
         day, clock, zone, utc = found.groups()
         value = (day + (clock or "") + (zone or ("Z" if utc else ""))).upper()
@@ -53,7 +54,7 @@ def parse_timestamp(value: object) -> datetime:
         return datetime.fromisoformat(value)
     except ValueError as error:
         message = "expected an ISO 8601 time: {error}"
-        raise PydanticCustomError("invalid_timestamp", message, {"error": str(error)}) from error
+        raise PydanticCustomError(Reason.INVALID_TIMESTAMP, message, {"error": str(error)}) from error
 
 
 def parse_date(value: object) -> date:
@@ -62,7 +63,7 @@ def parse_date(value: object) -> date:
         return value
     at = parse_timestamp(value)
     if at.time() != time():
-        raise PydanticCustomError("invalid_timestamp", "expected a date, or a time at midnight")
+        raise PydanticCustomError(Reason.INVALID_TIMESTAMP, "expected a date, or a time at midnight")
     return at.date()
 
 
@@ -74,9 +75,9 @@ def parse_time(value: object) -> time:
     if isinstance(value, time):
         return value
     if not isinstance(value, str):
-        raise PydanticCustomError("wrong_type", "expected a time of day as text")
+        raise PydanticCustomError(Reason.WRONG_TYPE, "expected a time of day as text")
     if not _CLOCK(value):
-        raise PydanticCustomError("invalid_timestamp", "expected a time of day hh:mm:ss without a zone")
+        raise PydanticCustomError(Reason.INVALID_TIMESTAMP, "expected a time of day hh:mm:ss without a zone")
     return time.fromisoformat(value)
 
 
@@ -91,9 +92,9 @@ def parse_epoch_ms(value: object) -> datetime:
     """Parse milliseconds since 1970 UTC, a whole number or its text."""
     found = _epoch(value, "milliseconds since 1970 as a whole number")
     if found != found.to_integral_value():
-        raise PydanticCustomError("wrong_type", "expected milliseconds since 1970 as a whole number")
+        raise PydanticCustomError(Reason.WRONG_TYPE, "expected milliseconds since 1970 as a whole number")
     if not EPOCH_MS_MIN <= found <= EPOCH_MS_MAX:
-        raise PydanticCustomError("out_of_range", "expected milliseconds since 1970; these look like another unit")
+        raise PydanticCustomError(Reason.OUT_OF_RANGE, "expected milliseconds since 1970; these look like another unit")
     return EPOCH + timedelta(milliseconds=int(found))
 
 
@@ -101,7 +102,7 @@ def parse_epoch_s(value: object) -> datetime:
     """Parse seconds since 1970 UTC with a fraction, or their text; digits behind the microseconds are cut off."""
     found = _epoch(value, "seconds since 1970")
     if not 0 <= found < EPOCH_S_MAX:
-        raise PydanticCustomError("out_of_range", "expected seconds since 1970; these look like another unit")
+        raise PydanticCustomError(Reason.OUT_OF_RANGE, "expected seconds since 1970; these look like another unit")
     return EPOCH + timedelta(microseconds=int(found * 1_000_000))
 
 
@@ -112,4 +113,4 @@ def _epoch(value: object, expected: str) -> Decimal:
         return Decimal(value)
     if isinstance(value, str) and _EPOCH_TEXT(value):
         return Decimal(value)
-    raise PydanticCustomError("wrong_type", "expected {expected}", {"expected": expected})
+    raise PydanticCustomError(Reason.WRONG_TYPE, "expected {expected}", {"expected": expected})

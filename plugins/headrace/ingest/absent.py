@@ -133,20 +133,24 @@ def count_absent(
     return int(row[0]) if row else 0
 
 
-def tombstone_absent(
-    connection: Connection[Any],
-    dataset: Dataset,
-    generation: int,
-    end: int,
-    surveyed: EntitySurvey,
-    max_removed: float,
-    run: RunContext,
-) -> int:
-    """Tombstone them, as lines behind the file's last one: a batch of its own; return how many there were.
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """What a load has committed: its generation up to an end, and what the survey of its file found."""
 
-    generation, end: what the caller's own load has committed; the caller holds the dataset (`checkpoints.hold`).
-    Raises CheckpointMoved when another load began a generation since: in that one nearly everybody would be missing.
+    generation: int
+    end: int
+    surveyed: EntitySurvey
+
+
+def tombstone_absent(
+    connection: Connection[Any], dataset: Dataset, loaded: LoadedFile, max_removed: float, run: RunContext
+) -> int:
+    """Tombstone the absent entities, as lines behind the file's last one in a separate batch; return their number.
+
+    The caller holds the dataset (`checkpoints.hold`). Raises CheckpointMoved when another load began a generation
+    since: that one would lack nearly all entities.
     """
+    generation, end, surveyed = loaded.generation, loaded.end, loaded.surveyed
     found = checkpoints.open_generation(connection, dataset.name)
     if found is None or found.generation != generation or found.next_offsets[0] < end:
         newest = "none is open" if found is None else f"generation {found.generation} is at {found.next_offsets[0]}"
@@ -174,6 +178,12 @@ def tombstone_absent(
         note=f"--replace removed {absent} of {row[0]}",
     )
     checkpoints.advance(connection, line)
+    _insert_tombstones(connection, dataset, line, _absent(dataset, generation, surveyed.named_by_invalid))
+    ledger.append_line(connection, line)
+    return absent
+
+
+def _insert_tombstones(connection: Connection[Any], dataset: Dataset, line: LedgerLine, absent: Composed) -> None:
     key, _ = _key(dataset)
     stored = connection.execute(
         SQL(
@@ -182,13 +192,11 @@ def tombstone_absent(
         ).format(
             table=staging.table(dataset),
             key=Identifier(key.name),
-            missing=_absent(dataset, generation, surveyed.named_by_invalid),
+            missing=absent,
         ),
-        (generation, start, line.batch_id),
+        (line.generation, line.start_offset, line.batch_id),
     ).rowcount
-    check_stored(staging.table(dataset), absent, stored)
-    ledger.append_line(connection, line)
-    return absent
+    check_stored(staging.table(dataset), line.tombstones, stored)
 
 
 def _live(dataset: Dataset) -> Composed:

@@ -41,8 +41,12 @@ class CommitThread(Generic[T]):
             sys.setswitchinterval(self._interval)
             self._pool.shutdown()
 
+    def wait(self) -> None:
+        """Wait for the call before; raises what it raised."""
+        self._settle()
+
     def run(self, call: Callable[[], T]) -> None:
-        """Begin a call, once the one before has ended; raises what that one raised."""
+        """Begin a call after the one before has ended; raises what that one raised."""
         self._settle()
         self._running = self._pool.submit(call)
 

@@ -17,22 +17,6 @@ from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Chunk, Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainLimits:
-    """When a batch is full, and when a drain stops early.
-
-    batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
-    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
-    is committed and nothing more is read; None for as long as there is something to read. stop: likewise, once it
-    returns true.
-    """
-
-    batch_rows: int
-    batch_bytes: int
-    max_seconds: float | None = None
-    stop: Callable[[], bool] = lambda: False
-
-
 @dataclass(slots=True)
 class DrainResult:
     """What a drain committed."""
@@ -99,55 +83,57 @@ DrainCallback = Callable[[DrainResult], None]
 CommitCallback = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainOptions:
+    """When a batch is full, when a drain stops early, and who is told of what it commits.
+
+    batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
+    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
+    is committed and nothing more is read; None for as long as there is something to read. stop: likewise, once it
+    returns true. run: who commits, for the ledger. on_progress, on_commit: called after each commit. barrier: called at
+    named steps, for tests.
+    """
+
+    batch_rows: int
+    batch_bytes: int
+    max_seconds: float | None = None
+    stop: Callable[[], bool] = lambda: False
+    run: RunContext | None = None
+    on_progress: DrainCallback = lambda _: None
+    on_commit: CommitCallback = lambda _line, _seq, _seconds: None
+    barrier: Barrier = no_barrier
+
+
 def drain(
-    dataset: Dataset,
-    source: Source,
-    plan: Plan,
-    committer: Committer,
-    limits: DrainLimits,
-    *,
-    run: RunContext | None = None,
-    result: DrainResult | None = None,
-    on_progress: DrainCallback = lambda _: None,
-    on_commit: CommitCallback = lambda _line, _seq, _seconds: None,
-    barrier: Barrier = no_barrier,
+    dataset: Dataset, source: Source, plan: Plan, committer: Committer, options: DrainOptions, result: DrainResult
 ) -> DrainResult:
     """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
 
-    result: what an earlier try committed; it is counted on, and right when this raises too.
-    Every batch is one transaction, so whatever ends this early leaves the checkpoint where the next run goes on.
-    Raises CheckpointMoved when another run was first, SourceChanged when the source became another one meanwhile.
+    result: what an earlier try committed, or an empty one; it is counted on, and right when this raises too.
+    Every batch is one transaction, so an error leaves the checkpoint where the next run continues.
+    Raises CheckpointMoved when another run was first, SourceChanged when the source was replaced meanwhile.
     """
-    result = result or DrainResult(dataset.name)
     began = time.monotonic() - result.seconds
     kind = LedgerKind.LOAD if dataset.source.is_file else LedgerKind.DRAIN
     open_batches: dict[int, Batch] = {}
     next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
 
-    def commit(batch: Batch) -> tuple[Batch, LedgerLine, int]:
-        _check_source(source, plan)
-        return batch, *committer.commit(batch, kind, run or RunContext())
-
-    def settle(done: tuple[Batch, LedgerLine, int]) -> None:
-        batch, line, seq = done
-        _count(result, batch)
-        on_commit(line, seq, time.monotonic() - batch.began)
-        result.seconds = time.monotonic() - began
-        on_progress(result)
-
     def close(batch: Batch) -> None:
         open_batches.pop(batch.partition, None)
         next_offsets[batch.partition] = batch.end_offset
-        commits.run(partial(commit, batch))
+        commits.wait()
+        _check_source(source, plan)  # by the thread that reads: the commit thread asks Postgres alone
+        commits.run(partial(_commit, committer, batch, kind, options.run or RunContext()))
 
     failures: list[HeadraceError] = []
-    with CommitThread(settle) as commits, closing(source.read(plan.ranges)) as chunks:
+    with CommitThread(partial(_settle, result, options, began)) as commits, closing(source.read(plan.ranges)) as chunks:
         for chunk in _until_unreadable(chunks, failures):
-            barrier("fetched")
+            options.barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
             start = next_offsets.get(partition, plan.ranges[partition].start)
+            has_positions = chunk.position is not None
             batch = open_batches.get(partition) or Batch(dataset, plan.generation, partition, start)
-            while batch.fill(records, limits.batch_rows, limits.batch_bytes, has_positions=chunk.position is not None):
+            while batch.fill(records, options.batch_rows, options.batch_bytes, has_positions=has_positions):
                 close(batch)
                 batch = Batch(dataset, plan.generation, partition, batch.end_offset)
             batch.end_offset = chunk.next_offset
@@ -155,18 +141,37 @@ def drain(
             if batch.end_offset > batch.start_offset:
                 open_batches[partition] = batch
             del batch, records, chunk  # not held while the next one is fetched
-            is_late = limits.max_seconds is not None and time.monotonic() - began >= limits.max_seconds
-            out_of_time = is_late or limits.stop()
-            for batch in _due(open_batches, plan, limits, out_of_time):
+            out_of_time = _is_out_of_time(options, began)
+            for batch in _due(open_batches, plan, options, out_of_time):
                 close(batch)
             if out_of_time:
                 break
-        for batch in list(open_batches.values()):  # whole up to where the source failed
+        for batch in list(open_batches.values()):  # complete up to where the source failed
             close(batch)
     result.seconds = time.monotonic() - began
     if failures:
         raise failures[0]
     return result
+
+
+Committed = tuple[Batch, LedgerLine, int]
+
+
+def _commit(committer: Committer, batch: Batch, kind: LedgerKind, run: RunContext) -> Committed:
+    return batch, *committer.commit(batch, kind, run)
+
+
+def _settle(result: DrainResult, options: DrainOptions, began: float, committed: Committed) -> None:
+    batch, line, seq = committed
+    _count(result, batch)
+    options.on_commit(line, seq, time.monotonic() - batch.began)
+    result.seconds = time.monotonic() - began
+    options.on_progress(result)
+
+
+def _is_out_of_time(options: DrainOptions, began: float) -> bool:
+    is_late = options.max_seconds is not None and time.monotonic() - began >= options.max_seconds
+    return is_late or options.stop()
 
 
 def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) -> Iterator[Chunk]:
@@ -177,20 +182,21 @@ def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) ->
         failures.append(error)
 
 
-def _due(open_batches: Mapping[int, Batch], plan: Plan, limits: DrainLimits, out_of_time: bool) -> list[Batch]:
+def _due(open_batches: Mapping[int, Batch], plan: Plan, options: DrainOptions, out_of_time: bool) -> list[Batch]:
     """Batches that end here: all that were read to the plan's end, and the largest while all together are too much."""
     due: list[Batch] = []
     rows = size_bytes = 0
     for batch in sorted(open_batches.values(), key=lambda batch: batch.size_bytes):
         rows, size_bytes = rows + batch.records, size_bytes + batch.size_bytes
         is_complete = batch.end_offset == plan.ranges[batch.partition].end
-        if out_of_time or is_complete or rows >= limits.batch_rows or size_bytes >= limits.batch_bytes:
+        if out_of_time or is_complete or rows >= options.batch_rows or size_bytes >= options.batch_bytes:
             due.append(batch)
     return due
 
 
 def _check_source(source: Source, plan: Plan) -> None:
-    # A topic that was made anew while it was read gives other records under the same offsets.
+    # A topic that was recreated while it was read gives other records under the same offsets. Asked after the batch was
+    # fetched and before it is committed, so all of its records are the planned topic's.
     found = source.topic_id()
     if found != plan.topic_id:
         raise SourceChanged(

@@ -11,18 +11,18 @@ from psycopg import Connection
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
-from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, count_absent, survey, tombstone_absent
+from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, LoadedFile, count_absent, survey, tombstone_absent
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.exclusive import exclusive
 from headrace.ingest.plan import Plan
-from headrace.ingest.runs import drain_plan, open_source, plan
-from headrace.postgres import checkpoints, staging
-from headrace.postgres.connection import database
+from headrace.ingest.prepare import prepare_table
+from headrace.ingest.runner import RunOptions, drain_plan, plan
+from headrace.postgres.connection import Connect, database
 from headrace.postgres.ledger import RunContext
-from headrace.sources.base import Range
+from headrace.sources.base import Range, Source, SourceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +59,55 @@ class LoadResult:
         return f"{name}: {loaded}; {self.absent} no longer in the file: kept ({why})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What a load does beyond merging a changed file.
+
+    replace: tombstone entities that the file does not name, unless these are more than max_removed percent of all.
+    again: load a file that is unchanged. run: who loads, for the ledger. on_progress: called with the offsets committed
+    and the offsets planned.
+    """
+
+    replace: bool = False
+    max_removed: float = MAX_REMOVED
+    again: bool = False
+    run: RunContext | None = None
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+DEFAULT_OPTIONS = LoadOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A file dataset and the file that is loaded into it; path: None for its declared one."""
+
+    deployment: Deployment
+    dataset: Dataset
+    path: Path | None
+    options: LoadOptions
+
+    @property
+    def connect(self) -> Connect:
+        return self.deployment.connect(f"headrace load {self.dataset.name}")
+
+    @property
+    def found_path(self) -> Path:
+        return self.path or self.deployment.settings.data_dir / self.dataset.source.name
+
+    @property
+    def registered_path(self) -> str:
+        return _registered_path(self.deployment, self.found_path)
+
+
 def load_file(
-    deployment: Deployment,
-    name: str,
-    *,
-    path: Path | None = None,
-    replace: bool = False,
-    max_removed: float = MAX_REMOVED,
-    again: bool = False,
-    run: RunContext | None = None,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    deployment: Deployment, name: str, *, path: Path | None = None, options: LoadOptions = DEFAULT_OPTIONS
 ) -> LoadResult:
     """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
 
     A file is unchanged when its content is what was loaded from this path last, also if another file was loaded since:
-    the hourly load of the dataset's own file does not undo a correction. again: load it nevertheless.
-    Entities that an earlier file named and this one does not are kept and counted; `replace` tombstones them. It
+    the hourly load of the dataset's own file does not undo a correction.
+    Entities that an earlier file named and this one does not are kept and counted, or tombstoned with `replace`. That
     raises DatasetError, before anything is loaded, for a file without a valid record and where more than max_removed
     percent of the entities would go, and CheckpointMoved when another load was faster.
     """
@@ -82,58 +115,72 @@ def load_file(
     if not dataset.source.is_file:
         drain = Command("drain", name)
         raise DatasetError(f"{name}: comes from a topic, expected a file; use `{drain}`", command=drain)
-    connect = deployment.connect(f"headrace load {name}")
-    found_path = path or deployment.settings.data_dir / dataset.source.name
-    registered_path = _registered_path(deployment, found_path)
+    load = _Load(deployment, dataset, path, options)
+    surveyed = EntitySurvey()
     with ExitStack() as stack:
-        try:
-            source = stack.enter_context(closing(open_source(deployment, dataset, path)))
-            state = source.describe()
-            with database(connect) as connection, connection.transaction():
-                checkpoints.register(connection, name)
-                staging.ensure_table(connection, dataset)
-        except Exception as error:
-            if path is None:  # as `plan` does
-                observations.save_failure(connect, name, error, is_task=run is not None)
-            raise
-        end = state.partitions[0].end_offset
-        surveyed = EntitySurvey()
-        with database(connect) as connection:
-            newer = None if again else _loaded_since(connection, name, registered_path, state.topic_id)
-            if newer is not None and not replace:
-                if path is None:
-                    observations.save_nothing_new(connection, name)
-                return LoadResult(found_path, True, DrainResult(name), 0, 0, newer)
+        source, state = _opened(load, stack)
+        with database(load.connect) as connection:
+            newer = _newer_file(connection, load, state)
             if newer is not None:
-                raise DatasetError(
-                    f"{name}: found {found_path} unchanged since it was loaded, and {newer} loaded after it, expected "
-                    "a file that changed; nothing was changed; --replace --again loads it over that"
-                )
-            if replace:
-                surveyed = survey(connection, dataset, source, Range(state.partitions[0].log_start_offset, end))
-                surveyed.check(dataset, found_path, max_removed)
-        planned = plan(deployment, dataset, source=source, path=path, run=run)
-        result = drain_plan(
-            deployment,
-            dataset,
-            planned,
-            source=source,
-            path=path,
-            run=run,
-            on_progress=lambda so_far: on_progress(so_far.records + so_far.empty, planned.lag),
+                return LoadResult(load.found_path, True, DrainResult(name), 0, 0, newer)
+            if options.replace:
+                first, end = state.partitions[0].log_start_offset, state.partitions[0].end_offset
+                surveyed = survey(connection, dataset, source, Range(first, end))
+                surveyed.check(dataset, load.found_path, options.max_removed)
+        planned = plan(deployment, dataset, source=source, path=path, run=options.run)
+        run_options = RunOptions(
+            run=options.run,
+            on_progress=lambda so_far: options.on_progress(so_far.records + so_far.empty, planned.lag),
         )
+        result = drain_plan(deployment, dataset, planned, source=source, path=path, options=run_options)
     retries = deployment.retries()
-    retries.run(lambda: _remember(deployment, dataset, registered_path, planned))
+    retries.run(lambda: _remember(load, planned))
+    end = state.partitions[0].end_offset
+    absent, replaced = retries.run(lambda: _settle_absent(load, planned, end, surveyed))
+    return LoadResult(load.found_path, not planned.ranges, result, absent, replaced, None, surveyed.undecided)
 
-    def settle_absent() -> tuple[int, int]:
-        with exclusive(deployment, dataset, "load") as connection:
-            if replace and not surveyed.undecided:
-                context = run or RunContext()
-                return 0, tombstone_absent(connection, dataset, planned.generation, end, surveyed, max_removed, context)
-            return count_absent(connection, dataset, planned.generation, surveyed.named_by_invalid), 0
 
-    absent, replaced = retries.run(settle_absent)
-    return LoadResult(found_path, not planned.ranges, result, absent, replaced, None, surveyed.undecided)
+def _opened(load: _Load, stack: ExitStack) -> tuple[Source, SourceState]:
+    """Open the file and prepare the dataset's table; a failure is stored as `plan` stores it."""
+    try:
+        source = stack.enter_context(closing(open_source(load.deployment, load.dataset, load.path)))
+        state = source.describe()
+        with database(load.connect) as connection:
+            prepare_table(connection, load.dataset)
+    except Exception as error:
+        if load.path is None:
+            observations.save_failure(load.connect, load.dataset.name, error, is_task=load.options.run is not None)
+        raise
+    return source, state
+
+
+def _newer_file(connection: Connection[Any], load: _Load, state: SourceState) -> str | None:
+    """The file that was loaded after this unchanged one, which is therefore skipped, or None.
+
+    Raises DatasetError with `replace`: it would tombstone what only the newer file names.
+    """
+    name = load.dataset.name
+    newer = None if load.options.again else _loaded_since(connection, name, load.registered_path, state.topic_id)
+    if newer is None:
+        return None
+    if load.options.replace:
+        raise DatasetError(
+            f"{name}: found {load.found_path} unchanged since it was loaded, and {newer} loaded after it, expected "
+            "a file that changed; nothing was changed; --replace --again loads it over that"
+        )
+    if load.path is None:
+        observations.save_nothing_new(connection, name)
+    return newer
+
+
+def _settle_absent(load: _Load, planned: Plan, end: int, surveyed: EntitySurvey) -> tuple[int, int]:
+    """Count the entities that the file does not name, or tombstone them; return how many were kept and tombstoned."""
+    dataset, options = load.dataset, load.options
+    with exclusive(load.deployment, dataset, "load") as connection:
+        if options.replace and not surveyed.undecided:
+            loaded = LoadedFile(planned.generation, end, surveyed)
+            return 0, tombstone_absent(connection, dataset, loaded, options.max_removed, options.run or RunContext())
+        return count_absent(connection, dataset, planned.generation, surveyed.named_by_invalid), 0
 
 
 def _registered_path(deployment: Deployment, path: Path) -> str:
@@ -176,9 +223,9 @@ def _loaded_since(connection: Connection[Any], dataset: str, registered_path: st
         return str(row[0])
 
 
-def _remember(deployment: Deployment, dataset: Dataset, registered_path: str, planned: Plan) -> None:
-    """Note that this content of this file is loaded; in a transaction of its own, whatever becomes of the rest."""
-    with database(deployment.connect(f"headrace load {dataset.name}")) as connection:
+def _remember(load: _Load, planned: Plan) -> None:
+    """Store that this content of this file is loaded, in a separate transaction: it stays if a later step fails."""
+    with database(load.connect) as connection:
         connection.execute(
             """
             insert into headrace.loaded_files as loaded (dataset, path, sha256, generation)
@@ -192,8 +239,8 @@ def _remember(deployment: Deployment, dataset: Dataset, registered_path: str, pl
             where loaded.generation < excluded.generation
             """,
             {
-                "dataset": dataset.name,
-                "path": registered_path,
+                "dataset": load.dataset.name,
+                "path": load.registered_path,
                 "sha256": planned.topic_id,
                 "generation": planned.generation,
             },

@@ -11,9 +11,31 @@ from headrace.exceptions import CheckpointMoved, HeadraceError, SettingError, To
 from headrace.output import shown
 from headrace.postgres.checkpoints import open_generation, register
 from headrace.postgres.connection import UNREACHABLE, Connect, database
+from headrace.sources.base import SourceState
 
 KEEP = "1 day"
 TOTALS_EVERY_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
+
+
+def save_state(connection: Connection[Any], dataset: str, state: SourceState) -> None:
+    """Store the offsets that a source reported, in a separate transaction: a plan that is refused keeps them."""
+    with connection.transaction():
+        register(connection, dataset)
+        for partition, found in state.partitions.items():
+            connection.execute(
+                """
+                insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
+                values (%s, %s, %s, %s, %s)
+                on conflict (dataset, partition) do update set
+                    log_start_offset = excluded.log_start_offset,
+                    end_offset = excluded.end_offset,
+                    high_watermark = excluded.high_watermark,
+                    error = null,
+                    command = null,
+                    observed_at = clock_timestamp()
+                """,
+                (dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
+            )
 
 
 def save_observation(connection: Connection[Any], dataset: str) -> None:

@@ -8,25 +8,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
-from headrace.contracts.columns import INTEGER_MAX, Column, SqlType, metadata
+from headrace.contracts.column_types import column_type
+from headrace.contracts.columns import Column, SqlType, metadata
+from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 from headrace.dataset import Dataset
-from headrace.postgres.copy import REASON as REJECTED_BY_POSTGRES
-from headrace.postgres.dead_letter_pages import READERS_REASONS
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
-# what may be wrong with a record before its fields are looked at
-RECORD_REASONS = (
-    "too_large",
-    "empty_payload",
-    "invalid_utf8",
-    "invalid_json",
-    "duplicate_key",
-    "nul_character",
-    "too_deep",
-    "out_of_range",
-    "wrong_type",
-)
 BOOKKEEPING_MEANING = {
     "_generation": "which life of the source: a topic made anew, a file that changed",
     "_partition": "where the record was",
@@ -40,23 +28,23 @@ BOOKKEEPING_MEANING = {
 }
 # a validator of ours: what it asks for, and what it calls a breach
 PARSERS: dict[Any, tuple[str, tuple[str, ...]]] = {
-    parse_timestamp: ("ISO 8601 date and time", ("wrong_type", "invalid_timestamp")),
-    parse_date: ("ISO 8601 date", ("wrong_type", "invalid_timestamp")),
-    parse_time: ("time of day", ("wrong_type", "invalid_timestamp")),
-    parse_epoch_s: ("seconds since 1970, not milliseconds", ("wrong_type", "out_of_range")),
-    parse_epoch_ms: ("milliseconds since 1970, not seconds", ("wrong_type", "out_of_range")),
+    parse_timestamp: ("ISO 8601 date and time", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_date: ("ISO 8601 date", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_time: ("time of day", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_epoch_s: ("seconds since 1970, not milliseconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
+    parse_epoch_ms: ("milliseconds since 1970, not seconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
 }
 LIMITS = {
-    "ge": (">= {}", "out_of_range"),
-    "gt": ("> {}", "out_of_range"),
-    "le": ("<= {}", "out_of_range"),
-    "lt": ("< {}", "out_of_range"),
-    "multiple_of": ("a multiple of {}", "out_of_range"),
-    "max_digits": ("at most {} digits", "out_of_range"),
-    "decimal_places": ("at most {} decimals", "out_of_range"),
-    "min_length": ("at least {} long", "out_of_range"),
-    "max_length": ("at most {} long", "too_large"),
-    "pattern": ("like {}", "invalid_value"),
+    "ge": (">= {}", Reason.OUT_OF_RANGE),
+    "gt": ("> {}", Reason.OUT_OF_RANGE),
+    "le": ("<= {}", Reason.OUT_OF_RANGE),
+    "lt": ("< {}", Reason.OUT_OF_RANGE),
+    "multiple_of": ("a multiple of {}", Reason.OUT_OF_RANGE),
+    "max_digits": ("at most {} digits", Reason.OUT_OF_RANGE),
+    "decimal_places": ("at most {} decimals", Reason.OUT_OF_RANGE),
+    "min_length": ("at least {} long", Reason.OUT_OF_RANGE),
+    "max_length": ("at most {} long", Reason.TOO_LARGE),
+    "pattern": ("like {}", Reason.INVALID_VALUE),
 }
 OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']""")
 
@@ -161,13 +149,13 @@ def _commands(dataset: Dataset) -> Iterator[str]:
 def _field(model: type[BaseModel], column: Column) -> Field:
     info = model.model_fields[column.field]
     constraints: list[str] = []
-    found: list[str] = ["missing_field"] if column.required else []
+    found: list[str] = [Reason.MISSING_FIELD] if column.required else []
     choices = _choices(info.annotation)
     if choices:
         constraints.append("one of " + ", ".join(repr(choice) for choice in choices))
-        found.append("invalid_value")
+        found.append(Reason.INVALID_VALUE)
     else:
-        found.append("wrong_type")
+        found.append(Reason.WRONG_TYPE)
     for item in metadata(info):
         if isinstance(item, SqlType):
             continue
@@ -186,8 +174,8 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             words, its_reasons = _rule(func)
             constraints.append(words)
             found += its_reasons
-    if column.sql_type.startswith(("double", "real", "numeric", *INTEGER_MAX)):
-        found.append("out_of_range")
+    if column_type(column.sql_type).has_bounds:
+        found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
         if column.field in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
@@ -210,16 +198,16 @@ def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
         found = OWN_REASON.findall(inspect.getsource(function))
     except (OSError, TypeError):
         found = []
-    return words, tuple(found or ("business_rule",))
+    return words, tuple(found or (Reason.BUSINESS_RULE,))
 
 
 def _record_reasons(dataset: Dataset) -> list[str]:
-    found = [*RECORD_REASONS]
+    found: list[str] = [*Reason.of(Scope.RECORD)]
     if _is_keyed(dataset):
-        found += ["key_mismatch", "missing_key"]
+        found += Reason.of(Scope.KEY)
     if dataset.source.has_malformed_rows:
-        found += sorted(READERS_REASONS)
-    return [*found, REJECTED_BY_POSTGRES]
+        found += Reason.of(Scope.ROW)
+    return [*found, *Reason.of(Scope.SERVER)]
 
 
 def _is_keyed(dataset: Dataset) -> bool:

@@ -13,14 +13,13 @@ from psycopg import Connection, Cursor
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.exceptions import DatabaseError
 
 T = TypeVar("T")
 
 LINES_AT_ONCE = 1_000  # about 200 KiB of typical records; larger pieces are no faster
-
-REASON = "rejected_by_postgres"
 
 # What one value may cause (Postgres, appendix A): data exceptions, and rows that no page or index holds. Not class 23:
 # an integrity constraint was added by an operator, so a row that breaks it stops the load.
@@ -191,7 +190,7 @@ def find_rejected(
         if error is None:
             continue
         if end - start == 1:
-            rejected[start] = Rejection(REASON, storable(_one_line(error)))
+            rejected[start] = Rejection(Reason.REJECTED_BY_POSTGRES, storable(_one_line(error)))
         else:
             middle = (start + end) // 2
             waiting += [(middle, end), (start, middle)]

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed
 
 from headrace.command import Command
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import DatasetError
 from headrace.postgres.dead_letters import headers_of
@@ -20,9 +21,6 @@ from headrace.record import Headers
 # The most that a page holds, plus its last dead letter: a value of 30 MB may be why a record is dead
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
-
-# the reason of a line that a reader of files could not split into fields (file_csv): its bytes are no document
-READERS_REASONS = frozenset({"malformed_row"})
 
 DeadLetterCoordinate = tuple[int, int, int]  # generation, partition, offset
 BEGINNING: DeadLetterCoordinate = (0, -1, -1)
@@ -57,14 +55,14 @@ class DeadLetter:
     @property
     def rejection(self) -> Rejection | None:
         """Why no contract can accept it: its bytes are no document, or are not kept; None if one may."""
-        if self.reason in READERS_REASONS or not self.is_kept:
+        if self.reason == Reason.MALFORMED_ROW or not self.is_kept:
             return Rejection(self.reason, self.detail, self.json_path or "$")
         return None
 
     @property
     def is_kept(self) -> bool:
         """Whether it has the record's bytes; a record beyond the limits of unpacking has only its coordinates."""
-        return self.reason != "too_large" or self.value is not None or NOT_KEPT not in self.detail
+        return self.reason != Reason.TOO_LARGE or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def coordinate(self) -> DeadLetterCoordinate:

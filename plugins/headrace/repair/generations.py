@@ -13,11 +13,11 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
-from headrace.ingest.plan import begin_generation, check_cluster, check_identity, seen_from
-from headrace.ingest.runs import open_source
+from headrace.ingest.identity import check_cluster, check_identity, seen_from
+from headrace.ingest.prepare import begin_generation
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database

@@ -21,7 +21,7 @@ from rich.text import Text
 from headrace.command import Command
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError
-from headrace.ingest.runs import initialise
+from headrace.ingest.prepare import initialise
 from headrace.local import services
 from headrace.local.home import write_file
 from headrace.logs import guard

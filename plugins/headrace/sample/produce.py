@@ -6,9 +6,8 @@ from pathlib import Path
 from threading import Event
 
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, open_source
 from headrace.exceptions import FileSourceError, TopicMissing
-from headrace.ingest.runs import open_source
 from headrace.publish.publishers import open_publisher, split_line
 from headrace.sources.base import Range
 

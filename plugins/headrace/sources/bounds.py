@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.record import Headers
 
@@ -31,7 +32,7 @@ class Bounds:
         if size <= self.record_bytes:
             return None
         return Rejection(
-            "too_large",
+            Reason.TOO_LARGE,
             f"record has {size} bytes, expected at most {self.record_bytes}: they are {NOT_KEPT}; raise "
             "HEADRACE_RECORD_BYTES_MAX and reload it",
         )
@@ -39,7 +40,7 @@ class Bounds:
     def batch(self, packed_bytes: int) -> Rejection:
         """Why a record is not kept that ends beyond what is kept of its batch."""
         return Rejection(
-            "too_large",
+            Reason.TOO_LARGE,
             f"its batch of {packed_bytes} bytes unpacks to more than {self.of_batch(packed_bytes)}, expected at most "
             f"{UNPACKED_RATIO} times its size: the record's bytes are {NOT_KEPT}; raise "
             "HEADRACE_UNPACKED_BYTES_MAX and reload it",
@@ -51,7 +52,7 @@ def header_count(count: int) -> Rejection | None:
     if count <= HEADERS_MAX:
         return None
     return Rejection(
-        "too_large",
+        Reason.TOO_LARGE,
         f"record has {count} headers, expected at most {HEADERS_MAX}: it is {NOT_KEPT}, correct its producer",
     )
 
@@ -88,7 +89,7 @@ def is_kept(headers: Headers) -> bool:
 def oversized_entry(bounds: Bounds, offset: int, entry_id: bytes, size: int) -> OversizedRecord:
     """What is kept of an entry of a stream that fits into no answer: its id, which is its key, too."""
     rejection = Rejection(
-        "too_large",
+        Reason.TOO_LARGE,
         f"entry takes {size} bytes, 64 for each name and each value with them, expected at most {bounds.record_bytes}: "
         f"they are {NOT_KEPT}; HEADRACE_RECORD_BYTES_MAX raises it for entries that are read later",
     )

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import orjson
 import pandas
 
+from headrace.contracts.column_types import JsonType, column_type
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, FileLine, numbered_lines
@@ -28,7 +30,6 @@ FIELDS_PER_BYTE_MAX = 4
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
 COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
-REASON = "malformed_row"
 
 # possessive: nothing is ever tried twice, nor remembered for that, which took as much memory as the row many times over
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
@@ -38,8 +39,6 @@ _is_row = re.compile(rb"%s(?:,%s)*+\r*+\n?" % (_FIELD, _FIELD)).fullmatch
 _match_field = re.compile(rb'(?:%s|[^",][^,]*+|)(?:,|\Z)' % _QUOTED).match
 _inside_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII).fullmatch
-
-JsonType = Literal["text", "number", "boolean", "json"]
 
 
 class RawRow(NamedTuple):
@@ -87,7 +86,9 @@ class CsvRows:
                 if row.problem is None:
                     yield FileLine(row.number, _document(encoded, json_types, next(fields)))
                 else:
-                    yield FileLine(row.number, row.text, Rejection(REASON, f"line {row.number}: {row.problem}"))
+                    yield FileLine(
+                        row.number, row.text, Rejection(Reason.MALFORMED_ROW, f"line {row.number}: {row.problem}")
+                    )
 
     def _header(self, rows: Iterator[RawRow]) -> list[str]:
         header = next(rows, None)
@@ -291,11 +292,8 @@ def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
 
 
 def _json_type(sql_type: str) -> JsonType:
-    # a time may be milliseconds since 1970; times as text hold more than digits
-    if sql_type.startswith(("numeric", "bigint", "integer", "smallint", "double", "real", "timestamp")):
-        return "number"
-    json_types: dict[str, JsonType] = {"boolean": "boolean", "jsonb": "json"}
-    return json_types.get(sql_type, "text")
+    json_type = column_type(sql_type).json_type
+    return "text" if json_type != "number" and sql_type.endswith("[]") else json_type
 
 
 def _document(names: Sequence[str], json_types: Sequence[JsonType], fields: Sequence[str]) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.file_csv import COLUMNS_MAX, check_columns
@@ -89,7 +90,7 @@ class ParquetRows:
         if size <= LINE_BYTES_MAX:
             return _documents(batch, self._types)
         detail = f"row has {size} bytes, expected at most {LINE_BYTES_MAX}: they are {NOT_KEPT}"
-        return [(None, Rejection("too_large", detail))]
+        return [(None, Rejection(Reason.TOO_LARGE, detail))]
 
     def _reading(self, file: Any) -> Reading:
         return Reading(self._path, file, Expansion(self._path, self._unpacked_bytes))
@@ -138,7 +139,7 @@ def _whole(name: str, value: float | None, text: str | None, limit: int) -> tupl
     if abs(value) < limit:
         return str(int(value)), None
     return text, Rejection(
-        "out_of_range",
+        Reason.OUT_OF_RANGE,
         f"{name}: found the float {text}, expected a whole number below {limit}, from where on floats skip some; write "
         "the column as whole numbers or text",
         f"$.{name}",

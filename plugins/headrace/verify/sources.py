@@ -9,10 +9,9 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment
+from headrace.deployment import Deployment, bounds, open_source
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
-from headrace.ingest.plan import describe
-from headrace.ingest.runs import bounds, open_source
+from headrace.ingest.identity import describe
 from headrace.postgres import checkpoints
 from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted

@@ -1,0 +1,72 @@
+"""Pauses between attempts at what fails, for as long as it is followed; `headrace.retries` bounds those of one run."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from headrace.exceptions import HeadraceError, PermanentError
+
+BACKOFF_MAX_S = 30.0
+
+PrintLine = Callable[[str], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Backoff:
+    """The last error of a dataset, or of building: printed once, retried after 1, 2, 4 s ... up to BACKOFF_MAX_S."""
+
+    def __init__(self, name: str, print_line: PrintLine) -> None:
+        self._name, self._print_line = name, print_line
+        self.error: HeadraceError | None = None
+        self._attempts = 0
+        self._again_at = 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the next attempt."""
+        return max(self._again_at - time.monotonic(), 0.0)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the next attempt is not yet due."""
+        return self.error is not None and self.seconds_left > 0
+
+    @contextmanager
+    def catch_errors(self) -> Iterator[None]:
+        """Keep an error of the block; without one the error before is over."""
+        try:
+            yield
+        except HeadraceError as error:
+            self.failed(error)
+        except Exception as error:  # of a user's function, or a defect: the other datasets continue
+            self.failed(unexpected_error(self._name, error))
+        else:
+            self.succeeded()
+
+    def print_once(self, error: HeadraceError) -> None:
+        """Print the error, unless the last one had the same text."""
+        if self.error is None or str(error) != str(self.error):
+            self._print_line(f"{error}")
+        self.error = error
+
+    def failed(self, error: HeadraceError) -> None:
+        """Print the error, and pause before the next attempt."""
+        self.print_once(error)
+        self._attempts += 1
+        pause = min(2.0 ** (self._attempts - 1), BACKOFF_MAX_S) * random.uniform(0.8, 1.2)
+        self._again_at = time.monotonic() + pause
+
+    def succeeded(self) -> None:
+        """Forget the error and print that the subject continues."""
+        if self.error is not None:
+            self._print_line(f"{self._name}: goes on")
+        self.error, self._attempts = None, 0
+
+
+def unexpected_error(name: str, error: Exception) -> HeadraceError:
+    """Log the traceback of an error that is no HeadraceError, and return one in its place."""
+    logger.warning("%s: unexpected error", name, exc_info=error)
+    return PermanentError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -1,0 +1,118 @@
+"""The identity of a source: is it the one that a generation's checkpoints belong to, does it hold what comes next."""
+
+from headrace.command import Command
+from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
+from headrace.postgres.checkpoints import Generation
+from headrace.sources.base import PartitionState, Source, SourceState
+
+
+def describe(source: Source, generation: Generation | None) -> SourceState:
+    """The source as it is now; raises SourceChanged where another cluster answers, whether it has the topic or not."""
+    try:
+        state = source.describe()
+    except TopicMissing:
+        if generation is not None and generation.cluster_id is not None:
+            check_cluster(generation, source.cluster_id())
+        raise
+    if generation is not None:
+        check_cluster(generation, state.cluster_id)
+    return state
+
+
+def check_cluster(generation: Generation, cluster_id: str | None) -> None:
+    """Refuse another cluster than the one that the checkpoints belong to: nothing that it says is about them.
+
+    A cluster that does not tell its id, or was never asked for it, passes.
+    """
+    if None not in (generation.cluster_id, cluster_id) and cluster_id != generation.cluster_id:
+        drain = Command("drain", generation.dataset)
+        raise AnotherCluster(
+            f"{generation.dataset}: another cluster answers at this address: found cluster id {cluster_id}, expected "
+            f"{generation.cluster_id}, of which generation {generation.generation} read {generation.topic}; nothing "
+            "was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in Airflow: the connection headrace_kafka) back to "
+            f"the old cluster and run `{drain}`; only if the new one is meant, {_adopt(generation)}",
+            command=drain,
+        )
+
+
+def seen_from(source: Source, generation: Generation, state: SourceState) -> SourceState:
+    """The source as it looks from a generation's checkpoints.
+
+    Raises SourceChanged, with the range at risk and the command, when the source can tell that it is another one.
+    """
+    if state.topic != generation.topic:
+        return state
+    try:
+        return source.seen_from(state, generation.next_offsets, generation.positions)
+    except SourceChanged as error:
+        raise SourceChanged(
+            f"{generation.dataset}: {error}; at risk: what the old one held from {_at_risk(generation)}; "
+            f"{_adopt(generation)}",
+            command=Command("adopt", generation.dataset),
+        ) from error
+
+
+def check_identity(generation: Generation, state: SourceState) -> None:
+    """Refuse a source that is not the one that the checkpoints belong to, or that lost what they point at."""
+    name, adopt, command = generation.dataset, _adopt(generation), Command("adopt", generation.dataset)
+    check_cluster(generation, state.cluster_id)
+    if state.topic != generation.topic:
+        raise SourceChanged(
+            f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
+            f"at risk: {_at_risk(generation)}; {adopt}",
+            command=command,
+        )
+    if state.topic_id != generation.topic_id:
+        raise SourceChanged(
+            f"{name}: topic {state.topic} has id {state.topic_id}, expected {generation.topic_id}: it was deleted and "
+            f"made anew; at risk: what the old one held from {_at_risk(generation)}; {adopt}",
+            command=command,
+        )
+    for partition, next_offset in sorted(generation.next_offsets.items()):
+        found = state.partitions.get(partition)
+        if found is None:
+            raise SourceChanged(
+                f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}", command=command
+            )
+        _check_offsets(generation, partition, next_offset, found)
+    for partition, found in sorted(state.partitions.items()):
+        if partition not in generation.next_offsets and found.log_start_offset > 0:
+            accept = accept_loss(name, partition, found.log_start_offset)
+            raise SourceChanged(
+                f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
+                f"[0, {found.log_start_offset}) is lost; `{accept}` goes on behind it",
+                command=accept,
+            )
+
+
+def accept_loss(dataset: str, partition: int, to: int) -> Command:
+    """The command that goes on at an offset, behind what the source lost."""
+    return Command("accept-loss", dataset, "--partition", partition, "--to", to)
+
+
+def _check_offsets(generation: Generation, partition: int, next_offset: int, found: PartitionState) -> None:
+    where = f"{generation.dataset}[{partition}]"
+    if next_offset < found.log_start_offset:
+        accept = accept_loss(generation.dataset, partition, found.log_start_offset)
+        raise SourceChanged(
+            f"{where}: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no longer "
+            f"served and was never read; `{accept}` goes on behind it",
+            command=accept,
+        )
+    if next_offset > found.high_watermark:
+        raise SourceChanged(
+            f"{where}: the checkpoint is {next_offset}, the log ends at {found.high_watermark}: "
+            f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {_adopt(generation)}",
+            command=Command("adopt", generation.dataset),
+        )
+
+
+def _adopt(generation: Generation) -> str:
+    adopt = Command("adopt", generation.dataset)
+    return f"`{adopt}` closes generation {generation.generation} and reads the new one from its start"
+
+
+def _at_risk(generation: Generation) -> str:
+    return ", ".join(
+        f"{generation.topic}[{p}] from {offset} on" for p, offset in sorted(generation.next_offsets.items())
+    )

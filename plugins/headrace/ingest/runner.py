@@ -1,0 +1,175 @@
+"""A run of a dataset: prepare and plan, then drain with retries, a journal, observations and the mirrored offsets."""
+
+import gc
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from headrace.dataset import Dataset
+from headrace.deployment import Deployment, open_source
+from headrace.exceptions import PermanentError, RetriableError
+from headrace.ingest import identity, observations, prepare
+from headrace.ingest.batch import Barrier, Committer, no_barrier
+from headrace.ingest.drain import DrainCallback, DrainOptions, DrainResult, drain
+from headrace.ingest.journal import Journal
+from headrace.ingest.plan import Plan, make_plan
+from headrace.postgres import checkpoints
+from headrace.postgres.connection import database, translated_errors
+from headrace.postgres.ledger import RunContext
+from headrace.postgres.lock_watchdog import drain_name
+from headrace.sources.base import Source
+
+logger = logging.getLogger(__name__)
+
+COLLECTED_FROM = 200_000  # objects allocated and not freed, before a collection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """When a run stops early, and who is told of it; the fields of `DrainOptions` that its caller decides."""
+
+    run: RunContext | None = None
+    max_seconds: float | None = None
+    stop: Callable[[], bool] = lambda: False
+    on_progress: DrainCallback = lambda _: None
+    barrier: Barrier = no_barrier
+
+
+DEFAULT_OPTIONS = RunOptions()
+
+
+def plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    *,
+    source: Source | None = None,
+    path: Path | None = None,
+    run: RunContext | None = None,
+) -> Plan:
+    """Prepare the dataset, pin what a drain of it reads, and store what was observed or what failed.
+
+    source: one that is open already; it stays open. Raises what `prepare.prepare_generation` raises. Nothing is
+    retried: a service that is down from the start is reported at once.
+    """
+    connect = deployment.connect(f"headrace plan {dataset.name}")
+    try:
+        with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
+            prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
+            state = identity.describe(source, checkpoints.open_generation(connection, dataset.name))
+            observations.save_state(connection, dataset.name, state)
+            generation = prepare.prepare_generation(connection, dataset, source, state, run or RunContext())
+            planned = make_plan(generation, state)
+            observations.save_observation(connection, dataset.name)
+            return planned
+    except Exception as error:
+        if path is None:  # a file given by name is no state of the dataset
+            observations.save_failure(connect, dataset.name, error, is_task=run is not None)
+        raise
+
+
+def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
+    """What is left of an earlier plan, of which a killed attempt or another run may have committed a part.
+
+    A retried task receives the share that its plan pinned, however far its last attempt came. Only committed offsets
+    are taken off: the drain itself refuses a checkpoint of another generation, or one before the plan's start.
+    """
+    with database(deployment.connect(drain_name(planned.dataset))) as connection:
+        generation = checkpoints.open_generation(connection, planned.dataset)
+    if generation is None or generation.generation != planned.generation:
+        return planned
+    passed = {p: n for p, n in generation.next_offsets.items() if p in planned.ranges and n > planned.ranges[p].start}
+    return planned.remaining(passed, {partition: generation.positions[partition] for partition in passed})
+
+
+def _opened(
+    source: Source | None, deployment: Deployment, dataset: Dataset, path: Path | None
+) -> AbstractContextManager[Source]:
+    """The given source, which stays open, or a new one that is closed at the end."""
+    return nullcontext(source) if source is not None else closing(open_source(deployment, dataset, path))
+
+
+def is_known(deployment: Deployment, dataset: Dataset) -> bool:
+    """Whether the dataset has read its source before: then a missing topic is a loss, else nothing was produced yet."""
+    with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
+        return checkpoints.open_generation(connection, dataset.name) is not None
+
+
+def drain_plan(
+    deployment: Deployment,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    source: Source | None = None,
+    path: Path | None = None,
+    options: RunOptions = DEFAULT_OPTIONS,
+) -> DrainResult:
+    """Drain what was planned; see `drain`. With nothing planned nothing is opened.
+
+    source: one that is open already; it stays open. When a service does not answer, the drain is retried and continues
+    behind what is committed.
+    """
+    result = DrainResult(dataset.name)
+    if not plan.ranges:
+        return result
+    _freeze()
+    retries, journal = deployment.retries(), Journal(deployment.settings)
+    drain_options = _drain_options(deployment, options, journal)
+    connect = deployment.connect(drain_name(dataset.name))
+    committer = Committer(connect, retries, limits=deployment.lock_timeouts, barrier=options.barrier)
+
+    def work() -> None:
+        with _opened(source, deployment, dataset, path) as opened:
+            if dataset.source.is_file:
+                opened.describe()  # remembers the file that is read, to notice when it changes
+            remaining = plan.remaining(result.next_offsets, result.positions)
+            with translated_errors():
+                drain(dataset, opened, remaining, committer, drain_options, result)
+            _mirror(opened, dataset, result)
+
+    try:
+        retries.run(work)
+    except BaseException as error:
+        journal.end(plan, result, error)
+        if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            observations.save_drain_failure(connect, dataset.name, plan.generation, plan.ends, error)
+        raise
+    finally:
+        committer.close()
+    journal.end(plan, result)
+    return result
+
+
+def _drain_options(deployment: Deployment, options: RunOptions, journal: Journal) -> DrainOptions:
+    return DrainOptions(
+        batch_rows=deployment.settings.batch_rows,
+        batch_bytes=deployment.settings.batch_bytes,
+        max_seconds=options.max_seconds,
+        stop=options.stop,
+        run=options.run,
+        on_progress=options.on_progress,
+        on_commit=journal.batch,
+        barrier=options.barrier,
+    )
+
+
+@cache
+def _freeze() -> None:
+    """Exclude imported modules from garbage collection and start it later, once per process.
+
+    Records are never in a cycle, but the collector counts each. It walked all modules and all records of the open
+    batches again and again, for an eighth of a drain's time. COLLECTED_FROM is more than the batches of a few
+    partitions hold.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECTED_FROM)
+
+
+def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:
+    try:
+        if result.batches:
+            source.mirror(f"headrace.{dataset.name}", result.next_offsets, result.positions)
+    except (RetriableError, PermanentError) as error:
+        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", dataset.name, error)
