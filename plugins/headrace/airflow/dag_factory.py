@@ -15,6 +15,7 @@ from headrace.catalog import Declarations, InvalidDeclaration, load_declarations
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
 from headrace.output import say, shown
+from headrace.retries import FOLLOW_TASK_RETRIES, TASK_RETRIES
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,14 +23,7 @@ if TYPE_CHECKING:
 
 OWNER = "headrace"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DEFAULT_ARGS = {
-    "owner": OWNER,
-    "retries": 3,
-    "retry_delay": timedelta(seconds=10),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
-    "execution_timeout": timedelta(hours=2),
-}
+DEFAULT_ARGS = {"owner": OWNER, "execution_timeout": timedelta(hours=2)} | TASK_RETRIES
 FOLLOW_MINUTES = 10
 FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
 BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of a declaration that cannot be used fails
@@ -295,12 +289,7 @@ def follow_dag(declared: Declarations) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
-        default_args=DEFAULT_ARGS
-        | {
-            "execution_timeout": timedelta(seconds=FOLLOW_S_MAX),
-            "retries": 1,  # it waits for services itself; behind a run that failed the next one begins at once
-            "retry_delay": timedelta(seconds=2),
-        },
+        default_args=DEFAULT_ARGS | FOLLOW_TASK_RETRIES | {"execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
         tags=["headrace", "ingest", "dbt"],
         params={
             "datasets": Param(

@@ -29,7 +29,7 @@ COLLECTED_FROM = 200_000  # objects allocated and not freed, before a collection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """When a run stops early, and who is told of it; the fields of `DrainOptions` that its caller decides."""
+    """The fields of `DrainOptions` that a run's caller decides."""
 
     run: RunContext | None = None
     max_seconds: float | None = None
