@@ -90,10 +90,11 @@ bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000, ONLY
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \
 		$(if $(RECORDS),--topic $(RECORDS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-lint: install-dev audit ## ruff with bandit's rules, mypy --strict, the order of imports, sqlfluff, pip-audit
+lint: install-dev audit ## ruff, mypy --strict, sizes of modules and functions, order of imports, sqlfluff, pip-audit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.sizes
 	@cd plugins && ../$(BIN)/lint-imports ../pyproject.toml
 	@$(BIN)/sqlfluff lint --processes 0 dbt/models dbt/tests
 

@@ -70,6 +70,7 @@ def reload_range() -> None:
         """Read the range again and replace what was staged of it."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
+        from headrace.repair.options import RepairOptions
         from headrace.repair.reload import reload_range
 
         with task_errors():
@@ -80,7 +81,7 @@ def reload_range() -> None:
                 forms.read_required_text(params, "from"),
                 forms.read_required_text(params, "to"),
                 partition=forms.read_whole_number(params, "partition", minimum=0),
-                run=run_context(),
+                options=RepairOptions(run=run_context()),
             )
         say(result.summary())
         if result.partitions:

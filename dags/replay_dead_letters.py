@@ -58,6 +58,7 @@ def replay_dead_letters() -> None:
         """Judge the dead letters again and stage what passes."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
+        from headrace.repair.options import RepairOptions
         from headrace.repair.replay import replay as replay_now
 
         with task_errors():
@@ -67,7 +68,7 @@ def replay_dead_letters() -> None:
                 ours.dataset(forms.read_required_text(params, "dataset")),
                 reason=forms.read_text(params, "reason"),
                 dry_run=params["dry_run"],
-                run=run_context(),
+                options=RepairOptions(run=run_context()),
             )
         say(result.summary())
         if result.passed and not result.dry_run:

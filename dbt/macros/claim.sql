@@ -1,14 +1,14 @@
 {#
-    Which batches a model has still to build. A model author writes one line, quoted so that it renders at run time
+    Claims the batches that a model has not built yet. A model has one line, quoted so that it renders at run time
     (dbt compiles a model before its hooks run):
 
         pre_hook="{{ claim('jobs') }}"                         a model that reads staging
         pre_hook="{{ claim(ref('jobs'), ref('users')) }}"      a model that reads other models
 
-        pre_hook="{{ claim('telemetry', settings=thresholds()) }}"   ... whose rows depend on settings: with others it refuses
+        pre_hook="{{ claim('telemetry', settings=thresholds()) }}"   ... whose rows depend on settings: a build with other settings is refused
 
-    The claim is raised in the model's own transaction: it commits with the model's rows or rolls back with them.
-    READ COMMITTED is needed: every statement below must see what was committed before it began.
+    The claim advances in the model's own transaction: it commits with the model's rows or rolls back with them.
+    READ COMMITTED is required: each statement below must see everything committed before it began.
 #}
 {% macro claim() -%}
     {%- if execute -%}
@@ -46,8 +46,8 @@
 
 
 {#
-    SQL that is true where two models have built the same batches and the second has seen the first as it is now.
-    Tests that tie models together compare only there: in between, either may be a batch ahead.
+    SQL that is true if two models have built the same batches and the second has built the first's current state.
+    Tests that compare models run only then: at other times either may be a batch ahead.
 #}
 {% macro claims_equal(upstream, downstream) -%}
     (
@@ -65,7 +65,7 @@
 {%- endmacro %}
 
 
-{# SQL that is true where a model has built every batch that the ledger holds of a dataset. #}
+{# SQL that is true if a model has built every batch of a dataset in the ledger. #}
 {% macro has_built_all(model, dataset) -%}
     exists (
         select from headrace.claims
@@ -77,7 +77,7 @@
 {%- endmacro %}
 
 
-{# --empty and --sample see a part of the rows: they must claim nothing. #}
+{# --empty and --sample read only part of the rows, so they must claim nothing. #}
 {% macro is_partial_run() -%}
     {{ return((flags.EMPTY | default(false)) or (flags.SAMPLE | default(none)) is not none) }}
 {%- endmacro %}
@@ -86,10 +86,9 @@
 {#
     One transaction at a time builds a model. A profile that would commit the claim without the rows is refused.
 
-    synchronous_commit is off in it: what a crash of the server loses of the last moments is claim and rows together, and
-    what was built upon them later; the next build makes them again. A commit that waits for the disk took a third of
-    the time of a small model. A backend whose client was killed would keep the lock until its statement ends, if it did
-    not check the connection.
+    synchronous_commit is off: a crash of the server may lose the last claims together with their rows and everything
+    built from them; the next build repeats them. Waiting for the disk took a third of the time of a small model. The
+    connection check ends a backend whose client was killed; otherwise it would keep the lock until its statement ends.
 #}
 {% macro take_model_lock() -%}
     {%- do run_sql(
@@ -131,8 +130,8 @@
 
 
 {#
-    Statements that lock a row of headrace.model_locks until the end of the transaction. Not an advisory lock: anyone who
-    may connect could hold that. Where the row is new, the second transaction waits for the first one's insert.
+    Statements that lock a row of headrace.model_locks until the end of the transaction. Not an advisory lock: any login
+    could hold that. If the row is new, the second transaction waits for the first one's insert.
 #}
 {% macro lock_row(name) -%}
     insert into headrace.model_locks (name) values ({{ literal(name) }}) on conflict do nothing;
@@ -141,9 +140,9 @@
 
 
 {#
-    Before a model is built anew: nothing is claimed any more, and what another invocation did since this one listed
-    the relations is out of the way (without this two first builds at once fail with `relation already exists`, two
-    full refreshes with `__dbt_backup already exists`).
+    Before a model is built from scratch: deletes its claims, and drops relations that another invocation created after
+    this one listed them. Otherwise two concurrent first builds fail with `relation already exists`, two concurrent full
+    refreshes with `__dbt_backup already exists`.
 #}
 {% macro clear_the_way() -%}
     {%- for node in graph.nodes.values() if node.resource_type == 'model' and '__dbt_' in node.alias -%}
@@ -160,7 +159,7 @@
         {%- do refuse_dependents(existing, this) -%}
     {%- endif -%}
     {%- do run_sql('drop table if exists ' ~ make_backup_relation(this.incorporate(type='table'), 'table').render() ~ ' cascade') -%}
-    {#- new readers queue behind the rename, which itself waits for the old ones: not for ever -#}
+    {#- the rename waits for current readers, and new readers wait for the rename: hence a lock timeout -#}
     {%- do run_sql("set local lock_timeout = '15s'") -%}
 {%- endmacro %}
 
@@ -173,10 +172,10 @@
 
 
 {#
-    Per dataset the range (from_seq, to_seq] that can be claimed: up to the ledger's newest batch for a dataset that
-    is named, at most up to the least that the upstreams have claimed for models. A range is stale where the model
-    has to start from zero: it never claimed the dataset, an upstream was built anew, or the ledger was. Rows that were
-    built with other settings stay as they are: only a full refresh makes them anew.
+    The range (from_seq, to_seq] that can be claimed, for each dataset. to_seq is the ledger's newest batch for a dataset,
+    and the lowest claim of the upstreams for models. A range is stale if the model must start from zero: it never
+    claimed the dataset, or an upstream or the ledger was built from scratch. Rows that were built with other settings
+    stay unchanged: only a full refresh rebuilds them.
 #}
 {% macro read_ranges(upstreams, settings) -%}
     {%- set sql -%}
@@ -255,7 +254,7 @@
 {%- endmacro %}
 
 
-{# A claim never moves back. Where nothing is new, nothing is written. #}
+{# A claim never moves back. If there is no new batch, nothing is written. #}
 {% macro raise_claims(ranges, settings, is_anew) -%}
     {%- for range in ranges if range.to_seq is not none and (is_anew or range.from_seq != range.to_seq) -%}
         {%- set sql -%}
@@ -271,7 +270,7 @@
             on conflict (schema, identifier, dataset) do update
             set
                 to_seq = greatest(claims.to_seq, excluded.to_seq),
-                -- when it got that far: a build that finds nothing new does not make its rows any younger
+                -- when it reached to_seq: a build without new batches does not change the time
                 claimed_at = case
                     when excluded.to_seq > claims.to_seq then excluded.claimed_at else claims.claimed_at
                 end
@@ -282,9 +281,9 @@
 
 
 {#
-    The distinct keys of the claimed batches, in a temp table that the planner knows the size of: a model that joins
-    the ledger itself was planned for 138,655 rows where there were 200, and took 2.05 s in place of 0.38 s. Rows that
-    a reload replaced count by both batches, the one that staged them and the one that moved them away.
+    The distinct keys of the claimed batches, in a temp table whose size the planner knows: a model that joined the
+    ledger itself was planned for 138,655 rows instead of 200, and took 2.05 s instead of 0.38 s. Rows that a reload
+    replaced belong to two batches: the one that staged them and the one that replaced them.
 #}
 {% macro stage_claimed_keys(dataset, from_seq, to_seq, from_zero) -%}
     {%- set columns = [] -%}
@@ -308,7 +307,7 @@
             where dataset = {{ literal(dataset) }} and seq > {{ from_seq }} and seq <= {{ to_seq }}
         )
 
-        -- the ledger line by line, whatever the planner thinks of it: each names a range of the primary key
+        -- one ledger line at a time, independent of the planner: each names a range of the primary key
         select {{ key }}
         from claimed_batches as line
         cross join lateral (
@@ -340,7 +339,7 @@
 {%- endmacro %}
 
 
-{# The key columns of a dataset: what its source in models/staging says under meta. #}
+{# The key columns of a dataset, from the meta of its source in models/staging. #}
 {% macro key_of(dataset) -%}
     {%- if not execute -%}
         {{ return([dataset ~ '_key']) }}
@@ -355,7 +354,7 @@
 {%- endmacro %}
 
 
-{# A key is a column or a list of them, quoted. Without one every record is an entity of its own: its coordinates tell it. #}
+{# A key is a column or a list of them, quoted. Without a key every record is an entity, identified by its coordinates. #}
 {% macro columns_of(key) -%}
     {%- if not key -%}
         {{ return(['_generation', '_partition', '_offset']) }}

@@ -1,8 +1,8 @@
 {#
-    All staged versions of a dataset's records, also those that a reload replaced (is_replaced), with these columns of
-    the contract and the bookkeeping that current_version needs.
+    All staged versions of a dataset's records, including those that a reload replaced (is_replaced), with the given
+    columns of the contract and the bookkeeping columns that current_version needs.
 
-    No CTEs here: Postgres flattens no subquery that has some, and would scan the whole table for a few claimed keys.
+    No CTEs here: Postgres does not flatten a subquery with CTEs, and would scan the whole table for a few claimed keys.
 #}
 {% macro staged_versions(dataset, columns) -%}
     {%- set staged = source('staging', dataset) -%}
@@ -10,7 +10,7 @@
     {%- for column in columns -%}
         {%- do names.append(selected(column)) -%}
     {%- endfor -%}
-    {#- made for the dataset, as replaced_table() has it: no source of its own to declare -#}
+    {#- created with the dataset under the name that replaced_table() returns; not declared as a source -#}
     {%- for relation in [staged, staged.incorporate(path={'identifier': '_replaced_' ~ dataset})] -%}
 select
     {{ names | join(',\n    ') }},
@@ -30,13 +30,13 @@ from {{ relation }}
     The current version of each key of a dataset, from a CTE that holds all its staged versions: the newest
     generation; inside a partition the highest offset; between partitions those winners by time, then partition.
     Replayed rows keep their coordinates, so an old one never beats a newer version or a tombstone. wins='first'
-    turns the order round: of events that were sent twice the first one stays, and tombstones count for nothing.
+    reverses the order: of events that were sent twice the first one stays, and tombstones are ignored.
 
-    A run from nothing returns the keys that are left. An incremental run returns exactly one row for every claimed
-    key: all but the key is null where a tombstone, or nothing, is left of it.
+    A full build returns the keys that have a current version. An incremental build returns exactly one row for every
+    claimed key: all columns but the key are null if its newest version is a tombstone or it has none.
 
-    key is the one under the source's meta, said again: unit tests do not see sources. Without one every record is
-    an entity of its own.
+    key repeats the key in the source's meta, because unit tests do not see sources. Without a key every record is an
+    entity.
 #}
 {% macro current_version(versions, dataset, key=none, wins='newest') -%}
     {%- set columns = columns_of(key) -%}
@@ -46,7 +46,7 @@ from {{ relation }}
     {%- set between_partitions = '_generation ' ~ newest ~ ', _timestamp ' ~ newest ~ ' nulls ' ~ unknown ~ ', _partition ' ~ newest -%}
     {%- set counts = 'not is_replaced' if wins == 'newest' else 'not is_replaced and not _deleted' -%}
     {%- if is_incremental() -%}
-    {#- key by key: a join was planned as a scan of all staged rows -#}
+    {#- one lookup for each key: a join was planned as a scan of all staged rows -#}
     select *
     from {{ claimed(dataset) }} as claimed
     left join lateral (
@@ -84,19 +84,19 @@ from {{ relation }}
 
 
 {#
-    The minute that a time falls into, in UTC whatever the session's zone. An index can hold it: date_trunc with a zone
-    is immutable only from PostgreSQL 18 on, this on every version. In parentheses, as an index wants expressions.
+    The minute of a time, in UTC independent of the session's zone. It can be indexed: date_trunc with a zone is
+    immutable only from PostgreSQL 18 on, this expression in every version. Index expressions need the parentheses.
 #}
 {% macro minute_of(column) -%}
     (date_trunc('minute', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 
-{# The hour, likewise. #}
+{# The hour of a time, in UTC; see minute_of. #}
 {% macro hour_of(column) -%}
     (date_trunc('hour', {{ column }} at time zone 'UTC') at time zone 'UTC')
 {%- endmacro %}
 
 
-{# How many ranks the ranked marts hold of each location or service. The functions go deeper: they read the tables. #}
+{# The number of ranks in ranked marts for each location or service. The functions read the tables and have no limit. #}
 {% macro ranks_held() -%} 20 {%- endmacro %}

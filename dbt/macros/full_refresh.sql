@@ -1,13 +1,13 @@
 {#
-    What a full refresh must not take away with the table that it replaces. dbt drops the old one with `cascade`: views of
-    other people went with it, and grants that nobody had written into a config.
+    Objects and grants that a full refresh must keep. dbt drops the replaced table with `cascade`, which would drop views
+    of other users and grants that are in no config.
 #}
 
 
 {#
-    Refuse when something that is not ours depends on a table, by name and owner: views, functions that return its rows,
-    foreign keys, triggers, policies, publications. dbt's own views go, and are built again, where they are selected too.
-    Called before the work begins, and again under the lock of the rename, when nothing more can come.
+    Refuse if objects of others depend on a table: views, functions that return its rows, foreign keys, triggers, policies,
+    publications. The error gives name and owner. Views of dbt are dropped and built again if they are selected too.
+    Called before the build, and again under the lock of the rename, when no more objects can be created.
 #}
 {% macro refuse_dependents(relation, shown) -%}
     {%- set sql -%}
@@ -34,7 +34,7 @@
         ),
 
         named as (
-            -- a view depends on a table by the rule that makes it one
+            -- a view depends on a table through its rewrite rule
             select
                 case v.relkind when 'm' then 'materialized view' when 'v' then 'view' else 'rule on' end as kind,
                 n.nspname as schema,
@@ -54,7 +54,7 @@
             cross join target
             where
                 d.classid <> 'pg_rewrite'::regclass
-                -- its own goes with it and comes back with the model
+                -- the table's own constraints are dropped and created with it
                 and c.conrelid is distinct from target.oid
                 and not coalesce(t.tgisinternal, false)
         )
@@ -80,7 +80,7 @@
 {%- endmacro %}
 
 
-{# Whether a view is a model of this project that this invocation builds, too. #}
+{# Whether a view is a model of this project that this invocation also builds. #}
 {% macro is_selected_view(schema, name) -%}
     {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.schema == schema and node.alias == name -%}
         {{ return(node.unique_id in selected_resources) }}
@@ -89,7 +89,7 @@
 {%- endmacro %}
 
 
-{# The statements that give a new table the rights of the one that it replaces, its columns' too. #}
+{# The statements that copy the grants of the replaced table, and of its columns, to the new table. #}
 {% macro rights_of(old_relation, new_relation) -%}
     {%- set sql -%}
         with
@@ -134,7 +134,7 @@
 {%- endmacro %}
 
 
-{# A new table has the rights of the one that it replaces, and not those that a default gives and that were revoked. #}
+{# A new table gets the grants of the replaced one; default grants that were revoked there are revoked again. #}
 {% macro keep_rights(old_relation, new_relation) -%}
     {%- for row in fetch_rows(
         "select distinct case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end as grantee"

@@ -1,6 +1,6 @@
 {#
-    Drops a function whose result has other columns than the model says now: `create or replace` cannot change them
-    (cannot change return type of existing function). A pre_hook of functions, in the transaction that makes it again.
+    Drops a function whose result columns differ from the model's: `create or replace` cannot change them (cannot change
+    return type of existing function). A pre_hook of functions, in the transaction that creates the function again.
 #}
 {% macro drop_function_of_other_result() -%}
     {%- set arguments = model.arguments | map(attribute='data_type') | join(', ') -%}

@@ -1,8 +1,8 @@
 {#
-    dbt's incremental materialization with one difference: dbt asks for the columns of the two tables four times a model,
-    each time with a context of all macros made anew, which took a third of a small build. Here one statement compares
-    them. A model whose columns differ from its table's says so (on_schema_change: fail) and needs a full refresh; no
-    other on_schema_change is known.
+    dbt's incremental materialization with one difference: dbt queries the columns of the two tables four times for each
+    model, each time in a new context of all macros, which took a third of a small build. Here one statement compares
+    them. A model whose columns differ from its table's fails (on_schema_change: fail) and needs a full refresh; other
+    values of on_schema_change are refused.
 #}
 {% materialization incremental, adapter='postgres' %}
 
@@ -15,7 +15,7 @@
     {%- set is_anew = existing_relation is none or existing_relation.is_view or should_full_refresh() -%}
     {%- set is_swapped = is_anew and existing_relation is not none -%}
 
-    {#- what an earlier run left behind, before the transaction -#}
+    {#- drops leftovers of an earlier run, before the transaction -#}
     {%- set preexisting_intermediate_relation = load_cached_relation(intermediate_relation) -%}
     {%- set preexisting_backup_relation = load_cached_relation(backup_relation) -%}
     {{ drop_relation_if_exists(preexisting_intermediate_relation) }}
@@ -79,7 +79,7 @@
     {%- set sql -%}
         select
             coalesce(made.attname, kept.attname) as name,
-            -- numeric(15,2) would round what the model has as numeric
+            -- numeric(15,2) would round the model's numeric
             format_type(made.atttypid, case when kept.atttypmod <> -1 then made.atttypmod end) as made_type,
             format_type(kept.atttypid, nullif(kept.atttypmod, -1)) as kept_type
         from (

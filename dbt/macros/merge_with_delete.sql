@@ -1,7 +1,7 @@
 {#
     The incremental strategy of the marts. A model's select returns one row for every touched key or bucket; a row for
-    which the model's meta `emptied` is true says that nothing is left of it: it deletes and is never inserted.
-    A row that is as it was is not written again.
+    which the model's meta `emptied` is true deletes its key from the table and is never inserted.
+    An unchanged row is not written again.
 #}
 {% macro get_incremental_merge_with_delete_sql(arg_dict) -%}
     {%- set keys = [] -%}
@@ -27,7 +27,7 @@
 {%- endmacro %}
 
 
-{# What a model's last select ends with: a build from nothing has no row to delete. #}
+{# The end of a model's last select: a full build has no row to delete. #}
 {% macro without_emptied() -%}
     {%- if execute and not is_incremental() -%}
         where not coalesce({{ config.get('meta').emptied }}, false)

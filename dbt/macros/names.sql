@@ -1,6 +1,6 @@
 {#
-    Names as SQL. A column called user, unquoted, is the role's name in every row; order is a syntax error. An author's
-    name follows SQL's own rule: quoted it stays as it is, else it is in lower case.
+    Names as SQL. An unquoted column `user` would give the role's name in every row; `order` would be a syntax error.
+    An author's name follows SQL's rule: quoted it is unchanged, otherwise it is in lower case.
 #}
 {% macro quoted(name) -%}
     {{ return(name if name.startswith('"') else '"' ~ name | lower ~ '"') }}
@@ -37,7 +37,7 @@
 {%- endmacro %}
 
 
-{# The rows of a dataset that reloads replaced. No dataset can have this name: they begin with a letter. #}
+{# The rows of a dataset that reloads replaced. No dataset can have this name: names of datasets begin with a letter of the alphabet. #}
 {% macro replaced_table(dataset) -%}
     staging.{{ exactly('_replaced_' ~ dataset) }}
 {%- endmacro %}

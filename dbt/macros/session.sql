@@ -1,9 +1,10 @@
 {#
-    What a transaction of a build depends on, set in it: roles, databases, PGOPTIONS and poolers have other defaults. SQL
-    to put in front of a transaction's first statement, in the same string: behind a query no isolation level can be set
-    (is_first=false leaves it out). plugins/headrace/postgres/session.py has the same for all other sessions.
+    Session parameters of a build's transaction, because roles, databases, PGOPTIONS and poolers have other defaults.
+    The SQL precedes the transaction's first statement in the same string: the isolation level cannot be set after a
+    query (is_first=false leaves it out). plugins/headrace/postgres/session.py has the same for all other sessions.
 
-    transaction_timeout came with PostgreSQL 17. client_encoding is not here: psycopg2 would go on with the old one. `headrace env` exports PGCLIENTENCODING.
+    transaction_timeout came with PostgreSQL 17. client_encoding is not set here: psycopg2
+    would keep using the old one. `headrace env` exports PGCLIENTENCODING.
 #}
 {% macro session_parameters(is_first=true) -%}
     {%- if is_first %}
@@ -31,14 +32,14 @@
 {%- endmacro %}
 
 
-{# dbt's own, behind the parameters: tests ... #}
+{# dbt's own macros, preceded by the parameters: tests ... #}
 {% macro postgres__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) -%}
     {{ session_parameters(is_first=false) }}
     {{ default__get_test_sql(main_sql, fail_calc, warn_if, error_if, limit) }}
 {%- endmacro %}
 
 
-{# ... what a full refresh leaves behind ... #}
+{# ... the drop of the replaced table after a full refresh ... #}
 {% macro postgres__drop_relation(relation) -%}
     {%- call statement('drop_relation', auto_begin=false) -%}
         {{ session_parameters() }}

@@ -1,5 +1,5 @@
 {#
-    Above which value a reading of a KPI is degraded; each can be set. A KPI of HEADRACE_TELEMETRY_KPIS has a threshold
+    The threshold of each KPI: a reading above it is degraded. A KPI of HEADRACE_TELEMETRY_KPIS has a threshold
     where HEADRACE_THRESHOLD_<KPI> is set. Returns KPI to number.
 #}
 {% macro thresholds() -%}

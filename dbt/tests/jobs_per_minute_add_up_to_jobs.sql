@@ -1,4 +1,4 @@
--- every job with a jobcreatedate is counted in exactly one minute, and so is what it earned
+-- every job with a jobcreatedate is counted in exactly one minute, with its revenue
 with
 
 minutes as (

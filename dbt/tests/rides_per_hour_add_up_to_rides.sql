@@ -1,4 +1,4 @@
--- every ride is counted in exactly one hour, and so is what it brought and how far it went
+-- every ride is counted in exactly one hour, with its amount and its distance
 with
 
 hours as (

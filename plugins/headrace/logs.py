@@ -29,6 +29,7 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON: timestamp (UTC, ISO 8601), level, event, logger, then its own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's JSON document, in one line."""
         event, fields = event_of(record)
         document = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -44,6 +45,7 @@ class TextFormatter(logging.Formatter):
     """A record as its message, in one line; a traceback follows, each of its lines set off."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
         event, fields = event_of(record)
         return f"{event}\n{fields['exception']}" if "exception" in fields else event
 

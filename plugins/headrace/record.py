@@ -12,19 +12,24 @@ class Record(Protocol):
     """One record; kafka-python's ConsumerRecord is one as it comes."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """The record's number in its partition."""
+
     @property
     def timestamp(self) -> int | None:
         """Milliseconds since 1970 UTC; None or negative where the source has none."""
 
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """None where the record has no key."""
+
     @property
     def value(self) -> bytes | None:
         """None is a tombstone."""
 
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """Names and values in the record's order."""
 
 
 class KafkaRecord(NamedTuple):

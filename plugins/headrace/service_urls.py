@@ -69,7 +69,7 @@ def without_secret(name: str, address: str) -> str:
 
 
 def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
-    """libpq's parameters as its environment variables: dbt's profile names only a few of them itself.
+    """Parameters of libpq as its environment variables: dbt's profile names only a few of them itself.
 
     Without PGSSLMODE a dbt that is started by hand would take any server's word.
     """

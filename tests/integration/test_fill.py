@@ -15,6 +15,7 @@ from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.repair.fill import FillResult, fill
+from headrace.repair.options import RepairOptions
 from headrace.repair.reload import reload_range
 from headrace.settings import Settings
 from headrace.verify import verify
@@ -29,7 +30,7 @@ from tests.support.stage import Stage
 
 
 def filled(stage: Stage, name: str, dataset: str = "jobs", **options: Any) -> FillResult:
-    return fill(stage.deployment, stage.deployment.dataset(dataset), name, **options)
+    return fill(stage.deployment, stage.deployment.dataset(dataset), name, options=RepairOptions(**options))
 
 
 def send(stage: Stage, *extras: tuple[int, str | None]) -> None:

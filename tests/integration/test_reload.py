@@ -18,6 +18,7 @@ from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
+from headrace.repair.options import RepairOptions
 from headrace.repair.reload import ReloadResult, reload_range
 from headrace.repair.replay import replay
 from headrace.settings import Settings
@@ -45,7 +46,9 @@ CONTENT = (
 
 def reloaded(stage: Stage, start: object, end: object, partition: int | None = None, **options: Any) -> ReloadResult:
     dataset = stage.deployment.dataset("jobs")
-    return reload_range(stage.deployment, dataset, str(start), str(end), partition=partition, **options)
+    return reload_range(
+        stage.deployment, dataset, str(start), str(end), partition=partition, options=RepairOptions(**options)
+    )
 
 
 def assert_proven(stage: Stage) -> None:

@@ -14,8 +14,9 @@ from headrace.deployment import Deployment
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import observations
 from headrace.ingest.prepare import initialise
+from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.problems import find_problems
-from headrace.monitor.status import DatasetStatus, Status, read_status
+from headrace.monitor.status import read_status
 from headrace.postgres.connection import database as connected
 from headrace.settings import Settings
 from tests.support.stage import Stage

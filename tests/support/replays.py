@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from headrace.repair.options import RepairOptions
 from headrace.repair.replay import ReplayResult, replay
 from tests.support.jobs import job
 from tests.support.stage import Stage
@@ -20,5 +21,6 @@ def refund(identifier: int, **fields: Any) -> bytes:
     return job(identifier, REVENUE=-1.5, **fields)
 
 
-def replayed(stage: Stage, **arguments: Any) -> ReplayResult:
-    return replay(stage.deployment, stage.deployment.dataset("jobs"), **arguments)
+def replayed(stage: Stage, *, reason: str | None = None, dry_run: bool = False, **options: Any) -> ReplayResult:
+    jobs = stage.deployment.dataset("jobs")
+    return replay(stage.deployment, jobs, reason=reason, dry_run=dry_run, options=RepairOptions(**options))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from headrace.monitor.status import (
+from headrace.monitor.figures import (
     BatchStatus,
     BuildStatus,
     DatasetStatus,

@@ -1,4 +1,4 @@
-"""Names of functions, modules and files in the pages for developers exist."""
+"""Names of functions, modules and files in docs exist."""
 
 import re
 from pathlib import Path

@@ -29,7 +29,8 @@ from pydantic import model_validator as rule_of_all
 from headrace import contract
 from headrace.contract import Contract, Identifier, Integer
 from headrace.contracts import rejection
-from headrace.contracts.copy_text import compile_lines, escaped
+from headrace.contracts.copy_cells import escaped
+from headrace.contracts.copy_text import compile_lines
 from headrace.exceptions import FileSourceError
 from headrace.formats import KeyedJson
 from headrace.monitor import dead_letter_text

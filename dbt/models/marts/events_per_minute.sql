@@ -20,7 +20,7 @@ versions as (
     select * from {{ ref('stg_kafka__events') }}
 ),
 
--- the minutes of every version, so that an event of which another version counts now corrects its old minute too
+-- the minutes of every version, so that an event whose counted version changed corrects its old minute too
 touched as (
     select distinct
         minutes.minute,

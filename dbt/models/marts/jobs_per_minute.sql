@@ -20,7 +20,7 @@ versions as (
     select * from {{ ref('stg_kafka__jobs') }}
 ),
 
--- the minutes of every version, so that a job that moved or went corrects its old minute too
+-- the minutes of every version, so that a job that moved or was deleted corrects its old minute too
 touched as (
     select distinct minutes.minute
     from {{ claimed('jobs') }} as claimed

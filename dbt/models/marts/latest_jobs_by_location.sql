@@ -59,7 +59,7 @@ ranked as (
     ) as latest_jobs
 ),
 
--- every place of a touched location, also those that no job takes any more
+-- every rank of a touched location, including ranks that no job has any more
 final as (
     select
         touched.location,

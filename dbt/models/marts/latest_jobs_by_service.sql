@@ -59,7 +59,7 @@ ranked as (
     ) as latest_jobs
 ),
 
--- every place of a touched servicename, also those that no job takes any more
+-- every rank of a touched servicename, including ranks that no job has any more
 final as (
     select
         touched.servicename,

@@ -20,7 +20,7 @@ versions as (
     select * from {{ ref('stg_kafka__rides') }}
 ),
 
--- the hours of every version, so that a ride that a reload corrected or took away corrects its old hour too
+-- the hours of every version, so that a ride that a reload corrected or removed corrects its old hour too
 touched as (
     select distinct hours.hour
     from {{ claimed('rides') }} as claimed

@@ -20,7 +20,7 @@ versions as (
     select * from {{ ref('stg_redis__telemetry') }}
 ),
 
--- the minutes of every version, so that a reading of which another version counts now corrects its old minute too
+-- the minutes of every version, so that a reading whose counted version changed corrects its old minute too
 touched as (
     select distinct
         buckets.minute,

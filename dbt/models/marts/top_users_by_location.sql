@@ -31,7 +31,7 @@ built as (
     select * from {{ this }}
 ),
 
--- the locations of every version, so that a job that moved or went corrects its old location too
+-- the locations of every version, so that a job that moved or was deleted corrects its old location too
 touched_by_jobs as (
     select locations.location
     from {{ claimed('jobs') }} as claimed
@@ -42,7 +42,7 @@ touched_by_jobs as (
     ) as locations
 ),
 
--- of a user who moved: the locations where they count, and where they counted
+-- for a user who moved: the locations where they count now, and where they counted before
 touched_by_users as (
     select locations.location
     from {{ claimed('users') }} as claimed
@@ -90,7 +90,7 @@ ranked as (
     ) as first_users
 ),
 
--- every place of a touched location, also those that nobody takes any more
+-- every rank of a touched location, including ranks that no user has any more
 final as (
     select
         touched.location,

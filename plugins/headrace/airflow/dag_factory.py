@@ -124,7 +124,7 @@ def known_reasons(declared: Declarations) -> list[str]:
 
 
 def ingest_dag(dataset: Dataset) -> DAG:
-    """plan -> drain -> asset staging/<dataset>: read what is new in a topic, batch by batch, exactly once."""
+    """The DAG ingest_<dataset>: plan, then drain, then asset staging/<dataset>. Reads new records exactly once."""
 
     @dag(
         dag_id=f"ingest_{dataset.name}",
@@ -203,7 +203,7 @@ def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
 
 
 def load_dag(dataset: Dataset) -> DAG:
-    """load -> asset staging/<dataset>: bring a file dataset up to its file."""
+    """The DAG load_<dataset>: load, then asset staging/<dataset>. Brings a file dataset up to its file."""
     declared_path = dataset.source.name
 
     @dag(

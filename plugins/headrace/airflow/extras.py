@@ -37,7 +37,8 @@ class AirflowConnection(Protocol):
     schema: str | None
 
     @property
-    def extra_dejson(self) -> dict[str, Any]: ...
+    def extra_dejson(self) -> dict[str, Any]:
+        """The connection's extra, decoded from JSON."""
 
 
 def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]:

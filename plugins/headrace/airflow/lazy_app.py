@@ -25,6 +25,7 @@ class LazyApp:
         receive: Callable[[], Awaitable[AsgiMessage]],
         send: Callable[[AsgiMessage], Awaitable[None]],
     ) -> None:
+        """Pass a request on; import the module first if this is the first one."""
         if self._app is None:
             self._app = (await asyncio.to_thread(import_module, self._module)).app
         await self._app(scope, receive, send)

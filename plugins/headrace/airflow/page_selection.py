@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
 from headrace.monitor.problems import Overview, Problem, State
-from headrace.monitor.status import DatasetStatus, ModelStatus, PartitionStatus
 
 DATASETS = 50  # a page
 PROBLEMS = 25

@@ -13,8 +13,8 @@ from headrace.airflow.page_selection import REASONS, STATES, Selection, select
 from headrace.command import Command
 from headrace.durations import duration
 from headrace.escaping import visible
+from headrace.monitor.figures import BatchStatus
 from headrace.monitor.problems import Overview, Problem
-from headrace.monitor.status import BatchStatus
 
 REFRESH_S = 5
 TEXT_LENGTH_MAX = 2000  # of a problem

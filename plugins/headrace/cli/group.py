@@ -17,6 +17,7 @@ class HeadraceGroup(click.Group):
     """A group whose commands end with one line and status 1 when Headrace refuses."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; print a HeadraceError in one line and exit with status 1."""
         try:
             return super().invoke(ctx)
         except HeadraceError as error:

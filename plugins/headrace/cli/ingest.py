@@ -16,6 +16,7 @@ class Percent(click.ParamType[float]):
     name = "percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse 10 or 10%; click reports anything outside 0% to 100% as a usage error."""
         try:
             found = float(str(value).removesuffix("%"))
         except ValueError:

@@ -88,12 +88,18 @@ def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
     By offsets of one partition, or by the records' times. Only below the checkpoint, and what the topic still serves.
     Today's contract decides; marts follow at the next build.
     """
+    from headrace.repair.options import RepairOptions
     from headrace.repair.reload import reload_range
 
     deployment = open_deployment()
     with progress_bar("reloading") as update:
         result = reload_range(
-            deployment, deployment.dataset(dataset), start, end, partition=partition, on_progress=update
+            deployment,
+            deployment.dataset(dataset),
+            start,
+            end,
+            partition=partition,
+            options=RepairOptions(on_progress=update),
         )
     say(result.summary())
 
@@ -107,10 +113,11 @@ def fill(dataset: str, field: str) -> None:
     FIELD as the contract writes it. Values that break the contract stay in _extra; marts follow at the next build.
     """
     from headrace.repair.fill import fill as fill_field
+    from headrace.repair.options import RepairOptions
 
     deployment = open_deployment()
     with progress_bar("filling") as update:
-        result = fill_field(deployment, deployment.dataset(dataset), field, on_progress=update)
+        result = fill_field(deployment, deployment.dataset(dataset), field, options=RepairOptions(on_progress=update))
     say(result.summary())
 
 
@@ -123,10 +130,13 @@ def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
 
     What still fails stays as it is; replaying again finds only that. Drains of DATASET wait meanwhile.
     """
+    from headrace.repair.options import RepairOptions
     from headrace.repair.replay import replay as replay_dead_letters
 
     deployment = open_deployment()
     declared = deployment.dataset(dataset)
     with progress_bar("replaying") as update:
-        result = replay_dead_letters(deployment, declared, reason=reason, dry_run=dry_run, on_progress=update)
+        result = replay_dead_letters(
+            deployment, declared, reason=reason, dry_run=dry_run, options=RepairOptions(on_progress=update)
+        )
     say(result.summary())

@@ -2,8 +2,8 @@
 
 A type is added here alone. A declaration writes its Python type; `contracts.columns` takes its Postgres type from here,
 `contracts.conversions` the conversion in front of pydantic's validator, `contracts.contract` the check of what a
-validator left, `sources.file_csv` how its cells are read. The fast path knows the types of `contracts.copy_text`; a
-contract with another one takes the slower way.
+validator left, `sources.file_csv` how its cells are read. The fast path knows the types of
+`contracts.copy_field_types`; a contract with another one takes the slower way.
 """
 
 from base64 import b64decode

@@ -67,7 +67,7 @@ def shown(value: object) -> str:
 
 
 def json_path(location: tuple[str | int, ...]) -> str:
-    """Where something is in a document: $.a[0].b"""
+    """Where something is in a document, for example $.a[0].b."""
     path = "$"
     for part in location:
         if isinstance(part, int):

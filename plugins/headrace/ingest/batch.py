@@ -14,7 +14,7 @@ import psycopg
 from psycopg import Connection, Cursor
 from psycopg.sql import Identifier
 
-from headrace.contracts.copy_text import NULL, escaped
+from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
 from headrace.postgres import checkpoints, ledger

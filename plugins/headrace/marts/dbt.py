@@ -258,7 +258,7 @@ def _target_folder(home: Path) -> Path:
 
 
 def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ...]:
-    """dbt's results, one for each model and function; a test's failure belongs to the models that it reads."""
+    """The results of dbt, one for each model and function; a failed test counts for the models that it reads."""
     failed_tests: dict[str, list[str]] = {}
     lines: list[NodeResult] = []
     for result in results:

@@ -10,8 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from headrace.escaping import visible
+from headrace.monitor.figures import DatasetStatus
 from headrace.monitor.problems import Overview
-from headrace.monitor.status import DatasetStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

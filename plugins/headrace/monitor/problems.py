@@ -10,7 +10,7 @@ from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.durations import duration
-from headrace.monitor.status import DatasetStatus, ModelStatus, Status
+from headrace.monitor.figures import DatasetStatus, ModelStatus, Status
 from headrace.output import shown
 from headrace.settings import Settings
 

@@ -30,8 +30,11 @@ class Publisher(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None: ...
-    def send(self, line: bytes, *, keyless: bool = False) -> None: ...
-    def flush(self) -> None: ...
+    def send(self, line: bytes, *, keyless: bool = False) -> None:
+        """Send one line; it may be acknowledged later."""
+
+    def flush(self) -> None:
+        """Wait until everything sent is acknowledged."""
 
 
 def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_id: str | None = None) -> Publisher:

@@ -6,7 +6,7 @@ in `_extra` until they are filled.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,12 @@ from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
-from headrace.ingest.batch import Barrier, no_barrier
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.connection import database
 from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
+from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 
 PAGE_ROWS = 5_000
 VALUES = Identifier("pg_temp", "filled_values")
@@ -106,9 +106,7 @@ def fill(
     dataset: Dataset,
     name: str,
     *,
-    run: RunContext | None = None,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-    barrier: Barrier = no_barrier,
+    options: RepairOptions = DEFAULT_OPTIONS,
 ) -> FillResult:
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
 
@@ -133,14 +131,14 @@ def fill(
             total = _count(connection, dataset, column)
             for page in _pages(connection, dataset, column):
                 _validate_page(connection, dataset, column, contract, page, result)
-                on_progress(result.filled + result.left.total(), total)
+                options.on_progress(result.filled + result.left.total(), total)
             connection.execute(SQL("analyze {}").format(VALUES))
-            barrier("read")
+            options.barrier("read")
             # under the drain's name: a drain that waits for a frozen fill may end it, as it may a frozen drain
             with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
                 checkpoints.hold(connection, dataset.name)
-                _move(connection, dataset, column, result, began, run or RunContext())
-                barrier("before_commit")
+                _move(connection, dataset, column, result, began, options.run)
+                options.barrier("before_commit")
     return result
 
 

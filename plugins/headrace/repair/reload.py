@@ -5,7 +5,7 @@ transaction, the reload locks the dataset's checkpoints and moves the rows: drai
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,19 +17,18 @@ from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment, open_source
 from headrace.exceptions import DatasetError, SourceChanged
-from headrace.ingest.batch import Barrier, Batch, no_barrier
+from headrace.ingest.batch import Batch
 from headrace.ingest.identity import check_identity
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Generation
 from headrace.postgres.connection import database
-from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.ledger import LedgerKind, LedgerLine
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
 from headrace.repair import restage
+from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.repair.reload_request import check_source_kind, parse, ranges
 from headrace.repair.restage import Restaged
 from headrace.sources.base import Range, ReloadableSource, SourceState
-
-ProgressCallback = Callable[[int, int], None]  # offsets done, offsets in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,7 @@ def reload_range(
     end: str,
     *,
     partition: int | None = None,
-    run: RunContext | None = None,
-    on_progress: ProgressCallback = lambda _done, _total: None,
-    barrier: Barrier = no_barrier,
+    options: RepairOptions = DEFAULT_OPTIONS,
 ) -> ReloadResult:
     """Read [start, end) of a topic again and replace what was staged of it, all in one transaction.
 
@@ -76,9 +73,7 @@ def reload_range(
             generation = _check_generation(connection, dataset, state)
             wanted = [Restaged(requested) for requested in ranges(connection, generation, state, source, request)]
             if wanted:
-                job = _ReloadJob(
-                    deployment, dataset, source, generation, wanted, run or RunContext(), on_progress, barrier
-                )
+                job = _ReloadJob(deployment, dataset, source, generation, wanted, options)
                 _reload(connection, job)
     finally:
         source.close()
@@ -106,9 +101,7 @@ class _ReloadJob:
     source: ReloadableSource
     generation: Generation
     wanted: Sequence[Restaged]
-    run: RunContext
-    on_progress: ProgressCallback
-    barrier: Barrier
+    options: RepairOptions
 
     def line(self, restaged: Restaged, elapsed_s: float) -> LedgerLine:
         """What the ledger says of one partition."""
@@ -128,7 +121,7 @@ class _ReloadJob:
             bytes=restaged.bytes,
             first_record_at=restaged.first_record_at,
             last_record_at=restaged.last_record_at,
-            run=self.run,
+            run=self.options.run,
         )
 
 
@@ -145,16 +138,16 @@ def _reload(connection: Connection[Any], job: _ReloadJob) -> None:
                 f"`{drain}` says more",
                 command=drain,
             )
-        job.barrier("read")
+        job.options.barrier("read")
         with _exclusive(connection, job):
-            job.barrier("held")
+            job.options.barrier("held")
             for restaged in job.wanted:
                 restage.replace_rows(connection, dataset, generation, restaged)
                 restage.replace_dead_letters(connection, dataset, generation, restaged)
-            job.barrier("replaced")
+            job.options.barrier("replaced")
             for restaged in job.wanted:
                 ledger.append_line(connection, job.line(restaged, time.monotonic() - began))
-            job.barrier("before_commit")
+            job.options.barrier("before_commit")
 
 
 @contextmanager
@@ -198,7 +191,7 @@ def _read(connection: Connection[Any], job: _ReloadJob) -> None:
             done += chunk.next_offset - positions[chunk.partition]
             positions[chunk.partition] = chunk.next_offset
             del batch, chunk  # not held while the next one is fetched
-            job.on_progress(done, total)
-            job.barrier("shelved")
+            job.options.on_progress(done, total)
+            job.options.barrier("shelved")
     for target in (restage.ROWS, restage.DEAD_LETTERS):
         connection.execute(SQL("analyze {}").format(target))

@@ -6,7 +6,7 @@ key. Only its batch is new, so marts claim it like any other batch.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -19,7 +19,7 @@ from psycopg.sql import SQL
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
-from headrace.ingest.batch import Barrier, Batch, no_barrier
+from headrace.ingest.batch import Batch
 from headrace.ingest.exclusive import exclusive
 from headrace.postgres import ledger, staging
 from headrace.postgres.copy import CopyTarget, copy_in_savepoint
@@ -35,6 +35,7 @@ from headrace.postgres.dead_letter_pages import (
 )
 from headrace.postgres.dead_letters import COLUMNS
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.times import record_time
 
 OFFSET, REASON = ([name for name, _ in COLUMNS].index(name) for name in ("offset", "reason"))
@@ -117,9 +118,7 @@ class _LedgerSums:
             self.first_record_at = min([*times, *filter(None, (self.first_record_at,))])
             self.last_record_at = max([*times, *filter(None, (self.last_record_at,))])
 
-    def line(
-        self, dataset: Dataset, generation: int, partition: int, elapsed_s: float, run: RunContext | None
-    ) -> LedgerLine:
+    def line(self, dataset: Dataset, generation: int, partition: int, elapsed_s: float, run: RunContext) -> LedgerLine:
         """What the ledger says of the partition."""
         return LedgerLine(
             batch_id=self.batch_id,
@@ -135,7 +134,7 @@ class _LedgerSums:
             bytes=self.bytes,
             first_record_at=self.first_record_at,
             last_record_at=self.last_record_at,
-            run=run or RunContext(),
+            run=run,
         )
 
 
@@ -145,9 +144,7 @@ def replay(
     *,
     reason: str | None = None,
     dry_run: bool = False,
-    run: RunContext | None = None,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-    barrier: Barrier = no_barrier,
+    options: RepairOptions = DEFAULT_OPTIONS,
 ) -> ReplayResult:
     """Stage the dead letters, of one reason or of all, that today's contract accepts; in one transaction.
 
@@ -175,14 +172,14 @@ def replay(
             ):
                 line = lines.setdefault(generation_partition, _LedgerSums())
                 _replay_dead_letters(connection, dataset, generation_partition, list(dead_letters), line, result)
-            on_progress(result.records, total)
-        barrier("staged")
+            options.on_progress(result.records, total)
+        options.barrier("staged")
         for (generation, partition), sums in lines.items():
             if sums.rows:
                 elapsed_s = time.monotonic() - began
-                ledger.append_line(connection, sums.line(dataset, generation, partition, elapsed_s, run))
+                ledger.append_line(connection, sums.line(dataset, generation, partition, elapsed_s, options.run))
                 result.batches += 1
-        barrier("before_commit")
+        options.barrier("before_commit")
         if dry_run:
             raise Rollback
     return result

@@ -208,8 +208,10 @@ class Demo:
         return account
 
     def _compare(self, connection: Connection[Any], name: str) -> None:
-        """Raise PermanentError where a dataset is not what was sent; one that others have sent to as well is not held
-        to it."""
+        """Raise PermanentError where a dataset differs from what the demo sent.
+
+        A dataset that others have sent to as well is not compared.
+        """
         sent = self._sent(name)
         found = connection.execute(
             "select coalesce(sum(end_offset - start_offset - empty), 0)::bigint, coalesce(sum(staged), 0)::bigint, "

@@ -26,7 +26,9 @@ class Services(Protocol):
     """What a source is opened with; a Deployment is one."""
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> Settings:
+        """The settings of the run."""
+
     @property
     def kafka(self) -> Callable[[], Mapping[str, Any]]:
         """Gives the settings of Kafka's clients."""

@@ -23,7 +23,7 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
 
 
 class NoPage(ValueError):
-    """no header of a page"""
+    """A page whose header cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,22 +17,18 @@ from kafka.admin import OffsetTimestamp
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
-    LogTruncationError,
-    OffsetOutOfRangeError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
-from kafka.serializer import Deserializer
 
-from headrace.command import Command
-from headrace.exceptions import SourceChanged, SourceError, SourceUnavailable, TopicMissing
-from headrace.record import HEADER_BYTES, Headers
+from headrace.exceptions import SourceUnavailable, TopicMissing
 from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
-from headrace.sources.bounds import Bounds, OversizedRecord, is_kept
+from headrace.sources.bounds import Bounds, is_kept
 from headrace.sources.kafka_batches import UnreadableBatch, tolerate
+from headrace.sources.kafka_errors import address, as_source_error
+from headrace.sources.kafka_metered import Metered, judged
 from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking
-from headrace.sources.kafka_security import refusal
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
@@ -182,7 +178,7 @@ class KafkaSource:
                     if records and records[-1].offset >= end:
                         records = [record for record in records if record.offset < end]
                     if not goes_on and not all(is_kept(record.headers) for record in records):
-                        records = [_judged(record) for record in records]
+                        records = [judged(record) for record in records]
                     if position == end:
                         del positions[tp]
                         consumer.pause(tp)
@@ -195,7 +191,7 @@ class KafkaSource:
                     stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
                     raise SourceUnavailable(
                         f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
-                        f"expected to reach the pinned end; check the broker at {self._address()} and retry"
+                        f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
                     )
                 if goes_on:
                     continue
@@ -263,7 +259,7 @@ class KafkaSource:
         described: dict[str, Any] = self._admin_client().describe_topics([self.topic])[0]
         if described["error_code"] == UnknownTopicOrPartitionError.errno:
             raise TopicMissing(
-                f"{self.topic}: no such topic at {self._address()}; create it, or `headrace produce` into it, "
+                f"{self.topic}: no such topic at {address(self._config)}; create it, or `headrace produce` into it, "
                 "or correct the dataset's topic"
             )
         if issubclass(for_code(described["error_code"]), AuthorizationError):
@@ -298,8 +294,8 @@ class KafkaSource:
             "max_partition_fetch_bytes": self._max_partition_fetch_bytes,
             "fetch_max_wait_ms": 100,
             "retry_backoff_ms": RETRY_BACKOFF_MS,
-            "key_deserializer": _Metered(meter),
-            "value_deserializer": _Metered(meter),
+            "key_deserializer": Metered(meter),
+            "value_deserializer": Metered(meter),
         }
         consumer = KafkaConsumer(**self._config, **(options | differently))
         with suppress(AttributeError):  # kafka-python 3.0 keeps 100 ms here, which every range's first poll would wait
@@ -318,52 +314,8 @@ class KafkaSource:
         found = self._admin_client().list_partition_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation)
         return {tp: found[tp].offset for tp in partitions}
 
-    def _address(self) -> str:
-        servers = self._config["bootstrap_servers"]
-        return servers if isinstance(servers, str) else ",".join(servers)
-
     def _raise(self, error: KafkaError) -> NoReturn:
-        if isinstance(error, UnreadableBatch):
-            raise error.as_ours() from error
-        if (refused := refusal(error, self._config, self.topic)) is not None:
-            raise refused from error
-        if isinstance(error, OffsetOutOfRangeError | LogTruncationError):
-            raise SourceChanged(
-                f"{self.topic}: the broker no longer serves an offset that it listed a moment ago: {error}; "
-                "retention or a recreated topic overtook this run; run the drain again to see the range"
-            ) from error
-        if isinstance(error, UnknownTopicOrPartitionError):
-            raise TopicMissing(f"{self.topic}: the topic vanished while it was read: {error}") from error
-        if getattr(error, "retriable", False):
-            raise SourceUnavailable(
-                f"kafka: {self._address()} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
-                "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS",
-                command=Command("up"),
-            ) from error
-        raise SourceError(f"{self.topic}: {_one_line(error)}; a new process may try again") from error
-
-
-def _judged(record: Any) -> Any:
-    """A record of kafka-python's, or one that says that its bytes are not kept."""
-    if is_kept(record.headers):
-        return record
-    return OversizedRecord(record.offset, record.timestamp, record.headers)
-
-
-class _Metered(Deserializer):  # type: ignore[misc]
-    """Gives keys and values as they are, and counts them."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def deserialize(self, _topic: str, headers: Headers, data: bytes | None) -> bytes | None:
-        """Count a key or a value; the one that reaches the limit still passes."""
-        self._meter.check()
-        if data is not None:
-            self._meter.spent += len(data)
-        if headers:
-            self._meter.spent += sum(HEADER_BYTES + len(name) + (len(value) if value else 0) for name, value in headers)
-        return data
+        raise as_source_error(error, self._config, self.topic) from error
 
 
 def ensure_topic(
@@ -382,14 +334,9 @@ def ensure_topic(
             source._admin_client().create_topics(wanted, wait_for_metadata=True)
             return True
         return False
-    except TopicAlreadyExistsError:  # somebody else was faster
+    except TopicAlreadyExistsError:  # another process created it meanwhile
         return False
     except KafkaError as error:
         source._raise(error)
     finally:
         source.close()
-
-
-def _one_line(error: BaseException) -> str:
-    name = type(error).__name__
-    return " ".join(f"{name}: {str(error).removeprefix(f'{name}: ')}".split())

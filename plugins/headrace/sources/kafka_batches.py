@@ -1,5 +1,6 @@
-"""Record batches at which kafka-python stops, or that it would unpack whole: a codec that fails, header names that are
-not UTF-8, and more than fits into memory.
+"""Record batches that kafka-python fails on, or would unpack whole.
+
+A codec that fails, header names that are not UTF-8, and batches larger than memory.
 
 Kafka's protocol calls a header's name UTF-8, but no broker checks it, and other clients send bytes.
 """

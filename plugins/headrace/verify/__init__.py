@@ -1,4 +1,4 @@
-"""Does everything tie: ledger, rows, dead letters, claims, and with --deep the source's own records?"""
+"""Compares ledger, rows, dead letters and claims; with --deep also the source's own records."""
 
 from headrace.verify.verification import verify
 

@@ -23,7 +23,7 @@ def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_seq(snapshot: Snapshot, report: DatasetReport) -> None:
-    """seq counts the lines 1..last_seq without a gap, so a claim of (from, to] misses no batch."""
+    """Ledger lines are numbered 1 to last_seq without a gap, so a claim of (from, to] misses no batch."""
     report.checks.append("seq")
     counted = snapshot.row(
         "select coalesce(max(b.seq), 0) as newest, coalesce((select last_seq from headrace.datasets "

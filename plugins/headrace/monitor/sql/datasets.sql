@@ -1,0 +1,39 @@
+select
+    d.dataset,
+    d.last_seq,
+    o.observed_at,
+    refused.error,
+    refused.command,
+    failed.error as drain_error,
+    failed.command as drain_command,
+    failed.failed_at as drain_failed_at,
+    l.holder_name,
+    l.lapses_at,
+    l.lapses_at > clock_timestamp() as is_held
+from headrace.datasets as d
+left join headrace.leases as l on d.dataset = l.dataset
+left join lateral (
+    select max(o.observed_at) filter (where o.end_offset is not null) as observed_at
+    from headrace.observations as o
+    where o.dataset = d.dataset
+) as o on true
+left join lateral (
+    select r.error, r.command
+    from headrace.observations as r
+    where r.dataset = d.dataset and r.error is not null
+    order by r.error desc
+    limit 1
+) as refused on true
+left join lateral (
+    -- until what it was to read is committed, or the generation is closed
+    select f.error, f.command, f.failed_at
+    from headrace.failures as f
+    inner join headrace.generations as g
+        on g.dataset = f.dataset and g.generation = f.generation and g.is_open
+    inner join headrace.checkpoints as c
+        on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
+    where f.dataset = d.dataset and c.next_offset < f.end_offset
+    order by f.failed_at desc
+    limit 1
+) as failed on true
+order by d.dataset

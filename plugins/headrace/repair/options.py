@@ -1,0 +1,23 @@
+"""What replay, reload and fill are told beside what to repair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headrace.ingest.batch import Barrier, no_barrier
+from headrace.postgres.ledger import RunContext
+
+
+@dataclass(frozen=True, slots=True)
+class RepairOptions:
+    """run: who repairs, for the ledger.
+
+    on_progress: called with how much is done and how much there is: offsets, dead letters or values. barrier: called
+    at named steps; for tests.
+    """
+
+    run: RunContext = field(default_factory=RunContext)
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    barrier: Barrier = no_barrier
+
+
+DEFAULT_OPTIONS = RepairOptions()

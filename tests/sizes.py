@@ -1,0 +1,107 @@
+"""Sizes of the library's code: `make lint` fails on a module over 350 lines and on functions that are too long.
+
+A function has at most 50 lines, from `def` to its end, and 6 parameters (self and cls not counted). Commands of click
+may have more parameters: each option is one.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LIBRARY = Path(__file__).parents[1] / "plugins" / "headrace"
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 350, 50, 6
+
+# What is larger today. The list only gets shorter: an entry that is not needed any more fails the check.
+EXCEPTIONS: frozenset[str] = frozenset(
+    {
+        "airflow/dag_factory.py",
+        "airflow/dag_factory.py:ingest_dag",
+        "airflow/dag_factory.py:load_dag",
+        "airflow/dag_factory.py:follow_dag",
+        "contracts/contract.py:Contract:__init__",
+        "contracts/conversions.py",
+        "contracts/copy_text.py",
+        "follow/follower.py",
+        "follow/follower.py:follow",
+        "follow/follower.py:_Follower:__init__",
+        "ingest/absent.py:tombstone_absent",
+        "ingest/drain.py:drain",
+        "ingest/load.py:load_file",
+        "ingest/runs.py:drain_plan",
+        "local/airflow_options.py:options",
+        "local/home.py:Home:run",
+        "marts/build.py:build",
+        "marts/claims.py:record",
+        "monitor/metrics.py:_datasets",
+        "monitor/status.py",
+        "monitor/status.py:_models",
+        "monitor/status.py:_history",
+        "repair/reload.py:reload_range",
+        "repair/replay.py:replay",
+        "sources/kafka.py",
+        "sources/kafka.py:KafkaSource:_poll_until_read",
+        "sources/kafka_confluent.py:ConfluentSource:_consume_until_read",
+        "sources/kafka_records.py:MeteredRecords:_unpack",
+        "verify/claims.py:_claims",
+        "verify/claims.py:check_mart",
+        "verify/coordinates.py:check_rows_outside_batch",
+        "verify/coordinates.py:check_exactly_one",
+        "verify/ledger.py:check_chain",
+        "verify/mart.py:foreign_code",
+        "verify/report.py:DatasetReport:add",
+        "verify/rows.py:check_counts",
+        "verify/sources.py:check_source",
+    }
+)
+
+
+def check(library: Path, exceptions: frozenset[str] = EXCEPTIONS) -> list[str]:
+    """One line per finding: path, what is too large, its size and the limit; and per exception without a finding."""
+    findings = dict(found for path in sorted(library.rglob("*.py")) for found in _module(path, library))
+    lines = [line for name, line in findings.items() if name not in exceptions]
+    unneeded = sorted(exceptions - findings.keys())
+    lines += [f"{name}: within the limits now: remove it from tests/sizes.py" for name in unneeded]
+    return lines
+
+
+def _module(path: Path, library: Path) -> Iterator[tuple[str, str]]:
+    name, text = str(path.relative_to(library)), path.read_text()
+    lines = len(text.splitlines())
+    if lines > MODULE_LINES:
+        yield name, f"{name}: {lines} lines, at most {MODULE_LINES}"
+    yield from _functions(ast.parse(text), name)
+
+
+def _functions(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """The findings below a node; `name` is its path with the names of the classes and functions around it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _functions(child, name)
+            continue
+        inner = f"{name}:{child.name}"
+        yield from _functions(child, inner)
+        if isinstance(child, ast.ClassDef):
+            continue
+        lines = (child.end_lineno or child.lineno) - child.lineno + 1
+        parameters = 0 if _is_command(child) else _parameters(child.args)
+        found = [f"{lines} lines, at most {FUNCTION_LINES}"] * (lines > FUNCTION_LINES)
+        found += [f"{parameters} parameters, at most {PARAMETERS}"] * (parameters > PARAMETERS)
+        if found:
+            yield inner, f"{inner}: {'; '.join(found)}"
+
+
+def _parameters(arguments: ast.arguments) -> int:
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return sum(argument.arg not in ("self", "cls") for argument in named)
+
+
+def _is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A function that click calls: one of its decorators is click.command, group.command or the like."""
+    calls = (decorator.func for decorator in function.decorator_list if isinstance(decorator, ast.Call))
+    return any(isinstance(call, ast.Attribute) and call.attr in ("command", "group") for call in calls)
+
+
+if __name__ == "__main__":
+    findings = check(LIBRARY)
+    sys.exit("\n".join(findings) or None)
