@@ -56,11 +56,11 @@ def plan(
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
-        with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
+        with _opened(source, deployment, dataset, path) as opened, database(connect) as connection:
             prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
-            state = identity.describe(source, checkpoints.open_generation(connection, dataset.name))
+            state = identity.describe(opened, checkpoints.open_generation(connection, dataset.name))
             observations.save_state(connection, dataset.name, state)
-            generation = prepare.prepare_generation(connection, dataset, source, state, run or RunContext())
+            generation = prepare.prepare_generation(connection, dataset, opened, state, run or RunContext())
             planned = make_plan(generation, state)
             observations.save_observation(connection, dataset.name)
             return planned
