@@ -3,14 +3,14 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import HeadraceError, PermanentError
 
 BACKOFF_MAX_S = 30.0
 
-PrintLine = Callable[[str], None]
 
 logger = logging.getLogger(__name__)
 

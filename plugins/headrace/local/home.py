@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.private_files import (
     FILE_MODE,
@@ -28,8 +29,6 @@ from headrace.private_files import (
     replaced_file,
 )
 from headrace.settings import SECRET_BYTES_MAX, SECRETS, read_services
-
-PrintLine = Callable[[str], None]
 
 FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt")
 POSTGRES = "postgres"  # a folder, which closes itself
