@@ -163,7 +163,7 @@ def _close(path: Path) -> None:
 
 
 def set_aside(path: Path, print_line: PrintLine) -> None:
-    """Rename what cannot be used, so that nothing of anybody's is ever deleted."""
+    """Rename a folder that cannot be used; nothing is deleted."""
     number = 1
     while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
         number += 1

@@ -186,7 +186,7 @@ class _Starter:
                 self._remember(service, start())
                 break
             except LocalServiceError as error:
-                # whoever took a port may be gone by now: then the same ports will do
+                # the process that took a port may have ended: then the same ports will do
                 lost = self._lost_a_port(service) or any(sign in str(error) for sign in PORT_TAKEN)
                 if attempt == ATTEMPTS_MAX or not lost:
                     raise

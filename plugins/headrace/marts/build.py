@@ -1,4 +1,4 @@
-"""Build the marts: whatever is committed and not yet built, until nothing is."""
+"""Build the marts: what is committed and not yet built, until no claim advances."""
 
 import json
 import time
@@ -151,7 +151,7 @@ def _exclusive_build(connect: Connect, print_line: PrintLine) -> Iterator[None]:
                         ) from error
             yield
         finally:
-            connection.close()  # which ends the transaction, in whatever state it is
+            connection.close()  # which ends the transaction in any state
 
 
 def _is_first(connection: Connection[Any]) -> bool:
