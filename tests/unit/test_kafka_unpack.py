@@ -31,8 +31,8 @@ resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))  # the machine su
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
 from headrace.sources.kafka_batches import TolerantRecords
-from headrace.sources.kafka_unpack import Meter, MeteredRecords
-from headrace.bounds import Bounds, is_kept
+from headrace.sources.kafka_records import Meter, MeteredRecords
+from headrace.sources.bounds import Bounds, is_kept
 def peak_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 data, meter, kept, lost = open(sys.argv[2], "rb").read(), Meter(2**40), [], []

@@ -4,16 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Asset
 
+from headrace.retries import TASK_RETRIES
+
 OWNER = "headrace"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DEFAULT_ARGS = {
-    "owner": OWNER,
-    "retries": 3,
-    "retry_delay": timedelta(seconds=10),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
-    "execution_timeout": timedelta(hours=2),
-}
+DEFAULT_ARGS = {"owner": OWNER, "execution_timeout": timedelta(hours=2)} | TASK_RETRIES
 
 
 def staging_asset(name: str) -> Asset:

@@ -8,6 +8,7 @@ from headrace.airflow import forms
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START
 from headrace.catalog import Declarations
 from headrace.output import say
+from headrace.retries import FOLLOW_TASK_RETRIES
 
 FOLLOW_MINUTES = 10
 FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
@@ -24,12 +25,7 @@ def follow_dag(declared: Declarations) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
-        default_args=DEFAULT_ARGS
-        | {
-            "execution_timeout": timedelta(seconds=FOLLOW_S_MAX),
-            "retries": 1,  # it waits for services itself; behind a run that failed the next one begins at once
-            "retry_delay": timedelta(seconds=2),
-        },
+        default_args=DEFAULT_ARGS | FOLLOW_TASK_RETRIES | {"execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
         tags=["headrace", "ingest", "dbt"],
         params=_params(declared.streams),
         doc_md="""
