@@ -9,7 +9,6 @@ from headrace.callbacks import PrintLine
 from headrace.exceptions import HeadraceError, PermanentError
 from headrace.retries import follow_pause_s
 
-
 logger = logging.getLogger(__name__)
 
 
