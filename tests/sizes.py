@@ -20,7 +20,6 @@ EXCEPTIONS: frozenset[str] = frozenset(
         "local/home.py:Home:run",
         "marts/build.py:build",
         "marts/claims.py:record",
-        "monitor/metrics.py:_datasets",
         "sources/kafka.py:KafkaSource:_poll_until_read",
         "sources/kafka_confluent.py:ConfluentSource:_consume_until_read",
         "sources/kafka_records.py:MeteredRecords:_unpack",

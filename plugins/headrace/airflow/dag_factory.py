@@ -122,7 +122,7 @@ def known_reasons(declared: Declarations) -> list[str]:
 
 
 def build_dag(declared: Declarations) -> DAG:
-    """build: whatever is committed and not yet built, until nothing is."""
+    """build_marts: build what is committed and not yet built, until no claim advances."""
     # asset events coalesce and can strand (airflow #56050): the clock is the backstop
     clock = CronTriggerTimetable("*/10 * * * *", timezone="UTC")
     assets: Any = None

@@ -1,6 +1,6 @@
 """The parameters of a DAG run: what a form declares, and the values that the form, the API and scripts send.
 
-The form sends null for a field that was emptied, and the API whatever a script wrote: 5.0 or "5" for 5, "" for nothing.
+The form sends null for an empty field; scripts send 5.0 or "5" for 5 and "" for nothing through the API.
 What converts without loss is accepted; a value that does not fails the task in one line.
 """
 

@@ -42,7 +42,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    # whatever a payload holds: nothing but the page's own files runs or is styled, and only Airflow may frame it
+    # for any payload: nothing but the page's own files runs or is styled, and only Airflow may frame it
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "frame-ancestors 'self'; base-uri 'none'; form-action 'self'"

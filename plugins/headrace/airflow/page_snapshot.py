@@ -60,11 +60,11 @@ class Snapshot:
 
 
 class Refresher:
-    """Reads in a thread of its own, when somebody asks and what there is has become old."""
+    """Reads in a thread of its own, on request, when the last snapshot is too old."""
 
     def __init__(self, read: Callable[[], Overview]) -> None:
         self._read = read
-        self._snapshot = Snapshot()  # replaced as a whole: nobody needs a lock to look at it
+        self._snapshot = Snapshot()  # replaced as a whole: reading it needs no lock
         self._asked = threading.Event()
         self._thread: threading.Thread | None = None
 

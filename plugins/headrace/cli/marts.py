@@ -11,7 +11,7 @@ from headrace.output import say
 @click.option("--vars", "variables", help="dbt variables, as YAML.")
 @click.option("--full-refresh", is_flag=True, help="Build from zero.")
 def build(select: str | None, variables: str | None, full_refresh: bool) -> None:
-    """Build the marts: whatever is committed and not yet built, until nothing is."""
+    """Build the marts: what is committed and not yet built, until no claim advances."""
     from headrace.marts.build import build as build_marts
 
     result = build_marts(read_settings(), select=select, vars=variables, full_refresh=full_refresh, print_line=say)

@@ -48,7 +48,7 @@ def env() -> None:
     from headrace.local import services
 
     for name, value in services.environment(read_settings()).items():
-        click.echo(f"export {name}={_quoted(value)}")  # for a shell, which takes it as it is
+        click.echo(f"export {name}={_quoted(value)}")  # for a shell: not escaped for a terminal
 
 
 @main.command()

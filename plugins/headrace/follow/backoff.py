@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import HeadraceError, PermanentError
 from headrace.retries import follow_pause_s
-
-PrintLine = Callable[[str], None]
 
 logger = logging.getLogger(__name__)
 

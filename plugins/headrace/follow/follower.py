@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from headrace.callbacks import PrintLine
 from headrace.catalog import load_declarations
 from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment, open_source
 from headrace.exceptions import BuildError, DatasetError, HeadraceError
-from headrace.follow.backoff import Backoff, PrintLine, unexpected_error
+from headrace.follow.backoff import Backoff, unexpected_error
 from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
 from headrace.follow.notifier import WAIT_S, Notifier

@@ -31,7 +31,7 @@ _OWN_DSN = re.compile(
 
 
 def given(settings: Settings, service: str) -> str | None:
-    """The address of a service that somebody else runs; None where the local one is meant.
+    """The address of a service that is not local; None for the local one.
 
     An address that equals the local one (`eval "$(headrace env)"`) means the local one. So does a DSN with the local
     server's password file: its port may be of yesterday.

@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
-from headrace.local.home import Home, PrintLine, write_file
+from headrace.local.home import Home, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings

@@ -138,7 +138,7 @@ class Gateway:
                 server = self._connect()
             except (ConnectionRefusedError, FileNotFoundError):
                 _log("the server is gone: this gateway ends")
-                os._exit(1)  # clients find nobody, as they would without a gateway
+                os._exit(1)  # clients are refused, as without a gateway
             except (OSError, struct.error) as error:
                 _log(f"no connection to the server: {error}")
                 return
@@ -185,7 +185,7 @@ def connect_socket(path: str) -> socket.socket:
 def connect_kafka(port: int, password_file: Path | None) -> socket.socket:
     """Connect to a broker's listener with SASL and log in; without a password only connect.
 
-    The password is sent to nobody but a broker of this user: another one may have its port while it is down.
+    The password is sent only to a broker of this user: another one may have its port while it is down.
     """
     server = socket.create_connection(("127.0.0.1", port), timeout=LOGIN_LIMIT_S)
     try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.private_files import (
     FILE_MODE,
@@ -28,8 +29,6 @@ from headrace.private_files import (
     replaced_file,
 )
 from headrace.settings import SECRET_BYTES_MAX, SECRETS, read_services
-
-PrintLine = Callable[[str], None]
 
 FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt")
 POSTGRES = "postgres"  # a folder, which closes itself
@@ -164,7 +163,7 @@ def _close(path: Path) -> None:
 
 
 def set_aside(path: Path, print_line: PrintLine) -> None:
-    """Rename what cannot be used, so that nothing of anybody's is ever deleted."""
+    """Rename a folder that cannot be used; nothing is deleted."""
     number = 1
     while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
         number += 1

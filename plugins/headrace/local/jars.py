@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
-from headrace.local.home import Home, PrintLine, write_file
+from headrace.local.home import Home, write_file
 
 # Kafka's own dependencies hold no logger: without slf4j-simple the broker dies without a word.
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"

@@ -13,9 +13,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local import gateway, jars
-from headrace.local.home import Home, PrintLine, secret, set_aside, write_file
+from headrace.local.home import Home, secret, set_aside, write_file
 from headrace.local.ports import free_ports
 from headrace.local.process import Service
 from headrace.private_files import close_to_others, make_folder

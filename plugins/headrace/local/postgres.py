@@ -20,8 +20,9 @@ from typing import Any
 
 import psutil
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
-from headrace.local.home import Home, PrintLine, set_aside, write_file
+from headrace.local.home import Home, set_aside, write_file
 from headrace.local.postgres_roles import (
     ADMIN,
     BUILDER,

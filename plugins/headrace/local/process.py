@@ -38,7 +38,7 @@ class Service:
         self._log_start = 0
 
     def pid(self) -> int | None:
-        """The pid of the running service; None when it does not run, whatever the pid file says."""
+        """The pid of the running service; None when it does not run, even if there is a pid file."""
         noted = self._noted()
         if noted and self._is_ours(noted[0]):
             return noted[0]
@@ -101,7 +101,7 @@ class Service:
                     f"{self.name}: {lacking} after {limit_s:.0f} s, expected it to be healthy; {self.log_tail()}"
                 )
             time.sleep(POLL_S)
-        if self.pid() is None:  # somebody else answered
+        if self.pid() is None:  # another process answered
             raise self._ended()
 
     def _ended(self) -> LocalServiceError:

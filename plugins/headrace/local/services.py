@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local import airflow, kafka, postgres, postgres_roles, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
-from headrace.local.home import Home, PrintLine, locked
+from headrace.local.home import Home, locked
 from headrace.local.ports import choose_port, is_free
 from headrace.local.postgres import binary as postgres_binary
 from headrace.settings import PREFIX, Settings, read_services
@@ -185,7 +186,7 @@ class _Starter:
                 self._remember(service, start())
                 break
             except LocalServiceError as error:
-                # whoever took a port may be gone by now: then the same ports will do
+                # the process that took a port may have ended: then the same ports will do
                 lost = self._lost_a_port(service) or any(sign in str(error) for sign in PORT_TAKEN)
                 if attempt == ATTEMPTS_MAX or not lost:
                     raise

@@ -1,8 +1,8 @@
-"""Build the marts: whatever is committed and not yet built, until nothing is."""
+"""Build the marts: what is committed and not yet built, until no claim advances."""
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from psycopg import Connection, errors
 
+from headrace.callbacks import PrintLine
 from headrace.command import Command
 from headrace.exceptions import BuildError, DatabaseUnavailable
 from headrace.marts.claims import (
@@ -31,8 +32,6 @@ from headrace.settings import Settings
 BUILD_WAIT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
 PASSES_MAX = 20  # a pass that advances no claim ends the loop long before; this is against a defect
 NAMED_FAILURES = 3  # how many failures a message names before it counts the others
-
-PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ def _exclusive_build(connect: Connect, print_line: PrintLine) -> Iterator[None]:
                         ) from error
             yield
         finally:
-            connection.close()  # which ends the transaction, in whatever state it is
+            connection.close()  # which ends the transaction in any state
 
 
 def _is_first(connection: Connection[Any]) -> bool:

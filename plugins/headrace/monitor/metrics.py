@@ -39,13 +39,16 @@ class _Collector(Collector):
         # what is no longer declared is no longer measured: its lag would never fall
         declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
         datasets = [dataset for dataset in declared if not dataset.is_empty]
-        yield from _datasets(datasets, declared, self._overview)
+        yield from _records(datasets)
+        yield from _freshness(datasets)
+        yield from _states(datasets, declared, self._overview)
+        yield from _limits(datasets, self._overview)
         yield from _dead_letters(datasets)
         yield from _models(self._overview)
         yield from _problems(self._overview)
 
 
-def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
+def _records(datasets: list[DatasetStatus]) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
         "headrace_lag_records", "Unread records, as a plan last saw the source.", labels=("dataset", "partition")
     )
@@ -66,6 +69,9 @@ def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], over
         ):
             rows.add_metric((dataset.dataset, outcome), count)
     yield from (lag, waiting, rows)
+
+
+def _freshness(datasets: list[DatasetStatus]) -> Iterator[Metric]:
     yield _gauge(
         "headrace_lag_seconds",
         "How long the first unread record has waited.",
@@ -101,6 +107,9 @@ def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], over
         "When the source was last looked at.",
         {each.dataset: _epoch(each.observed_at) for each in datasets},
     )
+
+
+def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
     yield _gauge(
         "headrace_source_failing",
         "Whether the last plan failed.",
@@ -121,6 +130,9 @@ def _datasets(datasets: list[DatasetStatus], declared: list[DatasetStatus], over
         "Whether a follower holds the dataset's lease.",
         {each.dataset: each.followed_by is not None for each in datasets},
     )
+
+
+def _limits(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
     yield _gauge(
         "headrace_max_lag_records",
         "The declaration's max_lag.",

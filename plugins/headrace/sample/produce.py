@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
+from headrace.callbacks import ProgressCallback
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment, open_source
 from headrace.exceptions import FileSourceError, TopicMissing
 from headrace.publish.publishers import open_publisher, split_line
 from headrace.sources.base import Range
 
-ProgressCallback = Callable[[int, int], None]  # records sent, records in all
 REPORT_EVERY_S = 5.0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from headrace.callbacks import ProgressCallback
 from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
@@ -18,7 +19,6 @@ from headrace.verify.rows import check_counts, check_tables, missing_columns
 from headrace.verify.snapshot import Subject, snapshot
 from headrace.verify.sources import check_source, plan_records
 
-ProgressCallback = Callable[[int, int], None]  # offsets done, offsets in all
 ReaderFactory = Callable[[Subject], RecordReader]
 
 
