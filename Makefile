@@ -9,37 +9,37 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
-help: ## What there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
 
-demo: install ## The main job, end to end; leaves Airflow running
+demo: install ## Run the main job end to end; leaves Airflow running
 	@$(BIN)/python -m headrace.sample.demo
 
 up: install ## Start PostgreSQL, Kafka and Airflow
 	@$(HEADRACE) up
 
-down: ## Stop them
+down: ## Stop the local services
 	@if [ -x $(HEADRACE) ]; then $(HEADRACE) down; fi
 
-psql: install ## psql on the database
+psql: install ## Open psql on the database
 	@$(HEADRACE) psql
 
-stats: install ## Lag, rows, dead letters and freshness
+stats: install ## Show lag, rows, dead letters and freshness
 	@$(HEADRACE) status
 
-producer: install ## Keep producing events, some of them invalid; Ctrl-C stops; DATASET=jobs, rides or telemetry: those
+producer: install ## Produce events until Ctrl-C, some of them invalid; DATASET=jobs, rides or telemetry: others
 	@$(HEADRACE) produce $(or $(DATASET),events) --sample --per-second 20 --bad-percent 2
 
-consumer: install ## Keep draining and building what arrives; Ctrl-C stops
+consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
-# two at once, each with services of its own: most of the time is waiting for them; as even as files allow
+# Two halves run at once, each with its own services, because tests mostly wait for these. The halves take about equally long.
 SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/integration/test_build_*.py tests/integration/test_verify.py \
 	tests/integration/test_drain_killed.py tests/integration/test_infrastructure_errors.py tests/integration/test_roles.py \
 	tests/integration/test_kafka_security.py tests/integration/test_pgbouncer.py tests/integration/test_postgres_versions.py \
 	tests/integration/test_originals.py tests/integration/test_follow.py)
 
-test: install-dev ## Unit, integration and system tests, and a slice of the fault suite
+test: install-dev ## Run unit, integration and system tests, and a slice of the fault suite
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
 
 test-first-half: install-dev
@@ -48,11 +48,11 @@ test-first-half: install-dev
 test-second-half: install-dev
 	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
 
-test-unit: install-dev ## Those that need no services
+test-unit: install-dev ## Run the unit tests, which need no services
 	@$(BIN)/python -m pytest -q tests/unit
 
 PYTHONS := 3.11 3.12 3.13
-test-pythons: install-dev ## Unit tests on each other Python from 3.11 to 3.13 that this machine has, in a .venv of its own
+test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 to 3.13 on this machine, each in its own .venv
 	@for version in $(PYTHONS); do \
 		! $(BIN)/python -c "import sys; sys.exit(sys.version_info[:2] != tuple(map(int, '$$version'.split('.'))))" || continue; \
 		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
@@ -62,35 +62,35 @@ test-pythons: install-dev ## Unit tests on each other Python from 3.11 to 3.13 t
 			.venv-$$version/bin/python -m pytest -q tests/unit || exit 1; \
 	done
 
-faults: install-dev ## The long fault suite; SEED=5 repeats it, TRIAL=drain-137 one trial of it
+faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
-mutants: install-dev ## Seeded bugs, each caught by a check; MUTANT=name tries one
+mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
 	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py -m faults
 
-kills: install-dev ## Scheduler, worker, task, API server killed while topics are followed: fresh again, nothing lost
+kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
-celery: install-dev ## Two Celery workers, one killed mid-drain, ROUNDS=20 times; SEED=5 repeats them
+celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
 
-test-compose: install-dev ## docker-compose.yml in containers: build, up, the main job, workers, down; PART=default
+test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
 
-fuzz: install-dev ## A million broken records, each accounted for; RECORDS=5000 SEED=7 repeats fewer
+fuzz: install-dev ## Drain a million broken records and account for each; RECORDS=5000 SEED=7: fewer
 	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
 
-rounds: install-dev ## Builds at once, cut short and killed: marts = oracle = full refresh; SEED=5 ROUND=17 repeats one
+rounds: install-dev ## Compare marts after random builds with a full refresh and an oracle; SEED=5 ROUND=17 repeats one
 	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest --timeout=0 tests/integration/test_build_rounds.py
 
-bench-freshness: install-dev ## From record to mart at 1,000 a second, percentiles, followed and by schedule
+bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
 	@$(BIN)/python -m tests.benchmarks --only freshness
 
-bench: install-dev ## What it costs, measured; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
+bench: install-dev ## Measure throughput and cost; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \
 		$(if $(RECORDS),--topic $(RECORDS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-lint: install-dev audit ## ruff, mypy --strict, sizes of modules and functions, order of imports, sqlfluff, pip-audit
+lint: install-dev audit ## Run ruff, mypy --strict, sizes of modules and functions, order of imports, sqlfluff, pip-audit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -100,21 +100,21 @@ lint: install-dev audit ## ruff, mypy --strict, sizes of modules and functions, 
 
 # OSV, not PyPI: one service that is made for it. Where it cannot be reached nothing is known, which is no finding.
 OSV := https://api.osv.dev
-audit: install-dev ## Known vulnerabilities of the locked packages
+audit: install-dev ## Check the locked packages for known vulnerabilities
 	@if $(BIN)/python -c "import sys, urllib.request as u; u.urlopen(u.Request('$(OSV)/v1/query', b'{}'), timeout=10)" 2>&1 \
 		| grep --quiet URLError; then \
 		echo "NOT AUDITED: $(OSV) cannot be reached from here. Run \`make audit\` where it can." >&2; \
 	else $(BIN)/pip-audit --vulnerability-service osv --requirement requirements.txt --require-hashes --disable-pip \
 		--progress-spinner off; fi
 
-sbom: install-dev ## sbom.cdx.json: packages and jars of an installation, with checksums, as CycloneDX has them
+sbom: install-dev ## Write sbom.cdx.json: packages and jars with checksums, in CycloneDX format
 	@$(BIN)/python -m tests.sbom > $@.cdx.json.part && mv $@.cdx.json.part $@.cdx.json
 
-format: install-dev ## What lint asks for, where a tool can do it
+format: install-dev ## Format the code and apply ruff's fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: down ## Stop the services; remove their data and all that make made
+clean: down ## Stop the services; remove their data and all generated files
 	rm -rf .venv .venv-* .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
 lock: ## Renew the locked requirements
@@ -130,7 +130,7 @@ lock: ## Renew the locked requirements
 lock-jars: install-dev ## Renew the checksums of Kafka's jars and of the benchmarks' peer, from Maven Central
 	@$(BIN)/python -m tests.lock_jars
 
-# A stamp is touched when all is in place: an interrupted installation begins anew.
+# A stamp is touched after an installation is complete: an interrupted one starts again.
 install: .venv/installed
 install-dev: .venv/installed-dev
 

@@ -229,7 +229,7 @@
         {%- if row.other_settings -%}
             {%- do exceptions.raise_compiler_error(
                 this.render() ~ ': found the settings ' ~ settings ~ ', expected those that it was built with, '
-                ~ row.other_settings ~ '; set them back, or build it anew: dbt run --full-refresh --select '
+                ~ row.other_settings ~ '; restore them, or build it from scratch: dbt run --full-refresh --select '
                 ~ this.identifier ~ '+'
             ) -%}
         {%- endif -%}

@@ -98,7 +98,7 @@
     {%- for column in columns if column.made_type != column.kept_type -%}
         {%- do exceptions.raise_compiler_error(
             target_relation.schema ~ '.' ~ target_relation.identifier ~ '.' ~ column.name ~ ': found ' ~ (column.kept_type or 'no column') ~ ', expected '
-            ~ (column.made_type or 'no column') ~ ' as the model has it; nothing was changed; build it anew: dbt run --full-refresh '
+            ~ (column.made_type or 'no column') ~ ' as the model has it; nothing was changed; build it from scratch: dbt run --full-refresh '
             ~ '--select ' ~ target_relation.identifier ~ '+'
         ) -%}
     {%- endfor -%}

@@ -38,13 +38,13 @@ class Declarations:
 
     @property
     def streams(self) -> list[str]:
-        """The names of those that come from a topic or a stream, broken ones included."""
+        """The names of datasets that come from a topic or a stream, broken declarations included."""
         usable = {name for name, dataset in self.datasets.items() if not dataset.source.is_file}
         return sorted(usable | {name for name, fault in self.faults.items() if not fault.is_file})
 
 
 def load_declarations(datasets_dir: Path) -> Declarations:
-    """Load every declaration; what one of them raises is its fault and leaves the others as they are."""
+    """Load every declaration. One that raises an error does not affect the others."""
     datasets: dict[str, Dataset] = {}
     faults: dict[str, InvalidDeclaration] = {}
     for name in dataset_names(datasets_dir):
@@ -58,7 +58,7 @@ def load_declarations(datasets_dir: Path) -> Declarations:
 def load_declaration(datasets_dir: Path, name: str) -> Dataset:
     """Load one declaration and compile its contract.
 
-    Raises DatasetError, in one line, whatever the file raises: also for sys.exit(), for infinite recursion and for a
+    Raises DatasetError, in one line, for any error in the file: also for sys.exit(), for infinite recursion and for a
     fault that shows only when the contract is compiled, such as a zone that does not exist.
     """
     path = datasets_dir / f"{name}.py"

@@ -39,7 +39,7 @@ CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 class Dataset:
     """What this deployment ingests under one name.
 
-    key: the contract's field that identifies an entity; None where every record is one of its own.
+    key: the contract's field that identifies an entity; None where records are not about entities.
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
     zone: where times that name no zone were written. Defaults to UTC.
@@ -49,7 +49,8 @@ class Dataset:
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
     schedule_s: how often its DAG looks for records. Defaults to 60.
     max_lag: more unread records than this are a problem, which fails the DAG check_freshness. Defaults to no limit.
-    max_freshness_s: likewise a record that has waited longer than this and is not in every mart. Defaults to no limit.
+    max_freshness_s: a record that waited longer than this and is not in every mart is a problem too. Defaults to no
+    limit.
     """
 
     name: str
@@ -127,7 +128,8 @@ class Dataset:
 def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     """Import plugins/datasets/<name>.py and return its DATASET.
 
-    Raises DatasetError when there is none, or when it cannot be used; the message lists those that there are.
+    Raises DatasetError for a dataset that is not declared, with the names of those that are, and for a file that
+    cannot be used.
     """
     path = datasets_dir / f"{name}.py"
     if not NAME.fullmatch(name) or not path.is_file():

@@ -1,4 +1,4 @@
-"""A deployment: its settings, and how its services are reached. Whatever works with them is given one."""
+"""The composition root: settings, and functions that open Postgres, Kafka, Redis and the datasets' sources."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from headrace.sources.kafka_security import from_settings
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The services that a run works with.
+    """The settings and services of a run.
 
     connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
     kafka-python's client settings, called only for datasets that come from Kafka. redis: likewise, a URL.
@@ -31,8 +31,8 @@ class Deployment:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The services that settings and `headrace up` name."""
-        settings.mask_secrets()  # of a spawned process, too
+        """The services that the settings or `headrace up` name."""
+        settings.mask_secrets()  # in a spawned process too
         return cls(
             settings,
             lambda name: connector(settings.require_postgres_dsn(), name),

@@ -1,15 +1,15 @@
-"""A record as every source gives it."""
+"""A record as all sources yield it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 # names and values in the record's own order, repeats included; a name is bytes where it is not UTF-8
 Headers = Sequence[tuple[str | bytes, bytes | None]]
-HEADER_BYTES = 70  # what Python makes of a header besides its bytes: a tuple, and its place in a list
+HEADER_BYTES = 70  # memory of a header besides its bytes: a tuple and its slot in a list
 
 
 class Record(Protocol):
-    """One record; kafka-python's ConsumerRecord is one as it comes."""
+    """One record; kafka-python's ConsumerRecord satisfies this protocol."""
 
     @property
     def offset(self) -> int:
@@ -33,7 +33,7 @@ class Record(Protocol):
 
 
 class KafkaRecord(NamedTuple):
-    """What is kept of a record from Kafka; a tuple, because it is taken apart at once, a million times over."""
+    """A record from Kafka; a tuple, because unpacking one takes half the time of reading five attributes."""
 
     offset: int
     timestamp: int | None
@@ -42,5 +42,5 @@ class KafkaRecord(NamedTuple):
     headers: Headers
 
 
-# kafka_record(KafkaRecord, fields): as KafkaRecord(*fields), which costs twice as much because it is done in Python
+# kafka_record(KafkaRecord, fields) equals KafkaRecord(*fields), which runs Python code and takes twice as long
 kafka_record: Callable[[type[KafkaRecord], tuple[Any, ...]], KafkaRecord] = tuple.__new__

@@ -1,28 +1,47 @@
-"""Trying again what a service failed at, a bounded number of times."""
+"""The retry policy: which errors are retried, how often, and after which pauses.
+
+Three layers retry. A run retries in its process, HEADRACE_MAX_RETRIES times in a row (`Retries`). If that is not
+enough, Airflow starts the task again in a new process (TASK_RETRIES). A follower retries for as long as it runs
+(`follow_pause_s`). Which of Postgres's errors are retriable is decided in `postgres.connection.is_retriable`.
+"""
 
 import logging
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from headrace.exceptions import DatabaseUnavailable, SourceUnavailable
 
 logger = logging.getLogger(__name__)
 
 BASE_S = 1.0
-JITTER = 0.1  # of the pause, either way: rivals in a deadlock do not meet again
-# Not the other retriable errors: after one that kafka-python found in a record batch its poll() may spin, so a new
-# process has to try; a checkpoint that moved is another run's, which should go on alone.
+JITTER = 0.1  # of the pause, either way: runs that met in a deadlock do not meet again
+FOLLOW_PAUSE_MAX_S = 30.0
+FOLLOW_JITTER = 0.2
+# Other retriable errors are left to a new process or another run. After an error in a record batch kafka-python's
+# poll() may spin. A checkpoint that moved belongs to another run, which continues alone.
 RETRIED_ERRORS = (DatabaseUnavailable, SourceUnavailable)
+
+# of a task's default_args; Airflow doubles the delay with each retry
+TASK_RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+}
+# of the follower's task: it retries by itself, and after a run that failed the next one begins at once
+FOLLOW_TASK_RETRIES: dict[str, Any] = {"retries": 1, "retry_delay": timedelta(seconds=2)}
 
 T = TypeVar("T")
 
 
 class Retries:
-    """How often the same work may still be tried again: `limit` times in a row.
+    """A run's budget of retries: `limit` in a row, in full again after each commit.
 
-    One budget for all layers of a run, so that their retries do not multiply.
+    The run and its commits share one budget, so that their retries do not multiply. tenacity counts per call and has
+    no budget that two loops share.
     """
 
     def __init__(self, limit: int, sleep: Callable[[float], None] | None = None) -> None:
@@ -31,7 +50,7 @@ class Retries:
         self._failures = 0
 
     def wait_to_retry(self, error: Exception) -> bool:
-        """Whether to try again after this error; if so, waits before: 1 s, 2 s, 3 s ..., each give or take a tenth."""
+        """Whether to retry after this error; if so, pause before: 1 s, 2 s, 3 s ..., each +- JITTER."""
         if self._failures >= self._limit:
             return False
         self._failures += 1
@@ -42,11 +61,11 @@ class Retries:
         return True
 
     def reset(self) -> None:
-        """Progress was made: what fails from here on is another failure."""
+        """Restore the whole budget, because progress was made."""
         self._failures = 0
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do work that may be done again; raises what its last try raised, and at once what does not pass."""
+        """Do idempotent work; raise the error of its last attempt, or at once one that is not of RETRIED_ERRORS."""
         while True:
             try:
                 return work()
@@ -55,6 +74,11 @@ class Retries:
                     raise
 
 
+def follow_pause_s(attempts: int) -> float:
+    """Seconds before the follower's next attempt after so many that failed: 1, 2, 4 ... 30, each +- FOLLOW_JITTER."""
+    return min(2.0 ** (attempts - 1), FOLLOW_PAUSE_MAX_S) * random.uniform(1 - FOLLOW_JITTER, 1 + FOLLOW_JITTER)
+
+
 def pause(seconds: float) -> None:
-    """Wait; tests put something else in its place."""
+    """Wait; tests replace this."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Ending properly what a signal asks to stop."""
+"""An orderly stop on SIGINT and SIGTERM."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from threading import Event
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Event]:
-    """An event that SIGINT and SIGTERM set; a main thread's context."""
+    """Yield an event that SIGINT and SIGTERM set. Only the main thread may enter this context."""
     stop = Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,8 +11,8 @@ LATEST_MS = (LATEST - EPOCH) // timedelta(milliseconds=1)
 def record_time(timestamp_ms: int | None) -> datetime | None:
     """A record's timestamp, exact to the millisecond; None where it has none.
 
-    A producer may write any number: what lies beyond LATEST is stored as that, because
-    Python's datetime ends there. Time never drives progress.
+    A producer may write any number. A time after LATEST is stored as LATEST, because Python's datetime ends there.
+    Progress never depends on times.
     """
     if timestamp_ms is None or timestamp_ms < 0:
         return None
@@ -22,9 +22,9 @@ def record_time(timestamp_ms: int | None) -> datetime | None:
 
 
 class TimeTexts(dict[int | None, str]):
-    """Record times as COPY reads them, by their milliseconds: records that were sent together share a few.
+    """A cache of record times as COPY text, by milliseconds: records that were sent together share a few.
 
-    Remembers all that it was asked for, so that it knows the earliest and the latest.
+    Keeps all times of a batch, so that it knows the earliest and the latest.
     """
 
     def __missing__(self, timestamp_ms: int | None) -> str:

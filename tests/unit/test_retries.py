@@ -15,7 +15,7 @@ from headrace.exceptions import (
     SourceError,
     SourceUnavailable,
 )
-from headrace.retries import Retries
+from headrace.retries import FOLLOW_PAUSE_MAX_S, Retries, follow_pause_s
 
 ERROR = SourceUnavailable("kafka: nobody there")
 
@@ -115,6 +115,18 @@ def test_pauses_differ_by_a_tenth_at_most(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(0.9 <= pause <= 1.1 for pause in first)
     assert all(1.8 <= pause <= 2.2 for pause in second)
     assert len(set(first)) > 10
+
+
+def test_follower_pauses_double_up_to_their_maximum() -> None:
+    pauses = [follow_pause_s(attempts) for attempts in (1, 2, 3, 4, 5, 6, 60)]
+    assert pauses == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        *2 * [FOLLOW_PAUSE_MAX_S],
+    ]
 
 
 def test_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,39 +5,37 @@ the tasks. A declaration that cannot be used has a DAG too, whose runs fail with
 """
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from headrace.airflow import forms
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, OWNER, START, staging_asset
+from headrace.airflow.follow_dag import follow_dag
+from headrace.airflow.ingest_dag import ingest_dag
+from headrace.airflow.load_dag import load_dag
 from headrace.catalog import Declarations, InvalidDeclaration, load_declarations
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
-from headrace.output import say, shown
+from headrace.output import say
 from headrace.settings import Settings
 
-if TYPE_CHECKING:
-    from headrace.deployment import Deployment
+__all__ = [
+    "DEFAULT_ARGS",
+    "OWNER",
+    "START",
+    "build_dag",
+    "declarations",
+    "follow_dag",
+    "ingest_dag",
+    "ingest_dags",
+    "known_reasons",
+    "load_dag",
+    "load_dags",
+    "staging_asset",
+]
 
-OWNER = "headrace"
-START = datetime(2026, 1, 1, tzinfo=UTC)
-DEFAULT_ARGS = {
-    "owner": OWNER,
-    "retries": 3,
-    "retry_delay": timedelta(seconds=10),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
-    "execution_timeout": timedelta(hours=2),
-}
-FOLLOW_MINUTES = 10
-FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
 BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of a declaration that cannot be used fails
-
-
-def staging_asset(name: str) -> Asset:
-    """The asset that a dataset's DAG updates when it committed something."""
-    return Asset(name=f"staging/{name}", uri=f"headrace://staging/{name}")
 
 
 def declarations() -> Declarations:
@@ -121,242 +119,6 @@ def known_reasons(declared: Declarations) -> list[str]:
     for dataset in declared.datasets.values():
         found |= set(reasons(dataset))
     return sorted(found)
-
-
-def ingest_dag(dataset: Dataset) -> DAG:
-    """The DAG ingest_<dataset>: plan, then drain, then asset staging/<dataset>. Reads new records exactly once."""
-
-    @dag(
-        dag_id=f"ingest_{dataset.name}",
-        description=f"{dataset.description or dataset.name}: from its source into staging.{dataset.name}",
-        schedule=timedelta(seconds=dataset.schedule_s),
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
-        default_args=DEFAULT_ARGS,
-        tags=["headrace", "ingest"],
-        doc_md=f"""
-Reads records into `staging.{dataset.name}`, up to the end as it is when the run starts.
-
-- **plan** compares the checkpoints with the source and pins the offsets to read. With nothing new, or while
-  `follow_topics` holds the dataset, the run ends there.
-- **drain** commits batch by batch; rows, dead letters, checkpoint and ledger line are one transaction. Retrying,
-  clearing or running it twice is safe: the checkpoint decides.
-
-Bad records go to `headrace.dead_letters` and do not fail the run.
-""",
-    )
-    def ingest() -> None:
-        @task(task_id="plan")
-        def plan_task() -> list[dict[str, Any]]:
-            """Pin what to read: one share, or one per partition when there is much of it."""
-            from airflow.sdk.exceptions import AirflowSkipException
-
-            from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.exceptions import TopicMissing
-            from headrace.follow.leases import held_lease
-            from headrace.ingest import runner as ingest
-
-            ours = deployment()
-            with task_errors():
-                if lease := held_lease(ours, dataset.name):
-                    raise AirflowSkipException(shown(f"{lease.holder_name} follows {dataset.name}"))
-                try:
-                    planned = ingest.plan(ours, dataset, run=run_context())
-                except TopicMissing as error:
-                    if ingest.is_known(ours, dataset):
-                        raise
-                    raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
-            say(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
-            if not planned.ranges:
-                _publish_dead_letters(ours, dataset)  # what an earlier run could not: no drain follows
-            parts = ours.settings.drain_parallel_max if planned.lag > ours.settings.drain_parallel_lag else 1
-            return [share.to_dict() for share in planned.split(parts)]
-
-        @task(task_id="drain", outlets=[staging_asset(dataset.name)])
-        def drain_task(share: dict[str, Any]) -> dict[str, Any]:
-            """Read the share and commit it in batches."""
-            from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.ingest import runner as ingest
-            from headrace.ingest.plan import Plan
-
-            ours = deployment()
-            with task_errors():
-                planned = ingest.remaining_plan(ours, Plan.from_dict(share))  # this may be a retry
-                result = ingest.drain_plan(ours, dataset, planned, options=ingest.RunOptions(run=run_context()))
-            for line in result.log_lines(planned):
-                say(line)
-            _publish_dead_letters(ours, dataset)
-            return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
-
-        drain_task.expand(share=plan_task())
-
-    return ingest()
-
-
-def _publish_dead_letters(deployment: "Deployment", dataset: Dataset) -> None:
-    from headrace.publish.dead_letter_topic import publish_after_drain
-
-    published = publish_after_drain(deployment, dataset)
-    if published:
-        say(f"{dataset.name}: {published} dead letters published")
-
-
-def load_dag(dataset: Dataset) -> DAG:
-    """The DAG load_<dataset>: load, then asset staging/<dataset>. Brings a file dataset up to its file."""
-    declared_path = dataset.source.name
-
-    @dag(
-        dag_id=f"load_{dataset.name}",
-        description=f"{dataset.description or dataset.name}: from data-files/{declared_path}",
-        schedule="@hourly",
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
-        default_args=DEFAULT_ARGS,
-        tags=["headrace", "load"],
-        params={
-            "file": Param(
-                declared_path,
-                type=["null", "string"],
-                title="File",
-                description="Below data-files/; empty for the declared one. An unchanged file (by sha256) is skipped.",
-            ),
-            "replace": Param(
-                False,
-                type="boolean",
-                title="Replace",
-                description="Tombstone the entities that the file no longer names; otherwise they are kept.",
-            ),
-            "max_removed": Param(
-                10,
-                type="number",
-                minimum=0,
-                maximum=100,
-                title="Removed at most (%)",
-                description="Replace is refused where more than this part of the entities would be tombstoned.",
-            ),
-            "again": Param(
-                False,
-                type="boolean",
-                title="Again",
-                description="Load the file also if it is unchanged and another one was loaded since.",
-            ),
-        },
-        doc_md=f"Loads a file into `staging.{dataset.name}`. Lines that break the contract become dead letters.",
-    )
-    def load() -> None:
-        @task.short_circuit(task_id="load", ignore_downstream_trigger_rules=False)
-        def load_task() -> bool:
-            """Load the file; False, and so nothing further, when it was unchanged."""
-            from airflow.sdk import get_current_context
-
-            from headrace.airflow.connections import deployment, run_context, task_errors
-            from headrace.ingest.load import LoadOptions, load_file
-            from headrace.sources.file import below
-
-            params = get_current_context()["params"]
-            with task_errors():
-                ours = deployment()
-                file = forms.read_text(params, "file")
-                path = None if file is None or file == declared_path else below(ours.settings.data_dir, file)
-                outcome = load_file(
-                    ours,
-                    dataset.name,
-                    path=path,
-                    options=LoadOptions(
-                        replace=params["replace"],
-                        max_removed=params["max_removed"],
-                        again=params["again"],
-                        run=run_context(),
-                    ),
-                )
-            say(outcome.summary())
-            return not outcome.unchanged or bool(outcome.replaced)
-
-        @task(task_id="announce", outlets=[staging_asset(dataset.name)])
-        def announce_task() -> None:
-            """Say that there are new rows: build_marts waits for it."""
-
-        load_task() >> announce_task()
-
-    return load()
-
-
-def follow_dag(declared: Declarations) -> DAG:
-    """follow: drain and build as records arrive, in one task that the next run relieves."""
-    names = declared.streams
-
-    @dag(
-        dag_id="follow_topics",
-        description="Every topic and stream, record by record: in its mart about a second after it was produced",
-        schedule="@continuous",
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
-        is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
-        default_args=DEFAULT_ARGS
-        | {
-            "execution_timeout": timedelta(seconds=FOLLOW_S_MAX),
-            "retries": 1,  # it waits for services itself; behind a run that failed the next one begins at once
-            "retry_delay": timedelta(seconds=2),
-        },
-        tags=["headrace", "ingest", "dbt"],
-        params={
-            "datasets": Param(
-                names,
-                type=["null", "array"],
-                items={"type": "string"},
-                examples=names,
-                title="Datasets",
-                description="What to follow; empty for all but files. Scheduled runs leave it alone meanwhile.",
-            ),
-            "minutes": Param(
-                FOLLOW_MINUTES,
-                **forms.whole_number(minimum=1, maximum=FOLLOW_S_MAX // 60 - 5),
-                title="Minutes",
-                description="How long the session is; the next one begins when it ends.",
-            ),
-        },
-        doc_md="""
-Waits at the topics, drains what arrives and builds the models that it feeds, again and again, in one process that stays
-warm. Unpause it for about a second of delay in place of a minute or two; it holds one worker slot.
-
-While its lease is fresh `ingest_<dataset>` skips the dataset, and takes over 15 seconds after it was killed. A broker
-that is down is said once and waited for. A dataset that still fails at the session's end fails the run.
-""",
-    )
-    def follow_topics() -> None:
-        @task(task_id="follow")
-        def follow_task() -> str:
-            """One session."""
-            from airflow.sdk import get_current_context
-
-            from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
-            from headrace.follow.follower import FollowOptions, follow
-            from headrace.signals import stopped_by_signals
-
-            params = get_current_context()["params"]
-            with task_errors(), stopped_by_signals() as stop:
-                minutes = forms.read_whole_number(params, "minutes", minimum=1, maximum=FOLLOW_S_MAX // 60 - 5)
-                result = follow(
-                    deployment(),
-                    forms.read_names(params, "datasets"),
-                    stop=stop,
-                    options=FollowOptions(
-                        max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
-                        build_settings=build_settings(),
-                        run=run_context(),
-                        print_line=say,
-                    ),
-                )
-                say(result.summary())
-                result.raise_failures()
-            return result.summary()
-
-        follow_task()
-
-    return follow_topics()
 
 
 def build_dag(declared: Declarations) -> DAG:

@@ -1,8 +1,8 @@
 """A compiled contract: a record's key and value become a row, or a rejection that says why.
 
 A contract is a pydantic model. A document is parsed once, exactly (strict_json); the model validates what was parsed,
-behind lossless conversions (conversions); and what the model holds then, whatever its validators made of it, is what
-its columns get. Nothing is looked up in the document again.
+behind lossless conversions (conversions); and the columns get what the
+model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ class Contract:
         self._key_validator: SchemaValidator | None = None
 
     def decode(self, key: bytes | None, value: bytes | None) -> Row | Rejection:
-        """Turn a record into a row or say why not; raises nothing, whatever a record holds or a validator does.
+        """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
 
         A tombstone (value None) gives a row with nothing but its key.
         """
@@ -118,7 +118,7 @@ class Contract:
         except Unstorable as error:
             return Rejection(error.reason, storable(error.detail), rejection.json_path((error.field,)))
         except (Exception, SystemExit) as error:
-            # a contract's own code: it is this record's fault, and the next record's turn
+            # raised by the contract's own code: this record is rejected, the next one is decoded
             if isinstance(error, MemoryError):
                 raise
             return rejection.of_exception(error)

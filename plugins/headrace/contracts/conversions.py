@@ -17,7 +17,7 @@ from headrace.contracts.column_types import COLUMN_TYPES, Convert, bytes_of_text
 from headrace.contracts.columns import InvalidColumn
 from headrace.contracts.numbers import wrong
 from headrace.contracts.reasons import Reason
-from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
+from headrace.contracts.times import PARSERS
 
 Schema = dict[str, Any]
 
@@ -59,13 +59,6 @@ _CONVERTED = {found.schema: found for found in COLUMN_TYPES if found.schema is n
 # one item that is wrong is enough: an array of 1 MB has half a million, whose errors are 300 MB
 _FAILS_FAST = frozenset({"list", "tuple", "set", "frozenset"})
 _EMPTY_IS_NULL = frozenset(name for name, found in _CONVERTED.items() if found.empty_is_null)
-_PARSERS: Mapping[Any, tuple[type, ...]] = {
-    parse_timestamp: (str,),
-    parse_date: (str,),
-    parse_time: (str,),
-    parse_epoch_ms: (int,),
-    parse_epoch_s: (int, float),
-}
 
 
 def _converting(node: Any, *, strict: bool, config: Mapping[str, Any] | None = None) -> Any:
@@ -123,7 +116,7 @@ def _leaf(schema: Mapping[str, Any]) -> str:
     while True:
         kind: str = schema["type"]
         if kind == "function-plain":
-            return "datetime" if schema["function"].get("function") in _PARSERS else kind
+            return "datetime" if schema["function"].get("function") in PARSERS else kind
         if "schema" not in schema or kind in ("model", "dict", "list"):
             return kind
         schema = schema["schema"]
@@ -132,8 +125,8 @@ def _leaf(schema: Mapping[str, Any]) -> str:
 def _conversion(node: Schema, *, strict: bool, config: Mapping[str, Any]) -> Convert | None:
     kind = node["type"]
     if kind == "function-plain" and strict:
-        accepted = _PARSERS.get(node["function"].get("function"))
-        return partial(_only, accepted) if accepted else None
+        parser = PARSERS.get(node["function"].get("function"))
+        return partial(_only, parser.accepted) if parser else None
     if kind == "literal":
         return partial(_choice, {_token(value): value for value in node["expected"]}, strict)
     if kind == "enum":

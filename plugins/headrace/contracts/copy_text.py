@@ -85,7 +85,7 @@ def bind(generation, partition, batch_id):
             # as many as the fields need: none stands twice, and there is no other
             others = text.count('"') - quotes
             extra = extra_of(text, others, has_escapes) if others else {NULL!r}
-        except Exception:  # whatever it is, Contract.decode meets it too, and says it
+        except Exception:  # Contract.decode meets the same error and gives it a reason
             return None
 {indent(_key_source(contract), " " * 8)}
         return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}"

@@ -53,7 +53,7 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message, not endless; a number as it was written."""
+    """A value for a message, at most 80 characters; a number as the record wrote it."""
     if isinstance(value, Number):
         return value.text[:80]
     if isinstance(value, str | bytes):
@@ -80,5 +80,5 @@ def json_path(location: tuple[str | int, ...]) -> str:
 
 
 def storable(text: str) -> str:
-    """Make text storable: no U+0000, no lone surrogate, not endless."""
+    """Make text storable: no U+0000, no lone surrogate, at most DETAIL_MAX characters."""
     return text[:DETAIL_MAX].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

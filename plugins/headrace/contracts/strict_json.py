@@ -61,7 +61,7 @@ class Malformed(ValueError):
 def parse(text: str) -> dict[str, Any]:
     """Parse a JSON object; raises Malformed with the reason why it is none.
 
-    Linear in the length of the text, whatever it holds.
+    Takes time linear in the length of any text.
     """
     if text.startswith("\ufeff"):
         raise Malformed(Reason.INVALID_JSON, "starts with a byte order mark, expected JSON")

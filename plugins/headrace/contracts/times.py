@@ -1,9 +1,12 @@
 """Times as producers write them, into one moment; refuses what is no time, or is one that not every client can show."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -114,3 +117,23 @@ def _epoch(value: object, expected: str) -> Decimal:
     if isinstance(value, str) and _EPOCH_TEXT(value):
         return Decimal(value)
     raise PydanticCustomError(Reason.WRONG_TYPE, "expected {expected}", {"expected": expected})
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """A validator of times as a contract names it: JSON's own types, what it asks for, and what a breach gives."""
+
+    accepted: tuple[type, ...]
+    words: str
+    reasons: tuple[Reason, ...]
+
+
+PARSERS: Mapping[Any, Parser] = {
+    parse_timestamp: Parser((str,), "ISO 8601 date and time", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_date: Parser((str,), "ISO 8601 date", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_time: Parser((str,), "time of day", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
+    parse_epoch_s: Parser(
+        (int, float), "seconds since 1970, not milliseconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)
+    ),
+    parse_epoch_ms: Parser((int,), "milliseconds since 1970, not seconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
+}

@@ -1,14 +1,12 @@
-"""Pauses between attempts at what fails, for as long as it is followed; `headrace.retries` bounds those of one run."""
+"""Errors of a follower's datasets, and the pauses before they are retried."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from headrace.exceptions import HeadraceError, PermanentError
-
-BACKOFF_MAX_S = 30.0
+from headrace.retries import follow_pause_s
 
 PrintLine = Callable[[str], None]
 
@@ -16,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backoff:
-    """The last error of a dataset, or of building: printed once, retried after 1, 2, 4 s ... up to BACKOFF_MAX_S."""
+    """The last error of a dataset, or of building: printed once, retried after growing pauses (`follow_pause_s`)."""
 
     def __init__(self, name: str, print_line: PrintLine) -> None:
         self._name, self._print_line = name, print_line
@@ -56,8 +54,7 @@ class Backoff:
         """Print the error, and pause before the next attempt."""
         self.print_once(error)
         self._attempts += 1
-        pause = min(2.0 ** (self._attempts - 1), BACKOFF_MAX_S) * random.uniform(0.8, 1.2)
-        self._again_at = time.monotonic() + pause
+        self._again_at = time.monotonic() + follow_pause_s(self._attempts)
 
     def succeeded(self) -> None:
         """Forget the error and print that the subject continues."""

@@ -100,7 +100,7 @@ def follow(
 
 
 def _without_retries(deployment: Deployment) -> Deployment:
-    """The deployment as the follower uses it: `Backoff` retries, and notices a stop meanwhile."""
+    """The deployment as the follower uses it: `Backoff` retries, so that a stop is noticed."""
     return replace(
         deployment,
         settings=replace(deployment.settings, max_retries=0),

@@ -1,7 +1,7 @@
 """Leases: which follower a dataset is left to.
 
-A lease spares work, it protects nothing: a follower that was frozen and wakes behind a lapsed lease is kept from
-writing by the checkpoint's compare-and-set, as everybody is.
+A lease saves work and protects nothing: the checkpoint's compare-and-set keeps a follower that wakes after its lease
+lapsed from writing twice, as it does every other run.
 """
 
 import threading
@@ -20,13 +20,13 @@ from headrace.postgres.connection import Connect, database
 if TYPE_CHECKING:
     from headrace.deployment import Deployment
 
-LEASE_S = 15.0  # for so long a follower that was killed keeps others away
+LEASE_S = 15.0  # a killed follower keeps others away until then
 RENEW_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A fresh lease of another's."""
+    """A lease that has not lapsed."""
 
     dataset: str
     holder_name: str
@@ -34,7 +34,7 @@ class Lease:
 
 
 def held_lease(deployment: "Deployment", dataset: str) -> Lease | None:
-    """The fresh lease of a dataset, if somebody holds one."""
+    """The lease of a dataset that has not lapsed, or None."""
     with database(deployment.connect(f"headrace plan {dataset}")) as connection:
         row = connection.execute(
             "select dataset, holder_name, lapses_at from headrace.leases where dataset = %s "
@@ -45,7 +45,7 @@ def held_lease(deployment: "Deployment", dataset: str) -> Lease | None:
 
 
 class Leases:
-    """The leases of one follower, renewed by a thread; a context manager that gives them back at its end."""
+    """The leases of one follower, renewed by a thread; a context manager that deletes them at its end."""
 
     def __init__(self, connect: Connect, name: str) -> None:
         self._connect, self._name = connect, name
@@ -69,7 +69,7 @@ class Leases:
             pass  # they lapse by themselves
 
     def take(self, connection: Connection[Any], datasets: Collection[str]) -> set[str]:
-        """Take, or renew, the leases that no other follower holds; returns the datasets that are this one's now."""
+        """Take or renew the leases that no other follower holds; return the datasets that this one holds now."""
         rows = connection.execute(
             """
             insert into headrace.leases as leases (dataset, holder, holder_name, lapses_at)
@@ -108,4 +108,4 @@ class Leases:
                         (LEASE_S, self._holder, held),
                     )
             except psycopg.Error:
-                continue  # the follower itself will say that Postgres is gone
+                continue  # the follower itself reports that Postgres is unreachable

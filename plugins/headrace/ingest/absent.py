@@ -19,17 +19,17 @@ from headrace.postgres.copy import check_stored, copy_rows
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Range, Source
 
-MAX_REMOVED = 10.0  # percent of the entities that a file may remove without being told so
+MAX_REMOVED = 10.0  # percent of the entities that a file may remove by default
 KEYS = Identifier("pg_temp", "surveyed_keys")
 
 
 @dataclass(slots=True)
 class EntitySurvey:
-    """What a file says of a dataset's entities, before it is loaded.
+    """How a file differs from a dataset's entities, before it is loaded.
 
-    existing: live entities. removed: those of them that no line names. invalid: lines that become dead letters, which
-    keep the entities whose keys they name; undecided: those of them whose key cannot be read. Anybody who is not in
-    the file may be meant by one of these, so where there are such nobody is removed.
+    existing: live entities. removed: live entities that no line names. invalid: lines that become dead letters; they
+    keep the entities whose keys they name. undecided: invalid lines whose key cannot be read. Each of these may be the
+    line of any absent entity, so one undecided line keeps all entities.
     """
 
     valid: int = 0
@@ -41,7 +41,7 @@ class EntitySurvey:
     first_problem: str = ""
 
     def note_invalid(self, rejection: Rejection, key: Any) -> None:
-        """Count a line that becomes a dead letter; key: None where it does not tell whose it is."""
+        """Count a line that becomes a dead letter; key: None if it cannot be read."""
         self.invalid += 1
         self.first_problem = self.first_problem or rejection.detail
         if key is None:
@@ -50,7 +50,7 @@ class EntitySurvey:
             self.named_by_invalid.add(key)
 
     def check(self, dataset: Dataset, path: Path, max_removed: float) -> None:
-        """Raise DatasetError for a file that must not replace the earlier ones."""
+        """Raise DatasetError if the file must not replace the earlier ones."""
         if not self.valid:
             found = f"{self.invalid} invalid lines, the first: {self.first_problem}" if self.invalid else "no record"
             raise DatasetError(
@@ -62,7 +62,7 @@ class EntitySurvey:
 
 
 def check_removed(dataset: Dataset, removed: int, existing: int, max_removed: float, effect: str) -> None:
-    """Raise DatasetError when more than so many percent of the entities would be removed."""
+    """Raise DatasetError when more than max_removed percent of the entities would be removed."""
     if removed * 100 > existing * max_removed:
         needed = -(-removed * 100 // existing)  # rounded up
         raise DatasetError(
@@ -72,7 +72,7 @@ def check_removed(dataset: Dataset, removed: int, existing: int, max_removed: fl
 
 
 def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds: Range) -> EntitySurvey:
-    """Read a file and compare the keys that it names with the entities that there are; change nothing.
+    """Read a file and compare its keys with the live entities; change nothing.
 
     Raises DatasetError for a dataset without a key.
     """
@@ -110,7 +110,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
 
 
 def _read_key(value: bytes | None, contract: Contract) -> Any:
-    """The key of a record whose other fields may break the contract; None where it cannot be told."""
+    """The key of a record whose other fields may break the contract; None if it cannot be read."""
     decoded = contract.decode(None, value)  # the contract of the key alone: the others are extra fields to it
     return None if isinstance(decoded, Rejection) else decoded[0]
 
@@ -148,7 +148,7 @@ def tombstone_absent(
     """Tombstone the absent entities, as lines behind the file's last one in a separate batch; return their number.
 
     The caller holds the dataset (`checkpoints.hold`). Raises CheckpointMoved when another load began a generation
-    since: that one would lack nearly all entities.
+    since: nearly all entities would be absent from that one.
     """
     generation, end, surveyed = loaded.generation, loaded.end, loaded.surveyed
     found = checkpoints.open_generation(connection, dataset.name)

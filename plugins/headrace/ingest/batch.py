@@ -32,7 +32,7 @@ Barrier = Callable[[str], None]
 
 
 def no_barrier(_step: str) -> None:
-    """Tests stop a drain at named steps; nobody else does."""
+    """Do nothing; only tests stop a drain at named steps."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Batch:
     batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
     line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
     same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
-    their own. size_bytes: what the batch costs to hold: bytes of keys and values, and what Python makes of headers.
+    their own. size_bytes: memory of the batch: bytes of keys, values and headers.
     """
 
     dataset: Dataset
@@ -80,7 +80,7 @@ class Batch:
         return self.times.last
 
     def fill(self, records: Iterator[Record], rows: int, max_bytes: int, *, has_positions: bool = False) -> bool:
-        """Take records until the batch holds so many or weighs so much; False when they ran out before."""
+        """Add records until the batch has `rows` rows or max_bytes bytes; return whether it is full."""
         last = self._add(records, rows - self.records, max_bytes)
         if last is None:
             return False
@@ -93,7 +93,7 @@ class Batch:
         self._add(iter((record,)), 2, sys.maxsize)
 
     def _add(self, records: Iterator[Record], room: int, max_bytes: int) -> Record | None:
-        """Add records; returns the one that takes the last of the room, or reaches the weight."""
+        """Add records; return the one that fills the batch, or None if they ran out before."""
         bind = self.dataset.copy_line_binder
         make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
         times, rows, accepted = self.times, self.rows, self.accepted
@@ -157,7 +157,7 @@ class Batch:
         self.accepted.append(record)
 
     def decode_by_contract(self) -> bool:
-        """Decode what the fast way took into rows of values; False when there is nothing of that kind.
+        """Decode the lines of the fast path again into rows of values; False if there are none.
 
         The contract itself judges them again.
         """
@@ -176,7 +176,7 @@ class Batch:
             copy_rows(cursor, target, columns(self.dataset), [row for row in self.rows if not isinstance(row, str)])
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
-        """Make dead letters of rows, by their index, which Postgres did not take; unfolded ones."""
+        """Make dead letters of rows that Postgres rejected, by their index; of rows that the contract decoded."""
         for index, rejection in rejections.items():
             self.tombstones -= self.accepted[index].value is None
             self._reject_record(self.accepted[index], rejection)
@@ -189,7 +189,7 @@ class Batch:
         )
 
     def line(self, kind: LedgerKind, run: RunContext) -> LedgerLine:
-        """The batch as the ledger writes it down."""
+        """The batch's line of the ledger."""
         return LedgerLine(
             batch_id=self.batch_id,
             dataset=self.dataset.name,
@@ -212,7 +212,7 @@ class Batch:
 
 
 def _no_line(*_: Any) -> None:
-    """For a contract that has no fast way."""
+    """The fast path of a contract that has none."""
 
 
 def _rejection(record: Record) -> Rejection | None:
@@ -222,7 +222,7 @@ def _rejection(record: Record) -> Rejection | None:
 
 
 class Committer:
-    """Commits batches over one connection, which it opens anew when it is lost."""
+    """Commits batches over one connection, which it opens again when it is lost."""
 
     def __init__(
         self, connect: Connect, retries: Retries, *, limits: LockTimeouts, barrier: Barrier = no_barrier
@@ -238,8 +238,8 @@ class Committer:
 
         Returns the line and its seq. Deadlocks, serialization failures and lost connections are tried again; after a
         connection lost at COMMIT the ledger decides whether it happened. Rows that the server does not store become
-        dead letters. Raises CheckpointMoved when another run was first, and psycopg's errors for all that trying again
-        does not mend.
+        dead letters. Raises CheckpointMoved when another run was first, and psycopg's error when it is not
+        retriable or the retries are used up.
         """
         seq = None
         in_doubt = False
@@ -294,7 +294,7 @@ class Committer:
         return copy_accepted(target, batch, commit, partial(self._bisecting, connection, batch, line))
 
     def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
-        # psycopg does not check COMMIT's answer, so nothing in here may swallow an error
+        # psycopg does not check COMMIT's command tag, so no error may be swallowed in here
         with connection.transaction():
             with self._watch_locks(connection, line.dataset):
                 checkpoints.advance(connection, line)
@@ -302,7 +302,9 @@ class Committer:
             with connection.cursor() as cursor:
                 if batch.rows:
                     batch.copy(cursor, table(batch.dataset))
-                check_table(connection, batch.dataset)  # locked by now: nobody changes it before this commits
+                check_table(
+                    connection, batch.dataset
+                )  # the table is locked by now, so its columns stay until this commits
                 self._barrier("staged")
                 if batch.dead:
                     copy_dead_letters(cursor, batch.dead)

@@ -1,6 +1,6 @@
-"""One call at a time in a thread of its own, while its caller goes on: a batch commits while the next one is read.
+"""A thread that runs one call at a time while its caller continues: a batch commits while the next one is read.
 
-A commit waits for Postgres nearly all of its time. A queue of more than one would only hold more in memory.
+A commit spends nearly all of its time waiting for Postgres. A queue of several would only take more memory.
 """
 
 import sys
@@ -17,14 +17,14 @@ SWITCH_INTERVAL_S = 0.000_5
 
 
 class CommitThread(Generic[T]):
-    """Runs calls one behind the other; a context manager.
+    """Runs calls one after the other; a context manager that waits for the last call when it is left.
 
-    When it is left the last call has ended. Where it is left by an error, that is what is raised, and not what the
-    last call may raise: the caller learns of that from `settled`, which is not called then.
+    If an error leaves it, that error is raised, not the one of a last call that fails too; `settled` is not called for
+    a call that failed.
     """
 
     def __init__(self, settled: Callable[[T], None]) -> None:
-        """settled: takes what a call returned, in the caller's thread."""
+        """settled: called with a call's result in the caller's thread."""
         self._settled = settled
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="headrace commit")
         self._running: Future[T] | None = None
@@ -42,11 +42,11 @@ class CommitThread(Generic[T]):
             self._pool.shutdown()
 
     def wait(self) -> None:
-        """Wait for the call before; raises what it raised."""
+        """Wait for the previous call; raise its error."""
         self._settle()
 
     def run(self, call: Callable[[], T]) -> None:
-        """Begin a call after the one before has ended; raises what that one raised."""
+        """Begin a call after the previous one has ended; raise the previous one's error."""
         self._settle()
         self._running = self._pool.submit(call)
 

@@ -85,7 +85,7 @@ CommitCallback = Callable[[LedgerLine, int, float], None]  # a batch's line, its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainOptions:
-    """When a batch is full, when a drain stops early, and who is told of what it commits.
+    """When a batch is full, when a drain stops early, and the callbacks of its commits.
 
     batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
     the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
@@ -109,14 +109,14 @@ def drain(
 ) -> DrainResult:
     """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
 
-    result: what an earlier try committed, or an empty one; it is counted on, and right when this raises too.
+    result: what an earlier attempt committed, or an empty one; commits are added to it, also when this raises.
     Every batch is one transaction, so an error leaves the checkpoint where the next run continues.
     Raises CheckpointMoved when another run was first, SourceChanged when the source was replaced meanwhile.
     """
     began = time.monotonic() - result.seconds
     kind = LedgerKind.LOAD if dataset.source.is_file else LedgerKind.DRAIN
     open_batches: dict[int, Batch] = {}
-    next_offsets = dict(result.next_offsets)  # behind what was read, committed or not
+    next_offsets = dict(result.next_offsets)  # after the records read so far, committed or not
 
     def close(batch: Batch) -> None:
         open_batches.pop(batch.partition, None)
@@ -175,7 +175,7 @@ def _is_out_of_time(options: DrainOptions, began: float) -> bool:
 
 
 def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) -> Iterator[Chunk]:
-    """Chunks, until some records cannot be read: the error goes to `failures`, because those before are committed."""
+    """Yield chunks until records cannot be read; append that error to `failures`, so that earlier records commit."""
     try:
         yield from chunks
     except (SourceError, CodecMissing) as error:
@@ -183,7 +183,7 @@ def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) ->
 
 
 def _due(open_batches: Mapping[int, Batch], plan: Plan, options: DrainOptions, out_of_time: bool) -> list[Batch]:
-    """Batches that end here: all that were read to the plan's end, and the largest while all together are too much."""
+    """Batches to close: those that reached the plan's end, and the largest while all together exceed the limits."""
     due: list[Batch] = []
     rows = size_bytes = 0
     for batch in sorted(open_batches.values(), key=lambda batch: batch.size_bytes):

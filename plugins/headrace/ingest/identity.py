@@ -1,4 +1,4 @@
-"""The identity of a source: is it the one that a generation's checkpoints belong to, does it hold what comes next."""
+"""Checks that a source is the one that a generation's checkpoints belong to, and still holds what comes next."""
 
 from headrace.command import Command
 from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
@@ -7,7 +7,7 @@ from headrace.sources.base import PartitionState, Source, SourceState
 
 
 def describe(source: Source, generation: Generation | None) -> SourceState:
-    """The source as it is now; raises SourceChanged where another cluster answers, whether it has the topic or not."""
+    """Ask the source for its state; raise SourceChanged when another cluster answers, with or without the topic."""
     try:
         state = source.describe()
     except TopicMissing:
@@ -20,7 +20,7 @@ def describe(source: Source, generation: Generation | None) -> SourceState:
 
 
 def check_cluster(generation: Generation, cluster_id: str | None) -> None:
-    """Refuse another cluster than the one that the checkpoints belong to: nothing that it says is about them.
+    """Refuse another cluster than the one that the checkpoints belong to: its offsets are of other records.
 
     A cluster that does not tell its id, or was never asked for it, passes.
     """
@@ -86,7 +86,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
 
 
 def accept_loss(dataset: str, partition: int, to: int) -> Command:
-    """The command that goes on at an offset, behind what the source lost."""
+    """The command that continues at an offset, after the range that the source lost."""
     return Command("accept-loss", dataset, "--partition", partition, "--to", to)
 
 

@@ -1,4 +1,4 @@
-"""What a drain logs of its batches and of its end, where logs are JSON."""
+"""The log lines of a drain's batches and end, when logs are JSON."""
 
 import logging
 from typing import Any
@@ -13,13 +13,13 @@ logger = logging.getLogger("headrace")
 
 
 class Journal:
-    """What a drain says of its batches and of its end; silent where logs are text."""
+    """Logs a drain's batches and its end; silent when logs are text."""
 
     def __init__(self, settings: Settings) -> None:
         self._is_json = settings.log_format == "json"
 
     def batch(self, line: LedgerLine, seq: int, seconds: float) -> None:
-        """A batch is committed; seq is its number in the ledger, seconds since its first record was asked for."""
+        """Log a committed batch; seq: its number in the ledger; seconds: since it was begun."""
         self._write(
             logging.INFO,
             "batch committed",
@@ -40,7 +40,7 @@ class Journal:
         )
 
     def end(self, plan: Plan, result: DrainResult, error: BaseException | None = None) -> None:
-        """A drain, or a worker's share of one, is over; with `error`, before it read all that was planned."""
+        """Log the end of a drain or of a process's share; with `error`, of one that failed."""
         self._write(
             logging.INFO if error is None else logging.ERROR,
             "drain ended" if error is None else "drain failed",

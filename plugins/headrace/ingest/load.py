@@ -27,10 +27,10 @@ from headrace.sources.base import Range, Source, SourceState
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What became of a file: skipped because unchanged, or what was loaded; and who is no longer in it.
+    """The outcome of a load: skipped because unchanged, or what was loaded; and the entities no longer in the file.
 
     newer: the file that was loaded since this one, which is why an unchanged one is not loaded over it. undecided:
-    invalid lines that do not tell whose they are, for which --replace removed nothing.
+    invalid lines whose key cannot be read; because of them --replace removed nothing.
     """
 
     path: Path
@@ -184,9 +184,9 @@ def _settle_absent(load: _Load, planned: Plan, end: int, surveyed: EntitySurvey)
 
 
 def _registered_path(deployment: Deployment, path: Path) -> str:
-    """What a file is known by: its path below the data directory, the same on every machine, or its absolute one.
+    """The path that a file is registered as: below the data directory, the same on every machine, or absolute.
 
-    A link is known by its own name: what it leads to is its content.
+    A link is registered by its own path; its target is its content.
     """
     root = deployment.settings.data_dir
     for found, folder in ((path.absolute(), root.absolute()), (path.resolve(), root.resolve())):
@@ -214,7 +214,7 @@ def _loaded_since(connection: Connection[Any], dataset: str, registered_path: st
         ).fetchone()
         if row is None:
             return None
-        # it was looked at: its file is there and as it was
+        # the file exists and is unchanged
         connection.execute(
             "update headrace.observations set observed_at = clock_timestamp(), error = null, command = null "
             "where dataset = %s",

@@ -1,4 +1,4 @@
-"""What plans and drains leave behind for those who look: samples of lag, sums of the ledger, and why they failed."""
+"""What plans and drains record for `status`: lag, sums of the ledger, errors. It decides nothing."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +14,7 @@ from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
 KEEP = "1 day"
-TOTALS_EVERY_LINES = 200  # so many ledger lines are summed up in a millisecond: no need to write more often
+TOTALS_EVERY_LINES = 200  # summed in a millisecond, so there is no need to write more often
 
 
 def save_state(connection: Connection[Any], dataset: str, state: SourceState) -> None:
@@ -39,16 +39,16 @@ def save_state(connection: Connection[Any], dataset: str, state: SourceState) ->
 
 
 def save_observation(connection: Connection[Any], dataset: str) -> None:
-    """Sample what the plan saw, and fold the ledger's new lines; once a minute, and when there is much to fold.
+    """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
 
-    The plan succeeded: what an earlier one failed with is over, also on partitions that the source no longer has.
+    The plan succeeded, so the error of an earlier one is cleared, also on partitions that the source no longer has.
     """
     with connection.transaction():
         connection.execute(
             "update headrace.observations set error = null, command = null where dataset = %s and error is not null",
             (dataset,),
         )
-        # of a minute the worst is kept: a follower looks every second, and finds nothing most of the time
+        # the largest lag of a minute is kept: a follower plans every second, mostly without lag
         sampled = connection.execute(
             """
             insert into headrace.samples (
@@ -80,7 +80,7 @@ def save_observation(connection: Connection[Any], dataset: str) -> None:
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
-    """Write down that the source was looked at and holds nothing to read: what failed before is over."""
+    """Record that the source holds nothing new; clear an earlier error."""
     connection.execute(
         "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
         "where dataset = %s",
@@ -89,7 +89,7 @@ def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
 
 
 def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
-    """Add the ledger's lines to headrace.totals once there are more than so many new ones."""
+    """Add the ledger's lines to headrace.totals if there are more than `lines` new ones."""
     connection.execute(
         """
         insert into headrace.totals (dataset, generation, partition, to_seq, staged, dead, tombstones)
@@ -124,10 +124,10 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
 
 
 def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
-    """Write down why a plan failed; silent where Postgres cannot be reached, or cannot store it either.
+    """Store the error of a plan; do nothing when Postgres cannot be reached or cannot store it.
 
-    A topic that is missing before anything was ever read of it is no failure: nobody has produced yet. Nor is a setting
-    that a shell lacks, unless is_task: Airflow's tasks have the deployment's settings.
+    A missing topic of which nothing was ever read is no failure: it has no records yet. A missing setting is one only
+    with is_task: a shell may lack it, Airflow's tasks have the deployment's settings.
     """
     if _is_unreachable(error) or (isinstance(error, SettingError) and not is_task):
         return
@@ -138,9 +138,9 @@ def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: b
 
 
 def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
-    """Write down why a plan failed, until the next one succeeds; a dataset without partitions gets its first.
+    """Store the error of a plan until the next one succeeds; on partition 0 if the dataset has none.
 
-    What was last seen at the source stays, and so does when: nobody has seen anything newer.
+    The offsets last seen at the source and their time stay.
     """
     text, command = _one_line(error), _command_of(error)
     with connection.transaction():
@@ -159,9 +159,9 @@ def save_error(connection: Connection[Any], dataset: str, error: Exception) -> N
 def save_drain_failure(
     connect: Connect, dataset: str, generation: int, end_offsets: Mapping[int, int], error: BaseException
 ) -> None:
-    """Write down why a drain failed, until what it was to read is committed; silent where Postgres cannot be reached.
+    """Store the error of a drain until its planned ranges are committed; do nothing when Postgres cannot be reached.
 
-    end_offsets: of each partition the end of what was planned. A drain that another run overtook has not failed.
+    end_offsets: the plan's end of each partition. A drain that another run overtook has not failed.
     """
     if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
         return
@@ -203,7 +203,7 @@ def _command_of(error: BaseException) -> list[str] | None:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether the error is that no Postgres answers: whoever writes it down would only wait for the same."""
+    """Whether the error is that Postgres does not answer: storing it would only wait for the same."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return False

@@ -17,7 +17,7 @@ from headrace.logs import configure
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.settings import Settings
 
-PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]  # and all that these import
+PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]  # with their imports
 
 
 def drain_dataset(
@@ -32,8 +32,8 @@ def drain_dataset(
     """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
     dataset = deployment.dataset(name)
     dataset.refuse_file()
-    # Not forked from here: neither Kafka clients nor Postgres connections survive that. Forked from a server of
-    # multiprocessing's, which has neither, and imports for all of them, while this process plans.
+    # Kafka clients and Postgres connections do not survive a fork of this process. multiprocessing's fork server has
+    # neither; it imports for all processes while this one plans.
     context = multiprocessing.get_context("forkserver")
     if parallel > 1:
         from multiprocessing.forkserver import ensure_running
@@ -75,7 +75,7 @@ def _drain_share(settings: Settings, name: str, share: Plan, max_seconds: float 
 
 
 def _end_with_parent() -> None:
-    # a worker whose parent was killed would finish its share unasked, and then wait for another one for ever
+    # a worker whose parent was killed would finish its share and then wait for another one for ever
     parent = multiprocessing.parent_process()
     assert parent is not None
 

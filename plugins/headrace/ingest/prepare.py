@@ -27,8 +27,8 @@ from headrace.sources.base import Source, SourceState
 def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambda _line: None) -> list[str]:
     """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
 
-    print_line: is told what an administrator has to do, in one line, and why datasets are rejected, one line each.
-    Raises DatasetsRejected, when all of the others are made, if there were such; of a single one with its reason.
+    print_line: prints what an administrator has to do, in one line, and why datasets are rejected, one line each.
+    Raises DatasetsRejected after the tables of the other datasets are made; with the reason if it is a single one.
     """
     rejected: dict[str, DatasetError] = {}
     with database(deployment.connect("headrace init")) as connection:
@@ -64,7 +64,7 @@ def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
 def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms: int | None = None) -> None:
     """Register the dataset and create its staging table, or add the columns of new optional fields.
 
-    lock_timeout_ms: a new column waits for every reader of the table, and all drains would wait behind it. Defaults to
+    lock_timeout_ms: a new column waits for every reader of the table, and all drains would wait with it. Defaults to
     the session's.
     """
     with connection.transaction():
@@ -86,7 +86,7 @@ def prepare_generation(
     with connection.transaction():
         generation = checkpoints.open_generation(connection, dataset.name)
         if _is_new(dataset, generation, state):
-            checkpoints.lock(connection, dataset.name)  # and look again: another run may have been first
+            checkpoints.lock(connection, dataset.name)  # read again: another run may have been first
             generation = checkpoints.open_generation(connection, dataset.name)
         if generation is None or _is_new(dataset, generation, state):
             return begin_generation(connection, dataset, state, run, always_line=False)
@@ -109,7 +109,7 @@ def begin_generation(
 ) -> Generation:
     """Open the next generation at the source's log starts.
 
-    What lies before a log start was never ours to read: an `adopt` line [0, log start) says so, and why in its note.
+    Offsets before a log start were never readable: an `adopt` line [0, log start) records that, its note the reason.
     """
     number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):

@@ -29,7 +29,7 @@ COLLECTED_FROM = 200_000  # objects allocated and not freed, before a collection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """When a run stops early, and who is told of it; the fields of `DrainOptions` that its caller decides."""
+    """The fields of `DrainOptions` that a run's caller decides."""
 
     run: RunContext | None = None
     max_seconds: float | None = None
@@ -56,11 +56,11 @@ def plan(
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
-        with _opened(source, deployment, dataset, path) as source, database(connect) as connection:
+        with _opened(source, deployment, dataset, path) as opened, database(connect) as connection:
             prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
-            state = identity.describe(source, checkpoints.open_generation(connection, dataset.name))
+            state = identity.describe(opened, checkpoints.open_generation(connection, dataset.name))
             observations.save_state(connection, dataset.name, state)
-            generation = prepare.prepare_generation(connection, dataset, source, state, run or RunContext())
+            generation = prepare.prepare_generation(connection, dataset, opened, state, run or RunContext())
             planned = make_plan(generation, state)
             observations.save_observation(connection, dataset.name)
             return planned

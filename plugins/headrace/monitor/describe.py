@@ -11,7 +11,7 @@ from pydantic import BaseModel, PlainValidator
 from headrace.contracts.column_types import column_type
 from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.reasons import Reason, Scope
-from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
+from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
@@ -25,14 +25,6 @@ BOOKKEEPING_MEANING = {
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
-}
-# a validator of ours: what it asks for, and what it calls a breach
-PARSERS: dict[Any, tuple[str, tuple[str, ...]]] = {
-    parse_timestamp: ("ISO 8601 date and time", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
-    parse_date: ("ISO 8601 date", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
-    parse_time: ("time of day", (Reason.WRONG_TYPE, Reason.INVALID_TIMESTAMP)),
-    parse_epoch_s: ("seconds since 1970, not milliseconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
-    parse_epoch_ms: ("milliseconds since 1970, not seconds", (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)),
 }
 LIMITS = {
     "ge": (">= {}", Reason.OUT_OF_RANGE),
@@ -160,7 +152,8 @@ def _field(model: type[BaseModel], column: Column) -> Field:
         if isinstance(item, SqlType):
             continue
         if isinstance(item, PlainValidator):
-            words, its_reasons = PARSERS.get(item.func) or _rule(item.func)
+            parser = PARSERS.get(item.func)
+            words, its_reasons = (parser.words, parser.reasons) if parser else _rule(item.func)
             constraints.append(words)
             found += its_reasons
             continue

@@ -1,7 +1,7 @@
-"""What the drain asks of a source: who are you, what can be read, and the records of given ranges.
+"""What the drain asks of a source: its identity, what can be read, and the records of given ranges.
 
-Kafka topics, files and Redis streams answer the same questions; tests/integration/test_source_conformance.py
-holds every one of them to what is written here.
+Kafka topics, files and Redis streams keep the same protocol; tests/integration/test_source_conformance.py
+tests each of them against it.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -80,7 +80,7 @@ class Source(Protocol):
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
     ) -> SourceState:
-        """The state as a reader has it who stands there: log starts may be lower than for somebody who begins.
+        """The state for a reader at these checkpoints: log starts may be lower than for one that begins.
 
         Raises SourceChanged where identity and offsets alone do not tell that the source became another one.
         """
@@ -114,7 +114,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""
 
 
 class ReloadableSource(Source, Protocol):

@@ -1,4 +1,4 @@
-"""How much of a record is kept, whatever it unpacks to: beyond it the coordinates alone, which become a dead letter."""
+"""How much of a record is kept. Of a larger one only the coordinates are, and it becomes a dead letter."""
 
 from dataclasses import dataclass
 

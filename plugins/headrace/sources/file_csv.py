@@ -26,7 +26,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 # Of a chunk pandas makes as many fields a row as the longest one has: a chunk ends where these get many for its bytes
 CHUNK_FIELDS = 100_000
 FIELDS_PER_BYTE_MAX = 4
-# A quoted field may go over lines. One that is longer than this is a quote that somebody forgot to close.
+# A quoted field may go over lines. One that is longer than this is a quote that was never closed.
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
 COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
@@ -274,7 +274,7 @@ def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
     if not rows:
         return []
     frame = pandas.read_csv(
-        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas takes one off, wherever in the file this is from
+        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas takes one off the first of any rows that it is given
         header=None,
         names=None if columns is None else range(columns),
         index_col=False,

@@ -50,7 +50,7 @@ SILENT_POLLS_MAX = 400
 
 
 class KafkaSource:
-    """A topic. `client_config` goes to kafka-python's clients as it is: bootstrap_servers and security."""
+    """A topic. `client_config` goes to kafka-python's clients unchanged: bootstrap_servers and security."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class KafkaSource:
                 except PollIsFull:
                     pass
                 except UnreadableBatch as error:
-                    # the others first: a batch that stays as it is must not hold them up, too
+                    # the other partitions first: a batch that stays unreadable must not hold them up
                     unreadable = unreadable or error
                     del positions[TopicPartition(self.topic, error.partition)]
                     consumer.close(autocommit=False)  # after such an error its poll() may spin

@@ -17,7 +17,7 @@ def judged(record: Any) -> Any:
 
 
 class Metered(Deserializer):  # type: ignore[misc]
-    """Gives keys and values as they are, and counts them."""
+    """Returns keys and values unchanged, and counts their bytes."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

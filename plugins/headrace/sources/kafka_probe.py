@@ -1,4 +1,4 @@
-"""Asking a broker why it lets nobody in: kafka-python logs it at best, and then says that nobody answered."""
+"""Ask a broker why it refuses a connection: kafka-python at best logs the reason, and reports no answer."""
 
 import socket
 import ssl

@@ -1,6 +1,6 @@
 """How brokers are reached and trusted: settings, or an Airflow connection, as options of Kafka's clients.
 
-And what a broker that lets nobody in means, in one line.
+And what it means, in one line, that a broker refuses a connection.
 """
 
 import ssl
@@ -84,7 +84,7 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
             "changed; add the ACLs that docs/security.md lists"
         )
     found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
-    if getattr(error, "retriable", False):  # nobody answered, it says
+    if getattr(error, "retriable", False):  # kafka-python reports no answer
         found = why_refused({**config, "bootstrap_servers": where.split(",")})
     if found is None:
         return None

@@ -19,7 +19,7 @@ from headrace.sources.bounds import Bounds
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)  # https://kafka.apache.org/documentation/#recordbatch
 PIECE_BYTES = 1024 * 1024  # most batches are one piece, as they were when a batch was unpacked as a whole
-INPUT_BYTES = 256 * 1024  # zlib hands back what it did not take of its input, with each piece anew
+INPUT_BYTES = 256 * 1024  # with each piece zlib hands back the input that it did not take
 # Of the members or frames behind the first one, and twice as much each time: each hands back what is not its own, and
 # 50,000 of 20 bytes fit into 1 MB
 NEXT_INPUT_BYTES = 256

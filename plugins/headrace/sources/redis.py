@@ -97,8 +97,8 @@ class StreamInfo:
     def contradiction(self, offset: int, position: EntryId, is_there: bool | None) -> str | None:
         """Why this is not the stream of which `position` was the offset-th entry; None where it may be.
 
-        is_there: whether the entry at `position` still is; None where nobody looked. A stream that was made anew, and
-        trimmed behind its entry number `offset` exactly, looks like the old one trimmed at the checkpoint.
+        is_there: whether the entry at `position` still is; None where it was not asked. A stream that was recreated,
+        and trimmed behind its entry number `offset` exactly, looks like the old one trimmed at the checkpoint.
         """
         if self.last < position:
             return f"its last id is {self.last}, expected {position} or a later one"
@@ -155,9 +155,9 @@ class RedisSource:
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
     ) -> SourceState:
-        """The state for a checkpoint; raises SourceChanged when the stream was made anew or set back.
+        """The state for a checkpoint; raises SourceChanged when the stream was recreated or set back.
 
-        Where an entry at or before the checkpoint is still there nothing behind it was trimmed, whatever XDEL took.
+        Where an entry at or before the checkpoint is still there nothing behind it was trimmed, also after XDEL.
         """
         offset, position = next_offsets.get(0), positions.get(0)
         if offset is None or position is None:
@@ -176,7 +176,7 @@ class RedisSource:
         """Yield the entries after the range's position; see `Source.read`.
 
         Entries that were deleted one by one (XDEL) leave a gap at the range's end. Raises SourceChanged when the
-        stream was trimmed past what is to be read, set back or made anew meanwhile.
+        stream was trimmed past what is to be read, set back or recreated meanwhile.
         """
         wanted = ranges.get(0)
         if wanted is None or wanted.start >= wanted.end:

@@ -2,7 +2,7 @@
 
 from headrace.postgres.ledger import CHAINED
 from headrace.verify.report import LISTED_MAX, DatasetReport
-from headrace.verify.snapshot import Snapshot
+from headrace.verify.snapshot import Snapshot, query
 
 
 def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
@@ -38,23 +38,7 @@ def check_seq(snapshot: Snapshot, report: DatasetReport) -> None:
             remedy=remedy,
         )
     gaps = snapshot.rows(
-        """
-        with numbered as (
-            select seq from headrace.batches where dataset = %(dataset)s and seq <= %(last_seq)s
-            union all
-            select 0
-        ),
-
-        followed as (
-            select seq, lead(seq, 1, %(last_seq)s + 1) over (order by seq) as next_seq from numbered
-        )
-
-        select seq + 1 as first_missing, next_seq - 1 as last_missing, count(*) over () as total
-        from followed
-        where next_seq <> seq + 1
-        order by seq
-        limit %(limit)s
-        """,
+        query("seq_gaps"),
         last_seq=counted["last_seq"],
         limit=LISTED_MAX,
     )
@@ -74,37 +58,7 @@ def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
     report.checks.append("chain")
     restage = snapshot.subject.restage
     broken = snapshot.rows(
-        """
-        with lines as (
-            select
-                generation,
-                partition,
-                start_offset,
-                end_offset,
-                seq,
-                coalesce(
-                    max(end_offset) over earlier,
-                    case
-                        when %(is_file)s or bool_or(kind in ('load', 'replace')) over (partition by generation) then 1
-                        else 0
-                    end
-                ) as expected_start,
-                max(seq) over earlier as earlier_seq
-            from headrace.batches
-            where dataset = %(dataset)s and kind = any(%(chained)s)
-            window earlier as (
-                partition by generation, partition
-                order by start_offset, end_offset, seq
-                rows between unbounded preceding and 1 preceding
-            )
-        )
-
-        select *, count(*) over () as total
-        from lines
-        where start_offset <> expected_start or seq < earlier_seq
-        order by generation, partition, start_offset
-        limit %(limit)s
-        """,
+        query("chain"),
         is_file=snapshot.subject.is_file,
         chained=[kind.value for kind in CHAINED],
         limit=LISTED_MAX,
@@ -132,32 +86,7 @@ def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
 
 def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
     ends = snapshot.rows(
-        """
-        with reached as (
-            select generation, partition, max(end_offset) as end_offset, bool_or(kind in ('load', 'replace')) as is_file
-            from headrace.batches
-            where dataset = %(dataset)s and kind = any(%(chained)s)
-            group by generation, partition
-        ),
-
-        checkpoints as (
-            select generation, partition, next_offset from headrace.checkpoints where dataset = %(dataset)s
-        ),
-
-        joined as (
-            select
-                generation,
-                partition,
-                checkpoints.next_offset,
-                coalesce(reached.end_offset, case when %(is_file)s then 1 else 0 end) as end_offset
-            from reached
-            full join checkpoints using (generation, partition)
-        )
-
-        select * from joined
-        where next_offset is distinct from end_offset
-        order by generation, partition
-        """,
+        query("chain_ends"),
         is_file=snapshot.subject.is_file,
         chained=[kind.value for kind in CHAINED],
     )
@@ -178,20 +107,7 @@ def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
     """Every offset of a line's range is counted once: staged, dead, tombstone or empty."""
     report.checks.append("arithmetic")
     wrong = snapshot.rows(
-        """
-        select
-            *,
-            end_offset - start_offset as length,
-            staged + dead + tombstones + empty as accounted,
-            count(*) over () as total
-        from headrace.batches
-        where
-            dataset = %(dataset)s
-            and kind in ('drain', 'load', 'replace')
-            and end_offset - start_offset <> staged + dead + tombstones + empty
-        order by generation, partition, start_offset
-        limit %(limit)s
-        """,
+        query("ledger_arithmetic"),
         limit=LISTED_MAX,
     )
     for line in wrong:

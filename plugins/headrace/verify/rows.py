@@ -7,7 +7,7 @@ from headrace.command import Command
 from headrace.postgres.ledger import LedgerKind
 from headrace.postgres.staging import replaced_name
 from headrace.verify.report import LISTED_MAX, DatasetReport
-from headrace.verify.snapshot import Snapshot
+from headrace.verify.snapshot import Snapshot, query
 
 
 def check_tables(snapshot: Snapshot, report: DatasetReport) -> bool:
@@ -43,60 +43,7 @@ def check_counts(snapshot: Snapshot, report: DatasetReport) -> None:
     """
     report.checks.append("counts")
     wrong = snapshot.rows(
-        """
-        with lines as not materialized (
-            select * from headrace.batches where dataset = %(dataset)s
-        ),
-
-        landed as (
-            select _batch_id, _generation, _partition, _offset, _deleted from {staging}
-            union all
-            select _batch_id, _generation, _partition, _offset, _deleted from {replaced}
-        ),
-
-        landed_counts as (
-            select
-                lines.batch_id,
-                count(*) filter (where not landed._deleted) as staged,
-                count(*) filter (where landed._deleted) as tombstones
-            from landed
-            inner join lines
-                on landed._batch_id = lines.batch_id
-                and landed._generation = lines.generation
-                and landed._partition = lines.partition
-                and landed._offset >= lines.start_offset
-                and landed._offset < lines.end_offset
-            group by lines.batch_id
-        ),
-
-        dead_counts as (
-            select lines.batch_id, count(*) as dead
-            from headrace.dead_letters as letters
-            inner join lines
-                on letters.batch_id = lines.batch_id
-                and letters.generation = lines.generation
-                and letters.partition = lines.partition
-                and letters."offset" >= lines.start_offset
-                and letters."offset" < lines.end_offset
-            where letters.dataset = %(dataset)s
-            group by lines.batch_id
-        )
-
-        select
-            lines.*,
-            coalesce(landed_counts.staged, 0) as found_staged,
-            coalesce(landed_counts.tombstones, 0) as found_tombstones,
-            coalesce(dead_counts.dead, 0) as found_dead,
-            count(*) over () as total
-        from lines
-        left join landed_counts using (batch_id)
-        left join dead_counts using (batch_id)
-        where
-            (lines.staged, lines.tombstones, lines.dead)
-            <> (coalesce(landed_counts.staged, 0), coalesce(landed_counts.tombstones, 0), coalesce(dead_counts.dead, 0))
-        order by lines.generation, lines.partition, lines.start_offset, lines.seq
-        limit %(limit)s
-        """,
+        query("counts"),
         limit=LISTED_MAX,
     )
     deep = Command("verify", snapshot.subject.name, "--deep")
@@ -128,35 +75,7 @@ def _uncovered(snapshot: Snapshot, line: dict[str, Any]) -> tuple[int, int]:
     if line["kind"] not in (LedgerKind.DRAIN, LedgerKind.LOAD, LedgerKind.REPLACE):
         return 0, 0
     found = snapshot.row(
-        """
-        with present as (
-            select _offset as held from {staging}
-            where
-                _generation = %(generation)s and _partition = %(partition)s
-                and _offset >= %(start_offset)s and _offset < %(end_offset)s
-            union
-            select _offset from {replaced}
-            where
-                _generation = %(generation)s and _partition = %(partition)s
-                and _offset >= %(start_offset)s and _offset < %(end_offset)s and _batch_id = %(batch_id)s
-            union
-            select "offset" from headrace.dead_letters
-            where
-                dataset = %(dataset)s and generation = %(generation)s and partition = %(partition)s
-                and "offset" >= %(start_offset)s and "offset" < %(end_offset)s
-            union
-            select %(start_offset)s - 1
-        ),
-
-        gaps as (
-            select held + 1 as gap_start, lead(held, 1, %(end_offset)s) over (order by held) as gap_end from present
-        )
-
-        select
-            coalesce(sum(gap_end - gap_start), 0) as free,
-            min(gap_start) filter (where gap_end > gap_start) as first_free
-        from gaps
-        """,
+        query("uncovered_offsets"),
         **{name: line[name] for name in ("generation", "partition", "start_offset", "end_offset", "batch_id")},
     )
     return max(int(found["free"]) - line["empty"], 0), found["first_free"] or line["start_offset"]

@@ -13,10 +13,16 @@ from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.staging import SCHEMA, replaced_name
+from headrace.sql_files import read_sql
 from headrace.verify.mart import become_dbt, kind_of, lock_definition
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
 WORK_MEM = "64MB"
+
+
+def query(name: str) -> LiteralString:
+    """The statement of sql/`name`.sql, for Snapshot.rows and psycopg.sql.SQL."""
+    return read_sql("headrace.verify", name).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +68,15 @@ class Snapshot:
     subject: Subject
     has_tables: bool  # staging.<dataset> and staging._replaced_<dataset> exist
 
-    def rows(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+    def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own."""
-        statement = SQL(query).format(staging=self.subject.staging, replaced=self.subject.replaced)
+        composed = SQL(statement).format(staging=self.subject.staging, replaced=self.subject.replaced)
         with self.connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(statement, {"dataset": self.subject.name, **parameters}).fetchall()
+            return cursor.execute(composed, {"dataset": self.subject.name, **parameters}).fetchall()
 
-    def row(self, query: LiteralString, **parameters: Any) -> dict[str, Any]:
+    def row(self, statement: LiteralString, **parameters: Any) -> dict[str, Any]:
         """The one row of a query."""
-        return self.rows(query, **parameters)[0]
+        return self.rows(statement, **parameters)[0]
 
 
 @contextmanager

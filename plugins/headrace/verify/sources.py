@@ -17,7 +17,7 @@ from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
 from headrace.verify.records import GenerationRange
 from headrace.verify.report import DatasetReport
-from headrace.verify.snapshot import Snapshot
+from headrace.verify.snapshot import Snapshot, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,20 +256,7 @@ _PLANS: Mapping[str, Callable[[Deployment, Snapshot, DatasetReport, SourceState]
 def _check_doubled(snapshot: Snapshot, report: DatasetReport, generation: int) -> None:
     """No id is stored twice: where XDEL took entries a second row of one would pass for the row of another."""
     found = snapshot.rows(
-        """
-        with stored as (
-            select _offset, _key from {staging} where _generation = %(generation)s
-            union
-            select "offset", key from headrace.dead_letters
-            where dataset = %(dataset)s and generation = %(generation)s
-        )
-
-        select min(_offset) as first_offset, max(_offset) as last_offset, encode(_key, 'escape') as id
-        from stored
-        group by _key
-        having count(*) > 1
-        order by last_offset
-        """,
+        query("doubled_entries"),
         generation=generation,
     )
     for row in found:
