@@ -32,7 +32,7 @@ where
 
 
 class BuildSandbox(Sandbox):
-    """A lane whose one stream is the dataset jobs, and that has users: what the marts are built from."""
+    """A sandbox whose one stream is the dataset jobs, and that has users: what the marts are built from."""
 
     def new_stream(self, partitions: int = 3) -> Stream:
         """The dataset jobs, once: marts are built on all of its past."""

@@ -68,7 +68,7 @@ class Evidence:
 
     @property
     def fingerprint(self) -> tuple[Any, ...]:
-        """Equal as long as nobody wrote."""
+        """Equal as long as nothing was written."""
         rows = [*self.staged.items(), *self.dead.items()]
         return (
             self.last_seq,

@@ -1,6 +1,6 @@
-"""Where the loaders of a lane run: a process that has imported everything and forks one child per run.
+"""Where the loaders of a sandbox run: a process that has imported everything and forks one child per run.
 
-A child takes 10 ms to start and can be killed, stopped and woken alone. It talks with its lane over a socket: what
+A child takes 10 ms to start and can be killed, stopped and woken alone. It talks with its sandbox over a socket: what
 it planned, which barrier it reached, how it ended. PYTHONPATH decides which copy of the loader it runs.
 """
 
@@ -41,10 +41,10 @@ MESSAGE_MAX = 65_536
 
 
 def main(fd: int) -> None:
-    """Fork a child for every request; end when the lane does."""
+    """Fork a child for every request; end when the sandbox does."""
     control = socket.socket(fileno=fd)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: their sockets tell how they ended
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the lane's business
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children are not waited for: their sockets tell how they ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the sandbox
     control.send(json.dumps({"loader": headrace.__file__}).encode())
     gc.collect()
     gc.freeze()  # else each child copies all pages at its first collection
@@ -54,7 +54,7 @@ def main(fd: int) -> None:
             return
         if os.fork() == 0:
             control.close()
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped child must not outlive the lane
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped child must not outlive the sandbox
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _Child(socket.socket(fileno=fds[0]), json.loads(request)).run()
             os._exit(0)

@@ -504,7 +504,7 @@ MUTANTS = (
     ),
     Mutant(
         "topic id not checked",
-        "a topic that was made anew is read on as if it were the old one",
+        "a topic that was created again is read on as if it were the old one",
         (
             ("ingest/identity.py", "    if state.topic_id != generation.topic_id:\n", "    if False:\n"),
             ("ingest/drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),
@@ -513,7 +513,7 @@ MUTANTS = (
     ),
     Mutant(
         "topic id not checked before the commit",
-        "a topic that is made anew in the middle of a run goes unnoticed",
+        "a topic that is created again in the middle of a run goes unnoticed",
         (("ingest/drain.py", "    if found != plan.topic_id:\n", "    if False:\n"),),
         (("recreated", "fetched", 1), ("recreated", "committed", 2)),
     ),

@@ -8,7 +8,7 @@ from tests.faults.trials import FAULTS, Fault, TrialRun, at
 
 
 class OutageSandbox(Sandbox):
-    """A lane that may kill its servers."""
+    """A sandbox that may kill its servers."""
 
     servers: Servers
 

@@ -1,4 +1,4 @@
-"""A lane: a database, topics and loaders of its own, in which one trial runs after another."""
+"""A sandbox: a database, topics and loaders, in which trials run one after another."""
 
 import json
 import os
@@ -35,7 +35,7 @@ STREAM_TRIALS_MAX = 15  # every check reads a whole stream: a new one begins bef
 HEALS_MAX = 4
 CRASHED = "runs end in words"
 
-# sessions of the loader, what they hold and what they left; a lane's own connection excluded
+# sessions of the loader, what they hold and what they left; a sandbox's own connection excluded
 LEFTOVERS = """
 select format('session %s (%s, %s): %s', pid, application_name, state, query)
 from pg_stat_activity
@@ -81,7 +81,7 @@ class RunEnd:
 
 
 class LoaderRun:
-    """A loader in a process of its own, seen from the lane."""
+    """A loader in a process of its own, seen from the sandbox."""
 
     def __init__(self, channel: socket.socket, run_id: str) -> None:
         self._channel = channel
@@ -168,7 +168,7 @@ class LoaderRun:
 
 
 class ForkServer:
-    """The process that forks a lane's loaders, from the copy of the loader below `plugins`."""
+    """The process that forks a sandbox's loaders, from the copy of the loader below `plugins`."""
 
     def __init__(self, plugins: Path, log: Path) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -253,18 +253,18 @@ class Sandbox:
         self._run_numbers = 0
         self._runs: list[LoaderRun] = []
         self.ended: list[RunEnd] = []
-        self._readers: dict[int, _SecondClient] = {}  # by the log's identity: a topic made anew has the old one's name
+        self._readers: dict[int, _SecondClient] = {}  # by log identity: a topic created again keeps its name
         self.stream = self.new_stream()
 
     @property
     def sql(self) -> psycopg.Connection[Any]:
-        """The lane's own connection; a new one when a fault took the last."""
+        """The sandbox's own connection; a new one when a fault took the last."""
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="faults checker")
         return self._connection
 
     def forget_connection(self) -> None:
-        """Close the lane's own connection: the server is about to go."""
+        """Close the sandbox's own connection: the server is about to go."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

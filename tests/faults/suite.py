@@ -1,4 +1,4 @@
-"""Runs trials in lanes, each lane a process of its own, and tells what came of them."""
+"""Run trials in sandboxes, each in its own process, and report the verdicts."""
 
 import multiprocessing
 import threading
@@ -18,7 +18,7 @@ from tests.faults.sandbox import ROOT, Sandbox
 from tests.faults.servers import Servers
 from tests.faults.trials import BATCHES_MIN, Trial, Verdict, run_trial
 
-TRIAL_LIMIT_S = 300.0  # a lane that says nothing for so long hangs
+TRIAL_LIMIT_S = 300.0  # a sandbox that says nothing for so long hangs
 REPORT_EVERY_S = 15.0
 
 PrintLine = Callable[[str], None]
@@ -26,7 +26,7 @@ PrintLine = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What a lane's process needs to know."""
+    """What a sandbox's process needs to know."""
 
     name: str
     schedule: str
@@ -38,7 +38,7 @@ class SandboxSpec:
     servers: Servers | None = None  # that it may kill
 
     def open(self) -> Sandbox:
-        """The lane itself."""
+        """The sandbox itself."""
         kind = {"build": BuildSandbox, "outage": OutageSandbox, "postgres": OutageSandbox}.get(self.schedule, Sandbox)
         sandbox = kind(
             self.name,
@@ -55,17 +55,17 @@ class SandboxSpec:
 
 
 class SandboxProcess:
-    """A lane in a process of its own."""
+    """A sandbox in a process of its own."""
 
     def __init__(self, spec: SandboxSpec, seed: int) -> None:
         context = multiprocessing.get_context("spawn")  # librdkafka's threads do not survive a fork
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, spec, seed), name=f"lane {spec.name}")
+        self._process = context.Process(target=_serve, args=(theirs, spec, seed), name=f"sandbox {spec.name}")
         self._process.start()
         theirs.close()
 
     def play(self, trial: Trial) -> Verdict:
-        """Run a trial there and wait for its verdict; a lane that breaks is a verdict too."""
+        """Run a trial there and wait for its verdict; a sandbox that breaks is a verdict too."""
         try:
             self._connection.send(trial)
             if self._connection.poll(TRIAL_LIMIT_S):
@@ -79,7 +79,7 @@ class SandboxProcess:
         return Verdict(trial, violations=[Violation(BROKEN, broken)])
 
     def close(self) -> None:
-        """Let the lane clean up and end."""
+        """Let the sandbox clean up and end."""
         with suppress(OSError):
             self._connection.send(None)
         self._process.join(60)
@@ -163,14 +163,14 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class TrialQueue:
-    """Lanes that share a source of trials."""
+    """Sandboxes that share a source of trials."""
 
     specs: list[SandboxSpec]
     trials: Iterator[Trial]
 
 
 def run(work: list[TrialQueue], seed: int, print_line: PrintLine, *, total: int | None = None) -> RunSummary:
-    """Run all trials; the first failed lane ends its part."""
+    """Run all trials; the first failed sandbox ends its part."""
     summary = RunSummary(seed)
     began = time.monotonic()
     lock = threading.Lock()

@@ -64,7 +64,7 @@ def test_faults_all_trials_find_no_violation(
     servers: Servers, doomed_servers: Servers, tmp_path: Path, print_line: PrintLine
 ) -> None:
     print_line(
-        f"\nfaults: seed {SEED}, {sum(TRIALS.values())} trials in {DRAIN_SANDBOXES} lanes for drains, "
+        f"\nfaults: seed {SEED}, {sum(TRIALS.values())} trials in {DRAIN_SANDBOXES} sandboxes for drains, "
         "1 for outages, 1 for builds"
     )
     work = [

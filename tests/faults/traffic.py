@@ -83,7 +83,7 @@ class Sender:
         self.renew()
 
     def renew(self) -> None:
-        """Begin with new producers: the old ones go on counting where a topic that was made anew begins at 0."""
+        """Begin with new producers: the old ones go on counting where a topic that was created again begins at 0."""
         self._plain = Producer(self._plain_config)
         self._transactional = Producer(self._transactional_config)
         self._transactional.init_transactions(60)

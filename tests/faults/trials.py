@@ -55,7 +55,7 @@ class Verdict:
 
 
 class TrialRun:
-    """What a trial works with: a lane, its random, its traffic and the verdict that it writes."""
+    """What a trial works with: a sandbox, its random, its traffic and the verdict that it writes."""
 
     def __init__(self, sandbox: Sandbox, trial: Trial, rng: random.Random) -> None:
         self.sandbox = sandbox
@@ -365,7 +365,7 @@ def slow_beside_fast(trial_run: TrialRun) -> None:
 
 
 def adopted_meanwhile(trial_run: TrialRun) -> None:
-    """A run is held up while somebody adopts the topic anew: it must not write into the closed generation."""
+    """A run is held up while the topic is adopted again: it must not write into the closed generation."""
     trial_run.send()
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     run = trial_run.start(at(trial_run.trial, "wait"))
@@ -483,7 +483,7 @@ def large_records(trial_run: TrialRun) -> None:
 
 
 def recreated(trial_run: TrialRun) -> None:
-    """The topic is deleted and made anew, longer or shorter, before the plan or in the middle of a run."""
+    """The topic is deleted and created again, longer or shorter, before the plan or in the middle of a run."""
     sandbox = trial_run.sandbox
     stream = sandbox.new_stream()
     trial_run.send()
@@ -514,7 +514,9 @@ def recreated(trial_run: TrialRun) -> None:
     trial_run.verdict.notes = ended.text
     # in the middle of a run the broker may be the first to notice; who comes next is told what is at risk
     noticed = {"SourceChanged", "SourceUnavailable"} if in_the_middle else {"SourceChanged"}
-    trial_run.expect("refuses", ended.error in noticed, f"with {old.topic} made anew the run ended with {ended.text}")
+    trial_run.expect(
+        "refuses", ended.error in noticed, f"{old.topic} was created again, the run ended with {ended.text}"
+    )
     again = trial_run.run()
     trial_run.expect(
         "refuses",

@@ -106,11 +106,11 @@ def test_lines_of_fuzzed_payloads_are_the_contracts_rows(name: str) -> None:
     datasets_dir, shape = SHAPES[name]
     dataset = load_dataset(datasets_dir, name)
     ways: Counter[str] = Counter()
-    for payload in payloads(shape, SEED, 8_000, huge=False):
+    for payload in payloads(shape, SEED, 2_500, huge=False):
         is_fast = _assert_the_same(dataset, payload.key, payload.value)
         is_valid = isinstance(dataset.compiled.decode(payload.key, payload.value), list)
         ways["fast" if is_fast else "slow" if is_valid else "dead"] += 1
-    assert min(ways["fast"], ways["slow"], ways["dead"]) > 300, ways
+    assert min(ways["fast"], ways["slow"], ways["dead"]) > 50, ways
 
 
 def test_every_dataset_is_fuzzed() -> None:

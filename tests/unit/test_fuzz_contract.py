@@ -1,4 +1,4 @@
-"""The contract against 20,000 fuzzed payloads, judged by plain Python; and against the corpus, by its file names."""
+"""The contract against 12,000 fuzzed payloads, judged by plain Python; and against the corpus, by its file names."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ def _assert_storable(rejection: Rejection) -> None:
 def test_contract_given_fuzzed_payloads_agrees_with_the_oracle(target: FuzzTarget) -> None:
     contract = _contract(target)
     reasons: Counter[str] = Counter()
-    for payload in payloads(target.shape, SEED, 10_000):
+    for payload in payloads(target.shape, SEED, 6_000):
         decoded = contract.decode(payload.key, payload.value)
         expected = target.oracle(payload.key, payload.value)
         said = f"{payload!r:.1000} became {decoded!r:.500}"
@@ -61,7 +61,7 @@ def test_contract_given_fuzzed_payloads_agrees_with_the_oracle(target: FuzzTarge
             assert expected is not None, said
             assert _row(contract, decoded) == expected, said
     assert set(reasons) == REASONS
-    assert 4_000 < reasons.total() < 8_000
+    assert 2_400 < reasons.total() < 4_800
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
