@@ -315,7 +315,7 @@ class Warehouse:
 
     def refreshed_marts(self) -> dict[str, set[tuple[Any, ...]]]:
         """What the marts would hold after a full refresh: it is made in the developer's schema, and claims there."""
-        folder = self.settings.home / "dbt" / "dev"  # its own parse: another target's would be thrown away
+        folder = self.settings.home / "dbt-by-hand"  # its own parse: another target's would be thrown away
         parsed = folder / "partial_parse.msgpack"
         again = ("--partial-parse-file-path", str(parsed)) if parsed.exists() else ()
         refreshed = self.run_dbt("run", "--target", "dev", "--full-refresh", "--target-path", str(folder), *again)
