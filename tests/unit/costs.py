@@ -17,12 +17,26 @@ BYTE_COST_MAX = 70
 BYTE_COST_FLOOR = 1
 ATTEMPTS = 4  # a busy machine only ever adds to a cost
 REPEATS = (2, 1, 1)  # at each size
+ROUNDS = 3
 
 
 def assert_linear(
     make: Callable[[int], Any], run: Callable[[Any], object], *, byte_cost_max: float = BYTE_COST_MAX
 ) -> None:
-    """Fail where the cost of `run`, given what `make` gives of about so many bytes, grows faster than its input."""
+    """Fail where the cost of `run`, given what `make` gives of about so many bytes, grows faster than its input.
+
+    Measured again from the start where it seems so: a machine may get slower between the unit and the cost.
+    """
+    for _ in range(ROUNDS - 1):
+        if _excess(make, run, byte_cost_max) is None:
+            return
+        _unit.cache_clear()
+    excess = _excess(make, run, byte_cost_max)
+    assert excess is None, excess
+
+
+def _excess(make: Callable[[int], Any], run: Callable[[Any], object], byte_cost_max: float) -> str | None:
+    """What was measured, if it is more than allowed."""
     costs: list[float] = []
     with _no_garbage_collection():
         for size, repeats in zip(SIZES, REPEATS, strict=True):
@@ -37,13 +51,15 @@ def assert_linear(
                 cost = min(cost, _seconds(run, given))
             costs.append(cost)
             shown = ", ".join(f"{cost * 1e3:.3f}" for cost in costs)
-            assert cost <= allowed, f"{shown} ms for {SIZES[: len(costs)]} bytes, expected at most {allowed * 1e3:.3f}"
+            if cost > allowed:
+                return f"{shown} ms for {SIZES[: len(costs)]} bytes, expected at most {allowed * 1e3:.3f}"
+    return None
 
 
 def _seconds(run: Callable[[Any], object], given: Any) -> float:
-    began = time.process_time()
+    began = time.thread_time()  # not process_time: other tests may have left threads
     run(given)
-    return time.process_time() - began
+    return time.thread_time() - began
 
 
 @cache
