@@ -81,7 +81,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
     assert stage.value("select count(*) from headrace.batches where kind = 'fill'") == 2
 
 
-FIELDS = [
+FIELDS: list[tuple[str, str, list[str], list[str], list[Any]]] = [
     ("PRICE: Money | None = None", "PRICE", ["12.50", "0.1", "3", '"1.5"'], ["1.005", "1e20", "true", "[]"],
      [Decimal("12.50"), Decimal("0.10"), Decimal("3.00"), Decimal("1.50")]),
     ("COUNT: Integer | None = None", "COUNT", ["7", "-9223372036854775808", '"8"', "9.0"],

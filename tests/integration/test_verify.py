@@ -51,7 +51,7 @@ class Drained:
         """Change the database as no loader would: constraints by trigger are off."""
         with psycopg.connect(self.stage.dsn, autocommit=True) as connection:
             connection.execute("set session_replication_role = replica")
-            connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            connection.execute(statement, parameters or None)
 
     def verify(self, *, deep: bool = False, **options: Any) -> Verification:
         """`headrace verify jobs`."""
