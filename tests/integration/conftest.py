@@ -3,7 +3,9 @@
 import itertools
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import topics
 from tests.support.databases import make_owner_superuser, passing_database
+from tests.support.drained_topic import Drained, drained_topic
 from tests.support.stage import Stage, telemetry_stage
 
 _numbers = itertools.count(1)
@@ -121,3 +124,30 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
     if request.param == "kafka_by_its_own_unpacking":
         monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
     return ConfluentSource if request.param == "confluent" else KafkaSource
+
+
+@pytest.fixture(scope="session")
+def drained_template(
+    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path_factory: Any
+) -> Iterator[Drained]:
+    """One topic and one database, drained once: tests that change the database get a copy of it."""
+    yield from drained_topic(
+        "verify_pristine", postgres_dsn, bootstrap_servers, session_home, tmp_path_factory.mktemp("x")
+    )
+
+
+@pytest.fixture
+def drained(drained_template: Drained, postgres_dsn: str) -> Iterator[Drained]:
+    """Jobs with gaps, an aborted transaction, tombstones, headers, unknown fields and dead letters, all drained."""
+    with passing_database(postgres_dsn, "verify_copy", template="verify_pristine") as dsn:
+        settings = replace(drained_template.stage.deployment.settings, postgres_dsn=dsn)
+        stage = Stage(Deployment.from_settings(settings), dsn)
+        yield Drained(stage, drained_template.topic, drained_template.bootstrap_servers)
+
+
+@pytest.fixture
+def own_topic(
+    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path: Path, request: Any
+) -> Iterator[Drained]:
+    """The same with a topic that the test may change."""
+    yield from drained_topic(request.node.name[:60], postgres_dsn, bootstrap_servers, session_home, tmp_path)
