@@ -27,7 +27,8 @@ from headrace.ingest.prepare import initialise
 from headrace.repair.generations import reset
 from headrace.repair.reload import reload_range
 from headrace.settings import ROOT, Settings
-from headrace.sources.kafka import KafkaSource, ensure_topic
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_topics import ensure_topic
 from headrace.verify import verify
 from headrace.verify.readers import TopicReader, VisibleRecord
 from headrace.verify.report import Finding, Verification
