@@ -12,7 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from headrace.deployment import Deployment
-from headrace.ingest.batch import Batch, Committer
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.drain import DrainOptions, DrainResult, drain
 from headrace.ingest.opening import open_source

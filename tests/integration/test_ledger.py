@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from headrace.exceptions import CheckpointMoved
-from headrace.ingest.batch import Batch, Committer
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.postgres import checkpoints, ledger
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.ledger import LedgerLine, RunContext

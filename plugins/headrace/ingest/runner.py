@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import PermanentError, RetriableError
 from headrace.ingest import identity, observations, prepare
-from headrace.ingest.batch import Barrier, Committer, no_barrier
+from headrace.ingest.commit import Committer
 from headrace.ingest.drain import DrainCallback, DrainOptions, DrainResult, drain
 from headrace.ingest.journal import Journal
 from headrace.ingest.opening import open_source

@@ -14,11 +14,11 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from psycopg import Connection
 
+from headrace.callbacks import Barrier, no_barrier
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SourceUnavailable
-from headrace.ingest.batch import Barrier, no_barrier
 from headrace.postgres.connection import database
 from headrace.postgres.dead_letter_pages import (
     BEGINNING,
