@@ -5,6 +5,7 @@ import pytest
 
 from headrace.contracts import rejection
 from headrace.contracts.copy_cells import escaped
+from headrace.escaping import visible
 from headrace.monitor import dead_letter_text
 from headrace.postgres import dead_letters
 from headrace.sources.bounds import HEADERS_MAX
@@ -21,7 +22,7 @@ def test_cost_of_a_dead_letters_text_is_linear(unit: str) -> None:
     for run in (
         rejection.storable,
         rejection.shown,
-        dead_letter_text.visible,
+        visible,
         escaped,
         lambda text: rejection.json_path(("a", text, 0)),
         lambda text: rejection.of_exception(ValueError(text)),

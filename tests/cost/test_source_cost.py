@@ -84,7 +84,7 @@ def xerial(records: bytes) -> bytes:
 
 
 def frame(byte: bytes) -> bytes:
-    return lz4.frame.compress(byte, store_size=False)
+    return bytes(lz4.frame.compress(byte, store_size=False))
 
 
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
