@@ -12,10 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.settings import ROOT
-from tests.support.drained_topic import (
-    ONE_ROW,
-    Drained,
-)
+from tests.support.drained_topic import ONE_ROW, Drained
 
 
 def test_verify_command_ends_with_1_and_a_summary_where_something_is_wrong(drained: Drained) -> None:

@@ -6,17 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tests.support.fuzz_mutations import MUTATIONS, flip
-from tests.support.fuzz_shapes import (
-    PayloadFields,
-    PayloadShape,
-)
-from tests.support.fuzz_values import (
-    BAD_UTF8,
-    NOT_JSON,
-    TIMES,
-    VALUES,
-    json_value,
-)
+from tests.support.fuzz_shapes import PayloadFields, PayloadShape
+from tests.support.fuzz_values import BAD_UTF8, NOT_JSON, TIMES, VALUES, json_value
 
 Header = tuple[str, bytes | None]
 

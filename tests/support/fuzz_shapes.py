@@ -5,13 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from tests.support.fuzz_values import (
-    json_bigint,
-    json_money,
-    json_text,
-    json_time,
-    json_value,
-)
+from tests.support.fuzz_values import json_bigint, json_money, json_text, json_time, json_value
 
 Maker = Callable[[Random], str]  # makes a valid JSON text of one field
 PayloadFields = dict[str, str]  # a document: names and values as JSON texts
