@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from headrace import retries
+from headrace.callbacks import Barrier
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
-from headrace.ingest.batch import Barrier
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import drain_plan, plan, remaining_plan

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from headrace.exceptions import CheckpointMoved
-from headrace.ingest.batch import Batch, Committer
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.postgres import checkpoints, ledger
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.sources.file_lines import FileLine
@@ -22,10 +24,10 @@ BATCHES = 25
 
 def begin(stage: Stage, dataset: str, partitions: int) -> None:
     with psycopg.connect(stage.dsn) as connection:
-        checkpoints.register(connection, dataset)
-        generation = checkpoints.start_generation(connection, dataset, dataset, "id")
+        Checkpoints(connection, dataset).register()
+        generation = Checkpoints(connection, dataset).start_generation(dataset, "id")
         for partition in range(partitions):
-            checkpoints.start_partition(connection, dataset, generation, partition, 0)
+            Checkpoints(connection, dataset).start_partition(generation, partition, 0)
 
 
 def batch(stage: Stage, dataset: str, partition: int, start: int) -> Batch:

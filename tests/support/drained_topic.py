@@ -13,7 +13,8 @@ from headrace.deployment import Deployment
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.settings import Settings
-from headrace.sources.kafka import KafkaSource, ensure_topic
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_topics import ensure_topic
 from headrace.verify import verify
 from headrace.verify.report import Finding, Verification
 from tests.support.databases import passing_database

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.ingest.batch import Barrier
+from headrace.callbacks import Barrier
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from tests.support.stage import Stage
 
