@@ -17,11 +17,7 @@ from headrace.ingest.runner import RunOptions, drain_plan, plan, remaining_plan
 from tests.support.interrupts import STEPS, apart, at, drain, drain_that_gets, wait_until_stopped
 from tests.support.jobs import send_jobs
 from tests.support.ledger_checks import assert_ledger, assert_nothing_left
-from tests.support.sessions import (
-    assert_session_ended,
-    headrace,
-    wait_for_batches,
-)
+from tests.support.sessions import assert_session_ended, headrace, wait_for_batches
 from tests.support.stage import Stage, with_batch_rows, with_settings
 
 SLOW = (

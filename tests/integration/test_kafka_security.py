@@ -46,6 +46,7 @@ from tests.support.secured_kafka import (
     documented_acls,
     secured_kafka,
     secured_stage,
+    sent_jobs,
 )
 from tests.support.stage import Stage
 
@@ -90,17 +91,6 @@ def stage(
         yield Stage(Deployment.from_settings(settings), dsn)
 
 
-def sent(broker: SecuredKafka) -> list[tuple[int, int]]:
-    """The coordinates of all records that are in the topic."""
-    from headrace.sources.kafka import KafkaSource
-
-    source = KafkaSource("jobs", {"bootstrap_servers": [broker.plain]})
-    try:
-        return [(p, n) for p, found in source.describe().partitions.items() for n in range(found.end_offset)]
-    finally:
-        source.close()
-
-
 def refused(stage: Stage, *said: str, kind: type[HeadraceError] = SourceRefused) -> None:
     """The drain ends in one line that says all this, and changes nothing."""
     books = stage.query("select count(*), max(committed_at) from headrace.batches")
@@ -138,7 +128,7 @@ def test_whole_way_with_the_documented_acls_loses_nothing(
     for one in (plain, by_certificate(stage, broker, USER)):
         topics.send(broker.plain, "jobs", jobs(9))
         assert drain_dataset(one.deployment, "jobs")[1].records == 9
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def wait_for_groups(broker: SecuredKafka) -> None:
@@ -159,7 +149,7 @@ def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: 
     other = secured_stage(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
     refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 @pytest.mark.parametrize("operation", ["DESCRIBE", "READ"])
@@ -177,7 +167,7 @@ def test_acl_that_is_missing_is_refused_in_one_line_and_loses_nothing(
     finally:
         broker.allow(USER, taken, "jobs")
     wait_until_allowed(stage)
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def wait_until_refused(stage: Stage) -> None:
@@ -224,7 +214,7 @@ def test_certificate_that_is_not_taken_is_refused_in_one_line_and_loses_nothing(
     elsewhere = secured_stage(stage, kafka_bootstrap_servers=broker.sasl.replace("127.0.0.1", "localhost"))
     refused(elsewhere, "not to be trusted: Hostname mismatch")
     drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broker: SecuredKafka) -> None:

@@ -9,7 +9,7 @@ from headrace.repair.generations import accept_loss, adopt
 from tests.support import streams
 from tests.support.ledger_checks import assert_ledger
 from tests.support.stage import Stage
-from tests.support.stream_checks import KEYS, assert_ingested, checkpoint, ledger_lines, recreate
+from tests.support.stream_checks import KEYS, assert_ingested, checkpoint, recreate, stream_lines
 
 
 @pytest.mark.parametrize("count", [1, 20, 90])
@@ -17,7 +17,7 @@ def test_stream_recreated_is_refused_and_adopted(count: int, telemetry: Stage) -
     old = streams.send(telemetry, 30)
     drain_dataset(telemetry.deployment, "telemetry")
     new = recreate(telemetry, count)
-    before = ledger_lines(telemetry)
+    before = stream_lines(telemetry)
     for _ in range(2):
         with pytest.raises(SourceChanged) as caught:
             drain_dataset(telemetry.deployment, "telemetry")
@@ -26,13 +26,13 @@ def test_stream_recreated_is_refused_and_adopted(count: int, telemetry: Stage) -
             caught.value
         )
         assert "`headrace adopt telemetry` closes generation 1" in str(caught.value)
-    assert ledger_lines(telemetry) == before
+    assert stream_lines(telemetry) == before
     assert adopt(telemetry.deployment, telemetry.deployment.dataset("telemetry")) == 2
     drain_dataset(telemetry.deployment, "telemetry")
     assert_ingested(telemetry, new)
     assert {bytes(key) for (key,) in telemetry.query(KEYS)} == {*old, *new}
     assert telemetry.value("select count(*) from staging.telemetry where _generation = 1") == 30
-    assert ("adopt", 2, 0, 0, 0, 0) in ledger_lines(telemetry)
+    assert ("adopt", 2, 0, 0, 0, 0) in stream_lines(telemetry)
 
 
 @pytest.mark.parametrize("count", [10, 30, 90])
@@ -126,7 +126,7 @@ def test_first_contact_with_a_trimmed_stream_says_so_in_the_ledger(telemetry: St
     ids = streams.send(telemetry, 30)
     streams.command(telemetry, "XTRIM", "MAXLEN", 10)
     drain_dataset(telemetry.deployment, "telemetry")
-    assert ledger_lines(telemetry) == [("adopt", 1, 0, 20, 0, 0), ("drain", 1, 20, 30, 10, 0)]
+    assert stream_lines(telemetry) == [("adopt", 1, 0, 20, 0, 0), ("drain", 1, 20, 30, 10, 0)]
     assert_ingested(telemetry, ids[20:], first=20)
 
 

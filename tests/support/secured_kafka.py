@@ -24,6 +24,7 @@ from headrace.deployment import Deployment
 from headrace.local import kafka
 from headrace.local.home import locked
 from headrace.local.ports import choose_port
+from headrace.sources.kafka import KafkaSource
 from tests.support import topics
 from tests.support.certificates import Authority
 from tests.support.stage import Stage
@@ -152,3 +153,12 @@ def by_certificate(stage: Stage, broker: SecuredKafka, name: str, **validity: An
         kafka_ssl_keyfile=signed.key,
         kafka_ssl_password="key-passw0rd",
     )
+
+
+def sent_jobs(broker: SecuredKafka) -> list[tuple[int, int]]:
+    """The coordinates of all records that are in the topic."""
+    source = KafkaSource("jobs", {"bootstrap_servers": [broker.plain]})
+    try:
+        return [(p, n) for p, found in source.describe().partitions.items() for n in range(found.end_offset)]
+    finally:
+        source.close()

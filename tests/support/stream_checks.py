@@ -25,7 +25,7 @@ def checkpoint(stage: Stage) -> tuple[int, str]:
     return found[0], found[1]
 
 
-def ledger_lines(stage: Stage) -> list[tuple[object, ...]]:
+def stream_lines(stage: Stage) -> list[tuple[object, ...]]:
     """The ledger: kind, generation, start and end, rows, empty offsets."""
     return stage.query(
         "select kind, generation, start_offset, end_offset, staged, empty from headrace.batches order by seq"
