@@ -61,3 +61,10 @@ def with_batch_rows(stage: Stage, rows: int) -> Stage:
 def with_settings(stage: Stage, **settings: Any) -> Stage:
     """The same, configured otherwise."""
     return Stage(Deployment.from_settings(replace(stage.deployment.settings, **settings)), stage.dsn)
+
+
+def offline_stage(database: str, home: Path) -> Stage:
+    """A migrated database with the project's datasets, and neither Kafka nor Redis."""
+    deployment = Deployment.from_settings(Settings(home=home, postgres_dsn=database))
+    initialise(deployment)
+    return Stage(deployment, database)
