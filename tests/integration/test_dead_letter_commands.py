@@ -24,6 +24,16 @@ def run(stage: Stage, *arguments: str) -> CommandResult:
     return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
+def send_four(stage: Stage, value: bytes, raw: bytes) -> None:
+    """A value that the contract refuses, bytes that are no text, a tombstone without a key, a large value."""
+    with topics.producer(servers(stage)) as client:
+        client.send(topic_of(stage), partition=0, key=b"101", value=value, timestamp_ms=1_551_434_400_123)
+        client.send(topic_of(stage), partition=0, key=None, value=raw, headers=HEADERS)
+        client.send(topic_of(stage), partition=1, key=b"", value=None)
+        client.send(topic_of(stage), partition=2, key=b"big", value=b"x" * 40_000)
+        client.flush()
+
+
 def assert_exported(out: Path, value: bytes, raw: bytes, replayed_by: str) -> None:
     """The export holds the four dead letters: value as text, raw bytes as base64, and who replayed the first."""
     found = [json.loads(line) for line in out.read_bytes().splitlines()]
@@ -46,12 +56,7 @@ def assert_exported(out: Path, value: bytes, raw: bytes, replayed_by: str) -> No
 
 def test_commands_list_show_export_and_replay_dead_letters(stage: Stage, tmp_path: Path) -> None:
     value, raw = refund(101), b"\xff\x00\x1b[2Jbad"
-    with topics.producer(servers(stage)) as client:
-        client.send(topic_of(stage), partition=0, key=b"101", value=value, timestamp_ms=1_551_434_400_123)
-        client.send(topic_of(stage), partition=0, key=None, value=raw, headers=HEADERS)
-        client.send(topic_of(stage), partition=1, key=b"", value=None)
-        client.send(topic_of(stage), partition=2, key=b"big", value=b"x" * 40_000)
-        client.flush()
+    send_four(stage, value, raw)
     assert run(stage, "dead-letters", "jobs").stdout == "jobs: no dead letters\n"
     drain_dataset(stage.deployment, "jobs")
 

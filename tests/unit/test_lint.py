@@ -59,8 +59,9 @@ def test_import_cycle_within_a_package_fails(library: Path) -> None:
     assert "packages import downwards only KEPT" in done.stdout
 
 
-def test_sizes_of_the_library_are_within_the_limits() -> None:
+def test_sizes_of_the_library_and_of_the_tests_are_within_the_limits() -> None:
     assert sizes.check(sizes.LIBRARY) == []
+    assert sizes.check(sizes.TESTS, sizes.TEST_EXCEPTIONS) == []
 
 
 def test_overlong_function_fails(tmp_path: Path) -> None:
@@ -75,10 +76,11 @@ def test_function_at_the_limits_passes(tmp_path: Path) -> None:
     assert sizes.check(tmp_path, frozenset()) == []
 
 
-def test_function_with_seven_parameters_fails_unless_click_calls_it(tmp_path: Path) -> None:
+def test_function_with_seven_parameters_fails_unless_click_or_pytest_calls_it(tmp_path: Path) -> None:
     function = "def run(a, b, c, d, e, *, f, g):\n    pass\n"
     (tmp_path / "seeded.py").write_text(function)
     (tmp_path / "commands.py").write_text(f"@main.command(name='run')\n{function}")
+    (tmp_path / "test_run.py").write_text(f"{function.replace('run', 'test_run')}\n@pytest.fixture\n{function}")
     assert sizes.check(tmp_path, frozenset()) == ["seeded.py:run: 7 parameters, at most 6"]
 
 
