@@ -15,7 +15,7 @@ from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
-from headrace.local.home import Home, write_file
+from headrace.local.home import Home, Surroundings, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
@@ -56,8 +56,7 @@ def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
         _airflow("db", "migrate"),
         doing="airflow: db migrate",
         limit_s=MIGRATE_LIMIT_S,
-        env=full_environment(settings),
-        cwd=ROOT,
+        within=Surroundings(env=full_environment(settings), cwd=ROOT),
     )
     _comment(settings, _made_by(version))
 
