@@ -87,7 +87,7 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
 def restored(stage: Stage, dump: Path) -> Iterator[Stage]:
     """The stage on a database that was made from a dump."""
     with passing_database(stage.dsn, "restored") as dsn:
-        command = [postgres_binary("pg_restore"), "--exit-on-error", "--dbname", dsn, dump]
+        command = [str(postgres_binary("pg_restore")), "--exit-on-error", "--dbname", dsn, str(dump)]
         subprocess.run(command, check=True, capture_output=True)
         yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), dsn)
 
@@ -98,7 +98,7 @@ def test_restored_database_verifies_and_drains_on_from_its_own_checkpoints(stage
     drain_dataset(stage.deployment, "jobs", max_records=50)
 
     def back_up() -> None:
-        command = [postgres_binary("pg_dump"), "--format=custom", f"--file={dump}", stage.dsn]
+        command = [str(postgres_binary("pg_dump")), "--format=custom", f"--file={dump}", stage.dsn]
         subprocess.run(command, check=True, capture_output=True)
 
     drain(stage, at("staged", back_up, occurrence=1))  # in the middle of a batch: a dump is one moment
