@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
@@ -19,6 +19,9 @@ from headrace.local.home import Home, Surroundings, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 COMPONENTS = {
     "api-server": ("api-server",),
@@ -171,7 +174,7 @@ def _create_database(settings: Settings, version: str) -> bool:
                     "set HEADRACE_AIRFLOW_URL to the Airflow that uses it"
                 )
             if found is None or found[0] is None:
-                connection.execute(f"comment on database airflow is '{UNDER_WAY}'")
+                _comment_on(connection, UNDER_WAY)
     except psycopg.Error as error:
         raise LocalServiceError(
             f"airflow: its database {DATABASE} on {where} cannot be made ({' '.join(str(error).split())}); expected a "
@@ -190,11 +193,16 @@ def _is_empty(dsn: str) -> bool:
 
 def _comment(settings: Settings, text: str) -> None:
     import psycopg
-    from psycopg import sql
 
     dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
-        connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
+        _comment_on(connection, text)
+
+
+def _comment_on(connection: "Connection[Any]", text: str) -> None:
+    from psycopg import sql
+
+    connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
 
 
 def _made_by(version: str) -> str:

@@ -1,6 +1,6 @@
 """The case's questions, put to the marts' functions."""
 
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
 
@@ -9,7 +9,7 @@ from headrace.output import shown
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 
-QUESTIONS = {
+QUESTIONS: dict[str, LiteralString] = {
     "top_users": "select userid, revenue from marts.top_users(%(location)s, %(limit)s)",
     "jobs_by_location": "select * from marts.jobs_by_location(%(location)s, %(limit)s)",
     "jobs_by_service": "select * from marts.jobs_by_service(%(service)s, %(limit)s)",
@@ -27,7 +27,7 @@ def read_case_answers(connect: Connect, location: str, service: str, limit: int)
     with database(connect) as connection, connection.cursor(row_factory=dict_row) as cursor:
         refuse_foreign_objects(connection, SCHEMA, "answers")
         return {
-            name: [_as_text(row) for row in cursor.execute(query.encode(), parameters).fetchall()]
+            name: [_as_text(row) for row in cursor.execute(query, parameters).fetchall()]
             for name, query in QUESTIONS.items()
         }
 
