@@ -5,7 +5,7 @@ from typing import Any, LiteralString
 from psycopg.rows import dict_row
 
 from headrace.marts.claims import SCHEMA
-from headrace.output import shown
+from headrace.output import aligned, shown
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 
@@ -44,7 +44,4 @@ def _as_text(row: dict[str, Any]) -> dict[str, str]:
 def _table(name: str, rows: list[dict[str, str]]) -> str:
     if not rows:
         return f"{name}: no rows"
-    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in rows[0]}
-    lines = ["  ".join(column.ljust(width) for column, width in widths.items())]
-    lines += ["  ".join(row[column].ljust(width) for column, width in widths.items()) for row in rows]
-    return "\n".join([f"{name}:", *(line.rstrip() for line in lines)])
+    return "\n".join([f"{name}:", *aligned([list(rows[0]), *(list(row.values()) for row in rows)])])
