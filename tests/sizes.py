@@ -13,20 +13,15 @@ LIBRARY = Path(__file__).parents[1] / "plugins" / "headrace"
 TESTS = Path(__file__).parent
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 350, 50, 6
 
-# What is larger today. The list only gets shorter: an entry that is not needed any more fails the check.
+# What stays larger, and why. An entry that is not needed any more fails the check.
 EXCEPTIONS: frozenset[str] = frozenset(
     {
+        # seven parameters: declarations and their users' tests call it, each is one property of a dataset
         "contracts/contract.py:Contract:__init__",
-        "local/airflow_options.py:options",
-        "local/home.py:Home:run",
         "marts/build.py:build",
         "marts/claims.py:record",
-        "sources/kafka.py:KafkaSource:_poll_until_read",
-        "sources/kafka_confluent.py:ConfluentSource:_consume_until_read",
+        # one loop over the fields of Kafka's record format: a call for each costs half of a drain's reading
         "sources/kafka_records.py:MeteredRecords:_unpack",
-        "verify/mart.py:foreign_code",
-        "verify/report.py:DatasetReport:add",
-        "verify/sources.py:check_source",
     }
 )
 TEST_EXCEPTIONS: frozenset[str] = frozenset(
