@@ -1,6 +1,6 @@
-"""Types of the functions that callers hand in to hear how far a run is."""
+"""Types of the callbacks that report progress."""
 
 from collections.abc import Callable
 
 PrintLine = Callable[[str], None]
-ProgressCallback = Callable[[int, int], None]  # done, in all: offsets, or records where no offsets are known
+ProgressCallback = Callable[[int, int], None]  # done, total: offsets, or records without known offsets

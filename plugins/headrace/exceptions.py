@@ -1,8 +1,8 @@
-"""Every error that Headrace raises on purpose.
+"""The errors that Headrace raises on purpose.
 
-A message says where, what was found, what was expected and the remedy, in one line. Whether trying again can
-help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The
-command that a message names is a field as well: what it quotes of others is never searched for one.
+A message is one line: where, what was found, what was expected, the remedy. The type says whether a retry can help:
+`RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The command that a
+message names is also a field, `command`: it is never parsed from the text.
 """
 
 from headrace.command import Command
@@ -22,7 +22,7 @@ class RetriableError(HeadraceError):
 
 
 class PermanentError(HeadraceError):
-    """the same call will fail again until somebody changes something"""
+    """the same call will fail again until its cause is corrected"""
 
 
 class SettingError(PermanentError):

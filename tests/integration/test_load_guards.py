@@ -144,7 +144,7 @@ def test_load_with_replace_while_another_begins_tombstones_no_entity(stage: Stag
     with pytest.raises(
         CheckpointMoved,
         match="generation 3 is at 1, this load committed generation 2 up to 3: another load began meanwhile; "
-        "the file was merged, nobody was tombstoned; run the same command again",
+        "the file was merged, nothing was tombstoned; run the same command again",
     ):
         load_file(
             stage.deployment,

@@ -46,7 +46,7 @@ def test_topic_recreated_is_a_problem_with_its_command_until_it_is_adopted(stage
     found = overview(stage)
     assert found.states["jobs"] == "failing"
     assert [str(problem.command) for problem in found.problems] == ["headrace adopt jobs"]
-    assert "it was deleted and made anew" in found.problems[0].text
+    assert "it was deleted and created again" in found.problems[0].text
     adopt(stage.deployment, stage.deployment.dataset("jobs"))
     drain_dataset(stage.deployment, "jobs")
     assert overview(stage).problems == []

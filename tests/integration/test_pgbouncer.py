@@ -127,7 +127,7 @@ def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
 
 
 def _drain_patiently(stage: Stage) -> int:
-    """Drain beside another drain: whoever comes second at a batch goes on behind it."""
+    """Drain beside another drain: whoever comes second at a batch continues after it."""
     records = 0
     while True:
         before = stage.value("select coalesce(sum(staged), 0) from headrace.batches where dataset = 'jobs'")

@@ -178,7 +178,7 @@ def test_redis_stream_recreated_is_refused(
     run("DEL")
     fill(redis_url, source.stream, first, last)
     run("XTRIM", "MAXLEN", last - first + 1 - trimmed)
-    with pytest.raises(SourceChanged, match=f"{source.stream}: {why}.*: the stream was deleted and made anew"):
+    with pytest.raises(SourceChanged, match=f"{source.stream}: {why}.*: the stream was deleted and created again"):
         seen(source, 10, "10-0")
 
 

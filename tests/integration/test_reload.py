@@ -286,7 +286,7 @@ def test_reload_of_a_source_that_is_not_the_one_that_was_read_is_refused(stage: 
     topics.create(servers(stage), topic_of(stage), 3)
     send_jobs(stage, 60)
     before = state(stage)
-    with pytest.raises(SourceChanged, match="it was deleted and made anew"):
+    with pytest.raises(SourceChanged, match="it was deleted and created again"):
         reloaded(stage, 0, 5, 0)
     assert state(stage) == before
 

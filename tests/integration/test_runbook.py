@@ -90,7 +90,7 @@ def frozen(stage: Stage) -> Iterator[str]:
     assert len(coordinates(stage)) == 300
 
 
-@incident("The topic was deleted and made anew")
+@incident("The topic was deleted and created again")
 def topic_recreated(stage: Stage) -> Iterator[str]:
     drained(stage)
     recreate(stage)
@@ -143,7 +143,7 @@ def short_log(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
-@incident("A Redis stream was made anew or set back")
+@incident("A Redis stream was created again or restored")
 def stream_recreated(telemetry: Stage) -> Iterator[str]:
     streams.send(telemetry, 9)
     drain_dataset(telemetry.deployment, "telemetry")
@@ -250,7 +250,7 @@ def unfilled(stage: Stage) -> Iterator[str]:
     assert stage.query("select jobidentifier from staging.jobs where channel = 'web'") == [(1,)]
 
 
-@incident("Nobody looks at a topic")
+@incident("A topic is not checked")
 def unseen(stage: Stage) -> Iterator[str]:
     drained(stage)
     send_jobs(stage, 3)

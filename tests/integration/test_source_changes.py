@@ -102,7 +102,7 @@ def test_topic_recreated_is_refused_and_adopted(records: int, stage: Stage) -> N
         with pytest.raises(SourceChanged) as caught:
             drain_dataset(stage.deployment, "jobs")
         text = str(caught.value)
-        assert "it was deleted and made anew" in text
+        assert "it was deleted and created again" in text
         for partition in range(3):
             assert f"{topic_of(stage)}[{partition}] from 10 on" in text
         assert "`headrace adopt jobs` closes generation 1" in text
@@ -163,7 +163,7 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
 
     assert told("accept-loss", "jobs", "--partition", "1", "--to", "15") == [
         "jobs[1]: gives up [10, 15), 5 offsets that were never read: the log starts at 15",
-        "jobs[1]: the next run goes on at 15",
+        "jobs[1]: the next run continues at 15",
     ]
     # the same topic: retention is the reason, and what it still holds of what was read would be there twice
     assert told("adopt", "jobs") == [
@@ -179,9 +179,10 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
     effects = told("adopt", "jobs")
     assert f"jobs: topic {topic} has id " in effects[0]
     assert effects[1:] == [
-        f"jobs[0]: reads [0, 5) of {topic}; what {topic} held from 10 on is given up; 10 rows of generation 1 stay",
+        f"jobs[0]: reads [0, 5) of {topic}; records of {topic} from 10 on are abandoned; 10 rows of generation 1 stay",
         *(
-            f"jobs[{p}]: the partition is gone; what {topic} held from 10 on is given up; 10 rows of generation 1 stay"
+            f"jobs[{p}]: the partition is gone; records of {topic} from 10 on are abandoned; 10 rows of generation 1 "
+            "stay"
             for p in (1, 2)
         ),
     ]
@@ -266,7 +267,7 @@ def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_los
     assert "jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read; " in str(
         caught.value
     )
-    assert "`headrace accept-loss jobs --partition 1 --to 15` goes on behind it" in str(caught.value)
+    assert "`headrace accept-loss jobs --partition 1 --to 15` continues after it" in str(caught.value)
     assert accept_loss(stage.deployment, dataset, 1, 15) == (10, 15)
     assert ("accept_loss", 1, 1, 10, 15, 0) in lines(stage)
     assert stage.value("select note from headrace.batches where kind = 'accept_loss'") == (

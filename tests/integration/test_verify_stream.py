@@ -169,7 +169,7 @@ def test_verify_of_a_trimmed_stream_names_the_range_that_was_never_read_until_it
     streams.command(drained, "XTRIM", "MAXLEN", 5)
     finding = first_of(drained, "source")
     assert finding.offset == 41
-    assert "`headrace accept-loss telemetry --partition 0 --to 56` goes on behind it" in finding.remedy
+    assert "`headrace accept-loss telemetry --partition 0 --to 56` continues after it" in finding.remedy
     accept_loss(drained.deployment, drained.deployment.dataset("telemetry"), 0, 56)
     drain_dataset(drained.deployment, "telemetry")
     assert report(drained).counts["hashes equal"] == 5

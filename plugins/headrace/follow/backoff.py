@@ -58,7 +58,7 @@ class Backoff:
     def succeeded(self) -> None:
         """Forget the error and print that the subject continues."""
         if self.error is not None:
-            self._print_line(f"{self._name}: goes on")
+            self._print_line(f"{self._name}: continues")
         self.error, self._attempts = None, 0
 
 

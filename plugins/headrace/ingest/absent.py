@@ -156,14 +156,14 @@ def tombstone_absent(
         newest = "none is open" if found is None else f"generation {found.generation} is at {found.next_offsets[0]}"
         raise CheckpointMoved(
             f"{dataset.name}: {newest}, this load committed generation {generation} up to {end}: another load began "
-            "meanwhile; the file was merged, nobody was tombstoned; run the same command again"
+            "meanwhile; the file was merged, nothing was tombstoned; run the same command again"
         )
     absent = count_absent(connection, dataset, generation, surveyed.named_by_invalid)
     if not absent:
         return 0
     row = connection.execute(SQL("select count(*) from ({}) as live").format(_live(dataset))).fetchone()
     assert row is not None
-    check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nobody was tombstoned")
+    check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nothing was tombstoned")
     start = found.next_offsets[0]
     line = LedgerLine(
         batch_id=ledger.new_batch_id(),

@@ -46,7 +46,7 @@ def seen_from(source: Source, generation: Generation, state: SourceState) -> Sou
         return source.seen_from(state, generation.next_offsets, generation.positions)
     except SourceChanged as error:
         raise SourceChanged(
-            f"{generation.dataset}: {error}; at risk: what the old one held from {_at_risk(generation)}; "
+            f"{generation.dataset}: {error}; at risk: records of the old one: {_at_risk(generation)}; "
             f"{_adopt(generation)}",
             command=Command("adopt", generation.dataset),
         ) from error
@@ -65,7 +65,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
     if state.topic_id != generation.topic_id:
         raise SourceChanged(
             f"{name}: topic {state.topic} has id {state.topic_id}, expected {generation.topic_id}: it was deleted and "
-            f"made anew; at risk: what the old one held from {_at_risk(generation)}; {adopt}",
+            f"created again; at risk: records of the old one: {_at_risk(generation)}; {adopt}",
             command=command,
         )
     for partition, next_offset in sorted(generation.next_offsets.items()):
@@ -80,7 +80,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
             accept = accept_loss(name, partition, found.log_start_offset)
             raise SourceChanged(
                 f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
-                f"[0, {found.log_start_offset}) is lost; `{accept}` goes on behind it",
+                f"[0, {found.log_start_offset}) is lost; `{accept}` continues after it",
                 command=accept,
             )
 
@@ -96,7 +96,7 @@ def _check_offsets(generation: Generation, partition: int, next_offset: int, fou
         accept = accept_loss(generation.dataset, partition, found.log_start_offset)
         raise SourceChanged(
             f"{where}: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no longer "
-            f"served and was never read; `{accept}` goes on behind it",
+            f"served and was never read; `{accept}` continues after it",
             command=accept,
         )
     if next_offset > found.high_watermark:

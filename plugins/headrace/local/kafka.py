@@ -107,7 +107,7 @@ def start(home: Home, port: int, controller_port: int, print_line: PrintLine) ->
     except LocalServiceError as error:
         if not any(sign in str(error) for sign in BROKEN_JARS):
             raise
-        print_line("kafka: could not run from these jars, downloading them anew")
+        print_line("kafka: could not run from these jars, downloading them again")
         jars.forget(home)
         _start_from(jars.classpath(home, print_line), home, port, controller_port, print_line)
     return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": controller_port}

@@ -151,7 +151,7 @@ def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -
         yield _problem("error", "drain", name, text, dataset.drain_command or read, name)
     is_unseen = unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S)
     if is_unseen and dataset.last_error is None:
-        text = f"nobody has looked at its source for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
+        text = f"its source has not been checked for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
         yield _problem("warning", "unseen", name, text, read, name)
     yield from _beyond(dataset, limits, unseen_s, read)
     if dataset.has_marts and dataset.unbuilt_s > UNBUILT_S:
@@ -161,7 +161,7 @@ def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -
     lost_at = dataset.follower_lost_at
     if lost_at is not None and (dataset.observed_at is None or dataset.observed_at <= lost_at):
         lost = duration((at - lost_at).total_seconds())
-        text = f"its follower was lost {lost} ago, and no other run has looked at its source since"
+        text = f"its follower was lost {lost} ago, and no other run has checked its source since"
         yield _problem("warning", "follower", name, text, Command("follow", name), name)
     if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
         most = next(iter(dataset.dead_by_reason))

@@ -96,7 +96,7 @@ def _watch(done: threading.Event, connect: Connect, pid: int, application_name: 
             observer.autocommit = True
             _end_stuck_blockers(done, observer, pid, application_name, limits)
     except psycopg.Error as error:
-        logger.warning("fence: cannot look for a stuck drain: %s", error)
+        logger.warning("lock_watchdog: cannot look for a stuck drain: %s", error)
 
 
 def _end_stuck_blockers(
@@ -118,8 +118,8 @@ def _end_stuck_blockers(
                     (backend, started, changed),
                 )
                 logger.warning(
-                    "fence: ended backend %s (%s): it waited for its client for %.0f s and held a lock that this run "
-                    "needs; what it had not committed is rolled back",
+                    "lock_watchdog: ended backend %s (%s): it waited for its client for %.0f s and held a lock that "
+                    "this run needs; its uncommitted work is rolled back",
                     backend,
                     application_name,
                     waited_s,

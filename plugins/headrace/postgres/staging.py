@@ -166,7 +166,7 @@ def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> Non
             raise DatasetError(
                 f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
                 f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
-                f"build the marts anew: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
+                f"rebuild the marts: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
                 command=rebuild,
             )
 

@@ -243,6 +243,6 @@ def _configs_of(config: Mapping[str, Any], topic: str) -> dict[str, str]:
 def _refused(topic: str, error: BaseException, published: int = 0) -> SourceUnavailable:
     text = " ".join(f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}".split())
     return SourceUnavailable(
-        f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain goes on "
-        "with the others; check the topic and the broker"
+        f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain "
+        "publishes the others; check the topic and the broker"
     )

@@ -55,7 +55,7 @@ def preview_accept_loss(deployment: Deployment, dataset: Dataset, partition: int
     ):
         loss = _loss(connection, dataset, source, source.describe(), partition, to)
     where = f"{dataset.name}[{partition}]"
-    return [f"{where}: {loss.note}", f"{where}: the next run goes on at {to}"]
+    return [f"{where}: {loss.note}", f"{where}: the next run continues at {to}"]
 
 
 def accept_loss(
@@ -212,7 +212,7 @@ def _adoption(connection: Connection[Any], generation: Generation, state: Source
             again = min(checkpoint, found.end_offset) - found.log_start_offset
             parts.append(f"{again} offsets of it were read before: what is staged of them will be there twice")
         elif not is_same:
-            parts.append(f"what {generation.topic} held from {checkpoint} on is given up")
+            parts.append(f"records of {generation.topic} from {checkpoint} on are abandoned")
         if rows:
             parts.append(f"{rows} rows of generation {generation.generation} stay")
         lines.append(f"{name}[{partition}]: {'; '.join(parts)}")

@@ -166,7 +166,9 @@ class RedisSource:
         _, is_there, info = self._look(at, at, 1)
         wrong = info.contradiction(offset, at, is_there)
         if wrong:
-            raise SourceChanged(f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back")
+            raise SourceChanged(
+                f"{self.stream}: {wrong}: the stream was deleted and created again, or restored to an earlier state"
+            )
         found = state.partitions[0]
         if not info.may_be_trimmed(at):
             found = replace(found, log_start_offset=min(found.log_start_offset, offset))
@@ -236,8 +238,8 @@ class RedisSource:
             wrong = wrong or info.contradiction(end, EntryId.parse(wanted.end_position), None)
         if wrong:
             raise SourceChanged(
-                f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back, while it was read; "
-                f"at risk: [{offset}, {end}); run the drain again to see what it holds now"
+                f"{self.stream}: {wrong}: the stream was deleted and created again, or restored to an "
+                f"earlier state, while it was read; at risk: [{offset}, {end}); run the drain again to see its state"
             )
         if info.may_be_trimmed(position) and info.gone > offset:
             raise SourceChanged(

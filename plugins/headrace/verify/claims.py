@@ -26,7 +26,7 @@ def check_claims(snapshot: Snapshot, report: DatasetReport) -> None:
     for claim in claims:
         model, to_seq = claim["model"], claim["to_seq"]
         if claim["is_stale"]:
-            report.notes.append(f"{model} starts from zero at its next build: what it was built on was built anew")
+            report.notes.append(f"{model} starts from zero at its next build: its upstreams were rebuilt")
         elif to_seq > claim["limit_seq"]:
             report.add(
                 "claims",

@@ -126,7 +126,7 @@ def _check_topic(snapshot: Snapshot, report: DatasetReport, generation: dict[str
         remedy = f"the topic lost records, or the checkpoint was moved by hand; {adopt}"
         if found is not None and checkpoint < found.log_start_offset:
             accept = Command("accept-loss", name, "--partition", partition, "--to", found.log_start_offset)
-            remedy = f"`{accept}` goes on behind it"
+            remedy = f"`{accept}` continues after it"
         report.add(
             "source",
             generation=number,
