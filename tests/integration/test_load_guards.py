@@ -86,7 +86,7 @@ def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, pat
     result = load(stage, path, user(1, "moved"), '{"LOCATION": "LOC_2", "USERID": "two"}', replace=True, max_removed=0)
     assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 1)
     assert result.summary().endswith(
-        "1 no longer in the file: kept (1 invalid lines do not tell whose they are; correct them and --replace again)"
+        "1 no longer in the file: kept (1 invalid lines have no readable key; correct them and --replace again)"
     )
     assert stage.query(CURRENT) == [(1, "moved"), (2, "before")]
     for line in ("no JSON", '{"USERID": 2, "USERID": 1}', '{"LOCATION": "x"}', '{"USERID": null, "LOCATION": "x"}'):
