@@ -257,7 +257,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "    LOCATION: Timestamp | None = None\n",
         "staging.jobs.location: found text, expected timestamp with time zone; nothing was changed; restore the "
         "field, or write a migration: {sql}; then rebuild the marts: `headrace build --full-refresh`; where a text "
-        "does not convert, `headrace reset jobs` forgets what was staged and the next run reads the source from "
+        "does not convert, `headrace reset jobs` deletes what was staged and the next run reads the source from "
         "its start",
         (
             'alter table staging."jobs" alter column "location" type timestamptz using "location"::timestamptz',

@@ -191,7 +191,7 @@ def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: 
     topics.send(broker.plain, "jobs", jobs(3))
     for mechanism in ("PLAIN", "SCRAM-SHA-512"):
         wrong = with_settings(stage, kafka_sasl_password="not-the-0ne", kafka_sasl_mechanism=mechanism)
-        refused(wrong, f"kafka: {broker.sasl}: user etl is not let in: Authentication failed", "HEADRACE_KAFKA_*")
+        refused(wrong, f"kafka: {broker.sasl}: user etl is refused: Authentication failed", "HEADRACE_KAFKA_*")
     other = with_settings(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
     refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")

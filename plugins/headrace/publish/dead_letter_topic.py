@@ -210,11 +210,11 @@ def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
 def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLetter]) -> None:
     connection.execute(
         """
-        update headrace.dead_letters as letters set published_at = clock_timestamp()
+        update headrace.dead_letters as stored set published_at = clock_timestamp()
         from unnest(%s::integer[], %s::integer[], %s::bigint[]) as sent (generation, partition, "offset")
         where
-            letters.dataset = %s
-            and (letters.generation, letters.partition, letters."offset")
+            stored.dataset = %s
+            and (stored.generation, stored.partition, stored."offset")
             = (sent.generation, sent.partition, sent."offset")
         """,
         (

@@ -96,7 +96,7 @@ def _why_no_login(connection: socket.socket, config: Mapping[str, Any]) -> str |
         at = 4 + max(length, 0)
         if code:
             said = response[4:at].decode(errors="replace")
-            return f"user {user} is not let in: {said or f'error {code}'}"
+            return f"user {user} is refused: {said or f'error {code}'}"
         (length,) = struct.unpack_from(">i", response, at)
         mechanism.receive(response[at + 4 : at + 4 + length])
     return None

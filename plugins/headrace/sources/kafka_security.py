@@ -83,7 +83,7 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
             f"{topic}: {where} does not allow this to {f'user {user}' if user else 'this client'}: {text}; nothing was "
             "changed; add the ACLs that docs/security.md lists"
         )
-    found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
+    found = f"user {user} is refused: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
     if getattr(error, "retriable", False):  # kafka-python reports no answer
         found = why_refused({**config, "bootstrap_servers": where.split(",")})
     if found is None:
