@@ -85,8 +85,8 @@ def copy_accepted(
         if target.all_rejected and len(rejections) == len(rows.rows) > 1:
             raise DatabaseError(
                 f"{target.all_rejected}: postgres stored none of {len(rows.rows)} rows: {rejections[0].detail}; "
-                "expected some to be stored: the table or the server is at fault; nothing was changed; repair it and run the "
-                "same command again"
+                "expected some to be stored: the table or the server is at fault; nothing was changed; repair it and "
+                "run the same command again"
             ) from error
     rows.reject(rejections)
     return copy()

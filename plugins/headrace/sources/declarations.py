@@ -117,8 +117,8 @@ class KafkaTopic:
                 raise DatasetError(f"topic {topic!r}: expected {TOPIC.pattern}, as Kafka does")
         if self.dead_letter_topic == self.topic:
             raise DatasetError(
-                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: the drain would read its dead "
-                "letters again"
+                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: the drain would read its "
+                "dead letters again"
             )
         if self.partitions < 1 or self.dead_letter_partitions < 1:
             raise DatasetError(f"topic {self.topic!r}: expected at least one partition")
