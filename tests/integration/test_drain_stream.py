@@ -232,7 +232,7 @@ def test_trimming_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss
     )
     assert "`headrace accept-loss telemetry --partition 0 --to 45` continues after it" in str(caught.value)
     for wrong in (30, 46, 60):
-        with pytest.raises(DatasetError, match="only what the source no longer serves can be given up"):
+        with pytest.raises(DatasetError, match="only offsets that the source no longer serves can be lost"):
             accept_loss(telemetry.deployment, dataset, 0, wrong)
     assert accept_loss(telemetry.deployment, dataset, 0, 40) == (30, 40)
     with pytest.raises(SourceChanged, match=r"\[40, 45\)"):

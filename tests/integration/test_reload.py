@@ -231,10 +231,10 @@ def test_reload_of_what_is_no_longer_served_is_refused_with_what_can_be_had(stag
     with pytest.raises(DatasetError) as refused:
         reloaded(stage, 3, 9, 0)
     assert str(refused.value) == (
-        "jobs[0]: [3, 5) is no longer served, the log starts at 5; nothing was changed; what can be had: "
+        "jobs[0]: [3, 5) is no longer served, the log starts at 5; nothing was changed; available: "
         "`headrace reload jobs --partition 0 --from 5 --to 9`"
     )
-    with pytest.raises(DatasetError, match="nothing of the range can be had; what is staged stays"):
+    with pytest.raises(DatasetError, match="nothing of the range is available; what is staged stays"):
         reloaded(stage, 3, 5, 0)
     with pytest.raises(DatasetError) as refused:
         reloaded(stage, START.isoformat(), (START + timedelta(seconds=30)).isoformat())
@@ -412,7 +412,7 @@ def test_reload_keeps_the_rows_whose_records_compaction_took(stage: Stage) -> No
         "update one set _offset = 1, jobidentifier = 24; insert into staging.jobs select * from one",
     )
     result = reloaded(stage, 0, 3, 0)
-    assert result.summary().endswith("2 rows replaced, 1 rows kept, whose records compaction took")
+    assert result.summary().endswith("2 rows replaced, 1 rows kept, whose records compaction removed")
     assert stage.query("select _offset, jobidentifier from staging.jobs order by 1") == [(0, 1), (1, 24), (2, 2)]
     assert lines(stage) == [(0, 0, 3, 2, 0, 0, 1)]
     assert verify(stage.deployment, "jobs").is_clean

@@ -129,11 +129,11 @@ def test_adopt_of_a_topic_that_is_what_it_was_is_refused(stage: Stage) -> None:
         with pytest.raises(DatasetError) as refused:
             step(stage.deployment, dataset)
         assert str(refused.value) == (
-            f"jobs: found {topic_of(stage)} as generation 1 left it, expected another topic or id, a log that ends "
-            "before a checkpoint, or one that starts behind it; nothing was changed: 23 offsets would be read and "
-            "staged a second time"
+            f"jobs: found {topic_of(stage)} unchanged since generation 1 read it, expected another topic or id, or "
+            "offsets that do not match a checkpoint; nothing was changed: 23 offsets would be read and staged a "
+            "second time"
         )
-    assert_refused(run(stage, "adopt", "jobs", "--yes"), "as generation 1 left it", "a second time")
+    assert_refused(run(stage, "adopt", "jobs", "--yes"), "unchanged since generation 1 read it", "a second time")
     assert lines(stage) == before
     assert stage.value("select count(*) from headrace.generations") == 1
     drain_dataset(stage.deployment, "jobs")
@@ -162,16 +162,16 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
         return outcome.stdout.splitlines()
 
     assert told("accept-loss", "jobs", "--partition", "1", "--to", "15") == [
-        "jobs[1]: gives up [10, 15), 5 offsets that were never read: the log starts at 15",
+        "jobs[1]: abandons [10, 15), 5 offsets that were never read: the log starts at 15",
         "jobs[1]: the next run continues at 15",
     ]
     # the same topic: retention is the reason, and what it still holds of what was read would be there twice
     assert told("adopt", "jobs") == [
         "jobs: jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read",
-        f"jobs[0]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        f"jobs[0]: reads [0, 20) of {topic}; 10 offsets of it were read before and will be staged "
         "twice; 10 rows of generation 1 stay",
         f"jobs[1]: reads [15, 20) of {topic}; 10 rows of generation 1 stay",
-        f"jobs[2]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        f"jobs[2]: reads [0, 20) of {topic}; 10 offsets of it were read before and will be staged "
         "twice; 10 rows of generation 1 stay",
     ]
     recreate(stage, 1)
@@ -271,7 +271,7 @@ def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_los
     assert accept_loss(stage.deployment, dataset, 1, 15) == (10, 15)
     assert ("accept_loss", 1, 1, 10, 15, 0) in lines(stage)
     assert stage.value("select note from headrace.batches where kind = 'accept_loss'") == (
-        "gives up [10, 15), 5 offsets that were never read: the log starts at 15"
+        "abandons [10, 15), 5 offsets that were never read: the log starts at 15"
     )
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])

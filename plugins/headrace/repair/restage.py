@@ -1,4 +1,4 @@
-"""Temporary tables of a reload, and the statements that replace staged rows and dead letters by their contents."""
+"""Temporary tables of a reload, and the statements that replace staged rows and dead letters with their contents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ set replayed_by = null
 from {dead_letters} as rejected
 where rejected.partition = %(partition)s and {same_coordinate} and stored.replayed_by is not null
 """)
-# the bytes of a record that was beyond a limit, and is not any more, are added
+# adds the bytes of a record that was above a size limit before
 UPDATE_DEAD_LETTERS = SQL("""
 update headrace.dead_letters as stored
 set
@@ -93,7 +93,7 @@ where
 
 @dataclass(slots=True)
 class Restaged:
-    """What a reload did to [start, end) of one partition.
+    """The result of a reload for [start, end) of one partition.
 
     replaced: rows that moved to staging._replaced_<dataset>. kept: rows whose records compaction removed; they stay.
     dead: new dead letters. still_dead: dead letters that are still rejected. resolved: those that are now accepted.
@@ -141,14 +141,14 @@ class Restaged:
             self.last_record_at = last
 
     def summary(self, dataset: str) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         did = [f"{self.staged} staged", f"{self.tombstones} tombstones", f"{self.replaced} rows replaced"]
         for number, what in (
             (self.dead, "new dead letters"),
             (self.reopened, "dead again"),
             (self.still_dead, "dead as before"),
             (self.resolved, "no longer dead"),
-            (self.kept, "rows kept, whose records compaction took"),
+            (self.kept, "rows kept, whose records compaction removed"),
         ):
             did += [f"{number} {what}"] if number else []
         uncut = self.requested.full_end
