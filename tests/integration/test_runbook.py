@@ -239,7 +239,7 @@ def tables_missing(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
-@incident("A field that the contract names since is null")
+@incident("A field that was added to the contract is null")
 def unfilled(stage: Stage) -> Iterator[str]:
     topics.send(servers(stage), topic_of(stage), [(0, b"1", job(1, CHANNEL="web")), (1, b"2", job(2))])
     drain_dataset(stage.deployment, "jobs")

@@ -35,7 +35,7 @@ class Reason(StrEnum):
     EMPTY_PAYLOAD = "empty_payload", Scope.RECORD, "the value has no characters but blanks; a tombstone has no value"
     INVALID_UTF8 = "invalid_utf8", Scope.RECORD, "the value's bytes are not UTF-8"
     INVALID_JSON = "invalid_json", Scope.RECORD, "the value is not JSON"
-    DUPLICATE_KEY = "duplicate_key", Scope.RECORD, "a name stands twice in one object"
+    DUPLICATE_KEY = "duplicate_key", Scope.RECORD, "a name is repeated in one object"
     NUL_CHARACTER = "nul_character", Scope.RECORD, "a text holds U+0000, which Postgres does not store"
     TOO_DEEP = "too_deep", Scope.RECORD, "objects and arrays are nested too deep"
     OUT_OF_RANGE = "out_of_range", Scope.RECORD, "a value is beyond a limit of the field or of its column"
