@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.schedule import Case
 
-Edit = tuple[str, str, str]  # module of the loader, text as it is, text with the bug
+Edit = tuple[str, str, str]  # module of the loader, original text, text with the bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Mutant:
     undefended: bool = False
 
     def changed(self, plugins: Path) -> dict[Path, str]:
-        """The loader's files with the bug; ValueError for a text that does not stand there exactly once."""
+        """The loader's files with the bug; ValueError unless the original text occurs exactly once."""
         files: dict[Path, str] = {}
         for module, old, new in self.edits:
             path = plugins / "headrace" / module

@@ -29,13 +29,13 @@ from tests.faults.traffic import Log, PartitionOffset, Sender, digest
 from tests.support.databases import create_database
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_LIMIT_S = 60.0  # a run that is not over by then hangs
-QUIET_LIMIT_S = 30.0  # faults.md, check 8
-STREAM_TRIALS_MAX = 15  # every check reads a whole stream: a new one begins before that takes long
+RUN_LIMIT_S = 60.0  # a longer run counts as hanging
+QUIET_LIMIT_S = 30.0  # time to reach the last stable offsets after the faults
+STREAM_TRIALS_MAX = 15  # checks read a whole stream, so a new one begins before that takes long
 HEALS_MAX = 4
-CRASHED = "runs end in words"
+CRASHED = "runs end with an error of Headrace"
 
-# sessions of the loader, what they hold and what they left; a sandbox's own connection excluded
+# the loader's sessions, locks and temporary tables, without those of the sandbox's own connection
 LEFTOVERS = """
 select format('session %s (%s, %s): %s', pid, application_name, state, query)
 from pg_stat_activity
@@ -57,12 +57,12 @@ where database = current_database()
 
 
 class TimedOut(Exception):
-    """A run did not do in time what a trial waited for."""
+    """A run did not reach the expected state in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended: `how` is done, error or killed."""
+    """The end of a run: `how` is done, error or killed."""
 
     how: str
     run_id: str
@@ -76,12 +76,12 @@ class RunEnd:
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """The end, for messages."""
         return {"done": "done", "killed": "killed"}.get(self.how, f"{self.error}: {self.message}")
 
 
 class LoaderRun:
-    """A loader in a process of its own, seen from the sandbox."""
+    """A loader in its own process, as the sandbox controls it."""
 
     def __init__(self, channel: socket.socket, run_id: str) -> None:
         self._channel = channel
@@ -94,12 +94,12 @@ class LoaderRun:
         self.go()
 
     def go(self) -> None:
-        """Let it go on from where it waits."""
+        """Let it continue from the barrier where it waits."""
         with suppress(OSError):
             self._channel.send(b"g")
 
     def wait_for(self, *steps: str, limit_s: float = RUN_LIMIT_S) -> str | None:
-        """Wait until it reports one of these barriers and return its name; None if it ended without."""
+        """Wait until it reports one of these barriers and return its name; None if it ended before."""
         deadline = time.monotonic() + limit_s
         while self._end is None:
             message = self._receive(deadline - time.monotonic())
@@ -108,7 +108,7 @@ class LoaderRun:
         return None
 
     def wait_until_planned(self) -> dict[str, Any] | None:
-        """Wait for its plan; None if it ended without."""
+        """Wait for its plan; None if it ended without one."""
         deadline = time.monotonic() + RUN_LIMIT_S
         while self._end is None and self.planned is None:
             self._receive(deadline - time.monotonic())
@@ -122,13 +122,13 @@ class LoaderRun:
         return self._end
 
     def has_ended(self) -> bool:
-        """Whether it has; reads what it said meanwhile."""
+        """Whether it has ended; reads its reports."""
         while self._end is None and select.select([self._channel], [], [], 0)[0]:
             self._receive(1)
         return self._end is not None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it is gone."""
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
@@ -141,7 +141,7 @@ class LoaderRun:
             time.sleep(0.002)
 
     def close(self) -> None:
-        """End it, if it still is there."""
+        """Kill it if it still runs."""
         self.signal(signal.SIGKILL)
         self._channel.close()
         os.close(self._handle)
@@ -181,7 +181,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # the kernel wakes what is stopped in a process group whose shell ends
+                # the kernel continues stopped processes of a process group whose leader ends
                 start_new_session=True,
             )
         theirs.close()
@@ -199,7 +199,7 @@ class ForkServer:
         return LoaderRun(ours, request.get("run_id", request["what"]))
 
     def close(self) -> None:
-        """End it; its children end with it."""
+        """End the fork server and its children."""
         self._control.close()
         try:
             self._process.wait(5)
@@ -209,7 +209,7 @@ class ForkServer:
 
 
 class Sandbox:
-    """Runs loaders against streams, and checks what they leave."""
+    """Runs loaders against streams, and checks the results."""
 
     def __init__(
         self,
@@ -258,13 +258,13 @@ class Sandbox:
 
     @property
     def sql(self) -> psycopg.Connection[Any]:
-        """The sandbox's own connection; a new one when a fault took the last."""
+        """The sandbox's own connection; opened again if a fault closed it."""
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="faults checker")
         return self._connection
 
     def forget_connection(self) -> None:
-        """Close the sandbox's own connection: the server is about to go."""
+        """Close the sandbox's own connection before a server is stopped."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -272,7 +272,7 @@ class Sandbox:
     # streams
 
     def new_stream(self, partitions: int = 3) -> Stream:
-        """A dataset that reads a topic of its own, both new."""
+        """A new dataset that reads a new topic."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -293,7 +293,7 @@ class Sandbox:
         return self.stream
 
     def _remove_defences(self, name: str) -> None:
-        """Drop the indexes that would stop a double row, so that the checks have to find it."""
+        """Drop the indexes that refuse a duplicate row, so that the checks have to find it."""
         plan = self.run(what="plan")
         assert plan.how != "killed", plan
         for statement in (
@@ -305,13 +305,13 @@ class Sandbox:
             self.sql.execute(statement.encode())
 
     def create_topic(self, topic: str, partitions: int) -> Log:
-        """Create a topic and wait until it can be written to."""
-        config = {"retention.ms": "-1"}  # else records with old timestamps are gone after minutes
+        """Create a topic and wait until it accepts records."""
+        config = {"retention.ms": "-1"}  # otherwise records with old timestamps are deleted within minutes
         self.admin.create_topics([NewTopic(topic, partitions, config=config)])[topic].result(30)
         return Log(topic, partitions)
 
     def delete_topic(self, topic: str) -> None:
-        """Delete a topic and wait until the broker has forgotten it."""
+        """Delete a topic and wait until the broker no longer lists it."""
         self.admin.delete_topics([topic])[topic].result(30)
         deadline = time.monotonic() + 30
         while topic in self.admin.list_topics(timeout=10).topics:
@@ -319,7 +319,7 @@ class Sandbox:
             time.sleep(0.02)
 
     def delete_records(self, log: Log, partition: int, before: int) -> None:
-        """Do what retention does: the log of a partition starts at `before`."""
+        """Delete the records of a partition below `before`, as retention does."""
         self.admin.delete_records([TopicPartition(log.topic, partition, before)])[
             TopicPartition(log.topic, partition)
         ].result(30)
@@ -337,7 +337,7 @@ class Sandbox:
         return self._ends(log, IsolationLevel.READ_COMMITTED)
 
     def settle(self, log: Log) -> dict[int, int]:
-        """Wait until the broker has written the markers of all transactions that were ended; the stable ends."""
+        """Wait until the broker has written the markers of all ended transactions; return the last stable offsets."""
         deadline = time.monotonic() + 30
         while True:
             ends = self.stable_ends(log)
@@ -356,7 +356,7 @@ class Sandbox:
             try:
                 found = self.admin.list_offsets(asked, isolation_level=isolation, request_timeout=10)
                 return {tp.partition: future.result(15).offset for tp, future in found.items()}
-            except Exception:  # the topic is brand-new, or the broker has only just come back
+            except Exception:  # the topic is new, or the broker has just restarted
                 if time.monotonic() > deadline:
                     raise
                 with suppress(KafkaException):
@@ -366,7 +366,7 @@ class Sandbox:
     # runs
 
     def start(self, *, through_proxy: bool = False, what: str = "drain", **request: Any) -> LoaderRun:
-        """Start a loader; `actions` say what it does at which barrier."""
+        """Start a loader; `actions` define what it does at which barrier."""
         if through_proxy:
             request["drain_dsn"] = self.proxied_dsn
         settings = {**self.settings, **request.pop("settings", {})}
@@ -382,7 +382,7 @@ class Sandbox:
         return self.note(self.start(**request).end())
 
     def note(self, ended: RunEnd) -> RunEnd:
-        """Remember how a run ended, for the checks."""
+        """Store how a run ended, for the checks."""
         self.ended.append(ended)
         return ended
 
@@ -397,7 +397,7 @@ class Sandbox:
     # the end of a trial
 
     def heal(self) -> list[RunEnd]:
-        """Drain without faults until nothing is left to do."""
+        """Drain without faults until nothing is left to read."""
         ends: list[RunEnd] = []
         for _ in range(HEALS_MAX):
             ends.append(self.run())
@@ -415,7 +415,7 @@ class Sandbox:
         return sum(end - at.get(partition, 0) for partition, end in self.stable_ends(self.stream.log).items())
 
     def evidence(self) -> Evidence:
-        """Both truths and the database, now."""
+        """The evidence at this moment."""
         ends = self.settle(self.stream.log)
         seen = {}
         for generation, log in self.stream.logs.items():
@@ -425,7 +425,7 @@ class Sandbox:
         return gather(self.sql, self.stream, seen, ends)
 
     def judge(self) -> list[Violation]:
-        """All checks, and what the runs said of themselves, after the faults have stopped."""
+        """Run all checks, and compare the reports of the runs, after the faults have ended."""
         evidence = self.evidence()
         violations = judge(evidence)
         violations += [Violation("honest runs", message) for message in _wrong_claims(self.ended, evidence)]
@@ -448,14 +448,14 @@ class Sandbox:
             time.sleep(0.05)
 
     def begin_trial(self) -> None:
-        """Forget the last trial's runs; take a new stream when the last one has grown."""
+        """Clear the last trial's runs; create a new stream if the last one has grown."""
         self.end_trial()
         if self.stream.users >= STREAM_TRIALS_MAX:
             self.new_stream()
         self.stream.users += 1
 
     def end_trial(self) -> None:
-        """End whatever still runs."""
+        """Kill all loaders that still run."""
         self.proxy.disarm()
         for run in self._runs:
             run.close()
@@ -474,7 +474,7 @@ class Sandbox:
 
 
 class _SecondClient:
-    """Reads a topic with confluent-kafka, read_committed: the checker's second truth."""
+    """Reads a topic with confluent-kafka, read_committed: the second independent list of records."""
 
     def __init__(self, bootstrap_servers: str, log: Log) -> None:
         self._log = log
@@ -496,7 +496,7 @@ class _SecondClient:
         self._partitions = 0
 
     def read(self, ends: dict[int, int] | None) -> dict[PartitionOffset, str]:
-        """Read up to these stable ends; None: the topic is gone, what has been read is all that it held."""
+        """Read up to these stable ends; None: the topic is deleted, and what was read is complete."""
         if ends is None:
             return self._seen
         if self._partitions != self._log.partitions:
@@ -530,7 +530,7 @@ class _SecondClient:
 
 
 def _wrong_claims(runs: list[RunEnd], evidence: Evidence) -> list[str]:
-    """What runs said of themselves against what the ledger says of them."""
+    """Compare what runs reported with the ledger."""
     found = []
     for run in runs:
         lines = [line for line in evidence.lines if line.run_id == run.run_id and line.kind == "drain"]

@@ -1,4 +1,4 @@
-"""The trials: each does one thing to a loader at one moment, lets others finish the work, and is then judged."""
+"""The trials: each injects one fault into a loader at one step, lets other loaders finish, and checks the database."""
 
 import random
 import signal
@@ -16,15 +16,15 @@ from tests.faults.traffic import Traffic
 
 STEPS = ("fetched", "advanced", "copying", "staged", "copying_dead", "dead_lettered", "before_commit", "committed")
 LOCKING_STEPS = STEPS[1:7]  # inside the transaction: the checkpoint's row is locked
-# quick enough for hundreds of trials; that the defaults stay below 20 s is a trial of its own
+# short, for hundreds of trials; one trial checks that the defaults stay below 20 s
 SHORT_TIMEOUTS = {"lock_timeout_ms": 150, "stuck_after_ms": 400}
-REPLACEMENT_LIMIT_S = 20.0  # what a zombie may cost its replacement
-BATCHES_MIN = 3  # a trial counts only if so many were in play
+REPLACEMENT_LIMIT_S = 20.0  # the longest delay of a replacement by a frozen run
+BATCHES_MIN = 3  # a trial counts only with this many batches
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial: what kind, where in the loader, and all its randomness from a seed."""
+    """A trial: its kind, the step of the fault, and the seed of all its random choices."""
 
     name: str
     kind: str
@@ -32,13 +32,13 @@ class Trial:
     nth: int = 1
 
     def random(self, seed: int) -> random.Random:
-        """The trial's own random: repeated by the seed and the name, whatever ran before."""
+        """The trial's own random generator: depends only on the seed and the name."""
         return random.Random(f"{seed}/{self.name}/{self.kind}")
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a trial."""
+    """The result of a trial."""
 
     trial: Trial
     fired: bool = False
@@ -50,12 +50,12 @@ class Verdict:
 
     @property
     def counts(self) -> bool:
-        """Whether the fault happened, with enough in play to go wrong."""
+        """Whether the fault happened, and enough batches were committed."""
         return self.fired and self.batches >= BATCHES_MIN
 
 
 class TrialRun:
-    """What a trial works with: a sandbox, its random, its traffic and the verdict that it writes."""
+    """A trial's environment: sandbox, random generator, records, and the verdict that it writes."""
 
     def __init__(self, sandbox: Sandbox, trial: Trial, rng: random.Random) -> None:
         self.sandbox = sandbox
@@ -66,17 +66,17 @@ class TrialRun:
         self.lag_is_expected = False
 
     def send(self, least: int = 80) -> None:
-        """Put the trial's records into the topic and wait until they can be read."""
+        """Produce the trial's records and wait until they can be read."""
         self.traffic.send(self.sandbox.sender, self.sandbox.stream.log, least=least)
         self.sandbox.settle(self.sandbox.stream.log)
 
     def start(self, *actions: dict[str, Any], **request: Any) -> LoaderRun:
-        """Start a loader that does something at its barriers."""
+        """Start a loader with actions at its barriers."""
         request["settings"] = {**self._settings, **request.get("settings", {})}
         return self.sandbox.start(actions=list(actions), **request)
 
     def run(self, *actions: dict[str, Any], **request: Any) -> RunEnd:
-        """Start one and wait for its end."""
+        """Start a loader and wait for its end."""
         return self.sandbox.note(self.start(*actions, **request).end())
 
     @property
@@ -84,12 +84,12 @@ class TrialRun:
         return self.verdict.settings
 
     def expect(self, check: str, is_so: bool, message: str) -> None:
-        """A violation unless it is so."""
+        """Add a violation unless the condition holds."""
         if not is_so:
             self.verdict.violations.append(Violation(check, f"{self.sandbox.stream.name}: {message}"))
 
     def expect_fenced(self, ended: RunEnd, who: str) -> None:
-        """It may have finished before, or was told clearly that another run was first; nothing else stopped it."""
+        """Expect that a run finished, or ended with the error that another run was first."""
         self.expect(
             "fence",
             ended.how == "done" or (ended.error == "CheckpointMoved" and "run" in ended.message),
@@ -101,7 +101,7 @@ Fault = Callable[[TrialRun], None]
 
 
 def run_trial(sandbox: Sandbox, trial: Trial, seed: int) -> Verdict:
-    """Run one trial: traffic, fault, healing, checks."""
+    """Run one trial: produce, inject the fault, drain without faults, check."""
     began = time.monotonic()
     sandbox.begin_trial()
     rng = trial.random(seed)
@@ -142,7 +142,7 @@ def _lines(sandbox: Sandbox) -> int:
 
 
 def at(trial: Trial, do: str, **more: Any) -> dict[str, Any]:
-    """What the trial's loader does at the trial's barrier."""
+    """The action of the trial's loader at the trial's barrier."""
     return {"step": trial.step, "nth": trial.nth, "do": do, **more}
 
 
@@ -150,7 +150,7 @@ def at(trial: Trial, do: str, **more: Any) -> dict[str, Any]:
 
 
 def calm(trial_run: TrialRun) -> None:
-    """No fault at all: counts for nothing, but must be clean."""
+    """No fault: never counts, but must be clean."""
     trial_run.send()
     ended = trial_run.run()
     trial_run.expect("8 no lag", ended.how == "done", f"a run without faults ended with {ended.text}, expected done")
@@ -164,7 +164,7 @@ def kill(trial_run: TrialRun) -> None:
 
 
 def kill_twice(trial_run: TrialRun) -> None:
-    """SIGKILL, and the run that takes over dies as well."""
+    """SIGKILL at a barrier, also for the run that takes over."""
     trial_run.send()
     ended = trial_run.run(at(trial_run.trial, "kill"))
     again = trial_run.run({"step": trial_run.rng.choice(STEPS), "nth": trial_run.rng.choice([1, 2]), "do": "kill"})
@@ -183,7 +183,7 @@ def kill_anywhen(trial_run: TrialRun) -> None:
 
 
 def interrupt(trial_run: TrialRun) -> None:
-    """Ctrl-C, or Airflow's own time limit: an exception out of nowhere unwinds the run."""
+    """Raise an exception at a random place, like Ctrl-C or Airflow's time limit."""
     trial_run.send()
     ended = trial_run.run(at(trial_run.trial, "interrupt"))
     trial_run.verdict.fired = ended.error == "KeyboardInterrupt"
@@ -193,12 +193,12 @@ def interrupt(trial_run: TrialRun) -> None:
 
 
 def terminate(trial_run: TrialRun) -> None:
-    """An administrator ends the backend, or its server restarts: the run connects again and goes on."""
+    """End the run's backend, like an administrator or a restart: the run connects again and continues."""
     _strike(trial_run, "pg_terminate_backend", LOCKING_STEPS)
 
 
 def cancel(trial_run: TrialRun) -> None:
-    """A statement is cancelled, as by a time limit: roll back all, try again."""
+    """Cancel a statement, like a timeout: the batch is rolled back and tried again."""
     _strike(trial_run, "pg_cancel_backend", ("copying", "copying_dead"))
 
 
@@ -221,7 +221,7 @@ def _strike(trial_run: TrialRun, function: str, certain: tuple[str, ...]) -> Non
 
 
 def cut(trial_run: TrialRun) -> None:
-    """The line is cut at a COMMIT, or in the middle of COPY; the run must find out by itself what happened."""
+    """Cut the connection at a COMMIT or in the middle of COPY; the run must find out whether it committed."""
     trial_run.send()
     how: How = trial_run.trial.step  # type: ignore[assignment]
     fault = trial_run.sandbox.proxy.arm(Cut(how, trial_run.trial.nth))
@@ -234,7 +234,7 @@ def cut(trial_run: TrialRun) -> None:
 
 
 def silence(trial_run: TrialRun) -> None:
-    """The network swallows a COMMIT and stays silent; a replacement runs; then the old connection breaks."""
+    """Swallow a COMMIT and stay silent; a replacement runs; then reset the old connection."""
     trial_run.send()
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     fault = trial_run.sandbox.proxy.arm(Cut("silence", trial_run.trial.nth))
@@ -249,11 +249,11 @@ def silence(trial_run: TrialRun) -> None:
     trial_run.expect_fenced(ended, "the run that was cut off")
 
 
-# zombies and rivals
+# frozen and concurrent runs
 
 
 def zombie(trial_run: TrialRun) -> None:
-    """SIGSTOP, a replacement runs to the end, SIGCONT: the zombie ends with a clear error and has written nothing."""
+    """SIGSTOP; a replacement runs to its end; SIGCONT: the frozen run ends with a clear error and writes nothing."""
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     _zombie(trial_run)
 
@@ -304,7 +304,7 @@ def _zombie(trial_run: TrialRun, usual_s: float = 0.0) -> None:
 
 
 def two_at_once(trial_run: TrialRun) -> None:
-    """Two drains with the same plan, let go at the same moment."""
+    """Two drains with the same plan, released at the same moment."""
     trial_run.send()
     runs = [trial_run.start({"step": "planned", "nth": 1, "do": "wait"}) for _ in range(2)]
     plans = [run.wait_until_planned() for run in runs]
@@ -316,7 +316,7 @@ def two_at_once(trial_run: TrialRun) -> None:
 
 
 def retried(trial_run: TrialRun) -> None:
-    """A task is tried again while its first try still runs, and waits at a barrier."""
+    """A task is retried while its first attempt still runs and waits at a barrier."""
     trial_run.send()
     first = trial_run.start(at(trial_run.trial, "wait"))
     if first.wait_for(trial_run.trial.step) is None:
@@ -334,9 +334,9 @@ def retried(trial_run: TrialRun) -> None:
 
 
 def slow_beside_fast(trial_run: TrialRun) -> None:
-    """A drain that is slow at every step, but alive, beside a fast one: neither ends the other."""
+    """A drain that is slow at every step beside a fast one: neither ends the other."""
     trial_run.send()
-    # two naps without a statement between them stay below what counts as stuck, all together are far above it
+    # two pauses without a statement between them are shorter than the stuck limit, all together are much longer
     trial_run.verdict.settings |= {"lock_timeout_ms": 150, "stuck_after_ms": 1_000}
     naps = [
         {"step": step, "nth": 1, "do": "sleep", "seconds": 0.35} for step in LOCKING_STEPS if step != "copying_dead"
@@ -356,7 +356,7 @@ def slow_beside_fast(trial_run: TrialRun) -> None:
             "healthy drains are left alone", not ended_others, f"{who}: {ended_others}, expected it to wait"
         )
         connects = ended.connects.get(f"headrace drain {trial_run.sandbox.stream.name}", 0)
-        opened = 1 if run is slow else 2  # the fast one's observer has a connection of its own
+        opened = 1 if run is slow else 2  # the fast one's lock watchdog opens a second connection
         trial_run.expect(
             "healthy drains are left alone",
             connects <= opened,
@@ -365,7 +365,7 @@ def slow_beside_fast(trial_run: TrialRun) -> None:
 
 
 def adopted_meanwhile(trial_run: TrialRun) -> None:
-    """A run is held up while the topic is adopted again: it must not write into the closed generation."""
+    """A run pauses while the topic is adopted: it must not write into the closed generation."""
     trial_run.send()
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     run = trial_run.start(at(trial_run.trial, "wait"))
@@ -410,7 +410,7 @@ def adopted_under_it(trial_run: TrialRun) -> None:
 
 
 def open_transaction(trial_run: TrialRun) -> None:
-    """A producer hangs in a transaction while the drain runs and is killed; later it commits or aborts."""
+    """A producer leaves a transaction open while the drain runs and is killed; later it commits or aborts."""
     log, sender = trial_run.sandbox.stream.log, trial_run.sandbox.sender
     trial_run.send(least=50)
     sender.send(
@@ -431,7 +431,7 @@ def open_transaction(trial_run: TrialRun) -> None:
     ]
     fates = [record.fate for record in hidden]
     for record in hidden:
-        record.fate = "open"  # nothing at or behind the stable end may be stored yet
+        record.fate = "open"  # nothing at or after the last stable offset may be stored yet
     trial_run.verdict.violations += _without_truths(trial_run.sandbox.judge())
     for record, fate in zip(hidden, fates, strict=True):
         record.fate = fate
@@ -440,12 +440,12 @@ def open_transaction(trial_run: TrialRun) -> None:
 
 
 def _without_truths(violations: list[Violation]) -> list[Violation]:
-    # a record behind an open transaction is visible to its producer alone
+    # a record after the start of an open transaction is visible only to its producer
     return [violation for violation in violations if violation.check != "0 truths agree"]
 
 
 def growing(trial_run: TrialRun) -> None:
-    """Producers go on after the plan: the run ends at its pinned ends."""
+    """Producers continue after the plan: the run ends at its pinned ends."""
     trial_run.send(least=60)
     log = trial_run.sandbox.stream.log
     run = trial_run.start({"step": "planned", "nth": 1, "do": "wait"}, at(trial_run.trial, "wait"))
@@ -470,7 +470,7 @@ def growing(trial_run: TrialRun) -> None:
 
 
 def large_records(trial_run: TrialRun) -> None:
-    """Records larger than a batch and a fetch may be, while a run is killed: what is too large for both still flows."""
+    """Records larger than a batch and a fetch, while a run is killed: they are read anyway."""
     trial_run.verdict.settings["batch_bytes"] = 4_000
     log = trial_run.sandbox.stream.log
     for _ in range(3):
@@ -512,7 +512,7 @@ def recreated(trial_run: TrialRun) -> None:
         ended = trial_run.run()
     trial_run.verdict.fired = before.how in ("done", "killed")
     trial_run.verdict.notes = ended.text
-    # in the middle of a run the broker may be the first to notice; who comes next is told what is at risk
+    # during a run the broker may report it first; the next run names the range at risk
     noticed = {"SourceChanged", "SourceUnavailable"} if in_the_middle else {"SourceChanged"}
     trial_run.expect(
         "refuses", ended.error in noticed, f"{old.topic} was created again, the run ended with {ended.text}"
@@ -523,13 +523,13 @@ def recreated(trial_run: TrialRun) -> None:
         again.error == "SourceChanged" and "at risk" in again.message,
         f"the next run ended with {again.text}, expected it to refuse and to name the range at risk",
     )
-    old.starts = ends  # the second client cannot read it any more
+    old.starts = ends  # the second client can no longer read it
     adopted = trial_run.run(what="adopt")
     trial_run.expect("refuses", adopted.how == "done", f"adopt ended with {adopted.text}, expected done")
 
 
 def retention(trial_run: TrialRun) -> None:
-    """Retention overtakes the checkpoint: refuse, name the range, go on behind it only when told to."""
+    """Retention overtakes the checkpoint: the run is refused and names the range; accept-loss continues after it."""
     sandbox = trial_run.sandbox
     stream = sandbox.new_stream()
     trial_run.send()
@@ -556,7 +556,7 @@ def retention(trial_run: TrialRun) -> None:
 
 
 def new_partition(trial_run: TrialRun) -> None:
-    """A partition is added while a run is under way: the next one finds it and begins at 0."""
+    """A partition is added during a run: the next run finds it and begins at 0."""
     sandbox = trial_run.sandbox
     stream = sandbox.new_stream(2)
     trial_run.send()
@@ -573,7 +573,7 @@ _RIVALS = (zombie, zombie_defaults, two_at_once, retried, slow_beside_fast, adop
 _SOURCES = (open_transaction, growing, large_records, recreated, retention, new_partition)
 
 FAULTS: dict[str, Fault] = {fault.__name__: fault for fault in (*_DIE, *_CUT_OFF, *_RIVALS, *_SOURCES)}
-# their streams are not used again
+# kinds whose streams are not used again
 SPOILING = {"adopted_meanwhile", "adopted_under_it", "recreated", "retention", "new_partition"}
 
 
