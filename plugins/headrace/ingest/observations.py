@@ -18,7 +18,7 @@ TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
 
 def save_state(stored: Checkpoints, state: SourceState) -> None:
-    """Store the offsets that a source reported, in a separate transaction: a plan that is refused keeps them."""
+    """Store the offsets that a source reported, in a separate transaction, so that a refused plan keeps them."""
     with stored.connection.transaction():
         stored.register()
         for partition, found in state.partitions.items():

@@ -13,6 +13,7 @@ from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
+from headrace.output import aligned
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
 BOOKKEEPING_MEANING = {
@@ -69,7 +70,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
     """The contract and the columns of a dataset, as lines of text."""
     yield f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name
     yield ""
-    yield from _columns(list(_facts(dataset)))
+    yield from aligned(list(_facts(dataset)))
     yield ""
     rows = [("field", "column", "type", "required", "asked for", "a breach is")]
     rows += [
@@ -83,15 +84,15 @@ def lines(dataset: Dataset) -> Iterator[str]:
         )
         for field in fields(dataset)
     ]
-    yield from _columns(rows)
+    yield from aligned(rows)
     yield ""
     yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
     for rule, found in _model_rules(dataset.contract):
         yield f"a rule over several fields: {rule}: {', '.join(found)}"
     yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
     yield ""
-    yield f"after the contract's columns {SCHEMA}.{dataset.name} has"
-    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
+    yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
+    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
@@ -224,9 +225,3 @@ def _partitions(number: int) -> str:
 
 def _once(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
