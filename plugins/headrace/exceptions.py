@@ -72,7 +72,7 @@ class LocalServiceError(PermanentError):
 
 
 class SourceRefused(PermanentError):
-    """the source does not let us in, or not that far"""
+    """the source refuses this user, or this access"""
 
 
 class SourceUnavailable(RetriableError):

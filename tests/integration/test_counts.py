@@ -1,4 +1,4 @@
-"""A table that stores fewer rows than it was sent fails what sends them, in one line, and nothing changes."""
+"""A table that stores fewer rows than were sent: the command fails in one line and changes nothing."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Drains that are killed, cut off, frozen or in each other's way: exactly once all the same."""
+"""Drains that are killed, cut off, frozen or concurrent: still exactly once."""
 
 import os
 import re

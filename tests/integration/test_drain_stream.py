@@ -1,4 +1,4 @@
-"""Telemetry's stream has the guarantee that topics have: exactly once, or refused with the range and the command."""
+"""A stream has the guarantee of topics: exactly once, or refused with the range and the command."""
 
 import signal
 from pathlib import Path

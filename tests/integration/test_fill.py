@@ -1,4 +1,4 @@
-"""Contracts that change: a new optional field gets its column and is filled, all else is refused with the SQL."""
+"""Contracts that change: a new optional field gets a column and is filled; other changes are refused with the SQL."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Following: records arrive in staging and marts by themselves; whatever fails is said once and waited out."""
+"""Following: records reach staging and marts without a command; an error is reported once and retried."""
 
 import shutil
 import signal

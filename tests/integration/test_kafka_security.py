@@ -1,4 +1,4 @@
-"""A broker with SASL_SSL, client certificates and ACLs: who is let in loses nothing, who is not changes nothing."""
+"""A broker with SASL_SSL, certificates and ACLs: an admitted user loses nothing, a refused one changes nothing."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Loading the users: unchanged files are skipped, changed ones merged, the missing kept or tombstoned."""
+"""Loading the users: unchanged files are skipped, changed ones merged, absent entities kept or tombstoned."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What a file may not do to the entities of earlier ones: --replace, loads at once, corrections, odd files."""
+"""Limits on how a file affects earlier entities: --replace, concurrent loads, corrections, unusual files."""
 
 import json
 from collections.abc import Callable

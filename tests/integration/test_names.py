@@ -1,4 +1,4 @@
-"""Names that SQL has for something else, and datasets that are named like what is made for another one."""
+"""Names that are SQL keywords, and datasets named like objects of another dataset."""
 
 import json
 import shutil

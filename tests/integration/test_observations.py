@@ -1,4 +1,4 @@
-"""What plans and drains leave behind: samples of the lag, and why they failed."""
+"""What plans and drains record: samples of the lag, and their errors."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page in an API server (tests/page_host.py), on a database of 10,000 datasets that may fall silent."""
+"""The page in an API server (tests/page_host.py), on a database of 10,000 datasets that may stop answering."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Postgres behind pgbouncer in transaction mode: every transaction may meet another backend."""
+"""Postgres behind pgbouncer in transaction mode: every transaction may use another backend."""
 
 import os
 import pwd

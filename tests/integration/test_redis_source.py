@@ -1,4 +1,4 @@
-"""What is odd about Redis streams: entries trimmed and deleted, streams made anew, fields of any bytes."""
+"""Special cases of Redis streams: trimmed and deleted entries, recreated streams, fields of any bytes."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Reloads: a range is read again from the topic and replaces exactly what was staged of it."""
+"""Reloads: a range is read again from the topic, and exactly its rows are replaced."""
 
 from datetime import UTC, datetime, timedelta
 

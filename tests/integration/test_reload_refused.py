@@ -1,4 +1,4 @@
-"""Reloads that are refused: ranges that are none, sources that changed, records that are no longer served."""
+"""Refused reloads: invalid ranges, changed sources, records that are no longer served."""
 
 import re
 from datetime import timedelta

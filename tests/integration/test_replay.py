@@ -1,4 +1,4 @@
-"""Replays: dead letters that the contract of today lets pass become rows, once, under their own coordinates."""
+"""Replays: dead letters that the contract now accepts become rows, once, under their own coordinates."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event

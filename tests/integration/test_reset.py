@@ -1,4 +1,4 @@
-"""Reset: forget a dataset, so that the next drain starts anew."""
+"""Reset: delete what was staged of a dataset, so that the next drain starts from scratch."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor

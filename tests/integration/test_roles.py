@@ -1,4 +1,4 @@
-"""Who may do what: a loader, dbt and a reader, each a login role in its group, each trying what it must not."""
+"""Rights of the loader, dbt and a reader: each is a login in its group and tries what it must not do."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The runbook, rehearsed: each incident is made, seen as it says, and mended by the commands that it names."""
+"""The runbook: each incident is caused, looks as described, and is remedied by the commands of the page."""
 
 import re
 import shlex

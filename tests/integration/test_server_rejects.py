@@ -1,4 +1,4 @@
-"""Rows that the contract lets pass and that a real Postgres refuses: they alone become dead letters."""
+"""Rows that the contract accepts and Postgres refuses: only they become dead letters."""
 
 import re
 from base64 import b64encode

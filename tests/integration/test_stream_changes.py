@@ -1,4 +1,4 @@
-"""Streams that are not what they were: refused, with the range at risk and the command that accepts it."""
+"""Streams that changed: refused, with the range at risk and the command that accepts it."""
 
 import pytest
 

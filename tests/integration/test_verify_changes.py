@@ -1,4 +1,4 @@
-"""`headrace verify --deep` where topic or contract are no longer what they were when the records were drained."""
+"""`headrace verify --deep` after the topic or the contract changed."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`headrace verify telemetry --deep` reads the stream again by a reader of its own, and names every defect."""
+"""`headrace verify telemetry --deep` reads the stream again with an independent reader, and names every defect."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_verify_deep_finds_it_where_entries_were_deleted_too(name: str, telemetr
     statement, check, offset = DEFECTS[name]
     before = report(telemetry)
     assert before.counts["hashes equal"] == 30 - 5 - 2
-    assert "2 rows whose records XDEL or XTRIM took since: not compared" in before.notes
+    assert "2 rows whose records XDEL or XTRIM removed since: not compared" in before.notes
     first = telemetry.value("select min(_offset) from staging.telemetry")
     at = first + 7
     change(telemetry, statement.replace("_offset = 7", f"_offset = {at}").replace("start_offset = 0", "staged = 20"))

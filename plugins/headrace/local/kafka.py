@@ -98,7 +98,7 @@ def start(home: Home, port: int, controller_port: int, print_line: PrintLine) ->
 
     A half-formatted log directory is formatted again.
     """
-    stop(home.path)  # one without the other is of no use
+    stop(home.path)  # neither is useful without the other
     room = home.path / "kafka"
     make_folder(room)
     close_to_others(room)
@@ -121,7 +121,7 @@ def stop(home: Path) -> bool:
 
 
 def why_not_ready(home: Path, port: int) -> str | None:
-    """What keeps the broker from being healthy; None when it answers as our cluster."""
+    """Why the broker is not healthy; None if it answers with the expected cluster id."""
     expected = _cluster_id(home / "kafka" / "data")
     try:
         found = ask_cluster_id(port)

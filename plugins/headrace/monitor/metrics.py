@@ -45,7 +45,7 @@ _OF_DATASETS: Sequence[tuple[str, str, Callable[[DatasetStatus], float | None]]]
     ),
     (
         "headrace_observed_timestamp_seconds",
-        "When the source was last looked at.",
+        "When the source was last checked.",
         lambda each: _epoch(each.observed_at),
     ),
 )
