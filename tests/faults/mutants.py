@@ -113,7 +113,7 @@ MUTANTS = (
     ),
     Mutant(
         "no compare-and-set",
-        "the checkpoint moves whatever it was: a zombie writes its batch again",
+        "the checkpoint moves regardless of its value: a frozen run writes its batch again",
         (("postgres/checkpoints.py", "            and next_offset = %(start)s\n", ""),),
         ZOMBIES,
         undefended=True,
@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "row count of the fence ignored",
-        "the compare-and-set changes no row and nobody looks",
+        "the compare-and-set changes no row and is not checked",
         (("postgres/checkpoints.py", "    if moved != 1:", "    if moved > 1:"),),
         ZOMBIES,
         undefended=True,
@@ -218,7 +218,7 @@ MUTANTS = (
     ),
     Mutant(
         "skipped batch",
-        "full batches are dropped and the next one goes on behind them",
+        "full batches are dropped and the next one continues after them",
         (
             (
                 "ingest/drain.py",

@@ -33,7 +33,7 @@ def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
 
 
 def assert_proven(stage: Stage) -> None:
-    """Our own books, and verify's."""
+    """The ledger checks, and verify."""
     assert_ledger(stage)
     assert verify(stage.deployment, "jobs", deep=True).findings == []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
-from headrace.monitor.problems import Overview, Problem, State
+from headrace.monitor.problems import DatasetState, Overview, Problem
 
 DATASETS = 50  # per page
 PROBLEMS = 25
@@ -20,7 +20,7 @@ SERIES = 8  # per chart, the number of colours
 OTHERS = "other datasets"  # their sum is a line of the chart; no dataset can have this name
 QUERY_LENGTH_MAX = 200
 
-STATES: dict[State, str] = {
+STATES: dict[DatasetState, str] = {
     "broken": "broken declaration",
     "failing": "failing",
     "late": "late",

@@ -1,4 +1,4 @@
-"""Every reason for a dead letter that is not a declaration's own, each with one sentence.
+"""The reasons for dead letters, each with one sentence; declarations may add their own.
 
 A declaration adds reasons by PydanticCustomError, whose type is the reason.
 """
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Scope(StrEnum):
-    """What a reason says something about."""
+    """The subject of a reason."""
 
     RECORD = "any record"
     KEY = "a record whose key must equal a field"
@@ -19,7 +19,7 @@ class Scope(StrEnum):
 
 
 class Reason(StrEnum):
-    """A reason, what it says something about, and what it means. `headrace describe` lists them in this order."""
+    """A reason, its scope and its meaning. `headrace describe` lists them in this order."""
 
     meaning: str
     scope: Scope

@@ -83,7 +83,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
         _check_offsets(generation, partition, next_offset, found)
     for partition, found in sorted(state.partitions.items()):
         if partition not in generation.next_offsets and found.log_start_offset > 0:
-            accept = accept_loss(name, partition, found.log_start_offset)
+            accept = accept_loss_command(name, partition, found.log_start_offset)
             raise SourceChanged(
                 f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
                 f"[0, {found.log_start_offset}) is lost; `{accept}` continues after it",
@@ -92,7 +92,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
             )
 
 
-def accept_loss(dataset: str, partition: int, to: int) -> Command:
+def accept_loss_command(dataset: str, partition: int, to: int) -> Command:
     """The command that moves the checkpoint past the range that the source lost, to the offset `to`."""
     return Command("accept-loss", dataset, "--partition", partition, "--to", to)
 
@@ -100,7 +100,7 @@ def accept_loss(dataset: str, partition: int, to: int) -> Command:
 def _check_offsets(generation: Generation, partition: int, next_offset: int, found: PartitionState) -> None:
     where = f"{generation.dataset}[{partition}]"
     if next_offset < found.log_start_offset:
-        accept = accept_loss(generation.dataset, partition, found.log_start_offset)
+        accept = accept_loss_command(generation.dataset, partition, found.log_start_offset)
         raise SourceChanged(
             f"{where}: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no longer "
             f"served and was never read; `{accept}` continues after it",

@@ -36,7 +36,7 @@ SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36  # API keys (Kafka protocol); their v
 KAFKA_USER = "headrace"
 
 Address = tuple[str, int]
-Connect = Callable[[], socket.socket]
+ConnectSocket = Callable[[], socket.socket]
 
 
 def to_socket(port: int, path: str) -> list[str | Path]:
@@ -106,7 +106,7 @@ def _uid_by_table(local: Address, remote: Address) -> int | None:
 class Gateway:
     """Forwards connections of this user and root from a listener to a server, until the server is gone."""
 
-    def __init__(self, listener: socket.socket, connect: Connect) -> None:
+    def __init__(self, listener: socket.socket, connect: ConnectSocket) -> None:
         self._listener = listener
         self._connect = connect
         self._admitted = {os.geteuid(), 0}  # root can read the password
@@ -172,7 +172,7 @@ def _move(source: socket.socket, target: socket.socket, then: int) -> None:
 
 
 def connect_socket(path: str) -> socket.socket:
-    """Connect to a server's Unix socket."""
+    """ConnectSocket to a server's Unix socket."""
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(path)
@@ -183,7 +183,7 @@ def connect_socket(path: str) -> socket.socket:
 
 
 def connect_kafka(port: int, password_file: Path | None) -> socket.socket:
-    """Connect to a broker's listener with SASL and log in; without a password only connect.
+    """ConnectSocket to a broker's listener with SASL and log in; without a password only connect.
 
     The password is sent only to a broker of this user: another one may have its port while it is down.
     """
@@ -240,7 +240,7 @@ def _entry(address: Address) -> bytes:
     return b"%08X:%04X" % (number, address[1])
 
 
-def _wait_for(connect: Connect) -> None:
+def _wait_for(connect: ConnectSocket) -> None:
     deadline = time.monotonic() + SERVER_LIMIT_S
     while True:
         try:
@@ -279,7 +279,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # six descriptors for each connection
     if words.socket is not None:
-        connect: Connect = partial(connect_socket, words.socket)
+        connect: ConnectSocket = partial(connect_socket, words.socket)
         _wait_for(connect)
     else:
         connect = partial(connect_kafka, words.kafka, words.password)

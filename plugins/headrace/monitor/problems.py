@@ -32,7 +32,7 @@ ProblemKind = Literal[
     "dead_letters",
     "declaration",
 ]
-State = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
+DatasetState = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Overview:
 
     status: Status
     problems: Sequence[Problem]
-    states: Mapping[str, State]
+    states: Mapping[str, DatasetState]
     limits: Mapping[str, AlertThresholds]
     faults: Mapping[str, InvalidDeclaration] = field(default_factory=dict)
 
@@ -112,7 +112,7 @@ def find_problems_by(
 ) -> Overview:
     """Find the problems by these thresholds and faults; datasets that are no longer declared have neither."""
     problems = [_of_fault(fault) for fault in faults.values()]
-    states: dict[str, State] = {}
+    states: dict[str, DatasetState] = {}
     for dataset in status.datasets:
         name = dataset.dataset
         limit = limits.get(name)
@@ -201,7 +201,7 @@ def _of_model(model: ModelStatus) -> Iterator[Problem]:
         yield _problem("error", "tests", about, f"failed {'; '.join(model.failed_tests)}", again)
 
 
-def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> State:
+def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> DatasetState:
     if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:

@@ -138,7 +138,7 @@ def _name(field: str) -> str:
     return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
-State = Literal[
+RowState = Literal[
     "closed", "inside", "broken"
 ]  # after a line: the row is complete, a quoted field is open, or quotes are wrong
 
@@ -178,7 +178,7 @@ class _Ahead:
         self._ahead: deque[tuple[int, bytes]] = deque()
         self._inside = 0
         self._inside_bytes = 0
-        self._end: State | None = None
+        self._end: RowState | None = None
 
     def pop(self) -> tuple[int, bytes] | None:
         """The next line, to begin a row; None after the last one."""
@@ -221,7 +221,7 @@ def _row(number: int, text: bytes) -> RawRow:
     return RawRow(number, text.rstrip(b"\r\n"), "a NUL, which Postgres does not store" if b"\0" in text else None)
 
 
-def _state_behind(line: bytes, *, is_inside: bool) -> State:
+def _state_behind(line: bytes, *, is_inside: bool) -> RowState:
     """The state after a line that begins a row, or that continues its quoted field."""
     end = len(line.rstrip(b"\r\n"))
     at = -1 if is_inside else 0

@@ -1,4 +1,4 @@
-"""The verification of datasets: all checks, in an order in which the first finding explains the others."""
+"""The verification of datasets: all checks, ordered so that the first finding explains the others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
