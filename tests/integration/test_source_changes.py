@@ -50,7 +50,7 @@ def test_another_cluster_is_refused_before_anything_else_is_judged(beside: str, 
         f"jobs: another cluster answers at this address: found cluster id {found}, expected old-cluster, of which "
         f"generation 1 read {topic_of(stage)}; nothing was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in "
         "Airflow: the connection headrace_kafka) back to the old cluster and run `headrace drain jobs`; only if the "
-        "new one is meant, `headrace adopt jobs` closes generation 1 and reads the new one from its start"
+        "new one is intended, `headrace adopt jobs` closes generation 1 and reads the new one from its start"
     )
     assert stage.query("select partition, end_offset from headrace.observations order by 1") == observed
     assert stage.value("select cluster_id from headrace.generations") == "old-cluster"
