@@ -1,0 +1,93 @@
+"""Random models equal their full recomputation, after rounds of anything that can happen to builds.
+
+make rounds                            rounds of the project's marts, then of random models
+make rounds SEED=5 ROUND=17            the rounds of one project of random models, up to its seventeenth
+"""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from headrace.deployment import Deployment
+from headrace.ingest.prepare import initialise
+from headrace.settings import Settings
+from tests.support.databases import create_database
+from tests.support.random_models import Model, draw_models
+from tests.support.random_project import PACKAGE, RandomProject
+from tests.support.random_rounds import RandomRounds
+from tests.support.random_truth import broken_promises
+from tests.support.warehouse import Warehouse
+
+SEED = int(os.environ.get("MARTS_SEED") or random.randrange(100_000))
+ROUND = int(os.environ.get("MARTS_ROUND") or 0)
+SLICE = 3
+ROUNDS = int(os.environ.get("MARTS_ROUNDS") or SLICE)
+ROUNDS_EACH = 10  # of a project of models, then others are drawn
+MODELS = 14
+
+
+@pytest.fixture(scope="module")
+def empty_database(postgres_dsn: str, session_home: Path) -> str:
+    """A migrated database to copy."""
+    dsn = create_database(postgres_dsn, "random_empty")
+    initialise(Deployment.from_settings(Settings(home=session_home, postgres_dsn=dsn)))
+    return dsn
+
+
+@pytest.fixture
+def project(empty_database: str, tmp_path: Path) -> Iterator[RandomProject]:
+    """A project without models."""
+    name = f"random_{os.urandom(3).hex()}"
+    dsn = create_database(empty_database, name, template=conninfo_to_dict(empty_database)["dbname"])
+    yield RandomProject(tmp_path / "project", Warehouse(Settings(home=tmp_path, postgres_dsn=dsn), dsn), ())
+    admin = make_conninfo("", **{**conninfo_to_dict(dsn), "dbname": "postgres"})
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
+
+
+@pytest.mark.skipif(not PACKAGE.exists(), reason="the package is not there")
+@pytest.mark.parametrize("number", range(0, ROUNDS, ROUNDS_EACH))
+def test_random_models_after_every_round_equal_their_selects(
+    project: RandomProject, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if ROUND and number != (ROUND - 1) // ROUNDS_EACH * ROUNDS_EACH:
+        pytest.skip(f"round {ROUND} is asked for")
+    seed = SEED * 1_000 + number
+    project.models = draw_models(seed, MODELS)
+    project.write()
+    rounds = RandomRounds(project, str(seed))
+    for played in range(number + 1, min(number + ROUNDS_EACH, ROUND or ROUNDS) + 1):
+        began = time.monotonic()
+        try:
+            rounds.play()
+        except Exception as error:
+            error.add_note(f"round {played}: {', '.join(rounds.told)}\nagain: make rounds SEED={SEED} ROUND={played}")
+            raise
+        if ROUNDS > SLICE:
+            with capsys.disabled():
+                print(f"random round {played}: {', '.join(rounds.told)} ({time.monotonic() - began:.1f} s)", flush=True)
+
+
+@pytest.mark.parametrize("seed", [SEED, SEED + 1])
+def test_drawn_grains_cover_every_changed_row(database: str, seed: int) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert broken_promises(connection, draw_models(seed, 24), seed, 4) == []
+
+
+def test_grain_that_is_wrong_breaks_its_promise(database: str) -> None:
+    select = "select jobidentifier, count(*) over (partition by location) as peers, location from {{ ref('jobs') }}"
+    columns = {"jobidentifier": "int", "peers": "int", "location": "text"}
+    models = [*draw_models(1, 2)]
+    for column in ("jobidentifier", "location"):
+        grain = {column: {"jobs": column}}
+        models.append(Model(f"by_{column}", select, columns, ("jobidentifier",), 40, grain))
+    with psycopg.connect(database, autocommit=True) as connection:
+        broken = broken_promises(connection, models, 1, 6)
+    assert {line.partition(":")[0] for line in broken} == {"by_jobidentifier"}
