@@ -7,23 +7,14 @@ make rounds SEED=5 ROUND=17            the rounds of one project of random model
 import os
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.sql import SQL, Identifier
 
-from headrace.deployment import Deployment
-from headrace.ingest.prepare import initialise
-from headrace.settings import Settings
-from tests.support.databases import create_database
 from tests.support.random_models import Model, draw_models
 from tests.support.random_project import PACKAGE, RandomProject
 from tests.support.random_rounds import RandomRounds
 from tests.support.random_truth import broken_promises
-from tests.support.warehouse import Warehouse
 
 SEED = int(os.environ.get("MARTS_SEED") or random.randrange(100_000))
 ROUND = int(os.environ.get("MARTS_ROUND") or 0)
@@ -31,25 +22,6 @@ SLICE = 3
 ROUNDS = int(os.environ.get("MARTS_ROUNDS") or SLICE)
 ROUNDS_EACH = 10  # of a project of models, then others are drawn
 MODELS = 14
-
-
-@pytest.fixture(scope="module")
-def empty_database(postgres_dsn: str, session_home: Path) -> str:
-    """A migrated database to copy."""
-    dsn = create_database(postgres_dsn, "random_empty")
-    initialise(Deployment.from_settings(Settings(home=session_home, postgres_dsn=dsn)))
-    return dsn
-
-
-@pytest.fixture
-def project(empty_database: str, tmp_path: Path) -> Iterator[RandomProject]:
-    """A project without models."""
-    name = f"random_{os.urandom(3).hex()}"
-    dsn = create_database(empty_database, name, template=conninfo_to_dict(empty_database)["dbname"])
-    yield RandomProject(tmp_path / "project", Warehouse(Settings(home=tmp_path, postgres_dsn=dsn), dsn), ())
-    admin = make_conninfo("", **{**conninfo_to_dict(dsn), "dbname": "postgres"})
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(SQL("drop database {} with (force)").format(Identifier(name)))
 
 
 @pytest.mark.skipif(not PACKAGE.exists(), reason="the package is not there")

@@ -18,6 +18,7 @@ ROWS_MAX = 1_000  # of a result, by estimate: joins of joins would grow without 
 ROWS_MIN = 4  # of what is read: a chain would end in nothing
 DEPTH_MAX = 3  # models above those that read datasets, one on another
 REF = re.compile(r"{{ ref\('(\w+)'\) }}")
+SOURCE = re.compile(r"{{ source\('(\w+)', '(\w+)'\) }}")
 CURRENT = re.compile(r"{{ current\('(\w+)'\) }}")
 
 
@@ -25,9 +26,9 @@ CURRENT = re.compile(r"{{ current\('(\w+)'\) }}")
 class Model:
     """A model: its SELECT as the author writes it, what the config says, and what others may read.
 
-    key: columns that tell its rows apart, if there are any; an estimate of its rows. grain: None for a model whose
-    config has none; a model that reads a dataset need not declare it. touched: a SELECT for each upstream whose rows
-    lack the grain.
+    key: columns that tell its rows apart, if there are any. rows: an estimate. grain: None for a model whose config has
+    none; a model that reads a dataset need not declare it. touched: a SELECT for each upstream whose rows lack the
+    grain. options: more of the config.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Model:
     touched: Mapping[str, str] = field(default_factory=dict)
     unique: bool = False
     depth: int = 0
+    options: tuple[str, ...] = ()
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -59,10 +61,11 @@ class Model:
         """The model's file in a dbt project."""
         options = [f"grain={_grain(self.grain)}"] if self.grain is not None else []
         if self.touched:
-            told = [f"'{name}': {_concatenated(select)}" for name, select in self.touched.items()]
+            told = [f"'{name}': {select!r}" for name, select in self.touched.items()]
             options.append("touched={" + ", ".join(told) + "}")
         if self.unique:
             options.append(f"unique_key={list(self.key)!r}")
+        options += self.options
         config = "{{ config(\n    " + ",\n    ".join(options) + ",\n) }}\n\n" if options else ""
         return config + self.sql + "\n"
 
@@ -73,7 +76,7 @@ class Model:
 
 def in_schema(sql: str, schema: str) -> str:
     """An author's SQL with relations of this schema in place of refs and datasets."""
-    return CURRENT.sub(rf"{schema}.current_\1", REF.sub(rf"{schema}.\1", sql))
+    return SOURCE.sub(r"\1.\2", CURRENT.sub(rf"{schema}.current_\1", REF.sub(rf"{schema}.\1", sql)))
 
 
 def _grain(grain: Mapped) -> str:
@@ -86,13 +89,6 @@ def _grain(grain: Mapped) -> str:
         expressions = set(of.values())
         told.append(f"{column!r}: {expressions.pop()!r}" if len(expressions) == 1 else f"{column!r}: {of!r}")
     return "{" + ", ".join(told) + "}"
-
-
-def _concatenated(select: str) -> str:
-    """A string of Jinja in which refs are called: a config is not rendered a second time."""
-    parts = REF.split(select)
-    told = [f"ref({part!r})" if number % 2 else repr(part) for number, part in enumerate(parts)]
-    return " ~ ".join(told)
 
 
 @dataclass(frozen=True, slots=True)

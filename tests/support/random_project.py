@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -50,13 +50,14 @@ sources:
 class RandomProject:
     """The project's folder, its database and its models, each after what it reads.
 
-    package: the folder of headrace_dbt, or of a changed copy of it.
+    package: the folder of headrace_dbt, or of a changed copy of it. sources: YAML of more sources.
     """
 
     folder: Path
     warehouse: Warehouse
     models: tuple[Model, ...]
     package: Path = PACKAGE
+    sources: str = ""
     manifest: Any = None
     written: dict[str, str] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ class RandomProject:
             .read_text()
             .replace("schema: marts\n", f"schema: {SCHEMA}\n"),
             "macros/current.sql": MACROS,
-            "models/sources.yml": SOURCES,
+            "models/sources.yml": SOURCES + self.sources,
             **{f"models/{model.name}.sql": model.file() for model in self.models},
         }
         if not self.written:
@@ -125,15 +126,13 @@ class RandomProject:
         with apart(run_dbt, [arguments[0], *options, *arguments[1:]], self.warehouse.environment()) as process:
             yield process
 
-    def differences(self, names: Sequence[str] = ()) -> list[str]:
-        """The models, or some of them, that are not what their SELECT gives now, each with what differs."""
+    def differences(self, schema: str = SCHEMA) -> list[str]:
+        """The models that are not what their SELECT gives now, each with what differs."""
         found = []
         with psycopg.connect(self.warehouse.dsn) as connection:
             recompute(connection, "truth", self.models, self._current())
             for model in self.models:
-                if names and model.name not in names:
-                    continue
-                rows = difference(connection, SCHEMA, "truth", model)
+                rows = difference(connection, schema, "truth", model)
                 if rows:
                     told = "; ".join(f"{'too much' if side > 0 else 'missing'} {image}" for side, image in rows[:4])
                     found.append(f"{model.name}: {len(rows)} rows differ from the SELECT: {told}")

@@ -24,6 +24,14 @@ INCIDENTS_A_ROUND = 3
 LIMIT_S = 60
 
 
+def wait_until(is_reached: Callable[[], bool], what: str) -> None:
+    """Wait for it; AssertionError after a minute."""
+    deadline = time.monotonic() + LIMIT_S
+    while not is_reached():
+        assert time.monotonic() < deadline, f"{what}: not reached in {LIMIT_S} s"
+        time.sleep(0.01)
+
+
 @dataclass
 class RandomRounds:
     """The rounds of one project; `told` is what has happened in the present one."""
@@ -81,10 +89,7 @@ class RandomRounds:
 
     def until(self, is_reached: Callable[[], bool]) -> None:
         """Wait for it; AssertionError after a minute."""
-        deadline = time.monotonic() + LIMIT_S
-        while not is_reached():
-            assert time.monotonic() < deadline, f"{self.told[-1]}: nothing happened in {LIMIT_S} s"
-            time.sleep(0.01)
+        wait_until(is_reached, self.told[-1])
 
     def is_blocked(self) -> bool:
         """Whether a session of dbt waits for a lock."""
