@@ -33,8 +33,8 @@ def test_random_models_after_every_round_equal_their_selects(
         pytest.skip(f"round {ROUND} is asked for")
     seed = SEED * 1_000 + number
     project.models = draw_models(seed, MODELS)
-    project.write()
     rounds = RandomRounds(project, str(seed))
+    rounds.start()
     for played in range(number + 1, min(number + ROUNDS_EACH, ROUND or ROUNDS) + 1):
         began = time.monotonic()
         try:

@@ -13,7 +13,7 @@ from tests.support.mart_scenario_models import AFTER_THE_STATE, AT_THE_END
 from tests.support.mart_site import Site
 from tests.support.random_project import SCHEMA
 from tests.support.random_rounds import wait_until
-from tests.support.warehouse import job
+from tests.support.warehouse import BLOCKED, job
 
 SESSIONS = "datname = current_database() and application_name = 'headrace-build'"
 TRIM = ("--vars", '{"log_rows_max": 0}')  # a log is emptied by every build that writes
@@ -193,7 +193,7 @@ def two_first_builds(site: Site) -> None:
     with psycopg.connect(site.project.warehouse.dsn) as gate:
         gate.execute("lock table headrace.model_locks in access exclusive mode")
         with site.project.apart(*arguments) as one, site.project.apart(*arguments) as other:
-            site.blocked(2)
+            site.blocked(2, BLOCKED.replace("build", "dev"))
             gate.rollback()
             for build in (one, other):
                 build.join(60)

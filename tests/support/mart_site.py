@@ -76,9 +76,9 @@ class Site:
             connection.execute(f"select pg_advisory_lock({number})".encode())
             yield connection
 
-    def blocked(self, count: int = 1) -> None:
+    def blocked(self, count: int = 1, condition: str = BLOCKED) -> None:
         """Wait until so many sessions of builders wait for a lock."""
-        wait_until(lambda: self.project.warehouse.sessions(BLOCKED) >= count, f"{count} builders wait for a lock")
+        wait_until(lambda: self.project.warehouse.sessions(condition) >= count, f"{count} builders wait for a lock")
 
     @contextmanager
     def building(self, *arguments: str) -> Iterator[None]:

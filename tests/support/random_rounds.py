@@ -47,6 +47,12 @@ class RandomRounds:
         self.rng = random.Random(f"rounds {self.seed}")
         self.batches = RandomBatches(self.rng.randrange(1_000_000))
 
+    def start(self) -> None:
+        """The first build: of everything, for a part may lack what it reads."""
+        self.stage(self.rng.choice([0, 3]))
+        self.project.write()
+        self.project.run()
+
     def play(self) -> None:
         """Some incidents, then a build of everything, and a comparison; AssertionError says what differs."""
         self.told.clear()
