@@ -18,6 +18,7 @@ ROWS_MAX = 1_000  # of a result, by estimate: joins of joins would grow without 
 ROWS_MIN = 4  # of what is read: a chain would end in nothing
 DEPTH_MAX = 3  # models above those that read datasets, one on another
 REF = re.compile(r"{{ ref\('(\w+)'\) }}")
+ALIASED = re.compile(r"({{ (?:ref|source)\([^)]*\) }}) as ")
 SOURCE = re.compile(r"{{ source\('(\w+)', '(\w+)'\) }}")
 CURRENT = re.compile(r"{{ current\('(\w+)'\) }}")
 
@@ -67,7 +68,8 @@ class Model:
             options.append(f"unique_key={list(self.key)!r}")
         options += self.options
         config = "{{ config(\n    " + ",\n    ".join(options) + ",\n) }}\n\n" if options else ""
-        return config + self.sql + "\n"
+        # with --empty a ref is a subquery that has an alias already
+        return config + ALIASED.sub(r"(select * from \1) as ", self.sql) + "\n"
 
     def truth(self, schema: str) -> str:
         """The SQL that recomputes it from the relations of a schema, named like the models and `current_<dataset>`."""

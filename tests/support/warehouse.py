@@ -137,19 +137,28 @@ class Warehouse:
     def clear(self) -> None:
         """Back to a database in which nothing was ever staged or built."""
         self.execute(
-            f"truncate {_STAGED}, headrace.claims, headrace.builds; "
+            f"truncate {_STAGED}, headrace.claims, headrace.builds, headrace.model_states, headrace.model_upstreams; "
             "update headrace.datasets set last_seq = 0, built = gen_random_uuid(); "
-            "drop schema marts cascade; create schema marts; drop schema if exists marts_dev cascade"
+            "drop schema marts, marts_log cascade; create schema marts; create schema marts_log; "
+            "drop schema if exists marts_dev, marts_dev_log cascade"
         )
 
     def empty(self) -> None:
         """To a database in which everything is built and nothing is staged, without dbt where that can be had."""
         if self.query("select from headrace.claims"):
-            marts = self.query("select 'marts.' || tablename from pg_tables where schemaname = 'marts'")
+            marts = self.query(
+                "select format('%I.%I', schemaname, tablename) from pg_tables "
+                "where schemaname in ('marts', 'marts_log')"
+            )
             self.execute(
+                "set session_replication_role = replica; "  # maintained tables refuse what others change
                 f"truncate {', '.join([_STAGED, *(mart for (mart,) in marts)])}; "
                 "update headrace.datasets set last_seq = 0; update headrace.claims set to_seq = 0; "
-                "drop schema if exists marts_dev cascade; delete from headrace.claims where schema <> 'marts'"
+                "update headrace.model_upstreams set position = '0' where kind = 'dataset'; "
+                "update headrace.model_states set logged = 0; "
+                "drop schema if exists marts_dev, marts_dev_log cascade; "
+                "delete from headrace.claims where schema <> 'marts'; "
+                "delete from headrace.model_states where schema <> 'marts'"
             )
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             is_built = is_up_to_date(connection, fingerprint(self.settings), tests=False)
@@ -343,7 +352,10 @@ class Warehouse:
             f"{key or '(_generation, _partition, _offset)::text'}, "
             f"{', '.join('payload::text' if name == 'payload' else name for name in names)} from staging.{dataset}"
         )
-        return [Version(*row[:4], row[5], None if row[4] else dict(zip(names, row[6:], strict=True))) for row in rows]
+        return [
+            Version(row[0], row[1], row[2], row[3], row[5], None if row[4] else dict(zip(names, row[6:], strict=True)))
+            for row in rows
+        ]
 
 
 def _version(partition: int, offset: int, key: Any, columns: Mapping[str, Any] | None) -> Version:

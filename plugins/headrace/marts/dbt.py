@@ -105,7 +105,8 @@ class DbtRunner:
         return {
             node.alias
             for node in manifest.nodes.values()
-            if str(node.resource_type) == "model" and claiming & set(node.depends_on.macros)
+            if str(node.resource_type) == "model"
+            and (node.config.materialized == "maintained" or claiming & set(node.depends_on.macros))
         }
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:

@@ -24,9 +24,10 @@ grant select, insert, update, delete on all tables in schema staging to headrace
 
 -- dbt reads the ledger and what is staged, claims batches, and owns the marts. It sees no dead letter.
 grant usage on schema headrace, staging to headrace_dbt;
-grant usage, create on schema marts to headrace_dbt;
+grant usage, create on schema marts, marts_log to headrace_dbt;
 grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.builds to headrace_dbt;
 grant insert, update, delete on headrace.claims to headrace_dbt;
+grant select, insert, update, delete on headrace.model_states, headrace.model_upstreams to headrace_dbt;
 grant update on headrace.build_lock to headrace_dbt;
 grant select, insert, update on headrace.model_locks to headrace_dbt;
 grant insert on headrace.builds to headrace_dbt;
@@ -81,7 +82,10 @@ begin
     for command in
         select format('alter table %s owner to headrace_dbt', c.oid::regclass)
         from pg_class as c
-        where c.relnamespace = 'marts'::regnamespace and c.relkind in ('r', 'v', 'm') and c.relowner = current_user::regrole
+        where
+            c.relnamespace in ('marts'::regnamespace, 'marts_log'::regnamespace)
+            and c.relkind in ('r', 'v', 'm')
+            and c.relowner = current_user::regrole
         union all
         select format('alter routine %s owner to headrace_dbt', p.oid::regprocedure)
         from pg_proc as p

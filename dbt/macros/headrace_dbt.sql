@@ -1,0 +1,16 @@
+{# The macros of packages/headrace_dbt that models use, without its prefix. #}
+
+
+{% macro current(dataset, key=none, wins=none) -%}
+    {{ headrace_dbt.current(dataset, key, wins) }}
+{%- endmacro %}
+
+
+{% macro minute_of(column) -%}
+    {{ headrace_dbt.minute_of(column) }}
+{%- endmacro %}
+
+
+{% macro hour_of(column) -%}
+    {{ headrace_dbt.hour_of(column) }}
+{%- endmacro %}

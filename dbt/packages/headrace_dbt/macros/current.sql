@@ -1,0 +1,58 @@
+{#
+    The current version of each key of a dataset, as a relation for a FROM clause: the newest generation; inside a
+    partition the highest offset; between partitions those winners by time, then partition. Replayed rows keep their
+    coordinates, so an old one never beats a newer version or a tombstone. wins='first' reverses the order: of events
+    that were sent twice the first one stays, and tombstones are ignored.
+
+    key and wins are by default those of the source's meta; unit tests do not see sources and need the key here. Without
+    a key every record is an entity. No CTEs: each subquery lets a condition on the key through to the index.
+#}
+{% macro current(dataset, key=none, wins=none) -%}
+    {%- set staged = source('staging', dataset) -%}
+    {%- set meta = headrace_dbt.dataset_meta(dataset) -%}
+    {%- set key = key or meta.get('key') -%}
+    {%- set columns = headrace_dbt.column_list(headrace_dbt.key_columns(key)) -%}
+    {%- set newest, unknown = ('desc', 'last') if (wins or meta.get('wins', 'newest')) == 'newest' else ('asc', 'first') -%}
+    {%- if not key -%}
+    (select * from {{ staged }} where not _deleted) as {{ headrace_dbt.exactly(dataset) }}
+    {%- else -%}
+    (
+        select *
+        from (
+            select distinct on ({{ columns }}) *
+            from (
+                select distinct on ({{ columns }}, _generation, _partition) *
+                from {{ staged }}
+                where
+                    ({{ columns }}) is not null
+                    {{- ' and not _deleted' if newest == 'asc' }}
+                order by {{ columns }}, _generation {{ newest }}, _partition, _offset {{ newest }}
+            ) as partition_winners
+            order by {{ columns }}, _generation {{ newest }}, _timestamp {{ newest }} nulls {{ unknown }}, _partition {{ newest }}
+        ) as winners
+        where not _deleted
+    ) as {{ headrace_dbt.exactly(dataset) }}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# The meta of a dataset's source; empty while dbt parses, and in unit tests, which do not see sources. #}
+{% macro dataset_meta(dataset) -%}
+    {%- for source in (graph.get('sources') or {}).values() if source.schema == 'staging' and source.identifier == dataset -%}
+        {{ return(source.config.get('meta') or source.meta or {}) }}
+    {%- endfor -%}
+    {{ return({}) }}
+{%- endmacro %}
+
+
+{# A key is a column or a list of them. Without a key every record is an entity, identified by its coordinates. #}
+{% macro key_columns(key) -%}
+    {%- if not key -%}
+        {{ return(['_generation', '_partition', '_offset']) }}
+    {%- endif -%}
+    {%- set names = [] -%}
+    {%- for name in ([key] if key is string else key) -%}
+        {%- do names.append(headrace_dbt.unquoted(name)) -%}
+    {%- endfor -%}
+    {{ return(names) }}
+{%- endmacro %}
