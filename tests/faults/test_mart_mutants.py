@@ -22,8 +22,6 @@ from tests.support.mart_site import Site
 from tests.support.random_project import PACKAGE, RandomProject
 from tests.support.warehouse import Warehouse
 
-pytestmark = pytest.mark.skipif(not PACKAGE.exists(), reason="the package is not there")
-
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Servers]:

@@ -1,12 +1,8 @@
 """Builds of marts in the orders of commits, locks and kills that a wrong materialization gets wrong."""
 
-import pytest
-
 from tests.support.mart_scenarios import SCENARIOS
 from tests.support.mart_site import Site
-from tests.support.random_project import PACKAGE, RandomProject
-
-pytestmark = pytest.mark.skipif(not PACKAGE.exists(), reason="the package is not there")
+from tests.support.random_project import RandomProject
 
 
 def test_marts_after_every_scenario_equal_their_selects(project: RandomProject) -> None:

@@ -1,7 +1,8 @@
 """Random models equal their full recomputation, after rounds of anything that can happen to builds.
 
 make rounds                            rounds of the project's marts, then of random models
-make rounds SEED=5 ROUND=17            the rounds of one project of random models, up to its seventeenth
+make rounds ONLY=models ROUNDS=200     random models alone
+make rounds SEED=5 ROUND=17            the rounds of one project, up to the seventeenth
 """
 
 import os
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.support.random_models import Model, draw_models
-from tests.support.random_project import PACKAGE, RandomProject
+from tests.support.random_project import RandomProject
 from tests.support.random_rounds import RandomRounds
 from tests.support.random_truth import broken_promises
 
@@ -24,8 +25,7 @@ ROUNDS_EACH = 10  # of a project of models, then others are drawn
 MODELS = 14
 
 
-@pytest.mark.skipif(not PACKAGE.exists(), reason="the package is not there")
-@pytest.mark.parametrize("number", range(0, ROUNDS, ROUNDS_EACH))
+@pytest.mark.parametrize("number", range(0, max(ROUND, ROUNDS), ROUNDS_EACH))
 def test_random_models_after_every_round_equal_their_selects(
     project: RandomProject, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
