@@ -29,7 +29,7 @@ def wait_until(is_reached: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not is_reached():
         assert time.monotonic() < deadline, f"{what}: not reached in {LIMIT_S} s"
-        time.sleep(0.01)
+        time.sleep(0.05)  # each look is a connection
 
 
 @dataclass
