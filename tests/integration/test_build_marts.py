@@ -147,7 +147,7 @@ def test_table_whose_columns_are_not_the_models_is_refused_with_the_remedy(
     with pytest.raises(BuildError) as refused:
         warehouse.build(select="jobs jobs_per_minute")
     assert said in str(refused.value)
-    remedy = "nothing was changed; build it from scratch: dbt run --full-refresh --select jobs_per_minute+"
+    remedy = "nothing was changed; alter the table, which keeps grants and views: dbt run --full-refresh --select jobs_per"
     assert remedy in str(refused.value)
     assert warehouse.claims()["jobs_per_minute", "jobs"] == before
     if back:
@@ -194,7 +194,7 @@ def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path
     (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
     succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
     assert not succeeded
-    assert "found a connection with autocommit, expected one transaction for the claim and the rows" in messages
+    assert "found a connection with autocommit, expected one transaction for the rows and what the model has seen" in messages
     assert warehouse.claims()["jobs", "jobs"] == 0
 
 
@@ -382,13 +382,13 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     warehouse.jobs((0, 1, job()), (1, 2, job(minute=4)))
     result = warehouse.build(tests=True)
     assert {node.status for node in result.passes[0]} == {"success"}
-    warehouse.execute("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
-    warehouse.execute("delete from marts.jobs where jobidentifier = 2")
+    warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
+    warehouse.tamper("delete from marts.jobs where jobidentifier = 2")
     with pytest.raises(BuildError) as failure:
         build(warehouse.settings, select="jobs jobs_per_minute")
     assert "marts.jobs: test jobs_are_the_staged_ones: 1 rows found, expected none" in str(failure.value)
     lines = warehouse.query("select model, failed_tests from headrace.builds where status = 'failed tests'")
-    assert ("jobs", ["jobs_are_the_staged_ones: 1 rows"]) in lines
+    assert any(model == "jobs" and "jobs_are_the_staged_ones: 1 rows" in tests for model, tests in lines)
     warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
     warehouse.assert_right("jobs", "jobs_per_minute")
 

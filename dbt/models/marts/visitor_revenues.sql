@@ -2,18 +2,30 @@
     config(
         materialized='maintained',
         grain=['location', 'userid'],
-        touched={'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)"},
+        touched={
+            'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)",
+        },
         unique_key=['userid', 'location'],
         indexes=[{'columns': ['location', 'revenue desc', 'userid']}],
     )
 }}
 
+with
+
+jobs as (
+    select * from {{ ref('jobs') }}
+),
+
+users as (
+    select * from {{ ref('users') }}
+)
+
 select
     jobs.location,
     jobs.userid,
     sum(jobs.revenue) as revenue
-from {{ ref('jobs') }} as jobs
-inner join {{ ref('users') }} as users on jobs.userid = users.userid
+from jobs
+inner join users on jobs.userid = users.userid
 where users.location <> jobs.location
 group by 1, 2
 having sum(jobs.revenue) <> 0

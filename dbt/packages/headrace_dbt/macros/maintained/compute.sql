@@ -4,7 +4,7 @@
         {%- do headrace_dbt.collect_touched(build) -%}
         {%- do headrace_dbt.compute_grains(build, sql) -%}
     {%- endif -%}
-    {%- if build.action == 'whole' -%}
+    {%- if build.action in ('whole', 'try') -%}
         {%- do headrace_dbt.compute_whole(sql) -%}
     {%- endif -%}
 {%- endmacro %}

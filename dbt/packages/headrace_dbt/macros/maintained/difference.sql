@@ -6,7 +6,7 @@
         {%- do headrace_dbt.prepare_table(build) -%}
         {%- do headrace_dbt.write_difference(build) -%}
     {%- elif build.action == 'grains' -%}
-        {%- do headrace_dbt.check_columns(build) -%}
+        {%- do headrace_dbt.settle_columns(build) -%}
         {%- do headrace_dbt.write_difference(build) -%}
     {%- endif -%}
     {{ return(build.rows) }}

@@ -108,6 +108,7 @@
         'number': [built.get('build', 0) + 1, state.clock if not built else 0] | max,
         'floor': built.get('floor', 0),
         'logged': built.get('logged', 0),
+        'is_partial': headrace_dbt.is_partial_run(),
         'changed': [],
         'rows': 0,
     } -%}
@@ -120,11 +121,25 @@
         {%- do reasons.append('no grain') -%}
     {%- endif -%}
     {%- do build.update({
-        'action': 'create' if state.relkind != 'r' else 'whole' if reasons else 'grains' if build.changed else 'nothing',
+        'action': headrace_dbt.action_of(build, reasons),
         'reasons': reasons,
         'is_redefined': is_redefined,
     }) -%}
     {{ return(build) }}
+{%- endmacro %}
+
+
+{#
+    What a build does. With --empty or --sample a table that was built from all rows stays as it is, unless it is to be
+    built from scratch: the SELECT runs, and what it returns is discarded.
+#}
+{% macro action_of(build, reasons) -%}
+    {%- if build.state.relkind != 'r' -%}
+        {{ return('create') }}
+    {%- elif build.is_partial -%}
+        {{ return('try' if build.state.built and not should_full_refresh() else 'whole') }}
+    {%- endif -%}
+    {{ return('whole' if reasons else 'grains' if build.changed else 'nothing') }}
 {%- endmacro %}
 
 
@@ -170,6 +185,18 @@
         {%- if upstream.kind == 'content' or (upstream.kind == 'model' and available.floor > seen.position | int) -%}
             {%- do reasons.append(upstream.key ~ ' has no log of what changed') -%}
         {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# Deletes what a model has seen: its table holds part of the rows. Nothing where the table stays as it was. #}
+{% macro forget_state(build) -%}
+    {%- if build.action != 'try' -%}
+        {%- set model = headrace_dbt.literal(build.relation.schema) ~ ', ' ~ headrace_dbt.literal(build.relation.identifier) -%}
+        {%- do headrace_dbt.run_sql(
+            'delete from headrace.model_states where (schema, identifier) = (' ~ model ~ ');'
+            ~ ' delete from headrace.claims where (schema, identifier) = (' ~ model ~ ')'
+        ) -%}
     {%- endif -%}
 {%- endmacro %}
 

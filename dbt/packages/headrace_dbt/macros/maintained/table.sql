@@ -9,7 +9,7 @@
 
 {# Before the whole table is compared: its columns as the SELECT has them, its indexes, its log. #}
 {% macro prepare_table(build) -%}
-    {%- do headrace_dbt.check_columns(build) -%}
+    {%- do headrace_dbt.settle_columns(build) -%}
     {%- if build.is_redefined -%}
         {%- do headrace_dbt.finish_table(build) -%}
     {%- endif -%}
@@ -71,32 +71,4 @@
     {%- elif state.relkind and state.relkind != 'r' -%}
         {%- do headrace_dbt.refuse(relation, 'found something that is neither a table nor a view, expected a table; drop or rename it') -%}
     {%- endif -%}
-{%- endmacro %}
-
-
-{# Refuses new rows whose columns are not the table's, and keeps the names of the columns. #}
-{% macro check_columns(build) -%}
-    {%- set made = headrace_dbt.fetch_json('select ' ~ headrace_dbt.columns_as_json("'pg_temp._headrace_new'::regclass") ~ '::text') -%}
-    {%- set kept = {} -%}
-    {%- for column in build.state.columns -%}
-        {%- do kept.update({column.name: column.type}) -%}
-    {%- endfor -%}
-    {%- for column in made -%}
-        {%- if kept.get(column.name) != column.type -%}
-            {%- do headrace_dbt.refuse_column(build.relation, column.name, kept.get(column.name), column.type) -%}
-        {%- endif -%}
-    {%- endfor -%}
-    {%- for name, type in kept.items() if name not in made | map(attribute='name') -%}
-        {%- do headrace_dbt.refuse_column(build.relation, name, type, none) -%}
-    {%- endfor -%}
-    {%- do build.update({'columns': made | map(attribute='name') | list}) -%}
-{%- endmacro %}
-
-
-{% macro refuse_column(relation, name, kept, made) -%}
-    {%- do exceptions.raise_compiler_error(
-        relation.schema ~ '.' ~ relation.identifier ~ '.' ~ name ~ ': found ' ~ (kept or 'no column') ~ ', expected '
-        ~ (made or 'no column') ~ ' as the model has it; nothing was changed; let the build alter the table: dbt run --full-refresh '
-        ~ '--select ' ~ relation.identifier
-    ) -%}
 {%- endmacro %}
