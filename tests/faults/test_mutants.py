@@ -99,7 +99,7 @@ def _rank(violation: Violation) -> tuple[bool, bool]:
 
 @pytest.mark.faults
 def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, print_line: PrintLine) -> None:
-    if ONLY in (mutant.name for mutant in MART_MUTANTS):
+    if ONLY in {mutant.name for mutant in MART_MUTANTS}:
         pytest.skip(f"{ONLY} is a mutant of the marts")
     wanted = [mutant for mutant in MUTANTS if ONLY in (None, mutant.name)]
     names = ", ".join(mutant.name for mutant in (*MUTANTS, *MART_MUTANTS))
