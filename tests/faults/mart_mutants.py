@@ -67,12 +67,12 @@ MART_MUTANTS = (
     ),
     MartMutant(
         "READ COMMITTED",
-        "what commits between two statements of a build is seen by the second one alone",
+        "what commits between two statements of a build is seen by the second one alone: a row is in two grains",
         (
             ("maintained/locks.sql", BEGIN, BEGIN.replace("repeatable read", "read committed")),
             ("maintained/locks.sql", CHECKED, ""),
         ),
-        (scenarios.trimmed_under_a_reader,),
+        (scenarios.committed_between_grains,),
     ),
     MartMutant(
         "snapshot before the locks",

@@ -18,6 +18,7 @@ from tests.faults.servers import Servers
 from tests.faults.suite import PrintLine
 from tests.faults.test_mutants import ONLY
 from tests.support.databases import passing_database
+from tests.support.mart_scenarios import QUICK, SLOW
 from tests.support.mart_site import Site
 from tests.support.random_project import PACKAGE, RandomProject
 from tests.support.warehouse import Warehouse
@@ -59,6 +60,16 @@ def test_mart_mutant_is_caught_by_a_scenario(
                 print_line(f"{mutant.name:<40} {scenario.__name__:<28} {message[:240]}")
                 return
     raise AssertionError(f"{mutant.name}: {mutant.why}: no scenario caught it")
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(ONLY is not None, reason="one mutant is asked for")
+def test_package_as_it_is_passes_every_scenario(postgres: Servers, tmp_path: Path) -> None:
+    with passing_database(postgres.address("postgres"), "control", template="migrated") as dsn:
+        warehouse = Warehouse(Settings(home=tmp_path, postgres_dsn=dsn), dsn)
+        site = Site(RandomProject(tmp_path / "project", warehouse, ()))
+        site.start()
+        site.play((*QUICK, *SLOW))
 
 
 @pytest.mark.parametrize("mutant", MART_MUTANTS, ids=lambda mutant: mutant.name)

@@ -57,6 +57,7 @@ select location, count(*) as n
 from {{ ref('jobs') }}
 where exists (select from {{ source('outside', 'gated') }})
 group by 1"""
+PLACED = "select jobidentifier, location, revenue from {{ ref('jobs') }} where outside.wait()"
 PRICED = """\
 select jobs.location, sum(jobs.revenue * rates.rate) as price
 from {{ ref('jobs') }} as jobs
@@ -123,5 +124,13 @@ MODELS = (
     ),
     Model("first", FIRST, dict.fromkeys(("location", "jobidentifier", "place"), "")),
     Model("gated", GATED, {"location": "", "n": ""}, grain=_by("location", "jobs", "gated")),
+    Model(
+        "placed",
+        PLACED,
+        dict.fromkeys(("jobidentifier", "location", "revenue"), ""),
+        ("jobidentifier",),
+        grain=_by("location", "jobs"),
+        unique=True,
+    ),
     Model("priced", PRICED, {"location": "", "price": ""}, grain=_by("location", "jobs", "rates")),
 )

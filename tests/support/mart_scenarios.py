@@ -16,6 +16,7 @@ from tests.support.random_rounds import wait_until
 from tests.support.warehouse import BLOCKED, job
 
 SESSIONS = "datname = current_database() and application_name = 'headrace-build'"
+Scenario = Callable[[Site], None]
 TRIM = ("--vars", '{"log_rows_max": 0}')  # a log is emptied by every build that writes
 
 
@@ -119,6 +120,21 @@ def committed_between(site: Site) -> None:
             gate.rollback()
     site.build()
     site.expect_equal("after jobs was built between two statements of its reader's build")
+
+
+def committed_between_grains(site: Site) -> None:
+    """A row moves between two statements of a reader: one has computed the grain that it left, one its new grain."""
+    site.jobs((0, job("A", 0, "11.00")), (3, job("F", 3, "11.00")))
+    site.build("jobs")
+    with site.gate(AFTER_THE_STATE) as gate, site.building("--select", "placed"):
+        site.blocked()
+        site.jobs((0, job("F", 0, "12.00")))
+        with site.project.apart("run", "--select", "jobs", "--threads", "1") as build:
+            build.join(60)
+            assert build.exitcode == 0, f"dbt ended with {build.exitcode}"
+        gate.execute(f"select pg_advisory_unlock({AFTER_THE_STATE})".encode())
+    site.build()
+    site.expect_equal("after a row moved between two statements of a reader's build")
 
 
 def swapped_upstream(site: Site) -> None:
@@ -247,23 +263,27 @@ def touched_grains_by_index(site: Site) -> None:
     assert read_now < rows, f"a build of by_user scanned {read_now} rows of jobs to recompute two grains"
 
 
-SCENARIOS: tuple[Callable[[Site], None], ...] = (
+# those that need no process but this one, and two builders at once
+QUICK: tuple[Scenario, ...] = (
     moved_rows,
     images,
     null_grains,
     swapped_ranks,
     trimmed_log,
+    swapped_upstream,
+    own_turn_first,
+    numbers_go_on,
+    replaced_table,
+    two_builds,
+)
+SLOW: tuple[Scenario, ...] = (
+    truncated_upstream,
     killed_after_the_trim,
     trimmed_under_a_reader,
     trimmed_under_a_first_reader,
     committed_between,
-    swapped_upstream,
-    truncated_upstream,
-    own_turn_first,
-    two_builds,
+    committed_between_grains,
     two_first_builds,
-    numbers_go_on,
-    replaced_table,
     changed_definition,
     touched_grains_by_index,
 )

@@ -1,10 +1,10 @@
 """A project of fixed models in which scenarios commit batches, build, and hold builders up."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -59,6 +59,15 @@ class Site:
         self.project.write()
         self.build()
         self.expect_equal("after the first build")
+
+    def play(self, scenarios: Sequence[Callable[[Self], None]]) -> None:
+        """Play scenarios one after another; an error names its scenario."""
+        for scenario in scenarios:
+            try:
+                scenario(self)
+            except Exception as error:
+                error.add_note(f"scenario {scenario.__name__}")
+                raise
 
     def expect_equal(self, when: str) -> None:
         """Every model is what its SELECT gives."""
