@@ -39,6 +39,7 @@
     {%- set sql -%}
         {{ headrace_dbt.session_parameters() }}
         select json_build_object(
+            'has_schema', to_regnamespace({{ headrace_dbt.literal(headrace_dbt.exactly(headrace_dbt.log_schema(this))) }}) is not null,
             'has_turn', to_regclass({{ headrace_dbt.literal(headrace_dbt.turn_of(this)) }}) is not null
             {%- for upstream in upstreams %},
             {{ headrace_dbt.literal(upstream.key) }}, json_build_object(
@@ -50,7 +51,7 @@
     {%- endset -%}
     {%- set found = headrace_dbt.fetch_json(sql) -%}
     {%- if not found.has_turn -%}
-        {%- do headrace_dbt.make_turn() -%}
+        {%- do headrace_dbt.make_turn(found.has_schema) -%}
     {%- endif -%}
     {%- set locked = [] -%}
     {%- for upstream in upstreams -%}
@@ -71,11 +72,16 @@
 {%- endmacro %}
 
 
-{# The turn's table and the schema of logs, made by one transaction at a time. #}
-{% macro make_turn() -%}
+{#
+    The turn's table and the schema of logs, made by one transaction at a time. Roles that may not create schemas may not
+    even do so `if not exists`.
+#}
+{% macro make_turn(has_schema) -%}
     {%- call statement('make_turn') -%}
         {{ headrace_dbt.lock_row('logs of ' ~ this.schema) }};
+        {%- if not has_schema %}
         create schema if not exists {{ headrace_dbt.exactly(headrace_dbt.log_schema(this)) }};
+        {%- endif %}
         create table if not exists {{ headrace_dbt.turn_of(this) }} ();
     {%- endcall -%}
 {%- endmacro %}

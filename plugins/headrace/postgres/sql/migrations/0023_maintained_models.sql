@@ -1,7 +1,7 @@
 -- Models that a build keeps equal to their SELECT (dbt/packages/headrace_dbt): what each has built and seen.
 
 -- the logs of the models of `marts`, made by dbt; a developer's target has a schema of its own
-create schema marts_log;
+create schema if not exists marts_log;
 
 -- one row per model; written only in the model's own transaction
 create table headrace.model_states (
