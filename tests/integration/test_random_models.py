@@ -22,7 +22,7 @@ ROUND = int(os.environ.get("MARTS_ROUND") or 0)
 SLICE = 3
 ROUNDS = int(os.environ.get("MARTS_ROUNDS") or SLICE)
 ROUNDS_EACH = 10  # of a project of models, then others are drawn
-MODELS = 14
+MODELS = 14  # the four that read datasets among them
 
 
 @pytest.mark.parametrize("number", range(0, max(ROUND, ROUNDS), ROUNDS_EACH))

@@ -17,12 +17,13 @@ from headrace.settings import ROOT
 from tests.support.interrupts import apart
 from tests.support.marts_oracle import current
 from tests.support.random_models import Model
-from tests.support.random_truth import CURRENT, difference, recompute
+from tests.support.random_truth import difference, recompute
 from tests.support.warehouse import Warehouse
 
 SCHEMA = "random"
 PACKAGE = ROOT / "dbt" / "packages" / "headrace_dbt"
-KEYS = {"jobs": "jobidentifier", "users": "userid"}
+KEYS = {"jobs": "jobidentifier", "users": "userid", "events": "event_id", "rides": ""}
+WINS = {"events": "first"}
 
 PROJECT = """\
 name: random
@@ -45,6 +46,9 @@ sources:
         config: {meta: {key: jobidentifier}}
       - name: users
         config: {meta: {key: userid}}
+      - name: events
+        config: {meta: {key: event_id, wins: first}}
+      - name: rides
 """
 
 
@@ -143,12 +147,21 @@ class RandomProject:
         return found
 
     def _current(self) -> dict[str, list[Mapping[str, Any]]]:
-        return {
-            dataset: [
-                {KEYS[dataset]: key, **columns} for key, columns in current(self.warehouse.versions(dataset)).items()
-            ]
-            for dataset in CURRENT
-        }
+        """The current rows of every dataset that the models read; a ride is an entity of its own."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for dataset in {model.dataset for model in self.models if model.dataset}:
+            versions = self.warehouse.versions(dataset)
+            if not KEYS[dataset]:
+                found[dataset] = [
+                    {**version.columns, "_generation": version.generation, "_partition": version.partition}
+                    | {"_offset": version.offset}
+                    for version in versions
+                    if version.columns is not None
+                ]
+                continue
+            rows = current(versions, wins=WINS.get(dataset, "newest"))
+            found[dataset] = [{**columns, KEYS[dataset]: key} for key, columns in rows.items()]
+        return found
 
     def _parse(self) -> None:
         if self.manifest is None:

@@ -19,7 +19,7 @@ from tests.support.random_models import Model
 from tests.support.random_project import SCHEMA, RandomProject
 from tests.support.warehouse import BLOCKED, RandomBatches
 
-DATASETS = ("jobs", "jobs", "users")
+DATASETS = ("jobs", "jobs", "users", "events", "rides")
 INCIDENTS_A_ROUND = 3
 LIMIT_S = 60
 

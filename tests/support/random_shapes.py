@@ -49,6 +49,25 @@ def users(drawing: Drawing) -> Model:
     return Model(drawing.name, sql, {"userid": "int", name: "text"}, ("userid",), 20)
 
 
+def events(drawing: Drawing) -> Model:
+    """The current events: of those that were sent twice the first counts, and tombstones do not."""
+    where = drawing.rng.choice(["", "\nwhere event_type = 'click'"])
+    sql = "select\n    event_id,\n    user_id as visitor,\n    event_type,\n    event_time as created,\n    payload\n"
+    columns = {"event_id": "text", "visitor": "text", "event_type": "text", "created": "time", "payload": "json"}
+    return Model(drawing.name, sql + "from {{ current('events') }}" + where, columns, ("event_id",), 20)
+
+
+def rides(drawing: Drawing) -> Model:
+    """The rides: without a key every record is an entity, identified by its place."""
+    sql = (
+        "select\n    _generation,\n    _partition,\n    _offset,\n    pulocationid as userid,\n"
+        "    total_amount as revenue,\n    tpep_pickup_datetime as created\nfrom {{ current('rides') }}"
+    )
+    columns = {"_generation": "int", "_partition": "int", "_offset": "int"}
+    columns |= {"userid": "int", "revenue": "num", "created": "time"}
+    return Model(drawing.name, sql, columns, ("_generation", "_partition", "_offset"), 20)
+
+
 def filtered(drawing: Drawing) -> Model:
     """Rows as they are, under a condition; the grain is any of their columns."""
     model = drawing.upstream(lambda model: bool(model.of_type("int", "text", "time")))
@@ -163,7 +182,7 @@ def whole(drawing: Drawing) -> Model:
     return Model(drawing.name, sql, columns, ("rank",), model.rows, None)
 
 
-BOTTOMS: dict[str, Shape] = {"jobs": jobs, "users": users}
+BOTTOMS: dict[str, Shape] = {"jobs": jobs, "users": users, "events": events, "rides": rides}
 SHAPES: tuple[Shape, ...] = (
     filtered,
     grouped,

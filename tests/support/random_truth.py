@@ -27,6 +27,24 @@ CURRENT: dict[str, dict[str, str]] = {
         "servicename": "text",
     },
     "users": {"userid": "bigint", "location": "text"},
+    "events": {
+        "event_id": "text",
+        "event_time": "timestamptz",
+        "user_id": "text",
+        "event_type": "text",
+        "payload": "jsonb",
+        "schema_version": "bigint",
+    },
+    "rides": {
+        "pulocationid": "bigint",
+        "dolocationid": "bigint",
+        "trip_distance": "numeric",
+        "total_amount": "numeric",
+        "tpep_pickup_datetime": "timestamptz",
+        "_generation": "bigint",
+        "_partition": "bigint",
+        "_offset": "bigint",
+    },
 }
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 
@@ -127,6 +145,26 @@ def _change(rng: random.Random, rows: dict[str, dict[Any, Mapping[str, Any]]]) -
 def _random_row(rng: random.Random, dataset: str, key: int) -> dict[str, Any]:
     if dataset == "users":
         return {"userid": key, "location": rng.choice("ABCDEF")}
+    if dataset == "events":
+        return {
+            "event_id": f"E{key}",
+            "event_time": START + timedelta(minutes=rng.choice([0, 0, 1, 2, 59])),
+            "user_id": f"user_{rng.randrange(3)}",
+            "event_type": rng.choice(["click", "view"]),
+            "payload": f'{{"number": {rng.randrange(3)}}}',
+            "schema_version": 1,
+        }
+    if dataset == "rides":
+        return {
+            "pulocationid": rng.randrange(5),
+            "dolocationid": rng.randrange(5),
+            "trip_distance": Decimal(rng.randint(0, 900)) / 100,
+            "total_amount": Decimal(rng.randint(-200, 900)) / 100,
+            "tpep_pickup_datetime": START + timedelta(hours=rng.choice([0, 0, 1, 7])),
+            "_generation": 1,
+            "_partition": key % 3,
+            "_offset": key,
+        }
     created = START + timedelta(minutes=rng.choice([0, 0, 1, 2, 7, 59, 61, 500])) if rng.random() < 0.9 else None
     return {
         "jobidentifier": key,
