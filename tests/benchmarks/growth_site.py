@@ -31,6 +31,7 @@ class GrowthSite:
     name: str
     dsn: str
     process: subprocess.Popen[str]
+    log: Path
     staged: dict[str, int] = field(default_factory=dict)
     built: dict[str, list[Built]] = field(default_factory=dict)
 
@@ -41,9 +42,12 @@ class GrowthSite:
         environment = {**os.environ, "PYTHONPATH": str(tree / "plugins")}
         command = [sys.executable, "-m", "tests.benchmarks.growth_worker", str(home), dsn]
         pipe = subprocess.PIPE
-        log = (home / "worker.log").open("w")
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, text=True)
-        return cls(name, dsn, process)
+        log = home / "worker.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=file, text=True
+            )
+        return cls(name, dsn, process, log)
 
     def close(self) -> None:
         """End the worker."""
@@ -76,5 +80,7 @@ class GrowthSite:
         self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
-        assert answer, f"{self.name}: the worker ended with {self.process.wait()}; see worker.log in its home"
+        if not answer:
+            last = self.log.read_text().strip().splitlines()[-1:]
+            raise AssertionError(f"{self.name}: the worker ended with {self.process.wait()}: {last}")
         return json.loads(answer)

@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from headrace.postgres.checkpoints import Checkpoints
 from headrace.sample.generate import generate_records
 from headrace.settings import ROOT
 
@@ -200,7 +199,10 @@ def stage(connection: Connection[Any], workload: Workload, first: int, last: int
 
 
 def _stage_chunk(connection: Connection[Any], workload: Workload, first: int, last: int) -> None:
-    Checkpoints(connection, workload.dataset).register()
+    # SQL, and none of the library's functions: growth stages with older code too
+    connection.execute(
+        "insert into headrace.datasets (dataset) values (%s) on conflict do nothing", (workload.dataset,)
+    )
     connection.execute(
         "insert into headrace.generations (dataset, generation, topic, topic_id) values (%s, 1, %s, 'bench') "
         "on conflict do nothing",
