@@ -12,7 +12,7 @@ import psycopg
 from tests.support.mart_scenario_models import AFTER_THE_STATE, AT_THE_END
 from tests.support.mart_site import Site
 from tests.support.random_project import SCHEMA
-from tests.support.random_rounds import wait_until
+from tests.support.random_rounds import expect_success, wait_until
 from tests.support.warehouse import BLOCKED, job
 
 SESSIONS = "datname = current_database() and application_name = 'headrace-build'"
@@ -99,8 +99,7 @@ def _trim_while_gated_reads(site: Site) -> None:
         site.blocked()
         site.change()
         with site.project.apart("run", *TRIM, "--select", "jobs", "--threads", "1") as build:
-            build.join(60)
-            assert build.exitcode == 0, f"dbt ended with {build.exitcode}"
+            expect_success(build, "dbt")
         gate.execute(f"select pg_advisory_unlock({AFTER_THE_STATE})".encode())
     site.build()
 
@@ -115,8 +114,7 @@ def committed_between(site: Site) -> None:
             site.blocked()
             site.change()
             with site.project.apart("run", "--select", "jobs", "--threads", "1") as build:
-                build.join(60)
-                assert build.exitcode == 0, f"dbt ended with {build.exitcode}"
+                expect_success(build, "dbt")
             gate.rollback()
     site.build()
     site.expect_equal("after jobs was built between two statements of its reader's build")
@@ -130,8 +128,7 @@ def committed_between_grains(site: Site) -> None:
         site.blocked()
         site.jobs((0, job("F", 0, "12.00")))
         with site.project.apart("run", "--select", "jobs", "--threads", "1") as build:
-            build.join(60)
-            assert build.exitcode == 0, f"dbt ended with {build.exitcode}"
+            expect_success(build, "dbt")
         gate.execute(f"select pg_advisory_unlock({AFTER_THE_STATE})".encode())
     site.build()
     site.expect_equal("after a row moved between two statements of a reader's build")
@@ -197,8 +194,7 @@ def two_builds(site: Site) -> None:
         site.change()
         gate.execute(f"select pg_advisory_unlock({AT_THE_END})".encode())
         for build in (one, other):
-            build.join(60)
-            assert build.exitcode == 0, f"one of two builds of jobs ended with {build.exitcode}"
+            expect_success(build, "one of two builds of jobs")
     site.build()
     site.expect_equal("after two builds of jobs at once")
 
@@ -212,8 +208,7 @@ def two_first_builds(site: Site) -> None:
             site.blocked(2, BLOCKED.replace("build", "dev"))
             gate.rollback()
             for build in (one, other):
-                build.join(60)
-                assert build.exitcode == 0, f"one of two first builds ended with {build.exitcode}"
+                expect_success(build, "one of two first builds")
     wrong = site.project.differences(schema="marts_dev")
     assert not wrong, "after two first builds at once: " + "\n".join(wrong)
 

@@ -10,7 +10,7 @@ import psycopg
 
 from tests.support.mart_scenario_models import AT_THE_END, MODELS, OUTSIDE, SOURCES
 from tests.support.random_project import RandomProject
-from tests.support.random_rounds import wait_until
+from tests.support.random_rounds import LIMIT_S, wait_until
 from tests.support.warehouse import BLOCKED, job
 
 MANY_JOBS = """
@@ -96,7 +96,9 @@ class Site:
         thread = threading.Thread(target=lambda: statuses.update(self.project.invoke("run", *arguments, threads=1)))
         thread.start()
         yield
-        thread.join(60)
+        thread.join(LIMIT_S)
+        if thread.is_alive():
+            raise TimeoutError(f"dbt run {' '.join(arguments)}: not ended in {LIMIT_S} s")
         failed = [f"{name}: {status}" for name, status in statuses.items() if status != "success"]
         assert statuses and not failed, f"the build failed: {failed}"
 
