@@ -97,10 +97,9 @@ MART_MUTANTS = (
         "a builder that is killed between leaves an emptied log with its old floor",
         (
             (
-                "maintained/log.sql",
-                "        {%- do build.update({'floor': floor, 'logged': build.logged - trimmed}) -%}\n",
-                "        {%- do headrace_dbt.run_sql('commit; begin') -%}\n"
-                "        {%- do build.update({'floor': floor, 'logged': build.logged - trimmed}) -%}\n",
+                "maintained/materialization.sql",
+                "    {%- do headrace_dbt.audit(build, sql) -%}\n",
+                "    {%- do headrace_dbt.audit(build, sql) -%}\n    {%- do headrace_dbt.run_sql('commit; begin') -%}\n",
             ),
         ),
         (scenarios.killed_after_the_trim,),
