@@ -66,7 +66,7 @@ faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=dra
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
 mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
-	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py -m faults
+	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py tests/faults/test_mart_mutants.py -m faults
 
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
@@ -80,8 +80,10 @@ test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, wo
 fuzz: install-dev ## Drain a million broken records and account for each; RECORDS=5000 SEED=7: fewer
 	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
 
-rounds: install-dev ## Compare marts after random builds with a full refresh and an oracle; SEED=5 ROUND=17 repeats one
-	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest --timeout=0 tests/integration/test_build_rounds.py
+rounds: install-dev ## Compare marts and random models after random builds with their SELECTs; SEED=5 ROUND=17 repeats one; ONLY=marts or models
+	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest --timeout=0 \
+		$(if $(filter models,$(ONLY)),,tests/integration/test_build_rounds.py) \
+		$(if $(filter marts,$(ONLY)),,tests/integration/test_random_models.py)
 
 bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
 	@$(BIN)/python -m tests.benchmarks --only freshness

@@ -15,6 +15,8 @@ from tests.benchmarks import bad_records, current_state, freshness, growth, idle
 from tests.benchmarks.machine import describe
 from tests.benchmarks.outcome import Bench, BenchResult, Options
 
+BEFORE = "f9db2a7"  # the last commit before marts became plain SELECTs
+
 BENCHES: dict[str, Bench] = {
     "throughput": throughput.run,
     "current-state": current_state.run,
@@ -30,7 +32,9 @@ BENCHES: dict[str, Bench] = {
 def main() -> None:
     """Run those that are asked for, one after another: they measure the same machine."""
     arguments = _arguments()
-    options = Options(arguments.history, arguments.records, arguments.rounds, arguments.seconds, arguments.topic)
+    options = Options(
+        arguments.history, arguments.records, arguments.rounds, arguments.seconds, arguments.topic, arguments.before
+    )
     names = [arguments.only] if arguments.only else list(BENCHES)
     machine = describe()
     print(machine, flush=True)
@@ -53,6 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds, the first one warms up")
     parser.add_argument("--seconds", type=int, default=300, help="how long freshness is measured")
     parser.add_argument("--topic", type=int, default=1_000_000, help="records of the topic that is drained")
+    parser.add_argument("--before", default=BEFORE, help="commit whose builds growth compares with")
     parser.add_argument("--out", type=Path, default=ROOT / ".headrace" / "bench", help="where the JSON goes")
     return parser.parse_args()
 

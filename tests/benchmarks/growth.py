@@ -1,145 +1,84 @@
-"""What it costs to build new records as the history grows: two databases, built in turns, the same records new.
+"""What it costs to build new records, tests included, as the history grows; and what it cost with older code.
 
-Both histories have as many records a minute: the longer one is longer in time. Each database has a process of its own
-in which dbt stays warm, as a task that follows topics keeps it. Both share one server, and nothing else runs.
+Three databases are built in turns with the same new records: a short and a long history with this tree's code, and the
+short one with the code of an earlier commit (`--before`), if git has it. All histories have as many records a minute:
+the longer one is longer in time. Each database has a process of its own in which dbt stays warm, as a task that
+follows topics keeps it. All share one server, and nothing else runs.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-import psycopg
-
-from headrace.deployment import Deployment
-from headrace.ingest.load import load_file
-from headrace.ingest.prepare import initialise
-from headrace.marts.build import build
-from headrace.settings import ROOT, Settings
+from headrace.settings import ROOT
 from tests.benchmarks import history
+from tests.benchmarks.growth_site import GrowthSite
 from tests.benchmarks.history import WORKLOADS, Workload
 from tests.benchmarks.outcome import BenchResult, Options, PrintLine, Spread, table
 from tests.faults.servers import Servers
 
 SHORT = 100_000
-LIMIT = 1.3  # a build of the same new records may cost so many times as much with the long history
-MARTS_OF = {"jobs": ("jobs", "visitor_revenues"), "events": ("events",)}  # that grow with the records
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A build: seconds in all, and of each model its seconds and the rows that it wrote."""
-
-    seconds: float
-    models: dict[str, float]
-    rows: dict[str, int]
-
-
-def timed_build(settings: Settings, tests: bool = False) -> Built:
-    """`headrace build` in this process."""
-    began = time.monotonic()
-    result = build(settings, tests=tests)
-    seconds = time.monotonic() - began
-    nodes = [node for nodes in result.passes for node in nodes if node.kind == "model"]
-    assert nodes, "a build found nothing to do: nothing was measured"
-    return Built(seconds, {node.model: node.seconds for node in nodes}, {node.model: node.rows or 0 for node in nodes})
-
-
-@dataclass
-class GrowthSite:
-    """A database with a history, and the process that builds it."""
-
-    name: str
-    settings: Settings
-    pool: ProcessPoolExecutor
-    staged: dict[str, int] = field(default_factory=dict)
-    built: dict[str, list[Built]] = field(default_factory=dict)
-    tested: Built | None = None
-
-    @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """Autocommit."""
-        with psycopg.connect(self.settings.require_postgres_dsn(), autocommit=True) as connection:
-            yield connection
-
-    def stage(self, workload: Workload, records: int) -> None:
-        """Stage so many more records."""
-        first = self.staged.get(workload.dataset, 0)
-        with self.connection() as connection:
-            history.stage(connection, workload, first, first + records)
-        self.staged[workload.dataset] = first + records
-
-    def build(self, tests: bool = False) -> Built:
-        """A build in the site's own process."""
-        return self.pool.submit(timed_build, self.settings, tests).result()
+LIMIT = 1.2  # a build of the same new records may cost so many times as much with the long history
+BEFORE_LIMIT = 1.05  # ... and with this code as with the older one: no slower, and medians vary by so much
+# that grow with the records
+MARTS_OF = {
+    "jobs": ("jobs", "visitor_revenues"),
+    "events": ("events",),
+    "rides": ("rides",),
+    "telemetry": ("telemetry",),
+}
 
 
 def run(options: Options, print_line: PrintLine) -> BenchResult:
-    """Measure SHORT records of history against options.history; a ratio above LIMIT is a miss."""
+    """Measure SHORT records of history against options.history; a ratio above a limit is a miss."""
     servers = Servers(("postgres",))
     with ExitStack() as stack:
         stack.callback(servers.close)
         servers.start()
-        lengths = {"short": SHORT, "long": options.history}
-        sites = [_site(stack, servers, name) for name in lengths]
-        for site in sites:
-            _fill(site, lengths[site.name], print_line)
+        trees = {"short": ROOT, "long": ROOT}
+        before = _older_tree(stack, options.before)
+        if before is None:
+            print_line(f"git has no commit {options.before} here: nothing is compared with older code")
+        else:
+            trees["before"] = before
+        lengths = {name: options.history if name == "long" else SHORT for name in trees}
+        sites = []
+        for name, tree in trees.items():
+            site = GrowthSite.start(name, servers.home / name, servers.database(name), tree)
+            stack.callback(site.close)
+            sites.append(site)
+            spent = site.fill(lengths[name], list(WORKLOADS))
+            told = ", ".join(f"{step} in {seconds:.0f} s" for step, seconds in spent.items())
+            print_line(f"{name}: {lengths[name]} records of each of {', '.join(WORKLOADS)} {told}")
         for workload in WORKLOADS.values():
             _measure(sites, workload, options, print_line)
-        for site in sites:
-            site.tested = _build_new(site, WORKLOADS["jobs"], options.records, tests=True)
-            print_line(f"jobs, with the data tests, {site.name}: {site.tested.seconds:.2f} s")
         return _outcome(sites, lengths, options)
 
 
-def _site(stack: ExitStack, servers: Servers, name: str) -> GrowthSite:
-    home = servers.home / name
-    home.mkdir()
-    pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-    return GrowthSite(name, Settings(home=home, postgres_dsn=servers.database(name)), pool)
-
-
-def _fill(site: GrowthSite, records: int, print_line: PrintLine) -> None:
-    """Stage the history, build it once, and leave the tables as autovacuum would after a while."""
-    deployment = Deployment.from_settings(site.settings)
-    initialise(deployment)
-    load_file(deployment, "users", path=ROOT / "data-files" / "users.ndjson")
-    with site.connection() as connection:
-        history.prepare(connection)
-    began = time.monotonic()
-    for workload in WORKLOADS.values():
-        site.stage(workload, records)
-    staged_at = time.monotonic()
-    site.build()
-    built_at = time.monotonic()
-    with site.connection() as connection:
-        connection.execute("vacuum analyze")
-        connection.execute("checkpoint")
-    print_line(
-        f"{site.name}: {records} records of {', '.join(WORKLOADS)} each staged in {staged_at - began:.0f} s, built in "
-        f"{built_at - staged_at:.0f} s, vacuumed in {time.monotonic() - built_at:.0f} s"
+def _older_tree(stack: ExitStack, commit: str) -> Path | None:
+    """The files of a commit that a build needs, in a temporary folder."""
+    archive = subprocess.run(
+        ["git", "archive", commit, "dbt", "plugins", "data-files", "pyproject.toml"], cwd=ROOT, capture_output=True
     )
+    if archive.returncode:
+        return None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-before-")))
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
 
 
 def _measure(sites: Sequence[GrowthSite], workload: Workload, options: Options, print_line: PrintLine) -> None:
-    """Stage and build in turns, the other site first every second round; the first round is thrown away."""
+    """Stage and build in turns, each time another site first; the first round is thrown away."""
     for number in range(options.rounds):
-        for site in sites if number % 2 else reversed(sites):
-            built = _build_new(site, workload, options.records)
+        first = number % len(sites)
+        for site in [*sites[first:], *sites[:first]]:
+            built = site.build_new(workload.dataset, options.records)
             if number:
                 site.built.setdefault(workload.dataset, []).append(built)
             print_line(f"{workload.dataset}, round {number}, {site.name}: {built.seconds:.2f} s")
-
-
-def _build_new(site: GrowthSite, workload: Workload, records: int, tests: bool = False) -> Built:
-    site.stage(workload, records)
-    built = site.build(tests)
-    written = built.rows[workload.dataset]
-    assert 0.8 * records < written <= records, f"{site.name}: {written} rows of {workload.dataset} built, not {records}"
-    return built
 
 
 def _outcome(sites: Sequence[GrowthSite], lengths: dict[str, int], options: Options) -> BenchResult:
@@ -147,43 +86,49 @@ def _outcome(sites: Sequence[GrowthSite], lengths: dict[str, int], options: Opti
         dataset: {site.name: [built.seconds for built in site.built[dataset]] for site in sites}
         for dataset in WORKLOADS
     }
-    ratios = {
-        dataset: Spread.of(found["long"]).median / Spread.of(found["short"]).median
-        for dataset, found in seconds.items()
+    medians = {
+        dataset: {name: Spread.of(of).median for name, of in found.items()} for dataset, found in seconds.items()
     }
-    sizes = {dataset: _sizes(sites[-1], workload) for dataset, workload in WORKLOADS.items()}
+    ratios = {dataset: found["long"] / found["short"] for dataset, found in medians.items()}
+    to_before = {dataset: found["short"] / found["before"] for dataset, found in medians.items() if "before" in found}
+    long = next(site for site in sites if site.name == "long")
+    sizes = {dataset: _sizes(long, workload) for dataset, workload in WORKLOADS.items()}
+    histories = [
+        f"{length:,}" + (f" at {options.before[:9]}" if name == "before" else "") for name, length in lengths.items()
+    ]
     rows = [
         [dataset, *(Spread.of(found[name]) for name in lengths), f"{ratios[dataset]:.2f}"]
         for dataset, found in seconds.items()
     ]
-    tested = {site.name: site.tested.seconds for site in sites if site.tested}
-    rows.append(["jobs, with the data tests, once", *(f"{tested[name]:.0f}" for name in lengths), ""])
-    histories = [f"{length:,} of history" for length in lengths.values()]
     text = "\n\n".join(
         [
-            f"Building {options.records:,} new records, seconds: median (least-most) of {options.rounds - 1} warm "
-            "builds, in turns:",
-            table(["dataset", *histories, "ratio"], rows),
+            f"Building and testing {options.records:,} new records, seconds: median (least-most) of "
+            f"{options.rounds - 1} warm builds, in turns, by history:",
+            table(["dataset", *histories, "long / short"], rows),
             "The models of them, seconds:",
-            table(["model", *histories, "ratio"], _model_rows(sites)),
+            table(["model", *histories, "long / short"], _model_rows(sites)),
             f"Bytes per staged record, {lengths['long']:,} of history:",
             table(["what", "bytes"], [row for dataset in WORKLOADS for row in _size_rows(dataset, sizes[dataset])]),
         ]
     )
+    models = {
+        site.name: {dataset: [built.models for built in site.built[dataset]] for dataset in WORKLOADS} for site in sites
+    }
     figures = {
         "seconds": seconds,
         "ratios": ratios,
-        "models": {
-            site.name: {dataset: [built.models for built in site.built[dataset]] for dataset in WORKLOADS}
-            for site in sites
-        },
-        "seconds_with_data_tests": tested,
+        "to_before": to_before,
+        "models": models,
         "bytes_per_record": sizes,
     }
     missed = [
         f"growth: {dataset}: {ratio:.2f} times as much with {lengths['long']:,} of history, expected at most {LIMIT}"
         for dataset, ratio in ratios.items()
         if ratio > LIMIT
+    ] + [
+        f"growth: {dataset}: {ratio:.2f} times as much as at {options.before}, expected at most {BEFORE_LIMIT}"
+        for dataset, ratio in to_before.items()
+        if ratio > BEFORE_LIMIT
     ]
     return BenchResult(text, figures, missed)
 
@@ -194,8 +139,8 @@ def _model_rows(sites: Sequence[GrowthSite]) -> list[list[Any]]:
     for dataset in WORKLOADS:
         reached = [model for model, written in sites[0].built[dataset][0].rows.items() if written]
         for model in reached:
-            short, long = (Spread.of([built.models[model] for built in site.built[dataset]]) for site in sites)
-            rows.append([model, short, long, f"{long.median / short.median:.2f}"])
+            spreads = [Spread.of([built.models.get(model, 0.0) for built in site.built[dataset]]) for site in sites]
+            rows.append([model, *spreads, f"{spreads[1].median / spreads[0].median:.2f}"])
     return rows
 
 

@@ -12,7 +12,8 @@ PrintLine = Callable[[str], None]
 class Options:
     """How much is measured.
 
-    Records of the long history, new records a build, interleaved rounds, seconds, records of the topic.
+    Records of the long history, new records a build, interleaved rounds, seconds, records of the topic, and the commit
+    whose code is compared.
     """
 
     history: int
@@ -20,6 +21,7 @@ class Options:
     rounds: int
     seconds: int
     topic_records: int = 1_000_000
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ from tests.support.databases import create_database, make_owner_superuser, passi
 from tests.support.drained_topic import Drained, drained_topic
 from tests.support.local_servers import BOTH, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
+from tests.support.random_project import RandomProject
 from tests.support.role_checks import RECORDS
 from tests.support.stage import Stage, telemetry_stage
+from tests.support.warehouse import Warehouse
 
 _numbers = itertools.count(1)
 
@@ -148,6 +150,21 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
     if request.param == "kafka_by_its_own_unpacking":
         monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
     return ConfluentSource if request.param == "confluent" else KafkaSource
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres_dsn: str, session_home: Path) -> str:
+    """The name of a migrated database to copy."""
+    dsn = create_database(postgres_dsn, "migrated")
+    initialise(Deployment.from_settings(Settings(home=session_home, postgres_dsn=dsn)))
+    return "migrated"
+
+
+@pytest.fixture
+def project(postgres_dsn: str, migrated_database: str, tmp_path: Path) -> Iterator[RandomProject]:
+    """A dbt project without models, and a database of its own."""
+    with passing_database(postgres_dsn, f"project_{next(_numbers)}", template=migrated_database) as dsn:
+        yield RandomProject(tmp_path / "project", Warehouse(Settings(home=tmp_path, postgres_dsn=dsn), dsn), ())
 
 
 @pytest.fixture(scope="session")

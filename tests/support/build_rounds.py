@@ -171,12 +171,20 @@ def _killed(warehouse: Warehouse, incident: Incident) -> None:
             gate.execute(f"lock table marts.{incident.mart} in share mode".encode())
         run = stack.enter_context(warehouse.dbt("run", *(["--full-refresh"] if incident.refreshes else [])))
         if incident.mart:
-            warehouse.wait_for_sessions(BLOCKED)
+            _wait_until_blocked(warehouse, run)
         else:
             _wait_until_at_work(warehouse, run)
             time.sleep(incident.pause_s)
         run.kill()
         run.join()
+
+
+def _wait_until_blocked(warehouse: Warehouse, run: BaseProcess) -> None:
+    """Until it waits for a lock, or has ended: a mart in which nothing changes is not written."""
+    deadline = time.monotonic() + RUN_LIMIT_S
+    while run.is_alive() and not warehouse.sessions(BLOCKED):
+        assert time.monotonic() < deadline, "dbt did not come to the mart that is held"
+        time.sleep(0.05)
 
 
 def _wait_until_at_work(warehouse: Warehouse, run: BaseProcess) -> None:

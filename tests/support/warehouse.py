@@ -272,7 +272,7 @@ class Warehouse:
 
     def expected(self) -> dict[str, set[tuple[Any, ...]]]:
         """What the oracle says of the rows that are staged."""
-        return marts(**{dataset: self._versions(dataset) for dataset in COLUMNS})
+        return marts(**{dataset: self.versions(dataset) for dataset in COLUMNS})
 
     def assert_right(self, *names: str) -> None:
         """Every mart, or each of these, is what the oracle says."""
@@ -351,7 +351,7 @@ class Warehouse:
             *(["--partial-parse-file-path", str(parsed)] if parsed.exists() else []),
         ]
 
-    def _versions(self, dataset: str) -> list[Version]:
+    def versions(self, dataset: str) -> list[Version]:
         key, names = COLUMNS[dataset]
         rows = self.query(
             "select _generation, _partition, _offset, _timestamp, _deleted, "
