@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NESTED_OR_ODD, NULL, SMALL, NotPlain, escaped, json_cell
-from headrace.contracts.copy_field import Field, Unknown
+from headrace.contracts.copy_field import FastField, UnsupportedField
 from headrace.contracts.copy_fields import field_of, field_schemas
 
 # (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
@@ -34,8 +34,8 @@ def compile_lines(contract: Contract) -> Binder | None:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
         if any(len(column.source_names) != 1 for column in contract.columns):
-            raise Unknown
-    except Unknown:
+            raise UnsupportedField
+    except UnsupportedField:
         return None
     source_names = [column.source_names[0] for column in contract.columns]
     struct = msgspec.defstruct(
@@ -59,7 +59,7 @@ def compile_lines(contract: Contract) -> Binder | None:
     return binder
 
 
-def _source(contract: Contract, fields: Sequence[Field]) -> str:
+def _source(contract: Contract, fields: Sequence[FastField]) -> str:
     """The text of `bind`, a function that gives the function of a batch."""
     always = [field for field in fields if not field.is_nullable and not field.has_default]
     quotes = sum(2 + field.quotes for field in always)

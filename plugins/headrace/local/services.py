@@ -33,7 +33,7 @@ def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLi
     """Start the local services that do not run and wait until they are healthy; repair what a kill left half made.
 
     Calling it again changes nothing. Returns each service's address and ports, given ones included. Raises
-    LocalServiceError with the last lines of the log of what did not start; what did start goes on running.
+    LocalServiceError with the last log lines of a service that did not start; started services keep running.
     """
     if unknown := sorted(set(only) - set(SERVICES)):
         raise LocalServiceError(f"up: {', '.join(unknown)} is no local service; expected some of {', '.join(SERVICES)}")
