@@ -147,7 +147,9 @@ def test_table_whose_columns_are_not_the_models_is_refused_with_the_remedy(
     with pytest.raises(BuildError) as refused:
         warehouse.build(select="jobs jobs_per_minute")
     assert said in str(refused.value)
-    remedy = "nothing was changed; alter the table, which keeps grants and views: dbt run --full-refresh --select jobs_per"
+    remedy = (
+        "nothing was changed; alter the table, which keeps grants and views: dbt run --full-refresh --select jobs_per"
+    )
     assert remedy in str(refused.value)
     assert warehouse.claims()["jobs_per_minute", "jobs"] == before
     if back:
@@ -194,7 +196,10 @@ def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path
     (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
     succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
     assert not succeeded
-    assert "found a connection with autocommit, expected one transaction for the rows and what the model has seen" in messages
+    assert (
+        "found a connection with autocommit, expected one transaction for the rows and what the model has seen"
+        in messages
+    )
     assert warehouse.claims()["jobs", "jobs"] == 0
 
 

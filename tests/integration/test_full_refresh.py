@@ -31,7 +31,6 @@ DEPENDENTS = (
 )
 
 
-
 def test_full_refresh_keeps_the_table_and_what_others_made_of_it(warehouse: Warehouse) -> None:
     state = "select 'marts.users'::regclass::oid"
     before = warehouse.query(state)
@@ -57,8 +56,9 @@ def test_full_refresh_alters_columns_and_names_the_views_that_need_them(warehous
     try:
         with pytest.raises(BuildError) as refused:
             warehouse.build(**REFRESHED)
-        assert "marts.users: found view reporting.formers of headrace, expected nothing that needs the columns former" in (
-            str(refused.value)
+        assert (
+            "marts.users: found view reporting.formers of headrace, expected nothing that needs the columns former"
+            in (str(refused.value))
         )
         warehouse.execute("create or replace view reporting.formers as select null::text as former")
         warehouse.build(**REFRESHED)

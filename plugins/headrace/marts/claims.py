@@ -59,6 +59,7 @@ def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> boo
     return (
         bool(last_is_whole)
         and not _has_failed_since(connection, tests)
+        and not _has_unseen_changes(connection)
         and not unclaimed(connection, newest_batches(connection), None)
     )
 
@@ -92,6 +93,24 @@ def _has_failed_since(connection: Connection[Any], tests: bool) -> bool:
     return row == (True,)
 
 
+def _has_unseen_changes(connection: Connection[Any]) -> bool:
+    """Whether an upstream of a maintained model changed since, or is one of which only its contents can tell."""
+    row = connection.execute(
+        """
+        select exists (
+            select from headrace.model_upstreams as u
+            left join headrace.model_states as s on u.upstream = s.schema || '.' || s.identifier
+            where
+                u.schema = %s
+                and u.kind <> 'dataset'
+                and (u.kind = 'content' or (s.table_oid::text, s.build::text) is distinct from (u.identity, u.position))
+        )
+        """,
+        (SCHEMA,),
+    ).fetchone()
+    return row == (True,)
+
+
 def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> list[str]:
     """Delete the claims of models that are no longer in the project, or no longer claim; return the models.
 
@@ -102,6 +121,15 @@ def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> lis
         "delete from headrace.claims where schema = %s and identifier <> all(%s::text[]) returning identifier",
         (SCHEMA, list(claiming)),
     ).fetchall()
+    rows += connection.execute(
+        "delete from headrace.model_states where schema = %s and identifier <> all(%s::text[]) returning identifier",
+        (SCHEMA, list(claiming)),
+    ).fetchall()
+    # a developer who dropped a table reads nothing more: its upstreams' logs need not wait
+    connection.execute(
+        "delete from headrace.model_states where schema <> %s and table_oid not in (select oid from pg_class)",
+        (SCHEMA,),
+    )
     return sorted({identifier for (identifier,) in rows})
 
 

@@ -57,8 +57,15 @@
     {#- readers that came before are waited for, and those that come later wait: hence a lock timeout -#}
     {%- do headrace_dbt.run_sql("set local lock_timeout = '15s'; alter table " ~ relation.include(database=false) ~ ' ' ~ actions | join(', ')) -%}
     {%- do log(relation.schema ~ '.' ~ relation.identifier ~ ': altered in place: ' ~ actions | join(', '), info=true) -%}
+    {%- do headrace_dbt.read_columns(build) -%}
+    {%- do build.state.update({'not_null': build.state.not_null | reject('in', differing | map(attribute='name') | list) | list}) -%}
+{%- endmacro %}
+
+
+{# Reads the columns of the table again, after it was made or altered. #}
+{% macro read_columns(build) -%}
     {%- do build.state.update({'columns': headrace_dbt.fetch_json(
-        'select ' ~ headrace_dbt.columns_as_json(headrace_dbt.literal(relation.include(database=false)) ~ '::regclass') ~ '::text'
+        'select ' ~ headrace_dbt.columns_as_json(headrace_dbt.literal(build.relation.include(database=false)) ~ '::regclass') ~ '::text'
     )}) -%}
 {%- endmacro %}
 

@@ -5,6 +5,9 @@
     {%- elif build.action == 'whole' -%}
         {%- do headrace_dbt.prepare_table(build) -%}
         {%- do headrace_dbt.write_difference(build) -%}
+        {%- if build.is_redefined -%}
+            {%- do headrace_dbt.finish_table(build) -%}
+        {%- endif -%}
     {%- elif build.action == 'grains' -%}
         {%- do headrace_dbt.settle_columns(build) -%}
         {%- do headrace_dbt.write_difference(build) -%}
@@ -18,7 +21,7 @@
     fails on a second unique constraint where two rows swap places, although the end state is valid.
 #}
 {% macro write_difference(build) -%}
-    {%- do headrace_dbt.check_duplicates(build) -%}
+    {%- do headrace_dbt.check_duplicates(build, 'pg_temp._headrace_new') -%}
     {%- set table = build.relation.include(database=false) | string -%}
     {%- set columns = headrace_dbt.column_list(build.columns) -%}
     {%- set is_logged = build.state.readers.count > 0 -%}
@@ -101,13 +104,13 @@
 {%- endmacro %}
 
 
-{# Refuses new rows of which two have one unique key, and names some. #}
-{% macro check_duplicates(build) -%}
+{# Refuses rows of which two have one unique key, and names some. #}
+{% macro check_duplicates(build, rows) -%}
     {%- if build.unique_key -%}
         {%- set key = headrace_dbt.column_list(build.unique_key, '_new') -%}
         {%- set found = headrace_dbt.fetch_json(
             "select coalesce(json_agg(found), '[]')::text from (select format('%s (%s rows)', row(" ~ key ~ ")::text, count(*)) as found"
-            ~ " from pg_temp._headrace_new as _new where (" ~ key ~ ") is not null group by " ~ key ~ " having count(*) > 1 order by " ~ key ~ " limit 3) as duplicates"
+            ~ " from " ~ rows ~ " as _new where (" ~ key ~ ") is not null group by " ~ key ~ " having count(*) > 1 order by " ~ key ~ " limit 3) as duplicates"
         ) -%}
         {%- if found -%}
             {%- do headrace_dbt.refuse(build.relation, 'found several rows with one ' ~ build.unique_key | join(', ') ~ ': ' ~ found | join(', ')

@@ -35,12 +35,14 @@
 
 
 {# Makes the log of a table, empty: again where the table's columns changed. #}
-{% macro make_log(relation) -%}
+{% macro make_log(build) -%}
+    {%- set relation = build.relation -%}
     {%- set log = headrace_dbt.log_of(relation) -%}
     {%- do headrace_dbt.run_sql(
         'drop table if exists ' ~ log ~ '; create table ' ~ log ~ ' as select 0::bigint as _headrace_build, true as _headrace_is_new, _row.* from '
         ~ relation.include(database=false) ~ ' as _row with no data; alter table ' ~ log ~ ' replica identity full; create index on ' ~ log ~ ' (_headrace_build)'
     ) -%}
+    {%- do build.update({'floor': build.number, 'logged': 0}) -%}
 {%- endmacro %}
 
 

@@ -19,6 +19,21 @@
                 from pg_attribute
                 where attrelid = to_regclass({{ table }}) and attnum > 0 and attnotnull
             ),
+            'checks', (
+                select coalesce(json_agg(conname), '[]')
+                from pg_constraint
+                where conrelid = to_regclass({{ table }}) and contype = 'c' and conname ~ '_accepted_[0-9a-f]{8}$'
+            ),
+            -- those made here, and by dbt for other materializations; not those that a foreign key needs
+            'indexes', (
+                select coalesce(json_agg(c.relname), '[]')
+                from pg_index as i
+                inner join pg_class as c on i.indexrelid = c.oid
+                where
+                    i.indrelid = to_regclass({{ table }})
+                    and (obj_description(c.oid, 'pg_class') = 'of the config' or c.relname ~ '^[0-9a-f]{32}$')
+                    and not exists (select from pg_constraint as o where o.conindid = c.oid)
+            ),
             'columns', {{ headrace_dbt.columns_as_json('to_regclass(' ~ table ~ ')') }},
             -- of the log without its own two
             'log_columns', {{ headrace_dbt.columns_as_json('to_regclass(' ~ headrace_dbt.literal(headrace_dbt.log_of(relation)) ~ ')', after=2) }},
@@ -96,11 +111,13 @@
     {%- set state = headrace_dbt.read_state(relation, upstreams) -%}
     {%- set grains = headrace_dbt.grains_of(upstreams, state.columns) -%}
     {%- set built = state.built or {} -%}
+    {%- set tests = headrace_dbt.enforced_tests() -%}
     {%- set build = {
         'relation': relation,
         'upstreams': upstreams,
         'state': state,
-        'definition': local_md5(sql ~ tojson([config.get('grain'), config.get('touched'), config.get('unique_key'), config.get('indexes')])),
+        'definition': local_md5(sql ~ tojson([config.get('grain'), config.get('touched'), config.get('unique_key'), config.get('indexes'), tests])),
+        'tests': tests,
         'settings': tojson(config.get('settings') or {}),
         'unique_key': headrace_dbt.names_of(config.get('unique_key')),
         'grains': grains,
@@ -123,8 +140,11 @@
     {%- do build.update({
         'action': headrace_dbt.action_of(build, reasons),
         'reasons': reasons,
-        'is_redefined': is_redefined,
+        'is_redefined': is_redefined or state.relkind != 'r',
     }) -%}
+    {%- if build.is_redefined -%}
+        {%- do headrace_dbt.check_grains(build) -%}
+    {%- endif -%}
     {{ return(build) }}
 {%- endmacro %}
 

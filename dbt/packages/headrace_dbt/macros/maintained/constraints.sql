@@ -1,0 +1,60 @@
+{#
+    The data tests not_null, unique and accepted_values of a model become constraints of its table, so that no row is
+    written that they would find. Tests with a condition or severity warn stay tests.
+#}
+{% macro enforced_tests() -%}
+    {%- set found = {'not_null': [], 'unique': [], 'accepted_values': {}} -%}
+    {%- for node in graph.nodes.values() if node.resource_type == 'test' and node.attached_node == model.unique_id and node.test_metadata -%}
+        {%- set arguments = node.test_metadata.kwargs -%}
+        {%- set is_plain = not node.config.get('where') and (node.config.get('severity') or 'error') | lower == 'error' -%}
+        {%- set column = arguments.get('column_name') -%}
+        {%- if is_plain and column and not node.test_metadata.namespace and node.test_metadata.name in ('not_null', 'unique') -%}
+            {%- do found[node.test_metadata.name].append(headrace_dbt.unquoted(column)) -%}
+        {%- elif is_plain and column and not node.test_metadata.namespace and node.test_metadata.name == 'accepted_values' -%}
+            {%- set values = [] -%}
+            {%- for value in arguments.get('values') or arguments.get('arguments', {}).get('values', []) -%}
+                {%- do values.append(headrace_dbt.literal(value) if arguments.get('quote', true) else value | string) -%}
+            {%- endfor -%}
+            {%- do found.accepted_values.update({headrace_dbt.unquoted(column): values | join(', ')}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return({'not_null': found.not_null | sort, 'unique': found.unique | sort, 'accepted_values': found.accepted_values}) }}
+{%- endmacro %}
+
+
+{# The names of the check constraints of tests, with their conditions: a name is of one condition. #}
+{% macro checks_of(build) -%}
+    {%- set checks = {} -%}
+    {%- for column, values in build.tests.accepted_values.items() if column in build.columns -%}
+        {%- set name = headrace_dbt.short_name((build.relation.identifier ~ '_' ~ column)[:45] ~ '_accepted_' ~ local_md5(values)[:8]) -%}
+        {%- do checks.update({name: headrace_dbt.exactly(column) ~ ' in (' ~ values ~ ')'}) -%}
+    {%- endfor -%}
+    {{ return(checks) }}
+{%- endmacro %}
+
+
+{# The statement that takes away the constraints of former tests, before rows are written; empty where there are none. #}
+{% macro former_constraints_sql(build) -%}
+    {%- set checks = headrace_dbt.checks_of(build) -%}
+    {%- set actions = [] -%}
+    {%- for column in build.state.not_null if column in build.columns and column not in build.tests.not_null -%}
+        {%- do actions.append('alter column ' ~ headrace_dbt.exactly(column) ~ ' drop not null') -%}
+    {%- endfor -%}
+    {%- for name in build.state.checks if name not in checks -%}
+        {%- do actions.append('drop constraint if exists ' ~ headrace_dbt.exactly(name)) -%}
+    {%- endfor -%}
+    {{ return('alter table ' ~ build.relation.include(database=false) ~ ' ' ~ actions | join(', ') ~ '; ' if actions else '') }}
+{%- endmacro %}
+
+
+{# The statement that adds the constraints of tests, after rows are written; empty where the table has them. #}
+{% macro constraints_sql(build) -%}
+    {%- set actions = [] -%}
+    {%- for column in build.tests.not_null if column in build.columns and column not in build.state.not_null -%}
+        {%- do actions.append('alter column ' ~ headrace_dbt.exactly(column) ~ ' set not null') -%}
+    {%- endfor -%}
+    {%- for name, condition in headrace_dbt.checks_of(build).items() if name not in build.state.checks -%}
+        {%- do actions.append('add constraint ' ~ headrace_dbt.exactly(name) ~ ' check (' ~ condition ~ ')') -%}
+    {%- endfor -%}
+    {{ return('alter table ' ~ build.relation.include(database=false) ~ ' ' ~ actions | join(', ') ~ '; ' if actions else '') }}
+{%- endmacro %}
