@@ -1,6 +1,7 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
 import os
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -387,15 +388,32 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     warehouse.jobs((0, 1, job()), (1, 2, job(minute=4)))
     result = warehouse.build(tests=True)
     assert {node.status for node in result.passes[0]} == {"success"}
+    warehouse.jobs((2, 3, job(minute=4)))
+    warehouse.build(select="jobs jobs_per_minute")
     warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
-    warehouse.tamper("delete from marts.jobs where jobidentifier = 2")
+    warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where jobs = 2")  # the last build touched this one
     with pytest.raises(BuildError) as failure:
         build(warehouse.settings, select="jobs jobs_per_minute")
-    assert "marts.jobs: test jobs_are_the_staged_ones: 1 rows found, expected none" in str(failure.value)
-    lines = warehouse.query("select model, failed_tests from headrace.builds where status = 'failed tests'")
-    assert any(model == "jobs" and "jobs_are_the_staged_ones: 1 rows" in tests for model, tests in lines)
+    (failed,) = warehouse.query("select failed_tests from headrace.builds where status = 'failed tests'")
+    assert re.fullmatch(r"headrace_dbt_adds_up_to_jobs_per_minute_.*: 1 rows", failed[0][0])
+    assert f"marts.jobs_per_minute: test {failed[0][0]} found, expected none" in str(failure.value)
     warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
     warehouse.assert_right("jobs", "jobs_per_minute")
+
+
+def test_data_tests_of_keys_nulls_and_values_are_constraints_and_read_no_rows(warehouse: Warehouse) -> None:
+    for statement, test in (
+        ("alter table marts.jobs alter column location drop not null", "not_null_jobs_location"),
+        ("drop index marts.jobs_jobidentifier_key", "unique_jobs_jobidentifier"),
+        ("alter table marts.jobs drop constraint {}", "accepted_values_jobs_jobstatus__SUCCESS__NO_SUCCESS"),
+    ):
+        name = warehouse.value(
+            "select conname from pg_constraint where conrelid = 'marts.jobs'::regclass and contype = 'c'"
+        )
+        assert warehouse.run_dbt("test", "--select", test) == (True, "")
+        warehouse.execute(statement.format(name))
+        assert warehouse.run_dbt("test", "--select", test) == (False, "Got 1 result, configured to fail if != 0")
+    warehouse.clear()
 
 
 def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
