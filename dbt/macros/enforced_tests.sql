@@ -1,16 +1,17 @@
-{# dbt's data tests not_null, unique and accepted_values: of marts, constraints enforce them (headrace_dbt.enforced_or). #}
-
-
+{# dbt's data tests, which read nothing where a maintained table has the constraint. #}
 {% test not_null(model, column_name) -%}
-    {{ headrace_dbt.enforced_or('not_null', model, column_name, default__test_not_null(model, column_name)) }}
+    {{ headrace_dbt.unless_enforced(default__test_not_null(model, column_name), model, column_name, 'not_null') }}
 {%- endtest %}
 
 
 {% test unique(model, column_name) -%}
-    {{ headrace_dbt.enforced_or('unique', model, column_name, default__test_unique(model, column_name)) }}
+    {{ headrace_dbt.unless_enforced(default__test_unique(model, column_name), model, column_name, 'unique') }}
 {%- endtest %}
 
 
 {% test accepted_values(model, column_name, values, quote=true) -%}
-    {{ headrace_dbt.enforced_or('accepted_values', model, column_name, default__test_accepted_values(model, column_name, values, quote)) }}
+    {%- set kind = none if model is string else headrace_dbt.check_name(
+        model.identifier, headrace_dbt.unquoted(column_name), headrace_dbt.values_sql(values, quote)
+    ) -%}
+    {{ headrace_dbt.unless_enforced(default__test_accepted_values(model, column_name, values, quote), model, column_name, kind) }}
 {%- endtest %}

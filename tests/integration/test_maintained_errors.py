@@ -21,7 +21,8 @@ def trial(postgres_dsn: str, session_home: Path, tmp_path: Path) -> Trial:
 
 
 def test_upstream_that_nothing_maps_to_the_grain_is_refused_with_what_to_write(trial: Trial) -> None:
-    select = "select visits.place, count(*) as visits from {{ ref('visits') }} as visits inner join {{ ref('people') }} as people on visits.person = people.id group by 1"
+    select = """select visits.place, count(*) as visits from {{ ref('visits') }} as visits
+    inner join {{ ref('people') }} as people on visits.person = people.id group by 1"""
     trial.write(places="{{ config(grain='place') }} " + select)
     message = trial.error("places")
     assert "trial.places: found nothing that says which place a row of trial.people touches" in message
@@ -70,7 +71,7 @@ def test_changed_columns_are_refused_until_a_full_refresh_alters_the_table(trial
 def test_changes_by_hand_are_refused(trial: Trial) -> None:
     for statement in ("delete from trial.places", "update trial.places set visits = 0", "truncate trial.places"):
         with pytest.raises(
-            psycopg.errors.RaiseException, match="trial.places: found a change by hand, expected changes only"
+            psycopg.errors.RaiseException, match=r"trial\.places: found a change by hand, expected changes only"
         ):
             trial.execute(statement)
 

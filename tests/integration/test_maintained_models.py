@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.maintained import Trial
-from tests.support.warehouse import Warehouse, shared_warehouse
+from tests.support.maintained import VISITS, Trial
+from tests.support.warehouse import shared_warehouse
 
 PLACES = """{{ config(grain='place', unique_key='place') }}
 select place, count(*) as visits, sum(minutes) as minutes
@@ -13,16 +13,20 @@ from {{ ref('visits') }} group by 1"""
 
 GUESTS = """{{ config(
     grain=['place', 'person'],
-    touched={'people': "select visits.place, changed.id as person from changed inner join {{ ref('visits') }} as visits on changed.id = visits.person"},
+    touched={'people': "select v.place, changed.id as person from changed
+        inner join {{ ref('visits') }} as v on changed.id = v.person"},
 ) }}
 with visits as (select * from {{ ref('visits') }}), people as (select * from {{ ref('people') }})
 select visits.place, visits.person, sum(visits.minutes) as minutes, jsonb_agg(visits.id order by visits.id)::json as ids
 from visits inner join people on visits.person = people.id
 where people.home is distinct from visits.place group by 1, 2"""
 
-RANKS = """{{ config(grain='place', unique_key=['place', 'rank'], indexes=[{'columns': ['place', 'person'], 'unique': true}]) }}
+RANKS = """{{ config(
+    grain='place', unique_key=['place', 'rank'], indexes=[{'columns': ['place', 'person'], 'unique': true}],
+) }}
 select place, person, rank from (
-    select place, person, row_number() over (partition by place order by minutes desc, person) as rank from {{ ref('guests') }}
+    select place, person, row_number() over (partition by place order by minutes desc, person) as rank
+    from {{ ref('guests') }}
 ) as ranked where rank <= 3"""
 
 TOTAL = "select count(*) as visits, round(avg(minutes), 3) as average from {{ ref('visits') }}"
@@ -119,9 +123,7 @@ def test_changed_select_is_compared_as_a_whole_and_readers_stay_incremental(tria
     assert trial.build()["visits"] == 0
     where = "select oid from pg_class where oid = 'trial.visits'::regclass"
     before = trial.query(where)
-    trial.write(
-        visits="{{ config(unique_key='id') }} select id, person, place, minutes from {{ source('raw', 'visits') }} where id <> 7"
-    )
+    trial.write(visits=VISITS + " where id <> 7")
     assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 2, "ranks": 0, "total": 2}
     trial.assert_equal(*MODELS)
     assert trial.query(where) == before

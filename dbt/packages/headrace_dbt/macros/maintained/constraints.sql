@@ -11,14 +11,28 @@
         {%- if is_plain and column and not node.test_metadata.namespace and node.test_metadata.name in ('not_null', 'unique') -%}
             {%- do found[node.test_metadata.name].append(headrace_dbt.unquoted(column)) -%}
         {%- elif is_plain and column and not node.test_metadata.namespace and node.test_metadata.name == 'accepted_values' -%}
-            {%- set values = [] -%}
-            {%- for value in arguments.get('values') or arguments.get('arguments', {}).get('values', []) -%}
-                {%- do values.append(headrace_dbt.literal(value) if arguments.get('quote', true) else value | string) -%}
-            {%- endfor -%}
-            {%- do found.accepted_values.update({headrace_dbt.unquoted(column): values | join(', ')}) -%}
+            {%- do found.accepted_values.update({
+                headrace_dbt.unquoted(column): headrace_dbt.values_sql(arguments.get('values', []), arguments.get('quote', true))
+            }) -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return({'not_null': found.not_null | sort, 'unique': found.unique | sort, 'accepted_values': found.accepted_values}) }}
+{%- endmacro %}
+
+
+{# The values of a test accepted_values as SQL. #}
+{% macro values_sql(values, quote) -%}
+    {%- set literals = [] -%}
+    {%- for value in values -%}
+        {%- do literals.append(headrace_dbt.literal(value) if quote else value | string) -%}
+    {%- endfor -%}
+    {{ return(literals | join(', ')) }}
+{%- endmacro %}
+
+
+{# The name of the check constraint of a test accepted_values. #}
+{% macro check_name(identifier, column, values) -%}
+    {{ return(headrace_dbt.short_name((identifier ~ '_' ~ column)[:45] ~ '_accepted_' ~ local_md5(values)[:8])) }}
 {%- endmacro %}
 
 
@@ -26,8 +40,7 @@
 {% macro checks_of(build) -%}
     {%- set checks = {} -%}
     {%- for column, values in build.tests.accepted_values.items() if column in build.columns -%}
-        {%- set name = headrace_dbt.short_name((build.relation.identifier ~ '_' ~ column)[:45] ~ '_accepted_' ~ local_md5(values)[:8]) -%}
-        {%- do checks.update({name: headrace_dbt.exactly(column) ~ ' in (' ~ values ~ ')'}) -%}
+        {%- do checks.update({headrace_dbt.check_name(build.relation.identifier, column, values): headrace_dbt.exactly(column) ~ ' in (' ~ values ~ ')'}) -%}
     {%- endfor -%}
     {{ return(checks) }}
 {%- endmacro %}
@@ -57,4 +70,32 @@
         {%- do actions.append('add constraint ' ~ headrace_dbt.exactly(name) ~ ' check (' ~ condition ~ ')') -%}
     {%- endfor -%}
     {{ return('alter table ' ~ build.relation.include(database=false) ~ ' ' ~ actions | join(', ') ~ '; ' if actions else '') }}
+{%- endmacro %}
+
+
+{#
+    A data test that reads nothing where a constraint of its table says the same: `kind` is not_null, unique, or the name
+    of a check constraint. Other tests run as they are.
+#}
+{% macro unless_enforced(test_sql, model, column_name, kind) -%}
+    {%- if model is string -%}
+        {{ return(test_sql) }}
+    {%- endif -%}
+    {%- set table = "to_regclass(" ~ headrace_dbt.literal(model.include(database=false)) ~ ")" -%}
+    {%- set column = headrace_dbt.literal(headrace_dbt.unquoted(column_name)) -%}
+    select * from ({{ test_sql }}
+    ) as _found
+    where not exists (
+        {%- if kind == 'not_null' %}
+        select from pg_attribute where attrelid = {{ table }} and attname = {{ column }} and attnotnull
+        {%- elif kind == 'unique' %}
+        select from pg_index as i
+        inner join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+        where
+            i.indrelid = {{ table }} and i.indisunique and i.indisvalid and i.indimmediate
+            and i.indnkeyatts = 1 and i.indpred is null and a.attname = {{ column }}
+        {%- else %}
+        select from pg_constraint where conrelid = {{ table }} and conname = {{ headrace_dbt.literal(kind) }} and convalidated
+        {%- endif %}
+    )
 {%- endmacro %}

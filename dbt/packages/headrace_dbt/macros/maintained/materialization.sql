@@ -37,5 +37,11 @@
 
 {# --empty and --sample read only part of the rows, so what they build is not what the model has seen. #}
 {% macro is_partial_run() -%}
-    {{ return((flags.EMPTY | default(false)) or (flags.SAMPLE | default(none)) is not none) }}
+    {{ return(headrace_dbt.argument('empty') or headrace_dbt.argument('sample')) }}
+{%- endmacro %}
+
+
+{# An argument of dbt's command line; `flags` has few of them. #}
+{% macro argument(name) -%}
+    {{ return(invocation_args_dict.get(name) or invocation_args_dict.get(name | upper)) }}
 {%- endmacro %}

@@ -41,8 +41,8 @@
     {%- endif -%}
     {%- set own = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
     {%- set other = node.get('defer_relation') -%}
-    {%- if other and flags.DEFER and (
-        (flags.FAVOR_STATE and node.unique_id not in selected_resources) or not load_cached_relation(own)
+    {%- if other and headrace_dbt.argument('defer') and (
+        (headrace_dbt.argument('favor_state') and node.unique_id not in selected_resources) or not load_cached_relation(own)
     ) -%}
         {{ return(api.Relation.create(database=other.database, schema=other.schema, identifier=other.alias)) }}
     {%- endif -%}
