@@ -401,21 +401,6 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     warehouse.assert_right("jobs", "jobs_per_minute")
 
 
-def test_data_tests_of_keys_nulls_and_values_are_constraints_and_read_no_rows(warehouse: Warehouse) -> None:
-    for statement, test in (
-        ("alter table marts.jobs alter column location drop not null", "not_null_jobs_location"),
-        ("drop index marts.jobs_jobidentifier_key", "unique_jobs_jobidentifier"),
-        ("alter table marts.jobs drop constraint {}", "accepted_values_jobs_jobstatus__SUCCESS__NO_SUCCESS"),
-    ):
-        name = warehouse.value(
-            "select conname from pg_constraint where conrelid = 'marts.jobs'::regclass and contype = 'c'"
-        )
-        assert warehouse.run_dbt("test", "--select", test) == (True, "")
-        warehouse.execute(statement.format(name))
-        assert warehouse.run_dbt("test", "--select", test) == (False, "Got 1 result, configured to fail if != 0")
-    warehouse.clear()
-
-
 def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
     moment = datetime.now(UTC)
     result = NodeResult("marts", "jobs", "model", "error", None, 0.1, (), "nul \0" + "x" * 20_000, moment, moment)
