@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -79,6 +79,9 @@ test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, wo
 
 fuzz: install-dev ## Drain a million broken records and account for each; RECORDS=5000 SEED=7: fewer
 	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
+
+docs: install-dev ## Generate the documentation of the marts as one HTML file, from the running database
+	@eval "$$($(BIN)/headrace env)" && cd dbt && "$(CURDIR)/$(BIN)/dbt" docs generate --static --quiet && echo "docs: dbt/target/static_index.html"
 
 rounds: install-dev ## Compare marts and random models after random builds with their SELECTs; SEED=5 ROUND=17 repeats one; ONLY=marts or models
 	@MARTS_SEED=$(SEED) MARTS_ROUND=$(ROUND) MARTS_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest --timeout=0 \

@@ -31,5 +31,5 @@
 
 {# The threshold of a KPI, null where it has none. #}
 {% macro threshold_of(kpi) -%}
-    ({{ literal(tojson(thresholds())) }}::jsonb ->> {{ kpi }})::double precision
+    ({{ headrace_dbt.literal(tojson(thresholds())) }}::jsonb ->> {{ kpi }})::double precision
 {%- endmacro %}

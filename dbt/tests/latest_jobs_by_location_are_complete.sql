@@ -1,4 +1,4 @@
--- every location has as many ranks as it has jobs, up to the number that is held
+-- every location has as many ranks as it has jobs, up to the number that is held; read once a day, by audit_marts
 with
 
 expected as (
@@ -28,7 +28,7 @@ final as (
     full join held on expected.location = held.location
     where
         (expected.ranks is distinct from held.ranks or expected.ranks is distinct from held.last_rank)
-        and {{ claims_equal(ref('jobs'), ref('latest_jobs_by_location')) }}
+        and {{ in_audits(ref('latest_jobs_by_location')) }}
 )
 
 select * from final

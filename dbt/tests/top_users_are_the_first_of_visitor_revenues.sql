@@ -1,4 +1,4 @@
--- every location has its first ranks, no more and no fewer, and they hold its highest revenues
+-- every location has its first ranks, which hold its highest revenues; read once a day, by audit_marts
 with
 
 numbered as (
@@ -34,7 +34,7 @@ final as (
             and ranked.revenue = top_users.revenue
     where
         (ranked.location is null or top_users.location is null)
-        and {{ claims_equal(ref('visitor_revenues'), ref('top_users_by_location')) }}
+        and {{ in_audits(ref('top_users_by_location')) }}
 )
 
 select * from final

@@ -47,6 +47,16 @@ def test_docs_describe_every_mart_and_every_column_of_it(warehouse: Warehouse, t
     used = {node for exposure in manifest["exposures"].values() for node in exposure["depends_on"]["nodes"]}
     ends = {name for name in marts if not any(child.startswith("model.") for child in manifest["child_map"][name])}
     assert ends <= used  # nothing is built that nobody is said to use
+    assert manifest["docs"]["doc.headrace.__overview__"]["block_contents"].startswith("# Headrace: the marts")
+    bare = """
+        select c.relname, a.attname
+        from pg_class as c
+        inner join pg_attribute as a on c.oid = a.attrelid
+        where
+            c.relnamespace = 'marts'::regnamespace and c.relkind = 'r' and a.attnum > 0
+            and (col_description(c.oid, a.attnum) is null or obj_description(c.oid) is null)
+    """
+    assert warehouse.query(bare) == []  # what psql's \\d+ shows
 
 
 def test_source_freshness_is_that_of_the_ledger(warehouse: Warehouse, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def staged(stage: Stage) -> int:
     return int(stage.value("select count(*) from staging.jobs"))
 
 
-KEPT = ("users", "jobs", "jobs_per_minute", "stg_files__users", "stg_kafka__jobs", "_headrace")
+KEPT = ("users", "jobs", "jobs_per_minute", "stg_files__users", "stg_kafka__jobs", "__sources")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def ready(stage: Stage, tmp_path: Path) -> Stage:
     settings = replace(stage.deployment.settings, dbt_dir=tmp_path / "dbt")
     shutil.copytree(Settings().dbt_dir, settings.dbt_dir, ignore=shutil.ignore_patterns("target", "logs", "functions"))
     (settings.dbt_dir / "functions").mkdir()
-    for path in [*settings.dbt_dir.glob("models/*/*"), *settings.dbt_dir.glob("tests/*.sql")]:
+    for path in [*settings.dbt_dir.glob("models/**/*.*"), *settings.dbt_dir.glob("tests/*.sql")]:
         if path.stem not in KEPT:
             path.unlink()
     send(stage, 0)

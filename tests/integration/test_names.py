@@ -51,28 +51,9 @@ DATASET = Dataset(name="order", contract=Order, source=KafkaTopic(topic="{topic}
 """
 COLUMNS = ["user", "select", "table", "primary", "current_date"]
 MODEL = """
-{{
-    config(
-        alias='order',
-        unique_key='user',
-        meta={'emptied': '"table" is null'},
-        pre_hook="{{ claim('order') }}",
-        indexes=[{'columns': ['"user"'], 'unique': true}],
-    )
-}}
+{{ config(alias='order', unique_key='user') }}
 
-with
-
-versions as (
-    {{ staged_versions('order', ['user', 'SELECT', 'table', 'primary as "primary"', 'current_date as current_date']) }}
-),
-
-current_versions as (
-    {{ current_version('versions', 'order', key='user') }}
-)
-
-select "user", "select", "table", "primary", "current_date" from current_versions
-{{ without_emptied() }}
+select "user", "select", "table", "primary", "current_date" from {{ current('order', key='user') }}
 """
 PROPERTIES = """
 sources:

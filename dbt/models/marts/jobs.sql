@@ -1,6 +1,5 @@
 {{
     config(
-        materialized='maintained',
         unique_key='jobidentifier',
         indexes=[
             {'columns': [minute_of('jobcreatedate')]},
@@ -18,7 +17,7 @@ select
     jobdate,
     jobstatus,
     location,
-    case when jobstatus = 'SUCCESS' then coalesce(revenue, 0) else 0 end as revenue,
-    revenue as reported_revenue,
+    case when jobstatus = 'SUCCESS' then coalesce(reported_revenue, 0) else 0 end as revenue,
+    reported_revenue,
     servicename
-from {{ current('jobs', key='jobidentifier') }}
+from {{ ref('stg_kafka__jobs') }}

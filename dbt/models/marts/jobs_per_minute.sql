@@ -1,4 +1,4 @@
-{{ config(materialized='maintained', grain={'minute': minute_of('jobcreatedate')}, unique_key='minute') }}
+{{ config(grain={'minute': minute_of('jobcreatedate')}, unique_key='minute') }}
 
 select
     {{ minute_of('jobcreatedate') }} as minute,

@@ -1,6 +1,6 @@
-{{ config(materialized='maintained', unique_key='userid') }}
+{{ config(unique_key='userid') }}
 
 select
     userid,
     location
-from {{ current('users', key='userid') }}
+from {{ ref('stg_files__users') }}

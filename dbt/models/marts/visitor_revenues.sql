@@ -1,6 +1,5 @@
 {{
     config(
-        materialized='maintained',
         grain=['location', 'userid'],
         touched={
             'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)",

@@ -1,1 +1,14 @@
-{{ staged_versions('users', ['userid', 'location']) }}
+with
+
+source as (
+    select * from {{ current('users', key='userid') }}
+),
+
+renamed as (
+    select
+        userid,
+        location
+    from source
+)
+
+select * from renamed

@@ -1,0 +1,20 @@
+{{ config(grain='servicename', unique_key=['servicename', 'rank']) }}
+
+with
+
+ranked as (
+    select
+        servicename,
+        cast(
+            row_number() over (partition by servicename order by jobdate desc nulls last, jobidentifier) as integer
+        ) as rank,
+        jobidentifier,
+        userid,
+        jobstatus,
+        revenue,
+        jobdate
+    from {{ ref('jobs') }}
+)
+
+select * from ranked
+where rank <= {{ ranks_held() }}

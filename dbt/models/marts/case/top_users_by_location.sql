@@ -1,0 +1,15 @@
+{{ config(grain='location', unique_key=['location', 'rank'], indexes=[{'columns': ['userid']}]) }}
+
+with
+
+ranked as (
+    select
+        location,
+        cast(row_number() over (partition by location order by revenue desc, userid) as integer) as rank,
+        userid,
+        revenue
+    from {{ ref('visitor_revenues') }}
+)
+
+select * from ranked
+where rank <= {{ ranks_held() }}

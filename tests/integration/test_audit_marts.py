@@ -1,0 +1,68 @@
+"""`audit_marts` compares every mart with its SELECT and tests all rows; builds check what they changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from headrace.deployment import Deployment
+from headrace.exceptions import BuildError
+from headrace.marts.audit import audit
+from tests.support.airflow_environment import airflow_environment
+from tests.support.warehouse import START, Warehouse, job, shared_warehouse
+
+ROOT = Path(__file__).parents[2]
+RUN_TASK = """
+import runpy, sys
+dag = runpy.run_path(sys.argv[1])["audit_marts"]()
+try:
+    print("result", dag.get_task("audit").python_callable({"select": "jobs_per_minute"}))
+except Exception as error:
+    print("raised", type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
+    """Some jobs of which marts were built."""
+    warehouse = shared_warehouse(postgres_dsn, session_home)
+    warehouse.empty()
+    warehouse.users((0, 1, "B"))
+    warehouse.jobs((0, 1, job()), (1, 2, job(minute=4)))
+    warehouse.build()
+    return warehouse
+
+
+def test_audit_finds_a_change_that_no_build_touches_and_the_next_build_corrects_it(warehouse: Warehouse) -> None:
+    warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where minute = %s", START)
+    warehouse.jobs((2, 3, job(minute=4)))
+    warehouse.build(select="jobs jobs_per_minute", tests=True)  # another minute
+    with pytest.raises(BuildError, match=r"marts.jobs_per_minute: an audit found minute=.*: jobs is 7, not 1"):
+        audit(warehouse.settings)
+    warehouse.build()
+    warehouse.assert_right()
+    audit(warehouse.settings)
+
+
+def test_audit_tests_all_rows(warehouse: Warehouse) -> None:
+    warehouse.tamper("delete from marts.users")  # users are in no audit of visitor_revenues alone
+    warehouse.build(tests=True)
+    with pytest.raises(BuildError, match="known_in"):
+        audit(warehouse.settings, select="visitor_revenues")
+
+
+def test_audit_dag_fails_with_the_difference(warehouse: Warehouse, tmp_path: Path) -> None:
+    stage = SimpleNamespace(deployment=Deployment.from_settings(warehouse.settings), dsn=warehouse.dsn)
+    environment = airflow_environment(stage, tmp_path)  # type: ignore[arg-type]
+    command = [sys.executable, "-c", RUN_TASK, str(ROOT / "dags" / "audit_marts.py")]
+
+    def output() -> str:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return done.stdout + done.stderr
+
+    assert "\nresult build: 1 models, 0 rows written" in output()
+    warehouse.tamper("delete from marts.jobs_per_minute where minute = %s", START)
+    assert "raised AirflowFailException marts.jobs_per_minute: " in output()
+    warehouse.build()
