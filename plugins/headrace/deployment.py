@@ -50,8 +50,8 @@ class Deployment:
         return Retries(self.settings.max_retries)
 
     def dataset(self, name: str) -> Dataset:
-        """The declaration of a dataset."""
-        return load_declaration(self.settings.datasets_dir, name)
+        """The declaration of a dataset, whose formats find this deployment's registry."""
+        return load_declaration(self.settings.datasets_dir, name).connected(self.settings)
 
 
 def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
