@@ -86,6 +86,10 @@ class Dataset:
         for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
+        if self.format.has_schema_ids and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        if self.key_format is not None and not (self.key and self.keyed and self.source.has_record_keys):
+            faults.append("key_format is set, expected a key that the records of a topic carry too")
         try:
             self._zone()
         except (ValueError, OSError):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.column_types import Unstorable, column_type
+from headrace.contracts.column_types import Unstorable, column_type, store_document
 from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
@@ -76,7 +76,9 @@ class Contract:
         self.key = key
         self.key_index = fields.index(key) if key is not None and keyed else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
-        self._stores = [(column.field, _storing(column, zone)) for column in columns]
+        is_json = self.decoder.json_text is not None
+        self._stores = [(column.field, _storing(column, zone, is_json=is_json)) for column in columns]
+        self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
         self._key_validator: SchemaValidator | None = None
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
@@ -100,12 +102,16 @@ class Contract:
 
     def _row(self, document: Any) -> Row | Rejection:
         try:
-            model = self._validate(strict_json.parse(document) if isinstance(document, str) else document)
+            if self.decoder.json_text is not None:
+                document = strict_json.parse(document)
+            elif not isinstance(document, Mapping):
+                raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+            model = self._validate(document)
             if not isinstance(model, self.model):
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
             values, extra = model.__dict__, model.__pydantic_extra__
             row = [store(values.get(field)) for field, store in self._stores]
-            row.append(strict_json.dumps(extra) if extra else None)
+            row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
             where = error.location
             path = storable(where) if isinstance(where, str) else rejection.json_path(where)
@@ -215,9 +221,10 @@ def _only_value(document: Mapping[str, Any]) -> Any:
 _Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-def _storing(column: Column, zone: tzinfo) -> _Storing:
+def _storing(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
     sql_type, _, is_array = column.sql_type.partition("[")
-    store: _Storing = partial(column_type(sql_type).store, column.field, sql_type, zone)
+    kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
+    store: _Storing = partial(kind_store, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)
     # a validator may leave None behind in any field; a column that records must fill does not take it

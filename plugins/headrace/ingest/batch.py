@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -154,6 +154,8 @@ class Batch:
             json_text(extra),
             self.batch_id,
         )
+        if self.dataset.format.has_schema_ids:
+            decoded.append(self._schema_id(record))
         self.rows.append(decoded)
         self.accepted.append(record)
 
@@ -184,7 +186,12 @@ class Batch:
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
 
+    def _schema_id(self, record: Record) -> int | None:
+        return None if record.value is None else self.dataset.compiled.decoder.schema_id(record.value, record.headers)
+
     def _reject_record(self, record: Record, rejection: Rejection) -> None:
+        if self.dataset.format.has_schema_ids:
+            rejection = replace(rejection, schema_id=self._schema_id(record))
         self.dead.append(
             dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
         )

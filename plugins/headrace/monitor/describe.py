@@ -14,7 +14,7 @@ from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
-from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
+from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
     "_generation": "which life of the source: a topic made anew, a file that changed",
@@ -26,6 +26,7 @@ BOOKKEEPING_MEANING = {
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
+    "_schema_id": "the registry's id of the schema that the record was written by",
 }
 LIMITS = {
     "ge": (">= {}", Reason.OUT_OF_RANGE),
@@ -92,7 +93,8 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
     yield ""
     yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
-    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
+    columns = bookkeeping_columns(dataset)
+    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))

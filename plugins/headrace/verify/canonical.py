@@ -71,7 +71,7 @@ class CanonicalRow:
         """A record's document, for comparison."""
         _, _, value, headers, _ = record
         document = self._decoder.decode(value or b"", headers).document
-        return json_value(document) if isinstance(document, str) else document
+        return document if self._decoder.json_text is None else json_value(document)
 
     def of_stored(self, values: Sequence[Any]) -> list[Any]:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""
