@@ -92,7 +92,7 @@ def reload_range() -> None:
             "replaced": sum(each.replaced for each in result.partitions),
         }
 
-    reload()
+    reload()  # type: ignore[call-arg] # Airflow passes params
 
 
 reload_range()

@@ -28,7 +28,7 @@ def main(port: int, datasets: int = 0) -> None:
     page.app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="tester", role="ADMIN")
     if datasets:
         limits = {f"d{number:05d}": AlertThresholds(max_lag=5) for number in range(1, datasets + 1)}
-        page._declarations.read = lambda _datasets_dir: (limits, {})  # type: ignore[method-assign]
+        page._declarations.read = lambda datasets_dir: (limits, {})  # type: ignore[method-assign]
 
     @app.get("/api/v2/version")
     def version() -> dict[str, str]:

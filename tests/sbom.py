@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def document() -> dict[str, Any]:
     """The document; the same for the same lock."""
     tool = Path(sys.executable).with_name("cyclonedx-py")
-    command = [tool, "requirements", "--no-validate", "--output-reproducible", "--pyproject", "pyproject.toml"]
+    command = [str(tool), "requirements", "--no-validate", "--output-reproducible", "--pyproject", "pyproject.toml"]
     done = subprocess.run([*command, "requirements.txt"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     found["components"] += [_jar(PurePosixPath(path), digest) for path, digest in pinned().items()]

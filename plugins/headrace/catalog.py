@@ -1,14 +1,12 @@
 """All declarations of a deployment: each is loaded by itself, so that a broken file stops only its own dataset."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.dataset import Dataset, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
-
-_FILE_SOURCE = re.compile(r"\bsource\s*=\s*(?:\w+\.)?File\s*\(")
+from headrace.sources.declarations import names_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def load_declaration(datasets_dir: Path, name: str) -> Dataset:
 
 def _is_file(path: Path) -> bool:
     try:
-        return _FILE_SOURCE.search(path.read_text(errors="replace")) is not None
+        return names_file(path.read_text(errors="replace"))
     except OSError:
         return False
 

@@ -1,8 +1,7 @@
-"""The composition root: settings, and functions that open Postgres, Kafka, Redis and the datasets' sources."""
+"""The composition root: settings, and functions that open Postgres, Kafka and Redis."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from headrace.catalog import load_declaration
@@ -11,8 +10,6 @@ from headrace.postgres.connection import Connect, connector
 from headrace.postgres.lock_watchdog import LockTimeouts
 from headrace.retries import Retries
 from headrace.settings import Settings
-from headrace.sources.base import Source
-from headrace.sources.bounds import Bounds
 from headrace.sources.kafka_security import from_settings
 
 
@@ -52,13 +49,3 @@ class Deployment:
     def dataset(self, name: str) -> Dataset:
         """The declaration of a dataset, whose formats find this deployment's registry."""
         return load_declaration(self.settings.datasets_dir, name).connected(self.settings)
-
-
-def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = None) -> Source:
-    """The dataset's source; `path` replaces a file dataset's declared one. The caller closes it."""
-    return dataset.source.open(deployment, dataset.compiled.columns, bounds(deployment.settings, dataset), path)
-
-
-def bounds(settings: Settings, dataset: Dataset) -> Bounds:
-    """How much is kept of the dataset's records."""
-    return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)

@@ -128,7 +128,7 @@ def _libpq_secrets(dsn: str) -> set[str]:
 def _redis_secrets(url: str) -> set[str]:
     from redis.connection import parse_url
 
-    found: dict[str, object] = parse_url(url)  # type: ignore[no-untyped-call]
+    found: dict[str, object] = parse_url(url)
     return {str(value) for name, value in found.items() if value and is_secret(name)}
 
 

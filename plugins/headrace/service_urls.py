@@ -44,7 +44,7 @@ def redis_options(url: str) -> dict[str, Any]:
         parts = urlsplit(url)
         if parts.scheme != "unix" and (parts.fragment or "@" in parts.path or "@" in parts.query.partition("=")[0]):
             raise ValueError  # a password that ends early would be taken for a port
-        found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        found: dict[str, Any] = parse_url(url)
     except ValueError:
         raise SettingError(
             "redis: the URL cannot be read; expected redis://, rediss:// or unix:// with user:password@host:port/db; "

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from headrace.postgres import checkpoints
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.sample.generate import generate_records
 from headrace.settings import ROOT
 
@@ -159,7 +159,7 @@ def stage(connection: Connection[Any], workload: Workload, first: int, last: int
 
 
 def _stage_chunk(connection: Connection[Any], workload: Workload, first: int, last: int) -> None:
-    checkpoints.register(connection, workload.dataset)
+    Checkpoints(connection, workload.dataset).register()
     connection.execute(
         "insert into headrace.generations (dataset, generation, topic, topic_id) values (%s, 1, %s, 'bench') "
         "on conflict do nothing",

@@ -143,7 +143,7 @@ def _follow(environment: dict[str, str]) -> float:
         process = psutil.Process(follower.pid)
         before, began = sum(process.cpu_times()[:2]), time.monotonic()
         time.sleep(AIRFLOW_S // 3)
-        return (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
+        return float(sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
     finally:
         follower.send_signal(signal.SIGTERM)
         follower.wait(30)

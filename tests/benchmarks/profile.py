@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
-from headrace.deployment import Deployment, open_source
-from headrace.ingest.batch import Batch, Committer
+from headrace.deployment import Deployment
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.drain import DrainOptions, DrainResult, drain
+from headrace.ingest.opening import open_source
 from headrace.ingest.runner import plan
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.record import KafkaRecord

@@ -181,6 +181,6 @@ def _stop(process: subprocess.Popen[bytes], room: Path) -> None:
 
 def _children(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []

@@ -150,7 +150,7 @@ def new_stack(
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     built = [name for name, service in compose["services"].items() if "build" in service]
     services: dict[str, Any] = {name: dict(changes) for name in built}
-    networks = {}
+    networks: dict[str, Any] = {}
     if executor is not None:
         # drains of many shares and commits, and networks that can be taken away one by one
         networks = {"default": {}, "kafka": {}, "postgres": {}}

@@ -28,6 +28,7 @@ import headrace.sources.kafka
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError
 from headrace.ingest import batch as batch_module
+from headrace.ingest import commit as commit_module
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.postgres.connection import Connect, connector
@@ -119,9 +120,13 @@ class _Child:
 
     def _hook_copies(self) -> None:
         """Give each COPY a barrier in its middle, without a line in the loader."""
-        hooked = (("copy_lines", "copying"), ("copy_rows", "copying"), ("copy_dead_letters", "copying_dead"))
-        for name, step in hooked:
-            setattr(batch_module, name, self._halved(getattr(batch_module, name), step))
+        hooked = (
+            (batch_module, "copy_lines", "copying"),
+            (batch_module, "copy_rows", "copying"),
+            (commit_module, "copy_dead_letters", "copying_dead"),
+        )
+        for module, name, step in hooked:
+            setattr(module, name, self._halved(getattr(module, name), step))
 
     def _halved(self, copy: Any, step: str) -> Any:
         def halves(rows: Sequence[Any]) -> Iterator[Any]:

@@ -76,7 +76,7 @@ def _swallowed(statement: str) -> str:
     )
 
 
-IN_DOUBT = ("ingest/batch.py", "if in_doubt and (seq := self._committed_seq(connection, line)):")
+IN_DOUBT = ("ingest/commit.py", "if in_doubt and (seq := self._committed_seq(connection, line)):")
 
 
 MUTANTS = (
@@ -85,7 +85,7 @@ MUTANTS = (
         "the checkpoint commits in a transaction of its own, before the rows: a kill between loses them",
         (
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 ADVANCE,
                 ADVANCE.replace("            self._barrier", "        self._barrier")
                 + "        with connection.transaction():\n",
@@ -98,12 +98,12 @@ MUTANTS = (
         "the rows commit before the checkpoint: a kill between stores them twice",
         (
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 ADVANCE,
                 '        with connection.transaction():\n            self._barrier("advanced")\n',
             ),
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 APPEND,
                 "        with connection.transaction():\n            checkpoints.advance(connection, line)\n" + APPEND,
             ),
@@ -232,7 +232,7 @@ MUTANTS = (
     Mutant(
         "small batches skipped",
         "a batch of a few rows moves the checkpoint and stores nothing",
-        (("ingest/batch.py", "                if batch.rows:\n", "                if len(batch.rows) > 4:\n"),),
+        (("ingest/commit.py", "                if batch.rows:\n", "                if len(batch.rows) > 4:\n"),),
         NO_FAULT,
     ),
     Mutant(
@@ -250,28 +250,28 @@ MUTANTS = (
     Mutant(
         "swallowed COPY error",
         "an error in COPY is caught at a savepoint and the batch commits without its rows",
-        (("ingest/batch.py", COPY, _swallowed(COPY)),),
+        (("ingest/commit.py", COPY, _swallowed(COPY)),),
         (("cancel", "copying", 1), ("cancel", "copying", 2)),
     ),
     Mutant(
         "swallowed dead letter error",
         "the same for the dead letters",
-        (("ingest/batch.py", COPY_DEAD, _swallowed(COPY_DEAD)),),
+        (("ingest/commit.py", COPY_DEAD, _swallowed(COPY_DEAD)),),
         (("cancel", "copying_dead", 1), ("cancel", "copying_dead", 2)),
     ),
     Mutant(
         "dead letters dropped",
         "records that break their contract are counted and thrown away",
-        (("ingest/batch.py", "                if batch.dead:\n", "                if batch.dead and False:\n"),),
+        (("ingest/commit.py", "                if batch.dead:\n", "                if batch.dead and False:\n"),),
         NO_FAULT,
     ),
     Mutant(
         "dead letters after the commit",
         "dead dead_letters are stored in a transaction of their own: a kill between loses them",
         (
-            ("ingest/batch.py", f"                if batch.dead:\n{COPY_DEAD}", ""),
+            ("ingest/commit.py", f"                if batch.dead:\n{COPY_DEAD}", ""),
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 '        self._barrier("committed")\n',
                 '        self._barrier("committed")\n'
                 "        with connection.cursor() as cursor:\n"
@@ -365,7 +365,7 @@ MUTANTS = (
         "a second attempt copies every row twice",
         (
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 "or not self._retries.wait_to_retry(error):\n                    raise\n",
                 "or not self._retries.wait_to_retry(error):\n                    raise\n"
                 "                batch.rows += batch.rows\n",
@@ -379,7 +379,7 @@ MUTANTS = (
         "the ledger's number is taken before the batch's transaction: a kill leaves a gap",
         (
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 ADVANCE,
                 "        number = 'update headrace.datasets set last_seq = last_seq + 1 where dataset = %s'\n"
                 "        connection.execute(number, (line.dataset,))\n" + ADVANCE,
@@ -397,7 +397,7 @@ MUTANTS = (
         "rows and checkpoint commit before the ledger's line: a kill between leaves a gap in the chain",
         (
             (
-                "ingest/batch.py",
+                "ingest/commit.py",
                 APPEND,
                 '            self._barrier("before_commit")\n'
                 '        self._barrier("committed")\n'
@@ -477,7 +477,11 @@ MUTANTS = (
                 "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
             ),
             ("ingest/batch.py", "            if line is None:\n", "            if line or not line:\n"),
-            ("ingest/batch.py", "\n\nclass Committer:\n", "\n\n_CACHE: dict[Any, Any] = {}\n\n\nclass Committer:\n"),
+            (
+                "ingest/batch.py",
+                "\n\n@dataclass(slots=True)\nclass Batch:\n",
+                "\n\n_CACHE: dict[Any, Any] = {}\n\n\n@dataclass(slots=True)\nclass Batch:\n",
+            ),
         ),
         NO_FAULT,
     ),

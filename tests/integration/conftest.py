@@ -3,20 +3,32 @@
 import itertools
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from headrace import retries
 from headrace.deployment import Deployment
+from headrace.ingest.load import load_file
+from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.local import services
+from headrace.marts.build import build
+from headrace.postgres.roles import DBT, LOADER, READER
+from headrace.sample.generate import generate_jobs
+from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.sources import kafka
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import topics
 from tests.support.databases import make_owner_superuser, passing_database
+from tests.support.drained_topic import Drained, drained_topic
+from tests.support.logins import PASSWORD, as_role, let_in, login
+from tests.support.role_checks import RECORDS
 from tests.support.stage import Stage, telemetry_stage
 
 _numbers = itertools.count(1)
@@ -121,3 +133,95 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
     if request.param == "kafka_by_its_own_unpacking":
         monkeypatch.setattr(kafka, "replace_unpacking", lambda _consumer, _meter: False)
     return ConfluentSource if request.param == "confluent" else KafkaSource
+
+
+@pytest.fixture(scope="session")
+def drained_template(
+    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path_factory: Any
+) -> Iterator[Drained]:
+    """One topic and one database, drained once: tests that change the database get a copy of it."""
+    yield from drained_topic(
+        "verify_pristine", postgres_dsn, bootstrap_servers, session_home, tmp_path_factory.mktemp("x")
+    )
+
+
+@pytest.fixture
+def drained(drained_template: Drained, postgres_dsn: str) -> Iterator[Drained]:
+    """Jobs with gaps, an aborted transaction, tombstones, headers, unknown fields and dead letters, all drained."""
+    with passing_database(postgres_dsn, "verify_copy", template="verify_pristine") as dsn:
+        settings = replace(drained_template.stage.deployment.settings, postgres_dsn=dsn)
+        stage = Stage(Deployment.from_settings(settings), dsn)
+        yield Drained(stage, drained_template.topic, drained_template.bootstrap_servers)
+
+
+@pytest.fixture
+def own_topic(
+    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path: Path, request: Any
+) -> Iterator[Drained]:
+    """The same with a topic that the test may change."""
+    yield from drained_topic(request.node.name[:60], postgres_dsn, bootstrap_servers, session_home, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def house(
+    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """A database made by its owner, with all datasets; jobs were produced, some of them invalid."""
+    datasets_dir, topic = tmp_path_factory.mktemp("roles") / "datasets", f"roles-{next(_numbers)}"
+    datasets_dir.mkdir()
+    for path in Settings().datasets_dir.glob("*.py"):
+        (datasets_dir / path.name).write_text(path.read_text().replace('topic="jobs"', f'topic="{topic}"'))
+    with passing_database(postgres_dsn, "roles") as dsn:
+        settings = Settings(
+            home=session_home,
+            postgres_dsn=dsn,
+            kafka_bootstrap_servers=bootstrap_servers,
+            datasets_dir=datasets_dir,
+            batch_rows=100,
+        )
+        deployment = Deployment.from_settings(settings)
+        initialise(deployment)
+        topics.create(bootstrap_servers, topic, 3, retention_ms="-1")
+        lines = datasets_dir / "jobs.kafka"
+        lines.write_bytes(b"".join(generate_jobs(RECORDS, 5, 10, settings.data_dir / "users.ndjson")))
+        produce(deployment, deployment.dataset("jobs"), lines)
+        yield Stage(deployment, dsn)
+
+
+@pytest.fixture(scope="module")
+def loader(house: Stage) -> Iterator[Stage]:
+    """The house as the loader sees it; users and jobs are staged by it."""
+    with login(house.dsn, LOADER) as dsn:
+        stage = Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
+        load_file(stage.deployment, "users")
+        drain_dataset(stage.deployment, "jobs")
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def dbt(house: Stage, loader: Stage) -> Iterator[Stage]:
+    """The house as dbt sees it; the marts are built by it."""
+    with login(house.dsn, DBT) as dsn:
+        settings = replace(loader.deployment.settings, dbt_dsn=dsn)
+        build(settings)
+        yield Stage(Deployment.from_settings(settings), dsn)
+
+
+@pytest.fixture(scope="module")
+def reader(house: Stage, dbt: Stage) -> Iterator[Stage]:
+    """The house as an analyst sees it."""
+    with login(house.dsn, READER) as dsn:
+        yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
+
+
+@pytest.fixture
+def stranger(house: Stage) -> Iterator[Stage]:
+    """The house as a login sees it that may connect, and nothing else."""
+    with psycopg.connect(house.dsn, autocommit=True) as connection:
+        connection.execute(f"create role test_stranger login password '{PASSWORD}'".encode())
+        let_in(connection, "test_stranger")
+        try:
+            dsn = as_role(house.dsn, "test_stranger")
+            yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
+        finally:
+            connection.execute("drop owned by test_stranger cascade; drop role test_stranger")

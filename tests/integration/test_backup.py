@@ -12,14 +12,16 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
+from headrace.ingest.opening import open_source
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import make_plan
 from headrace.ingest.prepare import initialise, prepare_generation
 from headrace.ingest.runner import RunOptions, drain_plan
 from headrace.local.services import postgres_binary
-from headrace.postgres import checkpoints, staging
 from headrace.postgres import migrations as database
+from headrace.postgres import staging
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import LOADER, ROLES
 from headrace.settings import Settings
@@ -63,11 +65,12 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
         for statement in SINCE:
             connection.execute(statement.encode())
         with connection.transaction():
-            checkpoints.register(connection, "jobs")
+            Checkpoints(connection, "jobs").register()
             staging.ensure_table(connection, jobs)
         with closing(open_source(ours, jobs)) as source:
             state = source.describe()
-            planned = make_plan(prepare_generation(connection, jobs, source, state, RunContext()), state)
+            generation = prepare_generation(Checkpoints(connection, "jobs"), jobs, source, state, RunContext())
+            planned = make_plan(generation, state)
     with ThreadPoolExecutor(1) as pool:
         upgrades: list[Future[list[str]]] = []
         begin = at("advanced", lambda: upgrades.append(pool.submit(initialise, ours)), occurrence=6)
@@ -84,7 +87,7 @@ def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
 def restored(stage: Stage, dump: Path) -> Iterator[Stage]:
     """The stage on a database that was made from a dump."""
     with passing_database(stage.dsn, "restored") as dsn:
-        command = [postgres_binary("pg_restore"), "--exit-on-error", "--dbname", dsn, dump]
+        command = [str(postgres_binary("pg_restore")), "--exit-on-error", "--dbname", dsn, str(dump)]
         subprocess.run(command, check=True, capture_output=True)
         yield Stage(Deployment.from_settings(replace(stage.deployment.settings, postgres_dsn=dsn)), dsn)
 
@@ -95,7 +98,7 @@ def test_restored_database_verifies_and_drains_on_from_its_own_checkpoints(stage
     drain_dataset(stage.deployment, "jobs", max_records=50)
 
     def back_up() -> None:
-        command = [postgres_binary("pg_dump"), "--format=custom", f"--file={dump}", stage.dsn]
+        command = [str(postgres_binary("pg_dump")), "--format=custom", f"--file={dump}", stage.dsn]
         subprocess.run(command, check=True, capture_output=True)
 
     drain(stage, at("staged", back_up, occurrence=1))  # in the middle of a batch: a dump is one moment

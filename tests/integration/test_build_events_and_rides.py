@@ -125,7 +125,8 @@ def test_rides_file_adds_up_to_the_cent_however_late_a_part_of_it_comes(warehous
     contract = load_dataset(warehouse.settings.datasets_dir, "rides").compiled
     names = [column.name for column in contract.columns]
     assert set(names) == set(COLUMNS["rides"][1])
-    versions, hours = [], defaultdict(lambda: [Decimal(0), 0, Decimal(0)])
+    versions: list[Version] = []
+    hours: dict[datetime, list[Any]] = defaultdict(lambda: [Decimal(0), 0, Decimal(0)])
     lines = RIDES_FILE.read_text().splitlines()
     for offset, line in enumerate(lines):
         row = contract.decode(None, line.encode())

@@ -61,7 +61,7 @@ def drain_bad(stage: Stage, count: int, first: int = 0) -> None:
     drain_dataset(stage.deployment, "jobs")
 
 
-def messages(stage: Stage) -> list[tuple[str, bytes | None, dict[str, bytes]]]:
+def messages(stage: Stage) -> list[tuple[str, bytes | None, dict[str, Any]]]:
     """All that the dead-letter topic holds."""
     consumer = confluent_kafka.Consumer(
         {"bootstrap.servers": servers(stage), "group.id": "outbox-test", "enable.partition.eof": True}
@@ -70,7 +70,7 @@ def messages(stage: Stage) -> list[tuple[str, bytes | None, dict[str, bytes]]]:
         known = consumer.list_topics(dead_letter_topic(stage), timeout=10).topics[dead_letter_topic(stage)].partitions
         left = set(known)
         consumer.assign([confluent_kafka.TopicPartition(dead_letter_topic(stage), p, 0) for p in known])
-        found = []
+        found: list[tuple[str, bytes | None, dict[str, Any]]] = []
         while left:
             message = consumer.poll(10)
             assert message is not None, "the dead-letter topic ended nowhere"
@@ -79,7 +79,9 @@ def messages(stage: Stage) -> list[tuple[str, bytes | None, dict[str, bytes]]]:
                 assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
                 left.discard(message.partition())
                 continue
-            found.append((message.key().decode(), message.value(), dict(message.headers() or ())))
+            key, headers = message.key(), dict(message.headers() or ())
+            assert key is not None
+            found.append((key.decode(), message.value(), headers))
         return found
     finally:
         consumer.close()

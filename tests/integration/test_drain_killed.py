@@ -205,7 +205,7 @@ def test_drains_at_once_of_the_same_plan_commit_every_batch_once(stage: Stage) -
                 stage.deployment,
                 dataset,
                 planned,
-                options=RunOptions(barrier=at("fetched", lambda: meeting.wait(20) and None, occurrence=1)),
+                options=RunOptions(barrier=at("fetched", lambda: meeting.wait(20), occurrence=1)),
             )
         except CheckpointMoved as error:
             return error

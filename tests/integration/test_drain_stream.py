@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from headrace import retries
+from headrace.callbacks import Barrier
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseUnavailable, DatasetError, SourceChanged, SourceUnavailable, TopicMissing
-from headrace.ingest.batch import Barrier
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import drain_plan, plan, remaining_plan
@@ -70,8 +70,7 @@ def test_drain_of_a_stream_stages_or_dead_letters_every_entry_once(telemetry: St
     _, result = drain_dataset(telemetry.deployment, "telemetry")
     assert result.staged + result.dead == len(produced)
     assert result.dead > 10
-    with streams.client(telemetry.deployment.redis()) as client:
-        ids = [entry_id for entry_id, _ in client.xrange(streams.stream_of(telemetry))]
+    ids = [entry_id for entry_id, _ in streams.entries(telemetry)]
     assert_ingested(telemetry, ids)
     plan, nothing = drain_dataset(telemetry.deployment, "telemetry")
     assert nothing.summary(plan) == "telemetry: nothing new"
@@ -209,8 +208,7 @@ def test_stream_that_was_set_back_is_refused_and_adopted(telemetry: Stage) -> No
     ids = streams.send(telemetry, 30)
     drain_dataset(telemetry.deployment, "telemetry")
     # as a server that came back with yesterday's snapshot
-    with streams.client(telemetry.deployment.redis()) as client:
-        entries = client.xrange(streams.stream_of(telemetry), max=ids[19])
+    entries = streams.entries(telemetry, last=ids[19])
     streams.command(telemetry, "DEL")
     flat = [[part for pair in fields.items() for part in pair] for _, fields in entries]
     streams.add(telemetry.deployment.redis(), streams.stream_of(telemetry), flat, (i.decode() for i, _ in entries))

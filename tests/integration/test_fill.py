@@ -18,13 +18,12 @@ from headrace.repair.fill import FillResult, fill
 from headrace.repair.options import RepairOptions
 from headrace.repair.reload import reload_range
 from headrace.settings import Settings
-from headrace.verify import verify
 from tests.support import topics
 from tests.support.command_line import assert_refused, run
 from tests.support.declarations import LAST_FIELD, add_field, change_contract
 from tests.support.interrupts import at, killed_at
 from tests.support.jobs import job, send_jobs, servers, topic_of
-from tests.support.ledger_checks import assert_nothing_left
+from tests.support.ledger_checks import assert_proven
 from tests.support.reloads import state
 from tests.support.stage import Stage
 
@@ -41,12 +40,6 @@ def send(stage: Stage, *extras: tuple[int, str | None]) -> None:
         messages.append((partition, b"%d" % n, None if extra is None else value))
     topics.send(servers(stage), topic_of(stage), messages)
     drain_dataset(stage.deployment, "jobs")
-
-
-def assert_proven(stage: Stage, dataset: str = "jobs", *, deep: bool = True) -> None:
-    verification = verify(stage.deployment, dataset, deep=deep)
-    assert verification.is_clean, list(verification.lines())
-    assert_nothing_left(stage)
 
 
 def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage) -> None:
@@ -81,7 +74,7 @@ def test_fill_moves_values_from_extra_into_their_column_as_batches(stage: Stage)
     assert stage.value("select count(*) from headrace.batches where kind = 'fill'") == 2
 
 
-FIELDS = [
+FIELDS: list[tuple[str, str, list[str], list[str], list[Any]]] = [
     ("PRICE: Money | None = None", "PRICE", ["12.50", "0.1", "3", '"1.5"'], ["1.005", "1e20", "true", "[]"],
      [Decimal("12.50"), Decimal("0.10"), Decimal("3.00"), Decimal("1.50")]),
     ("COUNT: Integer | None = None", "COUNT", ["7", "-9223372036854775808", '"8"', "9.0"],
@@ -176,7 +169,7 @@ def test_fill_killed_changes_nothing_and_the_next_one_does_it(step: str, stage: 
     initialise(stage.deployment)
     before = state(stage)
     killed_at(step, filled, stage, "SEAT")
-    assert_nothing_left(stage)
+    assert_proven(stage)
     assert state(stage) == before
     assert filled(stage, "SEAT").filled == 30
     assert_proven(stage)

@@ -15,12 +15,12 @@ from uuid import uuid4
 
 import pytest
 
-import headrace.follow.follower as follow_module
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.follow.follower import FollowOptions, FollowResult, follow
 from headrace.follow.leases import held_lease
+from headrace.ingest.runner import drain_plan
 from headrace.marts.build import BuildResult, build
 from headrace.publish.publishers import open_publisher
 from headrace.repair.generations import adopt
@@ -203,14 +203,13 @@ def test_follow_goes_on_with_other_datasets_when_one_raises_an_unexpected_error(
 ) -> None:
     folder = ready.deployment.settings.datasets_dir
     (folder / "jobs_2.py").write_text((folder / "jobs.py").read_text().replace('name="jobs"', 'name="jobs_2"'))
-    drain_plan = follow_module.drain_plan
 
     def fail_for_one(deployment: Deployment, dataset: Dataset, *arguments: Any, **options: Any) -> Any:
         if dataset.name == "jobs":
             raise IndexError("list index\nout of range")
         return drain_plan(deployment, dataset, *arguments, **options)
 
-    monkeypatch.setattr(follow_module, "drain_plan", fail_for_one)
+    monkeypatch.setattr("headrace.follow.follower.drain_plan", fail_for_one)
     with Following(ready.deployment, ("jobs", "jobs_2")) as following:
         until(lambda: following.said("jobs: IndexError: list index out of range"))
         until(lambda: ready.value("select to_regclass('staging.jobs_2') is not null"))
@@ -292,6 +291,10 @@ def test_models_that_read_others_are_built_meanwhile_and_at_the_end(
     with Following(ready.deployment):
         until(lambda: None in selections and counted() == 1, 60)  # the first build is of everything
         sent = 1
+
+        def all_counted() -> bool:
+            return counted() == sent
+
         deadline = time.monotonic() + 30
         while counted() < 20:  # records go on to come
             assert time.monotonic() < deadline, f"{counted()} of {sent} in marts.jobs_per_minute"
@@ -300,7 +303,7 @@ def test_models_that_read_others_are_built_meanwhile_and_at_the_end(
             time.sleep(0.1)
         assert ["jobs"] in selections
         for _ in range(2):  # and what came last is not left behind: the second comes just after both were built
-            until(lambda sent=sent: counted() == sent)
+            until(all_counted)
             send(ready, sent)
             sent += 1
-        until(lambda: counted() == sent)
+        until(all_counted)

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kafka.codec
 import pytest
@@ -161,7 +161,9 @@ HEADERS: list[list[tuple[str, bytes | None]]] = [
 
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
-def test_headers_and_times_of_any_kind_are_stored_and_verified(stage: Stage, client: str) -> None:
+def test_headers_and_times_of_any_kind_are_stored_and_verified(
+    stage: Stage, client: Literal["kafka-python", "confluent"]
+) -> None:
     stage = _reading_by(stage, client)
     topic = f"{topic_of(stage)}"
     topics.delete(servers(stage), topic)
@@ -194,7 +196,7 @@ def test_headers_and_times_of_any_kind_are_stored_and_verified(stage: Stage, cli
     assert [finding.line() for finding in verify(stage.deployment, "jobs", deep=True).findings] == []
 
 
-def _reading_by(stage: Stage, client: str) -> Stage:
+def _reading_by(stage: Stage, client: Literal["kafka-python", "confluent"]) -> Stage:
     settings = replace(stage.deployment.settings, kafka_client=client)
     return Stage(Deployment.from_settings(settings), stage.dsn)
 
@@ -202,7 +204,7 @@ def _reading_by(stage: Stage, client: str) -> Stage:
 @pytest.mark.parametrize("damage", ["payload", "crc"])
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
-    stage: Stage, session_home: Path, client: str, damage: str
+    stage: Stage, session_home: Path, client: Literal["kafka-python", "confluent"], damage: str
 ) -> None:
     stage = _reading_by(stage, client)
     topic = topic_of(stage)

@@ -8,11 +8,13 @@ import psycopg
 import pytest
 
 from headrace.exceptions import CheckpointMoved
-from headrace.ingest.batch import Batch, Committer
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.postgres import checkpoints, ledger
-from headrace.postgres.ledger import LedgerLine, RunContext
+from headrace.postgres.checkpoints import Checkpoints
+from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name
-from headrace.sources.file import FileLine
+from headrace.sources.file_lines import FileLine
 from tests.support.jobs import job
 from tests.support.ledger_checks import assert_ledger, assert_nothing_left
 from tests.support.stage import Stage
@@ -22,10 +24,10 @@ BATCHES = 25
 
 def begin(stage: Stage, dataset: str, partitions: int) -> None:
     with psycopg.connect(stage.dsn) as connection:
-        checkpoints.register(connection, dataset)
-        generation = checkpoints.start_generation(connection, dataset, dataset, "id")
+        Checkpoints(connection, dataset).register()
+        generation = Checkpoints(connection, dataset).start_generation(dataset, "id")
         for partition in range(partitions):
-            checkpoints.start_partition(connection, dataset, generation, partition, 0)
+            Checkpoints(connection, dataset).start_partition(generation, partition, 0)
 
 
 def batch(stage: Stage, dataset: str, partition: int, start: int) -> Batch:
@@ -60,7 +62,7 @@ def test_ledger_of_four_committers_at_once_has_no_gaps(workers: list[tuple[str, 
         writer = committer(stage, dataset)
         meeting.wait(20)
         for number in range(BATCHES):
-            writer.commit(batch(stage, dataset, partition, 5 * number), "drain", RunContext())
+            writer.commit(batch(stage, dataset, partition, 5 * number), LedgerKind.DRAIN, RunContext())
         writer.close()
 
     with ThreadPoolExecutor(len(workers)) as pool:
@@ -83,7 +85,7 @@ def test_ledger_of_four_committers_of_the_same_batches_has_each_once(stage: Stag
         meeting.wait(20)
         for number in range(BATCHES):
             try:
-                writer.commit(batch(stage, "jobs", 0, 5 * number), "drain", RunContext())
+                writer.commit(batch(stage, "jobs", 0, 5 * number), LedgerKind.DRAIN, RunContext())
                 committed += 1
             except CheckpointMoved:
                 pass
@@ -100,7 +102,7 @@ def test_ledger_remembers_who_committed(stage: Stage) -> None:
     begin(stage, "jobs", 1)
     run = RunContext(dag_id="ingest_jobs", run_id="r", task_id="drain", try_number=2)
     committer_ = committer(stage, "jobs")
-    committer_.commit(batch(stage, "jobs", 0, 0), "drain", run)
+    committer_.commit(batch(stage, "jobs", 0, 0), LedgerKind.DRAIN, run)
     committer_.close()
     assert stage.query(
         "select dag_id, run_id, task_id, try_number, kind, started_at <= committed_at from headrace.batches"

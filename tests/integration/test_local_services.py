@@ -12,7 +12,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -269,7 +271,12 @@ def test_up_moves_when_its_port_is_lost_at_the_last_moment_or_another_is_demande
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         lost = listener.getsockname()[1]
-        monkeypatch.setattr(services, "choose_port", lambda *_, **__: monkeypatch.undo() or lost)
+
+        def choose_lost_port(*_: Any, **__: Any) -> int:
+            monkeypatch.undo()
+            return int(lost)
+
+        monkeypatch.setattr(services, "choose_port", choose_lost_port)
         said: list[str] = []
 
         moved = services.up(settings, only=["postgres"], print_line=said.append)["postgres"]["port"]
@@ -359,7 +366,7 @@ def test_another_user_gets_nothing_from_any_port_of_the_local_services(
     }
     assert len(own) == 3
     assert ports["kafka"] not in own
-    assert [as_other_user(lambda port=port: _answers(port)) for port in own] == [False] * 3
+    assert [as_other_user(partial(_answers, port)) for port in own] == [False] * 3
     valkey_pid = valkey.service(home).pid()
     assert valkey_pid is not None
     assert psutil.Process(valkey_pid).net_connections("inet") == []

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg
 import pytest
 from kafka import KafkaProducer
 
 from headrace.sample.generate import generate_jobs
+from headrace.sources.base import Range
 from headrace.sources.kafka import KafkaSource
 from tests import bombs
 from tests.support import streams, topics
@@ -110,15 +112,14 @@ def test_drain_of_a_stream_of_large_entries_stays_within_its_memory_and_its_time
 def test_drain_of_a_stream_passes_entries_beyond_any_answer_and_the_others_are_staged(telemetry: Stage) -> None:
     stream = streams.stream_of(telemetry)
     # beyond twice max_value_bytes, the least that the setting may say
-    large = [{b"text": b"x" * 12 * MB}, {b"f%d" % n: b"v" for n in range(20_000)}]
+    large: list[dict[Any, Any]] = [{b"text": b"x" * 12 * MB}, {b"f%d" % n: b"v" for n in range(20_000)}]
+    small: list[dict[Any, Any]] = [streams.reading(number) for number in range(22)]
     with streams.client(telemetry.deployment.redis()) as client:
-        for number in range(20):  # small ones, between which whatever is asked for grows
-            client.xadd(stream, streams.reading(number))  # type: ignore[arg-type]
-        for number, fields in enumerate(large):
-            for entry in (fields, streams.reading(20 + number)):
-                client.xadd(stream, entry)  # type: ignore[arg-type]
+        # small ones, between which whatever is asked for grows
+        for entry in (*small[:20], large[0], small[20], large[1], small[21]):
+            client.xadd(stream, entry)
         for _ in range(30):
-            client.xadd(stream, {b"text": b"x" * MB})
+            client.xadd(stream, {"text": b"x" * MB})
         client.xadd(stream, large[0])  # the last one, which every look brings
     try:
         assert _peak_mb(telemetry, "drain", "telemetry", record_bytes_max=1) < LIMIT_MB
@@ -175,7 +176,7 @@ def test_source_given_a_limit_below_one_record_still_reads_them_all_in_order(sta
     _produce(stage, [b"x" * 50_000] * 40, "gzip", batch_size=MB)
     source = KafkaSource(topic_of(stage), stage.deployment.kafka(), poll_bytes=10_000)
     end = source.describe().partitions[0].end_offset
-    chunks = list(source.read({0: (3, end)}))
+    chunks = list(source.read({0: Range(3, end)}))
     source.close()
     assert [record.offset for chunk in chunks for record in chunk.records] == list(range(3, 40))
     assert chunks[-1].next_offset == end == 40

@@ -100,6 +100,10 @@ def keyed(line: bytes) -> topics.Message:
     return 0, key, value
 
 
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 def test_small_samples_of_the_originals_give_what_is_expected_of_them(originals: Originals) -> None:
     lines = {path.name: path.read_bytes().splitlines() for path in CASES.iterdir()}
     originals.send("jobs", [keyed(line) for line in lines["jobs.kafka"]])
@@ -119,7 +123,6 @@ def test_small_samples_of_the_originals_give_what_is_expected_of_them(originals:
     originals.warehouse.build(tests=True)
     originals.warehouse.assert_right()
     query = originals.stage.query
-    at = lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC)  # noqa: E731
     assert query(
         "select jobidentifier, userid, revenue, reported_revenue, jobcreatedate, jobdate from marts.jobs "
         "order by jobidentifier desc"

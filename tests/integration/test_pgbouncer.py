@@ -183,7 +183,7 @@ def test_hostile_defaults_behind_a_pooler_change_nothing(pooled: Stage, postgres
     sent = topics.send(
         servers(pooled),
         topic_of(pooled),
-        [(p, key, str(value, "utf-8").replace("LOC_1", LOCATION).encode()) for p, key, value in jobs(100)],
+        [(p, key, (value or b"").replace(b"LOC_1", LOCATION.encode())) for p, key, value in jobs(100)],
     )
     # dbt looks for what exists in transactions that no macro of ours begins: they get a moment more
     make_hostile(postgres_dsn, pooled.dsn, moment="10s")
@@ -197,8 +197,8 @@ def test_hostile_defaults_behind_a_pooler_change_nothing(pooled: Stage, postgres
             build(pooled.deployment.settings, select=("jobs+", "users+"), full_refresh=full_refresh)
         verification = verify(pooled.deployment, "jobs", deep=True)
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        name = Identifier(str(conninfo_to_dict(pooled.dsn)["dbname"]))
-        connection.execute(SQL("alter database {} reset all").format(name))
+        database = Identifier(str(conninfo_to_dict(pooled.dsn)["dbname"]))
+        connection.execute(SQL("alter database {} reset all").format(database))
     assert verification.is_clean, list(verification.lines())
     assert_ledger(pooled, sent)
     assert pooled.query("select distinct location, jobs from marts.jobs, marts.jobs_per_minute") == [(LOCATION, 100)]

@@ -301,10 +301,10 @@ def test_replays_at_once_stage_each_dead_letter_once_and_drains_go_on(stage: Sta
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(replayed, stage, barrier=at("staged", waits, occurrence=1))
         assert arrived.wait(20)
-        others = [pool.submit(replayed, stage), pool.submit(drain_dataset, stage.deployment, "jobs")]
+        second, drained = pool.submit(replayed, stage), pool.submit(drain_dataset, stage.deployment, "jobs")
         assert first.result(30).staged == 60
-        assert others[0].result(30).records == 0
-        assert others[1].result(30)[1].staged == 60
+        assert second.result(30).records == 0
+        assert drained.result(30)[1].staged == 60
     assert_proven(stage)
     assert stage.value("select count(*) from staging.jobs") == 120
 

@@ -1,11 +1,7 @@
 """Who may do what: a loader, dbt and a reader, each a login role in its group, each trying what it must not."""
 
 import re
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,91 +17,18 @@ from headrace.ingest.prepare import initialise
 from headrace.local.services import psql_command
 from headrace.marts.build import build
 from headrace.monitor.status import read_status
-from headrace.postgres.connection import connector
-from headrace.postgres.migrations import migrate
-from headrace.postgres.roles import DBT, LOADER, READER, ROLES, separate
+from headrace.postgres.roles import DBT, LOADER, ROLES
 from headrace.repair.generations import accept_loss, reset
 from headrace.repair.reload import reload_range
 from headrace.repair.replay import replay
-from headrace.sample.case_answers import read_case_answers
-from headrace.sample.generate import generate_jobs
-from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.support import topics
 from tests.support.adoption import force_adopt
-from tests.support.databases import passing_database
-from tests.support.logins import PASSWORD, as_role, let_in, login
+from tests.support.jobs import topic_of
+from tests.support.logins import PASSWORD, as_role, login
+from tests.support.role_checks import RECORDS, assert_denied
 from tests.support.stage import Stage
-from tests.support.warehouse import Warehouse
-
-RECORDS = 300
-TOPIC = "roles-jobs"
-
-
-@pytest.fixture(scope="module")
-def house(
-    postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    """A database made by its owner, with all datasets; jobs were produced, some of them invalid."""
-    datasets_dir = tmp_path_factory.mktemp("roles") / "datasets"
-    datasets_dir.mkdir()
-    for path in Settings().datasets_dir.glob("*.py"):
-        (datasets_dir / path.name).write_text(path.read_text().replace('topic="jobs"', f'topic="{TOPIC}"'))
-    with passing_database(postgres_dsn, "roles") as dsn:
-        settings = Settings(
-            home=session_home,
-            postgres_dsn=dsn,
-            kafka_bootstrap_servers=bootstrap_servers,
-            datasets_dir=datasets_dir,
-            batch_rows=100,
-        )
-        deployment = Deployment.from_settings(settings)
-        initialise(deployment)
-        topics.create(bootstrap_servers, TOPIC, 3, retention_ms="-1")
-        lines = datasets_dir / "jobs.kafka"
-        lines.write_bytes(b"".join(generate_jobs(RECORDS, 5, 10, settings.data_dir / "users.ndjson")))
-        produce(deployment, deployment.dataset("jobs"), lines)
-        yield Stage(deployment, dsn)
-
-
-@pytest.fixture(scope="module")
-def loader(house: Stage) -> Iterator[Stage]:
-    """The house as the loader sees it; users and jobs are staged by it."""
-    with login(house.dsn, LOADER) as dsn:
-        stage = Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
-        load_file(stage.deployment, "users")
-        drain_dataset(stage.deployment, "jobs")
-        yield stage
-
-
-@pytest.fixture(scope="module")
-def dbt(house: Stage, loader: Stage) -> Iterator[Stage]:
-    """The house as dbt sees it; the marts are built by it."""
-    with login(house.dsn, DBT) as dsn:
-        settings = replace(loader.deployment.settings, dbt_dsn=dsn)
-        build(settings)
-        yield Stage(Deployment.from_settings(settings), dsn)
-
-
-@pytest.fixture(scope="module")
-def reader(house: Stage, dbt: Stage) -> Iterator[Stage]:
-    """The house as an analyst sees it."""
-    with login(house.dsn, READER) as dsn:
-        yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
-
-
-def assert_denied(stage: Stage, *statements: str) -> None:
-    """Each statement is refused for want of a privilege; nothing is left of those that are not."""
-    for statement in statements:
-        with psycopg.connect(stage.dsn) as connection:
-            try:
-                connection.execute(statement.encode())
-            except psycopg.errors.InsufficientPrivilege:
-                continue
-            finally:
-                connection.rollback()
-            raise AssertionError(f"was allowed: {statement}")
 
 
 def test_loader_drains_replays_reloads_and_looks_at_all_of_it(house: Stage, loader: Stage) -> None:
@@ -219,7 +142,7 @@ def test_tables_that_a_loader_may_not_make_are_made_by_init(house: Stage, loader
             DatasetError, match=r"^staging\.jobs: found no column channel, .*; run `headrace init` as the owner"
         ):
             drain_dataset(loader.deployment, "jobs")
-        more.write_text(text.replace('name="jobs"', 'name="more_jobs"').replace(TOPIC, "roles-more"))
+        more.write_text(text.replace('name="jobs"', 'name="more_jobs"').replace(topic_of(house), "roles-more"))
         servers = loader.deployment.settings.require_kafka_bootstrap_servers()
         topics.create(servers, "roles-more", 1)
         with pytest.raises(
@@ -239,200 +162,6 @@ def test_tables_that_a_loader_may_not_make_are_made_by_init(house: Stage, loader
         house.execute("alter table staging._replaced_jobs drop column if exists channel")
 
 
-# what headrace_dbt plants: code that takes back the session's own rights and runs a program with them; called by a
-# function that says it is immutable, so that an index may have it and the planner calls it
-PLANTED = (
-    """
-create function marts.run_program() returns void language plpgsql as $$
-begin
-    execute 'reset role';
-    copy (select 1) to program {command};
-exception when insufficient_privilege then
-    null; -- with rights that are not enough
-end $$
-""",
-    """
-create function marts.planted(bigint) returns bigint language plpgsql immutable as $$
-begin
-    perform marts.run_program();
-    return $1;
-end $$
-""",
-)
-
-
-@pytest.fixture
-def program(house: Stage, dbt: Stage) -> Iterator[Path]:
-    """A file that a planted function's program makes, if it runs as the server's superuser."""
-    folder = Path(tempfile.mkdtemp(prefix="headrace-planted-"))
-    folder.chmod(0o777)  # the server may be another user's
-    dbt.execute(*(statement.format(command=f"'touch {folder}/ran'") for statement in PLANTED))
-    try:
-        yield folder / "ran"
-    finally:
-        shutil.rmtree(folder)
-        house.execute("drop function marts.planted, marts.run_program cascade")
-
-
-@pytest.mark.security("R1")
-def test_verify_runs_no_view_in_place_of_a_mart(house: Stage, dbt: Stage, program: Path) -> None:
-    dbt.execute(
-        "alter table marts.users rename to users_aside",
-        "create view marts.users as select marts.planted(userid) as userid, location from marts.users_aside",
-    )
-    try:
-        for stage in (house, dbt):
-            (print_line,) = verify(stage.deployment, "users").reports
-            assert not program.exists(), print_line
-            assert print_line.error is None
-            assert [finding.found for finding in print_line.findings] == ["a view in the place of marts.users"]
-    finally:
-        dbt.execute("drop view marts.users", "alter table marts.users_aside rename to users")
-    (print_line,) = verify(house.deployment, "users").reports
-    assert print_line.counts["keys of marts.users equal to staging's"] == 21_467
-
-
-@pytest.mark.security("R1")
-@pytest.mark.parametrize(
-    ("plant", "remove", "named"),
-    [
-        (
-            "create index planted on marts.users ((userid + marts.planted(1)))",
-            "drop index marts.planted",
-            "function marts.planted(bigint)",
-        ),
-        (
-            "create statistics marts.planted on (userid + marts.planted(1)), location from marts.users",
-            "drop statistics marts.planted",
-            "function marts.planted(bigint)",
-        ),
-        (
-            "alter table marts.users alter userid type marts.key",
-            "alter table marts.users alter userid type bigint",
-            "type marts.key",
-        ),
-    ],
-    ids=["index", "statistics", "domain"],
-)
-def test_verify_compares_no_mart_whose_plan_would_run_planted_code(
-    plant: str, remove: str, named: str, house: Stage, dbt: Stage, program: Path
-) -> None:
-    dbt.execute("create domain marts.key as bigint check (marts.planted(1) > 0)", plant)
-    try:
-        (print_line,) = verify(house.deployment, "users").reports
-        assert not program.exists()
-        assert (
-            f"marts.users has {named} of {DBT}, who may do less than this user: not compared; set HEADRACE_DBT_DSN "
-            "(in Airflow: the connection headrace_dbt) to a login in headrace_dbt"
-        ) in print_line.notes
-        assert verify(dbt.deployment, "users").is_clean  # it is its own code, with its own rights
-    finally:
-        dbt.execute(remove, "drop domain marts.key")
-
-
-@pytest.mark.security("R2")
-def test_owner_builds_and_asks_nothing_that_dbt_could_have_planted(house: Stage, dbt: Stage, program: Path) -> None:
-    dbt.execute(
-        "create function marts.fired() returns trigger language plpgsql as "
-        "$$ begin perform marts.planted(1); return new; end $$",
-        "create trigger planted before insert or update or delete on marts.users for each row execute function "
-        "marts.fired()",
-    )
-    refused = rf"found .* of {DBT}, expected objects of .*HEADRACE_DBT_DSN"
-    owner, settings = house.deployment.settings, dbt.deployment.settings
-    try:
-        with pytest.raises(DatabaseError, match=f"^build: {refused}"):
-            build(owner, select="users", full_refresh=True, tests=False)
-        with pytest.raises(DatabaseError, match=f"^answers: {refused}"):
-            read_case_answers(connector(owner.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
-        # started by hand
-        succeeded, messages = Warehouse(owner, house.dsn).run_dbt("run", "--select", "users")
-        assert not succeeded
-        assert f"of {DBT}, expected that this schema belongs to" in messages
-        assert build(settings, select="users", tests=False).passes
-        assert read_case_answers(connector(settings.require_dbt_dsn(), "test"), "LOC_1", "SERVICE_01", 5)
-    finally:
-        dbt.execute("drop function marts.fired cascade")
-    assert not program.exists()
-
-
-@pytest.fixture
-def stranger(house: Stage) -> Iterator[Stage]:
-    """The house as a login sees it that may connect, and nothing else."""
-    with psycopg.connect(house.dsn, autocommit=True) as connection:
-        connection.execute(f"create role test_stranger login password '{PASSWORD}'".encode())
-        let_in(connection, "test_stranger")
-        try:
-            dsn = as_role(house.dsn, "test_stranger")
-            yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
-        finally:
-            connection.execute("drop owned by test_stranger cascade; drop role test_stranger")
-
-
-# every lock that was an advisory one
-ADVISORY = """
-select pg_advisory_lock(key) from unnest(array[
-    7282001,
-    hashtextextended('headrace.builds marts', 0),
-    hashtextextended('headrace.claims marts.users', 0),
-    hashtextextended('headrace.functions marts', 0)
-]) as held (key)
-"""
-
-
-@pytest.mark.security("R3")
-def test_login_without_rights_cannot_hold_up_init_builds_or_drains(
-    house: Stage, loader: Stage, dbt: Stage, stranger: Stage
-) -> None:
-    locks = [
-        f"lock table headrace.{table} in {mode} mode"
-        for table in ("migrations", "build_lock", "model_locks", "claims", "datasets", "checkpoints", "leases")
-        for mode in ("access share", "exclusive")
-    ]
-    assert_denied(stranger, *locks, "select * from headrace.model_locks for update", "table headrace.status")
-    settings = dbt.deployment.settings
-    with closing(psycopg.connect(stranger.dsn, application_name="headrace drain jobs")) as connection:
-        connection.execute(ADVISORY)
-        with psycopg.connect(house.dsn, autocommit=True) as owner:
-            owner.execute("set statement_timeout = '20s'")
-            assert migrate(owner) == []
-            assert separate(owner) is None
-        assert build(settings, select=["users", "top_users"], tests=False).passes
-        drain_dataset(loader.deployment, "jobs")
-        assert connection.execute("select 1").fetchone() == (1,)  # nor was it ended for its name
-
-
-@pytest.mark.security("R4")
-def test_readers_cannot_take_the_locks_of_init_and_builds(reader: Stage, loader: Stage, dbt: Stage) -> None:
-    for stage in (reader, loader):
-        assert_denied(
-            stage,
-            "lock table headrace.build_lock in exclusive mode",
-            "lock table headrace.migrations in exclusive mode",
-            "insert into headrace.model_locks (name) values ('marts.users')",
-            "select * from headrace.model_locks for update",
-        )
-    assert_denied(dbt, "lock table headrace.migrations in exclusive mode", "lock table headrace.datasets in share mode")
-
-
-@pytest.mark.security("R4")
-def test_init_that_a_reader_holds_up_ends_and_names_the_reader(
-    house: Stage, reader: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.postgres.migrations.MIGRATION_WAIT_MS", 200)
-    house.execute("alter table marts.rides owner to current_user")
-    with psycopg.connect(reader.dsn, application_name="a dashboard") as connection:
-        connection.execute("select from marts.rides limit 1")
-        with pytest.raises(
-            DatabaseError,
-            match=rf"^postgres: roles: found a table locked .*\(pid {connection.info.backend_pid}, user "
-            r"test_headrace_reader, application 'a dashboard'\), .*then run `headrace init` again$",
-        ):
-            initialise(house.deployment)
-    initialise(house.deployment)
-    assert house.query("select distinct tableowner from pg_tables where schemaname = 'marts'") == [(DBT,)]
-
-
 @pytest.mark.security("R5")
 @pytest.mark.parametrize("schema", ["headrace", "staging", "marts"])
 def test_init_refuses_a_schema_of_another_role(schema: str, house: Stage, dbt: Stage) -> None:
@@ -446,32 +175,6 @@ def test_init_refuses_a_schema_of_another_role(schema: str, house: Stage, dbt: S
     finally:
         house.execute(f"alter schema {schema} owner to current_user")
     assert initialise(house.deployment) == []
-
-
-@pytest.mark.security("R5")
-def test_builds_call_no_function_of_a_schema_that_anyone_may_write_to(
-    house: Stage, dbt: Stage, stranger: Stage
-) -> None:
-    def called() -> tuple[object, ...] | None:
-        """What the name is in a session of dbt: pg_catalog's has another argument's type."""
-        options = f"-c search_path={dbt.value('select headrace.dbt_search_path()')}".replace(", ", r",\ ")
-        with psycopg.connect(dbt.dsn, options=options) as connection:
-            return connection.execute("select md5('\\x00'::varchar)").fetchone()
-
-    planted = "create function public.md5(varchar) returns text language sql as $$ select 'planted' $$"
-    house.execute("grant create on schema public to public")
-    try:
-        stranger.execute(planted)
-        assert called() != ("planted",)
-    finally:
-        stranger.execute("drop function if exists public.md5(varchar)")
-        house.execute("revoke create on schema public from public")
-    assert_denied(stranger, planted)
-    house.execute(planted)  # of an extension, say
-    try:
-        assert called() == ("planted",)
-    finally:
-        house.execute("drop function public.md5(varchar)")
 
 
 @pytest.mark.parametrize("attribute", ["nocreaterole", "createrole"])

@@ -352,6 +352,6 @@ def test_adoption_while_a_drain_runs_stops_it(stage: Stage) -> None:
     dataset = stage.deployment.dataset("jobs")
     sent = send_jobs(stage, 600, 1)
     with pytest.raises(HeadraceError, match="generation 1 is closed or gone"):
-        drain(stage, at("committed", lambda: force_adopt(stage.deployment, dataset) and None, occurrence=1))
+        drain(stage, at("committed", lambda: force_adopt(stage.deployment, dataset), occurrence=1))
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, sent)

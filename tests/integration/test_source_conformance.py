@@ -98,7 +98,8 @@ def position_of(source: Source, offset: int) -> str | None:
     if start.start_position is None or offset == start.log_start_offset:
         return start.start_position
     reading = source.read({0: Range(start.log_start_offset, offset, start.start_position)})
-    return [record.key for chunk in reading for record in chunk.records][-1].decode()
+    key = [record.key for chunk in reading for record in chunk.records][-1]
+    return None if key is None else key.decode()
 
 
 def read(source: Source, ranges: dict[int, tuple[int, int]]) -> list[Chunk]:

@@ -17,6 +17,7 @@ from headrace.ingest.prepare import initialise
 from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database as connected
 from headrace.settings import Settings
 from tests.support.stage import Stage
@@ -89,7 +90,7 @@ def observe(stage: Stage, partition: int, end: int, at: str = "now()") -> None:
 
 def note(stage: Stage) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.save_observation(connection, "jobs")
+        observations.save_observation(Checkpoints(connection, "jobs"))
 
 
 def update_totals(stage: Stage, lines: int = 0) -> None:

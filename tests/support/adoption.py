@@ -1,9 +1,11 @@
 """A new generation of a source that is what it was: `headrace adopt` refuses that."""
 
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.ingest.exclusive import exclusive
-from headrace.ingest.prepare import begin_generation
+from headrace.ingest.opening import open_source
+from headrace.ingest.prepare import AdoptLines, begin_generation
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.ledger import RunContext
 
 
@@ -15,4 +17,5 @@ def force_adopt(deployment: Deployment, dataset: Dataset) -> int:
     finally:
         source.close()
     with exclusive(deployment, dataset, "adopt") as connection:
-        return begin_generation(connection, dataset, state, RunContext(), always_line=True).generation
+        stored = Checkpoints(connection, dataset.name)
+        return begin_generation(stored, state, RunContext(), lines=AdoptLines.ALL).generation

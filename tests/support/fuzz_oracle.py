@@ -258,7 +258,7 @@ def _epoch_ms(value: Any) -> datetime:
     number = _exact(value)
     if number != number.to_integral_value() or number < 10**11:
         raise ValueError("no milliseconds")
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(min(number, 10**15)))
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(int(number), 10**15))
     if at > LAST:
         raise ValueError("beyond what every zone can show")
     return at

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from headrace.ingest.batch import Barrier
+from headrace.callbacks import Barrier
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from tests.support.stage import Stage
 
@@ -27,7 +27,7 @@ class _At:
     """A class, for a barrier of another process must be picklable."""
 
     step: str
-    action: Callable[[], None]
+    action: Callable[[], object]
     occurrence: int
 
     def __call__(self, name: str) -> None:
@@ -37,7 +37,7 @@ class _At:
                 self.action()
 
 
-def at(step: str, action: Callable[[], None], *, occurrence: int = 2) -> Barrier:
+def at(step: str, action: Callable[[], object], *, occurrence: int = 2) -> Barrier:
     """A barrier that does something at the given occurrence of a step."""
     return _At(step, action, occurrence)
 
@@ -119,7 +119,7 @@ class CuttingProxy:
     """
 
     def __init__(self, dsn: str, mode: str, cuts: int = 1) -> None:
-        self._port = int(conninfo_to_dict(dsn)["port"])
+        self._port = int(str(conninfo_to_dict(dsn)["port"]))
         self._mode = mode
         self.cuts = cuts
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ from tests.support import topics
 from tests.support.stage import Stage
 
 
-def job(identifier: int, **fields: Any) -> bytes:
+def job(identifier: int | str, **fields: Any) -> bytes:
     """A valid job's payload."""
     return json.dumps(
         {

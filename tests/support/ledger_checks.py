@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 
 from headrace.settings import Settings
+from headrace.verify import verify
 from tests.support.stage import Stage
 
 
@@ -98,6 +99,13 @@ def assert_nothing_left(stage: Stage) -> None:
                 return
             connection.execute("select pg_sleep(0.05)")
     raise AssertionError(f"still connected: {left}")
+
+
+def assert_proven(stage: Stage, dataset: str = "jobs", *, deep: bool = True) -> None:
+    """Assert that `headrace verify` finds nothing, and that no session is left."""
+    verification = verify(stage.deployment, dataset, deep=deep)
+    assert verification.is_clean, list(verification.lines())
+    assert_nothing_left(stage)
 
 
 def environment(settings: Settings) -> dict[str, str]:

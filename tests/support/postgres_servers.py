@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -56,9 +57,9 @@ def server(version: int, *options: str, encoding: str = "UTF8") -> Iterator[str]
         run(programs / "initdb", "-D", data, "-U", "headrace", "-A", "trust", "-N", "-E", encoding, "--locale", "C")
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
             port = listener.getsockname()[1]
-        process = subprocess.Popen(
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             [
-                *(programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""),
+                *(str(programs / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", ""),
                 *("-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=64MB", *options),
             ],
             env=environment,
@@ -77,7 +78,7 @@ def server(version: int, *options: str, encoding: str = "UTF8") -> Iterator[str]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _account(folder: Path) -> dict[str, int]:
+def _account(folder: Path) -> dict[str, Any]:
     """Whom the server runs as: Postgres refuses root."""
     if os.geteuid() != 0:
         return {}
@@ -87,7 +88,7 @@ def _account(folder: Path) -> dict[str, int]:
     return {"user": entry.pw_uid, "group": entry.pw_gid}
 
 
-def _run(argv: tuple[object, ...], environment: dict[str, str], account: dict[str, int]) -> None:
+def _run(argv: tuple[object, ...], environment: dict[str, str], account: dict[str, Any]) -> None:
     done = subprocess.run([str(word) for word in argv], env=environment, capture_output=True, text=True, **account)
     assert done.returncode == 0, done.stderr
 

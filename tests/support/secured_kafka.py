@@ -99,7 +99,8 @@ def secured_kafka(folder: Path, classpath: Path, monkeypatch: pytest.MonkeyPatch
     with locked(folder, lambda _: None) as home:
         try:
             kafka.start(home, ports[0], ports[1], lambda _: None)
-            made = SecuredKafka(*(f"127.0.0.1:{port}" for port in (ports[0], ports[2], ports[3])), authority)
+            plain, sasl, tls = (f"127.0.0.1:{ports[n]}" for n in (0, 2, 3))
+            made = SecuredKafka(plain, sasl, tls, authority)
             with topics.admin(made.plain) as client:
                 scram = UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_512, PASSWORD)
                 client.alter_user_scram_credentials([scram])

@@ -24,7 +24,7 @@ class Stage:
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, read over a connection of its own."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement, parameters).fetchall()
 
     def execute(self, *statements: str) -> None:
         """Run statements, each in a transaction of its own."""

@@ -51,6 +51,13 @@ def send(stage: Stage, count: int, first: int = 0) -> list[bytes]:
     return add(stage.deployment.redis(), stream_of(stage), (reading(first + n) for n in range(count)))
 
 
+def entries(stage: Stage, last: bytes = b"+") -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """The entries of a stage's stream, up to the id `last`: pairs of id and fields."""
+    with client(stage.deployment.redis()) as opened:
+        found: Any = opened.xrange(stream_of(stage), max=last)
+    return list(found)
+
+
 def command(stage: Stage, name: str, *arguments: Any) -> Any:
     """Run a command on a stage's stream: command(stage, "XTRIM", "MAXLEN", 3)."""
     with client(stage.deployment.redis()) as opened:

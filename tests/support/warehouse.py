@@ -343,7 +343,10 @@ class Warehouse:
             f"{key or '(_generation, _partition, _offset)::text'}, "
             f"{', '.join('payload::text' if name == 'payload' else name for name in names)} from staging.{dataset}"
         )
-        return [Version(*row[:4], row[5], None if row[4] else dict(zip(names, row[6:], strict=True))) for row in rows]
+        return [
+            Version(row[0], row[1], row[2], row[3], row[5], None if row[4] else dict(zip(names, row[6:], strict=True)))
+            for row in rows
+        ]
 
 
 def _version(partition: int, offset: int, key: Any, columns: Mapping[str, Any] | None) -> Version:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -243,6 +244,6 @@ def submit(driver: webdriver.Chrome) -> WebElement | None:
     return next(iter(driver.find_elements(By.XPATH, "//*[@role='dialog']//button[normalize-space()='Trigger']")), None)
 
 
-def runs(system: System) -> list[dict[str, object]]:
+def runs(system: System) -> list[dict[str, Any]]:
     found = system.api._send("GET", "/dags/answer_case/dagRuns?limit=100")["dag_runs"]
     return [run for run in found if isinstance(run, dict)]

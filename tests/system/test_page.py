@@ -326,7 +326,7 @@ def test_page_is_opened_from_the_navigation_and_leads_back_into_airflow(window: 
     window.switch_to.frame(frame)
     until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "#datasets table"))
     browser.screenshot(window, "page-in-airflow")
-    until(window, lambda d: d.find_element(By.LINK_TEXT, "events").click() or True)
+    until(window, lambda d: d.find_elements(By.LINK_TEXT, "events"))[0].click()
     window.switch_to.default_content()
     until(window, lambda d: d.current_url.split("?")[0].endswith("/dags/ingest_events"))
     assert not window.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]")

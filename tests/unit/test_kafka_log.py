@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from headrace.exceptions import SourceUnavailable
-from headrace.sources import kafka_log
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_log import OncePerCause, once_per_cause
 
@@ -38,7 +37,7 @@ def test_cause_that_lasts_is_written_again_after_a_while(
     client: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(kafka_log.time, "monotonic", lambda: now)
+    monkeypatch.setattr("headrace.sources.kafka_log.time.monotonic", lambda: now)
     client.addHandler(OncePerCause())
     client.propagate = False
     caplog.set_level(logging.INFO)

@@ -5,6 +5,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -135,7 +136,8 @@ def test_offsets_that_compaction_took_are_passed_over() -> None:
 
 @pytest.mark.parametrize("isolation", [IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED])
 def test_aborted_records_and_markers_are_no_records(isolation: IsolationLevel) -> None:
-    one, other = [(1, b"k", b"of 1", [])] * 2, [(1, b"k", b"of 2", [])] * 2
+    one: list[BatchFields] = [(1, b"k", b"of 1", [])] * 2
+    other: list[BatchFields] = [(1, b"k", b"of 2", [])] * 2
     data = (
         _batch(one, producer=1) + _batch(other, offset=2, producer=2) + _batch(one, offset=4, producer=1)
         + _marker(6, 1, abort=True) + _batch(one, offset=7, producer=1) + _marker(9, 2, abort=False)
@@ -217,7 +219,7 @@ def test_header_names_of_any_bytes_are_kept(compression: int) -> None:
 
 
 def test_empty_batch_of_any_codec_is_passed_over() -> None:
-    record = [(5, b"k", b"v", [])]
+    record: list[BatchFields] = [(5, b"k", b"v", [])]
     data = _batch(record)
     for codec in range(5):  # as compaction leaves them: the header alone
         header = bytearray(_batch(record, offset=codec + 1)[:61])
@@ -245,7 +247,7 @@ def test_damaged_batch_names_place_codec_and_remedy(codec: int) -> None:
         assert [record.value for record in records.take(1)] == [b"good"]
         found: list[Any] = []
         with pytest.raises(UnreadableBatch) as caught:
-            found += itertools.chain.from_iterable(iter(lambda records=records: records.take(1), None))
+            found += itertools.chain.from_iterable(iter(partial(records.take, 1), None))
         assert all(len(record.value) == 300 for record in found)  # none of them is cut short
         error = caught.value.as_ours()
         assert isinstance(error, SourceError)

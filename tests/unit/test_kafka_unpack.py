@@ -183,7 +183,8 @@ LIES = {
 def test_batch_that_lies_is_refused_at_once_and_nothing_behind_it_is_passed_over(
     reader: Callable[..., Any], lie: str
 ) -> None:
-    records, found = reader(LIES[lie]), []
+    records = reader(LIES[lie])
+    found: list[Any] = []
     with pytest.raises(UnreadableBatch):
         found.extend(itertools.chain.from_iterable(iter(lambda: records.take(1), None)))
     assert [record.offset for record in found] == ([0, 1] if lie == "fewer" else [0])[: len(found)]

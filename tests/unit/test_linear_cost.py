@@ -8,6 +8,7 @@ from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from functools import cache, partial
+from operator import mul
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 from uuid import UUID
@@ -31,6 +32,7 @@ from headrace.contract import Contract, Identifier, Integer
 from headrace.contracts import rejection
 from headrace.contracts.copy_cells import escaped
 from headrace.contracts.copy_text import compile_lines
+from headrace.escaping import visible
 from headrace.exceptions import FileSourceError
 from headrace.formats import KeyedJson
 from headrace.monitor import dead_letter_text
@@ -251,7 +253,7 @@ def test_cost_of_aliases_and_rules_is_linear(document: str) -> None:
 def test_cost_of_what_is_no_document_is_linear() -> None:
     contract = contract_of(int)
     for make in (
-        *map(DOCUMENTS.get, ("nested", "never closed", "digits")),
+        *(DOCUMENTS[name] for name in ("nested", "never closed", "digits")),
         *map(runs, ' |\\"\0\ufeff{}[],:1-e'),
         runs(" ", behind="{"),
     ):
@@ -265,8 +267,9 @@ def test_cost_of_a_key_is_linear(kind: Any) -> None:
     contract = contract_of(kind, key="v")
     value = f'{{"v":{"1" if kind is Integer else f"{chr(34)}{UUID(int=1)}{chr(34)}"}}}'.encode()
     for unit in ("1", "0", "-", "\\", " ", "\xff"):
-        assert_linear(lambda size, unit=unit: (unit * size).encode("latin-1"), lambda key: contract.decode(key, None))
-        assert_linear(lambda size, unit=unit: (unit * size).encode("latin-1"), lambda key: contract.decode(key, value))
+        key = partial(mul, unit.encode("latin-1"))
+        assert_linear(key, lambda key: contract.decode(key, None))
+        assert_linear(key, lambda key: contract.decode(key, value))
 
 
 def test_cost_of_keyed_json_is_linear() -> None:
@@ -335,7 +338,7 @@ def xerial(records: bytes) -> bytes:
 
 
 def frame(byte: bytes) -> bytes:
-    return lz4.frame.compress(byte, store_size=False)
+    return bytes(lz4.frame.compress(byte, store_size=False))
 
 
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
@@ -423,7 +426,7 @@ def test_cost_of_a_dead_letters_text_is_linear(unit: str) -> None:
     for run in (
         rejection.storable,
         rejection.shown,
-        dead_letter_text.visible,
+        visible,
         escaped,
         lambda text: rejection.json_path(("a", text, 0)),
         lambda text: rejection.of_exception(ValueError(text)),

@@ -140,7 +140,12 @@ def test_gateway_forwards_both_ways_and_tells_each_end_of_the_others(gate: tuple
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"HELLO")
         assert client.recv(5) == b"HELLO"  # it is admitted: a client that is done before is taken for one that left
-        sender = threading.Thread(target=lambda: (client.sendall(sent), client.shutdown(socket.SHUT_WR)))
+
+        def send() -> None:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
         sender.start()
         assert _received(client) == sent + b"GONE"
         sender.join()

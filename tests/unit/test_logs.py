@@ -12,14 +12,14 @@ from headrace.exceptions import SourceUnavailable
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan
-from headrace.postgres.ledger import LedgerLine
+from headrace.postgres.ledger import LedgerKind, LedgerLine
 from headrace.settings import Settings
 from headrace.sources.base import Range
 
 JSON = Settings(log_format="json")
 LINE = LedgerLine(
-    batch_id=UUID(int=1), dataset="jobs", generation=2, partition=3, start_offset=10, end_offset=20, kind="drain",
-    staged=5, dead=2, tombstones=1, empty=2, bytes=99,
+    batch_id=UUID(int=1), dataset="jobs", generation=2, partition=3, start_offset=10, end_offset=20,
+    kind=LedgerKind.DRAIN, staged=5, dead=2, tombstones=1, empty=2, bytes=99,
 )  # fmt: skip
 PLAN = Plan("jobs", 2, "jobs", "id", {3: Range(10, 20)})
 

@@ -198,7 +198,7 @@ def test_address_that_cannot_be_read_as_it_was_meant_is_refused_without_quoting_
     from headrace.postgres.connection import connector
     from headrace.sources.redis import connect
 
-    settings = Settings(**{"redis_url" if address in MISTAKEN_REDIS else "postgres_dsn": address})
+    settings = Settings(redis_url=address) if address in MISTAKEN_REDIS else Settings(postgres_dsn=address)
     attempts: list[Callable[[], object]] = [lambda: environment(settings)]
     if address in MISTAKEN_REDIS:
         attempts = [lambda: connect(address, answer_bytes=1), *(attempts if masking.holds_secret(address) else [])]

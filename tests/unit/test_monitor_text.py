@@ -1,6 +1,7 @@
 """`headrace status` on terminals."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -77,16 +78,22 @@ def test_status_of_nothing_says_how_to_begin(capsys: pytest.CaptureFixture[str])
     assert "`headrace load users` and `headrace drain jobs` begin" in " ".join(capsys.readouterr().out.split())
 
 
-def test_watch_refreshes_says_what_fails_and_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_text, "WATCH_S", 0.0)
-    answers = iter([BUSY, DatabaseUnavailable("postgres: gone"), BUSY, KeyboardInterrupt()])
+def answering(*answers: Overview | BaseException) -> Callable[[], Overview]:
+    """A function that returns or raises one answer after the other."""
+    left = iter(answers)
 
     def read() -> Overview:
-        response = next(answers)
+        response = next(left)
         if isinstance(response, BaseException):
             raise response
         return response
 
+    return read
+
+
+def test_watch_refreshes_says_what_fails_and_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_text, "WATCH_S", 0.0)
+    read = answering(BUSY, DatabaseUnavailable("postgres: gone"), BUSY, KeyboardInterrupt())
     console = Console(width=100, height=40, file=io.StringIO(), force_terminal=True)
     status_text.watch(read, console=console)
     file = console.file
@@ -101,14 +108,7 @@ def test_watch_shows_every_table_beside_long_messages(monkeypatch: pytest.Monkey
     overview = find_problems_by(
         status(dataset("telemetry"), models=models, builds=[build(status="error")]), {"telemetry": AlertThresholds()}
     )
-    answers = iter([overview, KeyboardInterrupt()])
-
-    def read() -> Overview:
-        response = next(answers)
-        if isinstance(response, BaseException):
-            raise response
-        return response
-
+    read = answering(overview, KeyboardInterrupt())
     console = Console(width=80, height=40, file=io.StringIO(), force_terminal=True)
     status_text.watch(read, console=console)
     file = console.file

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_export_follows_no_link_and_waits_for_no_fifo(tmp_path: Path) -> None:
 
 
 def _generate(out: Path) -> subprocess.CompletedProcess[str]:
-    argv = [HEADRACE, "generate", "jobs", "--records", "3", "--out", out]
+    argv = [str(HEADRACE), "generate", "jobs", "--records", "3", "--out", str(out)]
     return subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True, timeout=60, umask=0)
 
 
@@ -252,4 +253,5 @@ def test_home_of_this_user_below_a_shared_folder_and_one_of_root_are_taken() -> 
         (shared / "own").mkdir()
         os.chown(shared / "own", UID, -1)
         homes = [shared / name for name in ("of root", "own", "absent")]
-        assert as_other_user(lambda: [check_home(home) for home in homes]) == [None] * 3
+        for home in homes:
+            assert as_other_user(partial(check_home, home)) is None

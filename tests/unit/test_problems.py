@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from headrace.settings import Settings
 from tests.support.statuses import dataset, model, seconds_ago, status
 
 
-def judged(limits: AlertThresholds | None = None, **values: object) -> Overview:
+def judged(limits: AlertThresholds | None = None, **values: Any) -> Overview:
     return find_problems_by(status(dataset(**values)), {"jobs": limits or AlertThresholds()})
 
 
@@ -39,7 +40,7 @@ def test_dataset_that_is_up_to_date_is_no_problem() -> None:
         ({"observed_at": seconds_ago(400)}, "unseen"),
     ],
 )
-def test_state_is_the_worst_that_is_true(values: dict[str, object], state: str) -> None:
+def test_state_is_the_worst_that_is_true(values: dict[str, Any], state: str) -> None:
     assert judged(**values).states == {"jobs": state}
 
 
@@ -106,7 +107,7 @@ def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
         ({"observed_at": None}, "headrace drain jobs", "last looked at never"),
     ],
 )
-def test_freshness_beyond_its_limit_is_an_error(values: dict[str, object], command: str, text: str) -> None:
+def test_freshness_beyond_its_limit_is_an_error(values: dict[str, Any], command: str, text: str) -> None:
     overview = judged(AlertThresholds(max_freshness_s=60), **values)
     assert [str(problem.command) for problem in over_thresholds(overview)] == [command]
     assert text in over_thresholds(overview)[0].text

@@ -17,9 +17,10 @@ def test_reasons_are_the_rows_of_the_table_in_the_docs() -> None:
 
 
 def test_reasons_are_plain_words_wherever_they_are_written() -> None:
-    assert Reason.TOO_LARGE == "too_large"
-    assert f"{Reason.TOO_LARGE}" == "too_large"
-    assert {Reason.TOO_LARGE: 1}["too_large"] == 1  # counted beside reasons that come from the database
+    reason: str = Reason.TOO_LARGE
+    assert reason == "too_large"
+    assert f"{reason}" == "too_large"
+    assert {reason: 1}["too_large"] == 1  # counted beside reasons that come from the database
     assert all(re.fullmatch(r"[a-z][a-z0-9_]{0,60}", reason) for reason in Reason)
 
 

@@ -89,7 +89,7 @@ def produce(
         sent = produce_file(
             deployment, declared, file, keyless=keyless, transactional_id=transactional_id, on_progress=update
         )
-    say(f"{sent} records sent to {_target(declared)}")
+    say(f"{sent} records sent to {declared.source.name}")
 
 
 def _produce_sample(deployment: "Deployment", declared: "Dataset", options: _SampleOptions) -> None:
@@ -110,11 +110,7 @@ def _produce_sample(deployment: "Deployment", declared: "Dataset", options: _Sam
         now,
     )
     with stopped_by_signals() as stop:
-        say(f"sample records to {_target(declared)}, {options.per_second:g} per second; Ctrl-C stops")
+        say(f"sample records to {declared.source.name}, {options.per_second:g} per second; Ctrl-C stops")
         on_sent = lambda sent: say(f"{sent} sent")  # noqa: E731
         sent = produce_paced(deployment, declared, lines, options.per_second, stop=stop, on_sent=on_sent)
-    say(f"{sent} records sent to {_target(declared)}")
-
-
-def _target(declared: "Dataset") -> str:
-    return str(getattr(declared.source, "topic", None) or getattr(declared.source, "stream", declared.name))
+    say(f"{sent} records sent to {declared.source.name}")

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 from headrace.callbacks import PrintLine
 from headrace.catalog import load_declarations
 from headrace.dataset import Dataset, dataset_names
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import BuildError, DatasetError, HeadraceError
 from headrace.follow.backoff import Backoff, unexpected_error
 from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
 from headrace.follow.notifier import WAIT_S, Notifier
+from headrace.ingest.opening import open_source
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import first_models, unclaimed_datasets

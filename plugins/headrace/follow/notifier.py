@@ -5,8 +5,9 @@ import threading
 from collections.abc import Mapping
 
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.ingest.drain import DrainResult
+from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan
 from headrace.sources.base import Source, SourcePosition
 

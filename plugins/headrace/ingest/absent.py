@@ -15,6 +15,7 @@ from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.exceptions import CheckpointMoved, DatasetError
 from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.copy import check_stored, copy_rows
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Range, Source
@@ -151,7 +152,7 @@ def tombstone_absent(
     since: nearly all entities would be absent from that one.
     """
     generation, end, surveyed = loaded.generation, loaded.end, loaded.surveyed
-    found = checkpoints.open_generation(connection, dataset.name)
+    found = Checkpoints(connection, dataset.name).open_generation()
     if found is None or found.generation != generation or found.next_offsets[0] < end:
         newest = "none is open" if found is None else f"generation {found.generation} is at {found.next_offsets[0]}"
         raise CheckpointMoved(

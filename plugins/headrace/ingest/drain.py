@@ -7,9 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
+from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
 from headrace.exceptions import CodecMissing, HeadraceError, SourceChanged, SourceError
-from headrace.ingest.batch import Barrier, Batch, Committer, no_barrier
+from headrace.ingest.batch import Batch
+from headrace.ingest.commit import Committer
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.plan import Plan
 from headrace.postgres.dead_letters import REASON

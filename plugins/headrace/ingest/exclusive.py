@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.postgres import checkpoints
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database
 from headrace.postgres.lock_watchdog import watch_locks
 
@@ -23,5 +23,5 @@ def exclusive(deployment: Deployment, dataset: Dataset, purpose: str) -> Iterato
         connection.transaction(),
         watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, name),
     ):
-        checkpoints.hold(connection, dataset.name)
+        Checkpoints(connection, dataset.name).hold()
         yield connection

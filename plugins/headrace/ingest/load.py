@@ -11,12 +11,13 @@ from psycopg import Connection
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.ingest import observations
 from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, LoadedFile, count_absent, survey, tombstone_absent
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.exclusive import exclusive
+from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan
 from headrace.ingest.prepare import prepare_table
 from headrace.ingest.runner import RunOptions, drain_plan, plan

@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from headrace.exceptions import CheckpointMoved, HeadraceError, SettingError, TopicMissing
 from headrace.output import shown
-from headrace.postgres.checkpoints import open_generation, register
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
@@ -17,12 +17,12 @@ KEEP = "1 day"
 TOTALS_EVERY_LINES = 200  # summed in a millisecond, so there is no need to write more often
 
 
-def save_state(connection: Connection[Any], dataset: str, state: SourceState) -> None:
+def save_state(stored: Checkpoints, state: SourceState) -> None:
     """Store the offsets that a source reported, in a separate transaction: a plan that is refused keeps them."""
-    with connection.transaction():
-        register(connection, dataset)
+    with stored.connection.transaction():
+        stored.register()
         for partition, found in state.partitions.items():
-            connection.execute(
+            stored.connection.execute(
                 """
                 insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
                 values (%s, %s, %s, %s, %s)
@@ -34,15 +34,16 @@ def save_state(connection: Connection[Any], dataset: str, state: SourceState) ->
                     command = null,
                     observed_at = clock_timestamp()
                 """,
-                (dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
+                (stored.dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
             )
 
 
-def save_observation(connection: Connection[Any], dataset: str) -> None:
+def save_observation(stored: Checkpoints) -> None:
     """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
 
     The plan succeeded, so the error of an earlier one is cleared, also on partitions that the source no longer has.
     """
+    connection, dataset = stored.connection, stored.dataset
     with connection.transaction():
         connection.execute(
             "update headrace.observations set error = null, command = null where dataset = %s and error is not null",
@@ -132,7 +133,7 @@ def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: b
     if _is_unreachable(error) or (isinstance(error, SettingError) and not is_task):
         return
     with suppress(Exception), database(connect) as connection:
-        if isinstance(error, TopicMissing) and open_generation(connection, dataset) is None:
+        if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
             return
         save_error(connection, dataset, error)
 
@@ -144,7 +145,7 @@ def save_error(connection: Connection[Any], dataset: str, error: Exception) -> N
     """
     text, command = _one_line(error), _command_of(error)
     with connection.transaction():
-        register(connection, dataset)
+        Checkpoints(connection, dataset).register()
         noted = connection.execute(
             "update headrace.observations set error = %s, command = %s where dataset = %s", (text, command, dataset)
         ).rowcount

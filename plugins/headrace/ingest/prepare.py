@@ -4,6 +4,7 @@ Everything that a drain needs in Postgres is created here; `headrace.ingest.plan
 """
 
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, DatasetsRejected
 from headrace.ingest.identity import check_identity, seen_from
-from headrace.postgres import checkpoints, ledger, staging
-from headrace.postgres.checkpoints import Generation
+from headrace.postgres import ledger, staging
+from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.migrations import locked, migrate, while_locked
@@ -57,7 +58,7 @@ def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambd
 
 def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
     with locked(connection, f"staging.{dataset.name}"):
-        checkpoints.register(connection, dataset.name)
+        Checkpoints(connection, dataset.name).register()
         staging.ensure_table(connection, dataset)
 
 
@@ -70,12 +71,12 @@ def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms
     with connection.transaction():
         if lock_timeout_ms is not None:
             connection.execute(SQL("set local lock_timeout = {}").format(f"{lock_timeout_ms}ms"))
-        checkpoints.register(connection, dataset.name)
+        Checkpoints(connection, dataset.name).register()
         staging.ensure_table(connection, dataset)
 
 
 def prepare_generation(
-    connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState, run: RunContext
+    stored: Checkpoints, dataset: Dataset, source: Source, state: SourceState, run: RunContext
 ) -> Generation:
     """Return the generation that a drain writes to, open and with a checkpoint for each partition.
 
@@ -83,45 +84,53 @@ def prepare_generation(
     nothing, when the source is not the one that the checkpoints belong to, when it no longer holds what comes next, or
     when it ends before a checkpoint; the message names the range at risk.
     """
-    with connection.transaction():
-        generation = checkpoints.open_generation(connection, dataset.name)
+    with stored.connection.transaction():
+        generation = stored.open_generation()
         if _is_new(dataset, generation, state):
-            checkpoints.lock(connection, dataset.name)  # read again: another run may have been first
-            generation = checkpoints.open_generation(connection, dataset.name)
+            stored.lock()  # read again: another run may have been first
+            generation = stored.open_generation()
         if generation is None or _is_new(dataset, generation, state):
-            return begin_generation(connection, dataset, state, run, always_line=False)
+            lines = AdoptLines.NONE if dataset.source.is_file else AdoptLines.OF_LOST
+            return begin_generation(stored, state, run, lines=lines)
         if dataset.source.is_file:
             return generation
         check_identity(generation, seen_from(source, generation, state))
         if generation.cluster_id is None and state.cluster_id is not None:
-            checkpoints.store_cluster_id(connection, generation, state.cluster_id)
-        return _with_new_partitions(connection, generation, state)
+            stored.store_cluster_id(generation.generation, state.cluster_id)
+        return _with_new_partitions(stored, generation, state)
+
+
+class AdoptLines(Enum):
+    """Of which partitions the beginning of a generation writes an `adopt` line."""
+
+    NONE = "none"  # a file: lines before its first one do not exist
+    OF_LOST = "of lost"  # those whose log does not start at 0
+    ALL = "all"
 
 
 def begin_generation(
-    connection: Connection[Any],
-    dataset: Dataset,
+    stored: Checkpoints,
     state: SourceState,
     run: RunContext,
     *,
-    always_line: bool,
+    lines: AdoptLines,
     note: str | None = None,
 ) -> Generation:
     """Open the next generation at the source's log starts.
 
     Offsets before a log start were never readable: an `adopt` line [0, log start) records that, its note the reason.
     """
-    number = checkpoints.start_generation(connection, dataset.name, state.topic, state.topic_id, state.cluster_id)
+    number = stored.start_generation(state.topic, state.topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):
         start = found.log_start_offset
-        checkpoints.start_partition(connection, dataset.name, number, partition, start, found.start_position)
-        if dataset.source.is_file or (start == 0 and not always_line):
+        stored.start_partition(number, partition, start, found.start_position)
+        if lines is AdoptLines.NONE or (lines is AdoptLines.OF_LOST and start == 0):
             continue
         ledger.append_line(
-            connection,
+            stored.connection,
             LedgerLine(
                 batch_id=ledger.new_batch_id(),
-                dataset=dataset.name,
+                dataset=stored.dataset,
                 generation=number,
                 partition=partition,
                 start_offset=0,
@@ -131,7 +140,7 @@ def begin_generation(
                 note=note,
             ),
         )
-    generation = checkpoints.open_generation(connection, dataset.name)
+    generation = stored.open_generation()
     assert generation is not None
     return generation
 
@@ -141,12 +150,12 @@ def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState)
     return generation is None or (dataset.source.is_file and generation.topic_id != state.topic_id)
 
 
-def _with_new_partitions(connection: Connection[Any], generation: Generation, state: SourceState) -> Generation:
+def _with_new_partitions(stored: Checkpoints, generation: Generation, state: SourceState) -> Generation:
     new = sorted(set(state.partitions) - set(generation.next_offsets))
     for partition in new:
-        checkpoints.start_partition(connection, generation.dataset, generation.generation, partition, 0)
+        stored.start_partition(generation.generation, partition, 0)
     if not new:
         return generation
-    found = checkpoints.open_generation(connection, generation.dataset)
+    found = stored.open_generation()
     assert found is not None
     return found

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import PermanentError, RetriableError
 from headrace.ingest import identity, observations, prepare
-from headrace.ingest.batch import Barrier, Committer, no_barrier
+from headrace.ingest.commit import Committer
 from headrace.ingest.drain import DrainCallback, DrainOptions, DrainResult, drain
 from headrace.ingest.journal import Journal
+from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan, make_plan
-from headrace.postgres import checkpoints
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.lock_watchdog import drain_name
@@ -58,11 +60,12 @@ def plan(
     try:
         with _opened(source, deployment, dataset, path) as opened, database(connect) as connection:
             prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
-            state = identity.describe(opened, checkpoints.open_generation(connection, dataset.name))
-            observations.save_state(connection, dataset.name, state)
-            generation = prepare.prepare_generation(connection, dataset, opened, state, run or RunContext())
+            stored = Checkpoints(connection, dataset.name)
+            state = identity.describe(opened, stored.open_generation())
+            observations.save_state(stored, state)
+            generation = prepare.prepare_generation(stored, dataset, opened, state, run or RunContext())
             planned = make_plan(generation, state)
-            observations.save_observation(connection, dataset.name)
+            observations.save_observation(stored)
             return planned
     except Exception as error:
         if path is None:  # a file given by name is no state of the dataset
@@ -77,7 +80,7 @@ def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
     are taken off: the drain itself refuses a checkpoint of another generation, or one before the plan's start.
     """
     with database(deployment.connect(drain_name(planned.dataset))) as connection:
-        generation = checkpoints.open_generation(connection, planned.dataset)
+        generation = Checkpoints(connection, planned.dataset).open_generation()
     if generation is None or generation.generation != planned.generation:
         return planned
     passed = {p: n for p, n in generation.next_offsets.items() if p in planned.ranges and n > planned.ranges[p].start}
@@ -94,7 +97,7 @@ def _opened(
 def is_known(deployment: Deployment, dataset: Dataset) -> bool:
     """Whether the dataset has read its source before: then a missing topic is a loss, else nothing was produced yet."""
     with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
-        return checkpoints.open_generation(connection, dataset.name) is not None
+        return Checkpoints(connection, dataset.name).open_generation() is not None
 
 
 def drain_plan(
@@ -127,7 +130,7 @@ def drain_plan(
             remaining = plan.remaining(result.next_offsets, result.positions)
             with translated_errors():
                 drain(dataset, opened, remaining, committer, drain_options, result)
-            _mirror(opened, dataset, result)
+            _mirror(opened, result)
 
     try:
         retries.run(work)
@@ -167,9 +170,9 @@ def _freeze() -> None:
     gc.set_threshold(COLLECTED_FROM)
 
 
-def _mirror(source: Source, dataset: Dataset, result: DrainResult) -> None:
+def _mirror(source: Source, result: DrainResult) -> None:
     try:
         if result.batches:
-            source.mirror(f"headrace.{dataset.name}", result.next_offsets, result.positions)
+            source.mirror(f"headrace.{result.dataset}", result.next_offsets, result.positions)
     except (RetriableError, PermanentError) as error:
-        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", dataset.name, error)
+        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", result.dataset, error)

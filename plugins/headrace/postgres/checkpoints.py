@@ -29,99 +29,94 @@ class Generation:
     cluster_id: str | None = None
 
 
-def register(connection: Connection[Any], dataset: str) -> None:
-    """Insert the dataset's row if there is none; waits for no lock.
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The generations of one dataset and their checkpoints, over one connection."""
 
-    `on conflict` alone would wait for a batch that has locked the row and not committed: for ever, if it is frozen.
-    """
-    connection.execute(
-        "insert into headrace.datasets (dataset) select %(dataset)s "
-        "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
-        {"dataset": dataset},
-    )
+    connection: Connection[Any]
+    dataset: str
 
+    def register(self) -> None:
+        """Insert the dataset's row if there is none; waits for no lock.
 
-def lock(connection: Connection[Any], dataset: str) -> None:
-    """Lock a dataset's row until the transaction ends: a first contact excludes commits."""
-    register(connection, dataset)
-    connection.execute("select 1 from headrace.datasets where dataset = %s for update", (dataset,))
-
-
-def hold(connection: Connection[Any], dataset: str) -> None:
-    """Insert the dataset's row if there is none; lock its checkpoints and its row until the transaction ends.
-
-    A batch locks its checkpoint first and the dataset's row last. This locks them in the same order, so
-    that it waits for batches that are under way instead of meeting them in a deadlock.
-    """
-    connection.execute(
-        "select 1 from headrace.checkpoints where dataset = %s order by generation, partition for update", (dataset,)
-    )
-    lock(connection, dataset)
-
-
-def open_generation(connection: Connection[Any], dataset: str) -> Generation | None:
-    """The dataset's open generation with its checkpoints, or None before the first contact."""
-    found = connection.execute(
-        "select generation, topic, topic_id, cluster_id from headrace.generations where dataset = %s and is_open",
-        (dataset,),
-    ).fetchone()
-    if found is None:
-        return None
-    generation, topic, topic_id, cluster_id = found
-    checkpoints = connection.execute(
-        "select partition, next_offset, source_position from headrace.checkpoints "
-        "where dataset = %s and generation = %s",
-        (dataset, generation),
-    ).fetchall()
-    next_offsets = {partition: next_offset for partition, next_offset, _ in checkpoints}
-    positions = {partition: position for partition, _, position in checkpoints}
-    return Generation(dataset, generation, topic, topic_id, next_offsets, positions, cluster_id)
-
-
-def store_cluster_id(connection: Connection[Any], generation: Generation, cluster_id: str) -> None:
-    """Store the cluster of a generation that was begun before clusters were told apart."""
-    connection.execute(
-        "update headrace.generations set cluster_id = %s where dataset = %s and generation = %s and cluster_id is null",
-        (cluster_id, generation.dataset, generation.generation),
-    )
-
-
-def start_generation(
-    connection: Connection[Any], dataset: str, topic: str, topic_id: str, cluster_id: str | None = None
-) -> int:
-    """Close the open generation, if any, and open the next; return its number."""
-    connection.execute(
-        "update headrace.generations set is_open = false, closed_at = clock_timestamp() where dataset = %s and is_open",
-        (dataset,),
-    )
-    row = connection.execute(
+        `on conflict` alone would wait for a batch that has locked the row and not committed: for ever, if it is frozen.
         """
-        insert into headrace.generations (dataset, generation, topic, topic_id, cluster_id)
-        select %(dataset)s, coalesce(max(generation), 0) + 1, %(topic)s, %(topic_id)s, %(cluster_id)s
-        from headrace.generations
-        where dataset = %(dataset)s
-        returning generation
-        """,
-        {"dataset": dataset, "topic": topic, "topic_id": topic_id, "cluster_id": cluster_id},
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+        self.connection.execute(
+            "insert into headrace.datasets (dataset) select %(dataset)s "
+            "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
+            {"dataset": self.dataset},
+        )
 
+    def lock(self) -> None:
+        """Lock the dataset's row until the transaction ends: a first contact excludes commits."""
+        self.register()
+        self.connection.execute("select 1 from headrace.datasets where dataset = %s for update", (self.dataset,))
 
-def start_partition(
-    connection: Connection[Any],
-    dataset: str,
-    generation: int,
-    partition: int,
-    next_offset: int,
-    position: str | None = None,
-) -> None:
-    """Give a partition its first checkpoint, unless another run was first."""
-    connection.execute(
-        "insert into headrace.checkpoints (dataset, generation, partition, next_offset, source_position) "
-        "values (%s, %s, %s, %s, %s) on conflict do nothing",
-        (dataset, generation, partition, next_offset, position),
-    )
+    def hold(self) -> None:
+        """Insert the dataset's row if there is none; lock its checkpoints and its row until the transaction ends.
+
+        A batch locks its checkpoint first and the dataset's row last. This locks them in the same order, so
+        that it waits for batches that are under way instead of meeting them in a deadlock.
+        """
+        self.connection.execute(
+            "select 1 from headrace.checkpoints where dataset = %s order by generation, partition for update",
+            (self.dataset,),
+        )
+        self.lock()
+
+    def open_generation(self) -> Generation | None:
+        """The open generation with its checkpoints, or None before the first contact."""
+        found = self.connection.execute(
+            "select generation, topic, topic_id, cluster_id from headrace.generations where dataset = %s and is_open",
+            (self.dataset,),
+        ).fetchone()
+        if found is None:
+            return None
+        generation, topic, topic_id, cluster_id = found
+        checkpoints = self.connection.execute(
+            "select partition, next_offset, source_position from headrace.checkpoints "
+            "where dataset = %s and generation = %s",
+            (self.dataset, generation),
+        ).fetchall()
+        next_offsets = {partition: next_offset for partition, next_offset, _ in checkpoints}
+        positions = {partition: position for partition, _, position in checkpoints}
+        return Generation(self.dataset, generation, topic, topic_id, next_offsets, positions, cluster_id)
+
+    def start_generation(self, topic: str, topic_id: str, cluster_id: str | None = None) -> int:
+        """Close the open generation, if any, and open the next; return its number."""
+        self.connection.execute(
+            "update headrace.generations set is_open = false, closed_at = clock_timestamp() "
+            "where dataset = %s and is_open",
+            (self.dataset,),
+        )
+        row = self.connection.execute(
+            """
+            insert into headrace.generations (dataset, generation, topic, topic_id, cluster_id)
+            select %(dataset)s, coalesce(max(generation), 0) + 1, %(topic)s, %(topic_id)s, %(cluster_id)s
+            from headrace.generations
+            where dataset = %(dataset)s
+            returning generation
+            """,
+            {"dataset": self.dataset, "topic": topic, "topic_id": topic_id, "cluster_id": cluster_id},
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def start_partition(self, generation: int, partition: int, next_offset: int, position: str | None = None) -> None:
+        """Give a partition its first checkpoint, unless another run was first."""
+        self.connection.execute(
+            "insert into headrace.checkpoints (dataset, generation, partition, next_offset, source_position) "
+            "values (%s, %s, %s, %s, %s) on conflict do nothing",
+            (self.dataset, generation, partition, next_offset, position),
+        )
+
+    def store_cluster_id(self, generation: int, cluster_id: str) -> None:
+        """Store the cluster of a generation that was begun before clusters were told apart."""
+        self.connection.execute(
+            "update headrace.generations set cluster_id = %s "
+            "where dataset = %s and generation = %s and cluster_id is null",
+            (cluster_id, self.dataset, generation),
+        )
 
 
 def advance(connection: Connection[Any], line: LedgerLine) -> None:

@@ -10,16 +10,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from psycopg import Connection
 
+from headrace.callbacks import Barrier, no_barrier
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import SourceUnavailable
-from headrace.ingest.batch import Barrier, no_barrier
+from headrace.exceptions import HeadraceError, SourceUnavailable
 from headrace.postgres.connection import database
 from headrace.postgres.dead_letter_pages import (
     BEGINNING,
@@ -30,8 +29,9 @@ from headrace.postgres.dead_letter_pages import (
     read_page,
 )
 from headrace.postgres.dead_letters import headers_json
-from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, ensure_topic
+from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS
 from headrace.sources.kafka_security import refusal
+from headrace.sources.kafka_topics import ensure_topic, max_message_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +72,14 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
         config = deployment.kafka()
         topic = source.dead_letter_topic
         try:
-            ensure_topic(config, topic, source.dead_letter_partitions, _configs_of(config, source.name))
+            limit = max_message_bytes(config, source.name)
+            # so that it can hold every record of its topic
+            configs = {} if limit is None else {"max.message.bytes": str(limit + HEADERS_ROOM)}
+            ensure_topic(config, topic, source.dead_letter_partitions, configs)
             with closing(_DeadLetterProducer(config, topic)) as producer:
                 return _publish(connection, dataset, producer, barrier)
         except KafkaError as error:
-            raise refusal(error, config, topic) or _refused(topic, error) from error
+            raise _not_accepted(config, topic, error) from error
 
 
 @dataclass(slots=True)
@@ -174,8 +177,7 @@ def _publish(connection: Connection[Any], dataset: Dataset, producer: _DeadLette
             _mark(connection, dataset, delivery.sent)
         published += len(delivery.sent)
         if delivery.error is not None:
-            refused = refusal(delivery.error, producer.config, producer.topic)
-            raise refused or _refused(producer.topic, delivery.error, published) from delivery.error
+            raise _not_accepted(producer.config, producer.topic, delivery.error, published) from delivery.error
         too_large += [dead_letter.coordinate for dead_letter in delivery.too_large]
         after = page[-1].coordinate  # the next run sends the others
     if too_large:
@@ -226,23 +228,9 @@ def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLett
     )
 
 
-def _configs_of(config: Mapping[str, Any], topic: str) -> dict[str, str]:
-    """The limit that lets a dead-letter topic hold every record of its topic; empty if the broker does not tell."""
-    try:
-        admin = KafkaAdminClient(**{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **config})
-        try:
-            described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
-        finally:
-            admin.close()
-    except KafkaError:
-        return {}
-    limit = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
-    return {"max.message.bytes": str(int(limit) + HEADERS_ROOM)} if limit else {}
-
-
-def _refused(topic: str, error: BaseException, published: int = 0) -> SourceUnavailable:
+def _not_accepted(config: Mapping[str, Any], topic: str, error: BaseException, published: int = 0) -> HeadraceError:
     text = " ".join(f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}".split())
-    return SourceUnavailable(
+    return refusal(error, config, topic) or SourceUnavailable(
         f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain goes on "
         "with the others; check the topic and the broker"
     )

@@ -83,7 +83,7 @@ class TopicPublisher:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
 
-        from headrace.sources.kafka import ensure_topic
+        from headrace.sources.kafka_topics import ensure_topic
 
         ensure_topic(self._config, self.target, self._source.created_partitions or 1)
         try:

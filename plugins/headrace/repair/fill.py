@@ -21,7 +21,8 @@ from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset, field_contract
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
-from headrace.postgres import checkpoints, ledger, staging
+from headrace.postgres import ledger, staging
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database
 from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
@@ -123,7 +124,7 @@ def fill(
     connect = deployment.connect(f"headrace fill {dataset.name}")
     with database(connect) as connection:
         with connection.transaction():
-            checkpoints.register(connection, dataset.name)
+            Checkpoints(connection, dataset.name).register()
             staging.ensure_table(connection, dataset)
         with connection.transaction():
             # read and validate first, without locks that a drain needs: drains wait only for the moving
@@ -136,7 +137,7 @@ def fill(
             options.barrier("read")
             # under the drain's name: a drain that waits for a frozen fill may end it, as it may a frozen drain
             with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
-                checkpoints.hold(connection, dataset.name)
+                Checkpoints(connection, dataset.name).hold()
                 _move(connection, dataset, column, result, began, options.run)
                 options.barrier("before_commit")
     return result

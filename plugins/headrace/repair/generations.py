@@ -13,13 +13,14 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
 from headrace.ingest.identity import check_cluster, check_identity, seen_from
-from headrace.ingest.prepare import begin_generation
+from headrace.ingest.opening import open_source
+from headrace.ingest.prepare import AdoptLines, begin_generation
 from headrace.postgres import checkpoints, ledger, staging
-from headrace.postgres.checkpoints import Generation
+from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Source, SourceState
@@ -43,7 +44,8 @@ def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         state = source.describe()
         with exclusive(deployment, dataset, "adopt") as connection:
             _, reason = _reason_to_adopt(connection, dataset, source, state)
-            begun = begin_generation(connection, dataset, state, run or RunContext(), always_line=True, note=reason)
+            stored = Checkpoints(connection, dataset.name)
+            begun = begin_generation(stored, state, run or RunContext(), lines=AdoptLines.ALL, note=reason)
             return begun.generation
 
 
@@ -70,7 +72,7 @@ def accept_loss(
         with exclusive(deployment, dataset, "accept-loss") as connection:
             loss = _loss(connection, dataset, source, state, partition, to)
             if partition not in loss.generation.next_offsets:
-                checkpoints.start_partition(connection, dataset.name, loss.generation.generation, partition, 0)
+                Checkpoints(connection, dataset.name).start_partition(loss.generation.generation, partition, 0)
             line = LedgerLine(
                 batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
@@ -170,7 +172,7 @@ def _reason_to_adopt(
     connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState
 ) -> tuple[Generation, str]:
     """The open generation, and why a drain would refuse the source."""
-    generation = checkpoints.open_generation(connection, dataset.name)
+    generation = Checkpoints(connection, dataset.name).open_generation()
     if generation is None:
         drain = Command("drain", dataset.name)
         raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
@@ -230,7 +232,7 @@ class _Loss:
 def _loss(
     connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState, partition: int, to: int
 ) -> _Loss:
-    generation = checkpoints.open_generation(connection, dataset.name)
+    generation = Checkpoints(connection, dataset.name).open_generation()
     where = f"{dataset.name}[{partition}]"
     if generation is not None:
         check_cluster(generation, state.cluster_id)

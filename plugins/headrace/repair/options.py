@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from headrace.ingest.batch import Barrier, no_barrier
+from headrace.callbacks import Barrier, no_barrier
 from headrace.postgres.ledger import RunContext
 
 

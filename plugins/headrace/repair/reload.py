@@ -15,12 +15,13 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.batch import Batch
 from headrace.ingest.identity import check_identity
-from headrace.postgres import checkpoints, ledger, staging
-from headrace.postgres.checkpoints import Generation
+from headrace.ingest.opening import open_source
+from headrace.postgres import ledger, staging
+from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
@@ -83,7 +84,7 @@ def reload_range(
 def _check_generation(connection: Connection[Any], dataset: Dataset, state: SourceState) -> Generation:
     """The open generation, if it is the source's. Adds columns for new optional fields to the staging table."""
     with connection.transaction():
-        generation = checkpoints.open_generation(connection, dataset.name)
+        generation = Checkpoints(connection, dataset.name).open_generation()
         if generation is None:
             drain = Command("drain", dataset.name)
             raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
@@ -160,8 +161,8 @@ def _exclusive(connection: Connection[Any], job: _ReloadJob) -> Iterator[None]:
     dataset, generation = job.dataset, job.generation
     connect = job.deployment.connect(f"headrace reload {dataset.name}")
     with watch_locks(connection, connect, dataset.name, job.deployment.lock_timeouts, drain_name(dataset.name)):
-        checkpoints.hold(connection, dataset.name)
-        found = checkpoints.open_generation(connection, dataset.name)
+        Checkpoints(connection, dataset.name).hold()
+        found = Checkpoints(connection, dataset.name).open_generation()
         if found is None or found.generation != generation.generation:
             raise SourceChanged(
                 f"{dataset.name}: generation {generation.generation} was closed while it was read again: the dataset "

@@ -7,8 +7,9 @@ from threading import Event
 
 from headrace.callbacks import ProgressCallback
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import FileSourceError, TopicMissing
+from headrace.ingest.opening import open_source
 from headrace.publish.publishers import open_publisher, split_line
 from headrace.sources.base import Range
 

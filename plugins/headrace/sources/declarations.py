@@ -252,3 +252,9 @@ class File:
             [column.source_names for column in columns if column.required],
             unpacked_bytes=settings.unpacked_bytes_max,
         )
+
+
+def names_file(declaration: str) -> bool:
+    """Whether the text of a declaration, which cannot be loaded, names a source that is loaded as a whole."""
+    found = re.search(r"\bsource\s*=\s*(?:\w+\.)?(\w+)\s*\(", declaration)
+    return found is not None and getattr(globals().get(found[1]), "is_file", False) is True

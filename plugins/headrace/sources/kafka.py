@@ -17,7 +17,6 @@ from kafka.admin import OffsetTimestamp
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
-    TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -316,27 +315,3 @@ class KafkaSource:
 
     def _raise(self, error: KafkaError) -> NoReturn:
         raise as_source_error(error, self._config, self.topic) from error
-
-
-def ensure_topic(
-    client_config: Mapping[str, Any], topic: str, partitions: int, configs: Mapping[str, str] | None = None
-) -> bool:
-    """Create a topic with the declared partitions, and Kafka's configs, unless it exists; True if it was created.
-
-    Raises SourceUnavailable when no broker answers.
-    """
-    source = KafkaSource(topic, client_config)
-    try:
-        try:
-            source.describe()
-        except TopicMissing:
-            wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
-            source._admin_client().create_topics(wanted, wait_for_metadata=True)
-            return True
-        return False
-    except TopicAlreadyExistsError:  # another process created it meanwhile
-        return False
-    except KafkaError as error:
-        source._raise(error)
-    finally:
-        source.close()

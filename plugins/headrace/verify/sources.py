@@ -9,10 +9,11 @@ from psycopg.sql import SQL
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.deployment import Deployment, bounds, open_source
+from headrace.deployment import Deployment
 from headrace.exceptions import AnotherCluster, FileSourceError, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest.identity import describe
-from headrace.postgres import checkpoints
+from headrace.ingest.opening import bounds, open_source
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.sources.base import SourceState
 from headrace.verify.readers import FileReader, RecordReader, StreamReader, TopicReader, is_compacted
 from headrace.verify.records import GenerationRange
@@ -48,7 +49,7 @@ def check_source(
     try:
         source = open_source(deployment, subject.declared)
         try:
-            ours = checkpoints.open_generation(snapshot.connection, subject.name)
+            ours = Checkpoints(snapshot.connection, subject.name).open_generation()
             state = describe(source, ours)
             if ours is not None and ours.topic == state.topic:
                 state = source.seen_from(state, ours.next_offsets, ours.positions)
@@ -219,7 +220,7 @@ def _plan_entries(
 ) -> Rereading | None:
     """What to re-read of a stream: only what the open generation read, as ids do not tell whose the older ones were."""
     declared, name = _declared(snapshot), snapshot.subject.name
-    generation = checkpoints.open_generation(snapshot.connection, name)
+    generation = Checkpoints(snapshot.connection, name).open_generation()
     if generation is None:
         return None
     report.notes += [

@@ -45,7 +45,8 @@ def _main(bootstrap_servers: str, records: int) -> float:
         for polled in consumer.poll(timeout_ms=1_000, max_records=left).values():
             rows += [[json.loads(record.value)[name.upper()] for name, _ in COLUMNS] for record in polled]
         left -= len(rows)
-        hook.insert_rows(PEER_TABLE, rows, [name for name, _ in COLUMNS], commit_every=COMMIT_EVERY)
+        columns = [name for name, _ in COLUMNS]
+        hook.insert_rows(PEER_TABLE, rows, columns, commit_every=COMMIT_EVERY)
     return time.monotonic() - began
 
 

@@ -1,0 +1,54 @@
+"""Creates topics, and tells how large their records may be."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from headrace.exceptions import TopicMissing
+from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, KafkaSource
+from headrace.sources.kafka_errors import as_source_error
+
+
+def ensure_topic(
+    client_config: Mapping[str, Any], topic: str, partitions: int, configs: Mapping[str, str] | None = None
+) -> bool:
+    """Create a topic with the declared partitions, and Kafka's configs, unless it exists; True if it was created.
+
+    Raises SourceUnavailable when no broker answers.
+    """
+    with closing(KafkaSource(topic, client_config)) as source:
+        try:
+            source.describe()
+            return False
+        except TopicMissing:
+            pass
+    try:
+        with closing(_admin(client_config)) as admin:
+            wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
+            admin.create_topics(wanted, wait_for_metadata=True)
+        return True
+    except TopicAlreadyExistsError:  # another process created it meanwhile
+        return False
+    except KafkaError as error:
+        raise as_source_error(error, client_config, topic) from error
+
+
+def max_message_bytes(client_config: Mapping[str, Any], topic: str) -> int | None:
+    """The topic's limit on a record batch, in bytes; None if the broker does not tell."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    try:
+        with closing(_admin(client_config)) as admin:
+            described = admin.describe_configs([resource], config_filter="all")
+    except KafkaError:
+        return None
+    limit = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
+    return int(limit) if limit else None
+
+
+def _admin(client_config: Mapping[str, Any]) -> KafkaAdminClient:
+    timeouts = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "request_timeout_ms": REQUEST_TIMEOUT_MS}
+    return KafkaAdminClient(**{**timeouts, **client_config})
