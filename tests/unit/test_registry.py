@@ -93,7 +93,7 @@ def test_registry_whose_schema_imports_what_cannot_be_had_says_so(
 def test_registry_asks_for_an_unknown_id_again_after_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.answers["/api/schemas/ids/5"] = NOT_FOUND
     now = [100.0]
-    monkeypatch.setattr(registry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("headrace.formats.registry.time.monotonic", lambda: now[0])
     found = at(site)
     for _ in range(3):
         with pytest.raises(Undecodable, match=f"schema 5 is not registered at {site.url}") as caught:
