@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO, overload
 
 from headrace.escaping import visible, visible_json
@@ -26,6 +27,13 @@ def complain(text: str) -> None:
 def json_text(document: Any, *, indent: int | None = None) -> str:
     """A document as JSON for a terminal: the same values, every character visible; errors in it are masked already."""
     return visible_json(json.dumps(document, indent=indent, ensure_ascii=False))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of columns, two blanks apart, each as wide as its widest cell; the rows are equally long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 class Quoted(Exception):

@@ -17,8 +17,9 @@ from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream
-from tests.faults.sandbox import ROOT, Sandbox, TimedOut
-from tests.faults.trials import FAULTS, Fault, TrialRun
+from tests.faults.loaders import ROOT, TimedOut
+from tests.faults.sandbox import Sandbox
+from tests.faults.trials import Fault, TrialRun
 from tests.support.warehouse import MARTS, Warehouse
 
 # a session of dbt that works on a model: not the one that holds the build's turn
@@ -160,4 +161,3 @@ def _wait_until_no_build_runs(sandbox: Sandbox) -> None:
 
 
 BUILDS: dict[str, Fault] = {"build_killed": build_killed}
-FAULTS.update(BUILDS)

@@ -2,9 +2,10 @@
 
 import time
 
-from tests.faults.sandbox import LoaderRun, RunEnd, Sandbox
+from tests.faults.loaders import LoaderRun, RunEnd
+from tests.faults.sandbox import Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import FAULTS, Fault, TrialRun, at
+from tests.faults.trials import Fault, TrialRun, at
 
 
 class OutageSandbox(Sandbox):
@@ -111,4 +112,3 @@ OUTAGES: dict[str, Fault] = {
     function.__name__: function
     for function in (postgres_killed, postgres_restarted, postgres_crashed, broker_killed, broker_frozen)
 }
-FAULTS.update(OUTAGES)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import tests.faults.builds  # noqa: F401 - registers its kinds
 from tests.faults.builds import BuildSandbox
 from tests.faults.checks import Violation
+from tests.faults.kinds import run_trial
+from tests.faults.loaders import ROOT
 from tests.faults.outages import OutageSandbox
-from tests.faults.sandbox import ROOT, Sandbox
+from tests.faults.sandbox import Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import BATCHES_MIN, Trial, Verdict, run_trial
+from tests.faults.trials import BATCHES_MIN, Trial, Verdict
 
 TRIAL_LIMIT_S = 300.0  # a sandbox that says nothing for so long hangs
 REPORT_EVERY_S = 15.0

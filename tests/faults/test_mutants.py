@@ -18,8 +18,9 @@ import pytest
 
 from tests.faults import schedule
 from tests.faults.checks import Violation
+from tests.faults.loaders import ROOT
 from tests.faults.mutants import MUTANTS, Mutant
-from tests.faults.sandbox import CRASHED, ROOT
+from tests.faults.sandbox import CRASHED
 from tests.faults.servers import Servers
 from tests.faults.suite import BROKEN, PrintLine, SandboxProcess, SandboxSpec, TrialQueue, run
 from tests.faults.trials import Trial

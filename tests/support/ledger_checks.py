@@ -124,3 +124,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "HEADRACE_DATA_DIR": str(settings.data_dir),
         "HEADRACE_BATCH_ROWS": str(settings.batch_rows),
     }
+
+
+def ledger_lines(stage: Stage) -> list[tuple[object, ...]]:
+    """The ledger: kind, generation, partition, start and end, rows."""
+    return stage.query(
+        "select kind, generation, partition, start_offset, end_offset, staged from headrace.batches "
+        "order by generation, partition, start_offset, seq"
+    )

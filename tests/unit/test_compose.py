@@ -1,14 +1,12 @@
-"""docker-compose.yml, Dockerfile and .env.example, as far as they can be judged without running them."""
+"""docker-compose.yml and .env.example, as far as they can be judged without running them."""
 
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,23 +19,20 @@ from redis.retry import Retry
 from headrace import __version__
 from headrace.local import valkey
 from headrace.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docker-compose.yml").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-ENV_EXAMPLE = (ROOT / ".env.example").read_text()
-
-ONE_SHOT = {"init"}
-LONG_RUNNING = sorted(SERVICES.keys() - ONE_SHOT)
-AIRFLOW = sorted(name for name, service in SERVICES.items() if "build" in service)
-REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^}]*}")
-VARIABLE = re.compile(r"\$\{([A-Z_]+)[^}]*}")
-
-
-def environment(service: str) -> dict[str, str]:
-    return dict(SERVICES[service].get("environment", {}))
+from tests.support.compose_file import (
+    AIRFLOW,
+    COMPOSE,
+    DOCKERFILE,
+    ENV_EXAMPLE,
+    LONG_RUNNING,
+    ONE_SHOT,
+    REQUIRED,
+    ROOT,
+    SERVICES,
+    TEXT,
+    VARIABLE,
+    environment,
+)
 
 
 @pytest.mark.security("S2")
@@ -186,76 +181,6 @@ def test_env_example_names_nothing_that_headrace_on_the_host_would_refuse() -> N
     assert not re.search(r"^#? ?HEADRACE_", ENV_EXAMPLE, re.MULTILINE), "an exported .env must not be a setting"
 
 
-def run_init(
-    tmp_path: Path, secrets: dict[str, str], failing: str = ""
-) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run init's script with stand-ins for its commands; the second value is what it called."""
-    bash = shutil.which("bash")
-    assert bash
-    calls = tmp_path / "calls"
-    calls.touch()
-    for name in ("python", "airflow", "headrace"):
-        stand_in = tmp_path / name
-        stand_in.write_text(f'#!{bash}\necho {name} "$@" >> {calls}\nexit {int(name == failing)}\n')
-        stand_in.chmod(0o755)
-    _, options, script = SERVICES["init"]["command"]
-    environ = dict.fromkeys(environment("init"), "secret") | secrets | {"PATH": f"{tmp_path}"}
-    done = subprocess.run(
-        [bash, options, script.replace("$$", "$")], env=environ, capture_output=True, text=True, timeout=30, check=False
-    )
-    return done, calls.read_text().splitlines()
-
-
-def test_init_with_secrets_prepares_databases_in_order(tmp_path: Path) -> None:
-    done, calls = run_init(tmp_path, {})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert calls == ["python -", "airflow db migrate", "headrace init"]
-
-
-@pytest.mark.parametrize(("failing", "called"), [("python", 1), ("airflow", 2), ("headrace", 3)])
-def test_init_stops_at_the_step_that_fails(tmp_path: Path, failing: str, called: int) -> None:
-    done, calls = run_init(tmp_path, {}, failing)
-    assert done.returncode == 1
-    assert len(calls) == called
-
-
-@pytest.mark.parametrize(
-    ("variable", "name"),
-    [
-        (variable, name)
-        for name, value in environment("init").items()
-        for variable in [REQUIRED.fullmatch(value)]
-        if variable and name != "DBT_ENV_SECRET_HEADRACE_PASSWORD"  # POSTGRES_PASSWORD again
-    ],
-)
-def test_init_with_a_placeholder_refuses_before_any_change(tmp_path: Path, variable: re.Match[str], name: str) -> None:
-    placeholder = re.search(rf"^{variable[1]}=(.*)$", ENV_EXAMPLE, re.MULTILINE)
-    assert placeholder
-    done, calls = run_init(tmp_path, {name: placeholder[1]})
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{name}: found the placeholder of .env.example")
-    assert calls == []
-
-
-@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "VALKEY_PASSWORD"])
-@pytest.mark.parametrize("password", ["p@ss", "a/b", "50%", "a b", "a#b"])
-def test_init_with_a_password_that_breaks_an_address_refuses(tmp_path: Path, name: str, password: str) -> None:
-    done, calls = run_init(tmp_path, {name: password})
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{name}: found a character that an address cannot hold")
-    assert calls == []
-
-
-def test_init_code_in_python_compiles() -> None:
-    script = SERVICES["init"]["command"][2]
-    blocks = re.findall(r"python - <<'END'\n(.*?)\nEND\n", script, re.DOTALL)
-    assert len(blocks) == 1
-    compile(blocks[0], "init", "exec")
-    for service in SERVICES.values():
-        if service["healthcheck"].get("test", [])[:3] == ["CMD", "python", "-c"]:
-            compile(service["healthcheck"]["test"][3], "healthcheck", "exec")
-
-
 # settings
 
 
@@ -371,30 +296,3 @@ def test_kafka_with_one_broker_asks_for_one_replica(setting: str) -> None:
 
 def test_kafka_creates_no_topic_by_accident() -> None:
     assert environment("kafka")["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
-
-
-# the image
-
-
-def test_dockerfile_installs_the_lock_with_hashes_and_runs_without_root() -> None:
-    instructions = DOCKERFILE.replace("\\\n", "")
-    installs = re.findall(r"^RUN (pip install .*)$", instructions, re.MULTILINE)
-    assert len(installs) == 3
-    for install, lock in zip(installs, ("requirements.txt", "requirements-celery.txt"), strict=False):
-        assert "--no-deps --require-hashes --only-binary :all:" in install and lock in install
-    assert "--no-deps" in installs[2] and "--no-build-isolation" in installs[2]
-    assert "--editable" in installs[2], "a copy in site-packages would have no SQL files and another ROOT"
-    assert re.findall(r"^USER (\S+)$", instructions, re.MULTILINE)[-1:] == ["headrace"]
-    base = re.findall(r"^ARG PYTHON_IMAGE=(\S+)\nFROM \$\{PYTHON_IMAGE}$", instructions, re.MULTILINE)
-    assert len(base) == 1 and re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", base[0])
-
-
-def test_dockerignore_sends_what_the_dockerfile_copies_and_no_secret() -> None:
-    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    copied = {
-        source
-        for line in re.findall(r"^COPY (?:--\S+ )*(.+)$", DOCKERFILE, re.MULTILINE)
-        for source in line.split()[:-1]
-    }
-    assert rules[0] == "*", "everything is left out that is not named"
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied

@@ -157,7 +157,9 @@ def tombstone_absent(
         newest = "none is open" if found is None else f"generation {found.generation} is at {found.next_offsets[0]}"
         raise CheckpointMoved(
             f"{dataset.name}: {newest}, this load committed generation {generation} up to {end}: another load began "
-            "meanwhile; the file was merged, nobody was tombstoned; run the same command again"
+            "meanwhile; the file was merged, nobody was tombstoned; run the same command again",
+            dataset=dataset.name,
+            generation=generation,
         )
     absent = count_absent(connection, dataset, generation, surveyed.named_by_invalid)
     if not absent:

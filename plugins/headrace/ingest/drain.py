@@ -203,7 +203,9 @@ def _check_source(source: Source, plan: Plan) -> None:
     if found != plan.topic_id:
         raise SourceChanged(
             f"{plan.dataset}: {plan.topic} has id {found}, expected {plan.topic_id}: the source was replaced "
-            "while it was read; nothing of this batch was stored; run the drain again"
+            "while it was read; nothing of this batch was stored; run the drain again",
+            dataset=plan.dataset,
+            generation=plan.generation,
         )
 
 

@@ -1,7 +1,7 @@
 """Checks that a source is the one that a generation's checkpoints belong to, and still holds what comes next."""
 
 from headrace.command import Command
-from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
+from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing, Where
 from headrace.postgres.checkpoints import Generation
 from headrace.sources.base import PartitionState, Source, SourceState
 
@@ -32,6 +32,7 @@ def check_cluster(generation: Generation, cluster_id: str | None) -> None:
             "was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in Airflow: the connection headrace_kafka) back to "
             f"the old cluster and run `{drain}`; only if the new one is meant, {_adopt(generation)}",
             command=drain,
+            **_where(generation),
         )
 
 
@@ -49,6 +50,7 @@ def seen_from(source: Source, generation: Generation, state: SourceState) -> Sou
             f"{generation.dataset}: {error}; at risk: what the old one held from {_at_risk(generation)}; "
             f"{_adopt(generation)}",
             command=Command("adopt", generation.dataset),
+            **_where(generation),
         ) from error
 
 
@@ -61,18 +63,22 @@ def check_identity(generation: Generation, state: SourceState) -> None:
             f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
             f"at risk: {_at_risk(generation)}; {adopt}",
             command=command,
+            **_where(generation),
         )
     if state.topic_id != generation.topic_id:
         raise SourceChanged(
             f"{name}: topic {state.topic} has id {state.topic_id}, expected {generation.topic_id}: it was deleted and "
             f"made anew; at risk: what the old one held from {_at_risk(generation)}; {adopt}",
             command=command,
+            **_where(generation),
         )
     for partition, next_offset in sorted(generation.next_offsets.items()):
         found = state.partitions.get(partition)
         if found is None:
             raise SourceChanged(
-                f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}", command=command
+                f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}",
+                command=command,
+                **_where(generation, partition, next_offset),
             )
         _check_offsets(generation, partition, next_offset, found)
     for partition, found in sorted(state.partitions.items()):
@@ -82,6 +88,7 @@ def check_identity(generation: Generation, state: SourceState) -> None:
                 f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
                 f"[0, {found.log_start_offset}) is lost; `{accept}` goes on behind it",
                 command=accept,
+                **_where(generation, partition, 0),
             )
 
 
@@ -98,13 +105,20 @@ def _check_offsets(generation: Generation, partition: int, next_offset: int, fou
             f"{where}: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no longer "
             f"served and was never read; `{accept}` goes on behind it",
             command=accept,
+            **_where(generation, partition, next_offset),
         )
     if next_offset > found.high_watermark:
         raise SourceChanged(
             f"{where}: the checkpoint is {next_offset}, the log ends at {found.high_watermark}: "
             f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {_adopt(generation)}",
             command=Command("adopt", generation.dataset),
+            **_where(generation, partition, found.high_watermark),
         )
+
+
+def _where(generation: Generation, partition: int | None = None, offset: int | None = None) -> Where:
+    where: Where = {"dataset": generation.dataset, "generation": generation.generation}
+    return where if partition is None or offset is None else {**where, "partition": partition, "offset": offset}
 
 
 def _adopt(generation: Generation) -> str:

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from headrace.exceptions import HeadraceError
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.logs import FIELDS
@@ -54,9 +55,16 @@ class Journal:
             empty=result.empty,
             bytes=result.bytes,
             seconds=round(result.seconds, 3),
-            **({} if error is None else {"error": " ".join(str(error).split())}),
+            **({} if error is None else _of_error(error)),
         )
 
     def _write(self, level: int, event: str, **fields: Any) -> None:
         if self._is_json:
             logger.log(level, event, extra={FIELDS: fields})
+
+
+def _of_error(error: BaseException) -> dict[str, Any]:
+    """An error's message, and the partition and offset that it is about, where it names them."""
+    where = {"partition": error.partition, "offset": error.offset} if isinstance(error, HeadraceError) else {}
+    known = {name: value for name, value in where.items() if value is not None}
+    return {"error": " ".join(str(error).split()), **known}

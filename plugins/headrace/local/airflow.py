@@ -9,16 +9,19 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
-from headrace.local.home import Home, write_file
+from headrace.local.home import Home, Surroundings, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 COMPONENTS = {
     "api-server": ("api-server",),
@@ -56,8 +59,7 @@ def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
         _airflow("db", "migrate"),
         doing="airflow: db migrate",
         limit_s=MIGRATE_LIMIT_S,
-        env=full_environment(settings),
-        cwd=ROOT,
+        within=Surroundings(env=full_environment(settings), cwd=ROOT),
     )
     _comment(settings, _made_by(version))
 
@@ -172,7 +174,7 @@ def _create_database(settings: Settings, version: str) -> bool:
                     "set HEADRACE_AIRFLOW_URL to the Airflow that uses it"
                 )
             if found is None or found[0] is None:
-                connection.execute(f"comment on database airflow is '{UNDER_WAY}'")
+                _comment_on(connection, UNDER_WAY)
     except psycopg.Error as error:
         raise LocalServiceError(
             f"airflow: its database {DATABASE} on {where} cannot be made ({' '.join(str(error).split())}); expected a "
@@ -191,11 +193,16 @@ def _is_empty(dsn: str) -> bool:
 
 def _comment(settings: Settings, text: str) -> None:
     import psycopg
-    from psycopg import sql
 
     dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
-        connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
+        _comment_on(connection, text)
+
+
+def _comment_on(connection: "Connection[Any]", text: str) -> None:
+    from psycopg import sql
+
+    connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
 
 
 def _made_by(version: str) -> str:

@@ -35,6 +35,19 @@ POSTGRES = "postgres"  # a folder, which closes itself
 FILES = ("services.json", "lock", "pgpass", "pgpass-dbt", *SECRETS)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a command runs in: environment, working directory, user and group. Defaults to this process's, and to /."""
+
+    env: Mapping[str, str] | None = None
+    cwd: Path | str = "/"
+    user: int | None = None
+    group: int | None = None
+
+
+SURROUNDINGS = Surroundings()
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """A HEADRACE_HOME whose lock this process holds."""
@@ -53,10 +66,7 @@ class Home:
         *,
         doing: str,
         limit_s: float,
-        user: int | None = None,
-        group: int | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | str = "/",
+        within: Surroundings = SURROUNDINGS,
         stdin: str = "",
     ) -> str:
         """Run a command to its end and return its output; LocalServiceError when it fails or takes too long.
@@ -74,11 +84,11 @@ class Home:
                 errors="replace",
                 timeout=limit_s,
                 check=False,
-                user=user,
-                group=group,
-                extra_groups=None if user is None else [],
-                env=None if env is None else dict(env),
-                cwd=cwd,
+                user=within.user,
+                group=within.group,
+                extra_groups=None if within.user is None else [],
+                env=None if within.env is None else dict(within.env),
+                cwd=within.cwd,
                 umask=UMASK,
                 pass_fds=(self.lock_fd,),
             )

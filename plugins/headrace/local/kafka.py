@@ -16,7 +16,7 @@ from typing import Any
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local import gateway, jars
-from headrace.local.home import Home, secret, set_aside, write_file
+from headrace.local.home import Home, Surroundings, secret, set_aside, write_file
 from headrace.local.ports import free_ports
 from headrace.local.process import Service
 from headrace.private_files import close_to_others, make_folder
@@ -221,7 +221,7 @@ def _format(home: Home, java: list[str | Path], print_line: PrintLine) -> None:
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id.replace("-", "_"), "-c", properties],
         doing="kafka: formatting the log directory",
         limit_s=120,
-        cwd=room,
+        within=Surroundings(cwd=room),
     )
     fresh.rename(data)
 

@@ -14,6 +14,7 @@ from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
+from headrace.output import aligned
 from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
@@ -71,7 +72,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
     """Contract and mapping of a dataset, for people."""
     yield f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name
     yield ""
-    yield from _columns(list(_facts(dataset)))
+    yield from aligned(list(_facts(dataset)))
     yield ""
     rows = [("field", "column", "type", "required", "asked for", "a breach is")]
     rows += [
@@ -85,7 +86,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
         )
         for field in fields(dataset)
     ]
-    yield from _columns(rows)
+    yield from aligned(rows)
     yield ""
     yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
     for rule, found in _model_rules(dataset.contract):
@@ -94,7 +95,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield ""
     yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
     columns = bookkeeping_columns(dataset)
-    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
+    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
@@ -229,9 +230,3 @@ def _partitions(number: int) -> str:
 
 def _once(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,7 +1,7 @@
 """Records from a Kafka topic, read by offset and without a consumer group."""
 
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -174,8 +174,7 @@ class KafkaSource:
                         continue
                     silent_polls = 0
                     positions[tp] = position
-                    if records and records[-1].offset >= end:
-                        records = [record for record in records if record.offset < end]
+                    records = _below(end, records)
                     if not goes_on and not all(is_kept(record.headers) for record in records):
                         records = [judged(record) for record in records]
                     if position == end:
@@ -183,22 +182,8 @@ class KafkaSource:
                         consumer.pause(tp)
                     yield Chunk(tp.partition, records, position)
                     del records
-                if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
-                    waiting, position = next(iter(positions.items()))
-                    yield Chunk(waiting.partition, (), position)
-                if silent_polls >= SILENT_POLLS_MAX:
-                    stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
-                    raise SourceUnavailable(
-                        f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
-                        f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
-                    )
-                if goes_on:
-                    continue
-                if not silent_polls and not meter.is_full:
-                    meter.limit = self._poll_bytes
-                elif meter.is_full and positions:
-                    if silent_polls:  # a compressed batch holds more than the limit before the position
-                        meter.limit *= 2
+                yield from self._silence(silent_polls, positions)
+                if not goes_on and self._is_full(meter, silent_polls) and positions:
                     consumer.close(autocommit=False)
                     meter.start()
                     consumer, goes_on = self._consumer(positions, meter)
@@ -206,6 +191,28 @@ class KafkaSource:
                 raise unreadable
         finally:
             consumer.close(autocommit=False)
+
+    def _is_full(self, meter: Meter, silent_polls: int) -> bool:
+        """Whether the poll reached its limit, so that the consumer cannot go on; sets the limit of the next one."""
+        if not meter.is_full:
+            if not silent_polls:
+                meter.limit = self._poll_bytes
+            return False
+        if silent_polls:  # a compressed batch holds more than the limit before the position
+            meter.limit *= 2
+        return True
+
+    def _silence(self, silent_polls: int, positions: Mapping[TopicPartition, int]) -> Iterator[Chunk]:
+        """Chunks without records, while nothing comes; raises SourceUnavailable when it takes too long."""
+        if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+            waiting, position = next(iter(positions.items()))
+            yield Chunk(waiting.partition, (), position)
+        if silent_polls >= SILENT_POLLS_MAX:
+            stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
+            raise SourceUnavailable(
+                f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
+                f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
+            )
 
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """Wait at the broker, by a consumer that is kept until `close`, whose records are thrown away."""
@@ -315,3 +322,10 @@ class KafkaSource:
 
     def _raise(self, error: KafkaError) -> NoReturn:
         raise as_source_error(error, self._config, self.topic) from error
+
+
+def _below(end: int, records: Sequence[Any]) -> Sequence[Any]:
+    """The records before a range's end: the last batch may go on behind it."""
+    if records and records[-1].offset >= end:
+        return [record for record in records if record.offset < end]
+    return records

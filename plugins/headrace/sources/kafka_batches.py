@@ -50,12 +50,16 @@ class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
         if self.needs is not None:
             return CodecMissing(
                 f"{where}: {self.reason}; expected gzip, snappy, lz4 or zstd with its library; nothing of it was "
-                f"stored; install {self.needs} where drains run, then drain again"
+                f"stored; install {self.needs} where drains run, then drain again",
+                partition=self.partition,
+                offset=self.offset,
             )
         return SourceError(
             f"{where}: {self.reason}; nothing of it was stored; a new process may try again; if it finds the same, "
             f"restore the partition from a replica, or delete its records below {self.next_offset} "
-            f"(kafka-delete-records.sh) and let `headrace accept-loss` go on behind them"
+            f"(kafka-delete-records.sh) and let `headrace accept-loss` go on behind them",
+            partition=self.partition,
+            offset=self.offset,
         )
 
 

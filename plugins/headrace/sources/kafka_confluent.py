@@ -7,7 +7,7 @@ same promises.
 
 import logging
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, NoReturn
 
@@ -126,28 +126,21 @@ class ConfluentSource(KafkaSource):
         self, consumer: Any, wanted: Mapping[int, Range], positions: dict[int, int]
     ) -> Generator[Chunk]:
         """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
-        silent, count = 0, FIRST_RECORDS
-        record_bytes_max = self._bounds.record_bytes
+        silent, count, record_bytes_max = 0, FIRST_RECORDS, self._bounds.record_bytes
         stopped: _Unreadable | None = None
         while positions:
-            left = sum(wanted[partition].end - position for partition, position in positions.items())
-            # no more than there can be: it would wait for them
-            messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            messages = self._consume(consumer, count, wanted, positions)
             silent += 1
             chunks: defaultdict[int, list[Record]] = defaultdict(list)
             reached: dict[int, int] = {}
             for message in messages:
                 partition, offset = message.partition(), message.offset()
                 if message.error() is not None:
-                    if partition not in positions:
-                        continue
-                    if message.error().code() in UNREADABLE:
-                        stopped = _Unreadable(f"[{partition}] at {offset}: {message.error().str()}")
-                        break
-                    if message.error().code() != KafkaError._PARTITION_EOF:
-                        self._refuse(message.error())
-                    # nothing more may be read, up to the last stable offset: what is left are markers and holes
-                    reached[partition] = offset
+                    if partition in positions:
+                        if (stopped := self._stop(message)) is not None:
+                            break
+                        # nothing more may be read, up to the last stable offset: what is left are markers and holes
+                        reached[partition] = offset
                     continue
                 if partition in positions and offset < wanted[partition].end:
                     try:
@@ -163,9 +156,8 @@ class ConfluentSource(KafkaSource):
                         record = self._kept(record)
                     chunks[partition].append(record)
                 reached[partition] = offset + 1
-            if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
-                size = sum(map(len, messages))
-                count = min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
+            if messages:
+                count = self._next_count(count, messages)
             del messages
             for partition in sorted(reached.keys() & positions.keys()):
                 position = min(reached[partition], wanted[partition].end)
@@ -179,12 +171,25 @@ class ConfluentSource(KafkaSource):
                 yield Chunk(partition, chunks.pop(partition, ()), position)
             if stopped is not None and positions:
                 raise stopped
-            if silent and positions and silent % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
-                waiting, position = next(iter(positions.items()))
-                yield Chunk(waiting, (), position)
-            if silent >= SILENT_POLLS_MAX:
-                stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
-                raise _Unreadable(f"{stuck}: nothing for {silent * POLL_TIMEOUT_MS // 1000} s")
+            yield from _while_silent(silent, positions)
+
+    def _consume(self, consumer: Any, count: int, wanted: Mapping[int, Range], positions: Mapping[int, int]) -> Any:
+        """Up to `count` messages, and no more than there can be: it would wait for them."""
+        left = sum(wanted[partition].end - position for partition, position in positions.items())
+        return consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+
+    def _next_count(self, count: int, messages: Sequence[Any]) -> int:
+        """How many messages to ask for next: librdkafka counts them and not their bytes, which a chunk bounds."""
+        size = sum(map(len, messages))
+        return min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
+
+    def _stop(self, message: Any) -> _Unreadable | None:
+        """Why reading ends at an error; None at a partition's end. Raises what kafka-python makes of all others."""
+        if message.error().code() in UNREADABLE:
+            return _Unreadable(f"[{message.partition()}] at {message.offset()}: {message.error().str()}")
+        if message.error().code() != KafkaError._PARTITION_EOF:
+            self._refuse(message.error())
+        return None
 
     def _kept(self, record: Record) -> Record:
         """A record, or, where it is too large, what is kept of it; librdkafka does not tell its batch."""
@@ -223,3 +228,13 @@ class ConfluentSource(KafkaSource):
             errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
         )
         self._raise(kind(f"{error.name()}: {error.str()}"))
+
+
+def _while_silent(silent_polls: int, positions: Mapping[int, int]) -> Iterator[Chunk]:
+    """Chunks without records, now and then, while nothing comes; raises _Unreadable when it takes too long."""
+    if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+        waiting, position = next(iter(positions.items()))
+        yield Chunk(waiting, (), position)
+    if silent_polls >= SILENT_POLLS_MAX:
+        stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
+        raise _Unreadable(f"{stuck}: nothing for {silent_polls * POLL_TIMEOUT_MS // 1000} s")

@@ -46,8 +46,28 @@ def check_source(
         return None
     if generation is None:
         return None
+    state = _asked(deployment, snapshot, report, generation, deep=deep)
+    if state is None:
+        return None
+    if subject.declared.source.is_file:
+        if state.topic_id != generation["topic_id"]:
+            report.notes.append(
+                f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
+                f"({generation['topic']}, sha256 {generation['topic_id'][:12]}...): not compared"
+            )
+        return state
+    report.checks.append("source")
+    _check_topic(snapshot, report, generation, state)
+    return state
+
+
+def _asked(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, generation: dict[str, Any], *, deep: bool
+) -> SourceState | None:
+    """What the source says of itself; None where it did not, which the report then tells."""
+    subject, declared = snapshot.subject, _declared(snapshot)
     try:
-        source = open_source(deployment, subject.declared)
+        source = open_source(deployment, declared)
         try:
             ours = Checkpoints(snapshot.connection, subject.name).open_generation()
             state = describe(source, ours)
@@ -88,15 +108,6 @@ def check_source(
         else:
             report.notes.append(f"the source could not be asked: {error}")
         return None
-    if subject.declared.source.is_file:
-        if state.topic_id != generation["topic_id"]:
-            report.notes.append(
-                f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
-                f"({generation['topic']}, sha256 {generation['topic_id'][:12]}...): not compared"
-            )
-        return state
-    report.checks.append("source")
-    _check_topic(snapshot, report, generation, state)
     return state
 
 
