@@ -36,6 +36,7 @@ class Contract:
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept JSON's own types alone: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the places of a row that hold JSON text.
     key_index: the place of the key that a record's key must equal; None where there is none.
 
@@ -58,6 +59,7 @@ class Contract:
         self.zone = zone
         self.max_value_bytes = max_value_bytes
         self.strict = strict or bool(model.model_config.get("strict"))
+        self.has_schema_ids = format.has_schema_ids
         self.decoder = format.decoder()
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
@@ -136,6 +138,10 @@ class Contract:
             if found != expected and not self._is_same_key(found, value):
                 return self._key_mismatch(found, expected)
         return None
+
+    def has_key(self, key: bytes | None, value: Any) -> bool:
+        """Whether a record's key is its document's, whose key field has this value."""
+        return self._other_key(key, None, value, ()) is None
 
     def _other_decoded_key(self, decoder: Decoder, key: bytes | None, value: Any, headers: Headers) -> Rejection | None:
         try:
