@@ -1,4 +1,4 @@
-"""Every error that Headrace raises on purpose.
+"""The errors that Headrace raises on purpose.
 
 A message says where, what was found, what was expected and the remedy, in one line. Whether trying again can
 help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The
@@ -72,7 +72,7 @@ class LocalServiceError(PermanentError):
 
 
 class SourceRefused(PermanentError):
-    """the source does not let us in, or not that far"""
+    """the source refuses this user, or this access"""
 
 
 class SourceUnavailable(RetriableError):

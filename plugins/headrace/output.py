@@ -1,4 +1,4 @@
-"""What leaves this process for people and logs: without secrets, and without anything but visible characters."""
+"""Output to terminals and logs: without secrets, in visible characters only."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from headrace.masking import mask
 
 
 def shown(text: str, *, keep: str = "") -> str:
-    """The text without secrets, every character visible, but for those in `keep`."""
+    """The text without secrets and with invisible characters escaped, except those in `keep`."""
     return visible(mask(text), keep=keep)
 
 
@@ -25,7 +25,7 @@ def complain(text: str) -> None:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """A document as JSON for a terminal: the same values, every character visible; errors in it are masked already."""
+    """A document as JSON for a terminal: the same values, in visible characters; the caller has masked errors in it."""
     return visible_json(json.dumps(document, indent=indent, ensure_ascii=False))
 
 
@@ -37,7 +37,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 class Quoted(Exception):
-    """An error of other code, as its name and what it said."""
+    """An error of other code: its type's name and its masked text."""
 
 
 @overload
@@ -45,7 +45,7 @@ def quoted(error: BaseException) -> BaseException: ...
 @overload
 def quoted(error: None) -> None: ...
 def quoted(error: BaseException | None) -> BaseException | None:
-    """An error whose text, and those of its causes, may be shown: the error itself where they may be already."""
+    """An error whose text and causes may be shown: the error itself if they already may."""
     if error is None:
         return None
     cause = quoted(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
@@ -58,5 +58,5 @@ def quoted(error: BaseException | None) -> BaseException | None:
 
 
 def traceback_lines(text: str) -> str:
-    """A traceback, each line set off: what an exception's message holds cannot pass for a line of the log."""
+    """The indented lines of a traceback: an exception's message cannot imitate a log line."""
     return "\n".join(f"  | {shown(line)}" for line in mask(text).split("\n") if line.strip())

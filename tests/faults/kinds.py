@@ -18,7 +18,7 @@ SPOILING = {"adopted_meanwhile", "adopted_under_it", "recreated", "retention", "
 
 
 def run_trial(sandbox: Sandbox, trial: Trial, seed: int) -> Verdict:
-    """Run one trial: traffic, fault, healing, checks."""
+    """Run one trial: produce, inject the fault, drain without faults, check."""
     began = time.monotonic()
     sandbox.begin_trial()
     rng = trial.random(seed)

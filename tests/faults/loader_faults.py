@@ -10,7 +10,7 @@ from tests.faults.trials import LOCKING_STEPS, SHORT_TIMEOUTS, STEPS, Fault, Tri
 
 
 def calm(trial_run: TrialRun) -> None:
-    """No fault at all: counts for nothing, but must be clean."""
+    """No fault: never counts, but must be clean."""
     trial_run.send()
     ended = trial_run.run()
     trial_run.expect("8 no lag", ended.how == "done", f"a run without faults ended with {ended.text}, expected done")
@@ -24,7 +24,7 @@ def kill(trial_run: TrialRun) -> None:
 
 
 def kill_twice(trial_run: TrialRun) -> None:
-    """SIGKILL, and the run that takes over dies as well."""
+    """SIGKILL at a barrier, also for the run that takes over."""
     trial_run.send()
     ended = trial_run.run(at(trial_run.trial, "kill"))
     again = trial_run.run({"step": trial_run.rng.choice(STEPS), "nth": trial_run.rng.choice([1, 2]), "do": "kill"})
@@ -43,7 +43,7 @@ def kill_anywhen(trial_run: TrialRun) -> None:
 
 
 def interrupt(trial_run: TrialRun) -> None:
-    """Ctrl-C, or Airflow's own time limit: an exception out of nowhere unwinds the run."""
+    """Raise an exception at a random place, like Ctrl-C or Airflow's time limit."""
     trial_run.send()
     ended = trial_run.run(at(trial_run.trial, "interrupt"))
     trial_run.verdict.fired = ended.error == "KeyboardInterrupt"
@@ -53,12 +53,12 @@ def interrupt(trial_run: TrialRun) -> None:
 
 
 def terminate(trial_run: TrialRun) -> None:
-    """An administrator ends the backend, or its server restarts: the run connects again and goes on."""
+    """End the run's backend, like an administrator or a restart: the run connects again and continues."""
     _strike(trial_run, "pg_terminate_backend", LOCKING_STEPS)
 
 
 def cancel(trial_run: TrialRun) -> None:
-    """A statement is cancelled, as by a time limit: roll back all, try again."""
+    """Cancel a statement, like a timeout: the batch is rolled back and tried again."""
     _strike(trial_run, "pg_cancel_backend", ("copying", "copying_dead"))
 
 
@@ -81,7 +81,7 @@ def _strike(trial_run: TrialRun, function: str, certain: tuple[str, ...]) -> Non
 
 
 def cut(trial_run: TrialRun) -> None:
-    """The line is cut at a COMMIT, or in the middle of COPY; the run must find out by itself what happened."""
+    """Cut the connection at a COMMIT or in the middle of COPY; the run must find out whether it committed."""
     trial_run.send()
     how: How = trial_run.trial.step  # type: ignore[assignment]
     fault = trial_run.sandbox.proxy.arm(Cut(how, trial_run.trial.nth))
@@ -94,7 +94,7 @@ def cut(trial_run: TrialRun) -> None:
 
 
 def silence(trial_run: TrialRun) -> None:
-    """The network swallows a COMMIT and stays silent; a replacement runs; then the old connection breaks."""
+    """Swallow a COMMIT and stay silent; a replacement runs; then reset the old connection."""
     trial_run.send()
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     fault = trial_run.sandbox.proxy.arm(Cut("silence", trial_run.trial.nth))

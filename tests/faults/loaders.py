@@ -19,12 +19,12 @@ RUN_LIMIT_S = 60.0  # a run that is not over by then hangs
 
 
 class TimedOut(Exception):
-    """A run did not do in time what a trial waited for."""
+    """A run did not reach the expected state in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended: `how` is done, error or killed."""
+    """The end of a run: `how` is done, error or killed."""
 
     how: str
     run_id: str
@@ -38,12 +38,12 @@ class RunEnd:
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """The end, for messages."""
         return {"done": "done", "killed": "killed"}.get(self.how, f"{self.error}: {self.message}")
 
 
 class LoaderRun:
-    """A loader in a process of its own, seen from the sandbox."""
+    """A loader in its own process, as the sandbox controls it."""
 
     def __init__(self, channel: socket.socket, run_id: str) -> None:
         self._channel = channel
@@ -56,12 +56,12 @@ class LoaderRun:
         self.go()
 
     def go(self) -> None:
-        """Let it go on from where it waits."""
+        """Let it continue from the barrier where it waits."""
         with suppress(OSError):
             self._channel.send(b"g")
 
     def wait_for(self, *steps: str, limit_s: float = RUN_LIMIT_S) -> str | None:
-        """Wait until it reports one of these barriers and return its name; None if it ended without."""
+        """Wait until it reports one of these barriers and return its name; None if it ended before."""
         deadline = time.monotonic() + limit_s
         while self._end is None:
             message = self._receive(deadline - time.monotonic())
@@ -70,7 +70,7 @@ class LoaderRun:
         return None
 
     def wait_until_planned(self) -> dict[str, Any] | None:
-        """Wait for its plan; None if it ended without."""
+        """Wait for its plan; None if it ended without one."""
         deadline = time.monotonic() + RUN_LIMIT_S
         while self._end is None and self.planned is None:
             self._receive(deadline - time.monotonic())
@@ -84,13 +84,13 @@ class LoaderRun:
         return self._end
 
     def has_ended(self) -> bool:
-        """Whether it has; reads what it said meanwhile."""
+        """Whether it has ended; reads its reports."""
         while self._end is None and select.select([self._channel], [], [], 0)[0]:
             self._receive(1)
         return self._end is not None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it is gone."""
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
@@ -103,7 +103,7 @@ class LoaderRun:
             time.sleep(0.002)
 
     def close(self) -> None:
-        """End it, if it still is there."""
+        """Kill it if it still runs."""
         self.signal(signal.SIGKILL)
         self._channel.close()
         os.close(self._handle)
@@ -161,7 +161,7 @@ class ForkServer:
         return LoaderRun(ours, request.get("run_id", request["what"]))
 
     def close(self) -> None:
-        """End it; its children end with it."""
+        """End the fork server and its children."""
         self._control.close()
         try:
             self._process.wait(5)

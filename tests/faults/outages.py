@@ -1,4 +1,4 @@
-"""Trials in which a server goes down: they need servers of their own."""
+"""Trials in which a server is killed, restarted or frozen; they need their own servers."""
 
 import time
 
@@ -9,7 +9,7 @@ from tests.faults.trials import Fault, TrialRun, at
 
 
 class OutageSandbox(Sandbox):
-    """A sandbox that may kill its servers."""
+    """A sandbox whose servers may be killed."""
 
     servers: Servers
 
@@ -62,17 +62,17 @@ def _postgres_goes(trial_run: TrialRun, how: str) -> None:
 
 
 def postgres_killed(trial_run: TrialRun) -> None:
-    """kill -9 for the postmaster, then a restart."""
+    """Kill the postmaster (SIGKILL), then start it again."""
     _postgres_goes(trial_run, "kill")
 
 
 def postgres_restarted(trial_run: TrialRun) -> None:
-    """A fast shutdown, then a start."""
+    """Shut Postgres down (fast), then start it again."""
     _postgres_goes(trial_run, "shutdown")
 
 
 def postgres_crashed(trial_run: TrialRun) -> None:
-    """kill -9 for the backend that serves the drain: the whole server recovers."""
+    """Kill the drain's backend (SIGKILL): the whole server recovers."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return
@@ -86,7 +86,7 @@ def postgres_crashed(trial_run: TrialRun) -> None:
 
 
 def broker_killed(trial_run: TrialRun) -> None:
-    """kill -9 for the broker while a run is under way, then a restart."""
+    """Kill the broker (SIGKILL) during a run, then start it again."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return
@@ -98,7 +98,7 @@ def broker_killed(trial_run: TrialRun) -> None:
 
 
 def broker_frozen(trial_run: TrialRun) -> None:
-    """The broker stops for a while, and goes on."""
+    """Freeze the broker (SIGSTOP) for a while."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return

@@ -14,7 +14,7 @@ REPLACEMENT_LIMIT_S = 20.0  # what a zombie may cost its replacement
 
 
 def zombie(trial_run: TrialRun) -> None:
-    """SIGSTOP, a replacement runs to the end, SIGCONT: the zombie ends with a clear error and has written nothing."""
+    """SIGSTOP; a replacement runs to its end; SIGCONT: the frozen run ends with a clear error and writes nothing."""
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     _zombie(trial_run)
 
@@ -65,7 +65,7 @@ def _zombie(trial_run: TrialRun, usual_s: float = 0.0) -> None:
 
 
 def two_at_once(trial_run: TrialRun) -> None:
-    """Two drains with the same plan, let go at the same moment."""
+    """Two drains with the same plan, released at the same moment."""
     trial_run.send()
     runs = [trial_run.start({"step": "planned", "nth": 1, "do": "wait"}) for _ in range(2)]
     plans = [run.wait_until_planned() for run in runs]
@@ -77,7 +77,7 @@ def two_at_once(trial_run: TrialRun) -> None:
 
 
 def retried(trial_run: TrialRun) -> None:
-    """A task is tried again while its first try still runs, and waits at a barrier."""
+    """A task is retried while its first attempt still runs and waits at a barrier."""
     trial_run.send()
     first = trial_run.start(at(trial_run.trial, "wait"))
     if first.wait_for(trial_run.trial.step) is None:
@@ -95,7 +95,7 @@ def retried(trial_run: TrialRun) -> None:
 
 
 def slow_beside_fast(trial_run: TrialRun) -> None:
-    """A drain that is slow at every step, but alive, beside a fast one: neither ends the other."""
+    """A drain that is slow at every step beside a fast one: neither ends the other."""
     trial_run.send()
     # two naps without a statement between them stay below what counts as stuck, all together are far above it
     trial_run.verdict.settings |= {"lock_timeout_ms": 150, "stuck_after_ms": 1_000}
@@ -126,7 +126,7 @@ def slow_beside_fast(trial_run: TrialRun) -> None:
 
 
 def adopted_meanwhile(trial_run: TrialRun) -> None:
-    """A run is held up while the topic is adopted again: it must not write into the closed generation."""
+    """A run pauses while the topic is adopted: it must not write into the closed generation."""
     trial_run.send()
     trial_run.verdict.settings |= SHORT_TIMEOUTS
     run = trial_run.start(at(trial_run.trial, "wait"))

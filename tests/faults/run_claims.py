@@ -5,7 +5,7 @@ from tests.faults.loaders import RunEnd
 
 
 def wrong_claims(runs: list[RunEnd], evidence: Evidence) -> list[str]:
-    """What runs said of themselves against what the ledger says of them."""
+    """Compare what runs reported with the ledger."""
     found = []
     for run in runs:
         lines = [line for line in evidence.lines if line.run_id == run.run_id and line.kind == "drain"]

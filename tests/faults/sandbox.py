@@ -26,9 +26,9 @@ from tests.support.databases import create_database
 QUIET_LIMIT_S = 30.0  # faults.md, check 8
 STREAM_TRIALS_MAX = 15  # every check reads a whole stream: a new one begins before that takes long
 HEALS_MAX = 4
-CRASHED = "runs end in words"
+CRASHED = "runs end with an error of Headrace"
 
-# sessions of the loader, what they hold and what they left; a sandbox's own connection excluded
+# the loader's sessions, locks and temporary tables, without those of the sandbox's own connection
 LEFTOVERS = """
 select format('session %s (%s, %s): %s', pid, application_name, state, query)
 from pg_stat_activity
@@ -50,7 +50,7 @@ where database = current_database()
 
 
 class Sandbox:
-    """Runs loaders against streams, and checks what they leave."""
+    """Runs loaders against streams, and checks the results."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class Sandbox:
 
     @property
     def sql(self) -> psycopg.Connection[Any]:
-        """The sandbox's own connection; a new one when a fault took the last."""
+        """The sandbox's own connection; opened again if a fault closed it."""
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="faults checker")
         return self._connection
 
     def forget_connection(self) -> None:
-        """Close the sandbox's own connection: the server is about to go."""
+        """Close the sandbox's own connection before a server is stopped."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -113,7 +113,7 @@ class Sandbox:
     # streams
 
     def new_stream(self, partitions: int = 3) -> Stream:
-        """A dataset that reads a topic of its own, both new."""
+        """A new dataset that reads a new topic."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -134,7 +134,7 @@ class Sandbox:
         return self.stream
 
     def _remove_defences(self, name: str) -> None:
-        """Drop the indexes that would stop a double row, so that the checks have to find it."""
+        """Drop the indexes that refuse a duplicate row, so that the checks have to find it."""
         plan = self.run(what="plan")
         assert plan.how != "killed", plan
         for statement in (
@@ -146,13 +146,13 @@ class Sandbox:
             self.sql.execute(statement.encode())
 
     def create_topic(self, topic: str, partitions: int) -> Log:
-        """Create a topic and wait until it can be written to."""
-        config = {"retention.ms": "-1"}  # else records with old timestamps are gone after minutes
+        """Create a topic and wait until it accepts records."""
+        config = {"retention.ms": "-1"}  # otherwise records with old timestamps are deleted within minutes
         self.admin.create_topics([NewTopic(topic, partitions, config=config)])[topic].result(30)
         return Log(topic, partitions)
 
     def delete_topic(self, topic: str) -> None:
-        """Delete a topic and wait until the broker has forgotten it."""
+        """Delete a topic and wait until the broker no longer lists it."""
         self.admin.delete_topics([topic])[topic].result(30)
         deadline = time.monotonic() + 30
         while topic in self.admin.list_topics(timeout=10).topics:
@@ -160,7 +160,7 @@ class Sandbox:
             time.sleep(0.02)
 
     def delete_records(self, log: Log, partition: int, before: int) -> None:
-        """Do what retention does: the log of a partition starts at `before`."""
+        """Delete the records of a partition below `before`, as retention does."""
         self.admin.delete_records([TopicPartition(log.topic, partition, before)])[
             TopicPartition(log.topic, partition)
         ].result(30)
@@ -178,7 +178,7 @@ class Sandbox:
         return self._ends(log, IsolationLevel.READ_COMMITTED)
 
     def settle(self, log: Log) -> dict[int, int]:
-        """Wait until the broker has written the markers of all transactions that were ended; the stable ends."""
+        """Wait until the broker has written the markers of all ended transactions; return the last stable offsets."""
         deadline = time.monotonic() + 30
         while True:
             ends = self.stable_ends(log)
@@ -197,7 +197,7 @@ class Sandbox:
             try:
                 found = self.admin.list_offsets(asked, isolation_level=isolation, request_timeout=10)
                 return {tp.partition: future.result(15).offset for tp, future in found.items()}
-            except Exception:  # the topic is brand-new, or the broker has only just come back
+            except Exception:  # the topic is new, or the broker has just restarted
                 if time.monotonic() > deadline:
                     raise
                 with suppress(KafkaException):
@@ -207,7 +207,7 @@ class Sandbox:
     # runs
 
     def start(self, *, through_proxy: bool = False, what: str = "drain", **request: Any) -> LoaderRun:
-        """Start a loader; `actions` say what it does at which barrier."""
+        """Start a loader; `actions` define what it does at which barrier."""
         if through_proxy:
             request["drain_dsn"] = self.proxied_dsn
         settings = {**self.settings, **request.pop("settings", {})}
@@ -223,7 +223,7 @@ class Sandbox:
         return self.note(self.start(**request).end())
 
     def note(self, ended: RunEnd) -> RunEnd:
-        """Remember how a run ended, for the checks."""
+        """Store how a run ended, for the checks."""
         self.ended.append(ended)
         return ended
 
@@ -238,7 +238,7 @@ class Sandbox:
     # the end of a trial
 
     def heal(self) -> list[RunEnd]:
-        """Drain without faults until nothing is left to do."""
+        """Drain without faults until nothing is left to read."""
         ends: list[RunEnd] = []
         for _ in range(HEALS_MAX):
             ends.append(self.run())
@@ -256,7 +256,7 @@ class Sandbox:
         return sum(end - at.get(partition, 0) for partition, end in self.stable_ends(self.stream.log).items())
 
     def evidence(self) -> Evidence:
-        """Both truths and the database, now."""
+        """The evidence at this moment."""
         ends = self.settle(self.stream.log)
         seen = {}
         for generation, log in self.stream.logs.items():
@@ -266,7 +266,7 @@ class Sandbox:
         return gather(self.sql, self.stream, seen, ends)
 
     def judge(self) -> list[Violation]:
-        """All checks, and what the runs said of themselves, after the faults have stopped."""
+        """Run all checks, and compare the reports of the runs, after the faults have ended."""
         evidence = self.evidence()
         violations = judge(evidence)
         violations += [Violation("honest runs", message) for message in wrong_claims(self.ended, evidence)]
@@ -289,14 +289,14 @@ class Sandbox:
             time.sleep(0.05)
 
     def begin_trial(self) -> None:
-        """Forget the last trial's runs; take a new stream when the last one has grown."""
+        """Clear the last trial's runs; create a new stream if the last one has grown."""
         self.end_trial()
         if self.stream.users >= STREAM_TRIALS_MAX:
             self.new_stream()
         self.stream.users += 1
 
     def end_trial(self) -> None:
-        """End whatever still runs."""
+        """Kill all loaders that still run."""
         self.proxy.disarm()
         for run in self._runs:
             run.close()

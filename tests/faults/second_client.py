@@ -10,7 +10,7 @@ from tests.faults.traffic import Log, PartitionOffset, digest
 
 
 class SecondClient:
-    """Reads a topic with confluent-kafka, read_committed: the checker's second truth."""
+    """Reads a topic with confluent-kafka, read_committed: the second independent list of records."""
 
     def __init__(self, bootstrap_servers: str, log: Log) -> None:
         self._log = log
@@ -32,7 +32,7 @@ class SecondClient:
         self._partitions = 0
 
     def read(self, ends: dict[int, int] | None) -> dict[PartitionOffset, str]:
-        """Read up to these stable ends; None: the topic is gone, what has been read is all that it held."""
+        """Read up to these stable ends; None: the topic is deleted, and what was read is complete."""
         if ends is None:
             return self._seen
         if self._partitions != self._log.partitions:

@@ -7,7 +7,7 @@ from tests.faults.trials import Fault, TrialRun, at
 
 
 def open_transaction(trial_run: TrialRun) -> None:
-    """A producer hangs in a transaction while the drain runs and is killed; later it commits or aborts."""
+    """A producer leaves a transaction open while the drain runs and is killed; later it commits or aborts."""
     log, sender = trial_run.sandbox.stream.log, trial_run.sandbox.sender
     trial_run.send(least=50)
     sender.send(
@@ -42,7 +42,7 @@ def _without_truths(violations: list[Violation]) -> list[Violation]:
 
 
 def growing(trial_run: TrialRun) -> None:
-    """Producers go on after the plan: the run ends at its pinned ends."""
+    """Producers continue after the plan: the run ends at its pinned ends."""
     trial_run.send(least=60)
     log = trial_run.sandbox.stream.log
     run = trial_run.start({"step": "planned", "nth": 1, "do": "wait"}, at(trial_run.trial, "wait"))
@@ -67,7 +67,7 @@ def growing(trial_run: TrialRun) -> None:
 
 
 def large_records(trial_run: TrialRun) -> None:
-    """Records larger than a batch and a fetch may be, while a run is killed: what is too large for both still flows."""
+    """Records larger than a batch and a fetch, while a run is killed: they are read anyway."""
     trial_run.verdict.settings["batch_bytes"] = 4_000
     log = trial_run.sandbox.stream.log
     for _ in range(3):
@@ -126,7 +126,7 @@ def recreated(trial_run: TrialRun) -> None:
 
 
 def retention(trial_run: TrialRun) -> None:
-    """Retention overtakes the checkpoint: refuse, name the range, go on behind it only when told to."""
+    """Retention overtakes the checkpoint: the run is refused and names the range; accept-loss continues after it."""
     sandbox = trial_run.sandbox
     stream = sandbox.new_stream()
     trial_run.send()
@@ -153,7 +153,7 @@ def retention(trial_run: TrialRun) -> None:
 
 
 def new_partition(trial_run: TrialRun) -> None:
-    """A partition is added while a run is under way: the next one finds it and begins at 0."""
+    """A partition is added during a run: the next run finds it and begins at 0."""
     sandbox = trial_run.sandbox
     stream = sandbox.new_stream(2)
     trial_run.send()

@@ -13,14 +13,14 @@ from tests.faults.traffic import Traffic
 
 STEPS = ("fetched", "advanced", "copying", "staged", "copying_dead", "dead_lettered", "before_commit", "committed")
 LOCKING_STEPS = STEPS[1:7]  # inside the transaction: the checkpoint's row is locked
-# quick enough for hundreds of trials; that the defaults stay below 20 s is a trial of its own
+# short, for hundreds of trials; one trial checks that the defaults stay below 20 s
 SHORT_TIMEOUTS = {"lock_timeout_ms": 150, "stuck_after_ms": 400}
 BATCHES_MIN = 3  # a trial counts only if so many were in play
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial: what kind, where in the loader, and all its randomness from a seed."""
+    """A trial: its kind, the step of the fault, and the seed of all its random choices."""
 
     name: str
     kind: str
@@ -28,13 +28,13 @@ class Trial:
     nth: int = 1
 
     def random(self, seed: int) -> random.Random:
-        """The trial's own random: repeated by the seed and the name, whatever ran before."""
+        """The trial's own random generator: depends only on the seed and the name."""
         return random.Random(f"{seed}/{self.name}/{self.kind}")
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a trial."""
+    """The result of a trial."""
 
     trial: Trial
     fired: bool = False
@@ -46,12 +46,12 @@ class Verdict:
 
     @property
     def counts(self) -> bool:
-        """Whether the fault happened, with enough in play to go wrong."""
+        """Whether the fault happened, and enough batches were committed."""
         return self.fired and self.batches >= BATCHES_MIN
 
 
 class TrialRun:
-    """What a trial works with: a sandbox, its random, its traffic and the verdict that it writes."""
+    """A trial's environment: sandbox, random generator, records, and the verdict that it writes."""
 
     def __init__(self, sandbox: Sandbox, trial: Trial, rng: random.Random) -> None:
         self.sandbox = sandbox
@@ -62,17 +62,17 @@ class TrialRun:
         self.lag_is_expected = False
 
     def send(self, least: int = 80) -> None:
-        """Put the trial's records into the topic and wait until they can be read."""
+        """Produce the trial's records and wait until they can be read."""
         self.traffic.send(self.sandbox.sender, self.sandbox.stream.log, least=least)
         self.sandbox.settle(self.sandbox.stream.log)
 
     def start(self, *actions: dict[str, Any], **request: Any) -> LoaderRun:
-        """Start a loader that does something at its barriers."""
+        """Start a loader with actions at its barriers."""
         request["settings"] = {**self._settings, **request.get("settings", {})}
         return self.sandbox.start(actions=list(actions), **request)
 
     def run(self, *actions: dict[str, Any], **request: Any) -> RunEnd:
-        """Start one and wait for its end."""
+        """Start a loader and wait for its end."""
         return self.sandbox.note(self.start(*actions, **request).end())
 
     @property
@@ -80,12 +80,12 @@ class TrialRun:
         return self.verdict.settings
 
     def expect(self, check: str, is_so: bool, message: str) -> None:
-        """A violation unless it is so."""
+        """Add a violation unless the condition holds."""
         if not is_so:
             self.verdict.violations.append(Violation(check, f"{self.sandbox.stream.name}: {message}"))
 
     def expect_fenced(self, ended: RunEnd, who: str) -> None:
-        """It may have finished before, or was told clearly that another run was first; nothing else stopped it."""
+        """Expect that a run finished, or ended with the error that another run was first."""
         self.expect(
             "fence",
             ended.how == "done" or (ended.error == "CheckpointMoved" and "run" in ended.message),
@@ -97,7 +97,7 @@ Fault = Callable[[TrialRun], None]
 
 
 def at(trial: Trial, do: str, **more: Any) -> dict[str, Any]:
-    """What the trial's loader does at the trial's barrier."""
+    """The action of the trial's loader at the trial's barrier."""
     return {"step": trial.step, "nth": trial.nth, "do": do, **more}
 
 

@@ -1,4 +1,4 @@
-"""Commands that cannot be undone say what they would do, and wait for --yes."""
+"""Irreversible commands print their effects, and require --yes."""
 
 from headrace.ingest.parallel import drain_dataset
 from tests.support import topics
@@ -25,16 +25,16 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
     topic = topic_of(stage)
     topics.delete_records(servers(stage), topic, {1: 15})
     assert told(stage, "accept-loss", "jobs", "--partition", "1", "--to", "15") == [
-        "jobs[1]: gives up [10, 15), 5 offsets that were never read: the log starts at 15",
-        "jobs[1]: the next run goes on at 15",
+        "jobs[1]: abandons [10, 15), 5 offsets that were never read: the log starts at 15",
+        "jobs[1]: the next run continues at 15",
     ]
     # the same topic: retention is the reason, and what it still holds of what was read would be there twice
     assert told(stage, "adopt", "jobs") == [
         "jobs: jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read",
-        f"jobs[0]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        f"jobs[0]: reads [0, 20) of {topic}; 10 offsets of it were read before and will be staged "
         "twice; 10 rows of generation 1 stay",
         f"jobs[1]: reads [15, 20) of {topic}; 10 rows of generation 1 stay",
-        f"jobs[2]: reads [0, 20) of {topic}; 10 offsets of it were read before: what is staged of them will be there "
+        f"jobs[2]: reads [0, 20) of {topic}; 10 offsets of it were read before and will be staged "
         "twice; 10 rows of generation 1 stay",
     ]
     recreate(stage, 1)
@@ -42,9 +42,10 @@ def test_commands_that_cannot_be_undone_say_what_they_do_and_wait_for_yes(stage:
     effects = told(stage, "adopt", "jobs")
     assert f"jobs: topic {topic} has id " in effects[0]
     assert effects[1:] == [
-        f"jobs[0]: reads [0, 5) of {topic}; what {topic} held from 10 on is given up; 10 rows of generation 1 stay",
+        f"jobs[0]: reads [0, 5) of {topic}; records of {topic} from 10 on are abandoned; 10 rows of generation 1 stay",
         *(
-            f"jobs[{p}]: the partition is gone; what {topic} held from 10 on is given up; 10 rows of generation 1 stay"
+            f"jobs[{p}]: the partition is gone; records of {topic} from 10 on are abandoned; 10 rows of generation 1 "
+            "stay"
             for p in (1, 2)
         ),
     ]

@@ -1,4 +1,4 @@
-"""The outbox: the dead-letter topic, repeats dropped, is the dead-letter table; read by another client than ours."""
+"""The dead-letter topic: without repeats it equals the dead-letter table; read by another client."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def dead_letter_topic(stage: Stage) -> str:
 
 @pytest.fixture
 def declared(stage: Stage) -> Stage:
-    """A stage whose jobs have a dead-letter topic, which nobody has created."""
+    """A stage whose jobs declare a dead-letter topic that does not exist yet."""
     change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{dead_letter_topic(stage)}"'))
     return stage
 

@@ -1,4 +1,4 @@
-"""Drains into a table that an administrator changed: they fail in one line, and go on after the repair."""
+"""Drains into a table that an administrator changed: they fail in one line, and continue after the repair."""
 
 from collections.abc import Callable
 

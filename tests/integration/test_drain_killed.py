@@ -1,4 +1,4 @@
-"""Drains that are killed, cut off, frozen or in each other's way: exactly once all the same."""
+"""Drains that are killed, cut off, frozen or concurrent: still exactly once."""
 
 import os
 import re
@@ -97,7 +97,7 @@ def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage, victim: 
         (workers[0] if victim == "worker" else server).kill()
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert stderr == "headrace: jobs: a process of the drain was killed; what it had committed stays; drain again\n"
+    assert stderr == "headrace: jobs: a process of the drain was killed; its commits stay; drain again\n"
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
     assert_nothing_left(stage)

@@ -1,4 +1,4 @@
-"""Telemetry's stream has the guarantee that topics have: exactly once, or refused with the range and the command."""
+"""A stream has the guarantee of topics: exactly once, or refused with the range and the command."""
 
 import signal
 from pathlib import Path
@@ -118,7 +118,7 @@ def test_group_mirrors_the_checkpoint_and_decides_nothing(telemetry: Stage) -> N
 def test_reload_of_a_stream_is_refused_with_what_to_do_in_its_place(telemetry: Stage) -> None:
     streams.send(telemetry, 10)
     drain_dataset(telemetry.deployment, "telemetry")
-    with pytest.raises(DatasetError, match=r"comes from a stream, expected a topic.*what was staged stays"):
+    with pytest.raises(DatasetError, match=r"comes from a stream, expected a topic.*staged rows stay"):
         reload_range(telemetry.deployment, telemetry.deployment.dataset("telemetry"), "0", "5")
     assert_ledger(telemetry, dataset="telemetry")
 

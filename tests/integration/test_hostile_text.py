@@ -1,4 +1,4 @@
-"""Names and messages of others: what an operator reads is visible, and what an operator copies is a command of ours."""
+"""Malicious names and messages: an operator sees visible text, and copies only commands of Headrace."""
 
 import re
 import shlex

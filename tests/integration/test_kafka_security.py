@@ -1,4 +1,4 @@
-"""A broker with SASL_SSL, client certificates and ACLs: who is let in loses nothing, who is not changes nothing."""
+"""A broker with SASL_SSL, certificates and ACLs: an admitted user loses nothing, a refused one changes nothing."""
 
 import json
 import subprocess
@@ -145,7 +145,7 @@ def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: 
     topics.send(broker.plain, "jobs", jobs(3))
     for mechanism in ("PLAIN", "SCRAM-SHA-512"):
         wrong = secured_stage(stage, kafka_sasl_password="not-the-0ne", kafka_sasl_mechanism=mechanism)
-        refused(wrong, f"kafka: {broker.sasl}: user etl is not let in: Authentication failed", "HEADRACE_KAFKA_*")
+        refused(wrong, f"kafka: {broker.sasl}: user etl is refused: Authentication failed", "HEADRACE_KAFKA_*")
     other = secured_stage(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
     refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")
@@ -210,9 +210,9 @@ def test_certificate_that_is_not_taken_is_refused_in_one_line_and_loses_nothing(
     )
     refused(without, f"kafka: {broker.tls}: it wants a certificate")
     distrusting = secured_stage(stage, kafka_ssl_cafile=stranger.path)
-    refused(distrusting, f"kafka: {broker.sasl}: its certificate is not to be trusted")
+    refused(distrusting, f"kafka: {broker.sasl}: its certificate is not trusted")
     elsewhere = secured_stage(stage, kafka_bootstrap_servers=broker.sasl.replace("127.0.0.1", "localhost"))
-    refused(elsewhere, "not to be trusted: Hostname mismatch")
+    refused(elsewhere, "not trusted: Hostname mismatch")
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, sent_jobs(broker))
 

@@ -1,4 +1,4 @@
-"""What is Kafka's own: partitions, headers, transactions, compaction, retention, deleted and recreated topics."""
+"""Kafka's features: partitions, headers, transactions, compaction, retention, deleted and recreated topics."""
 
 import json
 import time

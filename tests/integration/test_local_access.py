@@ -1,4 +1,4 @@
-"""Who reaches what of the local services: the owner, logins, other users of the machine."""
+"""Access to the local services by the owner, by logins and by other users of the machine."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""`headrace up` and `down` against real servers: started, killed, half made, in the way of others."""
+"""`headrace up` and `down` against real servers: started, killed, half created, concurrent."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""HEADRACE_LOG_FORMAT=json: every batch and every drain's end is a JSON object, for whatever the records come from."""
+"""HEADRACE_LOG_FORMAT=json: every batch and every drain's end is a JSON object, for every kind of source."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The whole way on every supported version of PostgreSQL, for a role with hostile defaults in a hostile environment."""
+"""From topic to mart on every supported version of PostgreSQL, with hostile defaults of role and environment."""
 
 import re
 import threading

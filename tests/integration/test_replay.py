@@ -1,4 +1,4 @@
-"""Replays: dead letters that the contract of today lets pass become rows, once, under their own coordinates."""
+"""Replays: dead letters that the contract now accepts become rows, once, under their own coordinates."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -33,7 +33,7 @@ def state(stage: Stage) -> list[list[tuple[Any, ...]]]:
 
 
 def assert_proven(stage: Stage) -> None:
-    """Our own books, and verify's."""
+    """The ledger checks, and verify."""
     assert_ledger(stage)
     assert verify(stage.deployment, "jobs", deep=True).findings == []
 

@@ -1,4 +1,4 @@
-"""Sources that are not what they were: refused, with the range at risk and the command that accepts it."""
+"""Sources that changed: refused, with the range at risk and the command that accepts it."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_another_cluster_is_refused_before_anything_else_is_judged(beside: str, 
         f"jobs: another cluster answers at this address: found cluster id {found}, expected old-cluster, of which "
         f"generation 1 read {topic_of(stage)}; nothing was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in "
         "Airflow: the connection headrace_kafka) back to the old cluster and run `headrace drain jobs`; only if the "
-        "new one is meant, `headrace adopt jobs` closes generation 1 and reads the new one from its start"
+        "new one is intended, `headrace adopt jobs` closes generation 1 and reads the new one from its start"
     )
     assert stage.query("select partition, end_offset from headrace.observations order by 1") == observed
     assert stage.value("select cluster_id from headrace.generations") == "old-cluster"
@@ -95,7 +95,7 @@ def test_topic_recreated_is_refused_and_adopted(records: int, stage: Stage) -> N
         with pytest.raises(SourceChanged) as caught:
             drain_dataset(stage.deployment, "jobs")
         text = str(caught.value)
-        assert "it was deleted and made anew" in text
+        assert "it was deleted and created again" in text
         for partition in range(3):
             assert f"{topic_of(stage)}[{partition}] from 10 on" in text
         assert "`headrace adopt jobs` closes generation 1" in text
@@ -122,11 +122,11 @@ def test_adopt_of_a_topic_that_is_what_it_was_is_refused(stage: Stage) -> None:
         with pytest.raises(DatasetError) as refused:
             step(stage.deployment, dataset)
         assert str(refused.value) == (
-            f"jobs: found {topic_of(stage)} as generation 1 left it, expected another topic or id, a log that ends "
-            "before a checkpoint, or one that starts behind it; nothing was changed: 23 offsets would be read and "
-            "staged a second time"
+            f"jobs: found {topic_of(stage)} unchanged since generation 1 read it, expected another topic or id, or "
+            "offsets that do not match a checkpoint; nothing was changed: 23 offsets would be read and staged a "
+            "second time"
         )
-    assert_refused(run(stage, "adopt", "jobs", "--yes"), "as generation 1 left it", "a second time")
+    assert_refused(run(stage, "adopt", "jobs", "--yes"), "unchanged since generation 1 read it", "a second time")
     assert ledger_lines(stage) == before
     assert stage.value("select count(*) from headrace.generations") == 1
     drain_dataset(stage.deployment, "jobs")
@@ -202,11 +202,11 @@ def test_retention_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_los
     assert "jobs[1]: retention overtook the checkpoint: [10, 15) is no longer served and was never read; " in str(
         caught.value
     )
-    assert "`headrace accept-loss jobs --partition 1 --to 15` goes on behind it" in str(caught.value)
+    assert "`headrace accept-loss jobs --partition 1 --to 15` continues after it" in str(caught.value)
     assert accept_loss(stage.deployment, dataset, 1, 15) == (10, 15)
     assert ("accept_loss", 1, 1, 10, 15, 0) in ledger_lines(stage)
     assert stage.value("select note from headrace.batches where kind = 'accept_loss'") == (
-        "gives up [10, 15), 5 offsets that were never read: the log starts at 15"
+        "abandons [10, 15), 5 offsets that were never read: the log starts at 15"
     )
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, [(p, o) for p, o in sent if not (p == 1 and 10 <= o < 15)])

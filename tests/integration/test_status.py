@@ -1,4 +1,4 @@
-"""The figures of page, JSON, Prometheus and `headrace status`, from rows that were written by hand."""
+"""The figures of page, JSON, Prometheus and `headrace status`, from rows inserted by the tests."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

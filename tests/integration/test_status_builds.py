@@ -1,4 +1,4 @@
-"""What status shows of builds: models, their tests, and failures until the build that ends them."""
+"""Builds in the status: models, their tests, and failures until a build succeeds."""
 
 from pathlib import Path
 from uuid import uuid4

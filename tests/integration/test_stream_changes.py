@@ -1,4 +1,4 @@
-"""Streams that are not what they were: refused, with the range at risk and the command that accepts it."""
+"""Streams that changed: refused, with the range at risk and the command that accepts it."""
 
 import pytest
 
@@ -21,10 +21,8 @@ def test_stream_recreated_is_refused_and_adopted(count: int, telemetry: Stage) -
     for _ in range(2):
         with pytest.raises(SourceChanged) as caught:
             drain_dataset(telemetry.deployment, "telemetry")
-        assert "the stream was deleted and made anew, or set back" in str(caught.value)
-        assert f"at risk: what the old one held from {streams.stream_of(telemetry)}[0] from 30 on; " in str(
-            caught.value
-        )
+        assert "the stream was deleted and created again, or restored to an earlier state" in str(caught.value)
+        assert f"at risk: records of the old one: {streams.stream_of(telemetry)}[0] from 30 on; " in str(caught.value)
         assert "`headrace adopt telemetry` closes generation 1" in str(caught.value)
     assert stream_lines(telemetry) == before
     assert adopt(telemetry.deployment, telemetry.deployment.dataset("telemetry")) == 2
@@ -83,9 +81,9 @@ def test_trimming_that_overtook_the_checkpoint_is_refused_and_accepted_as_a_loss
     assert "telemetry[0]: retention overtook the checkpoint: [30, 45) is no longer served and was never read; " in str(
         caught.value
     )
-    assert "`headrace accept-loss telemetry --partition 0 --to 45` goes on behind it" in str(caught.value)
+    assert "`headrace accept-loss telemetry --partition 0 --to 45` continues after it" in str(caught.value)
     for wrong in (30, 46, 60):
-        with pytest.raises(DatasetError, match="only what the source no longer serves can be given up"):
+        with pytest.raises(DatasetError, match="only offsets that the source no longer serves can be lost"):
             accept_loss(telemetry.deployment, dataset, 0, wrong)
     assert accept_loss(telemetry.deployment, dataset, 0, 40) == (30, 40)
     with pytest.raises(SourceChanged, match=r"\[40, 45\)"):

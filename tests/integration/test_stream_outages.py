@@ -1,4 +1,4 @@
-"""Drains of a stream whose Valkey or Postgres is killed: one line, or the retry that goes on."""
+"""Drains of a stream whose Valkey or Postgres is killed: an error in one line, or a retry that continues."""
 
 import os
 import shutil

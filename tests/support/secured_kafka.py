@@ -1,4 +1,4 @@
-"""A broker that lets nobody in without a password or a certificate, and does nothing without an ACL."""
+"""A broker that requires a password or a certificate for every client, and an ACL for every request."""
 
 import re
 import shutil

@@ -8,7 +8,7 @@ KEYS = "select _key from staging.telemetry union all select key from headrace.de
 
 
 def assert_ingested(stage: Stage, ids: list[bytes], *, first: int = 0) -> None:
-    """Assert that these entries, numbered from `first`, were ingested once each, and that the books say so."""
+    """Assert that these entries, numbered from `first`, were ingested once each, and that the ledger agrees."""
     assert_ledger(stage, [(0, first + n) for n in range(len(ids))], "telemetry")
     keys = [bytes(key) for (key,) in stage.query(KEYS)]
     assert len(keys) == len(set(keys))

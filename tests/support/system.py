@@ -37,7 +37,7 @@ class System:
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are now that everything runs."""
+        """The settings after all services have started."""
         return Settings.from_environment({"HEADRACE_HOME": str(self.home)})
 
     def run_dag(self, dag_id: str, **conf: Any) -> tuple[str, str]:

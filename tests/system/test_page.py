@@ -245,12 +245,12 @@ def test_page_says_that_its_figures_are_old_when_it_cannot_refresh(driver: webdr
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
     try:
-        notice = until(driver, lambda d: d.find_element(By.ID, "trouble").text)
+        notice = until(driver, lambda d: d.find_element(By.ID, "notice").text)
         assert notice.startswith("Airflow does not answer. The figures are those of ")
     finally:
         online = offline | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
         driver.execute_cdp_cmd("Network.emulateNetworkConditions", online)
-    until(driver, lambda d: not d.find_element(By.ID, "trouble").is_displayed())
+    until(driver, lambda d: not d.find_element(By.ID, "notice").is_displayed())
 
 
 @needs_browser

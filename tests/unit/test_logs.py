@@ -79,14 +79,14 @@ def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.Log
 
 def test_whatever_else_headrace_logs_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(JSON)
-    logging.getLogger("headrace.postgres.lock_watchdog").warning("fence: ended backend %s\n%s", 7, "ü")
+    logging.getLogger("headrace.postgres.lock_watchdog").warning("lock_watchdog: ended backend %s\n%s", 7, "ü")
     try:
         raise ValueError("x")
     except ValueError:
         logging.getLogger("headrace.postgres.lock_watchdog").exception("oh")
     warned, raised = lines(capsys)
     assert (warned["level"], warned["event"], warned["logger"]) == (
-        "warning", "fence: ended backend 7\\nü", "headrace.postgres.lock_watchdog",
+        "warning", "lock_watchdog: ended backend 7\\nü", "headrace.postgres.lock_watchdog",
     )  # fmt: skip
     assert "ValueError: x" in str(raised["exception"])
 

@@ -15,7 +15,7 @@ from headrace.contracts.column_types import store_document
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NotPlain
-from headrace.contracts.copy_field import Unknown, only
+from headrace.contracts.copy_field import UnsupportedField, only
 from headrace.contracts.copy_field_types import bounds_of, integer_bounds, numeric_digits, utc_text
 from headrace.contracts.numbers import FLOAT_MAX
 from headrace.contracts.times import PARSERS, parse_date, parse_time
@@ -63,13 +63,13 @@ def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> 
 def _enum(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
     only(schema, "cls", "members", "sub_type", "missing", "strict")
     if schema.get("missing") is not None:
-        raise Unknown
+        raise UnsupportedField
     return _of_choices([member.value for member in schema["members"]])
 
 
 def _of_choices(choices: Sequence[Any]) -> DocumentField:
     if not all(isinstance(choice, str) and choice.isprintable() and "\\" not in choice for choice in choices):
-        raise Unknown
+        raise UnsupportedField
     steps = f"if {{v}}.__class__ is not str or {{v}} not in choices{{i}}:\n{_REFUSE}"
     return DocumentField(steps=steps, names={"choices": frozenset(choices)}, default_class=str)
 
@@ -118,14 +118,14 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Docu
     only(schema, "function", "json_schema_input_schema")
     parser = schema["function"].get("function")
     if parser not in PARSERS:
-        raise Unknown
+        raise UnsupportedField
     if parser is parse_date and column.sql_type == "date":
         steps = f"if {{v}}.__class__ is not date:\n{_REFUSE}{{v}} = {{v}}.isoformat()\n"
         return DocumentField(steps=steps, names={})
     if parser is parse_time and column.sql_type == "time":
         return DocumentField(steps="{v} = clock{i}({v})\n", names={"clock": _clock})
     if column.sql_type != "timestamptz":
-        raise Unknown
+        raise UnsupportedField
     zone = contract.zone
 
     def moment(value: Any) -> str:
@@ -160,10 +160,10 @@ def _json(kind: type) -> Callable[[Column, Mapping[str, Any], Contract], Documen
     def make(column: Column, schema: Mapping[str, Any], contract: Contract) -> DocumentField:
         only(schema, "keys_schema", "values_schema", "items_schema")
         if schema.get("keys_schema", {"type": "str"}) != {"type": "str"}:
-            raise Unknown
+            raise UnsupportedField
         for inner in ("values_schema", "items_schema"):
             if schema.get(inner) not in (None, {"type": "any"}):
-                raise Unknown
+                raise UnsupportedField
         steps = f"if {{v}}.__class__ is not {kind.__name__}:\n{_REFUSE}{{v}} = json{{i}}({{v}})\n"
         names = {"json": lambda value: json_text(column.field, contract, value)}
         return DocumentField(steps=steps, names=names, default_class=kind)

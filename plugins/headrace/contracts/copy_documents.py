@@ -14,7 +14,7 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NULL, NotPlain, escaped
 from headrace.contracts.copy_document_types import FIELD_TYPES, NAMES, DocumentField, json_text
-from headrace.contracts.copy_field import Binder, Unknown, only
+from headrace.contracts.copy_field import Binder, UnsupportedField, only
 from headrace.contracts.copy_fields import family, field_schemas
 from headrace.exceptions import HeadraceError
 
@@ -37,8 +37,8 @@ def compile_documents(contract: Contract) -> Binder | None:
         schemas = field_schemas(contract.model)
         written = [_written(column, schemas[column.field], contract) for column in contract.columns]
         if any(len(column.source_names) != 1 for column in contract.columns):
-            raise Unknown
-    except Unknown:
+            raise UnsupportedField
+    except UnsupportedField:
         return None
     is_closed = contract.model.model_config.get("extra") == "forbid"
     names: dict[str, Any] = {
@@ -145,11 +145,11 @@ def _field(column: Column, schema: Mapping[str, Any], contract: Contract) -> tup
         only(schema, "function", "schema")
         inner = schema["schema"]
         if schema["function"]["type"] != "no-info" or inner["type"] not in ("str", "literal", "bool", "int", "float"):
-            raise Unknown
+            raise UnsupportedField
         validate, schema = schema["function"]["function"], inner
     make = FIELD_TYPES.get((schema["type"], family(column.sql_type)))
     if make is None:
-        raise Unknown
+        raise UnsupportedField
     return make(column, schema, contract), validate
 
 
@@ -157,13 +157,13 @@ def _default(value: Any, field: DocumentField) -> str:
     if value is None:
         return NULL
     if field.default_class is None or type(value) is not field.default_class:
-        raise Unknown
+        raise UnsupportedField
     if isinstance(value, dict | list):
         if value:
-            raise Unknown
+            raise UnsupportedField
         return "[]" if isinstance(value, list) else "{}"
     if isinstance(value, str) and not value.isprintable():
-        raise Unknown
+        raise UnsupportedField
     return {True: "t", False: "f"}[value] if isinstance(value, bool) else escaped(str(value))
 
 

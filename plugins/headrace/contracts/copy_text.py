@@ -21,7 +21,7 @@ from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NESTED_OR_ODD, NULL, SMALL, NotPlain, escaped, json_cell
 from headrace.contracts.copy_documents import compile_documents
 from headrace.contracts.copy_field import Binder as Binder
-from headrace.contracts.copy_field import Field, Unknown
+from headrace.contracts.copy_field import FastField, UnsupportedField
 from headrace.contracts.copy_field import LineMaker as LineMaker
 from headrace.contracts.copy_fields import field_of, field_schemas
 
@@ -38,8 +38,8 @@ def compile_lines(contract: Contract) -> Binder | None:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
         if any(len(column.source_names) != 1 for column in contract.columns):
-            raise Unknown
-    except Unknown:
+            raise UnsupportedField
+    except UnsupportedField:
         return None
     source_names = [column.source_names[0] for column in contract.columns]
     struct = msgspec.defstruct(
@@ -63,7 +63,7 @@ def compile_lines(contract: Contract) -> Binder | None:
     return binder
 
 
-def _source(contract: Contract, fields: Sequence[Field]) -> str:
+def _source(contract: Contract, fields: Sequence[FastField]) -> str:
     """The text of `bind`, a function that gives the function of a batch."""
     always = [field for field in fields if not field.is_nullable and not field.has_default]
     quotes = sum(2 + field.quotes for field in always)

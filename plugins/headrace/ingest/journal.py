@@ -20,7 +20,7 @@ class Journal:
         self._is_json = settings.log_format == "json"
 
     def batch(self, line: LedgerLine, seq: int, seconds: float) -> None:
-        """Log a committed batch; seq: its number in the ledger; seconds: since it was begun."""
+        """Log a committed batch; seq: its ledger line's number; seconds: since the batch began."""
         self._write(
             logging.INFO,
             "batch committed",
@@ -41,7 +41,7 @@ class Journal:
         )
 
     def end(self, plan: Plan, result: DrainResult, error: BaseException | None = None) -> None:
-        """Log the end of a drain or of a process's share; with `error`, of one that failed."""
+        """Log the end of a drain or of one process's share; error: why it failed."""
         self._write(
             logging.INFO if error is None else logging.ERROR,
             "drain ended" if error is None else "drain failed",

@@ -1,6 +1,6 @@
-"""Airflow: api-server, scheduler, dag-processor and triggerer, each a supervised process of its own.
+"""Airflow: api-server, scheduler, dag-processor and triggerer, each in its own supervised process.
 
-`airflow standalone` is not used: on SIGTERM it leaves its children behind.
+`airflow standalone` is not used: on SIGTERM it does not end its children.
 """
 
 import hashlib
@@ -43,13 +43,13 @@ def component(home: Path, name: str) -> Service:
 
 
 def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
-    """Make the metadata database, its tables and the files that Airflow wants; what was half made is made again."""
+    """Create the metadata database, its tables and Airflow's files; an incomplete database is created again."""
     from importlib.metadata import version as version_of
 
     room = home.path / "airflow"
     make_folder(room)
     write_passwords(settings)
-    if not (room / "airflow.cfg").exists():  # else Airflow writes one with keys of its own
+    if not (room / "airflow.cfg").exists():  # otherwise Airflow writes one with its own keys
         write_file(room / "airflow.cfg", CONFIG)
     version = version_of("apache-airflow")
     if not _create_database(settings, version):
@@ -65,7 +65,7 @@ def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
 
 
 def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> dict[str, Any]:
-    """Start the components that do not run and wait until Airflow itself calls all of them healthy.
+    """Start stopped components and wait until Airflow reports all of them as healthy.
 
     Components that were started with other options (Postgres moved, a setting changed) are started again.
     """
@@ -95,7 +95,7 @@ def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> d
 
 
 def stop(home: Path) -> bool:
-    """Stop all components at once, and the workers and tasks that they leave behind. Returns whether any ran."""
+    """Stop all components at once, and their remaining workers and tasks. Returns whether any ran."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(COMPONENTS)) as pool:
@@ -104,8 +104,8 @@ def stop(home: Path) -> bool:
 
 
 def why_not_ready(home: Path, port: int) -> str | None:
-    """What keeps Airflow from being healthy, in its own words; None when all four components are."""
-    import urllib.request  # 40 ms that `headrace env` does without
+    """Why Airflow is not healthy, in its own words; None if all four components are."""
+    import urllib.request  # 40 ms, saved for `headrace env`
 
     for name in COMPONENTS:
         if component(home, name).pid() is None:
@@ -124,7 +124,7 @@ def why_not_ready(home: Path, port: int) -> str | None:
 
 
 def _state(home: Path, part: str, health: dict[str, str]) -> str:
-    """A part's state; a heartbeat from before its process was started is its predecessor's."""
+    """A part's state; a heartbeat from before its process started does not count."""
     heartbeat = health.get(f"latest_{part}_heartbeat")
     if heartbeat is not None and datetime.fromisoformat(heartbeat).timestamp() < _started_at(home, part):
         return "starting"
@@ -152,7 +152,7 @@ def _airflow(*words: str) -> list[str]:
 
 
 def _create_database(settings: Settings, version: str) -> bool:
-    """Create the metadata database where it is missing or half made; returns whether it needs a migration."""
+    """Create the metadata database if it is missing or incomplete; returns whether it needs a migration."""
     import psycopg
 
     dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()

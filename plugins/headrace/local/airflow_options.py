@@ -1,4 +1,4 @@
-"""The environment that makes any `airflow` command belong to one HEADRACE_HOME."""
+"""The environment with which an `airflow` command uses one HEADRACE_HOME."""
 
 import base64
 import dataclasses
@@ -59,7 +59,7 @@ def _configuration(settings: Settings, url: str, parameters: Mapping[str, str]) 
         # asyncpg, the default, knows neither sslmode nor most of libpq's other parameters
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url(parameters, "postgresql+psycopg"),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",  # four chained tasks: 0.95 s instead of 4.7 s
-        # a task whose worker was killed is missed after half a minute instead of five: a follower is to be replaced
+        # detects a task whose worker was killed after half a minute instead of five, so that a follower is replaced
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "25",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
@@ -69,7 +69,7 @@ def _configuration(settings: Settings, url: str, parameters: Mapping[str, str]) 
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(room / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(room / "logs" / "dag_processor"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-        # Airflow sets these itself, whatever its umask: by default other users of its group may write
+        # Airflow sets these modes regardless of its umask: by default other users of its group may write
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "SCARF_ANALYTICS": "false",

@@ -1,4 +1,4 @@
-"""A dataset's declaration in words: what it expects of a record, where each field goes, what a breach is called."""
+"""A dataset's declaration as text: what its contract expects, the column of each field, the reasons of a breach."""
 
 import inspect
 import re
@@ -18,11 +18,11 @@ from headrace.output import aligned
 from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
-    "_generation": "which life of the source: a topic made anew, a file that changed",
+    "_generation": "number of the source's generation: a topic by its id, a file by its content",
     "_partition": "where the record was",
     "_offset": "where the record was; in a file the line's number",
     "_timestamp": "the record's time at the source",
-    "_key": "the record's key as it came",
+    "_key": "the record's key, unchanged",
     "_headers": "the record's headers, in order",
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
@@ -45,8 +45,8 @@ OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']"""
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the contract and its column: what is asked of it, and the reasons that a breach gives."""
+class FieldDescription:
+    """A field of the contract and its column: its rules, and the reasons that a breach gives."""
 
     name: str
     column: str
@@ -56,7 +56,7 @@ class Field:
     reasons: tuple[str, ...]
 
 
-def fields(dataset: Dataset) -> list[Field]:
+def fields(dataset: Dataset) -> list[FieldDescription]:
     """The fields of a dataset's contract, in its order."""
     return [_field(dataset.contract, column) for column in dataset.compiled.columns]
 
@@ -69,7 +69,7 @@ def reasons(dataset: Dataset) -> list[str]:
 
 
 def lines(dataset: Dataset) -> Iterator[str]:
-    """Contract and mapping of a dataset, for people."""
+    """The contract and the columns of a dataset, as lines of text."""
     yield f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name
     yield ""
     yield from aligned(list(_facts(dataset)))
@@ -105,7 +105,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     source = dataset.source
     if source.created_partitions is not None:
         made = _partitions(source.created_partitions)
-        yield "source", f"{source.target}; {made} where `headrace produce` creates it"
+        yield "source", f"{source.target}; {made} if `headrace produce` creates it"
     else:
         yield "source", source.target
     if source.dead_letter_topic is not None:
@@ -144,7 +144,7 @@ def _commands(dataset: Dataset) -> Iterator[str]:
     yield f"headrace verify {name}"
 
 
-def _field(model: type[BaseModel], column: Column) -> Field:
+def _field(model: type[BaseModel], column: Column) -> FieldDescription:
     info = model.model_fields[column.field]
     constraints: list[str] = []
     found: list[str] = [Reason.MISSING_FIELD] if column.required else []
@@ -180,7 +180,9 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
-    return Field(column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found))
+    return FieldDescription(
+        column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found)
+    )
 
 
 def _model_rules(model: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -189,7 +191,7 @@ def _model_rules(model: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
-    """A validator of the contract's own, in its author's words; the reasons that its source names."""
+    """A validator of the contract: its docstring or name, and the reasons in its source."""
     function = getattr(function, "__func__", function)
     document = inspect.getdoc(function)
     words = document.splitlines()[0].rstrip(".") if document else function.__name__.replace("_", " ")

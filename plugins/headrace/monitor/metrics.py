@@ -1,4 +1,4 @@
-"""The same figures for Prometheus, in its text format."""
+"""The figures in Prometheus's text format."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -45,7 +45,7 @@ _OF_DATASETS: Sequence[tuple[str, str, Callable[[DatasetStatus], float | None]]]
     ),
     (
         "headrace_observed_timestamp_seconds",
-        "When the source was last looked at.",
+        "When the source was last checked.",
         lambda each: _epoch(each.observed_at),
     ),
 )
@@ -68,7 +68,7 @@ _OF_MODELS: Sequence[tuple[str, str, Callable[[ModelStatus], float | None]]] = (
 
 
 def exposition(overview: Overview | None) -> bytes:
-    """Every metric; None, for a database that did not answer, leaves only headrace_up 0."""
+    """All metrics; for None, because the database did not answer, only headrace_up 0."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(overview))
     return visible(generate_latest(registry).decode(), keep="\n").encode()
@@ -87,7 +87,7 @@ class _Collector(Collector):
             "When the figures were read.",
             value=self._overview.status.at.timestamp(),
         )
-        # what is no longer declared is no longer measured: its lag would never fall
+        # datasets that are no longer declared are left out: their lag would never fall
         declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
         datasets = [dataset for dataset in declared if not dataset.is_empty]
         yield from _records(datasets)
@@ -101,13 +101,13 @@ class _Collector(Collector):
 
 def _records(datasets: list[DatasetStatus]) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
-        "headrace_lag_records", "Unread records, as a plan last saw the source.", labels=("dataset", "partition")
+        "headrace_lag_records", "Unread records at the last check of the source.", labels=("dataset", "partition")
     )
     waiting = GaugeMetricFamily(
-        "headrace_open_transaction_records", "Offsets behind an open transaction.", labels=("dataset",)
+        "headrace_open_transaction_records", "Offsets that wait for an open transaction.", labels=("dataset",)
     )
     rows = CounterMetricFamily(
-        "headrace_rows", "Records of the open generation, by what became of them.", labels=("dataset", "outcome")
+        "headrace_rows", "Records of the open generation, by outcome.", labels=("dataset", "outcome")
     )
     for dataset in datasets:
         for partition in dataset.partitions:
@@ -135,7 +135,7 @@ def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overvi
     )
     yield _gauge(
         "headrace_drain_failing",
-        "Whether a drain failed whose offsets were not committed since.",
+        "Whether a drain failed and its offsets are not yet committed.",
         {each.dataset: each.drain_error is not None for each in declared},
     )
     yield _gauge(

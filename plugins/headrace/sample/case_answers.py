@@ -1,4 +1,4 @@
-"""The case's questions, put to the marts' functions."""
+"""The answers to the case's questions, from the marts' functions."""
 
 from typing import Any, LiteralString
 
@@ -19,9 +19,9 @@ CaseAnswers = dict[str, list[dict[str, str]]]
 
 
 def read_case_answers(connect: Connect, location: str, service: str, limit: int) -> CaseAnswers:
-    """The rows of each question, values as text so that cents stay exact on their way through JSON.
+    """The rows of each question, with values as text so that JSON keeps cents exact.
 
-    The functions run with the rights of the session. Raises DatabaseError where they are of a role that may do less.
+    The functions run with the session's rights. Raises DatabaseError if their owner has fewer rights.
     """
     parameters = {"location": location, "service": service, "limit": limit}
     with database(connect) as connection, connection.cursor(row_factory=dict_row) as cursor:

@@ -1,8 +1,8 @@
-"""A mart that is read without running what its owner put into it.
+"""Reads a mart without running code of its owner.
 
-headrace_dbt owns the marts, and may put a view in a table's place, or an index or statistics whose expression calls a
-function: a query runs it, or the planner does, as the role of the session. `set role` alone does not help, because a
-function may reset it. So only a plain table is read, under a lock that lets nobody change what it is.
+headrace_dbt owns the marts, and may replace a table by a view, or add an index or statistics with an expression that
+calls a function: a query or its planning runs it, as the session's role. `set role` alone does not help, because a
+function can reset it. So only a plain table is read, under a lock on its definition.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from headrace.sql_files import read_sql
 DBT = "headrace_dbt"
 KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "p": "a partitioned table"}
 
-# conflicts with whatever changes a table's indexes, statistics, rules or columns, not with reads, merges and deletes
+# conflicts with changes to a table's indexes, statistics, rules or columns, not with reads, merges and deletes
 DEFINITION_LOCK = "share update exclusive"
 
 
 def become_dbt(connection: Connection[Any]) -> None:
-    """Give up, until the end of the transaction, the rights that dbt's role does not have, where there is that role."""
+    """Drop, until the end of the transaction, the rights that dbt's role does not have, if that role exists."""
     privilege = "set" if connection.info.server_version >= 160_000 else "member"  # before 16 every member may become it
     row = connection.execute(
         "select pg_has_role(session_user, oid, %s) from pg_roles where rolname = %s", (privilege, DBT)
@@ -30,9 +30,9 @@ def become_dbt(connection: Connection[Any]) -> None:
 
 
 def lock_definition(connection: Connection[Any], schema: str, name: str) -> None:
-    """Let nobody change what the table is, until the end of the transaction; takes no snapshot where it succeeds.
+    """Lock the table's definition until the end of the transaction; takes no snapshot if it succeeds.
 
-    A role that may only read gets the lock of a reader.
+    A role that may only read gets a reader's lock.
     """
     table = Identifier(schema, name)
     try:
@@ -43,7 +43,7 @@ def lock_definition(connection: Connection[Any], schema: str, name: str) -> None
 
 
 def kind_of(connection: Connection[Any], schema: str, name: str) -> str | None:
-    """What is in the table's place; None for a table."""
+    """The kind of relation that replaced the table; None for a table."""
     row = connection.execute(
         "select c.relkind from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid "
         "where n.nspname = %s and c.relname = %s",
@@ -53,9 +53,9 @@ def kind_of(connection: Connection[Any], schema: str, name: str) -> str | None:
 
 
 def foreign_code(connection: Connection[Any], schema: str, name: str, column: str) -> str | None:
-    """What a read of one column of a plain table would run of a role with fewer rights than this session, if anything.
+    """Code of a role with fewer rights than this session that reading one column of a plain table would run; or None.
 
-    Postgres's own functions and types leave no trace in pg_depend.
+    Postgres's own functions and types are not in pg_depend.
     """
     row = connection.execute(
         read_sql("headrace.verify", "foreign_code"), {"schema": schema, "name": name, "column": column}

@@ -1,4 +1,4 @@
-"""The verification of datasets: all checks, in an order in which the first finding explains the others."""
+"""The verification of datasets: all checks, ordered so that the first finding explains the others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> No
     report.counts["records re-read"] = counts.records
     report.counts["hashes equal"] = counts.equal
     if counts.compacted:
-        report.notes.append(f"{counts.compacted} rows whose records {taken_by} took since: not compared")
+        report.notes.append(f"{counts.compacted} rows whose records {taken_by} removed since: not compared")
     if counts.older_contract:
         offsets = ", ".join(counts.examples["older"])
         report.notes.append(
