@@ -2,10 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
@@ -40,13 +41,28 @@ class DrainResult:
         """The number of records that were staged, tombstoned or rejected."""
         return self.staged + self.dead + self.tombstones
 
+    def count(self, line: LedgerLine, dead_letters: Iterable[Sequence[Any]]) -> None:
+        """Count a committed batch, as its ledger line has it. dead_letters: its rows of headrace.dead_letters."""
+        self.batches += 1
+        self._add_counts(line)
+        self.reasons.update(row[REASON] for row in dead_letters)
+        self.next_offsets[line.partition] = line.end_offset
+        self.positions[line.partition] = line.position
+
     def add(self, other: "DrainResult") -> None:
         """Add the counts of another process of the same drain."""
-        for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.batches += other.batches
+        self._add_counts(other)
         self.seconds = max(self.seconds, other.seconds)
         self.reasons += other.reasons
         self.next_offsets |= other.next_offsets
+
+    def _add_counts(self, counted: "LedgerLine | DrainResult") -> None:
+        self.staged += counted.staged
+        self.dead += counted.dead
+        self.tombstones += counted.tombstones
+        self.empty += counted.empty
+        self.bytes += counted.bytes
 
     def summary(self, plan: Plan) -> str:
         """The result in one line."""
@@ -164,7 +180,7 @@ def _commit(committer: Committer, batch: Batch, kind: LedgerKind, run: RunContex
 
 def _settle(result: DrainResult, options: DrainOptions, began: float, committed: Committed) -> None:
     batch, line, seq = committed
-    _count(result, batch)
+    result.count(line, batch.dead)
     options.on_commit(line, seq, time.monotonic() - batch.began)
     result.seconds = time.monotonic() - began
     options.on_progress(result)
@@ -206,15 +222,3 @@ def _check_source(source: Source, plan: Plan) -> None:
             dataset=plan.dataset,
             generation=plan.generation,
         )
-
-
-def _count(result: DrainResult, batch: Batch) -> None:
-    result.batches += 1
-    result.staged += len(batch.rows) - batch.tombstones
-    result.dead += len(batch.dead)
-    result.reasons.update(dead_letter[REASON] for dead_letter in batch.dead)
-    result.tombstones += batch.tombstones
-    result.empty += batch.end_offset - batch.start_offset - batch.records
-    result.bytes += batch.bytes
-    result.next_offsets[batch.partition] = batch.end_offset
-    result.positions[batch.partition] = batch.position
