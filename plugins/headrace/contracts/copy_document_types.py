@@ -82,7 +82,11 @@ def _boolean(_column: Column, schema: Mapping[str, Any], _contract: Contract) ->
 
 def _integer(column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
     lower, upper = integer_bounds(column, schema)
-    steps = f"if {{v}}.__class__ is not int or not {lower} <= {{v}} <= {upper}:\n{_REFUSE}"
+    steps = (
+        f"if {{v}}.__class__ is not int:\n    if {{v}}.__class__ is not Nanoseconds:\n    {_REFUSE}"
+        "    {v} = int({v})\n"
+        f"if not {lower} <= {{v}} <= {upper}:\n{_REFUSE}"
+    )
     return DocumentField(steps=steps, names={}, default_class=int)
 
 
@@ -177,7 +181,7 @@ def json_text(field: str, contract: Contract, value: Any) -> str:
     return text.replace("\\", "\\\\") if "\\" in text else text
 
 
-NAMES: Mapping[str, Any] = {"UTC": UTC, "UUID": UUID, "date": date, "datetime": datetime}
+NAMES: Mapping[str, Any] = {"Nanoseconds": Nanoseconds, "UTC": UTC, "UUID": UUID, "date": date, "datetime": datetime}
 
 FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract], DocumentField]] = {
     ("str", "text"): _text,
