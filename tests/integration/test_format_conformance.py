@@ -198,3 +198,20 @@ def test_drain_killed_stages_each_record_once(case: Case, made: Orders, step: st
     assert_ledger(made.stage, dataset="orders")
     assert [number for (number,) in made.query("id")] == [order["id"] for order in sent if order["id"] % 50]
     assert made.stage.value("select count(*) from headrace.dead_letters") == 8
+
+
+def test_dataset_that_changes_to_a_format_with_schemas_gets_their_column(
+    stage: Stage, topic: str, registry_url: str
+) -> None:
+    settings = replace(stage.deployment.settings, registry_url=registry_url)
+    stage = Stage(Deployment.from_settings(settings), stage.dsn)
+    (sent,) = orders(1, 23)
+    made = declared(stage, topic, registry_url, "Json()")
+    made.send([(b"1", json.dumps({name: json_value(sent[name]) for name in NAMES}).encode())])
+    drain_dataset(stage.deployment, "orders")
+    made = declared(stage, topic, registry_url, "Avro()")
+    made.send([(b"1", CASES["avro"].writer(made)(sent))])
+    drain_dataset(stage.deployment, "orders")
+    (before, old), (after, new) = made.query("_schema_id, array[id, nanos]")
+    assert (before, old) == (None, new)
+    assert after is not None
