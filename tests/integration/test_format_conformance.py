@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import psutil
 import pytest
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
@@ -14,6 +15,7 @@ from confluent_kafka.serialization import MessageField
 from headrace.deployment import Deployment
 from headrace.exceptions import RegistryUnavailable
 from headrace.ingest.parallel import drain_dataset
+from headrace.local import registry as local_registry
 from headrace.local import services
 from headrace.repair.replay import replay
 from headrace.settings import Settings
@@ -215,3 +217,13 @@ def test_dataset_that_changes_to_a_format_with_schemas_gets_their_column(
     (before, old), (after, new) = made.query("_schema_id, array[id, nanos]")
     assert (before, old) == (None, new)
     assert after is not None
+
+
+def test_local_registry_listens_on_the_loopback_alone_and_is_printed_while_it_runs(
+    local_settings: Settings, registry_url: str
+) -> None:
+    pid = local_registry.service(local_settings.home).pid()
+    listening = [each.laddr.ip for each in psutil.Process(pid).net_connections("tcp") if each.status == "LISTEN"]
+    assert set(listening) == {"127.0.0.1"}
+    assert services.environment(local_settings)["HEADRACE_REGISTRY_URL"] == registry_url
+    assert "HEADRACE_REGISTRY_URL" not in services.environment(Settings(home=local_settings.home / "another"))
