@@ -69,5 +69,5 @@ def test_lines_of_an_absent_file_are_refused(tmp_path: Path) -> None:
 
 def test_lines_for_a_format_with_schemas_are_refused(tmp_path: Path) -> None:
     deployment = Deployment.from_settings(Settings(home=tmp_path))
-    with pytest.raises(DatasetError, match="jobs: its format is avro.*use a producer of your own"):
+    with pytest.raises(DatasetError, match=r"jobs: its format is avro.*use a producer of your own"):
         open_publisher(deployment, replace(JOBS, format=Avro()))
