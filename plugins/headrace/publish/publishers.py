@@ -40,7 +40,7 @@ class Publisher(Protocol):
 def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_id: str | None = None) -> Publisher:
     """The publisher of a dataset; with a transactional_id all lines become visible together, or none.
 
-    Raises DatasetError for a file dataset, and for a format whose values name schemas: lines of text are not such values.
+    Raises DatasetError for a file dataset, and for a format whose values name schemas: lines of text do not.
     """
     dataset.refuse_file()
     if dataset.format.has_schema_ids:
