@@ -73,7 +73,8 @@ def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], 
             f"expected one of {', '.join(sorted(known)) or 'none'}"
         )
     names = sorted(known) if name is None else [name]
-    return [Subject(each, declared.datasets.get(each)) for each in names], declared.faults
+    datasets = {each: dataset.connected(deployment.settings) for each, dataset in declared.datasets.items()}
+    return [Subject(each, datasets.get(each)) for each in names], declared.faults
 
 
 def _isolated(run: _Run, subject: Subject) -> DatasetReport:
@@ -121,7 +122,7 @@ def _verify_records(run: _Run, subject: Subject, report: DatasetReport) -> None:
         plan = plan_records(run.deployment, view, report, state)
         if plan is None:
             return
-        canonical = CanonicalRow(subject.declared)
+        canonical = CanonicalRow(subject.declared.second())
         missing = missing_columns(view, canonical.names)
         if missing:
             report.error = f"staging.{subject.name} has no column {', '.join(missing)}; `headrace init` adds it"
