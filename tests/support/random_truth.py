@@ -56,7 +56,7 @@ def recompute(connection: Connection[Any], schema: str, models: Sequence[Model],
     connection.execute(SQL("drop schema if exists {0} cascade; create schema {0}").format(Identifier(schema)))
     for dataset, rows in current.items():
         columns = CURRENT[dataset]
-        told = SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in columns.items())  # type: ignore[arg-type]
+        told = SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in columns.items())
         table = Identifier(schema, f"current_{dataset}")
         connection.execute(SQL("create table {} ({})").format(table, told))
         with connection.cursor().copy(SQL("copy {} from stdin").format(table)) as copy:
