@@ -143,3 +143,22 @@ def test_few_touched_grains_are_looked_up_by_the_index_of_the_upstream(trial: Tr
     assert trial.build("--select", "places") == {"places": 3}
     read = trial.query("select seq_tup_read from pg_stat_user_tables where relid = 'trial.visits'::regclass")
     assert read == [(0,)]
+
+
+def test_table_of_another_materialization_is_taken_over_with_its_grants_and_views(trial: Trial) -> None:
+    incremental = "{{ config(materialized='incremental', unique_key='place', indexes=[{'columns': ['place']}]) }}"
+    trial.write(places=PLACES.replace("{{ config(grain='place', unique_key='place') }}", incremental))
+    trial.build("--select", "visits", "people", "places")
+    trial.execute(
+        "grant select on trial.places to public; create view raw.places as select place, visits from trial.places; "
+        "update trial.places set minutes = 0 where place = 'P1'; alter table trial.places add former int"
+    )
+    rights = "select oid, relacl::text from pg_class where oid = 'trial.places'::regclass"
+    before = trial.query(rights)
+    trial.write(places=PLACES)
+    trial.build()
+    trial.assert_equal("places")
+    assert trial.query(rights) == before
+    assert trial.query("select count(*) from raw.places") == [(7,)]
+    indexes = "select indexrelid::regclass::text from pg_index where indrelid = 'trial.places'::regclass"
+    assert trial.query(indexes) == [("trial.places_place_key",)]

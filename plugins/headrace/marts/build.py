@@ -22,6 +22,7 @@ from headrace.marts.claims import (
     is_up_to_date,
     newest_batches,
     record,
+    stateless_models,
     unclaimed,
 )
 from headrace.marts.dbt import DbtRunner, fingerprint
@@ -96,6 +97,7 @@ def build(
             newest = newest_batches(connection)
             while len(passes) < PASSES_MAX:
                 before = claims(connection, newest)
+                stateless = stateless_models(connection)
                 started_at = datetime.now(UTC)
                 try:
                     nodes = dbt.run_pass(select, full_refresh and not passes, tests, may_be_empty=may_be_empty)
@@ -107,6 +109,7 @@ def build(
                 if not passes and not vars:  # which may enable models, and disable others
                     _forget_claims(connection, dbt, print_line)
                 passes.append(nodes)
+                _print_taken_over(stateless - stateless_models(connection), print_line)
                 record(connection, build_id, len(passes), nodes, selection, project, tests)
                 _print_pass(nodes, print_line)
                 _raise_failures(nodes)
@@ -114,6 +117,14 @@ def build(
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
     return BuildResult(build_id, tuple(passes), time.monotonic() - began)
+
+
+def _print_taken_over(models: set[str], print_line: PrintLine) -> None:
+    if models:
+        print_line(
+            f"build: took over {', '.join(sorted(models))}, built by an earlier version: compared as a whole, and "
+            "altered in place; grants and views stay"
+        )
 
 
 def _forget_claims(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:

@@ -133,6 +133,19 @@ def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> lis
     return sorted({identifier for (identifier,) in rows})
 
 
+def stateless_models(connection: Connection[Any]) -> set[str]:
+    """The models that have claims, and no state as maintained models: an earlier version built their tables."""
+    rows = connection.execute(
+        """
+        select identifier from headrace.claims where schema = %s
+        except
+        select identifier from headrace.model_states where schema = %s
+        """,
+        (SCHEMA, SCHEMA),
+    )
+    return {identifier for (identifier,) in rows}
+
+
 def newest_batches(connection: Connection[Any]) -> dict[str, int]:
     """The seq of each dataset's newest batch; 0 before the first."""
     return dict(connection.execute("select dataset, last_seq from headrace.datasets").fetchall())

@@ -103,7 +103,7 @@ def _check_schemas(connection: Connection[Any]) -> None:
         from pg_namespace as n
         inner join pg_roles as o on n.nspowner = o.oid
         where
-            n.nspname in ('headrace', 'staging', 'marts')
+            n.nspname in ('headrace', 'staging', 'marts', 'marts_log')
             and n.nspowner <> current_user::regrole
             and not o.rolsuper
             and (
@@ -133,7 +133,7 @@ def _holders(connection: Connection[Any]) -> str:
         inner join pg_namespace as n on c.relnamespace = n.oid
         inner join pg_database as d on l.database = d.oid and d.datname = current_database()
         inner join pg_stat_activity as a on l.pid = a.pid
-        where n.nspname in ('headrace', 'staging', 'marts') and l.granted and l.pid <> pg_backend_pid()
+        where n.nspname in ('headrace', 'staging', 'marts', 'marts_log') and l.granted and l.pid <> pg_backend_pid()
         order by a.pid
         limit 3
         """

@@ -87,6 +87,7 @@
 {%- endmacro %}
 
 
+{# Refuses a connection that would commit the rows without what the model has seen. #}
 {% macro refuse_autocommit() -%}
     {%- do headrace_dbt.refuse(this, "found a connection with autocommit, expected one transaction for the rows and what the"
         ~ " model has seen; remove `autocommit` from the profile") -%}
