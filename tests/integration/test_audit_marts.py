@@ -1,4 +1,4 @@
-"""`audit_marts` compares every mart with its SELECT and tests all rows; builds check what they changed."""
+"""`audit_marts` compares every mart with its SELECT; builds check a few grains and what they changed."""
 
 import subprocess
 import sys
@@ -42,16 +42,6 @@ def test_audit_finds_a_change_that_no_build_made_and_the_next_build_corrects_it(
     warehouse.build()
     warehouse.assert_right()
     audit(warehouse.settings)
-
-
-def test_audit_tests_all_rows_and_a_build_those_that_it_changed(warehouse: Warehouse) -> None:
-    warehouse.users((1, 2, "C"))
-    warehouse.jobs((2, 3, job(userid=2, minute=4)))
-    warehouse.build(tests=True)
-    warehouse.tamper("delete from marts.users where userid = 1")
-    warehouse.build(tests=True)
-    with pytest.raises(BuildError, match="known_in"):
-        audit(warehouse.settings, select="visitor_revenues")
 
 
 def test_audit_dag_fails_with_the_difference(warehouse: Warehouse, tmp_path: Path) -> None:

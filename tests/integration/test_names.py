@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.deployment import Deployment
-from headrace.exceptions import BuildError, DatasetError
+from headrace.exceptions import DatasetError
 from headrace.ingest.load import load_file
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
@@ -204,13 +204,3 @@ def test_upgrade_renames_the_tables_of_replaced_rows_and_keeps_them(stage: Stage
         for name in ("x", "y", "y_replaced"):
             assert load_file(ours, name).unchanged
         assert stage.value("select count(*) from staging._replaced_y") == 0
-
-
-def test_model_under_a_name_that_dbt_drops_is_refused(stage: Stage, topic: str, tmp_path: Path) -> None:
-    dbt = project(tmp_path)
-    (dbt / "models/marts/orders__dbt_backup.sql").write_text(MODEL.replace("alias='order',", ""))
-    settings = replace(stage.deployment.settings, dbt_dir=dbt)
-    (settings.datasets_dir / "order.py").write_text(DECLARATION.replace("{topic}", topic))
-    initialise(Deployment.from_settings(settings))
-    with pytest.raises(BuildError, match="orders__dbt_backup: found __dbt_ in the name of a model, expected a name"):
-        build(settings, tests=False)
