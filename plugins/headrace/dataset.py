@@ -7,7 +7,7 @@ the command line and the documentation follow from it.
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
+from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
 from headrace.sources.declarations import RedisStream as RedisStream
@@ -43,7 +44,8 @@ class Dataset:
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
     zone: where times that name no zone were written. Defaults to UTC.
-    format: how a record's bytes hold its document (headrace.formats). Defaults to Json().
+    format: how a record's value holds its document (headrace.formats). Defaults to Json().
+    key_format: likewise how its key holds the key. Defaults to none: a key is the text of the field's value.
     strict: accept JSON's own types alone, no "5" for 5 and no 5 for a text. Defaults to False: what converts to a
     field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -61,6 +63,7 @@ class Dataset:
     time_column: str | None = None
     zone: str = "UTC"
     format: Format = JSON
+    key_format: Format | None = None
     strict: bool = False
     max_value_bytes: int = 1024 * 1024
     schedule_s: int = 60
@@ -104,7 +107,16 @@ class Dataset:
             max_value_bytes=self.max_value_bytes,
             strict=self.strict,
             format=self.format,
+            key_format=self.key_format,
         )
+
+    def connected(self, settings: Settings) -> "Dataset":
+        """The dataset of a deployment, whose formats find their registry."""
+        format = self.format.connected(settings)
+        key_format = self.key_format.connected(settings) if self.key_format is not None else None
+        if format is self.format and key_format is self.key_format:
+            return self
+        return replace(self, format=format, key_format=key_format)
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":

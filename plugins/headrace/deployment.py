@@ -47,5 +47,5 @@ class Deployment:
         return Retries(self.settings.max_retries)
 
     def dataset(self, name: str) -> Dataset:
-        """The declaration of a dataset."""
-        return load_declaration(self.settings.datasets_dir, name)
+        """The declaration of a dataset, whose formats find this deployment's registry."""
+        return load_declaration(self.settings.datasets_dir, name).connected(self.settings)

@@ -7,7 +7,8 @@ decides what is a dead letter and why. So the function has one duty: where it gi
 record, and Postgres stores the same row either way. tests/unit/test_copy_text.py holds it to that with the corpus and
 the fuzzer, test_fast_rows.py on a real server.
 
-A contract with something that is not known here (another type, a rule about several fields) has no such function.
+A contract with something that is not known here (another type, a rule about several fields, a format whose documents
+are no JSON text, keys with a format of their own) has no such function.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_i
 
 def compile_lines(contract: Contract) -> Binder | None:
     """Compile a contract; None where something in it is known to Contract.decode alone."""
+    if contract.decoder.json_text is None or contract.key_decoder is not None:
+        return None
     try:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
@@ -96,14 +99,15 @@ def bind(generation, partition, batch_id):
 
 def _split_source(contract: Contract) -> str:
     """Statements that take a key off the document's front and leave it in prefix."""
-    if contract.separator is None:
+    separator = contract.decoder.json_text and contract.decoder.json_text.separator
+    if separator is None:
         return ""
     return f"""
 prefix = None
 if text[:1] in " \\t\\r\\n":
     return None  # a document may follow
 if text[:1] != "{{":
-    prefix, found, text = text.partition({contract.separator!r})
+    prefix, found, text = text.partition({separator!r})
     if not found or text[:1] != "{{":
         return None
 """
@@ -117,7 +121,7 @@ def _key_source(contract: Contract) -> str:
     as_hex = r"""if has_escapes or not key.isascii():
     key_text = f"\\\\x{key.hex()}"
 """
-    if contract.separator is None:
+    if contract.decoder.json_text is None or contract.decoder.json_text.separator is None:
         return f"if key != key_text.encode():\n    return None\n{as_hex}"
     return rf"""
 if key is None:

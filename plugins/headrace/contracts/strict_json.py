@@ -71,17 +71,31 @@ def parse(text: str) -> dict[str, Any]:
         )
     if nests_too_deep(text):
         raise Malformed(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
-    try:
-        document = _DECODER.decode(text)
-    except Malformed:
-        raise
-    except ValueError as error:
-        raise Malformed(Reason.INVALID_JSON, str(error)) from error
+    document = _decoded(text)
     if not isinstance(document, dict):
         raise Malformed(Reason.WRONG_TYPE, "expected a JSON object")
     if "\\u" in text:  # the only ways to either: a raw U+0000 is no JSON, and a raw surrogate no UTF-8
         _refuse_unstorable(document)
     return document
+
+
+def parse_value(text: str) -> Any:
+    """Parse any JSON value, as keys are; raises Malformed."""
+    if nests_too_deep(text):
+        raise Malformed(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
+    value = _decoded(text)
+    if "\\u" in text:
+        _refuse_unstorable([value])
+    return value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except Malformed:
+        raise
+    except ValueError as error:
+        raise Malformed(Reason.INVALID_JSON, str(error)) from error
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)

@@ -121,12 +121,13 @@ class Batch:
 
     def _decode(self, record: Record) -> None:
         """Let the contract judge a record."""
-        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)
+        contract = self.dataset.compiled
+        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)
         if isinstance(decoded, Rejection):
             self._reject_record(record, decoded)
             return
         extra = decoded.pop()
-        for i in self.dataset.compiled.json_columns:
+        for i in contract.json_columns:
             decoded[i] = json_text(decoded[i])
         deleted = record.value is None
         self.tombstones += deleted

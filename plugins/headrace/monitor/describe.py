@@ -13,6 +13,7 @@ from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
+from headrace.formats import JSON
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
 
 BOOKKEEPING_MEANING = {
@@ -117,8 +118,10 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"
-    if dataset.format.separator is not None:
-        yield "format", f"a JSON object, or a value key{dataset.format.separator}{{JSON}} of a record without a key"
+    if dataset.format != JSON:
+        yield "format", dataset.format.description
+    if dataset.key_format is not None:
+        yield "key's format", dataset.key_format.description
     yield "limit", f"a value of more than {dataset.max_value_bytes} bytes is a dead letter"
     yield (
         "table",
@@ -200,6 +203,8 @@ def _record_reasons(dataset: Dataset) -> list[str]:
         found += Reason.of(Scope.KEY)
     if dataset.source.has_malformed_rows:
         found += Reason.of(Scope.ROW)
+    if dataset.format.has_schema_ids:
+        found += Reason.of(Scope.SCHEMA)
     return [*found, *Reason.of(Scope.SERVER)]
 
 
