@@ -29,7 +29,7 @@ LogFormat = Literal["text", "json"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
-SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
+SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password", "masking_key")
 KafkaClient = Literal["kafka-python", "confluent"]
 LOCAL_DSN = re.compile(
     r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
@@ -67,6 +67,8 @@ class Settings:
     kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
     kafka_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
     redis_url: str | None = field(default=None, repr=False)  # redis://host:port/db. Defaults to the local server
+    # the key of Masked("hmac"), at least 16 characters. No default
+    masking_key: str | None = field(default=None, repr=False)
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
     airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password

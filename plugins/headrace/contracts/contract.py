@@ -16,6 +16,8 @@ from pydantic_core import SchemaError, SchemaValidator
 from headrace.contracts import conversions, rejection, strict_json
 from headrace.contracts.column_types import Unstorable, column_type
 from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
+from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
@@ -36,6 +38,7 @@ class Contract:
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept JSON's own types alone: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks (mask_records).
     json_columns: the places of a row that hold JSON text.
     key_index: the place of the key that a record's key must equal; None where there is none.
 
@@ -53,6 +56,8 @@ class Contract:
         strict: bool = False,
         format: Format = JSON,
         key_format: Format | None = None,
+        masking_key: bytes | None = None,
+        is_of_masked: bool = False,
     ) -> None:
         self.model = model
         self.zone = zone
@@ -68,7 +73,8 @@ class Contract:
         elif key in fields and (fault := key_fault(model, columns[fields.index(key)])):
             faults.append(fault)
         try:
-            self._validate = conversions.validator(model, strict=self.strict).validate_python
+            checks = {each.field: masked_before(each.masked) for each in columns if each.masked and is_of_masked}
+            self._validate = conversions.validator(model, strict=self.strict, checks=checks).validate_python
         except (InvalidColumn, SchemaError) as error:
             faults.append(str(error))
         if faults:
@@ -76,8 +82,12 @@ class Contract:
         self.key = key
         self.key_index = fields.index(key) if key is not None and keyed else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
-        self._stores = [(column.field, _storing(column, zone)) for column in columns]
+        self._stores = [(column.field, _storing(column, zone, masking_key)) for column in columns]
         self._key_validator: SchemaValidator | None = None
+        self._checks = checks
+        self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
+        self._masked_fields = self._masked_names | {column.field for column in columns if column.masked}
+        self.masks = MaskedRecords(self, masking_key) if self._masked_names and not is_of_masked else None
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
@@ -85,6 +95,12 @@ class Contract:
         A tombstone (value None) gives a row with nothing but its key. Raises RetriableError or PermanentError where
         the format cannot tell what the record is: its registry does not answer.
         """
+        decoded = self._decode(key, value, headers)
+        if self.masks is not None and isinstance(decoded, Rejection):
+            return self.masks.hidden(decoded, value, headers)
+        return decoded
+
+    def _decode(self, key: bytes | None, value: bytes | None, headers: Headers) -> Row | Rejection:
         if value is None:
             return self._tombstone(key, headers)
         if len(value) > self.max_value_bytes:
@@ -105,20 +121,26 @@ class Contract:
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
             values, extra = model.__dict__, model.__pydantic_extra__
             row = [store(values.get(field)) for field, store in self._stores]
+            if extra and self._masked_names:  # under an alias that did not count
+                extra = {name: value for name, value in extra.items() if name not in self._masked_names}
             row.append(strict_json.dumps(extra) if extra else None)
         except Malformed as error:
             where = error.location
             path = storable(where) if isinstance(where, str) else rejection.json_path(where)
             return Rejection(error.reason, storable(error.detail), path)
         except ValidationError as error:
-            return rejection.of_errors(error.errors(include_url=False))
+            errors = error.errors(include_url=False)
+            return rejection.of_errors(without_values(errors, self._masked_fields) if self._masked_names else errors)
         except Unstorable as error:
-            return Rejection(error.reason, storable(error.detail), rejection.json_path((error.field,)))
+            detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
+            return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))
+        except HeadraceError:
+            raise
         except (Exception, SystemExit) as error:
             # raised by the contract's own code: this record is rejected, the next one is decoded
             if isinstance(error, MemoryError):
                 raise
-            return rejection.of_exception(error)
+            return rejection.of_exception(error, is_hidden=bool(self._masked_names))
         return row
 
     def _other_key(self, key: bytes | None, prefix: bytes | None, value: Any, headers: Headers) -> Rejection | None:
@@ -155,7 +177,9 @@ class Contract:
 
     def _is_same_key(self, key: bytes | None, value: Any) -> bool:
         try:
-            return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key.decode()) == value
+            if key is None or (self.strict and not self.columns[self.key_index or 0].masked) or len(key) >= 4_300:
+                return False
+            return bool(self._key_value(key.decode()) == value)
         except (ValueError, Unstorable, ArithmeticError):
             return False
 
@@ -163,8 +187,12 @@ class Contract:
         """The key field's value of a key that was decoded; raises ValueError or Unstorable where it is none."""
         column = self.columns[self.key_index or 0]
         if self._key_validator is None:
-            self._key_validator = conversions.field_validators(self.model)[column.field]
-        return _storing(column, self.zone)(self._key_validator.validate_python(key))
+            self._key_validator = conversions.field_validators(self.model, checks=self._checks)[column.field]
+        return self._stores[self.key_index or 0][1](self._key_validator.validate_python(key))
+
+    def stored(self, column: Column, value: Any) -> Any:
+        """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
+        return _storing_unmasked(column, self.zone)(value)
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
@@ -192,14 +220,15 @@ class Contract:
             message = str(error)
         else:
             return row
-        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+        found = HIDDEN if column.masked else f"{key[:60]!r}"
+        message = "not valid" if column.masked else message
+        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {found} is no {column.field}: {message}"))
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
-        field = self.columns[self.key_index or 0].field
-        found = "no key" if key is None else f"key {key[:60]!r}"
-        return Rejection(
-            Reason.KEY_MISMATCH, storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}"
-        )
+        column = self.columns[self.key_index or 0]
+        found = "no key" if key is None else f"key {HIDDEN if column.masked else repr(key[:60])}"
+        wanted = column.field if column.masked else f"{column.field} {expected[:60]!r}"
+        return Rejection(Reason.KEY_MISMATCH, storable(f"found {found}, expected {wanted}"), f"$.{column.field}")
 
 
 def _undecodable(error: Undecodable, where: str = "") -> Rejection:
@@ -215,8 +244,22 @@ def _only_value(document: Mapping[str, Any]) -> Any:
 _Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-def _storing(column: Column, zone: tzinfo) -> _Storing:
-    sql_type, _, is_array = column.sql_type.partition("[")
+def _storing(column: Column, zone: tzinfo, masking_key: bytes | None) -> _Storing:
+    store = _storing_unmasked(column, zone)
+    if column.masked is None:
+        return store
+    return partial(_store_masked, store, mask_of(column.field, column.masked, masking_key), column.masked.how)
+
+
+def _store_masked(store: _Storing, mask: Mask, how: How, value: Any) -> Any:
+    if isinstance(value, MaskedText):
+        return None if how == "drop" else str(value)
+    value = store(value)
+    return None if value is None else mask(value)
+
+
+def _storing_unmasked(column: Column, zone: tzinfo) -> _Storing:
+    sql_type, _, is_array = column.value_type.partition("[")
     store: _Storing = partial(column_type(sql_type).store, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)

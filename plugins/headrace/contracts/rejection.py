@@ -35,8 +35,14 @@ def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:
     return Rejection(reason_of(first["type"]), storable(detail), json_path(first["loc"]))
 
 
-def of_exception(error: BaseException) -> Rejection:
-    """The rejection for an exception that a contract's own code raised and pydantic does not know."""
+def of_exception(error: BaseException, *, is_hidden: bool = False) -> Rejection:
+    """The rejection for an exception that a contract's own code raised and pydantic does not know.
+
+    is_hidden: leave its message out, which may quote a value that is masked.
+    """
+    if is_hidden:
+        detail = f"{type(error).__name__}, whose message is not kept: the contract masks values"
+        return Rejection(Reason.BUSINESS_RULE, storable(detail), is_raised=True)
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # the exception's own __str__ failed
