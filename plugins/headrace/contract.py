@@ -1,6 +1,7 @@
 """What a declaration writes its contract with; users' declarations import these names from here."""
 
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.masks import Masked
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.times import parse_epoch_ms, parse_timestamp
 from headrace.contracts.types import (
@@ -27,6 +28,7 @@ __all__ = [
     "Float",
     "Identifier",
     "Integer",
+    "Masked",
     "Money",
     "Numeric",
     "Rejection",

@@ -7,7 +7,7 @@ the command line and the documentation follow from it.
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,13 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
+from headrace.contracts import masks
 from headrace.contracts.columns import Column
-from headrace.contracts.contract import Contract
+from headrace.contracts.contract import Contract, Row
+from headrace.contracts.rejection import Rejection
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
+from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from headrace.contracts.copy_text import Binder
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+
+MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
 # allow: fields that the contract does not name are kept in _extra, never dropped; a model without it is read so, too
 CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -70,14 +75,15 @@ class Dataset:
     max_lag: int | None = None
     max_freshness_s: float | None = None
     description: str = ""
+    masking_key: bytes | None = field(default=None, repr=False)  # of the deployment: see `connected`
 
     def __post_init__(self) -> None:
         faults: list[str] = []
         if not NAME.fullmatch(self.name):
             faults.append(f"expected a name that matches {NAME.pattern}")
-        for role, field in (("key", self.key), ("time_column", self.time_column)):
-            if field is not None and field not in self.contract.model_fields:
-                faults.append(f"{role} {field!r} is not a field of {self.contract.__name__}")
+        for role, name in (("key", self.key), ("time_column", self.time_column)):
+            if name is not None and name not in self.contract.model_fields:
+                faults.append(f"{role} {name!r} is not a field of {self.contract.__name__}")
         numbers = (
             ("schedule_s", self.schedule_s),
             ("max_lag", self.max_lag),
@@ -86,6 +92,10 @@ class Dataset:
         for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
+        if self.format.has_schema_ids and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        if self.key_format is not None and not (self.key and self.keyed and self.source.has_record_keys):
+            faults.append("key_format is set, expected a key that the records of a topic carry too")
         try:
             self._zone()
         except (ValueError, OSError):
@@ -99,7 +109,7 @@ class Dataset:
     @cached_property
     def compiled(self) -> Contract:
         """The contract, ready to decode records."""
-        return Contract(
+        contract = Contract(
             self.contract,
             key=self.key,
             keyed=self.keyed and self.source.has_record_keys,
@@ -108,15 +118,51 @@ class Dataset:
             strict=self.strict,
             format=self.format,
             key_format=self.key_format,
+            masking_key=self.masking_key,
+        )
+        for column in contract.columns:
+            if column.masked and column.field == self.time_column:
+                raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
+        return contract
+
+    @cached_property
+    def of_masked(self) -> Contract:
+        """The contract for masked dead letters, which takes masks for values."""
+        return Contract(
+            self.contract,
+            key=self.key,
+            keyed=self.keyed and self.source.has_record_keys,
+            zone=self._zone(),
+            max_value_bytes=self.max_value_bytes + MASKS_BYTES_MAX,
+            strict=self.strict,
+            format=self.format,
+            key_format=self.key_format,
+            masking_key=self.masking_key,
+            is_of_masked=True,
         )
 
     def connected(self, settings: Settings) -> "Dataset":
-        """The dataset of a deployment, whose formats find their registry."""
+        """The dataset of a deployment, whose formats find their registry, and whose masks their key.
+
+        Raises SettingError for a key that is too short; `require_masking_key` for one that is missing.
+        """
         format = self.format.connected(settings)
         key_format = self.key_format.connected(settings) if self.key_format is not None else None
-        if format is self.format and key_format is self.key_format:
+        masking_key = masks.key_of(settings.masking_key) if self.is_keyed_by_setting else None
+        if format is self.format and key_format is self.key_format and masking_key is None:
             return self
-        return replace(self, format=format, key_format=key_format)
+        return replace(self, format=format, key_format=key_format, masking_key=masking_key)
+
+    @property
+    def is_keyed_by_setting(self) -> bool:
+        """Whether a mask of the contract needs HEADRACE_MASKING_KEY."""
+        return any(column.masked == masks.Masked("hmac") for column in self.compiled.columns)
+
+    def require_masking_key(self) -> None:
+        """Raise SettingError where a mask has no key; called before anything is written."""
+        if self.is_keyed_by_setting and self.masking_key is None:
+            names = [column.field for column in self.compiled.columns if column.masked == masks.Masked("hmac")]
+            raise masks.no_key([f"{self.name}.{name}" for name in names])
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":
@@ -124,6 +170,17 @@ class Dataset:
         from headrace.contracts.copy_text import compile_lines  # 10 ms that a drain with nothing to do can do without
 
         return compile_lines(self.compiled)
+
+    def decode_masked(self, record: Record, rejection: Rejection) -> Row | Rejection:
+        """Decode a dead letter whose masked fields hold masks; its own rejection where it cannot be judged again.
+
+        rejection: with what is masked. That must be what the contract masks, and each field must be judged alone: a
+        validator that sees several fields would see masks.
+        """
+        masks = self.compiled.masks
+        if masks is None or masks.names != rejection.masked or not masks.can_be_replayed:
+            return rejection
+        return self.of_masked.decode(record.key, record.value, record.headers)
 
     def refuse_file(self) -> None:
         """Raise DatasetError, with the command that loads it, for a dataset that comes from a file."""
@@ -191,4 +248,5 @@ def field_contract(dataset: Dataset, column: Column) -> Contract:
         zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
         max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
         strict=dataset.strict,
+        masking_key=dataset.masking_key,
     )

@@ -13,10 +13,15 @@ from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from headrace.formats import Json, KeyedJson, PlainText
+from headrace.formats import Avro, Json, KeyedJson, PlainText
 from headrace.formats.base import Decoded, Fault, Format, Undecodable
+from tests.support.schemas import Schemas
 
 SEED = 20_261_126
+ORDER = {"type": "record", "name": "Order", "fields": [
+    {"name": "id", "type": "long"}, {"name": "name", "type": "string"},
+]}  # fmt: skip
+AVRO = Avro(schemas=Schemas({1: ORDER}))
 # a format, a value, what it decodes to, and values that are none of it
 SAMPLES: list[tuple[Format, bytes, Decoded, dict[bytes, Fault]]] = [
     (Json(), b'{"id":1}', Decoded('{"id":1}'), {b'{"id":"\xff"}': Fault.INVALID_UTF8}),
@@ -24,6 +29,16 @@ SAMPLES: list[tuple[Format, bytes, Decoded, dict[bytes, Fault]]] = [
     (KeyedJson("#"), b' {"id":"#"}', Decoded(' {"id":"#"}'), {}),
     (PlainText(), "ä".encode(), Decoded({"value": "ä"}), {b"\xff": Fault.INVALID_UTF8}),
     (PlainText("line"), b"", Decoded({"line": ""}), {}),
+    (
+        AVRO,
+        b"\0\0\0\0\1\x0a\x06abc",
+        Decoded({"id": 5, "name": "abc"}),
+        {
+            b"": Fault.UNDECODABLE,
+            b"\0\0\0\0\2\x0a": Fault.UNKNOWN_SCHEMA,
+            b"\0\0\0\0\1\x0a": Fault.UNDECODABLE,
+        },
+    ),
 ]
 NAMES = [f"{type(sample[0]).__name__}{number}" for number, sample in enumerate(SAMPLES)]
 
@@ -44,6 +59,7 @@ def test_format_decodes_its_own_and_says_why_it_decodes_no_other(
     format: Format, value: bytes, document: Decoded, broken: dict[bytes, Fault]
 ) -> None:
     decoder = format.decoder()
+    assert decoder.is_known(value) is not format.has_schema_ids
     assert decoder.decode(value, ()) == document
     assert decoder.is_known(value)
     for damaged, fault in broken.items():

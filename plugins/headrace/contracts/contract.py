@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.column_types import Unstorable, column_type
+from headrace.contracts.column_types import Unstorable, column_type, store_document
 from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
 from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
@@ -82,7 +82,9 @@ class Contract:
         self.key = key
         self.key_index = fields.index(key) if key is not None and keyed else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
-        self._stores = [(column.field, _storing(column, zone, masking_key)) for column in columns]
+        is_json = self.decoder.json_text is not None
+        self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
+        self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
         self._key_validator: SchemaValidator | None = None
         self._checks = checks
         self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
@@ -116,14 +118,18 @@ class Contract:
 
     def _row(self, document: Any) -> Row | Rejection:
         try:
-            model = self._validate(strict_json.parse(document) if isinstance(document, str) else document)
+            if self.decoder.json_text is not None:
+                document = strict_json.parse(document)
+            elif not isinstance(document, Mapping):
+                raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+            model = self._validate(document)
             if not isinstance(model, self.model):
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
             values, extra = model.__dict__, model.__pydantic_extra__
             row = [store(values.get(field)) for field, store in self._stores]
             if extra and self._masked_names:  # under an alias that did not count
                 extra = {name: value for name, value in extra.items() if name not in self._masked_names}
-            row.append(strict_json.dumps(extra) if extra else None)
+            row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
             where = error.location
             path = storable(where) if isinstance(where, str) else rejection.json_path(where)
@@ -192,7 +198,7 @@ class Contract:
 
     def stored(self, column: Column, value: Any) -> Any:
         """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
-        return _storing_unmasked(column, self.zone)(value)
+        return _storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
@@ -244,8 +250,8 @@ def _only_value(document: Mapping[str, Any]) -> Any:
 _Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-def _storing(column: Column, zone: tzinfo, masking_key: bytes | None) -> _Storing:
-    store = _storing_unmasked(column, zone)
+def _storing(column: Column, zone: tzinfo, masking_key: bytes | None, *, is_json: bool) -> _Storing:
+    store = _storing_unmasked(column, zone, is_json=is_json)
     if column.masked is None:
         return store
     return partial(_store_masked, store, mask_of(column.field, column.masked, masking_key), column.masked.how)
@@ -258,9 +264,10 @@ def _store_masked(store: _Storing, mask: Mask, how: How, value: Any) -> Any:
     return None if value is None else mask(value)
 
 
-def _storing_unmasked(column: Column, zone: tzinfo) -> _Storing:
+def _storing_unmasked(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
     sql_type, _, is_array = column.value_type.partition("[")
-    store: _Storing = partial(column_type(sql_type).store, column.field, sql_type, zone)
+    kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
+    store: _Storing = partial(kind_store, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)
     # a validator may leave None behind in any field; a column that records must fill does not take it

@@ -68,7 +68,7 @@ _INTEGER_TEXT = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
     only(schema, "ge", "gt", "le", "lt", "strict")
-    limit = INTEGER_MAX[column.sql_type]
+    limit = INTEGER_MAX[column.value_type]
     if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
         raise Unknown
     lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
@@ -143,7 +143,7 @@ def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
     places = schema.get("decimal_places")
     digits = schema.get("max_digits")
-    if "(" in column.sql_type:
+    if "(" in column.value_type:
         if digits is None or places is None or digits <= places:
             raise Unknown
         whole = digits - places
@@ -177,7 +177,7 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fiel
     """A parser of contracts.times, known by being that very function."""
     only(schema, "function", "json_schema_input_schema")
     parser = schema["function"].get("function")
-    if column.sql_type == "date" and parser is parse_date:
+    if column.value_type == "date" and parser is parse_date:
         return Field(
             kind=str,
             quotes=2,
@@ -185,7 +185,7 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fiel
             names={"fromisoformat": date.fromisoformat, "in_utc": None},
             empty_is_null=not contract.strict,
         )
-    if column.sql_type != "timestamptz":
+    if column.value_type != "timestamptz":
         raise Unknown
     if parser is parse_epoch_ms:
         return _epoch_ms(contract)

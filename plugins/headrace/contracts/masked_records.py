@@ -5,7 +5,7 @@ no place can be found, because it is no JSON or no document, is not kept. A mask
 masks are then taken for the values, which were judged before.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,13 +15,14 @@ from pydantic_core.core_schema import ErrorType
 
 from headrace.contracts import conversions, strict_json
 from headrace.contracts.columns import Column
+from headrace.contracts.copy_cells import escaped
 from headrace.contracts.masks import HIDDEN, NOT_VALID, Mask, forms, mask_of
 from headrace.contracts.reasons import reason_of
 from headrace.contracts.rejection import NOT_KEPT, Rejection, storable
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import HeadraceError
 from headrace.formats.base import Undecodable
-from headrace.record import Headers
+from headrace.record import Headers, KafkaRecord, Record
 
 if TYPE_CHECKING:
     from headrace.contracts.contract import Contract
@@ -45,13 +46,13 @@ class MaskedRecords:
             column.field: mask_of(column.field, column.masked, key) for column in columns if column.masked
         }
         self._columns = columns
-        self._is_key_masked = any(column.field == contract.key for column in columns)
+        self.is_key_masked = any(column.field == contract.key for column in columns)
         self._validators: Mapping[str, Any] | None = None
         self.can_be_replayed = conversions.judges_fields_alone(contract.model)
 
     def key(self, key: bytes | None, headers: Headers = ()) -> bytes | None:
         """A record's key as it is stored: masked if it is the masked field; None if its format cannot hold a mask."""
-        if key is None or not self._is_key_masked:
+        if key is None or not self.is_key_masked:
             return key
         column = next(column for column in self._columns if column.field == self._contract.key)
         decoder = self._contract.key_decoder
@@ -75,13 +76,21 @@ class MaskedRecords:
             return None
         text, prefix, document = found
         head = value[: len(value) - len(str(text).encode())]
-        if prefix is not None and self._is_key_masked:
+        if prefix is not None and self.is_key_masked:
             head = (self.key(prefix) or b"") + head[len(prefix) :]
         self._mask_members(document)
         try:
             return head + strict_json.dumps(document)
         except (Malformed, TypeError, ValueError):
             return None
+
+    def record(self, record: Record, rejection: Rejection) -> tuple[Record, Rejection]:
+        """A record and its rejection as its dead letter holds them."""
+        key, value = self.key(record.key, record.headers), self.value(record.value, record.headers)
+        masked = KafkaRecord(record.offset, record.timestamp, key, value, record.headers)
+        if record.value is not None and value is None and NOT_KEPT not in rejection.detail:
+            rejection = replace(rejection, detail=_not_kept(rejection.detail))
+        return masked, replace(rejection, masked=self.names)
 
     def hidden(self, rejection: Rejection, value: bytes | None, headers: Headers) -> Rejection:
         """The rejection without the masked values of its record, and with a word if the value is not kept."""
@@ -92,8 +101,6 @@ class MaskedRecords:
         if found is not None:
             for text in sorted(self._texts(found[2]), key=len, reverse=True):
                 detail = detail.replace(text, HIDDEN)
-        if value is not None and self.value(value, headers) is None:
-            detail = f"{detail[:400]}; the value is {NOT_KEPT}: its masked fields cannot be found in it"
         return replace(rejection, detail=storable(detail))
 
     def _document(self, value: bytes | None, headers: Headers) -> tuple[Any, bytes | None, dict[str, Any]] | None:
@@ -107,6 +114,11 @@ class MaskedRecords:
         except (Undecodable, Malformed):
             return None
         return (found, prefix, dict(document)) if isinstance(document, Mapping) else None
+
+    def cell_of(self, column: Column) -> Callable[[str], str]:
+        """The mask of a value's text as COPY text, for fields whose values have no other text."""
+        mask = self._masks[column.field]
+        return lambda text: escaped(mask(text) or "")
 
     def _mask_members(self, document: dict[str, Any]) -> None:
         for column in self._columns:
@@ -147,6 +159,10 @@ class MaskedRecords:
         if self._validators is None:
             self._validators = conversions.field_validators(self._contract.model, strict=self._contract.strict)
         return self._validators[column.field]
+
+
+def _not_kept(detail: str) -> str:
+    return storable(f"{detail[:400]}; the value is {NOT_KEPT}: its masked fields cannot be found in it")
 
 
 def names_in(model: type[BaseModel], column: Column) -> tuple[str, ...]:

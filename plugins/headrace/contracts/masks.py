@@ -21,8 +21,8 @@ from headrace.exceptions import DatasetError, SettingError
 How = Literal["hmac", "drop", "last4"]
 HIDDEN = "***"  # in a dead letter, for a value that is dropped; in its detail, for every masked value
 NOT_VALID = "*** (not valid)"  # in a dead letter, for a value that the contract rejects
+KEY_LENGTH_MIN = 16  # characters
 SHOWN = 4  # characters that last4 shows, of values of at least twice as many
-KEY_LENGTH_MIN = 16  # characters: below them a key is found by trying all
 
 _SCALARS = ("text", "bigint", "integer", "smallint", "numeric", "boolean", "timestamptz", "date", "time", "uuid")
 _MASKABLE: Mapping[str, tuple[str, ...]] = {
@@ -97,6 +97,16 @@ def no_key(fields: list[str]) -> SettingError:
     )
 
 
+def key_of(setting: str | None) -> bytes | None:
+    """The key that a setting gives; raises SettingError for one that is too short."""
+    if setting is not None and len(setting) < KEY_LENGTH_MIN:
+        raise SettingError(
+            f"HEADRACE_MASKING_KEY: found {len(setting)} characters, expected at least {KEY_LENGTH_MIN}: a short key "
+            "is found by trying all; nothing was changed"
+        )
+    return None if setting is None else setting.encode()
+
+
 def key_id(key: bytes) -> str:
     """What tells one key from another without telling the key."""
     return hmac.digest(key, b"headrace: the id of this key", "sha256").hex()[:16]
@@ -104,7 +114,6 @@ def key_id(key: bytes) -> str:
 
 def masked_before(masked: Masked) -> Callable[[Any], Any]:
     """A validator that accepts what a mask made, and nothing else: for dead letters that are decoded again."""
-
     form = _FORMS[masked.how]
 
     def check(value: Any) -> MaskedText:

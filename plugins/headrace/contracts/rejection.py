@@ -19,13 +19,17 @@ NOT_KEPT = "not kept"  # says a dead letter's detail whose record is not; there 
 class Rejection:
     """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON.
 
-    is_raised: a validator raised something else than it may, so that the fault may be its own.
+    is_raised: a validator raised something else than it may, so that the fault may be its own. schema_id: the
+    registry's id of the schema that the record names. masked: the fields that are masked in the record's dead letter,
+    each with how; None where none is.
     """
 
     reason: str
     detail: str
     json_path: str = "$"
     is_raised: bool = False
+    schema_id: int | None = None
+    masked: list[str] | None = None
 
 
 def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:

@@ -4,6 +4,7 @@ A declaration names one: `Dataset(..., format=KeyedJson())`. Defaults to Json().
 all of them keep, and tests/unit/test_formats.py the tests that all of them pass.
 """
 
+from headrace.formats.avro import Avro as Avro
 from headrace.formats.base import Format as Format
 from headrace.formats.json_text import Json as Json
 from headrace.formats.json_text import KeyedJson as KeyedJson

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -105,7 +105,7 @@ class Batch:
                 held_bytes += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
                 headers_text = escaped((headers_json(headers) or b"").decode())
             at = times[timestamp]
-            is_rejected = may_be_rejected and _rejection(record)
+            is_rejected = may_be_rejected and (_rejection(record) or _masked(record))
             line = None if is_rejected else make_line(offset, at, key, value, headers_text)
             if line is None:
                 self._decode(record)
@@ -121,8 +121,12 @@ class Batch:
 
     def _decode(self, record: Record) -> None:
         """Let the contract judge a record."""
-        contract = self.dataset.compiled
-        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)
+        contract, masked = self.dataset.compiled, _masked(record)
+        decoded = _rejection(record) or (
+            contract.decode(record.key, record.value, record.headers)
+            if masked is None
+            else self.dataset.decode_masked(record, _stored_rejection(record, masked))
+        )
         if isinstance(decoded, Rejection):
             self._reject_record(record, decoded)
             return
@@ -136,12 +140,14 @@ class Batch:
             self.partition,
             record.offset,
             record_time(record.timestamp),
-            record.key,
+            record.key if masked or contract.masks is None else contract.masks.key(record.key, record.headers),
             json_text(headers_json(record.headers)),
             deleted,
             json_text(extra),
             self.batch_id,
         )
+        if self.dataset.format.has_schema_ids:
+            decoded.append(self._schema_id(record))
         self.rows.append(decoded)
         self.accepted.append(record)
 
@@ -172,7 +178,17 @@ class Batch:
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
 
+    def _schema_id(self, record: Record) -> int | None:
+        return None if record.value is None else self.dataset.compiled.decoder.schema_id(record.value, record.headers)
+
     def _reject_record(self, record: Record, rejection: Rejection) -> None:
+        if self.dataset.format.has_schema_ids:
+            rejection = replace(rejection, schema_id=self._schema_id(record))
+        masked, masks = _masked(record), self.dataset.compiled.masks
+        if masked is not None:
+            rejection = replace(rejection, masked=masked)
+        elif masks is not None:
+            record, rejection = masks.record(record, rejection)
         self.dead.append(
             dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
         )
@@ -202,6 +218,16 @@ class Batch:
 
 def _no_line(*_: Any) -> None:
     """The fast path of a contract that has none."""
+
+
+def _stored_rejection(record: Any, masked: list[str]) -> Rejection:
+    return Rejection(record.reason, record.detail, record.json_path or "$", masked=masked)
+
+
+def _masked(record: Record) -> list[str] | None:
+    """What is masked in a dead letter that is replayed; None for what a source yields."""
+    masked: list[str] | None = getattr(record, "masked", None)
+    return masked
 
 
 def _rejection(record: Record) -> Rejection | None:

@@ -14,18 +14,24 @@ from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
-from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
+from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
     "_generation": "which life of the source: a topic made anew, a file that changed",
     "_partition": "where the record was",
     "_offset": "where the record was; in a file the line's number",
     "_timestamp": "the record's time at the source",
-    "_key": "the record's key as it came",
+    "_key": "the record's key as it came, or masked",
     "_headers": "the record's headers, in order",
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
+    "_schema_id": "the registry's id of the schema that the record was written by",
+}
+MASK_WORDS = {
+    "hmac": "stored as an HMAC of the value",
+    "last4": "stored as its last four characters",
+    "drop": "not stored",
 }
 LIMITS = {
     "ge": (">= {}", Reason.OUT_OF_RANGE),
@@ -92,7 +98,8 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
     yield ""
     yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
-    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
+    columns = bookkeeping_columns(dataset)
+    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
@@ -170,13 +177,15 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             words, its_reasons = _rule(func)
             constraints.append(words)
             found += its_reasons
-    if column_type(column.sql_type).has_bounds:
+    if column_type(column.value_type).has_bounds:
         found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
         if column.field in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
+    if column.masked is not None:
+        constraints.append(MASK_WORDS[column.masked.how])
     return Field(column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found))
 
 

@@ -46,6 +46,7 @@ class DeadLetter:
     batch_id: UUID
     replayed_by: UUID | None
     published_at: datetime | None
+    masked: list[str] | None  # what is masked in key, value and headers: each field with how
 
     @property
     def headers(self) -> Headers:
@@ -61,8 +62,13 @@ class DeadLetter:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it has the record's bytes; a record beyond the limits of unpacking has only its coordinates."""
-        return self.reason != Reason.TOO_LARGE or self.value is not None or NOT_KEPT not in self.detail
+        """Whether it has the record's bytes.
+
+        A record beyond the limits of unpacking has only its coordinates; one whose masked fields cannot be found in it
+        has no value.
+        """
+        may_be_left_out = self.reason == Reason.TOO_LARGE or self.masked is not None
+        return not may_be_left_out or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def coordinate(self) -> DeadLetterCoordinate:
@@ -73,7 +79,7 @@ class DeadLetter:
 # Milliseconds, as records have them: a datetime of the year 9999 cannot be read in every time zone
 _COLUMNS = SQL(
     'dataset, generation, partition, "offset", (extract(epoch from "timestamp") * 1000)::bigint as "timestamp", key, '
-    "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at"
+    "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at, masked"
 )
 
 

@@ -29,6 +29,8 @@ COLUMNS = (
     ("detail", "text"),
     ("json_path", "text"),
     ("batch_id", "uuid"),
+    ("schema_id", "integer"),
+    ("masked", "text[]"),
 )
 REASON = COLUMNS.index(("reason", "text"))  # its index in a row
 
@@ -50,6 +52,8 @@ def dead_letter_row(
         rejection.detail,
         rejection.json_path,
         batch_id,
+        rejection.schema_id,
+        rejection.masked,
     )
 
 

@@ -72,22 +72,25 @@ set replayed_by = null
 from {letters} as failed
 where failed.partition = %(partition)s and {same_coordinate} and letters.replayed_by is not null
 """)
-# the bytes of a record that was beyond a limit, and is not any more, are added
+# The bytes of a record that was beyond a limit, and is not any more, are added; those that are masked today replace
+# the former ones.
+IS_OWN = SQL("coalesce(letters.masked, failed.masked) is null")
 UPDATE_DEAD_LETTERS = SQL("""
 update headrace.dead_letters as letters
 set
     reason = failed.reason,
     detail = failed.detail,
     json_path = failed.json_path,
-    key = coalesce(letters.key, failed.key),
-    value = coalesce(letters.value, failed.value),
-    headers = coalesce(letters.headers, failed.headers)
+    key = coalesce(case when {is_own} then letters.key end, failed.key),
+    value = coalesce(case when {is_own} then letters.value end, failed.value),
+    headers = coalesce(case when {is_own} then letters.headers end, failed.headers),
+    masked = failed.masked
 from {letters} as failed
 where
     failed.partition = %(partition)s
     and {same_coordinate}
-    and (letters.reason, letters.detail, letters.json_path)
-    is distinct from (failed.reason, failed.detail, failed.json_path)
+    and (letters.reason, letters.detail, letters.json_path, letters.masked)
+    is distinct from (failed.reason, failed.detail, failed.json_path, failed.masked)
 """)
 
 
@@ -248,7 +251,7 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
     ).rowcount
     each.still_dead = failed - each.dead - each.reopened
     connection.execute(
-        UPDATE_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
+        UPDATE_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE, is_own=IS_OWN),
         parameters,
     )
 

@@ -40,6 +40,7 @@ class RecordCounts:
     compacted: int = 0
     older_contract: int = 0
     rejected_today: int = 0
+    unmasked: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def example(self, kind: str, text: str) -> None:
@@ -97,7 +98,8 @@ class RecordCheck:
             if not is_replayed:
                 self._wrong("records", part, record[0], "a staged row and a dead letter", "one of the two")
         if row is None:
-            _, key, value, _, _ = record
+            _, key, value, headers, _ = record
+            key = self._canonical.stored_key(key, headers)
             size = "a tombstone" if value is None else f"a record of {len(value)} bytes"
             self._wrong(
                 "records",
@@ -151,8 +153,10 @@ class RecordCheck:
         )
 
     def _compare_dead_letter(self, part: GenerationRange, record: VisibleRecord, dead_letter: Any) -> None:
-        expected = self._canonical.of_dead_letter(record)
-        stored = self._canonical.of_stored_dead_letter(dead_letter[1:-2])
+        is_masked = dead_letter[-3]
+        self.counts.unmasked += self._canonical.has_masks and not is_masked
+        expected = self._canonical.of_dead_letter(record, is_masked=is_masked)
+        stored = self._canonical.of_stored_dead_letter(dead_letter[1:-3])
         if dead_letter[-2] or hasattr(record[3], "rejection"):  # its bytes are not kept, or not read again
             stored[:3] = expected[:3]
         if stored == expected:
@@ -209,7 +213,7 @@ class RecordCheck:
     def _dead_letters(self, part: GenerationRange) -> Iterator[ServerCursor[Any]]:
         with canonical_cursor(self._snapshot.connection, "verified_letters") as cursor:
             yield cursor.execute(
-                'select "offset", key, value, headers, "timestamp", '
+                'select "offset", key, value, headers, "timestamp", masked is not null, '
                 "reason = 'too_large' and value is null and position(%s in detail) > 0, replayed_by is not null from "
                 "headrace.dead_letters "
                 'where dataset = %s and generation = %s and partition = %s and "offset" >= %s and "offset" < %s '

@@ -139,6 +139,7 @@ def _verify_records(
         client = reader(subject) if reader else plan.reader
         total, done = sum(part.end - part.start for part in plan.ranges), 0
         try:
+            subject.declared.require_masking_key()
             for part in plan.ranges:
                 for reached in check.compare(part, client):
                     on_progress(done + reached, total)
@@ -160,6 +161,11 @@ def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> No
         report.notes.append(
             f"{counts.older_contract} rows were staged before the contract named a field: its column is null, and what "
             f"the record held of it is in _extra: {offsets}"
+        )
+    if counts.unmasked:
+        report.notes.append(
+            f"{counts.unmasked} dead letters hold values that the contract of today masks; a reload of their range "
+            "masks them"
         )
     if counts.rejected_today:
         offsets = ", ".join(counts.examples["rejected"])
