@@ -5,7 +5,7 @@ behind lossless conversions (conversions); and the columns get what the
 model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
@@ -66,7 +66,7 @@ class Contract:
         self.decoder = format.decoder()
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
-        self.columns = tuple(columns)
+        self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
         if key is not None and key not in model.model_fields:
             faults.append(f"key {key!r} is not a field of the contract")
@@ -88,7 +88,9 @@ class Contract:
         self._key_validator: SchemaValidator | None = None
         self._checks = checks
         self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
-        self._masked_fields = self._masked_names | {column.field for column in columns if column.masked}
+        # a dead letter's masks tell nothing
+        hidden = () if is_of_masked else [column.field for column in columns if column.masked]
+        self._masked_fields = self._masked_names.union(hidden) if hidden else frozenset()
         self.masks = MaskedRecords(self, masking_key) if self._masked_names and not is_of_masked else None
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
@@ -136,7 +138,7 @@ class Contract:
             return Rejection(error.reason, storable(error.detail), path)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            return rejection.of_errors(without_values(errors, self._masked_fields) if self._masked_names else errors)
+            return rejection.of_errors(without_values(errors, self._masked_fields) if self._masked_fields else errors)
         except Unstorable as error:
             detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
             return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))

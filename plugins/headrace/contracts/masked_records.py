@@ -7,7 +7,7 @@ masks are then taken for the values, which were judged before.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -21,15 +21,27 @@ from headrace.contracts.reasons import reason_of
 from headrace.contracts.rejection import NOT_KEPT, Rejection, storable
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import HeadraceError
-from headrace.formats.base import Undecodable
+from headrace.formats.base import Decoder, Undecodable
 from headrace.record import Headers, KafkaRecord, Record
-
-if TYPE_CHECKING:
-    from headrace.contracts.contract import Contract
 
 # the types of pydantic whose messages hold what a validator wrote
 _WITH_TEXT = frozenset({"value_error", "assertion_error"})
 _BUILT_IN = frozenset(get_args(ErrorType)) - _WITH_TEXT
+
+
+class MaskedContract(Protocol):
+    """What masks need of a contract."""
+
+    model: type[BaseModel]
+    columns: Sequence[Column]
+    key: str | None
+    strict: bool
+    max_value_bytes: int
+    decoder: Decoder
+    key_decoder: Decoder | None
+
+    def stored(self, column: Column, value: Any) -> Any:
+        """What a column would hold of a validated value, were it not masked."""
 
 
 class MaskedRecords:
@@ -38,7 +50,7 @@ class MaskedRecords:
     names: each masked field with how, as headrace.dead_letters.masked keeps them.
     """
 
-    def __init__(self, contract: "Contract", key: bytes | None) -> None:
+    def __init__(self, contract: MaskedContract, key: bytes | None) -> None:
         self._contract = contract
         columns = [column for column in contract.columns if column.masked]
         self.names = [f"{column.field}={column.masked.how}" for column in columns if column.masked]

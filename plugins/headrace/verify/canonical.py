@@ -70,9 +70,9 @@ class CanonicalRow:
         return self._parsed(decoded)
 
     @property
-    def has_masks(self) -> bool:
-        """Whether the contract of today masks fields."""
-        return self._masks is not None
+    def masked(self) -> list[str] | None:
+        """What the contract of today masks, as headrace.dead_letters.masked has it."""
+        return None if self._masks is None else self._masks.names
 
     def stored_key(self, key: bytes | None, headers: Headers) -> bytes | None:
         """A record's key as `_key` holds it."""

@@ -162,10 +162,10 @@ def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> No
             f"{counts.older_contract} rows were staged before the contract named a field: its column is null, and what "
             f"the record held of it is in _extra: {offsets}"
         )
-    if counts.unmasked:
+    if counts.masked_otherwise:
         report.notes.append(
-            f"{counts.unmasked} dead letters hold values that the contract of today masks; a reload of their range "
-            "masks them"
+            f"{counts.masked_otherwise} dead letters do not mask what the contract of today masks; a reload of their "
+            "range does"
         )
     if counts.rejected_today:
         offsets = ", ".join(counts.examples["rejected"])
