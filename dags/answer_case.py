@@ -1,4 +1,4 @@
-"""Airflow DAG `answer_case`: the case's three questions, asked from the trigger form."""
+"""Airflow DAG `answer_case`: the case's three questions, with a trigger form."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from headrace.airflow.dag_factory import DEFAULT_ARGS, START
 ROWS, ROWS_MAX = 5, 1000
 
 DOC = """
-Asks the marts and shows the answer in the task's log and as its result (XCom `return_value`):
+Queries the marts and shows the answers in the task's log and as its result (XCom `return_value`):
 
 - the users of the users file who earned most at a location that is not their own,
 - the newest jobs of that location,
@@ -30,8 +30,12 @@ The same in psql: `select * from marts.top_users('LOC_1294')`, `marts.jobs_by_lo
     description="Top users and newest jobs of a location, newest jobs of a service",
     doc_md=DOC,
     params={
-        "location": Param("LOC_1294", type="string", maxLength=255, title="Location", description="As in LOC_1294."),
-        "service": Param("SERVICE_01", type="string", maxLength=255, title="Service", description="As in SERVICE_01."),
+        "location": Param(
+            "LOC_1294", type="string", maxLength=255, title="Location", description="For example LOC_1294."
+        ),
+        "service": Param(
+            "SERVICE_01", type="string", maxLength=255, title="Service", description="For example SERVICE_01."
+        ),
         "limit": Param(
             ROWS, **forms.whole_number(minimum=1, maximum=ROWS_MAX), title="Rows", description="Of each answer."
         ),

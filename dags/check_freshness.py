@@ -1,4 +1,4 @@
-"""Airflow DAG `check_freshness`: fails when a dataset is beyond the limits of its declaration."""
+"""Airflow DAG `check_freshness`: fails when a dataset exceeds the thresholds of its declaration."""
 
 from datetime import timedelta
 
@@ -7,14 +7,15 @@ from airflow.sdk import dag, task
 from headrace.airflow.dag_factory import DEFAULT_ARGS, START
 
 DOC = """
-Compares every dataset with `max_lag` and `max_freshness_s` of its declaration in `plugins/datasets/`; those without
-limits are never late. A run that finds one beyond them fails in one line that names it and the command, so that
-Airflow's notifiers hear of it: docs/page.md shows how to attach one in this file.
+Compares every dataset with `max_lag` and `max_freshness_s` of its declaration in `plugins/datasets/`; a dataset without
+thresholds is never late. If one exceeds them, the run fails with one line that names it and the command; Airflow's
+notifiers report it, and docs/page.md shows how to attach one in this file.
 
-A declaration that cannot be used fails the run too: its limits are not known. All others are compared all the same.
+A declaration that cannot be used also fails the run, because its thresholds are unknown; all other datasets are still
+compared.
 
-Looks at Postgres alone. A source that nobody has looked at for longer than `max_freshness_s` is beyond it too. The page
-Headrace and `headrace status` show the same.
+Reads only Postgres. A source that was not checked for longer than `max_freshness_s` exceeds it too. The page Headrace
+and `headrace status` show the same.
 """
 
 
@@ -25,13 +26,13 @@ Headrace and `headrace status` show the same.
     max_active_runs=1,
     default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(minutes=4)},
     tags=["headrace", "alert"],
-    description="Fails when a dataset's lag or freshness is beyond the limits of its declaration",
+    description="Fails when a dataset's lag or freshness exceeds the thresholds of its declaration",
     doc_md=DOC,
 )
 def check_freshness() -> None:
     @task
     def check() -> str:
-        """Compare figures with limits."""
+        """Compare figures with thresholds."""
         from airflow.sdk.exceptions import AirflowFailException
 
         from headrace.airflow.connections import deployment, task_errors

@@ -1,4 +1,4 @@
-"""Airflow DAG `follow_topics`: every topic and stream as records arrive; paused until it is wanted."""
+"""Airflow DAG `follow_topics`: every topic and stream as records arrive; paused by default."""
 
 from headrace.airflow.dag_factory import declarations, follow_dag
 

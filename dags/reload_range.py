@@ -1,4 +1,4 @@
-"""Airflow DAG `reload_range`: a range of a topic is read again and replaces what was staged of it."""
+"""Airflow DAG `reload_range`: a range of a topic is read again, and its rows are replaced."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,15 +11,15 @@ from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations, stag
 DECLARED = declarations()
 # a broken declaration may be one of a topic: a run for it fails with the reason
 DATASETS = [name for name in DECLARED.streams if name in DECLARED.faults or DECLARED.datasets[name].source.can_reload]
-RELOADED = AssetAlias("staging/reloaded")  # stands for the staging asset of the dataset that was reloaded
+RELOADED = AssetAlias("staging/reloaded")  # resolves to the staging asset of the reloaded dataset
 
 DOC = """
-Reads a range of a topic again, as long as Kafka retains it, and replaces exactly what was staged of it:
+Reads a range of a topic again, as long as Kafka retains it, and replaces exactly its staged rows:
 
 - by **offsets** of one partition (`from` 1200, `to` 1500, `partition` 0), or by **times** of the records in all
   partitions (`from` 2026-01-31T09:30:00Z, `to` 2026-01-31T10:00:00Z); `to` itself is not read,
-- today's contract decides: what passes is staged, what fails is a dead letter,
-- rows that were staged before move to `staging._replaced_<dataset>`; `build_marts` corrects the marts.
+- today's contract decides: an accepted record is staged, a rejected one is a dead letter,
+- the former rows move to `staging._replaced_<dataset>`; `build_marts` corrects the marts.
 
 All of it is one transaction, so retrying, clearing or running it twice is safe. Nothing above the checkpoint is
 touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
@@ -33,26 +33,26 @@ touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
     max_active_runs=1,
     default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
     tags=["headrace", "reload"],
-    description="A range of a topic, by offsets or times, read again in place of what was staged of it",
+    description="Reads a range of a topic again, by offsets or times, and replaces its rows",
     doc_md=DOC,
     params={
         "dataset": Param(
             next(iter(DATASETS), None),
             **forms.choice(DATASETS),
             title="Dataset",
-            description="One that comes from a Kafka topic.",
+            description="A dataset that reads a Kafka topic.",
         ),
         "partition": Param(
             None,
             **forms.whole_number(minimum=0, optional=True),
             title="Partition",
-            description="Needed for offsets, unless the topic has but one. Empty, for times: all partitions.",
+            description="Required for offsets, unless the topic has only one. For times, empty means all.",
         ),
         "from": Param(
             None,
             type=["string", "integer"],
             title="From",
-            description="The first offset, or the time from which on; UTC unless it names a zone.",
+            description="The first offset, or the first time; UTC unless it names a zone.",
             examples=["1200", "2026-01-31T09:30:00Z"],
         ),
         "to": Param(
@@ -67,7 +67,7 @@ touched. In a shell: `headrace reload jobs --partition 0 --from 1200 --to 1500`.
 def reload_range() -> None:
     @task(outlets=[RELOADED])
     def reload(params: dict[str, Any], outlet_events: Any = None) -> dict[str, int]:
-        """Read the range again and replace what was staged of it."""
+        """Read the range again and replace its staged rows."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
         from headrace.repair.options import RepairOptions

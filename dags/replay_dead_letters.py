@@ -1,4 +1,4 @@
-"""Airflow DAG `replay_dead_letters`: dead letters that the contract of today lets pass become staged rows."""
+"""Airflow DAG `replay_dead_letters`: stages dead letters that the contract now accepts."""
 
 from datetime import timedelta
 from typing import Any
@@ -10,15 +10,15 @@ from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations, know
 
 DECLARED = declarations()
 REASONS = known_reasons(DECLARED)
-REPLAYED = AssetAlias("staging/replayed")  # stands for the staging asset of the dataset that was replayed
+REPLAYED = AssetAlias("staging/replayed")  # resolves to the staging asset of the replayed dataset
 
 DOC = """
-For when a contract was too strict and has been corrected: judges a dataset's dead letters again.
+For a contract that was too strict and has been corrected: decodes a dataset's dead letters again.
 
-- What passes moves into `staging`, under the coordinates that its record had, as new batches of kind `replay`;
-  `build_marts` runs then. What still fails stays in `headrace.dead_letters` with the reason that it has.
-- All of it is one transaction. Running it twice finds nothing the second time.
-- **dry_run** says what would happen and changes nothing.
+- An accepted record moves into `staging`, under its own coordinate, as part of a new batch of kind `replay`;
+  `build_marts` runs then. A rejected one stays in `headrace.dead_letters` with its reason.
+- All of it is one transaction. A second run finds nothing.
+- **dry_run** prints the result and changes nothing.
 
 In a shell: `headrace dead-letters events`, `headrace replay events --reason missing_field --dry-run`.
 """
@@ -31,14 +31,14 @@ In a shell: `headrace dead-letters events`, `headrace replay events --reason mis
     max_active_runs=1,
     default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=2)},
     tags=["headrace", "replay"],
-    description="Dead letters that the contract of today lets pass become staged rows",
+    description="Stages dead letters that the contract now accepts",
     doc_md=DOC,
     params={
         "dataset": Param(
             next(iter(DECLARED.names), None),
             **forms.choice(DECLARED.names),
             title="Dataset",
-            description="Whose dead letters.",
+            description="The dataset of the dead letters.",
         ),
         "reason": Param(
             None,
@@ -47,15 +47,13 @@ In a shell: `headrace dead-letters events`, `headrace replay events --reason mis
             title="Reason",
             description=f"Only those of this reason; empty for all. The contracts know {', '.join(REASONS)}.",
         ),
-        "dry_run": Param(
-            False, type="boolean", title="Dry run", description="Say what would happen and change nothing."
-        ),
+        "dry_run": Param(False, type="boolean", title="Dry run", description="Print the result and change nothing."),
     },
 )
 def replay_dead_letters() -> None:
     @task(outlets=[REPLAYED])
     def replay(params: dict[str, Any], outlet_events: Any = None) -> dict[str, Any]:
-        """Judge the dead letters again and stage what passes."""
+        """Decode the dead letters again and stage those that are accepted."""
         from headrace.airflow.connections import deployment, run_context, task_errors
         from headrace.output import say
         from headrace.repair.options import RepairOptions

@@ -1,4 +1,4 @@
-"""Airflow DAG `verify_ingestion`: once a day, whether ledger, rows, dead letters and claims tie."""
+"""Airflow DAG `verify_ingestion`: compares ledger, rows, dead letters and claims once a day."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from headrace.airflow.dag_factory import DEFAULT_ARGS, START, declarations
 
 DECLARED = declarations()
 DOC = """
-Compares, inside one read-only snapshot per dataset, so that drains may go on meanwhile:
+Compares, inside one read-only snapshot per dataset, while drains may continue:
 
 - the ledger with the checkpoints: ranges join without gap or overlap, seq without gap,
 - each batch's counts with its rows in `staging` and its dead letters,
@@ -28,7 +28,7 @@ stored. The run fails with the first finding; the task's log lists all. The same
     max_active_runs=1,
     default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
     tags=["headrace", "verify"],
-    description="Whether ledger, rows, dead letters, claims and, deep, the source's records tie",
+    description="Compares ledger, rows, dead letters, claims and, with deep, the source's records",
     doc_md=DOC,
     params={
         "dataset": Param(
@@ -65,7 +65,7 @@ def verify_ingestion() -> None:
         if verification.findings:
             raise AirflowFailException(shown(verification.findings[0].line()))
         if verification.errors and DECLARED.faults:
-            raise AirflowFailException(shown(verification.errors[0]))  # trying again does not correct a declaration
+            raise AirflowFailException(shown(verification.errors[0]))  # a retry does not correct a declaration
         if verification.errors:
             raise SourceUnavailable(verification.errors[0])
         return verification.summary()

@@ -2,7 +2,7 @@
 
     python -m tests.page_host PORT [DATASETS]
 
-Airflow's connection lookup, hook and plugin are the real ones; whoever asks is an administrator, so that no login is
+Airflow's connection lookup, hook and plugin are the real ones; every user is an administrator, so that no login is
 needed. DATASETS: so many declarations, d00001 and so on, stand in for those of the deployment.
 """
 

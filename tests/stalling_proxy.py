@@ -64,6 +64,6 @@ class StallingProxy:
         with suppress(OSError):
             while data := reader.recv(_CHUNK):
                 if is_request and self.stall_at is not None and self.stall_at in data:
-                    return  # it stays open, and nobody reads it any more
+                    return  # it stays open, and no thread reads it any more
                 writer.sendall(data)
             writer.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""All declarations of a deployment: each is loaded by itself, so that a broken file stops only its own dataset."""
+"""All declarations of a deployment: each is loaded separately, so a broken file stops only its own dataset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
-"""A `headrace` command as data: the arguments, and the line that a shell reads as exactly these.
+"""A `headrace` command as data: its arguments, and the shell line that runs exactly these.
 
-An error carries the command that mends it as a field. No command is ever read out of a message: messages quote names
-and texts of others, who would then choose what an operator copies into a terminal.
+An error carries its remedy as a field of this type. Commands are never parsed from messages: a message quotes names and
+texts of others, who could then choose what an operator copies into a terminal.
 """
 
 import re
@@ -11,11 +11,11 @@ from typing import Any
 
 from headrace.escaping import visible
 
-_DATASET = "DATASET"  # of a shape: the dataset that the row is about
+_DATASET = "DATASET"  # in a shape: the dataset of the row
 _NUMBER = re.compile(r"[0-9]{1,19}")
 
-# What may be kept in the database, whose rows others than this code can write. Without --yes: a command that cannot be
-# undone says what it would do first.
+# The commands that may be stored in the database, whose rows other programs can write. All are without --yes: a command
+# that cannot be undone first prints its effect.
 _SHAPES: tuple[tuple[str | re.Pattern[str], ...], ...] = (
     ("up",),
     ("up", "--only", "registry"),
@@ -37,7 +37,7 @@ _SHAPES: tuple[tuple[str | re.Pattern[str], ...], ...] = (
 
 
 class Command:
-    """A command of `headrace`; as text, a line for a shell."""
+    """A command of `headrace`; str() gives its shell line."""
 
     __slots__ = ("arguments",)
 
@@ -46,7 +46,7 @@ class Command:
 
     @classmethod
     def of_row(cls, arguments: Sequence[str | None] | None, dataset: str) -> "Command | None":
-        """The command that a row about a dataset names; None where it is not one that this code would have kept."""
+        """The command that a row about a dataset stores; None if it is not one of _SHAPES."""
         if arguments is None or not any(_fits(shape, arguments, dataset) for shape in _SHAPES):
             return None
         return cls(*(str(argument) for argument in arguments))

@@ -1,4 +1,4 @@
-"""What a declaration writes its contract with; users' declarations import these names from here."""
+"""The types and helpers for a declaration's contract; declarations import them from here."""
 
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.masks import Masked

@@ -37,27 +37,27 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
-# allow: fields that the contract does not name are kept in _extra, never dropped; a model without it is read so, too
+# allow: fields that the contract does not name are kept in _extra, never dropped, also without this config
 CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What this deployment ingests under one name.
+    """One dataset: its name, contract, source and limits.
 
-    key: the contract's field that identifies an entity; None where records are not about entities.
+    key: the contract's field that identifies an entity; None if records do not describe entities.
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
-    time_column: the contract's field that says when the thing happened; marts put it into minutes or hours.
-    zone: where times that name no zone were written. Defaults to UTC.
-    format: how a record's value holds its document (headrace.formats). Defaults to Json().
-    key_format: likewise how its key holds the key. Defaults to none: a key is the text of the field's value.
-    strict: accept JSON's own types alone, no "5" for 5 and no 5 for a text. Defaults to False: what converts to a
-    field's type without loss is accepted.
+    time_column: the contract's field that holds the time of the event; marts group by it.
+    zone: the time zone of times that name none. Defaults to UTC.
+    format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
+    key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
+    strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
+    the field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
-    schedule_s: how often its DAG looks for records. Defaults to 60.
-    max_lag: more unread records than this are a problem, which fails the DAG check_freshness. Defaults to no limit.
-    max_freshness_s: a record that waited longer than this and is not in every mart is a problem too. Defaults to no
-    limit.
+    schedule_s: seconds between the runs of its DAG. Defaults to 60.
+    max_lag: more unread records are a problem, and the DAG check_freshness fails. Defaults to no limit.
+    max_freshness_s: a record that is older and not yet in every mart is a problem; the DAG check_freshness fails.
+    Defaults to no limit.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Dataset:
 
     @cached_property
     def compiled(self) -> Contract:
-        """The contract, ready to decode records."""
+        """The contract, compiled; it decodes records."""
         contract = Contract(
             self.contract,
             key=self.key,
@@ -166,8 +166,8 @@ class Dataset:
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":
-        """The contract's fast way from records to lines of COPY text; None where it has none."""
-        from headrace.contracts.copy_text import compile_lines  # 10 ms that a drain with nothing to do can do without
+        """The contract's fast path from records to lines of COPY text; None if it has none."""
+        from headrace.contracts.copy_text import compile_lines  # 10 ms, saved when a drain finds nothing
 
         return compile_lines(self.compiled)
 
@@ -183,7 +183,7 @@ class Dataset:
         return self.of_masked.decode(record.key, record.value, record.headers)
 
     def refuse_file(self) -> None:
-        """Raise DatasetError, with the command that loads it, for a dataset that comes from a file."""
+        """Raise DatasetError, with the command `load`, if the dataset's source is a file."""
         if self.source.is_file:
             load = Command("load", self.name)
             raise DatasetError(f"{self.name}: comes from a file, expected a topic; use `{load}`", command=load)
@@ -197,8 +197,7 @@ class Dataset:
 def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     """Import plugins/datasets/<name>.py and return its DATASET.
 
-    Raises DatasetError for a dataset that is not declared, with the names of those that are, and for a file that
-    cannot be used.
+    Raises DatasetError if no such dataset is declared (the message names the declared ones) or its file cannot be used.
     """
     path = datasets_dir / f"{name}.py"
     if not NAME.fullmatch(name) or not path.is_file():
@@ -209,12 +208,12 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pydantic looks annotations up there
+    sys.modules[module_name] = module  # pydantic resolves annotations there
     try:
         spec.loader.exec_module(module)
     except DatasetError:
         raise
-    except (Exception, SystemExit) as error:  # sys.exit() in a declaration must not end a command as if it were done
+    except (Exception, SystemExit) as error:  # sys.exit() in a declaration must not end the command with status 0
         raise DatasetError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     dataset = getattr(module, "DATASET", None)
     if not isinstance(dataset, Dataset) or dataset.name != name:
@@ -228,10 +227,10 @@ def dataset_names(datasets_dir: Path) -> list[str]:
 
 
 def field_contract(dataset: Dataset, column: Column) -> Contract:
-    """The contract of one field alone, with its own validators, as strict as the whole one's."""
+    """The contract of a single field: the field's own validators, and the dataset's strictness."""
     info = dataset.contract.model_fields[column.field]
     validators: dict[str, Any] = {
-        # bound to its class already: static here
+        # pydantic has bound it to the class; create_model binds again, so it must be static
         name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
         for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
         if column.field in found.info.fields or "*" in found.info.fields

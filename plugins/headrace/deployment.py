@@ -17,8 +17,9 @@ from headrace.sources.kafka_security import from_settings
 class Deployment:
     """The settings and services of a run.
 
-    connect: from an application name to a function that opens Postgres connections. kafka: a function that gives
-    kafka-python's client settings, called only for datasets that come from Kafka. redis: likewise, a URL.
+    connect: takes an application name, returns a function that opens Postgres connections. kafka: returns
+    kafka-python's client settings; called only for datasets that read Kafka. redis: returns a URL; called only for
+    Redis streams.
     """
 
     settings: Settings
@@ -28,8 +29,8 @@ class Deployment:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The services that the settings or `headrace up` name."""
-        settings.mask_secrets()  # in a spawned process too
+        """Connect to the services that the settings name, or to those of `headrace up`."""
+        settings.mask_secrets()  # a spawned process has not read the environment
         return cls(
             settings,
             lambda name: connector(settings.require_postgres_dsn(), name),
@@ -39,13 +40,13 @@ class Deployment:
 
     @property
     def lock_timeouts(self) -> LockTimeouts:
-        """How long a run waits for locks."""
+        """How long a run waits for locks, and how long a blocking drain may show no progress."""
         return LockTimeouts(self.settings.lock_timeout_ms, self.settings.stuck_after_ms / 1000)
 
     def retries(self) -> Retries:
-        """A run's budget of retries."""
+        """A new budget of retries for one run."""
         return Retries(self.settings.max_retries)
 
     def dataset(self, name: str) -> Dataset:
-        """The declaration of a dataset, whose formats find this deployment's registry."""
+        """The declaration of a dataset, with this deployment's registry; raises DatasetError if it cannot be used."""
         return load_declaration(self.settings.datasets_dir, name).connected(self.settings)

@@ -1,8 +1,8 @@
-"""Durations and counts for people, short enough for a table of 80 columns."""
+"""Durations and counts for tables of 80 columns."""
 
 
 def duration(seconds: float | None) -> str:
-    """A duration in its two largest units at most: 0.42 s, 12 s, 3 min, 2 h 5 min, 3 d 4 h; - for None."""
+    """A duration in at most two units: 0.42 s, 12 s, 3 min, 2 h 5 min, 3 d 4 h; - for None."""
     if seconds is None:
         return "-"
     seconds = max(seconds, 0.0)
@@ -28,7 +28,7 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def count(number: float | None) -> str:
-    """A count with separators, from a million on in three digits: 999,999, 1.23M, 45.6M, 7.89B; - for None."""
+    """A count with separators, from a million on with three digits: 999,999, 1.23M, 45.6M, 7.89B; - for None."""
     if number is None:
         return "-"
     if number < 999_999.5:

@@ -1,19 +1,19 @@
-"""Text of others, made visible: names, payloads and messages of other programs may hold anything.
+"""Text from elsewhere, made visible: names, payloads and messages of other programs may contain any character.
 
-What would move a terminal's cursor, begin a line of its own, reorder or hide text is shown as an escape.
+Characters that move the cursor, start a line, reorder or hide text are shown as escapes.
 """
 
 import re
 
-# printable by Unicode's categories, yet shown as nothing (Default_Ignorable_Code_Point, and a blank pattern)
+# printable by Unicode's categories, but invisible (Default_Ignorable_Code_Point, and a blank pattern)
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-# Airflow's page of a task's log opens and closes a group wherever a line contains one of these
+# Airflow's log view opens and closes a group at a line that contains one of these
 _GROUP = re.compile(r":(?=:(?:end)?group::)")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """The text in printable characters alone; others are escaped as in Python, but for those in `keep`. Idempotent."""
-    if keep == "\n" and "\n" in text:  # line by line: most are printable, and megabytes of metrics are looked at
+    """The text in printable characters; others are escaped as in Python, except those in `keep`. Idempotent."""
+    if keep == "\n" and "\n" in text:  # line by line: most are printable, which is fast for megabytes of metrics
         return "\n".join(visible(line) for line in text.split("\n"))
     if not text.isprintable() or _BLANK.search(text):
         text = "".join(c if _is_shown(c) or c in keep else _escape(c) for c in text)
@@ -21,9 +21,9 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def visible_json(text: str) -> str:
-    """A JSON text that means the same, with every character that is not printable as JSON's own escape.
+    """An equivalent JSON text in which every unprintable character is a JSON escape.
 
-    Line feeds stay: JSON has them between values alone.
+    Line feeds stay: JSON has them only between values.
     """
     if text.isprintable() and not _BLANK.search(text):
         return text

@@ -1,20 +1,42 @@
-"""Every error that Headrace raises on purpose.
+"""The errors that Headrace raises on purpose.
 
 A message says where, what was found, what was expected and the remedy, in one line. Whether trying again can
 help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The
-command that a message names is a field as well: what it quotes of others is never searched for one.
+command that a message names is a field as well: what it quotes of others is never searched for one. So is the place
+that it names: dataset, generation, partition and offset, where they are known. Errors pickle with their fields.
 """
+
+from typing import TypedDict, Unpack
 
 from headrace.command import Command
 from headrace.output import shown
 
 
+class Where(TypedDict, total=False):
+    """As much of the place that a message names as is known. offset: the first one that it is about."""
+
+    dataset: str
+    generation: int
+    partition: int
+    offset: int
+
+
 class HeadraceError(Exception):
     """headrace failed"""
 
-    def __init__(self, message: str | None = None, *, command: Command | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        command: Command | None = None,
+        **where: Unpack[Where],
+    ) -> None:
         super().__init__(shown(message) if message else self.__class__.__doc__)
         self.command = command
+        self.dataset = where.get("dataset")
+        self.generation = where.get("generation")
+        self.partition = where.get("partition")
+        self.offset = where.get("offset")
 
 
 class RetriableError(HeadraceError):
@@ -22,7 +44,7 @@ class RetriableError(HeadraceError):
 
 
 class PermanentError(HeadraceError):
-    """the same call will fail again until somebody changes something"""
+    """the same call will fail again until something is changed"""
 
 
 class SettingError(PermanentError):
@@ -50,7 +72,7 @@ class LocalServiceError(PermanentError):
 
 
 class SourceRefused(PermanentError):
-    """the source does not let us in, or not that far"""
+    """the source refuses this user, or this access"""
 
 
 class SourceUnavailable(RetriableError):

@@ -1,7 +1,7 @@
-"""JSON log lines, one object each, for HEADRACE_LOG_FORMAT=json: every batch and drain, and all else that is logged.
+"""JSON log lines, one object each, for HEADRACE_LOG_FORMAT=json: batches, drains, and all other log records.
 
-The `headrace` command writes them to stderr. Airflow's tasks write into the task's log, which is JSON lines anyway.
-Neither they nor lines of text hold a secret or a character that is not visible.
+The `headrace` command writes them to stderr, Airflow's tasks to the task's log. Neither JSON nor text lines contain a
+secret or an invisible character.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace")
 
-FIELDS = "headrace_fields"  # what a LogRecord holds beside its message
+FIELDS = "headrace_fields"  # the attribute of a LogRecord that holds its fields
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A record as its message, in one line; a traceback follows, each of its lines set off."""
+    """A record as its message, in one line, followed by the indented lines of its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's text."""
@@ -51,7 +51,7 @@ class TextFormatter(logging.Formatter):
 
 
 def guard() -> None:
-    """Let also what this process logs without a handler, warns of or ends with show no secret and no raw character."""
+    """Mask and escape also what this process logs without a handler, its warnings, and an uncaught exception."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(TextFormatter())
     warnings.formatwarning = _format_warning
@@ -60,7 +60,7 @@ def guard() -> None:
 
 
 def configure(settings: "Settings") -> None:
-    """Let this process write what Headrace logs to stderr as JSON lines; nothing changes for text."""
+    """Write this process's log records to stderr as JSON lines; no effect if the format is text."""
     if settings.log_format != "json":
         return
     handler = logging.StreamHandler(sys.stderr)
@@ -69,14 +69,14 @@ def configure(settings: "Settings") -> None:
 
 
 def use(handler: logging.Handler) -> None:
-    """Give all that Headrace logs, from INFO on, to this handler alone."""
+    """Send Headrace's log records from INFO on to this handler only."""
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
 
 def event_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
-    """A record's message and its own fields, none for most, as they may be shown; `exception` is its traceback."""
+    """A record's message and fields, masked and escaped; the field `exception` is its traceback."""
     fields: dict[str, Any] = _shown(getattr(record, FIELDS, {}))
     if record.exc_info:
         fields["exception"] = traceback_lines(logging.Formatter().formatException(record.exc_info))
@@ -84,7 +84,7 @@ def event_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
 
 
 def _shown(value: Any) -> Any:
-    """A value of JSON, its texts as they may be shown; of what is no value of JSON, its text."""
+    """A JSON value with its texts masked and escaped; the text of any other object."""
     if isinstance(value, Mapping):
         return {shown(str(name)): _shown(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -109,7 +109,7 @@ def _say_exception(kind: type[BaseException], error: BaseException | None, trace
 
 
 def refused(message: str) -> bool:
-    """Log why a command failed; False, and nothing is written, where logs are text."""
+    """Log why a command failed; returns False and writes nothing if logs are text."""
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers):
         return False
     logger.error(message)

@@ -1,4 +1,4 @@
-"""Secrets of this process, and texts without them: what an error quotes may end in a log, a table or a page."""
+"""The secrets of this process, and texts without them: a quoted error may end up in a log, a table or a page."""
 
 import html
 import json
@@ -13,28 +13,28 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, ur
 from headrace.escaping import visible, visible_json
 
 MASK = "***"
-LENGTH_MIN = 5  # a shorter one would blot out words; Airflow's masker has the same limit
-BASE64_MIN = 6  # of the part that does not depend on what stands before and behind
+LENGTH_MIN = 5  # a shorter one would mask parts of words; Airflow's masker has the same limit
+BASE64_MIN = 6  # of the part that does not depend on the neighbouring bytes
 
 _secrets: set[str] = set()
 _reading = threading.Lock()
-_unread: list[str] = []  # addresses whose secrets nobody has looked for: it takes the import of a driver
+_unread: list[str] = []  # addresses not yet searched for secrets: that imports a driver
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|scram_\w+_key", re.IGNORECASE)
-# what may be a password in an address that no driver reads: up to the last @, or what is said to be one
+# a possible password in an address that no driver reads: up to the last @, or the value of an option named password
 _USER_INFO = re.compile(r"//[^/@:]*:(.*)@", re.DOTALL)
 _ASSIGNED = re.compile(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s&#;]+))", re.DOTALL)
 
 _QUOTES = "'\""
 
-# How texts are written where a secret may be quoted. Each undoes nothing that another did: what two of them make of
-# a secret, a JSON string in a page or a repr in a log, is masked as well.
+# The notations in which a secret may be quoted. They are combined in pairs (a JSON string in a page, a repr in a log),
+# and none undoes another.
 _WRITTEN: tuple[Callable[[str], str], ...] = (
-    lambda text: " ".join(text.split()),  # as an error's line has it
+    lambda text: " ".join(text.split()),  # one line, as in errors
     visible,
     lambda text: repr(text)[1:-1],
     lambda text: ascii(text)[1:-1],
     lambda text: repr(text.encode(errors="surrogatepass"))[2:-1],
-    lambda text: repr(text + _QUOTES)[1:-4],  # both kinds of quotes stand elsewhere in what is written
+    lambda text: repr(text + _QUOTES)[1:-4],  # as repr writes it beside both kinds of quotes
     lambda text: ascii(text + _QUOTES)[1:-4],
     lambda text: repr((text + _QUOTES).encode(errors="surrogatepass"))[2:-4],
     lambda text: json.dumps(text)[1:-1],
@@ -61,7 +61,7 @@ _WRITTEN: tuple[Callable[[str], str], ...] = (
 
 
 def remember(secret: str | None) -> None:
-    """Mask this from now on, however it is written: see `_WRITTEN`, and in base64, alone or with what is around it."""
+    """Mask this from now on, in all notations of `_WRITTEN` and in base64, alone or within a longer text."""
     if secret is None or len(secret) < LENGTH_MIN:
         return
     once = {secret} | {written(secret) for written in _WRITTEN}
@@ -70,7 +70,7 @@ def remember(secret: str | None) -> None:
 
 
 def remember_address(address: str | None) -> None:
-    """Mask the secrets of a URL or of a libpq connection string, wherever it has them."""
+    """Mask the secrets of a URL or of a libpq connection string."""
     if address and holds_secret(address):
         _unread.append(address)
 
@@ -91,18 +91,18 @@ def mask(text: str) -> str:
 
 
 def known() -> frozenset[str]:
-    """All that is masked, to hand it to another masker."""
+    """All masked texts, for another masker."""
     _read_addresses()
     return frozenset(_secrets)
 
 
 def is_secret(name: str) -> bool:
-    """Whether an option of an address is a secret, by its name; a password file is none."""
+    """Whether an option of an address holds a secret, by its name; the path of a password file is none."""
     return _SECRET_NAME.search(name) is not None and name.lower() != "passfile"
 
 
 def secrets_of(address: str) -> set[str]:
-    """The secrets in an address, as its driver reads it; of one that no driver reads, all that may be one."""
+    """The secrets in an address as its driver reads it; without a driver that reads it, all possible secrets."""
     with suppress(Exception):
         return _redis_secrets(address) if _scheme(address) in ("redis", "rediss", "unix") else _libpq_secrets(address)
     return {address, *_likely_secrets(address)}
@@ -133,14 +133,14 @@ def _redis_secrets(url: str) -> set[str]:
 
 
 def _likely_secrets(address: str) -> set[str]:
-    """What may be a secret in an address, whatever reads it: also as it is written, escapes and all."""
+    """The possible secrets in an address for any reader: as written, and with its escapes decoded."""
     return {form for found in _candidates(address) for form in (found, unquote(found), unquote_plus(found)) if found}
 
 
 def _candidates(address: str) -> Iterator[str]:
     if found := _USER_INFO.search(address):
         yield found[1]
-        if re.search("[@/?#]", found[1]):  # a driver may take a part of it for a host, a port or a database
+        if re.search("[@/?#]", found[1]):  # a driver may read a part of it as a host, a port or a database
             yield from re.split("[@/?#:]", found[1])
     with suppress(ValueError):
         parts = urlsplit(address)
@@ -161,7 +161,7 @@ def _percent(text: str, quoted: Callable[..., str], safe: str) -> str:
 
 
 def _base64(secret: str) -> Iterator[str]:
-    """What base64 makes of the secret whatever stands before it, less what depends on its neighbours."""
+    """The secret's base64 at each of the three alignments, without the characters that depend on its neighbours."""
     raw = secret.encode(errors="surrogatepass")
     for before in range(3):
         end = len(raw) + before - (len(raw) + before) % 3

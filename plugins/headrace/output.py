@@ -1,7 +1,8 @@
-"""What leaves this process for people and logs: without secrets, and without anything but visible characters."""
+"""Output to terminals and logs: without secrets, in visible characters only."""
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO, overload
 
 from headrace.escaping import visible, visible_json
@@ -9,7 +10,7 @@ from headrace.masking import mask
 
 
 def shown(text: str, *, keep: str = "") -> str:
-    """The text without secrets, every character visible, but for those in `keep`."""
+    """The text without secrets and with invisible characters escaped, except those in `keep`."""
     return visible(mask(text), keep=keep)
 
 
@@ -24,12 +25,19 @@ def complain(text: str) -> None:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """A document as JSON for a terminal: the same values, every character visible; errors in it are masked already."""
+    """A document as JSON for a terminal: the same values, in visible characters; the caller has masked errors in it."""
     return visible_json(json.dumps(document, indent=indent, ensure_ascii=False))
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of columns, two blanks apart, each as wide as its widest cell; the rows are equally long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
 class Quoted(Exception):
-    """An error of other code, as its name and what it said."""
+    """An error of other code: its type's name and its masked text."""
 
 
 @overload
@@ -37,7 +45,7 @@ def quoted(error: BaseException) -> BaseException: ...
 @overload
 def quoted(error: None) -> None: ...
 def quoted(error: BaseException | None) -> BaseException | None:
-    """An error whose text, and those of its causes, may be shown: the error itself where they may be already."""
+    """An error whose text and causes may be shown: the error itself if they already may."""
     if error is None:
         return None
     cause = quoted(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
@@ -50,5 +58,5 @@ def quoted(error: BaseException | None) -> BaseException | None:
 
 
 def traceback_lines(text: str) -> str:
-    """A traceback, each line set off: what an exception's message holds cannot pass for a line of the log."""
+    """The indented lines of a traceback: an exception's message cannot imitate a log line."""
     return "\n".join(f"  | {shown(line)}" for line in mask(text).split("\n") if line.strip())

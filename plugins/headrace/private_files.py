@@ -1,4 +1,4 @@
-"""Files and folders that other users of the machine can neither read, replace nor put a link in the place of.
+"""Files and folders that other users of the machine can neither read nor replace, also not by a link.
 
 Modes are set explicitly: the caller's umask can only narrow them.
 """
@@ -20,9 +20,9 @@ OTHERS = 0o077
 
 
 def check_home(home: Path) -> None:
-    """Refuse a HEADRACE_HOME that another user owns or can exchange; one that does not exist yet may be made.
+    """Refuse a HEADRACE_HOME that another user owns or can replace; one that does not exist yet is allowed.
 
-    Its services.json says where passwords are sent. root is trusted, as it can read everything anyway.
+    Its services.json decides where passwords are sent. root is trusted, because it can read everything anyway.
     """
     home = home.absolute()
     for path in (home, *home.parents):
@@ -30,8 +30,8 @@ def check_home(home: Path) -> None:
             _check_owner(home, path, path.lstat().st_uid, "is a link of")
     home = home.resolve()
     if home.exists() and not home.is_dir():
-        return  # /dev/null: a deployment without one, where nothing is read or written
-    with suppress(OSError):  # not there, or closed to this user: what needs it says so
+        return  # /dev/null: a deployment without a home reads and writes nothing there
+    with suppress(OSError):  # missing or not readable: its first use reports that
         for path in reversed(home.parents):
             _check_writers(home, path, may_be_sticky=True)
         _check_writers(home, home, may_be_sticky=False)
@@ -39,7 +39,7 @@ def check_home(home: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of mode 0700; parents that are missing get 0755. One that exists stays as it is."""
+    """Make a folder of mode 0700, and missing parents of mode 0755. An existing folder is not changed."""
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(mode=0o755, exist_ok=True)
@@ -47,16 +47,16 @@ def make_folder(path: Path) -> None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Take all rights of other users from a folder and everything in it, where the folder has any; links are left.
+    """Remove all rights of other users from a folder and its contents, if the folder grants any; links are skipped.
 
-    The folder itself comes last: a kill in between leaves it for the next time.
+    The folder itself comes last, so that after a kill the next call repeats the work.
     """
     if not stat.S_IMODE(folder.stat().st_mode) & OTHERS:
         return
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(root, name)
-            with suppress(FileNotFoundError):  # the server that writes here goes on
+            with suppress(FileNotFoundError):  # a running server may remove files meanwhile
                 found = path.lstat()
                 if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):
                     path.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
@@ -65,9 +65,9 @@ def close_to_others(folder: Path) -> None:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """A file of mode 0600 to write; it takes the place of `path` at the end of the block, whole and on disk, or never.
+    """Yield a file of mode 0600 to write; at the end it replaces `path`, complete and on disk, or not at all.
 
-    Raises OSError, also where something else than a regular file is there: a link is neither followed nor replaced.
+    Raises OSError, also if `path` is not a regular file: a link is neither followed nor replaced.
     """
     with suppress(FileNotFoundError):
         _check_regular(path.lstat().st_mode)
@@ -86,11 +86,11 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read; OSError for anything but a regular file, without waiting for a FIFO's other end.
+    """Open a regular file to read; OSError for any other kind, without waiting for a FIFO's writer.
 
-    Links are followed: Kubernetes mounts its secrets as such.
+    Links are followed: Kubernetes mounts secrets as links.
     """
-    _check_regular(path.stat().st_mode)  # a device may do something when it is opened
+    _check_regular(path.stat().st_mode)  # opening a device may have effects
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_regular(os.fstat(fd).st_mode)
@@ -101,7 +101,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Read a regular file; OSError where it has more than `limit` bytes, as /proc's may whose size is said to be 0."""
+    """Read a regular file; OSError above `limit` bytes, also in /proc, where st_size is 0."""
     with open_regular(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -17,7 +17,7 @@ from headrace.exceptions import DatabaseUnavailable, SourceUnavailable
 logger = logging.getLogger(__name__)
 
 BASE_S = 1.0
-JITTER = 0.1  # of the pause, either way: runs that met in a deadlock do not meet again
+JITTER = 0.1  # of the pause, either way: two runs in a deadlock do not retry at the same time
 FOLLOW_PAUSE_MAX_S = 30.0
 FOLLOW_JITTER = 0.2
 # Other retriable errors are left to a new process or another run. After an error in a record batch kafka-python's
@@ -31,14 +31,14 @@ TASK_RETRIES: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=5),
 }
-# of the follower's task: it retries by itself, and after a run that failed the next one begins at once
+# of the follower's task: it retries by itself, and its DAG starts the next run at once
 FOLLOW_TASK_RETRIES: dict[str, Any] = {"retries": 1, "retry_delay": timedelta(seconds=2)}
 
 T = TypeVar("T")
 
 
 class Retries:
-    """A run's budget of retries: `limit` in a row, in full again after each commit.
+    """A run's budget of retries: `limit` in a row, restored by each commit.
 
     The run and its commits share one budget, so that their retries do not multiply. tenacity counts per call and has
     no budget that two loops share.
@@ -50,7 +50,7 @@ class Retries:
         self._failures = 0
 
     def wait_to_retry(self, error: Exception) -> bool:
-        """Whether to retry after this error; if so, pause before: 1 s, 2 s, 3 s ..., each +- JITTER."""
+        """Whether to retry after this error; if so, first pause 1 s, 2 s, 3 s ..., each +- JITTER."""
         if self._failures >= self._limit:
             return False
         self._failures += 1
@@ -61,11 +61,11 @@ class Retries:
         return True
 
     def reset(self) -> None:
-        """Restore the whole budget, because progress was made."""
+        """Restore the whole budget after progress."""
         self._failures = 0
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do idempotent work; raise the error of its last attempt, or at once one that is not of RETRIED_ERRORS."""
+        """Run idempotent work with retries; raise its last error, or at once one that is not in RETRIED_ERRORS."""
         while True:
             try:
                 return work()
@@ -75,7 +75,7 @@ class Retries:
 
 
 def follow_pause_s(attempts: int) -> float:
-    """Seconds before the follower's next attempt after so many that failed: 1, 2, 4 ... 30, each +- FOLLOW_JITTER."""
+    """Seconds before the follower's next attempt, by failed attempts: 1, 2, 4 ... 30, each +- FOLLOW_JITTER."""
     return min(2.0 ** (attempts - 1), FOLLOW_PAUSE_MAX_S) * random.uniform(1 - FOLLOW_JITTER, 1 + FOLLOW_JITTER)
 
 

@@ -1,4 +1,4 @@
-"""Addresses that may hold a secret: read by their drivers, never quoted in an error, and without the secret."""
+"""Addresses that may hold a secret: parsed by their drivers, never quoted in errors, and shown without the secret."""
 
 import re
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from headrace.exceptions import SettingError
 from headrace.masking import is_secret
 
 _ESCAPES = "in a password @ is written %40, : %3A, / %2F, ? %3F, # %23 and % %25"
-# libpq ends the password at the first @ and the hosts at the first /: what follows would be taken for a host or a name
+# libpq ends the password at the first @ and the hosts at the first /: the rest would be read as a host or a name
 _SECOND_AT = re.compile(r"postgres(?:ql)?://(?:[^/?@]*@[^/?]*@|[^/?@]*/[^?]*@)")
 
 
 def libpq_parameters(dsn: str, variable: str) -> dict[str, str]:
-    """A libpq connection string, in either form, as libpq's parameters; SettingError where it cannot be read."""
+    """The parameters of a libpq connection string, in either form; SettingError if it cannot be parsed."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
@@ -22,7 +22,7 @@ def libpq_parameters(dsn: str, variable: str) -> dict[str, str]:
         if _SECOND_AT.match(dsn):
             raise ValueError
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except (psycopg.Error, ValueError):  # libpq's own words quote the string, and with it the password
+    except (psycopg.Error, ValueError):  # libpq's message quotes the string and its password
         raise SettingError(
             "postgres: the DSN cannot be read; expected a libpq connection string such as "
             f"postgresql://user@host:5432/database; {_ESCAPES}; correct {variable}"
@@ -37,7 +37,7 @@ def libpq_dsn(parameters: Mapping[str, str]) -> str:
 
 
 def redis_options(url: str) -> dict[str, Any]:
-    """A Redis URL as redis-py's options; SettingError where it cannot be read, or not as it was meant."""
+    """A Redis URL as redis-py's options; SettingError if it cannot be parsed or is ambiguous."""
     from redis.connection import parse_url
 
     try:
@@ -54,7 +54,7 @@ def redis_options(url: str) -> dict[str, Any]:
 
 
 def without_secret(name: str, address: str) -> str:
-    """The address that a setting holds, without its secrets; that of Postgres as libpq's parameters."""
+    """A setting's address without its secrets; that of Postgres as libpq's parameters."""
     if name != "redis_url":
         parameters = libpq_parameters(address, f"HEADRACE_{name.upper()}")
         return libpq_dsn({each: value for each, value in parameters.items() if not is_secret(each)})
@@ -69,9 +69,9 @@ def without_secret(name: str, address: str) -> str:
 
 
 def libpq_variables(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Parameters of libpq as its environment variables: dbt's profile names only a few of them itself.
+    """The parameters as libpq's environment variables: dbt's profile names only a few of them.
 
-    Without PGSSLMODE a dbt that is started by hand would take any server's word.
+    Without PGSSLMODE a dbt that is started by hand would accept any server.
     """
     if not parameters:
         return {}

@@ -1,11 +1,10 @@
-"""What can be set, where it comes from and what it defaults to.
+"""Settings: the HEADRACE_* environment variables, their types and defaults.
 
-Settings are HEADRACE_* environment variables. An unknown one is an error, because a misspelt setting that is
-ignored is found at 03:00. Services that no variable names are the local ones: `headrace up` writes their
-addresses to HEADRACE_HOME/services.json and they are read from there.
+An unknown variable is an error, so that a misspelt one is found at the start. Without an address a service is the
+local one: `headrace up` writes its addresses to HEADRACE_HOME/services.json.
 
-What is or may hold a secret can be in a file: the variable with _FILE behind its name names it, as Docker's and
-Kubernetes' secrets are mounted.
+A setting that may hold a secret can be read from a file: the same variable with the suffix _FILE names it, which suits
+the secrets that Docker and Kubernetes mount.
 """
 
 import json
@@ -24,7 +23,7 @@ from headrace.exceptions import SettingError
 from headrace.private_files import check_home, read_bounded
 
 PREFIX = "HEADRACE_"
-Count = Annotated[int, "0 is one too"]  # all other whole numbers are above 0
+Count = Annotated[int, "may be 0"]  # all other integers must be above 0
 LogFormat = Literal["text", "json"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -37,34 +36,34 @@ LOCAL_DSN = re.compile(
 )
 _USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
-KPIS = ("temperature", "humidity", "pressure", "vibration")  # likewise HEADRACE_TELEMETRY_KPIS
+KPIS = ("temperature", "humidity", "pressure", "vibration")  # of telemetry; HEADRACE_TELEMETRY_KPIS adds others
 NAME_LENGTH_MAX = 255
-SECRET_BYTES_MAX = 64 * 1024  # of a file that a setting with _FILE names
-COMPOSED = ("services", "added_thresholds")  # no variables of their own
-ROOT = Path(__file__).resolve().parents[2]  # the checkout: plugins/headrace/settings.py is two rooms down
+SECRET_BYTES_MAX = 64 * 1024  # size limit of a file that a _FILE variable names
+COMPOSED = ("services", "added_thresholds")  # fields without a variable of the same name
+ROOT = Path(__file__).resolve().parents[2]  # the checkout
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one process.
 
-    Attributes carry the names of their variables in lower case, without the prefix; each comment gives the
-    meaning and the default.
+    An attribute has the name of its variable in lower case, without the prefix; its comment states the meaning and the
+    default.
     """
 
     home: Path = ROOT / ".headrace"  # data, logs and pid files of local services. Defaults to .headrace/
     # a libpq connection string. Defaults to the local server
     postgres_dsn: str | None = field(default=None, repr=False)
-    # the one that builds: of a role in headrace_dbt. Defaults to HEADRACE_POSTGRES_DSN
+    # the DSN for builds, of a member of headrace_dbt. Defaults to HEADRACE_POSTGRES_DSN
     dbt_dsn: str | None = field(default=None, repr=False)
     kafka_bootstrap_servers: str | None = None  # host:port[,host:port]. Defaults to the local broker
-    kafka_client: KafkaClient = "kafka-python"  # what reads topics; confluent is an extra. Defaults to kafka-python
+    kafka_client: KafkaClient = "kafka-python"  # confluent needs the extra. Defaults to kafka-python
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"  # Defaults to PLAINTEXT
-    kafka_sasl_mechanism: SaslMechanism | None = None  # how a user shows a password. No default
+    kafka_sasl_mechanism: SaslMechanism | None = None  # Defaults to none
     kafka_sasl_username: str | None = None
     kafka_sasl_password: str | None = field(default=None, repr=False)
-    kafka_ssl_cafile: Path | None = None  # PEM: who signs brokers' certificates. Defaults to the system's
-    kafka_ssl_certfile: Path | None = None  # PEM: a client's certificate, where brokers ask for one
+    kafka_ssl_cafile: Path | None = None  # PEM: CA of the brokers. Defaults to the system's
+    kafka_ssl_certfile: Path | None = None  # PEM: client certificate
     kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
     kafka_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
     redis_url: str | None = field(default=None, repr=False)  # redis://host:port/db. Defaults to the local server
@@ -80,36 +79,37 @@ class Settings:
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
     airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password
-    postgres_port: int | None = None  # where the local server must start. Defaults to 5432, or a free port
-    kafka_port: int | None = None  # likewise. Defaults to 9092, or a free port
-    airflow_port: int | None = None  # likewise. Defaults to 8080, or a free port
-    redis_port: int | None = None  # likewise. Defaults to 6379
-    registry_port: int | None = None  # likewise. Defaults to 8085
+    postgres_port: int | None = None  # of the local server. Defaults to 5432, or a free port
+    kafka_port: int | None = None  # of the local broker. Defaults to 9092, or a free port
+    airflow_port: int | None = None  # of the local Airflow. Defaults to 8080, or a free port
+    redis_port: int | None = None  # of the local Valkey. Defaults to 6379, or a free port
+    registry_port: int | None = None  # of the local registry. Defaults to 8085, or a free port
     datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
     dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
-    data_dir: Path = ROOT / "data-files"  # the root that file sources are resolved under. Defaults to data-files/
+    # the folder that paths of file sources are relative to. Defaults to data-files/
+    data_dir: Path = ROOT / "data-files"
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
-    batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes of keys and values. Defaults to 16 MiB
-    # what is kept of a record: key, value and headers; or twice its dataset's max_value_bytes. Defaults to 32 MiB
+    batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes. Defaults to 16 MiB
+    # size limit of a record (key, value and headers), at least 2 * max_value_bytes of its dataset. Defaults to 32 MiB
     record_bytes_max: int = 32 * 1024 * 1024
-    # what a compressed batch or file may unpack to, or 200 times its size. Defaults to 64 MiB
+    # size limit of an unpacked batch or file, at least 200 times its packed size. Defaults to 64 MiB
     unpacked_bytes_max: int = 64 * 1024 * 1024
     drain_parallel_max: int = 4  # mapped drain tasks per dataset at most. Defaults to 4
     # one task drains all partitions up to this many offsets: a mapped task costs half a second. Defaults to 500000
     drain_parallel_lag: Count = 500_000
     lock_timeout_ms: int = 5_000  # how long a statement waits for another transaction's lock. Defaults to 5000
     stuck_after_ms: int = 10_000  # a drain that waits for its client this long may be ended. Defaults to 10000
-    max_retries: Count = 3  # how often what a service failed at is tried again, 1 s, 2 s, ... later. Defaults to 3
-    log_format: LogFormat = "text"  # json: a JSON object per line, for every batch and drain too. Defaults to text
+    max_retries: Count = 3  # retries after a service failed, after 1 s, 2 s, ... Defaults to 3
+    log_format: LogFormat = "text"  # json: one object per line, also for batches and drains. Defaults to text
     threshold_temperature: Decimal = Decimal(80)  # a reading above it is degraded. Defaults to 80
-    threshold_humidity: Decimal = Decimal(70)  # likewise. Defaults to 70
-    threshold_pressure: Decimal = Decimal(1050)  # likewise. Defaults to 1050
-    threshold_vibration: Decimal = Decimal(5)  # likewise. Defaults to 5
-    telemetry_zones: tuple[str, ...] = ()  # comma-separated, besides zone-a to zone-d. Defaults to none
-    telemetry_kpis: tuple[str, ...] = ()  # comma-separated, besides those with a threshold above. Defaults to none
-    # HEADRACE_THRESHOLD_<KPI> of each of telemetry_kpis that has one, by the variable's name. Defaults to none
+    threshold_humidity: Decimal = Decimal(70)  # the same. Defaults to 70
+    threshold_pressure: Decimal = Decimal(1050)  # the same. Defaults to 1050
+    threshold_vibration: Decimal = Decimal(5)  # the same. Defaults to 5
+    telemetry_zones: tuple[str, ...] = ()  # comma-separated, in addition to ZONES. Defaults to none
+    telemetry_kpis: tuple[str, ...] = ()  # comma-separated, in addition to KPIS. Defaults to none
+    # HEADRACE_THRESHOLD_<KPI> of telemetry_kpis, by the variable's name. Defaults to none
     added_thresholds: Mapping[str, Decimal] = field(default_factory=dict)
-    dbt_host: str | None = None  # what dbt/profiles.yml reads; `headrace env` derives these from the DSN
+    dbt_host: str | None = None  # read by dbt/profiles.yml; `headrace env` derives these from the DSN
     dbt_port: int | None = None
     dbt_user: str | None = None
     dbt_dbname: str | None = None
@@ -168,14 +168,14 @@ class Settings:
         return settings
 
     def mask_secrets(self) -> None:
-        """Keep the secrets out of whatever this process says from now on."""
+        """Mask the secrets in all later output of this process."""
         for name in SECRETS:
             (masking.remember_address if name in ADDRESSES else masking.remember)(getattr(self, name))
 
     def require_postgres_dsn(self) -> str:
-        """The DSN of Postgres, given or local; raises SettingError when there is neither.
+        """The DSN of Postgres, given or local; raises SettingError without one.
 
-        A given one of the local server, as `headrace env` prints it, may be of yesterday: it gets today's port.
+        A given DSN of the local server, as `headrace env` prints it, gets the server's current port.
         """
         dsn = self._require("postgres", self.postgres_dsn, "HEADRACE_POSTGRES_DSN")
         given, local = (
@@ -186,19 +186,19 @@ class Settings:
         return dsn
 
     def require_dbt_dsn(self) -> str:
-        """The DSN that dbt builds with; raises SettingError when there is none.
+        """The DSN for builds; raises SettingError without one.
 
-        Its own; on the local server that of the login that builds; else that of Postgres.
+        HEADRACE_DBT_DSN; else, for the local server, that of its login for builds; else the DSN of Postgres.
         """
         dsn = self.dbt_dsn or self.require_postgres_dsn()
         return dsn if self.dbt_dsn else builder_dsn(dsn, self.services) or dsn
 
     def require_kafka_bootstrap_servers(self) -> str:
-        """The brokers to ask first, given or local; raises SettingError when there are neither."""
+        """The bootstrap servers, given or local; raises SettingError without any."""
         return self._require("kafka", self.kafka_bootstrap_servers, "HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
 
     def require_redis_url(self) -> str:
-        """The Redis server's URL, given or local; raises SettingError when there is neither."""
+        """The Redis server's URL, given or local; raises SettingError without one."""
         return self._require("redis", self.redis_url, "HEADRACE_REDIS_URL")
 
     def require_registry_url(self) -> str:
@@ -206,12 +206,12 @@ class Settings:
         return self._require("registry", self.registry_url, "HEADRACE_REGISTRY_URL")
 
     def require_airflow_url(self) -> str:
-        """Airflow's address, given or local; raises SettingError when there is neither."""
+        """Airflow's URL, given or local; raises SettingError without one."""
         return self._require("airflow", self.airflow_url, "HEADRACE_AIRFLOW_URL")
 
     @property
     def thresholds(self) -> dict[str, str]:
-        """The thresholds of telemetry, as the variables that dbt/macros/telemetry.sql reads."""
+        """The telemetry thresholds, as the variables that dbt/macros/telemetry.sql reads."""
         names = [name for name in type(self).__annotations__ if name.startswith("threshold_")]
         values = {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
         if self.telemetry_kpis:
@@ -231,7 +231,7 @@ class Settings:
 
 
 def builder_dsn(dsn: str, services: Mapping[str, Any]) -> str | None:
-    """For a DSN of the local server's owner that of the login that builds there; None for another server's."""
+    """The DSN of the login for builds, from the DSN of the local server's owner; None for any other DSN."""
     record = services.get("postgres", {})
     given, local = LOCAL_DSN.fullmatch(dsn), LOCAL_DSN.fullmatch(record.get("address", ""))
     if given and local and given["passfile"] == local["passfile"] and (builder := record.get("builder")):
@@ -240,7 +240,7 @@ def builder_dsn(dsn: str, services: Mapping[str, Any]) -> str | None:
 
 
 def read_services(home: Path) -> dict[str, Any]:
-    """What `headrace up` remembered: service name to its address and port; empty when it never ran."""
+    """The services that `headrace up` stored: name to address and port; empty if it never ran."""
     try:
         text = (home / "services.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +251,7 @@ def read_services(home: Path) -> dict[str, Any]:
         ) from error
     try:
         services = json.loads(text)
-    except ValueError:  # cut off by a kill: what it said is found out again by `headrace up`
+    except ValueError:  # cut off by a kill; `headrace up` writes it again
         return {}
     if not isinstance(services, dict):
         return {}
@@ -282,7 +282,7 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
 
 
 def _names(variable: str, text: str) -> tuple[str, ...]:
-    """The names of a comma-separated list, without the blanks around them."""
+    """The names of a comma-separated list, stripped and without repeats."""
     names = tuple(name for part in text.split(",") if (name := part.strip()))
     for name in names:
         if not name.isprintable() or len(name) > NAME_LENGTH_MAX:
@@ -294,30 +294,30 @@ def _names(variable: str, text: str) -> tuple[str, ...]:
 
 
 def _threshold_variables(kpis: tuple[str, ...]) -> dict[str, str]:
-    """The variable of each KPI's threshold to the KPI, as dbt/macros/telemetry.sql has them."""
+    """The threshold variables, each with its KPI, as dbt/macros/telemetry.sql names them."""
     named = {f"{PREFIX}THRESHOLD_{kpi.upper()}": kpi for kpi in KPIS}
     for kpi in kpis:
         variable = f"{PREFIX}THRESHOLD_{re.sub('[^A-Z0-9]', '_', kpi.upper())}"
         other = named.setdefault(variable, kpi)
         if other != kpi:
             raise SettingError(
-                f"HEADRACE_TELEMETRY_KPIS: found {kpi!r} beside {other!r}, whose threshold is set by {variable} too; "
-                "expected names that differ in a letter or a digit, capitals aside"
+                f"HEADRACE_TELEMETRY_KPIS: found {kpi!r} and {other!r}, whose thresholds both have the variable "
+                f"{variable}; expected names that differ in more than case and punctuation"
             )
     return named
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
-    """The words that a setting may be; none where it is no Literal, or one or None."""
+    """The values of a Literal or of an optional Literal; empty for other types."""
     kinds = (kind, *get_args(kind)) if get_origin(kind) is not Literal else (kind,)
     return tuple(word for each in kinds if get_origin(each) is Literal for word in get_args(each))
 
 
 def _read_secret(variable: str, name: str) -> str:
-    """The secret in a file: UTF-8, with or without a mark, less the line breaks around it; blanks belong to it."""
-    # what does not look like a path may be the secret itself, put where the name of its file belongs
+    """The secret in a file: UTF-8, with or without a byte order mark, without line breaks at its ends."""
+    # a value that is not like a path may be the secret itself, set in the wrong variable: never show it
     is_path = name.startswith(("/", "~/", "./", "../"))
-    shown = name if is_path else "what it names"
+    shown = name if is_path else "the file that it names"
     try:
         text = read_bounded(Path(name).expanduser(), SECRET_BYTES_MAX).decode("utf-8-sig").strip("\r\n")
     except (OSError, ValueError, RuntimeError) as error:
@@ -331,7 +331,7 @@ def _read_secret(variable: str, name: str) -> str:
 
 
 def _is_the_same(name: str, given: str, secret: str) -> bool:
-    """Whether an address that is given beside the one in a file is that one, or that one without its secrets."""
+    """Whether a given address equals the one from a file, with or without its secrets."""
     if name not in ADDRESSES or given.strip() == secret.strip():
         return given.strip() == secret.strip()
     from headrace.service_urls import without_secret

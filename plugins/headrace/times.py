@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = datetime(9999, 12, 30, 23, 59, 59, 999000, tzinfo=UTC)  # a day before datetime's end: in every zone
+LATEST = datetime(9999, 12, 30, 23, 59, 59, 999000, tzinfo=UTC)  # a day before datetime's end: valid in every zone
 LATEST_MS = (LATEST - EPOCH) // timedelta(milliseconds=1)
 
 
 def record_time(timestamp_ms: int | None) -> datetime | None:
-    """A record's timestamp, exact to the millisecond; None where it has none.
+    """A record's timestamp, exact to the millisecond; None if it has none.
 
     A producer may write any number. A time after LATEST is stored as LATEST, because Python's datetime ends there.
     Progress never depends on times.
@@ -22,9 +22,9 @@ def record_time(timestamp_ms: int | None) -> datetime | None:
 
 
 class TimeTexts(dict[int | None, str]):
-    """A cache of record times as COPY text, by milliseconds: records that were sent together share a few.
+    """A cache of record times as COPY text, by milliseconds: records that were sent together share times.
 
-    Keeps all times of a batch, so that it knows the earliest and the latest.
+    It keeps all times of a batch and so knows the earliest and the latest.
     """
 
     def __missing__(self, timestamp_ms: int | None) -> str:

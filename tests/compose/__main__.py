@@ -1,6 +1,6 @@
 """docker-compose.yml from `config` to `down --volumes`, as a user runs it: `make test-compose`.
 
-Ends with status 0 when all of it holds, 1 with what does not, and 77 with "NOT RUN" where no engine can be had.
+Exit status: 0 if all checks pass, 1 with the failed ones, 77 with "NOT RUN" without a container engine.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def engine(cache: Path, print_line: Callable[[str], None]) -> Iterator[Engine]:
     """The engine that answers here, else one of our own, which ends with the block.
 
     Ours keeps images below `cache`, so that the next run is quick, and everything else in a temporary folder. Raises
-    NotAvailable where neither can be had.
+    NotAvailable if there is neither.
     """
     here = Engine(dict(os.environ), False)
     if shutil.which("docker") and here.succeeds("info"):

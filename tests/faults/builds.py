@@ -1,4 +1,4 @@
-"""Trials in which `headrace build` dies in the middle of a model."""
+"""Trials in which `headrace build` is killed while it writes a model."""
 
 import os
 import shutil
@@ -17,11 +17,12 @@ from headrace.ingest.prepare import initialise
 from headrace.marts.build import build
 from headrace.settings import Settings
 from tests.faults.evidence import Stream
-from tests.faults.sandbox import ROOT, Sandbox, TimedOut
-from tests.faults.trials import FAULTS, Fault, TrialRun
+from tests.faults.loaders import ROOT, TimedOut
+from tests.faults.sandbox import Sandbox
+from tests.faults.trials import Fault, TrialRun
 from tests.support.warehouse import MARTS, Warehouse
 
-# a session of dbt that works on a model: not the one that holds the build's turn
+# a session of dbt that builds a model: not the one that holds the build lock
 WORKING = """
 select pid, wait_event_type
 from pg_stat_activity
@@ -32,10 +33,10 @@ where
 
 
 class BuildSandbox(Sandbox):
-    """A sandbox whose one stream is the dataset jobs, and that has users: what the marts are built from."""
+    """A sandbox for builds, with users and a single stream, the dataset jobs."""
 
     def new_stream(self, partitions: int = 3) -> Stream:
-        """The dataset jobs, once: marts are built on all of its past."""
+        """The dataset jobs; the same for all trials, because marts are built from all of its records."""
         if self._streams:
             self.stream.users = 0
             return self.stream
@@ -44,7 +45,7 @@ class BuildSandbox(Sandbox):
         declared = (folder / f"{stream.name}.py").read_text().replace(f'name="{stream.name}"', 'name="jobs"')
         (folder / f"{stream.name}.py").unlink()
         (folder / "jobs.py").write_text(declared)
-        for path in (ROOT / "plugins" / "datasets").glob("*.py"):  # models read the others too, empty as they are
+        for path in (ROOT / "plugins" / "datasets").glob("*.py"):  # models also read the others, which are empty
             if path.name != "jobs.py":
                 shutil.copy(path, folder)
         stream.name = "jobs"
@@ -59,7 +60,7 @@ class BuildSandbox(Sandbox):
         return stream
 
     def move_users(self, trial_run: TrialRun) -> None:
-        """Load the users file; some of them have moved."""
+        """Load the users file with some users at another location."""
         rng = trial_run.rng
         for _ in range(3):
             number = rng.randrange(len(self._users))
@@ -70,7 +71,7 @@ class BuildSandbox(Sandbox):
         load_file(self.deployment, "users", path=self.users_file)
 
     def start_build(self) -> "subprocess.Popen[bytes]":
-        """`headrace build` as a task would run it."""
+        """Run `headrace build` like a task."""
         settings = self.deployment.settings
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         with (self._folder / "build.log").open("ab") as output:
@@ -90,7 +91,7 @@ class BuildSandbox(Sandbox):
 
 
 def build_killed(trial_run: TrialRun) -> None:
-    """SIGKILL for dbt while it writes a model; then a build that is let be, and the marts against the oracle."""
+    """Kill dbt while it writes a model; then build without a fault and compare the marts with the oracle."""
     sandbox = trial_run.sandbox
     assert isinstance(sandbox, BuildSandbox)
     trial_run.send(least=40)
@@ -101,7 +102,7 @@ def build_killed(trial_run: TrialRun) -> None:
     exists = sandbox.warehouse.value("select to_regclass(%s) is not null", f"marts.{model}")
     gated = exists and trial_run.trial.nth == 1
     with ExitStack() as stack:
-        if gated:  # the model can be read; its merge waits
+        if gated:  # the model can be read, but its merge waits for the lock
             gate = stack.enter_context(psycopg.connect(sandbox.dsn, application_name="faults gate"))
             gate.execute(f"lock table marts.{model} in share mode".encode())
         process = sandbox.start_build()
@@ -160,4 +161,3 @@ def _wait_until_no_build_runs(sandbox: Sandbox) -> None:
 
 
 BUILDS: dict[str, Fault] = {"build_killed": build_killed}
-FAULTS.update(BUILDS)

@@ -1,4 +1,4 @@
-"""The checks of faults.md, each a function from evidence to violations.
+"""The checks of a trial, each a function from evidence to violations.
 
 A violation says which dataset, partition and offset, what was found and what was expected. The truth is the
 producer's own record and a second client's reading; nothing here asks the loader.
@@ -18,12 +18,12 @@ from tests.faults.traffic import Headers, Produced
 from tests.support.jobs_oracle import decode_job
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NAMED = 3  # how many violations of a check are told in full
+NAMED = 3  # violations of a check that are listed in full
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken promise, and the check that found it."""
+    """A failed check: where, found, expected."""
 
     check: str
     message: str
@@ -44,7 +44,7 @@ def judge(evidence: Evidence) -> list[Violation]:
 
 
 def truths_agree(e: Evidence) -> Iterator[str]:
-    """The second client read what the producer's record says, or there is no truth to judge by."""
+    """The second client read exactly the records that the producer logged: the checks need one truth."""
     for generation, log in e.stream.logs.items():
         recorded = {
             coordinate: record.digest
@@ -65,7 +65,7 @@ def truths_agree(e: Evidence) -> Iterator[str]:
 
 
 def accounted_once(e: Evidence) -> Iterator[str]:
-    """1: staged + dead + tombstones = what the second client saw below the checkpoint, without duplicates."""
+    """Staged + dead + tombstones are the visible records below the checkpoint, without duplicates."""
     expected = {
         (generation, *coordinate)
         for generation, seen in e.seen.items()
@@ -80,7 +80,7 @@ def accounted_once(e: Evidence) -> Iterator[str]:
 
 
 def payload(e: Evidence) -> Iterator[str]:
-    """2: dead letters hold the raw bytes, staged rows what an independent decoder makes of them."""
+    """Dead letters hold the raw bytes; staged rows equal an independent decoding."""
     for at, rows in sorted(e.dead.items()):
         record = e.stream.logs[at[0]].records.get(at[1:])
         if record is None:
@@ -105,7 +105,7 @@ def payload(e: Evidence) -> Iterator[str]:
 
 
 def attribution(e: Evidence) -> Iterator[str]:
-    """2: every row belongs to the line of the ledger that covers its offset."""
+    """Every row belongs to the ledger line that covers its offset."""
     lines = {line.batch_id: line for line in e.lines}
     for kind, table, column in (("row", e.staged, "_batch_id"), ("dead letter", e.dead, "batch_id")):
         for at, rows in sorted(table.items()):
@@ -121,7 +121,7 @@ def attribution(e: Evidence) -> Iterator[str]:
 
 
 def chain(e: Evidence) -> Iterator[str]:
-    """3: a partition's lines follow each other without gap or overlap, from 0 to its checkpoint."""
+    """A partition's ledger lines follow each other without gap or overlap, from 0 to its checkpoint."""
     ranges: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for line in e.lines:
         ranges[line.generation, line.partition].append((line.start_offset, line.end_offset))
@@ -140,7 +140,7 @@ def chain(e: Evidence) -> Iterator[str]:
 
 
 def counts(e: Evidence) -> Iterator[str]:
-    """3: a line's counts, bytes and times are those of the records in its range."""
+    """A line's counts, bytes and times are those of the records in its range."""
     per_line: dict[tuple[Any, str], int] = Counter()
     for rows in e.staged.values():
         for row in rows:
@@ -177,7 +177,7 @@ def counts(e: Evidence) -> Iterator[str]:
 
 
 def sequence(e: Evidence) -> Iterator[str]:
-    """3: seq has no gap and follows commit order."""
+    """seq has no gap and follows commit order."""
     found = [line.seq for line in e.lines]
     if found != list(range(1, len(found) + 1)) or e.last_seq != len(found):
         holes = sorted(set(range(1, e.last_seq + 1)) - set(found))[:5]
@@ -185,7 +185,7 @@ def sequence(e: Evidence) -> Iterator[str]:
 
 
 def stable_end(e: Evidence) -> Iterator[str]:
-    """3: no checkpoint lies beyond the last stable offset."""
+    """No checkpoint is after the last stable offset."""
     generation = max(e.stream.logs)
     for partition, end in e.stable_ends.items():
         checkpoint = e.checkpoints.get((generation, partition), 0)
@@ -194,7 +194,7 @@ def stable_end(e: Evidence) -> Iterator[str]:
 
 
 def closed_generations(e: Evidence) -> Iterator[str]:
-    """A closed generation is left alone: no line of it commits after it was closed."""
+    """No line of a closed generation commits after the generation was closed."""
     for line in e.lines:
         closed_at = e.closed.get(line.generation)
         if closed_at is not None and line.committed_at > closed_at:
@@ -205,7 +205,7 @@ def closed_generations(e: Evidence) -> Iterator[str]:
 
 
 def no_aborted(e: Evidence) -> Iterator[str]:
-    """4: nothing is stored of a transaction that was aborted or is open."""
+    """Nothing is stored of an aborted or open transaction."""
     for kind, table in (("row", e.staged), ("dead letter", e.dead)):
         for at in sorted(table):
             record = e.stream.logs[at[0]].records.get(at[1:])
@@ -214,7 +214,7 @@ def no_aborted(e: Evidence) -> Iterator[str]:
 
 
 def acknowledged_present(e: Evidence) -> Iterator[str]:
-    """4: every record that was acknowledged and committed, and lies below the checkpoint, is stored."""
+    """Every acknowledged and committed record below the checkpoint is stored."""
     for generation, log in e.stream.logs.items():
         for coordinate in sorted(log.visible()):
             at = (generation, *coordinate)
@@ -226,7 +226,7 @@ def acknowledged_present(e: Evidence) -> Iterator[str]:
 
 
 def no_lag(e: Evidence) -> Iterator[str]:
-    """8: after the faults the drain reaches the last stable offset of every partition."""
+    """After the faults the drain reaches the last stable offset of every partition."""
     generation = max(e.stream.logs)
     for partition, end in sorted(e.stable_ends.items()):
         checkpoint = e.checkpoints.get((generation, partition), 0)
@@ -251,7 +251,7 @@ CHECKS: dict[str, Check] = {
 
 
 def _is_ours(e: Evidence, generation: int, coordinate: tuple[int, int]) -> bool:
-    """Whether a record lies below its generation's checkpoint and was not lost before it could be read."""
+    """Whether a record is below its generation's checkpoint and was not lost before it could be read."""
     partition, offset = coordinate
     if offset >= e.checkpoints.get((generation, partition), 0):
         return False
@@ -286,7 +286,7 @@ def _dead_letter(record: Produced) -> dict[str, Any]:
 
 
 def _row(record: Produced) -> dict[str, Any] | None:
-    """The row that a record must become; None where it breaks the contract."""
+    """The row that a record must become; None if it breaks the contract."""
     columns = _columns(record.key, record.value)
     if columns is None:
         return None

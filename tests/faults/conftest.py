@@ -1,4 +1,4 @@
-"""Fixtures of these tests."""
+"""Fixtures of the fault suite."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.faults.suite import PrintLine
 
 @pytest.fixture
 def print_line(capsys: pytest.CaptureFixture[str]) -> PrintLine:
-    """Prints at once, also where pytest captures."""
+    """Print at once, also while pytest captures output."""
 
     def printed(line: str) -> None:
         with capsys.disabled():

@@ -1,4 +1,4 @@
-"""What the database holds of a stream, beside both truths: all that the checks look at."""
+"""The contents of the database for a stream, with both independent lists of records: the input of the checks."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ class Stream:
 
     name: str
     logs: dict[int, Log]
-    users: int = 0  # trials that it has served
+    users: int = 0  # trials that have used it
 
     @property
     def log(self) -> Log:
-        """What the open generation reads."""
+        """The topic of the open generation."""
         return self.logs[max(self.logs)]
 
 
@@ -54,10 +54,10 @@ class LedgerRow:
 
 @dataclass
 class Evidence:
-    """A stream's tables and truths at one moment, when nothing writes."""
+    """A stream's tables and both lists of records at one moment without writers."""
 
     stream: Stream
-    seen: dict[int, dict[PartitionOffset, str]]  # generation to what the second client read: digests
+    seen: dict[int, dict[PartitionOffset, str]]  # by generation: digests of the records that the second client read
     stable_ends: dict[int, int]  # of the open generation's topic, by the second client
     closed: dict[int, datetime | None] = field(default_factory=dict)
     checkpoints: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def gather(
     seen: dict[int, dict[PartitionOffset, str]],
     stable_ends: dict[int, int],
 ) -> Evidence:
-    """Read everything that the database holds of a stream, in one snapshot."""
+    """Read everything that the database holds for a stream, in one snapshot."""
     found = Evidence(stream, seen, stable_ends)
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("set transaction isolation level repeatable read, read only")

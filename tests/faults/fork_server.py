@@ -44,11 +44,11 @@ MESSAGE_MAX = 65_536
 def main(fd: int) -> None:
     """Fork a child for every request; end when the sandbox does."""
     control = socket.socket(fileno=fd)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children are not waited for: their sockets tell how they ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no wait for children: their sockets report how they ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the sandbox
     control.send(json.dumps({"loader": headrace.__file__}).encode())
     gc.collect()
-    gc.freeze()  # else each child copies all pages at its first collection
+    gc.freeze()  # otherwise each child copies all pages at its first collection
     while True:
         request, fds, _, _ = socket.recv_fds(control, MESSAGE_MAX, 1)
         if not request:
@@ -119,7 +119,7 @@ class _Child:
         return counted
 
     def _hook_copies(self) -> None:
-        """Give each COPY a barrier in its middle, without a line in the loader."""
+        """Call a barrier in the middle of each COPY, without a change of the loader."""
         hooked = (
             (batch_module, "copy_lines", "copying"),
             (batch_module, "copy_rows", "copying"),
@@ -168,7 +168,7 @@ class _Child:
 
 
 class _Sized:
-    """Rows that come one by one and can be counted, as the loader's lists can."""
+    """A list of rows that calls a barrier while it is iterated."""
 
     def __init__(self, rows: Iterable[Any], length: int) -> None:
         self._rows = rows

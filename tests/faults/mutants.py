@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.schedule import Case
 
-Edit = tuple[str, str, str]  # module of the loader, text as it is, text with the bug
+Edit = tuple[str, str, str]  # module of the loader, original text, text with the bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Mutant:
     undefended: bool = False
 
     def changed(self, plugins: Path) -> dict[Path, str]:
-        """The loader's files with the bug; ValueError for a text that does not stand there exactly once."""
+        """The loader's files with the bug; ValueError unless the original text occurs exactly once."""
         files: dict[Path, str] = {}
         for module, old, new in self.edits:
             path = plugins / "headrace" / module
@@ -113,7 +113,7 @@ MUTANTS = (
     ),
     Mutant(
         "no compare-and-set",
-        "the checkpoint moves whatever it was: a zombie writes its batch again",
+        "the checkpoint moves regardless of its value: a frozen run writes its batch again",
         (("postgres/checkpoints.py", "            and next_offset = %(start)s\n", ""),),
         ZOMBIES,
         undefended=True,
@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "row count of the fence ignored",
-        "the compare-and-set changes no row and nobody looks",
+        "the compare-and-set changes no row and is not checked",
         (("postgres/checkpoints.py", "    if moved != 1:", "    if moved > 1:"),),
         ZOMBIES,
         undefended=True,
@@ -218,7 +218,7 @@ MUTANTS = (
     ),
     Mutant(
         "skipped batch",
-        "full batches are dropped and the next one goes on behind them",
+        "full batches are dropped and the next one continues after them",
         (
             (
                 "ingest/drain.py",

@@ -1,14 +1,15 @@
-"""Trials in which a server goes down: they need servers of their own."""
+"""Trials in which a server is killed, restarted or frozen; they need their own servers."""
 
 import time
 
-from tests.faults.sandbox import LoaderRun, RunEnd, Sandbox
+from tests.faults.loaders import LoaderRun, RunEnd
+from tests.faults.sandbox import Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import FAULTS, Fault, TrialRun, at
+from tests.faults.trials import Fault, TrialRun, at
 
 
 class OutageSandbox(Sandbox):
-    """A sandbox that may kill its servers."""
+    """A sandbox whose servers may be killed."""
 
     servers: Servers
 
@@ -61,17 +62,17 @@ def _postgres_goes(trial_run: TrialRun, how: str) -> None:
 
 
 def postgres_killed(trial_run: TrialRun) -> None:
-    """kill -9 for the postmaster, then a restart."""
+    """Kill the postmaster (SIGKILL), then start it again."""
     _postgres_goes(trial_run, "kill")
 
 
 def postgres_restarted(trial_run: TrialRun) -> None:
-    """A fast shutdown, then a start."""
+    """Shut Postgres down (fast), then start it again."""
     _postgres_goes(trial_run, "shutdown")
 
 
 def postgres_crashed(trial_run: TrialRun) -> None:
-    """kill -9 for the backend that serves the drain: the whole server recovers."""
+    """Kill the drain's backend (SIGKILL): the whole server recovers."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return
@@ -85,7 +86,7 @@ def postgres_crashed(trial_run: TrialRun) -> None:
 
 
 def broker_killed(trial_run: TrialRun) -> None:
-    """kill -9 for the broker while a run is under way, then a restart."""
+    """Kill the broker (SIGKILL) during a run, then start it again."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return
@@ -97,7 +98,7 @@ def broker_killed(trial_run: TrialRun) -> None:
 
 
 def broker_frozen(trial_run: TrialRun) -> None:
-    """The broker stops for a while, and goes on."""
+    """Freeze the broker (SIGSTOP) for a while."""
     run = _run_to_the_barrier(trial_run)
     if run is None:
         return
@@ -111,4 +112,3 @@ OUTAGES: dict[str, Fault] = {
     function.__name__: function
     for function in (postgres_killed, postgres_restarted, postgres_crashed, broker_killed, broker_frozen)
 }
-FAULTS.update(OUTAGES)

@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that reads the client's messages and cuts the line at a chosen one.
+"""A TCP proxy in front of Postgres that reads the client's messages and cuts the connection at a chosen one.
 
 It understands as much of the protocol as it takes to see a COMMIT and COPY's data go by (PostgreSQL 18, chapter 54.7:
 a type byte, four bytes of length; only the first message of a connection has no type).
@@ -33,7 +33,7 @@ class Cut:
     healed: threading.Event = field(default_factory=threading.Event)
 
     def heal(self) -> None:
-        """End a silence: by a reset, as a network that comes back would."""
+        """End a silence with a reset, like a network that recovers."""
         self.healed.set()
 
 
@@ -49,12 +49,12 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def arm(self, cut: Cut) -> Cut:
-        """Cut the line where `cut` says, once."""
+        """Cut the connection once, as `cut` defines."""
         self._cut = cut
         return cut
 
     def disarm(self) -> None:
-        """Let everything pass."""
+        """Forward everything."""
         if self._cut is not None:
             self._cut.heal()
         self._cut = None
@@ -72,7 +72,7 @@ class Proxy:
             threading.Thread(target=line.forward_responses, daemon=True).start()
 
     def due(self, kind: bytes, body: bytes) -> Cut | None:
-        """The cut that this message is due for."""
+        """The cut for this message, if any."""
         cut = self._cut
         if cut is None or cut.fired.is_set():
             return None
@@ -112,12 +112,12 @@ class _ProxiedConnection:
 
     def _obey(self, cut: Cut, message: bytes) -> None:
         if cut.how == "after":
-            self._drop_answers = cut  # the other thread cuts, when the answer has come
+            self._drop_answers = cut  # the other thread cuts after the answer
             self._server.sendall(message)
             return
         if cut.how == "doubt":
             self._server.sendall(message)
-            self._hang_up(self._server)  # a FIN behind the COMMIT: the server reads it, and answers nobody
+            self._hang_up(self._server)  # a FIN after the COMMIT: the server commits, and no client reads its answer
             _reset(self._client)
             cut.fired.set()
             return
@@ -154,7 +154,7 @@ def _exactly(reader: object, size: int) -> bytes:
 
 
 def _reset(end: socket.socket) -> None:
-    """Close by a reset: the other side reads an error, not an end."""
+    """Close with a reset: the other side gets an error, not an end of file."""
     with suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)

@@ -1,21 +1,13 @@
 """A sandbox: a database, topics and loaders, in which trials run one after another."""
 
-import json
 import os
-import select
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -24,18 +16,19 @@ from headrace.ingest.prepare import initialise
 from headrace.settings import Settings
 from tests.faults.checks import Violation, judge
 from tests.faults.evidence import Evidence, Stream, gather
+from tests.faults.loaders import ROOT, ForkServer, LoaderRun, RunEnd
 from tests.faults.proxy import Proxy
-from tests.faults.traffic import Log, PartitionOffset, Sender, digest
+from tests.faults.run_claims import wrong_claims
+from tests.faults.second_client import SecondClient
+from tests.faults.traffic import Log, Sender
 from tests.support.databases import create_database
 
-ROOT = Path(__file__).resolve().parents[2]
-RUN_LIMIT_S = 60.0  # a run that is not over by then hangs
 QUIET_LIMIT_S = 30.0  # faults.md, check 8
 STREAM_TRIALS_MAX = 15  # every check reads a whole stream: a new one begins before that takes long
 HEALS_MAX = 4
-CRASHED = "runs end in words"
+CRASHED = "runs end with an error of Headrace"
 
-# sessions of the loader, what they hold and what they left; a sandbox's own connection excluded
+# the loader's sessions, locks and temporary tables, without those of the sandbox's own connection
 LEFTOVERS = """
 select format('session %s (%s, %s): %s', pid, application_name, state, query)
 from pg_stat_activity
@@ -56,160 +49,8 @@ where database = current_database()
 """
 
 
-class TimedOut(Exception):
-    """A run did not do in time what a trial waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """How a run ended: `how` is done, error or killed."""
-
-    how: str
-    run_id: str
-    error: str = ""
-    message: str = ""
-    trace: str = ""
-    result: dict[str, Any] = field(default_factory=dict)
-    connects: dict[str, int] = field(default_factory=dict)
-    log: list[str] = field(default_factory=list)
-    barriers: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """For messages."""
-        return {"done": "done", "killed": "killed"}.get(self.how, f"{self.error}: {self.message}")
-
-
-class LoaderRun:
-    """A loader in a process of its own, seen from the sandbox."""
-
-    def __init__(self, channel: socket.socket, run_id: str) -> None:
-        self._channel = channel
-        self.run_id = run_id
-        self.planned: dict[str, Any] | None = None
-        self.barriers: dict[str, int] = defaultdict(int)
-        self._end: RunEnd | None = None
-        self.pid = int((self._receive(10) or {})["pid"])
-        self._handle = os.pidfd_open(self.pid)
-        self.go()
-
-    def go(self) -> None:
-        """Let it go on from where it waits."""
-        with suppress(OSError):
-            self._channel.send(b"g")
-
-    def wait_for(self, *steps: str, limit_s: float = RUN_LIMIT_S) -> str | None:
-        """Wait until it reports one of these barriers and return its name; None if it ended without."""
-        deadline = time.monotonic() + limit_s
-        while self._end is None:
-            message = self._receive(deadline - time.monotonic())
-            if message is not None and message.get("at") in steps:
-                return str(message["at"])
-        return None
-
-    def wait_until_planned(self) -> dict[str, Any] | None:
-        """Wait for its plan; None if it ended without."""
-        deadline = time.monotonic() + RUN_LIMIT_S
-        while self._end is None and self.planned is None:
-            self._receive(deadline - time.monotonic())
-        return self.planned
-
-    def end(self, limit_s: float = RUN_LIMIT_S) -> RunEnd:
-        """Wait until it has ended."""
-        deadline = time.monotonic() + limit_s
-        while self._end is None:
-            self._receive(deadline - time.monotonic())
-        return self._end
-
-    def has_ended(self) -> bool:
-        """Whether it has; reads what it said meanwhile."""
-        while self._end is None and select.select([self._channel], [], [], 0)[0]:
-            self._receive(1)
-        return self._end is not None
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it is gone."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
-
-    def wait_until_stopped(self) -> None:
-        """After SIGSTOP: wait until the process no longer runs."""
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt":
-            if time.monotonic() > deadline:
-                raise TimedOut(f"pid {self.pid} did not stop")
-            time.sleep(0.002)
-
-    def close(self) -> None:
-        """End it, if it still is there."""
-        self.signal(signal.SIGKILL)
-        self._channel.close()
-        os.close(self._handle)
-
-    def _receive(self, limit_s: float) -> dict[str, Any] | None:
-        if not select.select([self._channel], [], [], max(limit_s, 0))[0]:
-            raise TimedOut(f"run {self.run_id} said nothing in time; barriers so far: {dict(self.barriers)}")
-        try:
-            data = self._channel.recv(1_000_000)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._end = RunEnd("killed", self.run_id, barriers=dict(self.barriers))
-            return None
-        message: dict[str, Any] = json.loads(data)
-        if "planned" in message:
-            self.planned = message["planned"]
-        elif "at" in message:
-            self.barriers[message["at"]] = message["nth"]
-        elif "end" in message:
-            known = {name: message[name] for name in RunEnd.__slots__ if name in message}
-            self._end = RunEnd(how=message["end"], run_id=self.run_id, **known)
-        return message
-
-
-class ForkServer:
-    """The process that forks a sandbox's loaders, from the copy of the loader below `plugins`."""
-
-    def __init__(self, plugins: Path, log: Path) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.fork_server", str(theirs.fileno())],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(plugins)},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # the kernel wakes what is stopped in a process group whose shell ends
-                start_new_session=True,
-            )
-        theirs.close()
-        hello = self._control.recv(65_536)
-        if not hello:
-            raise RuntimeError(f"the loader below {plugins} cannot be imported:\n{log.read_text()[-2_000:]}")
-        loader = Path(json.loads(hello)["loader"])
-        assert loader.is_relative_to(plugins), f"found the loader {loader}, expected one below {plugins}"
-
-    def fork(self, request: dict[str, Any]) -> LoaderRun:
-        """Start a run."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno()])
-        theirs.close()
-        return LoaderRun(ours, request.get("run_id", request["what"]))
-
-    def close(self) -> None:
-        """End it; its children end with it."""
-        self._control.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 class Sandbox:
-    """Runs loaders against streams, and checks what they leave."""
+    """Runs loaders against streams, and checks the results."""
 
     def __init__(
         self,
@@ -253,18 +94,18 @@ class Sandbox:
         self._run_numbers = 0
         self._runs: list[LoaderRun] = []
         self.ended: list[RunEnd] = []
-        self._readers: dict[int, _SecondClient] = {}  # by log identity: a topic created again keeps its name
+        self._readers: dict[int, SecondClient] = {}  # by log identity: a topic created again keeps its name
         self.stream = self.new_stream()
 
     @property
     def sql(self) -> psycopg.Connection[Any]:
-        """The sandbox's own connection; a new one when a fault took the last."""
+        """The sandbox's own connection; opened again if a fault closed it."""
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="faults checker")
         return self._connection
 
     def forget_connection(self) -> None:
-        """Close the sandbox's own connection: the server is about to go."""
+        """Close the sandbox's own connection before a server is stopped."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -272,7 +113,7 @@ class Sandbox:
     # streams
 
     def new_stream(self, partitions: int = 3) -> Stream:
-        """A dataset that reads a topic of its own, both new."""
+        """A new dataset that reads a new topic."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -293,7 +134,7 @@ class Sandbox:
         return self.stream
 
     def _remove_defences(self, name: str) -> None:
-        """Drop the indexes that would stop a double row, so that the checks have to find it."""
+        """Drop the indexes that refuse a duplicate row, so that the checks have to find it."""
         plan = self.run(what="plan")
         assert plan.how != "killed", plan
         for statement in (
@@ -305,13 +146,13 @@ class Sandbox:
             self.sql.execute(statement.encode())
 
     def create_topic(self, topic: str, partitions: int) -> Log:
-        """Create a topic and wait until it can be written to."""
-        config = {"retention.ms": "-1"}  # else records with old timestamps are gone after minutes
+        """Create a topic and wait until it accepts records."""
+        config = {"retention.ms": "-1"}  # otherwise records with old timestamps are deleted within minutes
         self.admin.create_topics([NewTopic(topic, partitions, config=config)])[topic].result(30)
         return Log(topic, partitions)
 
     def delete_topic(self, topic: str) -> None:
-        """Delete a topic and wait until the broker has forgotten it."""
+        """Delete a topic and wait until the broker no longer lists it."""
         self.admin.delete_topics([topic])[topic].result(30)
         deadline = time.monotonic() + 30
         while topic in self.admin.list_topics(timeout=10).topics:
@@ -319,7 +160,7 @@ class Sandbox:
             time.sleep(0.02)
 
     def delete_records(self, log: Log, partition: int, before: int) -> None:
-        """Do what retention does: the log of a partition starts at `before`."""
+        """Delete the records of a partition below `before`, as retention does."""
         self.admin.delete_records([TopicPartition(log.topic, partition, before)])[
             TopicPartition(log.topic, partition)
         ].result(30)
@@ -337,7 +178,7 @@ class Sandbox:
         return self._ends(log, IsolationLevel.READ_COMMITTED)
 
     def settle(self, log: Log) -> dict[int, int]:
-        """Wait until the broker has written the markers of all transactions that were ended; the stable ends."""
+        """Wait until the broker has written the markers of all ended transactions; return the last stable offsets."""
         deadline = time.monotonic() + 30
         while True:
             ends = self.stable_ends(log)
@@ -356,7 +197,7 @@ class Sandbox:
             try:
                 found = self.admin.list_offsets(asked, isolation_level=isolation, request_timeout=10)
                 return {tp.partition: future.result(15).offset for tp, future in found.items()}
-            except Exception:  # the topic is brand-new, or the broker has only just come back
+            except Exception:  # the topic is new, or the broker has just restarted
                 if time.monotonic() > deadline:
                     raise
                 with suppress(KafkaException):
@@ -366,7 +207,7 @@ class Sandbox:
     # runs
 
     def start(self, *, through_proxy: bool = False, what: str = "drain", **request: Any) -> LoaderRun:
-        """Start a loader; `actions` say what it does at which barrier."""
+        """Start a loader; `actions` define what it does at which barrier."""
         if through_proxy:
             request["drain_dsn"] = self.proxied_dsn
         settings = {**self.settings, **request.pop("settings", {})}
@@ -382,7 +223,7 @@ class Sandbox:
         return self.note(self.start(**request).end())
 
     def note(self, ended: RunEnd) -> RunEnd:
-        """Remember how a run ended, for the checks."""
+        """Store how a run ended, for the checks."""
         self.ended.append(ended)
         return ended
 
@@ -397,7 +238,7 @@ class Sandbox:
     # the end of a trial
 
     def heal(self) -> list[RunEnd]:
-        """Drain without faults until nothing is left to do."""
+        """Drain without faults until nothing is left to read."""
         ends: list[RunEnd] = []
         for _ in range(HEALS_MAX):
             ends.append(self.run())
@@ -415,20 +256,20 @@ class Sandbox:
         return sum(end - at.get(partition, 0) for partition, end in self.stable_ends(self.stream.log).items())
 
     def evidence(self) -> Evidence:
-        """Both truths and the database, now."""
+        """The evidence at this moment."""
         ends = self.settle(self.stream.log)
         seen = {}
         for generation, log in self.stream.logs.items():
-            reader = self._readers.get(id(log)) or _SecondClient(self.bootstrap_servers, log)
+            reader = self._readers.get(id(log)) or SecondClient(self.bootstrap_servers, log)
             self._readers[id(log)] = reader
             seen[generation] = reader.read(ends if log is self.stream.log else None)
         return gather(self.sql, self.stream, seen, ends)
 
     def judge(self) -> list[Violation]:
-        """All checks, and what the runs said of themselves, after the faults have stopped."""
+        """Run all checks, and compare the reports of the runs, after the faults have ended."""
         evidence = self.evidence()
         violations = judge(evidence)
-        violations += [Violation("honest runs", message) for message in _wrong_claims(self.ended, evidence)]
+        violations += [Violation("honest runs", message) for message in wrong_claims(self.ended, evidence)]
         violations += [Violation("8 nothing left", message) for message in self._leftovers()]
         violations += [
             Violation(
@@ -448,14 +289,14 @@ class Sandbox:
             time.sleep(0.05)
 
     def begin_trial(self) -> None:
-        """Forget the last trial's runs; take a new stream when the last one has grown."""
+        """Clear the last trial's runs; create a new stream if the last one has grown."""
         self.end_trial()
         if self.stream.users >= STREAM_TRIALS_MAX:
             self.new_stream()
         self.stream.users += 1
 
     def end_trial(self) -> None:
-        """End whatever still runs."""
+        """Kill all loaders that still run."""
         self.proxy.disarm()
         for run in self._runs:
             run.close()
@@ -471,84 +312,3 @@ class Sandbox:
         self.forget_connection()
         with psycopg.connect(self._server_dsn, autocommit=True) as connection:
             connection.execute(f"drop database {self._database} with (force)".encode())
-
-
-class _SecondClient:
-    """Reads a topic with confluent-kafka, read_committed: the checker's second truth."""
-
-    def __init__(self, bootstrap_servers: str, log: Log) -> None:
-        self._log = log
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": "faults-checker",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
-                "check.crcs": True,
-                "log_level": 0,
-            }
-        )
-        self._ends: dict[int, int] = {}
-        self._seen: dict[PartitionOffset, str] = {}
-        self._partitions = 0
-
-    def read(self, ends: dict[int, int] | None) -> dict[PartitionOffset, str]:
-        """Read up to these stable ends; None: the topic is gone, what has been read is all that it held."""
-        if ends is None:
-            return self._seen
-        if self._partitions != self._log.partitions:
-            self._partitions = self._log.partitions
-            starts = {p: self._ends.get(p, self._log.starts.get(p, 0)) for p in range(self._partitions)}
-            self._consumer.assign([TopicPartition(self._log.topic, p, start) for p, start in starts.items()])
-        deadline = time.monotonic() + 60
-        while any(self._ends.get(p, 0) < end for p, end in ends.items()):
-            if time.monotonic() > deadline:
-                raise TimedOut(f"the second client read {self._log.topic} up to {self._ends}, expected {ends}")
-            for message in self._consumer.consume(1_000, 0.05):
-                partition, offset = message.partition(), message.offset()
-                assert partition is not None
-                assert offset is not None
-                error = message.error()
-                if error is None:
-                    headers: Any = message.headers() or ()
-                    raw = digest(message.key(), message.value(), headers, message.timestamp()[1])
-                    self._seen[partition, offset] = raw
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._ends[partition] = offset
-                elif not error.retriable() and error.code() not in (
-                    KafkaError._ALL_BROKERS_DOWN,
-                    KafkaError._TRANSPORT,
-                ):
-                    raise RuntimeError(f"{self._log.topic}[{partition}]: {error}")
-        return self._seen
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-def _wrong_claims(runs: list[RunEnd], evidence: Evidence) -> list[str]:
-    """What runs said of themselves against what the ledger says of them."""
-    found = []
-    for run in runs:
-        lines = [line for line in evidence.lines if line.run_id == run.run_id and line.kind == "drain"]
-        if run.how == "done" and run.result and "batches" in run.result:
-            said = run.result
-            stored = {"batches": len(lines)} | {
-                name: sum(getattr(line, name) for line in lines)
-                for name in ("staged", "dead", "tombstones", "empty", "bytes")
-            }
-            if said != stored:
-                found.append(f"{run.run_id}: the run says {said}, expected what the ledger holds of it: {stored}")
-        if run.how == "error" and run.error == "CheckpointMoved" and "another run committed" in run.message:
-            start = int(run.message.partition("this batch starts at ")[2].partition(":")[0])
-            partition = int(run.message.partition("[")[2].partition("]")[0])
-            for line in lines:
-                if line.partition == partition and line.start_offset <= start < line.end_offset:
-                    found.append(
-                        f"{run.run_id}: {run.message}: but its own line {line.seq} "
-                        f"[{line.start_offset}, {line.end_offset}) covers that offset, expected it to know its batch"
-                    )
-    return found

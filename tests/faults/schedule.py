@@ -1,6 +1,6 @@
 """The schedule: every kind of trial at every step, in an order that the seed determines, repeated without end.
 
-A trial's name (drain-137) and the seed say all about it; so one trial can be repeated alone.
+The seed and a trial's name (drain-137) determine a trial completely, so one trial can be repeated alone.
 """
 
 import random
@@ -60,15 +60,15 @@ def _build_cases() -> list[Case]:
 SCHEDULES = {
     "drain": _drain_cases(),
     "outage": _outage_cases(with_broker=True),
-    "postgres": _outage_cases(with_broker=False),  # for a sandbox that shares its broker
+    "postgres": _outage_cases(with_broker=False),  # for a sandbox with a shared broker
     "build": _build_cases(),
 }
-# as slow as the real time limits are, and so not in the schedule: drain sandboxes run them first
+# these use the default time limits and are slow, so they are not in the schedule: drain sandboxes run them first
 SLOW_CASES: list[Case] = [("zombie_defaults", "copying", 2), ("zombie_defaults", "before_commit", 1)]
 
 
 def trials(schedule: str, seed: int) -> Iterator[Trial]:
-    """Yield the trials of a schedule without end, each round in another order."""
+    """Yield the trials of a schedule for ever, each round in another order."""
     numbers = count(1)
     if schedule == "drain":
         for kind, step, nth in SLOW_CASES:

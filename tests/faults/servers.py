@@ -1,4 +1,4 @@
-"""Servers of a suite's own: started, killed, frozen and started again."""
+"""The suite's own servers, which are started, killed, frozen and started again."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ class Servers:
         self._only = tuple(only)
 
     def start(self) -> None:
-        """Start what does not run and wait until it answers."""
+        """Start stopped services and wait until they answer."""
         services.up(self._settings, only=self._only, print_line=_quiet)
         if "postgres" in self._only:
             make_owner_superuser(self.home)
@@ -45,11 +45,11 @@ class Servers:
         os.kill(_pid(postgres.service(self.home).pid()), signal.SIGKILL)
 
     def shut_postgres_down(self) -> None:
-        """What an administrator does: clients are cut off, then the server ends."""
+        """Shut down like an administrator: clients are disconnected, then the server ends."""
         postgres.stop(self.home)
 
     def crash_postgres(self, backend: int) -> None:
-        """SIGKILL for one backend: the server throws all others out and recovers from its log."""
+        """SIGKILL for one backend: the server ends all others and recovers from its log."""
         os.kill(backend, signal.SIGKILL)
         deadline = time.monotonic() + 30
         while True:
@@ -73,7 +73,7 @@ class Servers:
         os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop all and remove what they wrote."""
+        """Stop all services and remove their files."""
         services.down(self._settings, print_line=_quiet)
         shutil.rmtree(self.home, ignore_errors=True)
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import tests.faults.builds  # noqa: F401 - registers its kinds
 from tests.faults.builds import BuildSandbox
 from tests.faults.checks import Violation
+from tests.faults.kinds import run_trial
+from tests.faults.loaders import ROOT
 from tests.faults.outages import OutageSandbox
-from tests.faults.sandbox import ROOT, Sandbox
+from tests.faults.sandbox import Sandbox
 from tests.faults.servers import Servers
-from tests.faults.trials import BATCHES_MIN, Trial, Verdict, run_trial
+from tests.faults.trials import BATCHES_MIN, Trial, Verdict
 
-TRIAL_LIMIT_S = 300.0  # a sandbox that says nothing for so long hangs
+TRIAL_LIMIT_S = 300.0  # a sandbox without a report for this time counts as hanging
 REPORT_EVERY_S = 15.0
 
 PrintLine = Callable[[str], None]
@@ -26,7 +27,7 @@ PrintLine = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What a sandbox's process needs to know."""
+    """The parameters of a sandbox's process."""
 
     name: str
     schedule: str
@@ -35,7 +36,7 @@ class SandboxSpec:
     bootstrap_servers: str
     plugins: Path = ROOT / "plugins"
     undefended: bool = False
-    servers: Servers | None = None  # that it may kill
+    servers: Servers | None = None  # servers that its trials may kill
 
     def open(self) -> Sandbox:
         """The sandbox itself."""
@@ -55,7 +56,7 @@ class SandboxSpec:
 
 
 class SandboxProcess:
-    """A sandbox in a process of its own."""
+    """A sandbox in its own process."""
 
     def __init__(self, spec: SandboxSpec, seed: int) -> None:
         context = multiprocessing.get_context("spawn")  # librdkafka's threads do not survive a fork
@@ -65,7 +66,7 @@ class SandboxProcess:
         theirs.close()
 
     def play(self, trial: Trial) -> Verdict:
-        """Run a trial there and wait for its verdict; a sandbox that breaks is a verdict too."""
+        """Run a trial there and wait for its verdict; a sandbox that fails is a verdict too."""
         try:
             self._connection.send(trial)
             if self._connection.poll(TRIAL_LIMIT_S):
@@ -118,12 +119,12 @@ class RunSummary:
 
     @property
     def counted(self) -> list[Verdict]:
-        """Trials whose fault fired with enough batches in play."""
+        """Trials whose fault happened with enough batches."""
         return [verdict for verdict in self.verdicts if verdict.counts]
 
     @property
     def violations(self) -> list[tuple[Trial, Violation]]:
-        """Everything that was found wrong, in trials that count or not."""
+        """All violations, of trials that count or not."""
         return [(verdict.trial, violation) for verdict in self.verdicts for violation in verdict.violations]
 
     def progress_line(self, total: int | None) -> str:
@@ -163,14 +164,14 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class TrialQueue:
-    """Sandboxes that share a source of trials."""
+    """Sandboxes that take trials from one schedule."""
 
     specs: list[SandboxSpec]
     trials: Iterator[Trial]
 
 
 def run(work: list[TrialQueue], seed: int, print_line: PrintLine, *, total: int | None = None) -> RunSummary:
-    """Run all trials; the first failed sandbox ends its part."""
+    """Run all trials; a sandbox that fails ends its share."""
     summary = RunSummary(seed)
     began = time.monotonic()
     lock = threading.Lock()

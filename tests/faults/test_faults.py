@@ -19,7 +19,7 @@ from tests.faults.suite import PrintLine, RunSummary, SandboxSpec, TrialQueue, r
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.randrange(100_000))
 TRIAL = os.environ.get("FAULTS_TRIAL") or None
-DRAIN_SANDBOXES = int(os.environ.get("FAULTS_LANES") or 5)  # a trial waits more than it works
+DRAIN_SANDBOXES = int(os.environ.get("FAULTS_SANDBOXES") or 5)  # more than cores: trials mostly wait
 TRIALS = {"drain": int(os.environ.get("FAULTS_TRIALS") or 880), "outage": 60, "build": 15}
 COUNTED_MIN = 900
 SLICE = {"drain": 26, "postgres": 6, "build": 1}

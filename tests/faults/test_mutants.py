@@ -18,8 +18,9 @@ import pytest
 
 from tests.faults import schedule
 from tests.faults.checks import Violation
+from tests.faults.loaders import ROOT
 from tests.faults.mutants import MUTANTS, Mutant
-from tests.faults.sandbox import CRASHED, ROOT
+from tests.faults.sandbox import CRASHED
 from tests.faults.servers import Servers
 from tests.faults.suite import BROKEN, PrintLine, SandboxProcess, SandboxSpec, TrialQueue, run
 from tests.faults.trials import Trial
@@ -33,7 +34,7 @@ CONTROL_TRIALS = 40
 
 @dataclass(frozen=True, slots=True)
 class MutantResult:
-    """What became of a mutant: the check that caught it, or why nothing did."""
+    """The result for a mutant: the check that caught it, or why none did."""
 
     mutant: str
     check: str = ""
@@ -79,7 +80,7 @@ def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> MutantR
             verdict = sandbox.play(trial)
             started = started or verdict.batches > 0
             for violation in verdict.violations:
-                # a loader that does not start leaves a lag too: that says nothing of the checks
+                # a loader that does not start also leaves a lag: that says nothing about the checks
                 if violation.check in (CRASHED, BROKEN) or not started:
                     return MutantResult(mutant.name, message=f"crashed: {violation.message[-300:]}")
             if verdict.violations:
@@ -91,7 +92,7 @@ def _try(mutant: Mutant, number: int, folder: Path, servers: Servers) -> MutantR
 
 
 def _rank(violation: Violation) -> tuple[bool, bool]:
-    """Checks on data first: of several violations they say best what is wrong."""
+    """Checks of data first: of several violations they explain the bug best."""
     return not violation.check[0].isdigit() or violation.check.startswith("8"), violation.check != "honest runs"
 
 

@@ -43,7 +43,7 @@ class Produced:
 
     @property
     def digest(self) -> str:
-        """A hash over all of it; None and empty differ."""
+        """A hash over all fields; None and empty differ."""
         return digest(self.key, self.value, self.headers, self.timestamp)
 
 
@@ -55,17 +55,19 @@ def digest(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, 
 
 @dataclass
 class Log:
-    """One topic, from its creation to its deletion, as its producer knows it."""
+    """One topic from its creation to its deletion, as its producer knows it."""
 
     topic: str
     partitions: int
     records: dict[PartitionOffset, Produced] = field(default_factory=dict)
-    open: list[Produced] = field(default_factory=list)  # of the transaction that hangs
+    open: list[Produced] = field(default_factory=list)  # of the open transaction
     starts: dict[int, int] = field(default_factory=dict)  # where retention has moved a log's start
-    lost: list[tuple[int, int, int]] = field(default_factory=list)  # ranges that retention took before they were read
+    lost: list[tuple[int, int, int]] = field(
+        default_factory=list
+    )  # ranges that retention removed before they were read
 
     def visible(self) -> dict[PartitionOffset, Produced]:
-        """What a read_committed reader sees."""
+        """The records that a read_committed consumer sees."""
         return {coordinate: record for coordinate, record in self.records.items() if record.fate == "visible"}
 
 
@@ -83,7 +85,7 @@ class Sender:
         self.renew()
 
     def renew(self) -> None:
-        """Begin with new producers: the old ones go on counting where a topic that was created again begins at 0."""
+        """Use new producers: the old ones continue their sequence numbers, which a recreated topic refuses."""
         self._plain = Producer(self._plain_config)
         self._transactional = Producer(self._transactional_config)
         self._transactional.init_transactions(60)
@@ -120,7 +122,7 @@ class Sender:
             producer.abort_transaction(60)
 
     def _learn(self, log: Log) -> None:
-        """Wait until both producers know all partitions of a topic: they may just have been added."""
+        """Wait until both producers know all partitions of a topic, which may just have been added."""
         deadline = time.monotonic() + FLUSH_S
         while self._known.get(log.topic, log.partitions) < log.partitions:
             found = [
@@ -168,7 +170,7 @@ class Traffic:
         return [(rng.choices(range(partitions), weights)[0], self._record()) for _ in range(count)]
 
     def large(self, count: int, partitions: int) -> list[tuple[int, Produced]]:
-        """Valid records of 2 to 60 kB, all for one partition: the producer puts several into one batch of its own."""
+        """Valid records of 2 to 60 kB, all for one partition; the producer puts several into one record batch."""
         partition = self._rng.randrange(partitions)
         records = []
         for _ in range(count):
@@ -200,7 +202,7 @@ class Traffic:
         return Produced(key, value, rng.choice(HEADERS) if rng.random() < 0.3 else (), timestamp, "visible")
 
     def send(self, sender: Sender, log: Log, *, least: int = 80) -> None:
-        """Send at least so many visible records, in groups of which some are aborted."""
+        """Send at least this many visible records, in groups of which some are aborted."""
         rng = self._rng
         visible = 0
         while visible < least:

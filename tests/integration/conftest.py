@@ -1,8 +1,11 @@
 """A real PostgreSQL, a real Kafka and a real Valkey, started once per session on free ports and stopped at its end."""
 
 import itertools
+import os
+import shutil
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,9 @@ from headrace.sources import kafka
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import topics
-from tests.support.databases import make_owner_superuser, passing_database
+from tests.support.databases import create_database, make_owner_superuser, passing_database
 from tests.support.drained_topic import Drained, drained_topic
+from tests.support.local_servers import BOTH, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
 from tests.support.role_checks import RECORDS
 from tests.support.stage import Stage, telemetry_stage
@@ -67,10 +71,21 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BASE_S", 0.2)
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with Headrace's tables and no dataset: a copy of it is made faster than its tables."""
+    dsn = create_database(postgres_dsn, "migrated")
+    settings = Settings(postgres_dsn=dsn, datasets_dir=tmp_path_factory.mktemp("no_datasets"))
+    initialise(Deployment.from_settings(settings))
+    return "migrated"
+
+
 @pytest.fixture
-def database(postgres_dsn: str) -> Iterator[str]:
-    """The DSN of a database of the test's own, empty, dropped at the end."""
-    with passing_database(postgres_dsn, f"test_{next(_numbers)}") as dsn:
+def database(postgres_dsn: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The DSN of a database of the test's own, dropped at the end: empty, or migrated for `stage` and `telemetry`."""
+    is_migrated = not {"stage", "telemetry"}.isdisjoint(request.fixturenames)
+    template = request.getfixturevalue("migrated") if is_migrated else "template1"
+    with passing_database(postgres_dsn, f"test_{next(_numbers)}", template) as dsn:
         yield dsn
 
 
@@ -122,7 +137,7 @@ def _quiet(_line: str) -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -225,3 +240,40 @@ def stranger(house: Stage) -> Iterator[Stage]:
             yield Stage(Deployment.from_settings(replace(house.deployment.settings, postgres_dsn=dsn)), dsn)
         finally:
             connection.execute("drop owned by test_stranger cascade; drop role test_stranger")
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[[], Settings]]:
+    """Fresh HEADRACE_HOMEs that another system user can reach; stopped and removed at the end."""
+    made: list[Settings] = []
+
+    def make() -> Settings:
+        path = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+        path.chmod(0o755)
+        made.append(Settings(home=path))
+        return made[-1]
+
+    yield make
+    for settings in made:
+        services.down(settings, print_line=lambda line: None)
+        shutil.rmtree(settings.home)
+
+
+@pytest.fixture(scope="module")
+def home_settings() -> Iterator[Settings]:
+    """One HEADRACE_HOME for the tests that leave it whole; its path holds a space."""
+    root = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+    root.chmod(0o755)
+    home_settings = Settings(home=root / "a home")
+    umask = os.umask(0)  # of a careless user
+    yield home_settings
+    os.umask(umask)
+    services.down(home_settings, print_line=lambda line: None)
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def running(home_settings: Settings) -> dict[str, int]:
+    """The pids of PostgreSQL and Kafka, which run in `home_settings`."""
+    services.up(home_settings, only=BOTH)
+    return server_pids(home_settings)

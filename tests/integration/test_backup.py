@@ -1,4 +1,4 @@
-"""Upgrades, backups and the end: data stays in place, a restored database goes on, an uninstalled one is clean."""
+"""Upgrade, backup and uninstall: data stays, a restored database continues, an uninstalled one is clean."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The past that benches stage: the same however it is cut, and with a ledger that accounts for it."""
+"""The history that benchmarks stage: independent of the batch size, with a complete ledger."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command against services that are there, and against services that are not."""
+"""The command line with running and with stopped services."""
 
 import json
 import socket

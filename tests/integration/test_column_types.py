@@ -1,4 +1,4 @@
-"""Every type that a declaration may write, from a topic into its column and back: stored as it was sent."""
+"""Every type of a declaration, from a topic into its column and back: stored unchanged."""
 
 import json
 from datetime import UTC, date, datetime, time

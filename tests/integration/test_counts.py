@@ -1,4 +1,4 @@
-"""A table that stores fewer rows than it was sent fails what sends them, in one line, and nothing changes."""
+"""A table that stores fewer rows than were sent: the command fails in one line and changes nothing."""
 
 import re
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_drain_into_a_table_that_omits_rows_is_refused(stage: Stage, table: str,
 def test_drain_into_a_ledger_that_omits_lines_is_refused(stage: Stage) -> None:
     send(stage)
     omit_one(stage, "headrace.batches", "new.kind = 'drain' and new.staged > 0")
-    with pytest.raises(DatabaseError, match=r"jobs\[0\]: headrace.batches took no line, expected one: a trigger"):
+    with pytest.raises(DatabaseError, match=r"jobs\[0\]: headrace.batches stored no line, expected one: a trigger"):
         drain_dataset(stage.deployment, "jobs")
     assert state(stage)[0] == []
 

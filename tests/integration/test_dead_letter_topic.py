@@ -1,8 +1,7 @@
-"""The outbox: the dead-letter topic, repeats dropped, is the dead-letter table; read by another client than ours."""
+"""The dead-letter topic: without repeats it equals the dead-letter table; read by another client."""
 
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any
 import confluent_kafka
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
-from psycopg.conninfo import conninfo_to_dict
 
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest.parallel import drain_dataset
@@ -27,6 +25,7 @@ from headrace.settings import ROOT
 from headrace.verify import verify
 from headrace.verify.readers import is_compacted
 from tests.support import topics
+from tests.support.airflow_environment import airflow_environment
 from tests.support.command_line import assert_refused, run
 from tests.support.declarations import allow_refunds, change_contract
 from tests.support.interrupts import at, killed_at
@@ -44,7 +43,7 @@ def dead_letter_topic(stage: Stage) -> str:
 
 @pytest.fixture
 def declared(stage: Stage) -> Stage:
-    """A stage whose jobs have a dead-letter topic, which nobody has created."""
+    """A stage whose jobs declare a dead-letter topic that does not exist yet."""
     change_contract(stage, ("partitions=3", f'partitions=3, dead_letter_topic="{dead_letter_topic(stage)}"'))
     return stage
 
@@ -315,25 +314,8 @@ for reason in ("", "", "wrong_type"):
 
 
 def test_dags_publish_what_a_run_left_behind_and_announce_what_a_replay_staged(declared: Stage, tmp_path: Path) -> None:
-    # in a process of its own: Airflow takes over the logging of any that imports it
-    postgres = conninfo_to_dict(declared.dsn)
-    connection = {
-        "conn_type": "postgres",
-        "host": postgres["host"],
-        "port": int(postgres["port"] or 0),
-        "login": postgres["user"],
-        "schema": postgres["dbname"],
-        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres}
-        | {"cursor": "dictcursor", "sqlalchemy_scheme": "postgresql+psycopg", "iam": False, "keepalives": True},
-    }
-    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers(declared)}}
-    environ = {
-        **os.environ,
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(connection),
-        "AIRFLOW_CONN_HEADRACE_KAFKA": json.dumps(kafka),
-        "HEADRACE_DATASETS_DIR": str(declared.deployment.settings.datasets_dir),
-    }
+    extra = {"cursor": "dictcursor", "sqlalchemy_scheme": "postgresql+psycopg", "iam": False, "keepalives": True}
+    environ = airflow_environment(declared, tmp_path / "airflow", postgres_extra=extra)
     sent: list[topics.Message] = [(0, b"101", refund(101)), (1, b"bad", b"bad")]
     topics.send(servers(declared), topic_of(declared), sent)
     command = [sys.executable, "-c", RUN_TASKS, environ["HEADRACE_DATASETS_DIR"], str(ROOT / "dags")]

@@ -1,4 +1,4 @@
-"""Dead letters: the bytes that were sent, where they were, and why they are dead."""
+"""Dead letters: the sent bytes, their coordinate and their reason."""
 
 from headrace.ingest.parallel import drain_dataset
 from headrace.sample.generate.jobs import DEFECTS

@@ -1,100 +1,29 @@
-"""Drains that are killed, cut off, frozen or in each other's way: exactly once all the same."""
+"""Drains that are killed, cut off, frozen or concurrent: still exactly once."""
 
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 import psutil
-import psycopg
 import pytest
 
-from headrace.deployment import Deployment
-from headrace.exceptions import CheckpointMoved, DatabaseUnavailable, HeadraceError
+from headrace.exceptions import CheckpointMoved, HeadraceError
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import RunOptions, drain_plan, plan, remaining_plan
-from headrace.postgres.lock_watchdog import LockTimeouts
-from tests.support.interrupts import STEPS, CuttingProxy, apart, at, drain, drain_that_gets, wait_until_stopped
+from tests.support.interrupts import STEPS, apart, at, drain, drain_that_gets, wait_until_stopped
 from tests.support.jobs import send_jobs
-from tests.support.ledger_checks import assert_ledger, assert_nothing_left, environment
-from tests.support.stage import Stage
+from tests.support.ledger_checks import assert_ledger, assert_nothing_left
+from tests.support.sessions import assert_session_ended, headrace, wait_for_batches
+from tests.support.stage import Stage, with_batch_rows, with_settings
 
-HEADRACE = Path(sys.executable).with_name("headrace")
 SLOW = (
     "create function slow() returns trigger language plpgsql as $$begin perform pg_sleep(0.05); return new; end$$",
     "create trigger slow before insert on headrace.batches for each row execute function slow()",
 )
-
-
-def with_batch_rows(stage: Stage, rows: int) -> Stage:
-    return with_settings(stage, batch_rows=rows)
-
-
-def with_settings(stage: Stage, **settings: Any) -> Stage:
-    return Stage(Deployment.from_settings(replace(stage.deployment.settings, **settings)), stage.dsn)
-
-
-def _heed_interrupts() -> None:
-    # a shell starts what it puts in the background with SIGINT ignored, and processes inherit that
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def headrace(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """A running `headrace` command, in a session of its own, which is gone at the end."""
-    process = subprocess.Popen(
-        [HEADRACE, *arguments],
-        env=environment(stage.deployment.settings),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_heed_interrupts,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # workers too: they hold the pipes
-        process.communicate()
-
-
-def assert_session_ended(session: int) -> None:
-    """Assert that no process of a session runs any more, or will in a moment."""
-    for _ in range(100):
-        left = [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if session_of(path) == session]
-        if not left:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still running: {left}")
-
-
-def session_of(stat: Path) -> int | None:
-    try:
-        state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-    except OSError:
-        return None
-    return None if state == "Z" else int(session)
-
-
-def wait_for_batches(stage: Stage, count: int) -> None:
-    with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        for _ in range(3_000):
-            if connection.execute("select count(*) from headrace.batches").fetchall()[0][0] >= count:
-                return
-            time.sleep(0.005)
-    raise AssertionError(f"no {count} batches in time")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -168,7 +97,7 @@ def test_drain_whose_worker_is_killed_says_so_in_one_line(stage: Stage, victim: 
         (workers[0] if victim == "worker" else server).kill()
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert stderr == "headrace: jobs: a process of the drain was killed; what it had committed stays; drain again\n"
+    assert stderr == "headrace: jobs: a process of the drain was killed; its commits stay; drain again\n"
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
     assert_nothing_left(stage)
@@ -240,106 +169,6 @@ def test_drain_commands_at_once_end_well_or_say_that_another_was_first(stage: St
             else:
                 assert stderr == ""
         assert 0 in (first.returncode, second.returncode)
-    drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent)
-
-
-@pytest.mark.parametrize("mode", ["before", "after", "late"])
-@pytest.mark.parametrize("cuts", [1, 3])
-def test_drain_cut_off_at_commit_commits_its_batch_exactly_once(mode: str, cuts: int, stage: Stage) -> None:
-    sent = send_jobs(stage, 100, 1)
-    dataset = stage.deployment.dataset("jobs")
-    planned = plan(stage.deployment, dataset)
-    with CuttingProxy(stage.dsn, mode, cuts) as proxy:
-        behind_proxy = with_settings(stage, postgres_dsn=proxy.dsn, batch_rows=50)
-        result = drain_plan(behind_proxy.deployment, dataset, planned)
-        assert proxy.cuts == 0
-    assert result.records == 100
-    assert_ledger(stage, sent)
-    assert_nothing_left(stage)
-
-
-def test_drain_cut_off_at_every_commit_gives_up_and_leaves_the_ledger_right(stage: Stage) -> None:
-    sent = send_jobs(stage, 100, 1)
-    dataset = stage.deployment.dataset("jobs")
-    planned = plan(stage.deployment, dataset)
-    with CuttingProxy(stage.dsn, "before", 1_000) as proxy, pytest.raises(DatabaseUnavailable) as caught:
-        drain_plan(with_settings(stage, postgres_dsn=proxy.dsn).deployment, dataset, planned)
-    assert "\n" not in str(caught.value)
-    assert_ledger(stage, [])
-    drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent)
-
-
-@pytest.mark.parametrize("step", ["advanced", "staged", "before_commit", "committed"])
-def test_drain_whose_backend_is_terminated_tries_again(step: str, stage: Stage) -> None:
-    sent = send_jobs(stage, 100, 1)
-
-    def terminate() -> None:
-        killed = stage.query(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
-            "where datname = current_database() and application_name = 'headrace drain jobs'"
-        )
-        assert killed == [(True,)]
-        time.sleep(0.05)
-
-    drain(with_batch_rows(stage, 50), at(step, terminate, occurrence=1))
-    assert_ledger(stage, sent)
-
-
-def test_drain_in_a_deadlock_tries_again(stage: Stage) -> None:
-    sent = send_jobs(stage, 50, 1)
-    database = stage.value("select current_database()")
-    stage.execute(f"alter database {database} set deadlock_timeout = '100ms'")
-    blocking = threading.Event()
-
-    def rival() -> None:
-        with psycopg.connect(stage.dsn) as connection:
-            connection.execute("set deadlock_timeout = '20s'")
-            connection.execute("select 1 from headrace.datasets where dataset = 'jobs' for update")
-            blocking.set()
-            connection.execute("update headrace.checkpoints set updated_at = now() where dataset = 'jobs'")
-
-    with ThreadPoolExecutor(1) as pool:
-        futures: list[Any] = []
-
-        def meet() -> None:
-            futures.append(pool.submit(rival))
-            assert blocking.wait(5)
-            time.sleep(0.1)
-
-        drain(stage, at("advanced", meet, occurrence=1))
-        futures[0].result(10)
-    assert_ledger(stage, sent)
-
-
-def test_drain_that_waits_too_long_for_a_lock_tries_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LockTimeouts, "server_lock_timeout_ms", property(lambda _: 50))
-    sent = send_jobs(stage, 50, 1)
-    dataset = stage.deployment.dataset("jobs")
-    planned = plan(stage.deployment, dataset)
-    with psycopg.connect(stage.dsn) as rival:
-        rival.execute("update headrace.checkpoints set updated_at = now() where dataset = 'jobs'")
-        threading.Timer(0.4, rival.commit).start()
-        drain_plan(stage.deployment, dataset, planned)
-    assert_ledger(stage, sent)
-
-
-def test_drain_that_waits_for_ever_for_a_lock_gives_up_in_one_line(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LockTimeouts, "server_lock_timeout_ms", property(lambda _: 10))
-    sent = send_jobs(stage, 50, 1)
-    dataset = stage.deployment.dataset("jobs")
-    planned = plan(stage.deployment, dataset)
-    with psycopg.connect(stage.dsn) as rival:
-        rival.execute("update headrace.checkpoints set updated_at = now() where dataset = 'jobs'")
-        with pytest.raises(
-            DatabaseUnavailable, match=r"^postgres: canceling statement due to lock timeout.*nothing was"
-        ) as e:
-            drain_plan(stage.deployment, dataset, planned)
-        assert "\n" not in str(e.value)
-        assert rival.execute("select 1").fetchone() == (1,)  # not a drain of ours: it was not ended
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, sent)
 

@@ -1,4 +1,4 @@
-"""What Postgres stores of lines of COPY text, and of the contract's rows in binary COPY: the same."""
+"""COPY text of the fast path and binary COPY of decoded rows store the same values."""
 
 from pathlib import Path
 from random import Random

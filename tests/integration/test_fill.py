@@ -1,4 +1,4 @@
-"""Contracts that change: a new optional field gets its column and is filled, all else is refused with the SQL."""
+"""Contracts that change: a new optional field gets a column and is filled; other changes are refused with the SQL."""
 
 import json
 from collections.abc import Callable
@@ -239,7 +239,7 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         LAST_FIELD,
         "    USERID: Text\n",
         "staging.jobs.userid: found bigint, expected text; nothing was changed; restore the field, or write a "
-        "migration: {sql}; then build the marts anew: `headrace build --full-refresh`",
+        "migration: {sql}; then rebuild the marts: `headrace build --full-refresh`",
         (
             'alter table staging."jobs" alter column "userid" type text using "userid"::text',
             'alter table staging."_replaced_jobs" alter column "userid" type text using "userid"::text',
@@ -249,8 +249,8 @@ CHANGES: list[tuple[str, str, str, tuple[str, ...]]] = [
         "    LOCATION: Text\n",
         "    LOCATION: Timestamp | None = None\n",
         "staging.jobs.location: found text, expected timestamp with time zone; nothing was changed; restore the "
-        "field, or write a migration: {sql}; then build the marts anew: `headrace build --full-refresh`; where a text "
-        "does not convert, `headrace reset jobs` forgets what was staged and the next run reads the source from "
+        "field, or write a migration: {sql}; then rebuild the marts: `headrace build --full-refresh`; where a text "
+        "does not convert, `headrace reset jobs` deletes what was staged and the next run reads the source from "
         "its start",
         (
             'alter table staging."jobs" alter column "location" type timestamptz using "location"::timestamptz',

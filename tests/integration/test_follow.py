@@ -1,4 +1,4 @@
-"""Following: records arrive in staging and marts by themselves; whatever fails is said once and waited out."""
+"""Following: records reach staging and marts without a command; an error is reported once and retried."""
 
 import shutil
 import signal
@@ -133,7 +133,7 @@ def test_follow_without_a_broker_says_so_once_and_goes_on_when_it_is_back(ready:
         assert following.said("did not answer") == 1
         config.update(ready.deployment.kafka())
         until(lambda: staged(ready) == 1)
-        until(lambda: following.said("jobs: goes on"))
+        until(lambda: following.said("jobs: continues"))
 
 
 @pytest.mark.usefixtures("no_builds")
@@ -169,7 +169,7 @@ def test_follow_leaves_out_a_declaration_that_cannot_be_used_until_it_is_correct
         send(ready, 1)
         until(lambda: staged(ready) == 2)
         (folder / "jobs_2.py").write_text(text)
-        until(lambda: following.said("jobs_2: goes on"))
+        until(lambda: following.said("jobs_2: continues"))
         until(lambda: ready.value("select to_regclass('staging.jobs_2') is not null"))
         until(lambda: ready.value("select count(*) from staging.jobs_2") == 2)
     assert following.result is not None

@@ -1,4 +1,4 @@
-"""A full refresh replaces a table: what others made of it, and what they may do with it, stays or it is refused."""
+"""A full refresh replaces a table: dependent objects and grants stay, or it is refused."""
 
 from pathlib import Path
 

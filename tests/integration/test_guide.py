@@ -1,4 +1,4 @@
-"""The README's guide "Add a dataset", followed to the letter: its files, its commands, and no other file."""
+"""The README's guide "Add a dataset", followed exactly: its files, its commands, and no other file."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Records of people who mean harm: they are stored as they came, or are dead letters, and nothing else happens."""
+"""Malicious records: they are stored unchanged or become dead letters, and nothing else happens."""
 
 import json
 from pathlib import Path

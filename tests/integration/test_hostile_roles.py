@@ -1,4 +1,4 @@
-"""A role that means harm: its planted code gets no other rights, and its locks hold up no other role."""
+"""A malicious role: its code gets no other rights, and its locks block no other role."""
 
 import shutil
 import tempfile

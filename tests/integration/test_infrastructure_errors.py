@@ -1,4 +1,4 @@
-"""A database that is full, locked down or changed: the drain fails in one line, changes nothing, and goes on later."""
+"""A database that is full, restricted or changed: the drain fails in one line, changes nothing, and continues later."""
 
 import os
 import re

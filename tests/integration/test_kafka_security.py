@@ -1,7 +1,6 @@
-"""A broker with SASL_SSL, client certificates and ACLs: who is let in loses nothing, who is not changes nothing."""
+"""A broker with SASL_SSL, certificates and ACLs: an admitted user loses nothing, a refused one changes nothing."""
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -39,11 +37,18 @@ from tests.support.databases import passing_database
 from tests.support.jobs import jobs
 from tests.support.ledger_checks import assert_ledger
 from tests.support.logins import login
-from tests.support.secured_kafka import PASSWORD, USER, SecuredKafka, secured_kafka
+from tests.support.secured_kafka import (
+    BOOTSTRAP_TIMEOUT_MS,
+    PASSWORD,
+    USER,
+    SecuredKafka,
+    by_certificate,
+    documented_acls,
+    secured_kafka,
+    secured_stage,
+    sent_jobs,
+)
 from tests.support.stage import Stage
-
-SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
-BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that lets nobody in is tried; 8 s otherwise
 
 
 @pytest.fixture(scope="module")
@@ -86,57 +91,6 @@ def stage(
         yield Stage(Deployment.from_settings(settings), dsn)
 
 
-def documented_acls() -> list[tuple[list[str], str, str]]:
-    """Operations, topic and group of each command in docs/security.md."""
-    lines = re.findall(r"^kafka-acls --add --allow-principal User:etl (.*)$", SECURITY.read_text(), re.MULTILINE)
-    assert len(lines) == 5
-    names = {"DescribeConfigs": "DESCRIBE_CONFIGS"}
-    return [
-        (
-            [names.get(each, each.upper()) for each in re.findall(r"--operation (\w+)", line)],
-            "".join(re.findall(r"--topic (\S+)", line)),
-            "".join(re.findall(r"--group (\S+)", line)),
-        )
-        for line in lines
-    ]
-
-
-def with_settings(stage: Stage, **settings: Any) -> Stage:
-    """The same, configured otherwise, and impatient."""
-    deployment = Deployment.from_settings(replace(stage.deployment.settings, **settings))
-    short_timeouts = replace(
-        deployment, kafka=lambda: {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(deployment.kafka())
-    )
-    return Stage(short_timeouts, stage.dsn)
-
-
-def by_certificate(stage: Stage, broker: SecuredKafka, name: str, **validity: Any) -> Stage:
-    """The same, by a client's certificate; its key has a password."""
-    signed = broker.authority.sign(name, password="key-passw0rd", **validity)
-    return with_settings(
-        stage,
-        kafka_bootstrap_servers=broker.tls,
-        kafka_security_protocol="SSL",
-        kafka_sasl_mechanism=None,
-        kafka_sasl_username=None,
-        kafka_sasl_password=None,
-        kafka_ssl_certfile=signed.certificate,
-        kafka_ssl_keyfile=signed.key,
-        kafka_ssl_password="key-passw0rd",
-    )
-
-
-def sent(broker: SecuredKafka) -> list[tuple[int, int]]:
-    """The coordinates of all records that are in the topic."""
-    from headrace.sources.kafka import KafkaSource
-
-    source = KafkaSource("jobs", {"bootstrap_servers": [broker.plain]})
-    try:
-        return [(p, n) for p, found in source.describe().partitions.items() for n in range(found.end_offset)]
-    finally:
-        source.close()
-
-
 def refused(stage: Stage, *said: str, kind: type[HeadraceError] = SourceRefused) -> None:
     """The drain ends in one line that says all this, and changes nothing."""
     books = stage.query("select count(*), max(committed_at) from headrace.batches")
@@ -170,11 +124,11 @@ def test_whole_way_with_the_documented_acls_loses_nothing(
         )
         assert "was not moved" not in caplog.text  # the consumer group for lag tools
     assert verify(ours, "jobs", deep=True).is_clean
-    plain = with_settings(stage, kafka_sasl_mechanism="PLAIN")
+    plain = secured_stage(stage, kafka_sasl_mechanism="PLAIN")
     for one in (plain, by_certificate(stage, broker, USER)):
         topics.send(broker.plain, "jobs", jobs(9))
         assert drain_dataset(one.deployment, "jobs")[1].records == 9
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def wait_for_groups(broker: SecuredKafka) -> None:
@@ -190,12 +144,12 @@ def wait_for_groups(broker: SecuredKafka) -> None:
 def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: Stage, broker: SecuredKafka) -> None:
     topics.send(broker.plain, "jobs", jobs(3))
     for mechanism in ("PLAIN", "SCRAM-SHA-512"):
-        wrong = with_settings(stage, kafka_sasl_password="not-the-0ne", kafka_sasl_mechanism=mechanism)
-        refused(wrong, f"kafka: {broker.sasl}: user etl is not let in: Authentication failed", "HEADRACE_KAFKA_*")
-    other = with_settings(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
+        wrong = secured_stage(stage, kafka_sasl_password="not-the-0ne", kafka_sasl_mechanism=mechanism)
+        refused(wrong, f"kafka: {broker.sasl}: user etl is refused: Authentication failed", "HEADRACE_KAFKA_*")
+    other = secured_stage(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
     refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 @pytest.mark.parametrize("operation", ["DESCRIBE", "READ"])
@@ -213,7 +167,7 @@ def test_acl_that_is_missing_is_refused_in_one_line_and_loses_nothing(
     finally:
         broker.allow(USER, taken, "jobs")
     wait_until_allowed(stage)
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def wait_until_refused(stage: Stage) -> None:
@@ -246,25 +200,25 @@ def test_certificate_that_is_not_taken_is_refused_in_one_line_and_loses_nothing(
     expired = by_certificate(stage, broker, "expired", valid_for=timedelta(hours=-1))
     refused(expired, "HEADRACE_KAFKA_SSL_CERTFILE", "expired.crt is valid from", "have it renewed", kind=SettingError)
     foreign = stranger.sign(USER)
-    with_foreign = with_settings(
+    with_foreign = secured_stage(
         by_certificate(stage, broker, USER), kafka_ssl_certfile=foreign.certificate, kafka_ssl_keyfile=foreign.key,
         kafka_ssl_password=None,
     )  # fmt: skip
     refused(with_foreign, f"kafka: {broker.tls}: it does not take the certificate", "etl.crt")
-    without = with_settings(
+    without = secured_stage(
         by_certificate(stage, broker, USER), kafka_ssl_certfile=None, kafka_ssl_keyfile=None, kafka_ssl_password=None
     )
     refused(without, f"kafka: {broker.tls}: it wants a certificate")
-    distrusting = with_settings(stage, kafka_ssl_cafile=stranger.path)
-    refused(distrusting, f"kafka: {broker.sasl}: its certificate is not to be trusted")
-    elsewhere = with_settings(stage, kafka_bootstrap_servers=broker.sasl.replace("127.0.0.1", "localhost"))
-    refused(elsewhere, "not to be trusted: Hostname mismatch")
+    distrusting = secured_stage(stage, kafka_ssl_cafile=stranger.path)
+    refused(distrusting, f"kafka: {broker.sasl}: its certificate is not trusted")
+    elsewhere = secured_stage(stage, kafka_bootstrap_servers=broker.sasl.replace("127.0.0.1", "localhost"))
+    refused(elsewhere, "not trusted: Hostname mismatch")
     drain_dataset(stage.deployment, "jobs")
-    assert_ledger(stage, sent(broker))
+    assert_ledger(stage, sent_jobs(broker))
 
 
 def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broker: SecuredKafka) -> None:
-    plain = with_settings(stage, kafka_bootstrap_servers=broker.plain)
+    plain = secured_stage(stage, kafka_bootstrap_servers=broker.plain)
     refused(plain, "expected a listener that speaks TLS, as SASL_SSL does")
     plaintext = Settings(
         home=stage.deployment.settings.home,
@@ -273,7 +227,7 @@ def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broke
         kafka_bootstrap_servers=broker.sasl,
     )
     deployment = Deployment.from_settings(plaintext)
-    refused(with_settings(Stage(deployment, stage.dsn)), "found a listener that speaks TLS, expected PLAINTEXT")
+    refused(secured_stage(Stage(deployment, stage.dsn)), "found a listener that speaks TLS, expected PLAINTEXT")
 
 
 ODD = "#é \"x'\\/ @:%?&<"  # what is written otherwise in URLs, connection strings, JSON, shells and pages
@@ -313,6 +267,24 @@ def secrets(stage: Stage, broker: SecuredKafka, redis_url: str, tmp_path: Path) 
         client.delete("canary_stream")
 
 
+def mistaken_addresses(stage: Stage, redis_url: str) -> list[tuple[str, str]]:
+    """Variables and their values: passwords that are wrong, addresses that cannot be read."""
+    wrong = {
+        "HEADRACE_POSTGRES_DSN": make_conninfo(stage.dsn, password=f"canary-mistaken{ODD}"),
+        "HEADRACE_REDIS_URL": redis_url.replace("redis://", f"redis://etl:{quote(f'canary-mistaken{ODD}', safe='')}@"),
+        "HEADRACE_KAFKA_SASL_PASSWORD": f"canary-mistaken{ODD}",
+    }
+    return [
+        *wrong.items(),
+        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@[db/sales"),
+        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@canary-mistaken@db/sales"),
+        ("HEADRACE_POSTGRES_DSN_FILE", "postgresql://etl:canary-mistaken@db/sales"),
+        ("HEADRACE_REDIS_URL", "canary://etl:canary-mistaken@cache"),
+        ("HEADRACE_REDIS_URL", "redis://etl:1#canary-mistaken@cache"),
+        ("HEADRACE_AIRFLOW_URL", "http://ops:canary-mistaken@airflow"),
+    ]
+
+
 @pytest.mark.security("M1")
 def test_secrets_are_in_no_output_log_table_nor_page(
     stage: Stage,
@@ -344,20 +316,7 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     run("status", "--json")
     run("verify", "telemetry", "--deep")
     run("dead-letters", "telemetry", "--export", str(tmp_path / "home" / "letters"))
-    mistakes = {
-        "HEADRACE_POSTGRES_DSN": make_conninfo(stage.dsn, password=f"canary-mistaken{ODD}"),
-        "HEADRACE_REDIS_URL": redis_url.replace("redis://", f"redis://etl:{quote(f'canary-mistaken{ODD}', safe='')}@"),
-        "HEADRACE_KAFKA_SASL_PASSWORD": f"canary-mistaken{ODD}",
-    }
-    broken = [
-        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@[db/sales"),
-        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@canary-mistaken@db/sales"),
-        ("HEADRACE_POSTGRES_DSN_FILE", "postgresql://etl:canary-mistaken@db/sales"),
-        ("HEADRACE_REDIS_URL", "canary://etl:canary-mistaken@cache"),
-        ("HEADRACE_REDIS_URL", "redis://etl:1#canary-mistaken@cache"),
-        ("HEADRACE_AIRFLOW_URL", "http://ops:canary-mistaken@airflow"),
-    ]
-    for variable, value in (*mistakes.items(), *broken):
+    for variable, value in mistaken_addresses(stage, redis_url):
         dataset = "telemetry" if "REDIS" in variable else "jobs"
         run("drain", dataset, status=1, HEADRACE_LOG_FORMAT="json", **{variable: value})
     overview = find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)

@@ -1,4 +1,4 @@
-"""The ledger under concurrent committers, and what its constraints refuse."""
+"""The ledger under concurrent commits, and its constraints."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

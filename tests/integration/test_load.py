@@ -1,4 +1,4 @@
-"""Loading the users: unchanged files are skipped, changed ones merged, the missing kept or tombstoned."""
+"""Loading the users: unchanged files are skipped, changed ones merged, absent entities kept or tombstoned."""
 
 import gzip
 import json
@@ -233,7 +233,7 @@ def test_load_of_a_csv_dead_letters_its_bad_lines_with_their_numbers_and_bytes(s
         (8, "missing_field", "USERID: missing", b'{"LOCATION":"e","AGE":"2"}'),
         (9, "wrong_type", "USERID: found 12.5, expected a whole number", b'{"USERID":12.5,"LOCATION":"f"}'),
         (10, "invalid_utf8", "byte 24 is 0xff, expected UTF-8", b'{"USERID":5,"LOCATION":"\xff"}'),
-        (11, "malformed_row", "line 11: text behind a closing quote", b'{"USERID":6,"LOCATION":"x"},,,,'),
+        (11, "malformed_row", "line 11: text after a closing quote", b'{"USERID":6,"LOCATION":"x"},,,,'),
     ]
     assert_ledger(stage, [(0, n) for n in (2, 4, 5, 7, 8, 9, 10, 11, 12)], "users")
     verification = verify(stage.deployment, "users")

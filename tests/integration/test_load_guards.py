@@ -1,4 +1,4 @@
-"""What a file may not do to the entities of earlier ones: --replace, loads at once, corrections, odd files."""
+"""Limits on how a file affects earlier entities: --replace, concurrent loads, corrections, unusual files."""
 
 import json
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_load_with_replace_keeps_the_entities_of_invalid_lines(stage: Stage, pat
     result = load(stage, path, user(1, "moved"), '{"LOCATION": "LOC_2", "USERID": "two"}', replace=True, max_removed=0)
     assert (result.result.staged, result.result.dead, result.replaced, result.absent) == (1, 1, 0, 1)
     assert result.summary().endswith(
-        "1 no longer in the file: kept (1 invalid lines do not tell whose they are; correct them and --replace again)"
+        "1 no longer in the file: kept (1 invalid lines have no readable key; correct them and --replace again)"
     )
     assert stage.query(CURRENT) == [(1, "moved"), (2, "before")]
     for line in ("no JSON", '{"USERID": 2, "USERID": 1}', '{"LOCATION": "x"}', '{"USERID": null, "LOCATION": "x"}'):
@@ -144,7 +144,7 @@ def test_load_with_replace_while_another_begins_tombstones_no_entity(stage: Stag
     with pytest.raises(
         CheckpointMoved,
         match="generation 3 is at 1, this load committed generation 2 up to 3: another load began meanwhile; "
-        "the file was merged, nobody was tombstoned; run the same command again",
+        "the file was merged, nothing was tombstoned; run the same command again",
     ):
         load_file(
             stage.deployment,

@@ -1,17 +1,15 @@
-"""HEADRACE_LOG_FORMAT=json: every batch and every drain's end is a JSON object, for whatever the records come from."""
+"""HEADRACE_LOG_FORMAT=json: every batch and every drain's end is a JSON object, for every kind of source."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from tests.support import streams
+from tests.support.airflow_environment import airflow_environment
 from tests.support.command_line import CommandResult, assert_refused, run
 from tests.support.jobs import send_jobs
 from tests.support.stage import Stage
@@ -105,25 +103,8 @@ ingest.drain_plan(ours, dataset, ingest.plan(ours, dataset))
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_airflow_task_logs_batches_with_all_their_fields(log_format: str, telemetry: Stage, tmp_path: Path) -> None:
     streams.send(telemetry, 30)
-    postgres = conninfo_to_dict(telemetry.dsn)
-    connection = {
-        "conn_type": "postgres",
-        "host": postgres["host"],
-        "port": int(postgres["port"] or 0),
-        "login": postgres["user"],
-        "schema": postgres["dbname"],
-        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres},
-    }
-    address = urlsplit(telemetry.deployment.redis())
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(connection),
-        "AIRFLOW_CONN_HEADRACE_REDIS": f"redis://{address.hostname}:{address.port}",
-        "HEADRACE_DATASETS_DIR": str(telemetry.deployment.settings.datasets_dir),
-        "HEADRACE_BATCH_ROWS": "20",
-        "HEADRACE_LOG_FORMAT": log_format,
-    }
+    settings = {"HEADRACE_BATCH_ROWS": "20", "HEADRACE_LOG_FORMAT": log_format}
+    environment = airflow_environment(telemetry, tmp_path) | settings
     done = subprocess.run(
         [sys.executable, "-c", RUN_AS_TASK], env=environment, capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""Tables: migrated once, whoever is first, and brought up to their contracts."""
+"""Tables: migrated once, also by concurrent runs, and extended to their contracts."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Names that SQL has for something else, and datasets that are named like what is made for another one."""
+"""Names that are SQL keywords, and datasets named like objects of another dataset."""
 
 import json
 import shutil
@@ -149,7 +149,7 @@ def test_dataset_whose_names_are_words_of_sql_is_served_everywhere(stage: Stage,
     )
     with pytest.raises(DatasetError, match=r'alter table staging\."order" alter column "user" type text') as refused:
         initialise(ours)
-    stage.execute(str(refused.value).partition("write a migration: ")[2].partition("; then build")[0])
+    stage.execute(str(refused.value).partition("write a migration: ")[2].partition("; then rebuild")[0])
     initialise(ours)
     assert stage.query('select distinct "user" from staging."order" order by 1') == [("1",), ("2",), ("3",)]
     assert reset(ours, ours.dataset("order"))["staged"] == 5

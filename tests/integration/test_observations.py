@@ -1,4 +1,4 @@
-"""What plans and drains leave behind: samples of the lag, and why they failed."""
+"""What plans and drains record: samples of the lag, and their errors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_topic_recreated_is_a_problem_with_its_command_until_it_is_adopted(stage
     found = overview(stage)
     assert found.states["jobs"] == "failing"
     assert [str(problem.command) for problem in found.problems] == ["headrace adopt jobs"]
-    assert "it was deleted and made anew" in found.problems[0].text
+    assert "it was deleted and created again" in found.problems[0].text
     adopt(stage.deployment, stage.deployment.dataset("jobs"))
     drain_dataset(stage.deployment, "jobs")
     assert overview(stage).problems == []

@@ -1,4 +1,4 @@
-"""The four original pipelines' records, from producers that are not ours: every good one staged, every bad one dead.
+"""Records of the four original pipelines' producers: every valid one is staged, every invalid one a dead letter.
 
 tests/cases/originals holds a few of them with what is expected; the producers' modules say of each record that they
 build whether it must be rejected, and why.

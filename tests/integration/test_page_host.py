@@ -1,4 +1,4 @@
-"""The page in an API server (tests/page_host.py), on a database of 10,000 datasets that may fall silent."""
+"""The page in an API server (tests/page_host.py), on a database of 10,000 datasets that may stop answering."""
 
 import json
 import os
@@ -61,7 +61,7 @@ class Host:
         deadline = time.monotonic() + 60
         while True:
             found = self.get("figures?q=none")
-            if said in found.text if said else found.status_code == 200 and 'class="trouble"' not in found.text:
+            if said in found.text if said else found.status_code == 200 and 'class="notice"' not in found.text:
                 return
             assert time.monotonic() < deadline, found.text[:1000]
             time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Postgres behind pgbouncer in transaction mode: every transaction may meet another backend."""
+"""Postgres behind pgbouncer in transaction mode: every transaction may use another backend."""
 
 import os
 import pwd
@@ -102,7 +102,7 @@ def pooler(postgres_dsn: str, session_home: Path, program: tuple[str, dict[str, 
 
 @pytest.fixture
 def pooled(stage: Stage, pooler: int) -> Stage:
-    """The stage, its deployment behind pgbouncer; the books are read past it."""
+    """The stage with its deployment behind pgbouncer; the tests query Postgres directly."""
     dsn = make_conninfo("", **conninfo_to_dict(stage.dsn) | {"port": str(pooler)})
     settings = replace(stage.deployment.settings, postgres_dsn=dsn, batch_rows=20)
     return Stage(Deployment.from_settings(settings), stage.dsn)
@@ -127,7 +127,7 @@ def test_whole_way_through_a_pooler_is_as_without(pooled: Stage) -> None:
 
 
 def _drain_patiently(stage: Stage) -> int:
-    """Drain beside another drain: whoever comes second at a batch goes on behind it."""
+    """Drain beside another drain: the second one at a batch continues after it."""
     records = 0
     while True:
         before = stage.value("select coalesce(sum(staged), 0) from headrace.batches where dataset = 'jobs'")

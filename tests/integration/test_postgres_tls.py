@@ -1,4 +1,4 @@
-"""Postgres behind TLS, its certificate verified: by the loader, by dbt, and by nobody who trusts somebody else."""
+"""Postgres with TLS: loader and dbt verify its certificate, and a client with another CA is refused."""
 
 import os
 import re

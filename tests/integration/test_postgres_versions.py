@@ -1,4 +1,4 @@
-"""The whole way on every supported version of PostgreSQL, for a role with hostile defaults in a hostile environment."""
+"""From topic to mart on every supported version of PostgreSQL, with hostile defaults of role and environment."""
 
 import re
 import threading
@@ -99,7 +99,6 @@ def test_whole_way_on_this_version_is_as_on_the_others(
         ).raise_failures()
         verification = verify(stage.deployment, deep=True)
         overview = find_problems(read_status(stage.deployment.connect("test")), settings)
-
     with psycopg.connect(versions_dsn, autocommit=True) as connection:
         connection.execute("alter database sales reset all")
     assert verification.is_clean, list(verification.lines())

@@ -1,4 +1,4 @@
-"""Reloads: a range is read again from the topic and replaces exactly what was staged of it."""
+"""Reloads: a range is read again from the topic, and exactly its rows are replaced."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -177,7 +177,7 @@ def test_reload_keeps_the_rows_whose_records_compaction_took(stage: Stage) -> No
         "update one set _offset = 1, jobidentifier = 24; insert into staging.jobs select * from one",
     )
     result = reloaded(stage, 0, 3, 0)
-    assert result.summary().endswith("2 rows replaced, 1 rows kept, whose records compaction took")
+    assert result.summary().endswith("2 rows replaced, 1 rows kept, whose records compaction removed")
     assert stage.query("select _offset, jobidentifier from staging.jobs order by 1") == [(0, 1), (1, 24), (2, 2)]
     assert reload_lines(stage) == [(0, 0, 3, 2, 0, 0, 1)]
     assert verify(stage.deployment, "jobs").is_clean

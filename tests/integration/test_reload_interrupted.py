@@ -1,4 +1,4 @@
-"""Reloads that are killed or frozen, or meet a drain or another reload: all of the range is replaced, or nothing."""
+"""Reloads that are killed, frozen or concurrent: the whole range is replaced, or nothing."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor

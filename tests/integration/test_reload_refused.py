@@ -1,4 +1,4 @@
-"""Reloads that are refused: ranges that are none, sources that changed, records that are no longer served."""
+"""Refused reloads: invalid ranges, changed sources, records that are no longer served."""
 
 import re
 from datetime import timedelta
@@ -26,10 +26,10 @@ def test_reload_of_what_is_no_longer_served_is_refused_with_what_can_be_had(stag
     with pytest.raises(DatasetError) as refused:
         reloaded(stage, 3, 9, 0)
     assert str(refused.value) == (
-        "jobs[0]: [3, 5) is no longer served, the log starts at 5; nothing was changed; what can be had: "
+        "jobs[0]: [3, 5) is no longer served, the log starts at 5; nothing was changed; available: "
         "`headrace reload jobs --partition 0 --from 5 --to 9`"
     )
-    with pytest.raises(DatasetError, match="nothing of the range can be had; what is staged stays"):
+    with pytest.raises(DatasetError, match="nothing of the range is available; what is staged stays"):
         reloaded(stage, 3, 5, 0)
     with pytest.raises(DatasetError) as refused:
         reloaded(stage, START.isoformat(), (START + timedelta(seconds=30)).isoformat())
@@ -81,7 +81,7 @@ def test_reload_of_a_source_that_is_not_the_one_that_was_read_is_refused(stage: 
     topics.create(servers(stage), topic_of(stage), 3)
     send_jobs(stage, 60)
     before = state(stage)
-    with pytest.raises(SourceChanged, match="it was deleted and made anew"):
+    with pytest.raises(SourceChanged, match="it was deleted and created again"):
         reloaded(stage, 0, 5, 0)
     assert state(stage) == before
 

@@ -1,4 +1,4 @@
-"""Reset: forget a dataset, so that the next drain starts anew."""
+"""Reset: delete what was staged of a dataset, so that the next drain starts from scratch."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,8 +69,8 @@ def test_reset_keeps_the_lines_of_earlier_ones_and_says_what_it_would_do(stage: 
         first, gone = preview_reset(stage.deployment, dataset)
         assert first.startswith(f"jobs: deletes {10 * number - number + 1} staged, 0 dead, ")
         assert gone == (
-            f"jobs[0]: what is staged of [0, {number}) cannot be read again: when the source was last looked at, it no "
-            "longer served it"
+            f"jobs[0]: what is staged of [0, {number}) cannot be read again: the source did not serve it when it was "
+            "last checked"
         )
         assert stage.value("select count(*) from staging.jobs") == 10 * number - number + 1
         reset(stage.deployment, dataset)

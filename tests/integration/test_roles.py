@@ -1,4 +1,4 @@
-"""Who may do what: a loader, dbt and a reader, each a login role in its group, each trying what it must not."""
+"""Rights of the loader, dbt and a reader: each is a login in its group and tries what it must not do."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def test_loader_drains_replays_reloads_and_looks_at_all_of_it(house: Stage, load
     assert reload_range(ours, jobs, str(first), str(first + 20), partition=0).partitions[0].replaced > 0
     assert read_status(ours.connect("test")).dead_letters
     assert verify(ours, "jobs", deep=True).is_clean
-    with pytest.raises(DatasetError, match="only what the source no longer serves"):
+    with pytest.raises(DatasetError, match="only offsets that the source no longer serves"):
         accept_loss(ours, jobs, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The runbook, rehearsed: each incident is made, seen as it says, and mended by the commands that it names."""
+"""The runbook: each incident is caused, looks as described, and is remedied by the commands of the page."""
 
 import re
 import shlex
@@ -90,7 +90,7 @@ def frozen(stage: Stage) -> Iterator[str]:
     assert len(coordinates(stage)) == 300
 
 
-@incident("The topic was deleted and made anew")
+@incident("The topic was deleted and created again")
 def topic_recreated(stage: Stage) -> Iterator[str]:
     drained(stage)
     recreate(stage)
@@ -143,7 +143,7 @@ def short_log(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
-@incident("A Redis stream was made anew or set back")
+@incident("A Redis stream was created again or restored")
 def stream_recreated(telemetry: Stage) -> Iterator[str]:
     streams.send(telemetry, 9)
     drain_dataset(telemetry.deployment, "telemetry")
@@ -239,7 +239,7 @@ def tables_missing(stage: Stage) -> Iterator[str]:
     assert coordinates(stage) == sorted(sent)
 
 
-@incident("A field that the contract names since is null")
+@incident("A field that was added to the contract is null")
 def unfilled(stage: Stage) -> Iterator[str]:
     topics.send(servers(stage), topic_of(stage), [(0, b"1", job(1, CHANNEL="web")), (1, b"2", job(2))])
     drain_dataset(stage.deployment, "jobs")
@@ -250,7 +250,7 @@ def unfilled(stage: Stage) -> Iterator[str]:
     assert stage.query("select jobidentifier from staging.jobs where channel = 'web'") == [(1,)]
 
 
-@incident("Nobody looks at a topic")
+@incident("A topic is not checked")
 def unseen(stage: Stage) -> Iterator[str]:
     drained(stage)
     send_jobs(stage, 3)

@@ -1,4 +1,4 @@
-"""Rows that the contract lets pass and that a real Postgres refuses: they alone become dead letters."""
+"""Rows that the contract accepts and Postgres refuses: only they become dead letters."""
 
 import re
 from base64 import b64encode
@@ -100,7 +100,7 @@ def test_drain_of_a_batch_of_one_refused_row_dead_letters_it(notes: Stage, topic
 
 def test_drain_whose_every_row_is_refused_blames_the_server(notes: Stage, topic: str) -> None:
     _produce(notes, topic, range(20), set(range(20)))
-    with pytest.raises(DatabaseError, match=rf"notes\[0\] \[0, 20\): postgres took none of 20 rows: {REFUSED}"):
+    with pytest.raises(DatabaseError, match=rf"notes\[0\] \[0, 20\): postgres stored none of 20 rows: {REFUSED}"):
         drain_dataset(notes.deployment, "notes")
     assert _state(notes) == (0, 0, 0, 0)
     notes.execute("drop index staging.notes_note")

@@ -1,4 +1,4 @@
-"""Limits of connections to a server that stops answering, as loader, page, Airflow's hook and dbt open them."""
+"""Connections of loader, page, Airflow's hook and dbt to a server that stops answering."""
 
 import json
 import os

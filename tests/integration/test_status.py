@@ -1,101 +1,24 @@
-"""The figures of page, JSON, Prometheus and `headrace status`, from rows that were written by hand."""
+"""The figures of page, JSON, Prometheus and `headrace status`, from rows inserted by the tests."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 
 from headrace.command import Command
-from headrace.deployment import Deployment
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import observations
-from headrace.ingest.prepare import initialise
-from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.problems import find_problems
-from headrace.monitor.status import read_status
-from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database as connected
-from headrace.settings import Settings
-from tests.support.stage import Stage
+from tests.support.stage import Stage, offline_stage
+from tests.support.status_rows import batch, begin, jobs, note, observe, read, update_totals
 
 
 @pytest.fixture
 def stage(database: str, session_home: Path) -> Stage:
-    """A migrated database with the project's datasets, and neither Kafka nor Redis."""
-    deployment = Deployment.from_settings(Settings(home=session_home, postgres_dsn=database))
-    initialise(deployment)
-    return Stage(deployment, database)
-
-
-def read(stage: Stage) -> Status:
-    return read_status(stage.deployment.connect("test"))
-
-
-def jobs(stage: Stage) -> DatasetStatus:
-    return next(dataset for dataset in read(stage).datasets if dataset.dataset == "jobs")
-
-
-def begin(stage: Stage, partitions: int = 1, dataset: str = "jobs") -> None:
-    """An open generation, nothing read."""
-    stage.execute(
-        f"insert into headrace.generations (dataset, generation, topic, topic_id) values ('{dataset}', 1, 'j', 'id')",
-        *(
-            f"insert into headrace.checkpoints (dataset, generation, partition, next_offset) "
-            f"values ('{dataset}', 1, {partition}, 0)"
-            for partition in range(partitions)
-        ),
-    )
-
-
-def batch(stage: Stage, partition: int, start: int, end: int, **columns: str) -> None:
-    """A drain's ledger line [start, end), committed now unless `columns` (SQL expressions) say otherwise."""
-    given: dict[str, str] = {
-        "staged": str(end - start),
-        "started_at": "now() - interval '2 s'",
-        "committed_at": "now()",
-        "first_record_at": "now() - interval '5 s'",
-        "last_record_at": "now() - interval '3 s'",
-        "kind": "'drain'",
-    } | columns
-    stage.execute(
-        f"""
-        with counted as (
-            update headrace.datasets set last_seq = last_seq + 1 where dataset = 'jobs' returning last_seq
-        )
-
-        insert into headrace.batches (
-            batch_id, dataset, seq, generation, partition, start_offset, end_offset, {", ".join(given)}
-        )
-        select gen_random_uuid(), 'jobs', last_seq, 1, {partition}, {start}, {end}, {", ".join(given.values())}
-        from counted
-        """,
-        f"update headrace.checkpoints set next_offset = {end} where dataset = 'jobs' and partition = {partition}",
-    )
-
-
-def observe(stage: Stage, partition: int, end: int, at: str = "now()") -> None:
-    stage.execute(
-        f"""
-        insert into headrace.observations (dataset, partition, end_offset, high_watermark, observed_at)
-        values ('jobs', {partition}, {end}, {end}, {at})
-        on conflict (dataset, partition) do update set
-            end_offset = excluded.end_offset, observed_at = excluded.observed_at, error = null
-        """
-    )
-
-
-def note(stage: Stage) -> None:
-    with connected(stage.deployment.connect("test")) as connection:
-        observations.save_observation(Checkpoints(connection, "jobs"))
-
-
-def update_totals(stage: Stage, lines: int = 0) -> None:
-    with connected(stage.deployment.connect("test")) as connection:
-        observations.update_totals(connection, "jobs", lines)
+    return offline_stage(database, session_home)
 
 
 def test_status_before_anything_was_ingested_has_every_dataset_and_no_problem(stage: Stage) -> None:
@@ -244,92 +167,6 @@ def test_dead_letters_are_sampled_by_reason_and_cut(stage: Stage) -> None:
         assert dead_letter.value.startswith("<b>é<b>é")
         assert len(dead_letter.value) <= 201
     assert jobs(stage).dead_by_reason == {"invalid_json": 20, "too_large": 10}
-
-
-def test_models_show_their_last_build_and_the_tests_of_the_last_one_that_tested(stage: Stage) -> None:
-    line = (
-        "insert into headrace.builds (build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, "
-        "message, has_claim, selection, project, tested, started_at, finished_at) values "
-        "(gen_random_uuid(), 1, 'marts', '{}', 'model', '{}', 5, 1.5, '{}', {}, true, 'a part', 'p', {}, now(), "
-        "now() - interval '{} s')"
-    )
-    stage.execute(
-        line.format("jobs", "failed tests", '{"unique_jobs: 3 rows"}', "null", "true", 60),
-        line.format("jobs", "success", "{}", "null", "false", 10),
-        line.format("users", "error", "{}", "E'no such column\\nline 2'", "true", 30),
-        line.format("rides", "success", "{}", "null", "true", 20),
-    )
-    overview = find_problems(read(stage), stage.deployment.settings)
-    models = {model.model: model for model in overview.status.models}
-    assert (models["jobs"].status, list(models["jobs"].failed_tests)) == ("success", ["unique_jobs: 3 rows"])
-    assert (models["users"].status, models["users"].message) == ("error", "no such column")
-    assert [(each.kind, each.about, str(each.command)) for each in overview.problems] == [
-        ("tests", "marts.jobs", "headrace build --select jobs"),
-        ("model", "marts.users", "headrace build --select users"),
-    ]
-    assert len(overview.status.builds) == 4
-
-
-def built(
-    stage: Stage,
-    seconds_ago: int,
-    *models: tuple[str, str, str],
-    selection: str | None = None,
-    tested: bool = True,
-) -> None:
-    """A build's lines, each (model, kind, status), so many seconds ago."""
-    build_id = uuid4()
-    with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        for model, kind, status in models:
-            connection.execute(
-                "insert into headrace.builds (build_id, pass, schema, model, kind, status, seconds, failed_tests, "
-                "message, has_claim, selection, project, tested, started_at, finished_at) values "
-                "(%s, 1, 'marts', %s, %s, %s, 1, %s, %s, false, %s, 'p', %s, now(), now() - make_interval(secs => %s))",
-                (
-                    build_id, model, kind, status, ["t: 1 rows"] if status == "failed tests" else [],
-                    "no" if status == "error" else None, selection, tested, seconds_ago,
-                ),
-            )  # fmt: skip
-
-
-def failing(stage: Stage) -> list[str]:
-    return [problem.about for problem in find_problems(read(stage), stage.deployment.settings).problems]
-
-
-def test_failure_of_dbt_itself_is_over_with_the_next_build(stage: Stage) -> None:
-    built(stage, 60, ("jobs", "model", "success"))
-    built(stage, 50, ("dbt", "project", "error"))
-    assert failing(stage) == ["dbt"]
-    built(stage, 40, ("jobs", "model", "success"), selection="--select jobs")
-    assert failing(stage) == []
-    assert [build.status for build in read(stage).builds] == ["success", "error", "success"]  # it did happen
-
-
-def test_failure_of_a_model_is_over_with_its_own_success_alone(stage: Stage) -> None:
-    built(stage, 60, ("jobs", "model", "error"), ("users", "model", "success"))
-    built(stage, 50, ("users", "model", "success"), selection="--select users")
-    assert failing(stage) == ["marts.jobs"]
-    built(stage, 40, ("jobs", "model", "success"), selection="--select jobs")
-    assert failing(stage) == []
-
-
-def test_failure_of_a_model_that_the_project_no_longer_has_is_over_with_the_next_whole_build(stage: Stage) -> None:
-    built(stage, 60, ("old", "model", "error"), ("users", "model", "success"))
-    built(stage, 50, ("users", "model", "success"), selection="--select users")
-    assert failing(stage) == ["marts.old"]
-    built(stage, 40, ("new", "model", "success"), ("users", "model", "success"), tested=False)
-    built(stage, 30, ("newer", "model", "success"), selection="--select newer")
-    assert failing(stage) == []
-    assert {model.model for model in read(stage).models} == {"new", "newer", "users"}
-
-
-def test_failed_test_of_no_model_is_over_with_the_next_whole_build_that_tests(stage: Stage) -> None:
-    built(stage, 60, ("adds_up", "test", "failed tests"), ("users", "model", "success"))
-    built(stage, 50, ("users", "model", "success"), tested=False)
-    built(stage, 40, ("users", "model", "success"), selection="--select users")
-    assert failing(stage) == ["marts.adds_up"]
-    built(stage, 30, ("users", "model", "success"))
-    assert failing(stage) == []
 
 
 def test_status_of_a_long_ledger_is_read_in_time(stage: Stage) -> None:

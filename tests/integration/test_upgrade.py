@@ -1,4 +1,4 @@
-"""A deployment that staged the former contracts' records, brought up to those of today."""
+"""An upgrade of a deployment with rows of former contracts."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`headrace verify` against a real broker and a real Postgres: clean where all is well."""
+"""`headrace verify` against a real broker and a real Postgres: clean without defects."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`headrace verify --deep` where topic or contract are no longer what they were when the records were drained."""
+"""`headrace verify --deep` after the topic or the contract changed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_verify_deep_of_a_compacted_topic_lets_records_be_gone(own_topic: Draine
     admin.close()
     verification = own_topic.verify(deep=True, reader=reader)
     assert verification.is_clean, list(verification.lines())
-    assert "1 rows whose records compaction took since: not compared" in verification.reports[0].notes
+    assert "1 rows whose records compaction removed since: not compared" in verification.reports[0].notes
 
 
 def test_verify_deep_with_a_contract_that_changed_notes_it(own_topic: Drained) -> None:

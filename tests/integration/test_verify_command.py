@@ -1,21 +1,17 @@
 """The command `headrace verify` and its DAG: exit status, summary, and nothing written."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psycopg
 from click.testing import CliRunner
-from psycopg.conninfo import conninfo_to_dict
 
 from headrace.cli import main
 from headrace.settings import ROOT
-from tests.support.drained_topic import (
-    ONE_ROW,
-    Drained,
-)
+from tests.support.airflow_environment import airflow_environment
+from tests.support.drained_topic import ONE_ROW, Drained
 
 
 def test_verify_command_ends_with_1_and_a_summary_where_something_is_wrong(drained: Drained) -> None:
@@ -74,25 +70,7 @@ except Exception as error:
 
 
 def test_verify_dag_fails_with_the_first_finding(drained: Drained, tmp_path: Path) -> None:
-    # in a process of its own: Airflow takes over the logging of any that imports it
-    postgres = conninfo_to_dict(drained.stage.dsn)
-    connection = {
-        "conn_type": "postgres",
-        "host": postgres["host"],
-        "port": int(postgres["port"] or 0),
-        "login": postgres["user"],
-        "schema": postgres["dbname"],
-        "extra": {name: postgres[name] for name in ("passfile",) if name in postgres},
-    }
-    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": drained.bootstrap_servers}}
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(connection),
-        "AIRFLOW_CONN_HEADRACE_KAFKA": json.dumps(kafka),
-        "HEADRACE_DATASETS_DIR": str(drained.stage.deployment.settings.datasets_dir),
-    }
-
+    environment = airflow_environment(drained.stage, tmp_path)
     drained.execute(f"delete from staging.jobs where {ONE_ROW % 3}; delete from staging.jobs where _partition = 1")
     command = [sys.executable, "-c", RUN_TASK, str(ROOT / "dags" / "verify_ingestion.py")]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -1,4 +1,4 @@
-"""`headrace verify` compares the claims of marts with the ledger, and marts with the rows that they are made of."""
+"""`headrace verify` compares the claims of marts with the ledger, and marts with their staged rows."""
 
 from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import reset

@@ -1,4 +1,4 @@
-"""`headrace verify telemetry --deep` reads the stream again by a reader of its own, and names every defect."""
+"""`headrace verify telemetry --deep` reads the stream again with an independent reader, and names every defect."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_verify_deep_finds_it_where_entries_were_deleted_too(name: str, telemetr
     statement, check, offset = DEFECTS[name]
     before = report(telemetry)
     assert before.counts["hashes equal"] == 30 - 5 - 2
-    assert "2 rows whose records XDEL or XTRIM took since: not compared" in before.notes
+    assert "2 rows whose records XDEL or XTRIM removed since: not compared" in before.notes
     first = telemetry.value("select min(_offset) from staging.telemetry")
     at = first + 7
     change(telemetry, statement.replace("_offset = 7", f"_offset = {at}").replace("start_offset = 0", "staged = 20"))
@@ -152,7 +152,7 @@ def test_verify_deep_finds_a_row_that_stands_again_where_an_entry_was_deleted(dr
     assert verify(drained.deployment, "telemetry").is_clean  # so the deep check alone tells
     finding = first_of(drained, "records")
     assert finding.offset == 50
-    assert finding.expected == "it at 45 alone"
+    assert finding.expected == "it only at 45"
 
 
 def test_verify_deep_does_not_compare_what_was_trimmed(drained: Stage) -> None:
@@ -169,7 +169,7 @@ def test_verify_of_a_trimmed_stream_names_the_range_that_was_never_read_until_it
     streams.command(drained, "XTRIM", "MAXLEN", 5)
     finding = first_of(drained, "source")
     assert finding.offset == 41
-    assert "`headrace accept-loss telemetry --partition 0 --to 56` goes on behind it" in finding.remedy
+    assert "`headrace accept-loss telemetry --partition 0 --to 56` continues after it" in finding.remedy
     accept_loss(drained.deployment, drained.deployment.dataset("telemetry"), 0, 56)
     drain_dataset(drained.deployment, "telemetry")
     assert report(drained).counts["hashes equal"] == 5

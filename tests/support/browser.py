@@ -2,11 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -75,3 +77,19 @@ def screenshot(driver: webdriver.Chrome, name: str) -> None:
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def until(driver: webdriver.Chrome, condition: Callable[[webdriver.Chrome], Any], seconds: float = 30) -> Any:
+    """Wait for a condition; the page may refresh itself while it looks."""
+    stale = [StaleElementReferenceException]
+    return WebDriverWait(driver, seconds, poll_frequency=0.2, ignored_exceptions=stale).until(condition)
+
+
+def cell(driver: webdriver.Chrome, dataset: str, label: str) -> str:
+    """What a cell says, in one look: between two the page may have refreshed itself."""
+    look = """
+        for (const row of document.querySelectorAll("#datasets table.cards tbody tr"))
+            if (row.querySelector("a").innerText === arguments[0])
+                return row.querySelector(`td[data-label='${arguments[1]}']`).innerText;
+    """
+    return str(driver.execute_script(look, dataset, label)).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Rounds of batches and builds that get into each other's way; drawn from a seed, so that one can be had again.
+"""Rounds of batches and concurrent builds, drawn from a seed, so that a round can be repeated.
 
 What is staged and which builds run follows from the seed alone; where a kill or a commit falls inside a build does not.
 """

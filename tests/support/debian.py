@@ -1,4 +1,4 @@
-"""Programs out of Debian's packages, unpacked into a folder and not installed: the machine stays as it is."""
+"""Programs out of Debian's packages, unpacked into a folder and not installed: the machine is not changed."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ LIMIT_S = 600
 
 
 class PackageNotAvailable(Exception):
-    """What cannot be had here, and why."""
+    """A program that is not available here, and why."""
 
 
 def cache_folder() -> Path:

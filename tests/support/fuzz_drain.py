@@ -31,8 +31,9 @@ from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.local import services
 from headrace.settings import Settings
-from tests.support import fuzz_oracle, fuzz_payloads
-from tests.support.fuzz_payloads import Header, Payload, PayloadShape, payloads
+from tests.support import fuzz_oracle, fuzz_shapes
+from tests.support.fuzz_payloads import Header, Payload, payloads
+from tests.support.fuzz_shapes import PayloadShape
 
 PARTITIONS = 3
 BYTES_MAX = 20_000_000
@@ -60,8 +61,8 @@ class FuzzTarget:
 
 
 TARGETS = (
-    FuzzTarget("jobs", Settings().datasets_dir / "jobs.py", fuzz_payloads.JOBS, fuzz_oracle.jobs),
-    FuzzTarget("readings", DATASETS_DIR / "readings.py", fuzz_payloads.READINGS, fuzz_oracle.readings),
+    FuzzTarget("jobs", Settings().datasets_dir / "jobs.py", fuzz_shapes.JOBS, fuzz_oracle.jobs),
+    FuzzTarget("readings", DATASETS_DIR / "readings.py", fuzz_shapes.READINGS, fuzz_oracle.readings),
 )
 
 

@@ -1,13 +1,15 @@
-"""Records as nobody should write them, and some as they should be: seeded, so that a finding can be had again."""
+"""Records with defects of every kind, and some without: seeded, so that a finding can be repeated."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.support.fuzz_mutations import MUTATIONS, flip
+from tests.support.fuzz_shapes import PayloadFields, PayloadShape
+from tests.support.fuzz_values import BAD_UTF8, NOT_JSON, TIMES, VALUES, json_value
+
 Header = tuple[str, bytes | None]
-Maker = Callable[[Random], str]  # makes a valid JSON text of one field
-PayloadFields = dict[str, str]  # a document: names and values as JSON texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +20,6 @@ class Payload:
     key: bytes | None
     value: bytes | None
     headers: list[Header] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadShape:
-    """A dataset to make payloads of: its key field, and for each field what it may hold.
-
-    separator: stands between a key and the document in the values of records without a key.
-    """
-
-    key: str
-    fields: Mapping[str, Maker]
-    separator: bytes | None = None
 
 
 def payloads(shape: PayloadShape, seed: int, records: int, *, huge: bool = True) -> Iterator[Payload]:
@@ -51,109 +41,6 @@ def payloads(shape: PayloadShape, seed: int, records: int, *, huge: bool = True)
             yield maker.mutated()
 
 
-def _text(rng: Random) -> str:
-    kind = rng.random()
-    if kind < 0.7:
-        return json.dumps(f"LOC_{rng.randrange(2000)}")
-    if kind < 0.9:
-        dead_letters = "".join(rng.choice(LETTERS) for _ in range(rng.randrange(12)))
-        return json.dumps(dead_letters, ensure_ascii=rng.random() < 0.5)
-    return json.dumps(rng.choice(LETTERS) * rng.choice((1, 100, 255)), ensure_ascii=rng.random() < 0.5)
-
-
-def _time(rng: Random) -> str:
-    if rng.random() < 0.02:
-        return json.dumps(rng.choice(TIMES))
-    date = f"{rng.choice((1, 1969, 1970, 2019, 2024, 9999)):04d}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
-    clock = f"{rng.randrange(24):02d}:{rng.randrange(60):02d}:{rng.randrange(60):02d}"
-    fraction = rng.choice(("", "", ".1", ".123456", ".1234567"))
-    return json.dumps(date + rng.choice(" T") + clock + fraction + rng.choice(("", "", "Z", "+05:30", "-12:00")))
-
-
-def _money(rng: Random) -> str:
-    cents = rng.choice((0, 1, 99, 10**15 - 1, rng.randrange(10**15), rng.randrange(10**6), rng.randrange(10**6)))
-    return rng.choice((f"{cents // 100}.{cents % 100:02d}", f"{cents // 100}", f"{cents}e-2", f"{cents // 100}.0"))
-
-
-def _bigint(rng: Random) -> str:
-    return str(rng.choice((0, -1, 7, 2**63 - 1, -(2**63), 2**53 + 1, rng.randrange(-(2**63), 2**63))))
-
-
-def _any(rng: Random, depth: int = 0) -> str:
-    kind = rng.random()
-    if kind < 0.3 and depth < 4:
-        names = [json.dumps(f"{rng.choice(LETTERS)}{i}") for i in range(rng.randrange(4))]
-        return "{" + ",".join(f"{name}:{_any(rng, depth + 1)}" for name in names) + "}"
-    if kind < 0.5 and depth < 4:
-        return "[" + ",".join(_any(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
-    return rng.choice((_text, _time, _money, _bigint, lambda rng: rng.choice(NUMBERS)))(rng)
-
-
-LETTERS = 'abcXYZ 09"\\/\n\t:,{}[]é€ß\u200b\u2028\ufeff\U0001f600\x7f\x1f'
-NUMBERS = (
-    "0", "-0", "-0.0", "1", "1.0", "1e0", "1E+2", "1e-2", "0.1", "0.001", "1.005", "12.345", "1.50000000000000000000",
-    "1.0000000000000000000001", "9007199254740993", "9999999999999.99", "9999999999999.995", "10000000000000",
-    "123456789012345e9", "0.1234567890123456789", "1e12", "1e13", "1e22", "1e23", "1e308", "1e309", "-1e309", "1e400",
-    "1e-324", "1e-400", "4.9e-324", "2.2250738585072011e-308", "1e999", "1e1000", "1e1001", "1e-0005", "1E+0000000",
-    "1e-1001", "1e5000",
-    "1e99999999999", "-0.01", "127", "128", "32767", "32768", "-32768", "-32769", "2147483648", "9223372036854775807",
-    "9223372036854775808", "-9223372036854775808", "-9223372036854775809", "18446744073709551616",
-    "123456789012345678901234567890.123", "9" * 309, "9" * 310, "9" * 4300, "9" * 4301, "9" * 5000,
-    "0." + "0" * 5000 + "1", "1551434400", "1551434400000", "99999999999", "100000000000", "253402300799999",
-    "253402300800000", "1551434400000000",
-)  # fmt: skip
-NOT_JSON = (
-    "NaN", "Infinity", "-Infinity", "00", "01", "-01", "+1", ".5", "1.", "1.e5", "1e", "1e+", "--1", "0x10", "1_000",
-    "'x'", "undefined", "nul", "tru", "True", "None", '"open', '"\\x"', '"\\u12"', '"\\u00g0"', '"\t"', '"\n"', '"\0"',
-    "1 2", "/*c*/1", "1//c", "", ",", "[1,]", "[,1]", "[1", "1]", '{"a":1,}', '{"a"}', '{a:1}', '{"a":}', "{1:2}",
-    '"a" "b"', "\ufeff1", "\u00a01", "\x0b1", '{"a":1', "٣", "1e٣", '"\x1f"',
-)  # fmt: skip
-TEXTS = (
-    '""', '" "', '"x"', '"SUCCESS"', '"success"', '"SUCCESS "', '"NO SUCCESS"', '"a"', '"b"', '"1"', '"1.5"', '"true"',
-    '"null"', '"\\u0000"', '"a\\u0000b"', '"\\\\u0000"', '"\\ud800"', '"\\udc00"', '"\\ud83d\\ude00"', '"\\ud83dx"',
-    '"\\uD83D\\u0041"', '"\\ude00\\ud83d"', '"\\/\\b\\f\\n\\r\\t"', '"\\u00e9"', '"\x7f\u2028\u2029\ufeff\ufffe\uffff"',
-    '"\U0010ffff"', json.dumps("x" * 255), json.dumps("x" * 256), json.dumps("é" * 255, ensure_ascii=False),
-    json.dumps("é" * 256), json.dumps("\U0001f600" * 255), json.dumps("\U0001f600" * 256, ensure_ascii=False),
-    json.dumps("z" * 3000), json.dumps("e\u0301" * 128), '"\\"REVENUE\\":1"', '"x\\": \\"y"', '"NaN"', '"1e400"',
-)  # fmt: skip
-TIMES = (
-    "2019-03-01", "2019-03-01 10:00:00", "2019-03-01T10:00:00Z", "2019-03-01t10:00:00z", "2019-03-01T10",
-    "2019-03-01T10:00",
-    "2019-03-01T1000", "2019-03-01T100000", "20190301T100000", "20190301", "2019-060", "2019-W09-5", "2019-W09-5T10:00",
-    "2019-03", "2019", "2019-3-1", "2019-03-01T10:00:00+00", "2019-03-01T10:00:00+0530", "2019-03-01T10:00:00+05:30:15",
-    "2019-03-01T10:00:00+05:30:15.123456", "2019-03-01T10:00:00+23:59", "2019-03-01T10:00:00+05:70",
-    "2019-03-01T10:00:00+0570", "2019-03-01T10:00:00+24:00", "2019-03-01T10:00:00-00:00",
-    "2019-03-01T10:00:00+14:00", "2019-03-01T10:00:00 +01:00", "2019-03-01T10:00:00[Europe/Berlin]",
-    "2019-03-01T10:00:00 UTC",
-    "2019-03-01T10:00:00.1", "2019-03-01T10:00:00.123456", "2019-03-01T10:00:00.123456789", "2019-03-01T10:00:00,5",
-    "2019-03-01T10:00:00.", "2019-03-01T10:00.5", "2019-03-01T10.5", "2019-03-01+01:00", "2019-03-01Z",
-    "2019-03-01\n10:00:00",
-    "2019-03-01x10:00:00", "2019-03-01 10:00:00 -0500", "2019-03-01T10:00:00.12 +01:00", "2019-03-01T10:00:00  Z",
-    "2019-03-01T24:00:00", "2019-03-01T24:00:01", "2019-03-01T25:00:00",
-    "2019-03-01T10:60:00", "2019-06-30T23:59:60Z", "2016-12-31T23:59:60", "2019-02-29", "2020-02-29",
-    "2019-02-30T10:00:00",
-    "2019-04-31", "2019-13-01", "2019-00-01", "2019-01-00", "2019-01-32", "0000-01-01T00:00:00", "0001-01-01T00:00:00",
-    "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999", "9999-12-31T23:59:59-12:00", "10000-01-01T00:00:00",
-    "-0001-01-01T00:00:00", "+2019-03-01T00:00:00", " 2019-03-01T10:00:00", "2019-03-01T10:00:00 ",
-    "2019-03-01T10:00:00\n",
-    "2019-03-01\u000010:00:00", "2019-03-01\ud80010:00:00", "2019-03-01_10:00:00", "2019-03-01\U0001f60010:00:00",
-    "2019/03/01",
-    "01-03-2019", "01.03.2019", "1551434400", "1551434400000", "1551434400.5", "now", "today", "infinity",
-    "-infinity", "epoch",
-    "", "-", "----------", "2019-03-0\uff11", "\uff12019-03-01", "2019-03-01T\uff110:00:00", "2019-11-03 01:30:00",
-    "2019-03-10 02:30:00",
-    "J2458543", "2019-03-01 BC", "2019-03-01T10:00:00+1", "2019-03-01T10:00:00+01:0", "2019-03-01T10:0:00",
-    "2019-03-01Tx",
-)  # fmt: skip
-OTHERS = ("null", "true", "false", "[]", "{}", "[1]", '["x"]', '{"a":1}', '{"a":{"b":[1,2,{"c":null}]}}', "[[[[]]]]")
-VALUES = (*NUMBERS, *TEXTS, *OTHERS, *(json.dumps(time) for time in TIMES))
-BAD_UTF8 = (
-    b"\x80", b"\xbf", b"\xc0\x80", b"\xc0\xaf", b"\xc1\xbf", b"\xc2",
-    b"\xc3(", b"\xe0\x80\x80", b"\xe2\x82", b"\xe2(\xa1",
-    b"\xed\xa0\x80", b"\xed\xb0\x80", b"\xed\xa0\xbd\xed\xb8\x80", b"\xf0\x80\x80\x80", b"\xf0\x9f\x98",
-    b"\xf4\x90\x80\x80",
-    b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80", b"\xfe", b"\xff", b"\xff\xfe", b"\xfe\xff", b"\xe9",
-)  # fmt: skip
 KEYS: tuple[bytes | None, ...] = (
     None, b"", b"\0", b"\xff\xfe\0", b" ", b"null", b"0", b"k" * 255, b"k" * 256, b"\xc3\xa9" * 255, b"\xc3\xa9" * 256,
     b"k" * 20_000, b"job\0", b"a|b|c", b'"quoted"', b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"line\nbreak", b"1e5",
@@ -183,7 +70,7 @@ class _Maker:
             return Payload("tombstone", rng.choice((key, key, *KEYS)), None, self._headers())
         pairs = [(json.dumps(name), value) for name, value in fields.items()]
         if rng.random() < 0.15:
-            pairs += [(json.dumps(f"extra_{i}"), _any(rng)) for i in range(rng.choice((1, 2, 40)))]
+            pairs += [(json.dumps(f"extra_{i}"), json_value(rng)) for i in range(rng.choice((1, 2, 40)))]
         if rng.random() < 0.1:
             rng.shuffle(pairs)
         if rng.random() < 0.05:
@@ -210,7 +97,7 @@ class _Maker:
             value = rng.choice(MUTATIONS)(rng, value, before)
         key = base.key
         if rng.random() < 0.05 and key:
-            key = _flip(rng, key, b"")
+            key = flip(rng, key, b"")
         return Payload("mutated", key, value, base.headers)
 
     def huge(self) -> Payload:
@@ -408,132 +295,3 @@ def _named(fields: PayloadFields) -> list[tuple[str, str]]:
 def _escaped(rng: Random, name: str) -> str:
     at = rng.randrange(1, len(name) - 1)
     return f"{name[:at]}\\u{ord(name[at]):04x}{name[at + 1 :]}"
-
-
-def _flip(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randrange(len(value) or 1)
-    return value[:at] + bytes(byte ^ (1 << rng.randrange(8)) for byte in value[at : at + 1]) + value[at + 1 :]
-
-
-def _insert(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randint(0, len(value))
-    return (
-        value[:at]
-        + rng.choice((rng.randbytes(1), rng.randbytes(4), b'"', b"\\", b"{", b"}", b",", b"0", b"\\u0000"))
-        + value[at:]
-    )
-
-
-def _delete(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randint(0, len(value))
-    return value[:at] + value[at + rng.choice((1, 1, 2, 20)) :]
-
-
-def _repeat(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randint(0, len(value))
-    end = at + rng.randrange(40)
-    return value[:end] + value[at:end] + value[end:]
-
-
-def _splice(rng: Random, value: bytes, before: bytes) -> bytes:
-    return value[: rng.randint(0, len(value))] + before[rng.randint(0, len(before)) :]
-
-
-def _replace(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randrange(len(value) or 1)
-    return value[:at] + rng.randbytes(1) + value[at + 1 :]
-
-
-def _digits(rng: Random, value: bytes, _before: bytes) -> bytes:
-    at = rng.randint(0, len(value))
-    return value[:at] + rng.choice((b"0", b"9" * 20, b"1", b"-", b".", b"e9", b"E-400", b"\xd9\xa3")) + value[at:]
-
-
-MUTATIONS = (_flip, _flip, _insert, _delete, _repeat, _splice, _replace, _digits)
-
-
-def _or_null(maker: Maker) -> Maker:
-    return lambda rng: rng.choice(("null", '""')) if rng.random() < 0.1 else maker(rng)
-
-
-def _as_text(maker: Maker) -> Maker:
-    """Now and then as a text."""
-    return lambda rng: f'"{maker(rng)}"' if rng.random() < 0.1 else maker(rng)
-
-
-def _number(rng: Random) -> str:
-    return rng.choice((_money, _bigint, lambda rng: repr(rng.uniform(-1e9, 1e9))))(rng)
-
-
-def _revenue(rng: Random) -> str:
-    return rng.choice((_money, _money, lambda rng: repr(rng.uniform(0, 1e9)), lambda rng: f"{rng.random():.40f}"))(rng)
-
-
-def _milliseconds(rng: Random) -> str:
-    return str(rng.choice((10**11, 253_402_214_399_999, rng.randrange(10**11, 2 * 10**12))))
-
-
-JOBS = PayloadShape(
-    "JOBIDENTIFIER",
-    {
-        "JOBCREATEDATE": _or_null(_time),
-        "JOBDATE": _or_null(_time),
-        "JOBIDENTIFIER": _as_text(lambda rng: f"{rng.randrange(10**6)}{rng.choice(('', '', '', '.0', 'e2'))}"),
-        "JOBSTATUS": lambda rng: rng.choice(('"SUCCESS"', '"NO SUCCESS"')),
-        "LOCATION": _text,
-        "REVENUE": _or_null(_as_text(_revenue)),
-        "SERVICENAME": _text,
-        "USERID": _as_text(_bigint),
-    },
-    separator=b"|",
-)
-READINGS = PayloadShape(
-    "ID",
-    {
-        "ID": lambda rng: json.dumps(f"{rng.randrange(10**6)}{rng.choice(('', '', '', ' ', 'é', '|'))}"),
-        "TAKEN": _as_text(_milliseconds),
-        "WRITTEN": lambda rng: "null" if rng.random() < 0.2 else _time(rng),
-        "VALUE": _as_text(_number),
-        "EXACT": lambda rng: "null" if rng.random() < 0.2 else _money(rng),
-        "COUNT": lambda rng: str(rng.choice((-(2**15), 2**15 - 1, rng.randrange(1000)))),
-        "TOTAL": lambda rng: "null" if rng.random() < 0.2 else _bigint(rng),
-        "GOOD": lambda rng: rng.choice(("true", "false")),
-        "KIND": lambda rng: rng.choice(('"a"', '"b"')),
-        "NOTE": lambda rng: "null" if rng.random() < 0.2 else _text(rng),
-        "PAYLOAD": lambda rng: "{" + f'"p":{_any(rng)}' + "}",
-        "LIST": lambda rng: rng.choice(("null", "[]", f"[{_any(rng)}]")),
-    },
-)
-EVENTS = PayloadShape(
-    "event_id",
-    {
-        "schema_version": lambda rng: rng.choice(("1", "1", '"2"')),
-        "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
-        "event_time": _time,
-        "user_id": _text,
-        "event_type": _text,
-        "payload": lambda rng: "{" + f'"p":{_any(rng)}' + "}",
-    },
-)
-RIDES = PayloadShape(
-    "PULocationID",
-    {
-        "PULocationID": _bigint,
-        "DOLocationID": _as_text(_bigint),
-        "trip_distance": _revenue,
-        "total_amount": lambda rng: rng.choice(("", "-")) + _revenue(rng),
-        "tpep_pickup_datetime": _milliseconds,
-    },
-)
-TELEMETRY = PayloadShape(
-    "event_id",
-    {
-        "event_id": lambda rng: json.dumps(f"{rng.randrange(10**6)}"),
-        "device_id": lambda rng: (_text if rng.random() < 0.8 else _money)(rng),
-        "zone": lambda rng: json.dumps(f"zone-{rng.choice('abcd')}"),
-        "ts": _as_text(lambda rng: f"{rng.uniform(0, 2e9):.{rng.choice((0, 3, 6, 9))}f}"),
-        "kpi": lambda rng: rng.choice(('"temperature"', '"humidity"', '"pressure"', '"vibration"')),
-        "value": _as_text(lambda rng: rng.choice((repr(rng.uniform(0, 1e4)), f"{rng.randrange(10**6)}e-2"))),
-    },
-)
-USERS = PayloadShape("USERID", {"LOCATION": _text, "USERID": _as_text(_bigint)})

@@ -1,4 +1,4 @@
-"""The books of a dataset: what must be true of ledger, checkpoints, staging and dead letters at any time."""
+"""The ledger checks: conditions that ledger, checkpoints, staging and dead letters fulfil at any time."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -87,7 +87,7 @@ def assert_ledger(stage: Stage, sent: Iterable[tuple[int, int]] | None = None, d
 
 
 def assert_nothing_left(stage: Stage) -> None:
-    """Assert that nobody but us is connected, or holds a lock, in the stage's database."""
+    """Assert that no other session is connected or holds a lock in the stage's database."""
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
         query = (
             "select application_name, state, query from pg_stat_activity "
@@ -124,3 +124,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "HEADRACE_DATA_DIR": str(settings.data_dir),
         "HEADRACE_BATCH_ROWS": str(settings.batch_rows),
     }
+
+
+def ledger_lines(stage: Stage) -> list[tuple[object, ...]]:
+    """The ledger: kind, generation, partition, start and end, rows."""
+    return stage.query(
+        "select kind, generation, partition, start_offset, end_offset, staged from headrace.batches "
+        "order by generation, partition, start_offset, seq"
+    )

@@ -1,9 +1,10 @@
-"""A broker that lets nobody in without a password or a certificate, and does nothing without an ACL."""
+"""A broker that requires a password or a certificate for every client, and an ACL for every request."""
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,19 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from headrace.deployment import Deployment
 from headrace.local import kafka
 from headrace.local.home import locked
 from headrace.local.ports import choose_port
+from headrace.sources.kafka import KafkaSource
 from tests.support import topics
 from tests.support.certificates import Authority
+from tests.support.stage import Stage
 
 PASSWORD = "canary-kafka-passw0rd"
 USER = "etl"
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that lets nobody in is tried; 8 s otherwise
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -107,3 +113,52 @@ def secured_kafka(folder: Path, classpath: Path, monkeypatch: pytest.MonkeyPatch
             yield made
         finally:
             kafka.stop(home.path)
+
+
+def documented_acls() -> list[tuple[list[str], str, str]]:
+    """Operations, topic and group of each command in docs/security.md."""
+    lines = re.findall(r"^kafka-acls --add --allow-principal User:etl (.*)$", SECURITY.read_text(), re.MULTILINE)
+    assert len(lines) == 5
+    names = {"DescribeConfigs": "DESCRIBE_CONFIGS"}
+    return [
+        (
+            [names.get(each, each.upper()) for each in re.findall(r"--operation (\w+)", line)],
+            "".join(re.findall(r"--topic (\S+)", line)),
+            "".join(re.findall(r"--group (\S+)", line)),
+        )
+        for line in lines
+    ]
+
+
+def secured_stage(stage: Stage, **settings: Any) -> Stage:
+    """The same, configured otherwise, and impatient."""
+    deployment = Deployment.from_settings(replace(stage.deployment.settings, **settings))
+    short_timeouts = replace(
+        deployment, kafka=lambda: {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(deployment.kafka())
+    )
+    return Stage(short_timeouts, stage.dsn)
+
+
+def by_certificate(stage: Stage, broker: SecuredKafka, name: str, **validity: Any) -> Stage:
+    """The same, by a client's certificate; its key has a password."""
+    signed = broker.authority.sign(name, password="key-passw0rd", **validity)
+    return secured_stage(
+        stage,
+        kafka_bootstrap_servers=broker.tls,
+        kafka_security_protocol="SSL",
+        kafka_sasl_mechanism=None,
+        kafka_sasl_username=None,
+        kafka_sasl_password=None,
+        kafka_ssl_certfile=signed.certificate,
+        kafka_ssl_keyfile=signed.key,
+        kafka_ssl_password="key-passw0rd",
+    )
+
+
+def sent_jobs(broker: SecuredKafka) -> list[tuple[int, int]]:
+    """The coordinates of all records that are in the topic."""
+    source = KafkaSource("jobs", {"bootstrap_servers": [broker.plain]})
+    try:
+        return [(p, n) for p, found in source.describe().partitions.items() for n in range(found.end_offset)]
+    finally:
+        source.close()

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from headrace.settings import Settings
-from tests.support import fuzz_payloads
+from tests.support import fuzz_shapes
 from tests.support.fuzz_drain import DATASETS_DIR
-from tests.support.fuzz_payloads import PayloadShape
+from tests.support.fuzz_shapes import PayloadShape
 
 DECLARED = Settings().datasets_dir
 
 SHAPES: dict[str, tuple[Path, PayloadShape]] = {
-    "jobs": (DECLARED, fuzz_payloads.JOBS),
-    "events": (DECLARED, fuzz_payloads.EVENTS),
-    "rides": (DECLARED, fuzz_payloads.RIDES),
-    "telemetry": (DECLARED, fuzz_payloads.TELEMETRY),
-    "users": (DECLARED, fuzz_payloads.USERS),
-    "readings": (DATASETS_DIR, fuzz_payloads.READINGS),
+    "jobs": (DECLARED, fuzz_shapes.JOBS),
+    "events": (DECLARED, fuzz_shapes.EVENTS),
+    "rides": (DECLARED, fuzz_shapes.RIDES),
+    "telemetry": (DECLARED, fuzz_shapes.TELEMETRY),
+    "users": (DECLARED, fuzz_shapes.USERS),
+    "readings": (DATASETS_DIR, fuzz_shapes.READINGS),
 }

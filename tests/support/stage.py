@@ -1,6 +1,6 @@
 """A migrated database with datasets of its own: what most integration tests work on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +51,20 @@ def telemetry_stage(dsn: str, redis_url: str, stream: str, datasets_dir: Path, h
     deployment = Deployment.from_settings(settings)
     initialise(deployment)
     return Stage(deployment, dsn)
+
+
+def with_batch_rows(stage: Stage, rows: int) -> Stage:
+    """The same in batches of so many records."""
+    return with_settings(stage, batch_rows=rows)
+
+
+def with_settings(stage: Stage, **settings: Any) -> Stage:
+    """The same, configured otherwise."""
+    return Stage(Deployment.from_settings(replace(stage.deployment.settings, **settings)), stage.dsn)
+
+
+def offline_stage(database: str, home: Path) -> Stage:
+    """A migrated database with the project's datasets, and neither Kafka nor Redis."""
+    deployment = Deployment.from_settings(Settings(home=home, postgres_dsn=database))
+    initialise(deployment)
+    return Stage(deployment, database)

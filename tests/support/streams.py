@@ -1,4 +1,4 @@
-"""Streams as tests need them: entries added, trimmed, deleted, made anew."""
+"""Streams for tests: add, trim and delete entries, create a stream again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class System:
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are now that everything runs."""
+        """The settings after all services have started."""
         return Settings.from_environment({"HEADRACE_HOME": str(self.home)})
 
     def run_dag(self, dag_id: str, **conf: Any) -> tuple[str, str]:
@@ -44,3 +45,14 @@ class System:
         run = self.api.trigger(dag_id, conf)
         self.api.wait(run)
         return run
+
+
+def pause(system: System, dag_id: str, is_paused: bool) -> None:
+    """Pause a DAG or let it run again; waits until Airflow knows it."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = system.api._client.patch(f"/dags/{dag_id}", json={"is_paused": is_paused})
+        if found.status_code == 200:
+            return
+        assert time.monotonic() < deadline, found.text
+        time.sleep(1)

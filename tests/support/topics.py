@@ -1,4 +1,4 @@
-"""Topics as tests need them: exact partitions, aborted transactions, deleted records, made anew."""
+"""Topics for tests: exact partitions, aborted transactions, deleted records, recreation."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence

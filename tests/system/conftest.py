@@ -2,9 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import jwt
 import pytest
 
 from headrace.sample.airflow_api import AirflowApi
@@ -24,3 +26,49 @@ def system(session_home: Path) -> Iterator[System]:
         yield System(home, AirflowApi.from_settings(settings), environment)
     finally:
         subprocess.run([HEADRACE, "down"], env=environment, check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def url(system: System) -> str:
+    """The address of Airflow."""
+    return system.settings.require_airflow_url()
+
+
+@pytest.fixture(scope="session")
+def admin_password(system: System) -> str:
+    """The password of the user admin."""
+    return (system.home / "airflow" / "password").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def admin_token(url: str, admin_password: str) -> str:
+    """A token of the user admin."""
+    response = httpx.post(
+        f"{url}/auth/token", json={"username": "admin", "password": admin_password}, trust_env=False, timeout=60
+    )
+    return str(response.json()["access_token"])
+
+
+@pytest.fixture(scope="session")
+def get_page(url: str, admin_token: str) -> Callable[..., httpx.Response]:
+    """GET below /headrace/, as the admin unless another token is given."""
+
+    def get_page(path: str, bearer: str | None = admin_token, **headers: str) -> httpx.Response:
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        return httpx.get(f"{url}/headrace/{path}", headers=headers, trust_env=False, timeout=60)
+
+    return get_page
+
+
+@pytest.fixture(scope="session")
+def token_of(system: System, admin_token: str) -> Callable[[str | None], str]:
+    """A token of a user with another role, signed with this Airflow's key."""
+    key = (system.home / "airflow" / "jwt_secret").read_text().strip()
+
+    def token_of(role: str | None) -> str:
+        claims = jwt.decode(admin_token, options={"verify_signature": False})
+        claims |= {"sub": f"a {role}", "role": role, "jti": f"test-{role}"}
+        return jwt.encode(claims, key, algorithm=jwt.get_unverified_header(admin_token)["alg"])
+
+    return token_of

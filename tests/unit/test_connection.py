@@ -52,7 +52,7 @@ def test_database_error_of_a_rival_does_not_blame_the_server() -> None:
 
 def test_database_error_of_a_time_limit_says_to_run_it_again() -> None:
     assert str(translate(errors.QueryCanceled("canceling statement due to statement timeout"))) == (
-        "postgres: canceling statement due to statement timeout; expected no other transaction in the way; nothing was "
+        "postgres: canceling statement due to statement timeout; expected no blocking transaction; nothing was "
         "changed; run the same command again"
     )
 

@@ -9,40 +9,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import AliasPath, BaseModel, Field, create_model, model_validator
 
-from headrace.contract import (
-    Contract,
-    EpochMilliseconds,
-    Float,
-    Identifier,
-    Integer,
-    Money,
-    Rejection,
-    Row,
-    Text,
-    Timestamp,
-)
+from headrace.contract import Contract, EpochMilliseconds, Float, Integer, Money, Text, Timestamp
 from headrace.contracts.columns import SqlType
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from tests.support.job_contract import BAD_JOBS, Job, job, with_extra
-
-JOBS = Contract(Job, key="JOBIDENTIFIER")
-FIELDS = [column.field for column in JOBS.columns]
-
-
-def row(decoded: Row | Rejection) -> dict[str, Any]:
-    assert isinstance(decoded, list), decoded
-    return dict(zip([*FIELDS, "_extra"], decoded, strict=True))
-
-
-def rejected(decoded: Row | Rejection) -> Rejection:
-    assert isinstance(decoded, Rejection), decoded
-    return decoded
-
-
-def contract(key: str | None = None, /, *, zone: Any = UTC, **fields: Any) -> Contract:
-    model = create_model("Made", __config__=CONTRACT_CONFIG, **fields)
-    return Contract(model, key=key, zone=zone)
+from tests.support.contracts import JOBS, contract, rejected, row
+from tests.support.job_contract import BAD_JOBS, job, with_extra
 
 
 class Rides(BaseModel):
@@ -65,25 +37,6 @@ def test_contract_given_a_bad_record_says_reason_and_place(name: str) -> None:
         assert "\0" not in text
         assert len(text) <= 510
     assert "\n" not in rejection.json_path
-
-
-@pytest.mark.parametrize(
-    ("key", "found"),
-    [
-        (b"job-2", "found key b'job-2', expected JOBIDENTIFIER b'job-1'"),
-        (None, "found no key, expected"),
-        (b"", "found key b''"),
-        (b"job-1|", "found key b'job-1|'"),
-        (b"job-1\0", "job-1\\x00"),
-        (b"\xff", "found key b'\\xff'"),
-        (b"k" * 10_000_000, "found key b'kkk"),
-    ],
-)
-def test_contract_given_another_key_than_the_bodys_rejects(key: bytes | None, found: str) -> None:
-    rejection = rejected(JOBS.decode(key, job()))
-    assert (rejection.reason, rejection.json_path) == ("key_mismatch", "$.JOBIDENTIFIER")
-    assert found in rejection.detail
-    assert len(rejection.detail) <= 510
 
 
 @pytest.mark.parametrize(
@@ -218,60 +171,6 @@ def test_contract_given_a_float_that_is_no_number_rejects(text: str) -> None:
     assert (rejection.reason, rejection.json_path) == ("out_of_range", "$.DISTANCE")
 
 
-def test_contract_given_a_tombstone_keeps_its_key_alone() -> None:
-    assert row(JOBS.decode("job-ä".encode(), None)) == dict.fromkeys([*FIELDS, "_extra"]) | {"JOBIDENTIFIER": "job-ä"}
-
-
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        (None, "missing_key"),
-        (b"", "key_mismatch"),
-        (b"a\0b", "key_mismatch"),
-        (b"\xff", "key_mismatch"),
-        (b"k" * 256, "key_mismatch"),
-        ("ä".encode() * 256, "key_mismatch"),
-        (b"k" * 10_000_000, "key_mismatch"),
-    ],
-)
-def test_contract_given_a_tombstone_whose_key_cannot_be_one_rejects(key: bytes | None, reason: str) -> None:
-    rejection = rejected(JOBS.decode(key, None))
-    assert rejection.reason == reason
-    assert "\0" not in rejection.detail
-    assert len(rejection.detail) <= 510
-
-
-def test_contract_given_a_tombstone_of_255_characters_keeps_it() -> None:
-    assert row(JOBS.decode("ä".encode() * 255, None))["JOBIDENTIFIER"] == "ä" * 255
-
-
-@pytest.mark.parametrize(
-    "key", [b"1_0", b" 1", b"+1", b"1.5", b"", b"9" * 30, b"-9223372036854775809", "\u0661".encode()]
-)
-def test_contract_with_a_numeric_key_given_an_odd_tombstone_rejects(key: bytes) -> None:
-    for numeric in (contract("ID", ID=(Integer, ...)), contract("ID", ID=(int, ...))):
-        assert rejected(numeric.decode(key, None)).reason == "key_mismatch"
-
-
-@pytest.mark.parametrize("number", [-(2**63), -1, 0, 2**63 - 1])
-def test_contract_with_a_numeric_key_compares_and_tombstones_by_its_digits(number: int) -> None:
-    numeric = contract("ID", ID=(Integer, ...))
-    assert numeric.decode(str(number).encode(), b'{"ID":%d}' % number) == [number, None]
-    assert numeric.decode(str(number).encode(), None) == [number, None]
-
-
-def test_contract_without_a_key_takes_any_key() -> None:
-    keyless = contract(A=(Text, ...))
-    for key in (None, b"", b"\0\xff", b"k" * 10_000_000):
-        assert keyless.decode(key, b'{"A":"x"}') == ["x", None]
-        assert keyless.decode(key, None) == [None, None]
-
-
-def test_contract_of_a_file_compares_no_keys() -> None:
-    model = create_model("Made", __config__=CONTRACT_CONFIG, ID=(Integer, ...))
-    assert Contract(model, key="ID", keyed=False).decode(None, b'{"ID":1}') == [1, None]
-
-
 @pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), "9" * 30])
 def test_contract_with_an_unlimited_integer_keeps_it_within_its_column(text: str) -> None:
     for kind in (int, int | None, Integer | None, Annotated[int, Field(ge=0)]):
@@ -365,29 +264,6 @@ def test_contract_that_no_column_can_hold_is_refused(fields: dict[str, Any], mes
     with pytest.raises(DatasetError) as caught:
         contract(**fields)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "fields"),
-    [
-        ("B", {"A": (Text, ...)}),
-        ("A", {"A": (str, ...)}),  # of any length: an index may not hold it
-        ("A", {"A": (Annotated[str, Field(max_length=256)], ...)}),
-        ("A", {"A": (Text | None, None)}),
-        ("A", {"A": (Float, ...)}),
-        ("A", {"A": (Money, ...)}),
-        ("A", {"A": (Timestamp, ...)}),
-        ("A", {"A": (dict[str, Any], ...)}),
-    ],
-)
-def test_contract_with_a_key_that_cannot_be_one_is_refused(key: str, fields: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError, match=r"key '[AB]' is"):
-        contract(key, **fields)
-
-
-def test_contract_with_a_key_that_can_be_one_is_accepted() -> None:
-    for kind in (Identifier, Text, Integer, int, Literal["a", "b"], Annotated[Identifier, Field(max_length=10)]):
-        assert contract("A", A=(kind, ...)).columns[0].required
 
 
 @pytest.mark.parametrize("config", [{}, {"extra": "allow"}, {"strict": True}, {"strict": True, "extra": "ignore"}])

@@ -4,23 +4,11 @@ import json
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
-from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 
 from headrace.contract import (
     Contract,
@@ -28,7 +16,6 @@ from headrace.contract import (
     EpochMilliseconds,
     EpochSeconds,
     Float,
-    Identifier,
     Integer,
     Numeric,
     Rejection,
@@ -36,26 +23,8 @@ from headrace.contract import (
     TimeOfDay,
     Timestamp,
 )
-from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from headrace.formats import KeyedJson
-
-
-def contract(kind: Any, default: Any = ..., **options: Any) -> Contract:
-    return Contract(create_model("Made", __config__=CONTRACT_CONFIG, v=(kind, default)), **options)
-
-
-def value(made: Contract, text: str) -> Any:
-    decoded = made.decode(None, b'{"v":%s}' % text.encode())
-    assert isinstance(decoded, list), decoded
-    return decoded[0]
-
-
-def reason(made: Contract, text: str) -> str:
-    decoded = made.decode(None, b'{"v":%s}' % text.encode())
-    assert isinstance(decoded, Rejection), decoded
-    assert decoded.json_path.startswith("$.v")
-    return decoded.reason
+from tests.support.one_field import one_field, reason, value
 
 
 class Colour(Enum):
@@ -126,7 +95,7 @@ LOSSLESS: list[tuple[Any, str, Any]] = [
 
 @pytest.mark.parametrize(("kind", "text", "expected"), LOSSLESS, ids=lambda item: str(item)[:40])
 def test_value_that_converts_without_loss_is_stored_as_what_it_is(kind: Any, text: str, expected: Any) -> None:
-    found = value(contract(kind), text)
+    found = value(one_field(kind), text)
     assert found == expected
     assert type(found) is type(expected)
     if isinstance(expected, Decimal):
@@ -195,7 +164,7 @@ LOSSY: list[tuple[Any, str, str]] = [
 
 @pytest.mark.parametrize(("kind", "text", "expected"), LOSSY, ids=lambda item: str(item)[:40])
 def test_value_that_would_lose_something_is_rejected(kind: Any, text: str, expected: str) -> None:
-    assert reason(contract(kind), text) == expected
+    assert reason(one_field(kind), text) == expected
 
 
 @pytest.mark.parametrize(
@@ -217,11 +186,11 @@ def test_value_that_would_lose_something_is_rejected(kind: Any, text: str, expec
     ids=str,
 )
 def test_strict_contract_accepts_jsons_own_types_alone(kind: Any, good: str, bad: str) -> None:
-    value(contract(kind, strict=True), good)
+    value(one_field(kind, strict=True), good)
     with pytest.raises(AssertionError):
-        value(contract(kind, strict=True), bad)
+        value(one_field(kind, strict=True), bad)
     # nothing else changes
-    assert value(contract(kind, strict=True), good) == value(contract(kind), good)
+    assert value(one_field(kind, strict=True), good) == value(one_field(kind), good)
 
 
 def test_strict_model_config_means_the_same_as_a_strict_declaration() -> None:
@@ -233,13 +202,13 @@ def test_strict_model_config_means_the_same_as_a_strict_declaration() -> None:
 
 @pytest.mark.parametrize("kind", [Integer, Numeric, Float, bool, Timestamp, Date, UUID, EpochSeconds, datetime])
 def test_empty_text_is_null_where_a_field_may_be_null(kind: Any) -> None:
-    assert value(contract(kind | None, None), '""') is None
-    assert value(contract(kind | None), "null") is None
-    assert reason(contract(kind), '""') in ("wrong_type", "invalid_timestamp", "invalid_value")
+    assert value(one_field(kind | None, None), '""') is None
+    assert value(one_field(kind | None), "null") is None
+    assert reason(one_field(kind), '""') in ("wrong_type", "invalid_timestamp", "invalid_value")
 
 
 def test_empty_text_stays_text_where_a_field_is_text() -> None:
-    assert value(contract(Text | None, None), '""') == ""
+    assert value(one_field(Text | None, None), '""') == ""
 
 
 class Inner(BaseModel):
@@ -278,189 +247,6 @@ def test_alias_is_what_records_call_the_field() -> None:
     assert [column.source_names for column in made.columns] == [("Order-Id",), ("total", "Total"), ("the note",)]
 
 
-class Redacted(BaseModel):
-    id: Identifier
-    person: dict[str, Any]
-
-    @field_validator("person")
-    @classmethod
-    def _without_an_address(cls, person: dict[str, Any]) -> dict[str, Any]:
-        return {name: item for name, item in person.items() if name != "e_mail"}
-
-
-def test_value_that_a_validator_returns_is_the_value_stored() -> None:
-    decoded = Contract(Redacted).decode(None, b'{"id":"1","person":{"e_mail":"a@b.example","age":41.50}}')
-    assert decoded == ["1", b'{"age":41.50}', None]
-
-
-class Enveloped(BaseModel):
-    id: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unwrapped(cls, document: Any) -> Any:
-        return document["payload"]
-
-
-def test_model_validator_may_unwrap_an_envelope() -> None:
-    decoded = Contract(Enveloped).decode(None, b'{"schema":{},"payload":{"id":"5","more":1.50}}')
-    assert decoded == [5, b'{"more":1.50}']
-
-
-class Remembering(BaseModel):
-    id: int
-    name: str
-
-    @cached_property
-    def shout(self) -> str:
-        """What a validator computes once."""
-        return self.name.upper()
-
-    @model_validator(mode="after")
-    def _shouted(self) -> "Remembering":
-        assert self.shout
-        return self
-
-
-def test_cached_property_is_no_column() -> None:
-    assert Contract(Remembering).decode(None, b'{"id":1,"name":"a"}') == [1, "a", None]
-
-
-@pytest.mark.parametrize(
-    "error", [IndexError("list index out of range"), KeyError("x"), ZeroDivisionError(), SystemExit(3)]
-)
-@pytest.mark.parametrize("where", [AfterValidator, BeforeValidator])
-def test_any_exception_of_a_validator_is_a_dead_letter_with_its_text(error: BaseException, where: Any) -> None:
-    def fail(_value: Any) -> Any:
-        raise error
-
-    decoded = contract(Annotated[int, where(fail)]).decode(None, b'{"v":1}')
-    assert isinstance(decoded, Rejection)
-    assert decoded.reason == "business_rule"
-    assert decoded.detail.startswith(type(error).__name__)
-    assert str(error) in decoded.detail
-
-
-def test_exception_whose_own_text_fails_is_a_dead_letter_too() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    def fail(_value: int) -> int:
-        raise Mute
-
-    decoded = contract(Annotated[int, AfterValidator(fail)]).decode(None, b'{"v":1}')
-    assert isinstance(decoded, Rejection)
-    assert (decoded.reason, decoded.detail) == ("business_rule", "Mute")
-
-
-def test_validators_own_error_type_is_the_reason() -> None:
-    def known(zone: str) -> str:
-        raise PydanticCustomError("unknown_zone", "expected a zone of ours")
-
-    assert reason(contract(Annotated[str, AfterValidator(known)]), '"z"') == "unknown_zone"
-
-
-@pytest.mark.parametrize(
-    ("kind", "returned", "expected"),
-    [
-        (Integer, 2**63, "out_of_range"),
-        (Integer, "seven", "business_rule"),
-        (Integer, None, "business_rule"),
-        (Integer, True, "business_rule"),
-        (Text, "a\0b", "nul_character"),
-        (Text, 7, "business_rule"),
-        (Numeric, Decimal("Infinity"), "out_of_range"),
-        (Float, float("nan"), "out_of_range"),
-        (dict[str, Any], {"a": object()}, "business_rule"),
-        (dict[str, Any], {"a": float("inf")}, None),
-        (dict[str, Any], {"a": "\0"}, "nul_character"),
-        (Timestamp, datetime(9999, 12, 31, 23, tzinfo=UTC), "out_of_range"),
-        (list[int], [2**63], "out_of_range"),
-    ],
-)
-def test_value_of_a_validator_that_no_column_holds_is_a_dead_letter(
-    kind: Any, returned: Any, expected: str | None
-) -> None:
-    good = {Text: '"x"', Timestamp: '"2019-03-01"', dict[str, Any]: "{}", list[int]: "[1]"}
-    made = contract(Annotated[kind, AfterValidator(lambda _value: returned)])
-    text = good.get(kind, "1")
-    if expected is None:  # orjson writes null for it
-        assert value(made, text) == b'{"a":null}'
-    else:
-        assert reason(made, text) == expected
-
-
-def test_validator_that_returns_another_model_is_a_dead_letter() -> None:
-    class Lost(BaseModel):
-        v: int
-
-        @model_validator(mode="wrap")
-        @classmethod
-        def _lost(cls, _document: Any, _handler: Any) -> Any:
-            return None
-
-    rejection = Contract(Lost).decode(None, b'{"v":1}')
-    assert isinstance(rejection, Rejection)
-    assert "expected Lost" in rejection.detail
-
-
-def test_number_that_a_validator_computes_with_is_a_float_to_it() -> None:
-    def doubled(document: dict[str, Any]) -> dict[str, Any]:
-        return {**document, "twice": document["a"] * 2}
-
-    made = contract(Annotated[dict[str, Any], AfterValidator(doubled)])
-    assert value(made, '{"a":1.50}') == b'{"a":1.50,"twice":3.0}'
-
-
-KEYED = Contract(
-    create_model("Keyed", __config__=CONTRACT_CONFIG, id=(Integer, ...), v=(Text, ...)), key="id", format=KeyedJson()
-)
-
-
-@pytest.mark.parametrize(
-    ("key", "payload"),
-    [
-        (b"7", b'{"id":7,"v":"x"}'),
-        (None, b'7|{"id":7,"v":"x"}'),
-        (b"7", b'7|{"id":"7","v":"x"}'),
-        (b"7", b' {"id":7,"v":"x"}'),
-        (None, b'7| {"id":7.0,"v":"x"}'),
-        (b"007", b'{"id":7,"v":"x"}'),
-    ],
-)
-def test_keyed_json_is_read_with_its_key_in_front_or_apart(key: bytes | None, payload: bytes) -> None:
-    assert KEYED.decode(key, payload) == [7, "x", None]
-
-
-@pytest.mark.parametrize(
-    ("key", "payload", "expected"),
-    [
-        (None, b'{"id":7,"v":"x"}', "key_mismatch"),
-        (None, b'8|{"id":7,"v":"x"}', "key_mismatch"),
-        (b"8", b'7|{"id":7,"v":"x"}', "key_mismatch"),
-        (b"7", b'8|{"id":7,"v":"x"}', "key_mismatch"),
-        (None, b'|{"id":7,"v":"x"}', "key_mismatch"),
-        (None, b'7|8|{"id":7,"v":"x"}', "invalid_json"),
-        (None, b"7|", "empty_payload"),
-        (None, b"7", "wrong_type"),
-        (None, b"no JSON", "invalid_json"),
-    ],
-)
-def test_keyed_json_of_another_key_or_without_a_document_is_rejected(
-    key: bytes | None, payload: bytes, expected: str
-) -> None:
-    rejection = KEYED.decode(key, payload)
-    assert isinstance(rejection, Rejection)
-    assert rejection.reason == expected
-
-
-def test_keyed_json_with_a_separator_that_a_document_may_begin_with_is_refused() -> None:
-    for separator in ("", "{", " ", "||", "\n"):
-        with pytest.raises(DatasetError, match="expected one printable character"):
-            KeyedJson(separator)
-
-
 def test_declaration_whose_model_has_its_own_init_is_refused() -> None:
     class Own(BaseModel):
         v: int
@@ -478,7 +264,7 @@ def test_depth_is_counted_and_not_left_to_the_interpreter(depth: int, text: str)
     count = -(-depth // 2) if text == '[{"a":' else depth
     closing = {"[": "", "[]": "]" * count, '{"a":': "1" + "}" * count, '[{"a":': "1" + "}]" * count}[text]
     payload = '{"v":' + text.removesuffix("]") * count + closing + ("" if text == "[" else "}")
-    decoded = contract(Any).decode(None, payload.encode())
+    decoded = one_field(Any).decode(None, payload.encode())
     if depth > 200:
         assert isinstance(decoded, Rejection)
         assert decoded.reason == "too_deep"
@@ -488,4 +274,4 @@ def test_depth_is_counted_and_not_left_to_the_interpreter(depth: int, text: str)
 
 def test_brackets_inside_text_are_no_depth() -> None:
     text = json.dumps({"v": "[" * 1_000 + '"\\' + "{" * 1_000})
-    assert contract(str).decode(None, text.encode()) == [json.loads(text)["v"], None]
+    assert one_field(str).decode(None, text.encode()) == [json.loads(text)["v"], None]

@@ -109,7 +109,7 @@ def test_description_command_prints_what_an_engineer_asks_for() -> None:
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     for part in (
-        "source topic jobs; 3 partitions where `headrace produce` creates it",
+        "source topic jobs; 3 partitions if `headrace produce` creates it",
         "key JOBIDENTIFIER, column jobidentifier; a record's key equals it",
         "time JOBCREATEDATE, column jobcreatedate zone UTC, for times that name none",
         "format a JSON object, or a value key|{JSON} of a record without a key",

@@ -31,7 +31,7 @@ def test_drain_logs_five_lines() -> None:
 
 def test_drain_that_did_nothing_says_so() -> None:
     assert DrainResult("jobs").summary(PLAN) == "jobs: nothing new"
-    assert DrainResult("jobs").log_lines(PLAN)[-1] == "next offsets as they were"
+    assert DrainResult("jobs").log_lines(PLAN)[-1] == "next offsets unchanged"
 
 
 def test_drains_of_several_processes_add_up() -> None:

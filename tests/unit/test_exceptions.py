@@ -10,7 +10,18 @@ import pytest
 
 from headrace import exceptions
 from headrace.command import Command
-from headrace.exceptions import DatasetError, HeadraceError, PermanentError, RetriableError
+from headrace.exceptions import (
+    CheckpointMoved,
+    DatasetError,
+    HeadraceError,
+    PermanentError,
+    RetriableError,
+    SourceChanged,
+    Where,
+)
+from headrace.ingest.identity import check_identity
+from headrace.postgres.checkpoints import Generation
+from headrace.sources.base import PartitionState, SourceState
 
 ALL = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, HeadraceError)]
 NAMES = {kind.__name__ for kind in ALL} | {"DagRunFailed", "AirflowUnavailable"}
@@ -41,6 +52,23 @@ def test_exception_keeps_its_command_beside_what_it_says_also_when_pickled() -> 
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.command) == (str(error), Command("drain", "jobs"))
     assert DatasetError("x").command is None
+
+
+def test_exception_keeps_the_place_that_it_names_also_when_pickled() -> None:
+    where: Where = {"dataset": "jobs", "generation": 2, "partition": 1, "offset": 117}
+    copy = pickle.loads(pickle.dumps(CheckpointMoved("jobs[1]: checkpoint is 120", **where)))
+    assert (copy.dataset, copy.generation, copy.partition, copy.offset) == ("jobs", 2, 1, 117)
+    assert (copy.command, CheckpointMoved("x").partition) == (None, None)
+
+
+def test_exception_of_a_source_that_lost_records_names_the_partition_and_the_first_offset() -> None:
+    generation = Generation("jobs", 3, "jobs", "id", {0: 5, 1: 40}, {0: None, 1: None})
+    state = SourceState("jobs", "id", {0: PartitionState(0, 9, 9), 1: PartitionState(50, 90, 90)})
+    with pytest.raises(SourceChanged) as raised:
+        check_identity(generation, state)
+    error = raised.value
+    assert (error.dataset, error.generation, error.partition, error.offset) == ("jobs", 3, 1, 40)
+    assert str(error).startswith("jobs[1]: retention overtook the checkpoint: [40, 50) ")
 
 
 def test_exception_says_texts_of_others_in_visible_characters_in_one_line() -> None:

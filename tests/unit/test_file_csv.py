@@ -116,7 +116,7 @@ def test_csv_lines_that_are_no_rows_are_told_with_their_bytes_and_keep_other_row
         (3, b"b,2,3", "line 3: 3 fields, expected at most 2"),
         (4, b'"c,4', "line 4: a quote that is not closed"),
         (5, b'{"NAME":"d","OTHER":"5"}', None),
-        (6, b'"e"f,6', "line 6: text behind a closing quote"),
+        (6, b'"e"f,6', "line 6: text after a closing quote"),
         (7, b'{"NAME":"g\\"h","OTHER":"7"}', None),
         (8, b'{"NAME":"i"}', None),
         (9, b'"j\0",8', "line 9: a NUL, which Postgres does not store"),

@@ -175,5 +175,5 @@ def test_parquet_that_is_damaged_or_none_is_refused(tmp_path: Path) -> None:
 def test_parquet_that_unpacks_to_far_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_lines, "EXPANSION_FREE_BYTES", 100_000)
     bomb = write(tmp_path / "t.parquet", {"N": [7] * 3_000_000})
-    with pytest.raises(FileSourceError, match=r"holds more than \d+ rows, expected 50 bytes each of the \d+ that may"):
+    with pytest.raises(FileSourceError, match=r"holds more than \d+ rows: its limit is \d+ bytes, 50 for each row"):
         bomb.describe()

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.contract import Contract, Rejection
 from headrace.dataset import load_dataset
-from tests.support import fuzz_oracle, fuzz_payloads
+from tests.support import fuzz_oracle, fuzz_shapes
 from tests.support.fuzz_drain import TARGETS, FuzzTarget
 from tests.support.fuzz_payloads import payloads
 
@@ -74,13 +74,13 @@ def test_contract_given_a_file_of_the_corpus_says_what_its_name_says(path: Path)
 
 
 def test_fuzzed_payloads_of_a_seed_are_always_the_same() -> None:
-    first, again, other = (list(payloads(fuzz_payloads.JOBS, seed, 500)) for seed in (1, 1, 2))
+    first, again, other = (list(payloads(fuzz_shapes.JOBS, seed, 500)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_fuzzed_payloads_are_of_every_kind() -> None:
-    kinds = Counter(payload.defect for payload in payloads(fuzz_payloads.JOBS, 3, 10_000))
+    kinds = Counter(payload.defect for payload in payloads(fuzz_shapes.JOBS, 3, 10_000))
     assert set(kinds) > {
         "none", "tombstone", "value", "time", "not_json", "extra", "nested", "missing", "renamed", "twice",
         "twice_nested",

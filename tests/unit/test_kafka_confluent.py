@@ -56,7 +56,7 @@ def _is_known(name: str) -> bool:
         (KafkaError._UNKNOWN_TOPIC, TopicMissing, "jobs: the topic vanished while it was read"),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicMissing, "jobs: the topic vanished while it was read"),
         (KafkaError._ALL_BROKERS_DOWN, SourceUnavailable, "kafka: 127.0.0.1:9 did not answer"),
-        (KafkaError._AUTHENTICATION, SourceRefused, "user etl is not let in"),
+        (KafkaError._AUTHENTICATION, SourceRefused, "user etl is refused"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, SourceRefused, "does not allow this to user etl"),
         (KafkaError._BAD_MSG, SourceError, "a new process may try again"),
     ],

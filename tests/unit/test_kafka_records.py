@@ -253,7 +253,7 @@ def test_damaged_batch_names_place_codec_and_remedy(codec: int) -> None:
         assert isinstance(error, SourceError)
         assert re.fullmatch(
             rf"topic\[0\]: the batch at offset \d+ \(codec {NAMES[codec]}\) cannot be read: .*delete its records below "
-            r"51 \(kafka-delete-records.sh\) and let `headrace accept-loss` go on behind them",
+            r"51 \(kafka-delete-records.sh\) and run `headrace accept-loss` to continue after them",
             str(error),
         )
 

@@ -63,9 +63,12 @@ def test_settings_and_connection_say_the_same(tmp_path: Path) -> None:
         ),
         (
             {"sasl.username": "etl"},
-            "sasl.username: is of no use with PLAINTEXT, expected .*security.protocol to say SASL",
+            "sasl.username: is of no use with PLAINTEXT, expected .*security.protocol to name SASL",
         ),
-        (SASL | {"ssl.ca.location": "/x"}, "ssl.ca.location: is of no use with SASL_PLAINTEXT, expected .* to say SSL"),
+        (
+            SASL | {"ssl.ca.location": "/x"},
+            "ssl.ca.location: is of no use with SASL_PLAINTEXT, expected .* to name SSL",
+        ),
         ({"security.protocol": "SSL", "ssl.ca.location": "/absent.pem"}, "/absent.pem cannot be read: No such file"),
         (
             {"security.protocol": "SSL", "ssl.key.location": "/x"},

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from headrace import logs
-from headrace.exceptions import SourceUnavailable
+from headrace.exceptions import CheckpointMoved, SourceUnavailable
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.journal import Journal
 from headrace.ingest.plan import Plan
@@ -56,11 +56,14 @@ def test_end_of_a_drain_is_one_json_line_with_its_error_if_it_has_one(capsys: py
     result = DrainResult("jobs", batches=2, staged=5, seconds=0.5, next_offsets={3: 20})
     Journal(JSON).end(PLAN, result)
     Journal(JSON).end(PLAN, result, SourceUnavailable("gone\naway"))
-    ended, failed = lines(capsys)
+    Journal(JSON).end(PLAN, result, CheckpointMoved("jobs[3]: checkpoint is 30", partition=3, offset=20))
+    ended, failed, moved = lines(capsys)
     assert (ended["level"], ended["event"], ended["batches"]) == ("info", "drain ended", 2)
     assert (ended["next_offsets"], ended["seconds"], ended["generation"]) == ({"3": 20}, 0.5, 2)
     assert "error" not in ended
     assert (failed["level"], failed["event"], failed["error"]) == ("error", "drain failed", "gone\\naway")
+    assert "partition" not in failed
+    assert (moved["error"], moved["partition"], moved["offset"]) == ("jobs[3]: checkpoint is 30", 3, 20)
 
 
 def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -76,14 +79,14 @@ def test_text_keeps_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.Log
 
 def test_whatever_else_headrace_logs_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(JSON)
-    logging.getLogger("headrace.postgres.lock_watchdog").warning("fence: ended backend %s\n%s", 7, "ü")
+    logging.getLogger("headrace.postgres.lock_watchdog").warning("lock_watchdog: ended backend %s\n%s", 7, "ü")
     try:
         raise ValueError("x")
     except ValueError:
         logging.getLogger("headrace.postgres.lock_watchdog").exception("oh")
     warned, raised = lines(capsys)
     assert (warned["level"], warned["event"], warned["logger"]) == (
-        "warning", "fence: ended backend 7\\nü", "headrace.postgres.lock_watchdog",
+        "warning", "lock_watchdog: ended backend 7\\nü", "headrace.postgres.lock_watchdog",
     )  # fmt: skip
     assert "ValueError: x" in str(raised["exception"])
 

@@ -216,7 +216,9 @@ def test_address_that_cannot_be_read_as_it_was_meant_is_refused_without_quoting_
 @pytest.mark.security("M2")
 @pytest.mark.parametrize("value", ["canary-s3cret", "postgresql://etl:canary@db/sales", "host=db password=canary"])
 def test_secret_in_place_of_the_name_of_its_file_is_refused_without_quoting_it(value: str) -> None:
-    with pytest.raises(SettingError, match="HEADRACE_POSTGRES_DSN_FILE: what it names cannot be read") as caught:
+    with pytest.raises(
+        SettingError, match="HEADRACE_POSTGRES_DSN_FILE: the file that it names cannot be read"
+    ) as caught:
         Settings.from_environment({"HEADRACE_POSTGRES_DSN_FILE": value})
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 

@@ -16,7 +16,7 @@ from headrace.cli import main
 from headrace.escaping import visible, visible_json
 from headrace.monitor.metrics import exposition
 from headrace.monitor.problems import AlertThresholds, find_problems_by
-from headrace.output import Quoted, json_text, quoted, say, traceback_lines
+from headrace.output import Quoted, aligned, json_text, quoted, say, traceback_lines
 from headrace.sample.case_answers import render
 from tests.support.statuses import dataset, status
 
@@ -157,3 +157,9 @@ def test_error_of_other_code_is_quoted_with_its_causes_and_where_it_was() -> Non
 
 def test_traceback_lines_are_set_off() -> None:
     assert traceback_lines("a\n  b\n\nc\x1b") == "  | a\n  |   b\n  | c\\x1b"
+
+
+def test_aligned_pads_each_column_to_its_widest_cell_and_leaves_no_blanks_at_the_end() -> None:
+    rows = [("a", "count", "note"), ("longer", "1", ""), ("b", "1,000", "x")]
+    assert list(aligned(rows)) == ["a       count  note", "longer  1", "b       1,000  x"]
+    assert list(aligned([])) == []

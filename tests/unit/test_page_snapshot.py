@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headrace.airflow import page_snapshot
-from headrace.airflow.page_snapshot import Refresher, Snapshot
+from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
 from headrace.exceptions import DatabaseUnavailable
 from headrace.monitor.problems import Overview, find_problems_by
 from tests.support.statuses import dataset, status
@@ -54,8 +54,8 @@ def database() -> Iterator[Database]:
     made.answers.set()
 
 
-def ask(refresher: Refresher, times: int = 1) -> list[Snapshot]:
-    async def all_at_once() -> list[Snapshot]:
+def ask(refresher: Refresher, times: int = 1) -> list[FigureSnapshot]:
+    async def all_at_once() -> list[FigureSnapshot]:
         return await asyncio.gather(*(refresher.current() for _ in range(times)))
 
     return asyncio.run(all_at_once())
@@ -70,7 +70,7 @@ def seconds(action: Callable[[], object]) -> float:
 def test_figures_are_read_once_for_all_who_ask(database: Database) -> None:
     refresher = Refresher(database.read)
     found = ask(refresher, 45)
-    assert {each.trouble() for each in found} == {None}
+    assert {each.stale_reason() for each in found} == {None}
     assert all(each.overview is found[0].overview for each in found)
     assert database.reads == 1
 
@@ -103,11 +103,11 @@ def test_last_figures_are_served_with_their_age_while_the_next_are_not_answered(
     ask(refresher)
     time.sleep(0.15)
     database.answers.clear()
-    assert ask(refresher, 45)[0].trouble() is None  # it may yet be answered
+    assert ask(refresher, 45)[0].stale_reason() is None  # it may yet be answered
     time.sleep(0.8)
     (found,) = ask(refresher)
     assert found.overview is not None
-    assert (found.trouble() or "").startswith(
+    assert (found.stale_reason() or "").startswith(
         "These figures are of 12:00:00 UTC, less than a minute old: postgres: found no answer for "
     )
     assert seconds(lambda: ask(refresher, 45)) < 0.15
@@ -119,22 +119,22 @@ def test_failure_is_kept_and_said_as_figures_are(database: Database) -> None:
     database.error = DatabaseUnavailable("postgres: gone")
     for _ in range(3):
         (found,) = ask(refresher)
-        assert (found.overview, found.trouble()) == (None, "postgres: gone")
+        assert (found.overview, found.stale_reason()) == (None, "postgres: gone")
     assert database.reads == 1
     database.error = None
     time.sleep(0.35)
-    assert ask(refresher)[0].trouble() is None
+    assert ask(refresher)[0].stale_reason() is None
     database.error = DatabaseUnavailable("postgres: gone again")
     time.sleep(0.15)
     (found,) = ask(refresher)
     assert found.overview is not None
-    assert found.trouble() == "These figures are of 12:00:00 UTC, less than a minute old: postgres: gone again"
+    assert found.stale_reason() == "These figures are of 12:00:00 UTC, less than a minute old: postgres: gone again"
 
 
 def test_error_that_nobody_expected_is_one_line_and_the_next_read_comes(database: Database) -> None:
     refresher = Refresher(database.read)
     database.error = KeyError("headrace\npostgres")
-    assert ask(refresher)[0].trouble() == "airflow: KeyError: 'headrace\\npostgres'"
+    assert ask(refresher)[0].stale_reason() == "airflow: KeyError: 'headrace\\npostgres'"
     database.error = None
     time.sleep(0.35)
-    assert ask(refresher)[0].trouble() is None
+    assert ask(refresher)[0].stale_reason() is None

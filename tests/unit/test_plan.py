@@ -101,8 +101,8 @@ def test_check_identity_of_another_cluster_comes_first() -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (state("other", p0=(0, 3)), "topic jobs has id other, expected id: it was deleted and made anew; at risk: "
-                                    "what the old one held from jobs[0] from 5 on; `headrace adopt jobs` closes"),
+        (state("other", p0=(0, 3)), "topic jobs has id other, expected id: it was deleted and created again; at risk: "
+                                    "records of the old one: jobs[0] from 5 on; `headrace adopt jobs` closes"),
         (state(topic="else", p0=(0, 9)), "the topic is else, generation 1 belongs to jobs; at risk: jobs[0] from 5 on"),
         (state(p1=(0, 9)), "jobs[0]: the partition is gone, its checkpoint is 5"),
         (state(p0=(6, 9)), "retention overtook the checkpoint: [5, 6) is no longer served and was never read; "

@@ -76,7 +76,7 @@ def test_export_follows_no_link_and_waits_for_no_fifo(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (
             1,
             f"headrace: {tmp_path / name}: cannot be written: found a {kind}, expected a regular file; name another "
-            "place\n",
+            "path\n",
         )
     (tmp_path / "jobs.partial").symlink_to("victim")  # a name that could be guessed
     assert _generate(tmp_path / "jobs").returncode == 0

@@ -103,8 +103,8 @@ def test_lag_beyond_its_limit_is_an_error_and_below_it_is_none() -> None:
         ({"stale_s": 61.0}, "headrace build", "a record has waited in staging for up to 1 min"),
         ({"stale_s": 61.0, "lag": 1}, "headrace drain jobs", "a record has waited at the source for up to 1 min"),
         ({"stale_s": None, "lag": 1}, "headrace drain jobs", "for an unknown time"),
-        ({"observed_at": seconds_ago(70)}, "headrace drain jobs", "last looked at 1 min ago"),
-        ({"observed_at": None}, "headrace drain jobs", "last looked at never"),
+        ({"observed_at": seconds_ago(70)}, "headrace drain jobs", "last checked 1 min ago"),
+        ({"observed_at": None}, "headrace drain jobs", "last checked never"),
     ],
 )
 def test_freshness_beyond_its_limit_is_an_error(values: dict[str, Any], command: str, text: str) -> None:

@@ -109,7 +109,7 @@ def test_zones_and_kpis_of_telemetry_are_lists_and_added_kpis_may_have_threshold
 
 @pytest.mark.parametrize("kpis", ["Temperature", "a b,a-b"])
 def test_kpis_that_share_the_variable_of_a_threshold_are_refused(kpis: str) -> None:
-    with pytest.raises(SettingError, match=r"^HEADRACE_TELEMETRY_KPIS: found .* beside .*HEADRACE_THRESHOLD_"):
+    with pytest.raises(SettingError, match=r"^HEADRACE_TELEMETRY_KPIS: found .* and .*HEADRACE_THRESHOLD_"):
         Settings.from_environment({"HEADRACE_TELEMETRY_KPIS": kpis})
 
 

@@ -1,6 +1,6 @@
-"""The services as Airflow's connections name them: headrace_postgres, headrace_kafka and headrace_redis.
+"""The services by Airflow's connections: headrace_postgres, headrace_kafka and headrace_redis.
 
-headrace_dbt is for deployments whose loader may not touch the marts.
+headrace_dbt is for deployments whose loader has no rights on the marts.
 """
 
 import json
@@ -31,21 +31,21 @@ from headrace.sources.kafka_security import CONNECTION as KAFKA
 from headrace.sources.kafka_security import from_connection
 
 POSTGRES = "headrace_postgres"
-DBT = "headrace_dbt"  # a role that may build and read marts, where the loader's may not
+DBT = "headrace_dbt"  # a role that may build and read marts, if the loader's may not
 REDIS = "headrace_redis"
 
 
 def deployment() -> Deployment:
     """The deployment of a task: settings from the environment, services from connections."""
     settings = Settings.from_environment()
-    for secret in masking.known():  # those of connections Airflow knows by itself
+    for secret in masking.known():  # Airflow masks those of connections itself
         mask_secret(secret)
     logs.use(_TaskLog())
     return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
 
 
 class _TaskLog(logging.Handler):
-    """Hands records to the task's log, of JSON lines, by its own way: the standard library's loses their fields."""
+    """Writes records to the task's log, of JSON lines, by structlog: the standard library's way loses their fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event, fields = logs.event_of(record)
@@ -53,9 +53,9 @@ class _TaskLog(logging.Handler):
 
 
 def build_settings() -> Settings:
-    """Settings whose DSN of dbt is the connection headrace_dbt, or headrace_postgres where there is none.
+    """Settings with dbt's DSN from the connection headrace_dbt, or headrace_postgres if that is not defined.
 
-    dbt connects by itself, so that it needs a DSN.
+    dbt opens its own connections, so it needs a DSN.
     """
     try:
         connection = BaseHook.get_connection(DBT)
@@ -67,7 +67,7 @@ def build_settings() -> Settings:
 
 
 def run_context() -> RunContext:
-    """The task that is running, as the ledger writes it down."""
+    """The running task, for the ledger."""
     task_instance = get_current_context()["ti"]
     return RunContext(
         dag_id=task_instance.dag_id,
@@ -80,9 +80,9 @@ def run_context() -> RunContext:
 
 @contextmanager
 def task_errors() -> Iterator[None]:
-    """At a task's edge: what trying again does not mend fails the task at once, in one line.
+    """Fail the task at once, in one line, for an error that a retry cannot remedy.
 
-    Airflow logs an exception with its causes, whose texts are of others: they are quoted.
+    Airflow logs an exception with its causes, whose texts may come from elsewhere: they are masked and escaped.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def _connect() -> Connection[Any]:
     given = BaseHook.get_connection(POSTGRES)
     parameters = with_limits(extras.libpq_parameters(POSTGRES, given))
     fields: dict[str, Any] = {field: parameters.pop(parameter, None) for parameter, field in extras.FIELDS.items()}
-    # the hook would hand every extra on, and make rows dictionaries where a cursor is chosen
+    # the hook would pass all extras on, and return dictionaries if a cursor is chosen
     stripped = AirflowConnection(conn_id=POSTGRES, conn_type="postgres", extra=json.dumps(parameters), **fields)
     connection = PostgresHook(postgres_conn_id=POSTGRES, connection=stripped).get_conn()
     if not isinstance(connection, Connection):

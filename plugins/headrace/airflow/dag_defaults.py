@@ -1,4 +1,4 @@
-"""What the DAGs have in common: owner, start, retries, and the asset of a dataset."""
+"""The common settings of all DAGs: owner, start, retries, and the asset of a dataset."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,5 +12,5 @@ DEFAULT_ARGS = {"owner": OWNER, "execution_timeout": timedelta(hours=2)} | TASK_
 
 
 def staging_asset(name: str) -> Asset:
-    """The asset that a dataset's DAG updates when it committed something."""
+    """The asset that a dataset's DAG updates when it has committed something."""
     return Asset(name=f"staging/{name}", uri=f"headrace://staging/{name}")

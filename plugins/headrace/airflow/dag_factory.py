@@ -1,7 +1,7 @@
-"""The DAGs of a deployment, made from its datasets' declarations.
+"""The DAGs of a deployment, made from its declarations.
 
-Airflow's scheduler imports DAG files every few seconds: nothing here connects, and what is heavy is imported by
-the tasks. A declaration that cannot be used has a DAG too, whose runs fail with the reason.
+Airflow imports DAG files every few seconds: nothing here connects, and tasks import what is heavy. An invalid
+declaration also has a DAG, whose runs fail with the reason.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ __all__ = [
     "staging_asset",
 ]
 
-BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of a declaration that cannot be used fails
+BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of an invalid declaration fails
 
 
 def declarations() -> Declarations:
@@ -62,7 +62,7 @@ def _dags(
     for dataset in datasets:
         try:
             made = make(dataset)
-        except Exception as error:  # a value that only Airflow refuses: it must not take the other DAGs with it
+        except Exception as error:  # a value that only Airflow refuses: it must not affect other DAGs
             text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
             made = broken_dag(InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file))
         dags[made.dag_id] = made
@@ -73,9 +73,9 @@ def _dags(
 
 
 def broken_dag(fault: InvalidDeclaration) -> DAG:
-    """The DAG of a declaration that cannot be used: under the dataset's own dag_id, each run fails with the reason."""
+    """The DAG of an invalid declaration: it has the dataset's own dag_id, and each run fails with the reason."""
     text = " ".join(str(fault.error).split())
-    quoted = text.replace("`", "'")  # it ends no block of code
+    quoted = text.replace("`", "'")  # so that it cannot end the code block
 
     @dag(
         dag_id=f"{'load' if fault.is_file else 'ingest'}_{fault.name}",
@@ -87,8 +87,8 @@ def broken_dag(fault: InvalidDeclaration) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["headrace", "broken"],
         doc_md=f"""
-The declaration of **{fault.name}** cannot be used, so that nothing is ingested into `staging.{fault.name}`. All other
-datasets go on. What is staged stays, and the next run after the correction goes on from the checkpoint.
+The declaration of **{fault.name}** cannot be used, so nothing is ingested into `staging.{fault.name}`. All other
+datasets continue. Staged rows stay, and the next run after the correction continues at the checkpoint.
 
 ```
 {quoted}
@@ -98,7 +98,7 @@ In a shell: `headrace describe {fault.name}`.
 """,
     )
     def broken() -> None:
-        # the task_id of the usable DAG: a run that began before the correction does what it was to do
+        # the task_id of the usable DAG: a run that began before the correction then does its work
         @task(task_id="load" if fault.is_file else "plan")
         def fail() -> None:
             """Fail with the reason."""
@@ -112,7 +112,7 @@ In a shell: `headrace describe {fault.name}`.
 
 
 def known_reasons(declared: Declarations) -> list[str]:
-    """The reasons for which the contracts reject records, for the description of a form."""
+    """The reasons of the contracts, for the description of a form."""
     from headrace.monitor.describe import reasons
 
     found: set[str] = set()
@@ -122,8 +122,8 @@ def known_reasons(declared: Declarations) -> list[str]:
 
 
 def build_dag(declared: Declarations) -> DAG:
-    """build_marts: build what is committed and not yet built, until no claim advances."""
-    # asset events coalesce and can strand (airflow #56050): the clock is the backstop
+    """build_marts: build all committed batches that are not yet built, until no claim advances."""
+    # asset events coalesce and can strand (airflow #56050): the schedule makes up for it
     clock = CronTriggerTimetable("*/10 * * * *", timezone="UTC")
     assets: Any = None
     for name in declared.names:
@@ -139,8 +139,9 @@ def build_dag(declared: Declarations) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["headrace", "dbt"],
         doc_md="""
-Runs dbt in one process over everything that is committed and unclaimed, whatever event started it, and again until a
-pass finds nothing. Two builds take turns. A failed model or test fails the run; what does not depend on it is built.
+Runs dbt in one process over all committed batches that are not yet built, regardless of the triggering event, and
+repeats until a pass finds none. Concurrent builds wait for each other. A failed model or test fails the run; models
+that do not depend on it are built.
 """,
     )
     def build_marts() -> None:

@@ -1,4 +1,4 @@
-"""What the extras of Airflow's connections mean to libpq and to Redis: known, ignored on purpose, or refused."""
+"""The extras of Airflow's connections for libpq and Redis: used, ignored on purpose, or refused."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": 
 
 
 class AirflowConnection(Protocol):
-    """What is read of a connection."""
+    """The attributes of a connection that are read."""
 
     host: str | None
     port: int | None
@@ -42,9 +42,9 @@ class AirflowConnection(Protocol):
 
 
 def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]:
-    """A Postgres connection as libpq's parameters, by their names.
+    """A Postgres connection as libpq's parameters.
 
-    Raises SettingError for an extra that libpq does not know, or that says otherwise than the connection's own field.
+    Raises SettingError for an extra that libpq does not know, or that contradicts the connection's own field.
     """
     given = {parameter: getattr(connection, field) for parameter, field in FIELDS.items()}
     parameters = {parameter: str(value) for parameter, value in given.items() if value not in (None, "")}
@@ -54,7 +54,7 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
             if _flag(name, extra, value):
                 raise SettingError(
                     f"{name}: found {extra!r} in its extra, expected a password or a client certificate: a token "
-                    "expires while a follower or dbt still needs it; take it out"
+                    "expires while a follower or dbt still needs it; remove it"
                 )
             continue
         if extra in IGNORED or value is None:
@@ -62,7 +62,7 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
         if extra not in known:
             raise SettingError(
                 f"{name}: found {extra!r} in its extra, expected parameters of libpq such as sslmode or sslrootcert; "
-                "take it out or correct its name"
+                "remove it or correct its name"
             )
         if not isinstance(value, str | int | float):
             raise SettingError(f"{name}: {extra}: found {type(value).__name__}, expected text or a number; correct it")
@@ -70,7 +70,7 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
         if parameters.setdefault(extra, text) != text:
             raise SettingError(
                 f"{name}: found {extra!r} in its extra and another value in its field {FIELDS.get(extra, extra)}, "
-                "expected one of them; take it out"
+                "expected one of them; remove it"
             )
     for option, text in parameters.items():
         masking.remember(text if masking.is_secret(option) else None)
@@ -78,11 +78,11 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
 
 
 def redis_url(name: str, connection: AirflowConnection) -> str:
-    """A Redis connection as redis-py's URL; raises SettingError for an extra that it does not have."""
+    """A Redis connection as redis-py's URL; raises SettingError for an unknown extra."""
     extra = {option: value for option, value in connection.extra_dejson.items() if value is not None}
     if unknown := sorted(extra.keys() - {"db", "ssl", *REDIS_TLS}):
         raise SettingError(
-            f"{name}: found {unknown[0]!r} in its extra, expected some of db, ssl, {', '.join(REDIS_TLS)}; take it out"
+            f"{name}: found {unknown[0]!r} in its extra, expected some of db, ssl, {', '.join(REDIS_TLS)}; remove it"
         )
     host = (connection.host or "").strip("[]")
     if not host or any(sign in host for sign in "/@?# "):
@@ -115,7 +115,7 @@ def redis_url(name: str, connection: AirflowConnection) -> str:
 
 
 def _flag(name: str, option: str, value: Any) -> bool:
-    """A flag of JSON, or as text: Airflow's form makes "false" of it, which is no falsehood in Python."""
+    """A flag as JSON or as text: Airflow's form stores "false" as text, which is true in Python."""
     found = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
     if found is None:
         raise SettingError(f"{name}: {option}: found {value!r}, expected true or false; correct it")

@@ -1,4 +1,4 @@
-"""The DAG that follows topics and streams: one task, one session after the other."""
+"""The DAG that follows topics and streams: one task per session, one session after the other."""
 
 from datetime import timedelta
 
@@ -11,29 +11,29 @@ from headrace.output import say
 from headrace.retries import FOLLOW_TASK_RETRIES
 
 FOLLOW_MINUTES = 10
-FOLLOW_S_MAX = 4 * 3600  # a session that does not end by itself
+FOLLOW_S_MAX = 4 * 3600  # the longest session
 
 
 def follow_dag(declared: Declarations) -> DAG:
-    """follow: drain and build as records arrive, in one task that the next run relieves."""
+    """follow_topics: drain and build as records arrive; each run is a session, and the next one succeeds it."""
 
     @dag(
         dag_id="follow_topics",
-        description="Every topic and stream, record by record: in its mart about a second after it was produced",
+        description="Every topic and stream, continuously: about a second from record to mart",
         schedule="@continuous",
         start_date=START,
         catchup=False,
         max_active_runs=1,
-        is_paused_upon_creation=True,  # scheduled runs are the default; this one holds a worker slot
+        is_paused_upon_creation=True,  # scheduled runs are the default; this DAG holds a worker slot
         default_args=DEFAULT_ARGS | FOLLOW_TASK_RETRIES | {"execution_timeout": timedelta(seconds=FOLLOW_S_MAX)},
         tags=["headrace", "ingest", "dbt"],
         params=_params(declared.streams),
         doc_md="""
-Waits at the topics, drains what arrives and builds the models that it feeds, again and again, in one process that stays
-warm. Unpause it for about a second of delay in place of a minute or two; it holds one worker slot.
+Waits at the topics, drains new records and builds the models that read them, in one process that keeps its connections
+and dbt's manifest. Unpause it for a delay of about a second instead of a minute or two; it holds one worker slot.
 
-While its lease is fresh `ingest_<dataset>` skips the dataset, and takes over 15 seconds after it was killed. A broker
-that is down is said once and waited for. A dataset that still fails at the session's end fails the run.
+While its lease is fresh, `ingest_<dataset>` skips the dataset; after a kill it takes over within 15 seconds. A broker
+that is down is reported once, and retried. A dataset that still fails at the session's end fails the run.
 """,
     )
     def follow_topics() -> None:
@@ -55,13 +55,13 @@ def _params(names: list[str]) -> dict[str, Param]:
             items={"type": "string"},
             examples=names,
             title="Datasets",
-            description="What to follow; empty for all but files. Scheduled runs leave it alone meanwhile.",
+            description="The datasets to follow; empty for all topics and streams. Scheduled runs skip them meanwhile.",
         ),
         "minutes": Param(
             FOLLOW_MINUTES,
             **forms.whole_number(minimum=1, maximum=FOLLOW_S_MAX // 60 - 5),
             title="Minutes",
-            description="How long the session is; the next one begins when it ends.",
+            description="The length of the session; the next one begins when it ends.",
         ),
     }
 

@@ -1,7 +1,7 @@
-"""The parameters of a DAG run: what a form declares, and the values that the form, the API and scripts send.
+"""The parameters of a DAG run: the form's fields, and the values that the form, the API and scripts send.
 
-The form sends null for an empty field; scripts send 5.0 or "5" for 5 and "" for nothing through the API.
-What converts without loss is accepted; a value that does not fails the task in one line.
+The form sends null for an empty field; scripts send 5.0 or "5" for 5, and "" for an empty field.
+A value that converts without loss is accepted; any other fails the task in one line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from typing import Any
 
 from headrace.exceptions import UsageError
 
-BLANK = ""  # what scripts send for nothing; in the form nothing is null
+BLANK = ""  # scripts send this for an empty field; the form sends null
 
 
 def whole_number(*, minimum: int, maximum: int | None = None, optional: bool = False) -> dict[str, Any]:
     """The schema of a whole number, for Param(...): a number field in the form; text is accepted from scripts."""
     limits = {"minimum": minimum} | ({} if maximum is None else {"maximum": maximum})
-    # without `examples` Airflow's form would offer a choice of types in place of a number field
+    # without `examples` Airflow's form shows a choice of types instead of a number field
     return {"type": [*(["null"] if optional else []), "integer", "string"], "examples": [minimum], **limits}
 
 
 def choice(names: Sequence[str], *, all_of_them: str | None = None) -> dict[str, Any]:
-    """The schema of a choice between names, for Param(...). all_of_them: the label of choosing none."""
+    """The schema of a choice between names, for Param(...). all_of_them: the label for no choice."""
     if all_of_them is None:
         return {"type": "string", "enum": list(names)} if names else {"type": ["null", "string"]}
     labels = {"None": all_of_them, BLANK: f"{all_of_them} (empty)"}

@@ -26,9 +26,9 @@ def ingest_dag(dataset: Dataset) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["headrace", "ingest"],
         doc_md=f"""
-Reads records into `staging.{dataset.name}`, up to the end as it is when the run starts.
+Reads records into `staging.{dataset.name}`, up to the source's end at the start of the run.
 
-- **plan** compares the checkpoints with the source and pins the offsets to read. With nothing new, or while
+- **plan** compares the checkpoints with the source and pins the offsets to read. If nothing is new, or while
   `follow_topics` holds the dataset, the run ends there.
 - **drain** commits batch by batch; rows, dead letters, checkpoint and ledger line are one transaction. Retrying,
   clearing or running it twice is safe: the checkpoint decides.
@@ -39,7 +39,7 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
     def ingest() -> None:
         @task(task_id="plan")
         def plan_task() -> list[dict[str, Any]]:
-            """Pin what to read: one share, or one per partition when there is much of it."""
+            """Pin the offsets to read: one share, or one per partition if there are many."""
             return _plan(dataset)
 
         @task(task_id="drain", outlets=[staging_asset(dataset.name)])
@@ -72,7 +72,7 @@ def _plan(dataset: Dataset) -> list[dict[str, Any]]:
             raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
     say(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
     if not planned.ranges:
-        _publish_dead_letters(ours, dataset)  # what an earlier run could not: no drain follows
+        _publish_dead_letters(ours, dataset)  # those that an earlier run could not publish: no drain follows
     parts = ours.settings.drain_parallel_max if planned.lag > ours.settings.drain_parallel_lag else 1
     return [share.to_dict() for share in planned.split(parts)]
 

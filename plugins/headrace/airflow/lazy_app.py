@@ -13,7 +13,7 @@ Application = Callable[
 
 
 class LazyApp:
-    """The `app` of a module. Every process of Airflow imports plugins, each task's too; one of them serves pages."""
+    """The `app` of a module. Every process of Airflow imports plugins, also each task; only one serves pages."""
 
     def __init__(self, module: str) -> None:
         self._module = module

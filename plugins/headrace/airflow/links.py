@@ -1,4 +1,4 @@
-"""The button that leads from a Headrace task to the page "Headrace"."""
+"""The button that opens the page "Headrace" from a Headrace task."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,16 +7,16 @@ from airflow.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
-TAG = "headrace"  # every DAG of Headrace has it, and the tasks of other DAGs get no button
+TAG = "headrace"  # every DAG of Headrace has this tag; tasks of other DAGs get no button
 
 
 class HeadraceLink(BaseOperatorLink):
-    """Shown at every task of a Headrace DAG while it runs and afterwards; worked out by the API server."""
+    """Shown at every task of a Headrace DAG, during and after its run; the API server computes it."""
 
     name = "Headrace"
 
     def get_link(self, operator: Any, *, ti_key: "TaskInstanceKey") -> str:
-        """The page's address, or nothing at a task of another DAG: Airflow shows no button then."""
+        """The page's address; empty for a task of another DAG, so that Airflow shows no button."""
         from airflow.configuration import conf
 
         if operator.dag is None or TAG not in operator.dag.tags:

@@ -1,4 +1,4 @@
-"""The DAG of a file: load, then announce the rows."""
+"""The DAG of a file: load it, then update the asset."""
 
 from airflow.sdk import DAG, Param, dag, task
 
@@ -9,7 +9,7 @@ from headrace.output import say
 
 
 def load_dag(dataset: Dataset) -> DAG:
-    """The DAG load_<dataset>: load, then asset staging/<dataset>. Brings a file dataset up to its file."""
+    """The DAG load_<dataset>: load the file, then update the asset staging/<dataset>."""
     declared_path = dataset.source.name
 
     @dag(
@@ -27,12 +27,12 @@ def load_dag(dataset: Dataset) -> DAG:
     def load() -> None:
         @task.short_circuit(task_id="load", ignore_downstream_trigger_rules=False)
         def load_task() -> bool:
-            """Load the file; False, and so nothing further, when it was unchanged."""
+            """Load the file; False if it was unchanged: then the run ends here."""
             return _load(dataset.name, declared_path)
 
         @task(task_id="announce", outlets=[staging_asset(dataset.name)])
         def announce_task() -> None:
-            """Say that there are new rows: build_marts waits for it."""
+            """Update the asset, which starts build_marts."""
 
         load_task() >> announce_task()
 
@@ -59,13 +59,13 @@ def _params(declared_path: str) -> dict[str, Param]:
             minimum=0,
             maximum=100,
             title="Removed at most (%)",
-            description="Replace is refused where more than this part of the entities would be tombstoned.",
+            description="Replace is refused if more than this part of the entities would be tombstoned.",
         ),
         "again": Param(
             False,
             type="boolean",
             title="Again",
-            description="Load the file also if it is unchanged and another one was loaded since.",
+            description="Load an unchanged file again, over one that was loaded since.",
         ),
     }
 

@@ -1,11 +1,11 @@
 """The page "Headrace" inside Airflow, the same figures as JSON, and Prometheus's metrics.
 
-Every route asks Airflow who is there: 401 without a login, 403 without the permission to see Airflow's website. Nothing
-here changes anything: what there is to do is a DAG of Airflow, linked for those whom Airflow lets trigger it. The
-beginnings of dead letters are shown to those who may read the logs of the dataset's DAG.
+Every route asks Airflow for the user: 401 without a login, 403 without the permission to see Airflow's website. The
+page changes nothing: actions are DAGs, linked for users who may trigger them. The beginnings of dead letters are shown
+to users who may read the logs of the dataset's DAG.
 
-No route takes one of the API server's threads, nor waits for a database or a lock: page_snapshot.py says why. What
-takes more than a moment is done by a thread of the page's own, once for all who ask.
+No route occupies one of the API server's threads or waits for a database or a lock (see page_snapshot.py). Slow work is
+done by a thread of the page, once for all requests.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.airflow.connections import deployment
-from headrace.airflow.page_declarations import Cache
+from headrace.airflow.page_declarations import DeclarationCache
 from headrace.airflow.page_selection import Selection, select
-from headrace.airflow.page_snapshot import Refresher, Snapshot
+from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
 from headrace.airflow.page_template import render_figures, render_login, render_page
 from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.status import read_status
@@ -42,17 +42,17 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    # for any payload: nothing but the page's own files runs or is styled, and only Airflow may frame it
+    # holds for any payload: only the page's own scripts and styles are used, and only Airflow may frame it
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
     ),
 }
 READING = "The figures are being read for the first time."
-READING_S, FAILING_S = 2, 10  # a page without figures asks again after so long
-BODIES = 64  # that are kept of one look at the database
-CHUNK_BYTES = 256 * 1024  # Airflow packs answers on the thread that serves all of them: not megabytes at once
-ASKED_MAX = 500  # datasets whose logs an auth manager is asked about one by one, for their dead letters in the JSON
+READING_S, FAILING_S = 2, 10  # seconds after which a page without figures asks again
+BODIES = 64  # the most bodies kept per snapshot
+CHUNK_BYTES = 256 * 1024  # Airflow compresses responses on its only serving thread: small pieces let others in
+ASKED_MAX = 500  # the most datasets for which the auth manager is asked one by one, for dead letters in the JSON
 
 PageUser = Annotated[BaseUser, Depends(get_user)]
 T = TypeVar("T")
@@ -73,14 +73,14 @@ def _read() -> Overview:
 
 
 class _Bodies:
-    """What was made of the newest figures, for the next who asks for the same; used by the rendering thread alone."""
+    """Rendered bodies of the newest figures, for equal requests; used only by the rendering thread."""
 
     def __init__(self) -> None:
         self._overview: Overview | None = None
         self._made: dict[object, Any] = {}
 
     def get(self, overview: Overview, key: object, make: Callable[[], T]) -> T:
-        """What `make` returns, made once."""
+        """The result of `make`, computed once."""
         if overview is not self._overview or len(self._made) >= BODIES:
             self._overview, self._made = overview, {}
         if key not in self._made:
@@ -89,7 +89,7 @@ class _Bodies:
         return found
 
 
-_declarations = Cache()
+_declarations = DeclarationCache()
 _refresher = Refresher(_read)
 _bodies = _Bodies()
 _renderer = ThreadPoolExecutor(1, thread_name_prefix="headrace page")
@@ -101,11 +101,11 @@ async def _rendered(make: Callable[[], T]) -> T:
 
 @app.get("/")
 async def page(user: PageUser, q: str = "", page: str = "") -> Response:
-    """The page, with the last figures; q: a search, page: of what it finds."""
+    """The page with the last figures; q: a search, page: the number of its result page."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
-        trouble = snapshot.trouble()
-        html = render_page(VERSION, error=trouble or READING, again_s=FAILING_S if trouble else READING_S)
+        stale_reason = snapshot.stale_reason()
+        html = render_page(VERSION, error=stale_reason or READING, again_s=FAILING_S if stale_reason else READING_S)
         return HTMLResponse(html, status_code=503, headers=HEADERS)
     html = await _rendered(lambda: _figures(snapshot, user, q, page))
     return HTMLResponse(render_page(VERSION, html), headers=HEADERS)
@@ -113,27 +113,27 @@ async def page(user: PageUser, q: str = "", page: str = "") -> Response:
 
 @app.get("/figures")
 async def figures(user: PageUser, q: str = "", page: str = "") -> Response:
-    """The part of the page that changes: what it fetches to refresh itself. The figures of /headrace/status."""
+    """The part of the page that changes, which it fetches to refresh itself: the figures of /headrace/status."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
-        return PlainTextResponse(snapshot.trouble() or READING, status_code=503, headers=HEADERS)
+        return PlainTextResponse(snapshot.stale_reason() or READING, status_code=503, headers=HEADERS)
     html = await _rendered(lambda: _figures(snapshot, user, q, page))
     return HTMLResponse(html, headers=HEADERS)
 
 
 @app.get("/status")
 async def status(user: PageUser) -> Response:
-    """The document of `headrace status --json`; with an error and 503 where it is an old one, or there is none."""
+    """The document of `headrace status --json`; with an error and 503 if it is stale or missing."""
     snapshot = await _refresher.current()
-    trouble = snapshot.trouble()
+    stale_reason = snapshot.stale_reason()
     if snapshot.overview is None:
-        return JSONResponse({"error": trouble or READING}, status_code=503, headers=HEADERS)
+        return JSONResponse({"error": stale_reason or READING}, status_code=503, headers=HEADERS)
     overview = snapshot.overview
     body = await _rendered(lambda: _document(overview, user))
-    if trouble is not None:
-        extra = _encode({"error": trouble, "age_s": round(snapshot.age_s() or 0.0, 1)})
+    if stale_reason is not None:
+        extra = _encode({"error": stale_reason, "age_s": round(snapshot.age_s() or 0.0, 1)})
         body = extra.removesuffix("}").encode() + b"," + body.removeprefix(b"{")
-    return _streamed(body, "application/json", 200 if trouble is None else 503)
+    return _streamed(body, "application/json", 200 if stale_reason is None else 503)
 
 
 @app.get("/metrics")
@@ -155,13 +155,13 @@ async def static(name: str) -> Response:
     content = FILES.get(name)
     if content is None:
         raise HTTPException(404, "no such file")
-    headers = HEADERS | {"Cache-Control": "private, max-age=86400"}  # their addresses carry their version
+    headers = HEADERS | {"Cache-Control": "private, max-age=86400"}  # their addresses contain their version
     return Response(content, media_type=TYPES[Path(name).suffix], headers=headers)
 
 
 @app.exception_handler(StarletteHTTPException)
 async def refused(request: Request, error: StarletteHTTPException) -> Response:
-    """401 as a page that leads to the login where a person asked, as JSON otherwise."""
+    """401 as a page with a link to the login for browsers, as JSON otherwise."""
     headers = HEADERS | dict(error.headers or {})
     if error.status_code in (401, 403) and "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(render_login(error.status_code), status_code=error.status_code, headers=headers)
@@ -172,7 +172,7 @@ def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(body), CHUNK_BYTES):
             yield body[start : start + CHUNK_BYTES]
-            await asyncio.sleep(0)  # others' turn
+            await asyncio.sleep(0)  # lets other requests run
 
     return StreamingResponse(chunks(), code, HEADERS, media_type)
 
@@ -180,18 +180,18 @@ def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
 # --- on the rendering thread ---
 
 
-def _figures(snapshot: Snapshot, user: BaseUser, query: str, page: str) -> str:
+def _figures(snapshot: FigureSnapshot, user: BaseUser, query: str, page: str) -> str:
     overview = snapshot.overview
     assert overview is not None
     number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 1
     selection = _bodies.get(overview, (query, number), lambda: select(overview, query, number))
     permissions = _permissions(overview, user, selection)
-    trouble = snapshot.trouble()
+    stale_reason = snapshot.stale_reason()
     return _bodies.get(
         overview,
-        (query, number, permissions, trouble),
+        (query, number, permissions, stale_reason),
         lambda: render_figures(
-            overview, permissions.triggerable, selection, trouble=trouble, readable=permissions.readable
+            overview, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
         ),
     )
 
@@ -213,7 +213,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 def _json(value: Any, depth: int) -> str:
-    """JSON that is written in pieces, so that other threads have their turn: the encoder is one call into C."""
+    """JSON, encoded in pieces so that other threads can run: the encoder is a single call into C."""
     if depth and isinstance(value, dict):
         return "{" + ",".join(f"{_encode(key)}:{_json(each, depth - 1)}" for key, each in value.items()) + "}"
     if depth and isinstance(value, list):
@@ -223,14 +223,14 @@ def _json(value: Any, depth: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What Airflow lets a user do: the datasets whose dead letters may be read, the DAGs that may be triggered."""
+    """A user's permissions in Airflow: datasets whose dead letters are readable, DAGs that may be triggered."""
 
     readable: frozenset[str]
     triggerable: frozenset[str]
 
 
 def _permissions(overview: Overview, user: BaseUser, selection: Selection) -> Permissions:
-    """Those that matter to what is shown: an auth manager may ask another server about each of them."""
+    """The permissions that affect this page: an auth manager may ask another server about each of them."""
     ingesting = {overview.dag_of(problem.dataset) for problem in selection.problems if problem.dataset is not None}
     return Permissions(
         readable=_readable(overview, user, [each.dataset for each in selection.datasets if each.dead_by_reason]),
@@ -243,7 +243,7 @@ def _permissions(overview: Overview, user: BaseUser, selection: Selection) -> Pe
 
 
 def _readable(overview: Overview, user: BaseUser, datasets: Iterable[str]) -> frozenset[str]:
-    """Those of the datasets whose dead letters the user may read."""
+    """The datasets whose dead letters the user may read."""
     dags = {dataset: overview.dag_of(dataset) for dataset in datasets}
     requests = [
         IsAuthorizedDagRequest(method="GET", access_entity=DagAccessEntity.TASK_LOGS, details=DagDetails(id=dag_id))

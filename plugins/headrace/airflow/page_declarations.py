@@ -1,4 +1,4 @@
-"""The limits of declarations, imported again only when a file changed: the page is refreshed every few seconds."""
+"""The thresholds of declarations, imported again only when a file changes: the page refreshes every few seconds."""
 
 import time
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from pathlib import Path
 from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.monitor.problems import AlertThresholds
 
-FAULTY_S = 60.0  # a fault may be over without a change of the file: it imports another one
+FAULTY_S = 60.0  # a fault may end without a change of its file, which may import others
 
 
-class Cache:
-    """What was last read; used by one thread."""
+class DeclarationCache:
+    """The thresholds of the last read; used by one thread."""
 
     def __init__(self) -> None:
         self._files: object = None
@@ -20,7 +20,7 @@ class Cache:
         self._faults: Mapping[str, InvalidDeclaration] = {}
 
     def read(self, datasets_dir: Path) -> tuple[Mapping[str, AlertThresholds], Mapping[str, InvalidDeclaration]]:
-        """The limits of the datasets that can be used, and the faults of the others."""
+        """The thresholds of usable datasets, and the faults of the others."""
         files = datasets_dir, {(path.name, *_version(path)) for path in datasets_dir.glob("*.py")}
         is_old = self._faults and time.monotonic() - self._read_at > FAULTY_S
         if files != self._files or is_old:
@@ -34,6 +34,6 @@ class Cache:
 def _version(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
-    except OSError:  # it was just deleted
+    except OSError:  # just deleted
         return 0, 0
     return found.st_mtime_ns, found.st_size

@@ -1,6 +1,6 @@
-"""What of the figures one page shows: the datasets that a search finds, so many at a time, and a few of all else.
+"""The selection of figures for one page: the datasets of a search, a page at a time, and a few of everything else.
 
-The page's size depends on these numbers, not on how many datasets, partitions, models or problems there are; JSON and
+The page's size depends on these numbers, not on the numbers of datasets, partitions, models or problems; JSON and
 Prometheus have all of them.
 """
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from itertools import islice
 
 from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
-from headrace.monitor.problems import Overview, Problem, State
+from headrace.monitor.problems import DatasetState, Overview, Problem
 
-DATASETS = 50  # a page
+DATASETS = 50  # per page
 PROBLEMS = 25
 PARTITIONS = 200
-REASONS = 20  # of a dataset
+REASONS = 20  # per dataset
 MODELS = 50
-SERIES = 8  # of a chart; as many colours as there are
-OTHERS = "other datasets"  # their sum is drawn too; no dataset can be called so
+SERIES = 8  # per chart, the number of colours
+OTHERS = "other datasets"  # their sum is a line of the chart; no dataset can have this name
 QUERY_LENGTH_MAX = 200
 
-STATES: dict[State, str] = {
+STATES: dict[DatasetState, str] = {
     "broken": "broken declaration",
     "failing": "failing",
     "late": "late",
-    "unseen": "not looked at",
+    "unseen": "not checked",
     "behind": "behind",
     "building": "building",
     "current": "up to date",
@@ -35,7 +35,7 @@ STATES: dict[State, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a page shows. found: how many datasets, or problems, the search found, of which these are some."""
+    """The contents of a page. found: how many datasets or problems the search found in all."""
 
     query: str
     page: int  # from 1
@@ -52,9 +52,9 @@ class Selection:
 
 
 def select(overview: Overview, query: str = "", page: int = 1) -> Selection:
-    """What the page shows of a search: datasets in whose name, topic or state each of its words occurs.
+    """Select for a search the datasets whose name, topic or state contains each of its words.
 
-    Problems are searched by the same words in what they are about and say. A page beyond the last is the last.
+    Problems are searched by the same words in their subject and text. A page after the last is the last.
     """
     query = query[:QUERY_LENGTH_MAX]
     words = query.casefold().split()
@@ -93,18 +93,18 @@ def _has(words: Sequence[str], *texts: str | None) -> bool:
 
 
 def _history(overview: Overview, datasets: Sequence[DatasetStatus]) -> dict[str, object]:
-    """The charts' data, oldest minute first: the datasets of which there is most to draw, and the sum of the others."""
+    """The charts' data, oldest minute first: the datasets with the largest values, and the sum of the others."""
     history = overview.status.history
     names = [each.dataset for each in datasets]
     rows = _most({name: history.rows[name] for name in names if any(history.rows.get(name, ()))})
     lag = _most({name: history.lag[name] for name in names if any(history.lag.get(name, ()))})
-    # a colour goes by a name's place among these: of a few datasets it stays when another one has nothing to draw
+    # a colour belongs to a name's place in this list: with few datasets it stays when another one has no values
     colored = {*rows, *lag} if len(names) > DATASETS else names
     return {"minutes": list(history.minutes), "rows": rows, "lag": lag, "datasets": sorted(colored)}
 
 
 def _most(series: Mapping[str, Sequence[int | None]]) -> dict[str, list[int | None]]:
-    """The largest ones in the order that they were in; the last is the sum of the others, if there are any."""
+    """The largest series in their original order; the last is the sum of the others, if any."""
     if len(series) <= SERIES:
         return {name: list(values) for name, values in series.items()}
     largest = sorted(series, key=lambda name: -sum(value or 0 for value in series[name]))[: SERIES - 1]

@@ -1,8 +1,8 @@
-"""The figures that the page serves: read by one thread of its own, never by one of Airflow's.
+"""The page's figures, read by a single thread of its own, never by Airflow's threads.
 
-Airflow's API server has 40 threads for all of its routes. A route that waits for a database in one of them, or for a
-lock that another one holds, stops the whole server once 40 do. So the routes take what was last read, from memory, and
-at most wait for a moment without a thread; a single thread reads, however many ask and however long that takes.
+Airflow's API server has 40 threads for all of its routes. Routes that wait for a database or a lock in one of them
+stop the whole server once 40 wait. So the routes serve the last figures from memory and at most wait briefly without
+a thread; one thread reads, for any number of requests and however long that takes.
 """
 
 import asyncio
@@ -17,37 +17,37 @@ from headrace.exceptions import HeadraceError
 from headrace.masking import mask
 from headrace.monitor.problems import Overview
 
-CACHE_S = 2.0  # however many look, the database is asked this often at most
-FAILURE_S = 5.0  # and one that failed
-CPU_SHARE = 9  # of the time so many tenths are the API server's own: thousands of datasets take seconds to read
-WAIT_S = 1.0  # how long a request waits for newer figures than there are
-FIRST_WAIT_S = 4.0  # and for the first ones
-SLOW_S = 15.0  # a refresh that takes so long is said on the page
+CACHE_S = 2.0  # the shortest interval between reads, for any number of requests
+FAILURE_S = 5.0  # the same after a failed read
+CPU_SHARE = 9  # tenths of the time kept free for the API server: thousands of datasets take seconds to read
+WAIT_S = 1.0  # how long a request waits for newer figures
+FIRST_WAIT_S = 4.0  # how long it waits for the first ones
+SLOW_S = 15.0  # the page reports a refresh that takes longer
 POLL_S = 0.05
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What was last read; times are time.monotonic()'s.
+class FigureSnapshot:
+    """The last figures; times are time.monotonic()'s.
 
-    error: why the last attempt failed; the figures, if there are any, are those of the last one that did not.
-    began_at: since when the next attempt has been running; None: none is.
+    error: why the last read failed; the figures are then those of the last successful one, if any.
+    began_at: when the running read began; None if none is running.
     """
 
     overview: Overview | None = None
     read_at: float | None = None
     error: str | None = None
     began_at: float | None = None
-    next_at: float = 0.0  # the next attempt's earliest time
+    next_at: float = 0.0  # the earliest time of the next read
 
     def age_s(self) -> float | None:
-        """How old the figures are."""
+        """The age of the figures."""
         return None if self.read_at is None else time.monotonic() - self.read_at
 
-    def trouble(self) -> str | None:
-        """Why the figures are older than they should be, or missing; None where nothing is wrong."""
+    def stale_reason(self) -> str | None:
+        """Why the figures are stale or missing; None if they are current."""
         waited_s = 0.0 if self.began_at is None else time.monotonic() - self.began_at
         if self.error is None and waited_s < SLOW_S:
             return None
@@ -60,18 +60,18 @@ class Snapshot:
 
 
 class Refresher:
-    """Reads in a thread of its own, on request, when the last snapshot is too old."""
+    """Reads in its own thread, on request, if the last snapshot is too old."""
 
     def __init__(self, read: Callable[[], Overview]) -> None:
         self._read = read
-        self._snapshot = Snapshot()  # replaced as a whole: reading it needs no lock
+        self._snapshot = FigureSnapshot()  # replaced as a whole: reading it needs no lock
         self._asked = threading.Event()
         self._thread: threading.Thread | None = None
 
-    async def current(self) -> Snapshot:
-        """What is known: newer figures if they come at once, those of the last time otherwise.
+    async def current(self) -> FigureSnapshot:
+        """The newest snapshot, after a short wait for a newer one.
 
-        Holds no thread. A first request waits for FIRST_WAIT_S, then gets a snapshot without figures.
+        Occupies no thread. A first request waits for FIRST_WAIT_S, then gets a snapshot without figures.
         """
         asked_at = time.monotonic()
         snapshot = self._snapshot
@@ -79,13 +79,13 @@ class Refresher:
             return snapshot
         self._ask()
         wait_s = FIRST_WAIT_S if snapshot.overview is None and snapshot.error is None else WAIT_S
-        deadline = (snapshot.began_at or asked_at) + wait_s  # one that is slow has been waited for already
-        while self._snapshot.next_at <= asked_at and time.monotonic() < deadline:  # no attempt has ended since
+        deadline = (snapshot.began_at or asked_at) + wait_s  # a slow read is waited for only once
+        while self._snapshot.next_at <= asked_at and time.monotonic() < deadline:  # no read has ended since
             await asyncio.sleep(POLL_S)
         return self._snapshot
 
     def _ask(self) -> None:
-        """Start the thread, in this process: a fork does not take it along."""
+        """Start the thread if it is not running in this process: threads do not survive a fork."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._refresh, name="headrace page", daemon=True)
             self._thread.start()
@@ -98,13 +98,13 @@ class Refresher:
             self._snapshot = replace(self._snapshot, began_at=began)
             try:
                 overview, error = self._read(), None
-            except Exception as found:  # of Airflow's secrets backends, of a declaration: the thread must go on
+            except Exception as found:  # from a secrets backend or a declaration: the thread must continue
                 overview, error = None, _say(found)
             now = time.monotonic()
             rest_s = max(FAILURE_S if error else CACHE_S, now - began, CPU_SHARE * (time.thread_time() - cpu_began))
             known = self._snapshot
             self._asked.clear()
-            self._snapshot = Snapshot(
+            self._snapshot = FigureSnapshot(
                 overview=known.overview if overview is None else overview,
                 read_at=known.read_at if overview is None else now,
                 error=error,

@@ -1,4 +1,4 @@
-"""The page's HTML: Jinja templates that escape everything, and how figures are written in them."""
+"""The page's HTML: Jinja templates that escape everything, and the formats of figures."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -17,16 +17,16 @@ from headrace.monitor.figures import BatchStatus
 from headrace.monitor.problems import Overview, Problem
 
 REFRESH_S = 5
-TEXT_LENGTH_MAX = 2000  # of a problem
+TEXT_LENGTH_MAX = 2000  # of a problem's text
 NOTHING = "\N{EN DASH}"
 
 
 def render_page(
     version: str, figures: str | None = None, *, error: str | None = None, again_s: int | None = None
 ) -> str:
-    """The whole page; figures: what render_figures gave, `error` in its place where there are none.
+    """The whole page; figures: the result of render_figures, or None with an `error`.
 
-    again_s: after how many seconds a browser asks again, also one without JavaScript.
+    again_s: seconds after which the browser asks again, also without JavaScript.
     """
     return _TEMPLATES.get_template("page.html").render(
         figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S
@@ -38,13 +38,13 @@ def render_figures(
     triggerable: Collection[str],
     selection: Selection | None = None,
     *,
-    trouble: str | None = None,
+    stale_reason: str | None = None,
     readable: Collection[str] | None = None,
 ) -> str:
-    """The figures; triggerable: the DAGs that are offered because the reader may trigger them.
+    """The figures; triggerable: the DAGs that the user may trigger.
 
-    selection: what of them; None for the first page. trouble: why they are not those of now. readable: the datasets
-    whose dead letters the reader may see; None for all.
+    selection: which figures; None for the first page. stale_reason: why they are not current. readable: the datasets
+    whose dead letters the user may see; None for all.
     """
     status = overview.status
     selection = selection or select(overview)
@@ -58,7 +58,7 @@ def render_figures(
         overview=overview,
         status=status,
         selection=selection,
-        trouble=trouble,
+        stale_reason=stale_reason,
         errors=errors,
         states=STATES,
         problems=[(problem, _dag_of(problem, overview, triggerable)) for problem in selection.problems],
@@ -74,12 +74,12 @@ def render_figures(
 
 
 def render_login(code: int) -> str:
-    """What a person sees who is not logged in, or may not see the page."""
+    """The page for a user who is not logged in, or may not see the page."""
     return _TEMPLATES.get_template("login.html").render(code=code)
 
 
 def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
-    """The DAG that does what the problem's command does, if the reader may trigger it."""
+    """The DAG that does the same as the problem's command, if the user may trigger it."""
     by_command = {"build": "build_marts"}
     if problem.dataset is not None and problem.kind != "declaration":
         by_command |= {"drain": (dag := overview.dag_of(problem.dataset)), "load": dag}
@@ -88,7 +88,7 @@ def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) 
 
 
 def _page_address(query: str, page: int) -> str:
-    """Another page of the same search, relative to where the page is."""
+    """The address of another page of the same search, relative to the page."""
     given = {"q": query} if query else {}
     return f"?{urlencode({**given, 'page': page})}#datasets"
 
@@ -101,7 +101,7 @@ def _ago(at: datetime | None, now: datetime) -> str:
 
 
 def _run_address(batch: BatchStatus) -> str:
-    """Where Airflow shows the task that committed a batch; its run, where it is not known which of a mapped task."""
+    """Airflow's address of the task that committed a batch, or of its run if the map index is unknown."""
     address = f"dags/{_path(batch.dag_id)}/runs/{_path(batch.run_id)}"
     if batch.task_id is None or batch.map_index is None:
         return address
@@ -114,13 +114,13 @@ def _path(text: object) -> str:
 
 
 def _with_code(text: str, command: Command) -> Markup:
-    """Text in which this command is set as code; all of it is escaped."""
+    """Escaped text in which this command is marked as code."""
     line = Markup("<code>{}</code>").format(str(command))
     return line.join(escape(part) for part in visible(text).split(f"`{command}`"))
 
 
 def _finish(value: object) -> object:
-    """What a template prints: text of others may be reordered or hidden by what HTML has no need to escape."""
+    """A value for a template, in visible characters: HTML's escaping does not change text that reorders or hides."""
     return value if isinstance(value, Markup) else visible(str(value))
 
 
@@ -133,7 +133,7 @@ def _utc(at: datetime | None) -> str:
 
 
 def _clock(at: datetime | int) -> str:
-    """UTC: to the second, of a moment; to the minute, of a minute in seconds since 1970."""
+    """UTC: seconds for a datetime, minutes for a minute in seconds since 1970."""
     return f"{at.astimezone(UTC):%H:%M:%S}" if isinstance(at, datetime) else f"{datetime.fromtimestamp(at, UTC):%H:%M}"
 
 

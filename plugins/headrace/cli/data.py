@@ -59,9 +59,11 @@ class _SampleOptions:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
 @click.option("--keyless", is_flag=True, help="Send each line whole, as a value without a key.")
-@click.option("--sample", is_flag=True, help="Not a FILE but sample records that happen now, until stopped.")
+@click.option(
+    "--sample", is_flag=True, help="Send sample records with the current time instead of a FILE, until stopped."
+)
 @click.option("--per-second", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
-@click.option("--records", type=click.IntRange(min=0), help="Stop after so many sample records.")
+@click.option("--records", type=click.IntRange(min=0), help="Stop after this many sample records.")
 @click.option("--bad-percent", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Invalid ones.")
 @click.option("--seed", type=int, help="Seed of the sample. Defaults to a new one each time.")
 def produce(
@@ -76,7 +78,7 @@ def produce(
     if sample == (file is not None):
         raise click.UsageError("name a FILE, or --sample, not both")
     if sample and keyless:
-        raise click.UsageError("--keyless is about a FILE's lines, expected one")
+        raise click.UsageError("--keyless applies to the lines of a FILE, expected one")
     deployment = open_deployment()
     declared = deployment.dataset(dataset)
     if sample:

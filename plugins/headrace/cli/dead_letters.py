@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Action:
-    """What to do instead of listing the newest."""
+    """The action that replaces the list of the newest."""
 
     coordinate: str | None
     out: Path | None
@@ -29,22 +29,22 @@ class _Action:
 @main.command("dead-letters")
 @click.argument("dataset")
 @click.option("--reason", help="Only those of this reason.")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List so many of the newest.")
 @click.option(
-    "--show", "coordinate", metavar="PARTITION:OFFSET", help="Print one whole; GENERATION: may stand in front."
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List this many of the newest."
 )
+@click.option("--show", "coordinate", metavar="PARTITION:OFFSET", help="Print one in full; may begin with GENERATION:.")
 @click.option(
     "--export",
     "out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write all of them to a file of JSON lines, replayed ones too.",
+    help="Write all of them, also replayed ones, to a file of JSON lines.",
 )
-@click.option("--publish", is_flag=True, help="Send what is not yet in the dead-letter topic now.")
+@click.option("--publish", is_flag=True, help="Send those that are not yet in the dead-letter topic.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **chosen: Any) -> None:
-    """Show the records of DATASET that broke their contract: how many of which reason, and the newest.
+    """Show the records of DATASET that broke their contract: counts by reason, and the newest.
 
-    They are kept as they came. `headrace replay` stages those that a corrected contract lets pass.
+    Their bytes are kept unchanged. `headrace replay` stages those that a corrected contract accepts.
     """
     action = _Action(**chosen)
     if sum(map(bool, (action.coordinate, action.out, action.publish))) > 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, lines: Iterator[bytes]) -> int:
-    """Write a file of mode 0600, whole or not at all; return how many lines it has."""
+    """Write a file of mode 0600, completely or not at all; return its number of lines."""
     from headrace.exceptions import FileSourceError
     from headrace.private_files import replaced_file
 
@@ -17,4 +17,4 @@ def write_whole(path: Path, lines: Iterator[bytes]) -> int:
                 written += 1
         return written
     except OSError as error:
-        raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another place") from error
+        raise FileSourceError(f"{path}: cannot be written: {error.strerror}; name another path") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class HeadraceGroup(click.Group):
-    """A group whose commands end with one line and status 1 when Headrace refuses."""
+    """A group whose commands end with one line and status 1 for a HeadraceError."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; print a HeadraceError in one line and exit with status 1."""
@@ -25,14 +25,14 @@ class HeadraceGroup(click.Group):
             if not logs.refused(line):
                 complain(line)
             ctx.exit(1)
-        except click.UsageError as error:  # it quotes arguments, which a pattern of the shell may have made
+        except click.UsageError as error:  # it quotes arguments, which may come from a shell's pattern
             raise click.UsageError(shown(error.format_message()), error.ctx) from error
 
 
 @click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="headrace")
 def main() -> None:
-    """Kafka topics into Postgres staging tables, exactly once, and on into dbt marts.
+    """Load Kafka topics into Postgres staging tables, exactly once, and build dbt marts from them.
 
     Exit status: 0 done, 1 refused or failed (one line says why), 2 wrong usage. Settings are HEADRACE_*
     environment variables; without them the local services of `headrace up` are used.

@@ -11,7 +11,7 @@ from headrace.output import say
 
 
 class Percent(click.ParamType[float]):
-    """A part of a hundred, with or without its sign."""
+    """A percentage, with or without its sign."""
 
     name = "percent"
 
@@ -35,14 +35,14 @@ class Percent(click.ParamType[float]):
     type=Percent(),
     default="10%",
     show_default=True,
-    help="Refuse --replace where more than this part of the entities would be tombstoned.",
+    help="Refuse --replace if more than this part of the entities would be tombstoned.",
 )
-@click.option("--again", is_flag=True, help="Load FILE also if it is unchanged and another one was loaded since.")
+@click.option("--again", is_flag=True, help="Load an unchanged FILE again, over one that was loaded since.")
 def load(dataset: str, file: Path | None, replace: bool, max_removed: float, again: bool) -> None:
     """Load a file dataset; an unchanged file is skipped, a changed one merged.
 
     .ndjson, .jsonl, .csv (a header, commas, UTF-8), each also with .gz, or .parquet. An invalid line is a dead letter
-    and keeps its entity; where one does not tell whose it is, --replace removes nothing.
+    and keeps its entity; if the key of one cannot be read, --replace removes nothing.
     """
     from headrace.ingest.load import LoadOptions, load_file
 
@@ -61,9 +61,9 @@ def load(dataset: str, file: Path | None, replace: bool, max_removed: float, aga
 @click.argument("dataset")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--max-records", type=click.IntRange(min=1), help="Read at most this many offsets.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Commit what was read by then and stop.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="After this time commit what was read and stop.")
 def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: float | None) -> None:
-    """Read what is new in the topic of DATASET into its staging table, up to the end as it is now."""
+    """Read new records of the topic of DATASET into its staging table, up to its current end."""
     from headrace.ingest.parallel import drain_dataset
     from headrace.publish.dead_letter_topic import publish_after_drain
 
@@ -85,11 +85,11 @@ def drain(dataset: str, parallel: int, max_records: int | None, max_seconds: flo
 
 @main.command()
 @click.argument("datasets", nargs=-1, metavar="[DATASET]...")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so long. Defaults to never.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after this time. Defaults to never.")
 def follow(datasets: tuple[str, ...], max_seconds: float | None) -> None:
     """Drain and build as records arrive, until stopped. Defaults to every topic and stream.
 
-    Scheduled runs leave the datasets alone meanwhile. Exit status 1 when one of them still fails at the end.
+    Scheduled runs skip these datasets meanwhile. Exit status 1 if one of them still fails at the end.
     """
     from headrace.follow.follower import FollowOptions
     from headrace.follow.follower import follow as follow_datasets

@@ -1,4 +1,4 @@
-"""Commands that show and change nothing: status, verify, describe."""
+"""Commands that only read: status, verify, describe."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, that of the page's /headrace/status.")
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
-@click.option("--partitions", is_flag=True, help="A line for each partition too.")
+@click.option("--partitions", is_flag=True, help="Also a line for each partition.")
 def status(as_json: bool, watch: bool, partitions: bool) -> None:
-    """Show what is wrong, and per dataset what is staged, dead, behind and how fresh."""
+    """Show problems, and per dataset lag, rows, dead letters and freshness."""
     if as_json and watch:
         raise click.UsageError("--json and --watch exclude each other")
     from headrace.monitor import text
@@ -30,7 +30,7 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
     def read() -> "Overview":
         return find_problems(read_status(deployment.connect("headrace status")), deployment.settings)
 
-    overview = read()  # what cannot be read at all is refused before the screen is taken
+    overview = read()  # an error ends the command before the screen is cleared
     if as_json:
         print(json_text(overview.document(), indent=2))
     elif watch:
@@ -46,7 +46,7 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
 def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
     """Compare ledger, rows, dead letters and claims, of DATASET or of all; name the first wrong offset.
 
-    Changes nothing, and drains may go on meanwhile. Exit status 1 when something does not tie.
+    Changes nothing, also while drains run. Exit status 1 if there is a finding.
     """
     from headrace.verify import verify as verify_datasets
 
@@ -64,7 +64,7 @@ def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("dataset")
 def describe(dataset: str) -> None:
-    """Print the contract of DATASET, where its fields go, and what a breach is called."""
+    """Print the contract of DATASET: fields, columns, and the reasons that a breach gives."""
     from headrace.catalog import load_declaration
     from headrace.monitor.describe import lines
 

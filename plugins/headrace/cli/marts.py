@@ -9,9 +9,9 @@ from headrace.output import say
 @main.command()
 @click.option("--select", help="dbt's node selection. Defaults to everything.")
 @click.option("--vars", "variables", help="dbt variables, as YAML.")
-@click.option("--full-refresh", is_flag=True, help="Build from zero.")
+@click.option("--full-refresh", is_flag=True, help="Rebuild from all rows.")
 def build(select: str | None, variables: str | None, full_refresh: bool) -> None:
-    """Build the marts: what is committed and not yet built, until no claim advances."""
+    """Build the marts from all committed batches that are not yet built."""
     from headrace.marts.build import build as build_marts
 
     result = build_marts(read_settings(), select=select, vars=variables, full_refresh=full_refresh, print_line=say)

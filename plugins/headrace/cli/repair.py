@@ -7,11 +7,11 @@ from headrace.cli.progress import progress_bar
 from headrace.command import Command
 from headrace.output import say
 
-YES = click.option("--yes", is_flag=True, help="Do it. Without, only what it would do is said.")
+YES = click.option("--yes", is_flag=True, help="Do it. Without --yes the effects are only printed.")
 
 
 def confirm(effects: list[str], yes: bool, command: Command) -> None:
-    """Say what a command that cannot be undone does; raises NotConfirmed without --yes."""
+    """Print the effects of an irreversible command; raises NotConfirmed without --yes."""
     from headrace.exceptions import NotConfirmed
 
     for line in effects:
@@ -25,9 +25,9 @@ def confirm(effects: list[str], yes: bool, command: Command) -> None:
 @click.argument("dataset")
 @YES
 def reset(dataset: str, yes: bool) -> None:
-    """Delete all that was staged of DATASET: the next drain starts from scratch.
+    """Delete everything staged of DATASET: the next drain starts from scratch.
 
-    The ledger keeps a line that says what was deleted.
+    A ledger line records what was deleted.
     """
     from headrace.repair.generations import preview_reset
     from headrace.repair.generations import reset as reset_dataset
@@ -46,9 +46,9 @@ def reset(dataset: str, yes: bool) -> None:
 @click.argument("dataset")
 @YES
 def adopt(dataset: str, yes: bool) -> None:
-    """Accept that the topic of DATASET is another one now: close the generation, begin the next.
+    """Accept that the source of DATASET was replaced: close the generation, begin the next.
 
-    Refused while the topic is the one that was read so far: its records would be staged twice.
+    Refused while the source is the one that was read so far: its records would be staged twice.
     """
     from headrace.repair.generations import adopt as adopt_source
     from headrace.repair.generations import preview_adopt
@@ -62,10 +62,10 @@ def adopt(dataset: str, yes: bool) -> None:
 @main.command("accept-loss")
 @click.argument("dataset")
 @click.option("--partition", type=click.IntRange(min=0), required=True)
-@click.option("--to", type=click.IntRange(min=1), required=True, help="The first offset to go on with.")
+@click.option("--to", type=click.IntRange(min=1), required=True, help="The offset to continue at.")
 @YES
 def accept_loss(dataset: str, partition: int, to: int, yes: bool) -> None:
-    """Move past a range that the source no longer serves, and write the loss into the ledger."""
+    """Move past a range that the source no longer serves, and record the loss in the ledger."""
     from headrace.repair.generations import accept_loss as accept
     from headrace.repair.generations import preview_accept_loss
 
@@ -74,19 +74,21 @@ def accept_loss(dataset: str, partition: int, to: int, yes: bool) -> None:
     effects = preview_accept_loss(deployment, declared, partition, to)
     confirm(effects, yes, Command("accept-loss", dataset, "--partition", partition, "--to", to))
     start, end = accept(deployment, declared, partition, to)
-    say(f"{dataset}[{partition}]: gave up [{start}, {end})")
+    say(f"{dataset}[{partition}]: abandoned [{start}, {end})")
 
 
 @main.command()
 @click.argument("dataset")
 @click.option("--from", "start", required=True, metavar="FROM", help="An offset, or a time: 2026-01-31T09:30:00Z.")
-@click.option("--to", "end", required=True, metavar="TO", help="The first one that is not read, likewise.")
+@click.option(
+    "--to", "end", required=True, metavar="TO", help="The first one that is not read; also an offset or a time."
+)
 @click.option("--partition", type=click.IntRange(min=0), help="Needed for offsets. Times: defaults to all of them.")
 def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
-    """Read a range of DATASET's topic again and replace what was staged of it, in one transaction.
+    """Read a range of DATASET's topic again and replace its staged rows, in one transaction.
 
-    By offsets of one partition, or by the records' times. Only below the checkpoint, and what the topic still serves.
-    Today's contract decides; marts follow at the next build.
+    The range is in offsets of one partition, or in record times. Only offsets below the checkpoint that the topic
+    still serves are read. Today's contract decides; marts follow at the next build.
     """
     from headrace.repair.options import RepairOptions
     from headrace.repair.reload import reload_range
@@ -108,7 +110,7 @@ def reload(dataset: str, start: str, end: str, partition: int | None) -> None:
 @click.argument("dataset")
 @click.argument("field")
 def fill(dataset: str, field: str) -> None:
-    """Move what rows hold of FIELD in _extra into its column, for a field that the contract names since.
+    """Move values of FIELD from _extra into its column, for a field that was added to the contract.
 
     FIELD as the contract writes it. Values that break the contract stay in _extra; marts follow at the next build.
     """
@@ -124,11 +126,11 @@ def fill(dataset: str, field: str) -> None:
 @main.command()
 @click.argument("dataset")
 @click.option("--reason", help="Only those of this reason. Defaults to all.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the result and change nothing.")
 def replay(dataset: str, reason: str | None, dry_run: bool) -> None:
-    """Stage the dead letters of DATASET that its contract of today lets pass, in one transaction.
+    """Stage the dead letters of DATASET that its contract now accepts, in one transaction.
 
-    What still fails stays as it is; replaying again finds only that. Drains of DATASET wait meanwhile.
+    Dead letters that are still rejected do not change. Drains of DATASET wait meanwhile.
     """
     from headrace.repair.options import RepairOptions
     from headrace.repair.replay import replay as replay_dead_letters

@@ -15,7 +15,7 @@ from headrace.output import complain, say
     help="Start only this service: postgres, kafka, redis or airflow; may be repeated. registry starts only so.",
 )
 def up(only: tuple[str, ...]) -> None:
-    """Start the local services that are not given by settings; what runs already is left alone."""
+    """Start the local services that the settings do not give; running ones are left alone."""
     from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
     from headrace.ingest.prepare import initialise
@@ -50,7 +50,7 @@ def env() -> None:
     from headrace.local import services
 
     for name, value in services.environment(read_settings()).items():
-        click.echo(f"export {name}={_quoted(value)}")  # for a shell: not escaped for a terminal
+        click.echo(f"export {name}={_quoted(value)}")  # for a shell, so not escaped for a terminal
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The types of columns: each row of the table says how a type is declared, converted, checked and stored.
+"""The types of columns: a table of how each type is declared, converted, checked and stored.
 
 A type is added here alone. A declaration writes its Python type; `contracts.columns` takes its Postgres type from here,
 `contracts.conversions` the conversion in front of pydantic's validator, `contracts.contract` the check of what a
@@ -28,13 +28,13 @@ from headrace.formats.values import Nanoseconds
 INT64_MAX = 2**63 - 1
 INTEGER_MAX = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": INT64_MAX}
 
-Convert = Callable[[Any], Any]  # from what JSON holds to what pydantic's exact validator takes
+Convert = Callable[[Any], Any]  # from a JSON value to the input of pydantic's exact validator
 Store = Callable[[str, str, tzinfo, Any], Any]  # field, Postgres's type, zone, value: to the column's value
 JsonType = Literal["text", "number", "boolean", "json"]
 
 
 class Unstorable(Exception):
-    """A value that a validator left in a field and that its column does not hold; never leaves contracts/."""
+    """A field's value that its column cannot store; never raised outside contracts/."""
 
     def __init__(self, field: str, value: Any, expected: str, reason: str = Reason.BUSINESS_RULE) -> None:
         super().__init__(field)
@@ -44,7 +44,7 @@ class Unstorable(Exception):
 
 
 def integer_of(value: Any) -> int:
-    """The whole number that a JSON number or a text is; raises PydanticCustomError for another value."""
+    """The integer that a JSON number or a text equals; raises PydanticCustomError for another value."""
     if type(value) is int:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -111,10 +111,10 @@ def _boolean_strictly(value: Any) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """The text that a JSON text or number is; raises PydanticCustomError for another value."""
+    """A JSON text, or a JSON number as text; raises PydanticCustomError for another value."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Number) and value.text[-1].isdigit():  # not NaN or Infinity, which are no JSON
+    if isinstance(value, Number) and value.text[-1].isdigit():  # not NaN or Infinity, which are not JSON
         return value.text
     if isinstance(value, int) and not isinstance(value, bool | Nanoseconds):
         return str(int(value))
@@ -139,7 +139,7 @@ def _uuid(value: Any) -> UUID:
 
 
 def bytes_of_text(encoding: str, value: Any) -> bytes:
-    """Bytes as a document writes them: in utf8, base64 or hex."""
+    """Bytes from their text in a document: utf8, base64 or hex."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -312,7 +312,7 @@ COLUMN_TYPES = (
         python=bool, sql_type="boolean", schema="bool", convert=_boolean, convert_strictly=_boolean_strictly,
         store=_store_boolean, json_type="boolean",
     ),
-    # a cell of digits is a number: milliseconds since 1970; times as text hold more than digits
+    # a cell of digits is a number, milliseconds since 1970; times as text contain other characters
     ColumnType(
         python=datetime, sql_type="timestamptz", schema="datetime", convert=_timestamp, convert_strictly=_timestamp,
         store=_store_timestamp, json_type="number",

@@ -1,7 +1,7 @@
-"""From a contract's fields to the columns of its staging table, and the contracts that cannot have one.
+"""From a contract's fields to the columns of its staging table; refuses contracts without valid columns.
 
-What Postgres would round, refuse or not index for good is refused here, when the dataset is declared: a record
-must never fail in COPY.
+A type whose values Postgres would round, refuse or be unable to index is refused here, when the dataset is
+declared: a record must never fail in COPY.
 """
 
 import re
@@ -27,7 +27,7 @@ DOCUMENTS = (dict, list, Any)
 
 @dataclass(frozen=True, slots=True)
 class SqlType:
-    """The Postgres type of a field's column, for types that Python's own does not decide."""
+    """The Postgres type of a field's column, if the Python type does not determine it."""
 
     name: str
 
@@ -53,11 +53,11 @@ class Column:
 
 
 class InvalidColumn(Exception):
-    """One thing that is wrong with a declaration; never leaves contracts/."""
+    """A fault of a declaration; never raised outside contracts/."""
 
 
 def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
-    """A contract's columns in the order of its fields, and what is wrong with those that cannot be one."""
+    """A contract's columns in the order of its fields, and the faults of fields that cannot be a column."""
     columns: list[Column] = []
     faults: list[str] = []
     by_name: dict[str, str] = {}
@@ -174,7 +174,7 @@ def _source_names(field: str, info: FieldInfo) -> tuple[str, ...]:
 
 
 def _sql_type(annotation: Any) -> str:
-    """The column type of an annotation; raises Fault with what to write instead."""
+    """The column type of an annotation; raises InvalidColumn with the types to use instead."""
     annotation, marked = _unwrapped(annotation)
     if marked:
         return marked
@@ -201,7 +201,7 @@ def _sql_type(annotation: Any) -> str:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, str | None]:
-    """An annotation without Annotated, `type` statements and NewType; and the column type that one of them names."""
+    """An annotation without Annotated, `type` statements and NewType; and the column type named in one of them."""
     while True:
         if get_origin(annotation) is Annotated:
             marked = next((m.name for m in get_args(annotation)[1:] if isinstance(m, SqlType)), None)
@@ -254,7 +254,7 @@ def is_nullable(annotation: Any) -> bool:
 
 
 def metadata(info: FieldInfo) -> Iterator[Any]:
-    """What a field's Annotated says, also inside `X | None`."""
+    """The metadata of a field's Annotated, also inside `X | None`."""
     yield from info.metadata
     for part in get_args(info.annotation):
         if get_origin(part) is Annotated:
@@ -281,7 +281,7 @@ def _check_digits(sql_type: str, info: FieldInfo) -> None:
 
 
 def key_fault(model: type[BaseModel], column: Column) -> str | None:
-    """What is wrong with a key that cannot be compared with a record's, or that an index may not hold."""
+    """The fault of a key that cannot be compared with a record's key or indexed; None if there is none."""
     info = model.model_fields[column.field]
     choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
     length = min(_limits(info, "max_length"), default=max(map(len, map(str, choices)), default=KEY_LENGTH_MAX + 1))

@@ -1,4 +1,4 @@
-"""A compiled contract: a record's key and value become a row, or a rejection that says why.
+"""A compiled contract: a record's key and value become a row, or a rejection with its reason.
 
 A contract is a pydantic model. A document is parsed once, exactly (strict_json); the model validates what was parsed,
 behind lossless conversions (conversions); and the columns get what the
@@ -32,17 +32,18 @@ Row = list[Any]  # the contract's columns in order, then _extra as JSON text or 
 class Contract:
     """A compiled pydantic model.
 
-    key: the field that identifies an entity, or None where nothing does.
+    key: the field that identifies an entity; None if there is none.
     keyed: whether a record's key must equal it; the lines of a file have no keys.
-    zone: where times that name no zone were written.
+    zone: the time zone of times that name none.
     max_value_bytes: a longer value is a dead letter, `too_large`.
-    strict: accept JSON's own types alone: no "5" for 5.
+    strict: accept only JSON's own types: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
-    masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks (mask_records).
-    json_columns: the places of a row that hold JSON text.
-    key_index: the place of the key that a record's key must equal; None where there is none.
+    masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks.
+    has_schema_ids: whether rows have the id of a schema behind them.
+    json_columns: the indexes of a row's JSON columns.
+    key_index: the index of the field that a record's key must equal; None if there is none.
 
-    Raises DatasetError with everything that is wrong with the model.
+    Raises DatasetError with all faults of the model.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Contract:
         self.zone = zone
         self.max_value_bytes = max_value_bytes
         self.strict = strict or bool(model.model_config.get("strict"))
+        self.has_schema_ids = format.has_schema_ids
         self.decoder = format.decoder()
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
@@ -96,8 +98,8 @@ class Contract:
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
 
-        A tombstone (value None) gives a row with nothing but its key. Raises RetriableError or PermanentError where
-        the format cannot tell what the record is: its registry does not answer.
+        A tombstone (value None) gives a row with only its key. Raises RetriableError or PermanentError if the format's
+        registry does not answer: then nothing is known about the record.
         """
         decoded = self._decode(key, value, headers)
         if self.masks is not None and isinstance(decoded, Rejection):
@@ -160,6 +162,10 @@ class Contract:
             if found != expected and not self._is_same_key(found, value):
                 return self._key_mismatch(found, expected)
         return None
+
+    def has_key(self, key: bytes | None, value: Any) -> bool:
+        """Whether a record's key is its document's, whose key field has this value."""
+        return self._other_key(key, None, value, ()) is None
 
     def _other_decoded_key(self, decoder: Decoder, key: bytes | None, value: Any, headers: Headers) -> Rejection | None:
         try:

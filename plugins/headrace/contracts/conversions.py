@@ -1,9 +1,9 @@
 """Lossless conversions: "5" for 5, 98770148834.0 for a whole number, 5 for a text; never true for 1, nothing rounded.
 
-pydantic says how a contract is validated, in its core schema; every leaf of it (a number, a text, a time) gets a
-conversion in front of it, and itself becomes exact. So validators, aliases, defaults and nested models keep pydantic's
-meaning, and no value is ever looked up a second time.
-https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and what they may hold.
+pydantic describes a contract's validation in its core schema. Every leaf of the schema (a number, a text, a time) gets
+a conversion in front, and becomes exact itself. So validators, aliases, defaults and nested models keep pydantic's
+meaning, and no value is read from the document a second time.
+https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and their fields.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ NO_CHECKS: Checks = {}
 def validator(model: type[BaseModel], *, strict: bool, checks: Checks = NO_CHECKS) -> SchemaValidator:
     """A validator of a document as `strict_json.parse` gives it; returns an instance of the model.
 
-    strict: accept JSON's own types alone. Raises Fault for a model that does not validate by its schema.
+    strict: accept only JSON's own types. Raises InvalidColumn for a model that is not validated by its schema.
     """
     schema = _converting(_checked(model.__pydantic_core_schema__, checks), strict=strict)
     # the models' own validators, which pydantic would reuse, know nothing of conversions
@@ -176,7 +176,7 @@ def _kept_whole(node: Schema) -> Schema:
 
 
 def _leaf(schema: Mapping[str, Any]) -> str:
-    """The type that a schema comes down to, behind functions and defaults."""
+    """The innermost type of a schema, inside functions and defaults."""
     while True:
         kind: str = schema["type"]
         if kind == "function-plain":
@@ -223,7 +223,7 @@ def _token(value: Any) -> tuple[type, Any]:
 
 
 def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -> Any:
-    """One of a Literal's or an Enum's values; any other is left to pydantic, which says what was expected."""
+    """One of a Literal's or an Enum's values; any other is left to pydantic, whose error names the choices."""
     if _is_hashable(value) and (found := choices.get(_token(value))) is not None:
         return found
     if not strict and isinstance(value, str | int | float) and not isinstance(value, bool):

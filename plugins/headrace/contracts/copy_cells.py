@@ -19,24 +19,24 @@ def escaped(text: str) -> str:
 
 
 class NotPlain(ValueError):
-    """Never leaves contracts/: JSON that Contract.decode has to look at."""
+    """JSON that only Contract.decode can judge; never raised outside contracts/."""
 
 
 # an exponent that makes a number longer than any text; characters beyond what Contract.decode accepts
-SMALL = 200  # bytes: below them a pattern costs less than to parse again, and above them more
+SMALL = 200  # bytes; below this a pattern is cheaper than a second parse, above it more expensive
 NESTED_OR_ODD = re.compile(rb"[{\[\t\n\r]|[0-9][eE]").search
 _SMALL_NUMBER = re.compile(rb"[0-9][eE]-[0-9]{3}").search
-# from its beginning alone: tried from each of its characters, numbers of 3,999 of them cost 2 s a megabyte
+# matches only at a number's first digit: tried at each character, numbers of 3,999 digits cost 2 s a megabyte
 _LONG_NUMBER = re.compile(rb"(?<![-+0-9.eE])[-+0-9.eE]{4000}").search
-JSON_LENGTH_MAX = 4_000  # no number in it is longer than the contract lets pass
+JSON_LENGTH_MAX = 4_000  # shorter JSON holds no number that is too long for the contract
 JSON_BRACKETS_MAX = 100  # nothing can be nested deeper
-_WHITE_SPACE = str.maketrans("\t\n\r", "   ")  # between tokens: in a text none of them stands as it is
+_WHITE_SPACE = str.maketrans("\t\n\r", "   ")  # only between tokens: in a JSON text these are escaped
 
 
 def json_cell(raw: bytes) -> str:
-    """JSON as a cell of COPY text, number by number as it was written.
+    """JSON as a cell of COPY text, with unchanged numbers.
 
-    Raises ValueError for JSON that Contract.decode has to look at: a name twice in an object, a number out of bounds,
+    Raises ValueError for JSON that Contract.decode must judge: a repeated name in an object, a number out of bounds,
     deep nesting, or no JSON at all.
     """
     document = orjson.loads(raw)

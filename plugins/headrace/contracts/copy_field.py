@@ -1,27 +1,33 @@
 """How the fast path reads and writes one field: its type for msgspec, and the statements that make its cell."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Annotated, Any, Literal, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
 from headrace.contracts.copy_cells import NULL
 
+# (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
+# between them and a newline behind them
+LineMaker = Callable[[int, str, bytes | None, bytes | None, str], str | None]
+Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_id: the same in a whole batch
 
-class Unknown(Exception):
-    """Never leaves contracts/: a contract with something that is not known here."""
+
+class UnsupportedField(Exception):
+    """A contract that the fast path does not support; never raised outside contracts/."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """How a field is read and written.
+class FastField:
+    """How the fast path reads and writes a field: generated statements, in which {v} is the field's variable.
 
-    kind: msgspec's type. quotes: how many its value has in JSON, at least. parse: statements that leave the field's
-    value in {v}, where msgspec does not, and count further quotes; steps: those that make its text of it; either may
-    refuse the record by an exception. names are what they refer to, the field's number behind each. suffix: written
-    behind {v}. empty_is_null: an empty text counts as null, where the field is nullable.
+    kind: msgspec's type. quotes: the minimum number of quotes in the value's JSON. parse: statements that set {v} to
+    the value if msgspec does not, and count further quotes. steps: statements that turn {v} into COPY text. Both may
+    refuse the record by an exception. names: the objects that the statements use, with the field's number appended.
+    suffix: written after {v}. empty_is_null: an empty text counts as null if the field is nullable.
     """
 
     kind: Any
@@ -36,7 +42,7 @@ class Field:
 
     @property
     def is_raw(self) -> bool:
-        """Whether msgspec leaves the field's JSON as it stands."""
+        """Whether msgspec returns the field's raw JSON."""
         return self.kind is msgspec.Raw
 
     @property
@@ -77,9 +83,9 @@ def _takes_text(kind: Any) -> bool:
 
 
 def only(schema: Mapping[str, Any], *names: str) -> None:
-    """Raise Unknown for a core schema that says more than these; what does not validate may stand there."""
+    """Raise UnsupportedField for a core schema with other validating entries than these."""
     if not set(schema) <= {"type", "metadata", "ref", "serialization", *names}:
-        raise Unknown
+        raise UnsupportedField
 
 
 def limited(kind: type, schema: Mapping[str, Any], *names: str) -> Any:

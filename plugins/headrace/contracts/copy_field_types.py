@@ -1,6 +1,6 @@
-"""The types that the fast path knows: from pydantic's core schema of a field to how it is read and written.
+"""The types that the fast path supports: from a field's core schema to its `FastField`.
 
-Where it gives a cell, Contract.decode accepts the value and Postgres stores the same; all else is left to decode.
+If it returns a cell, Contract.decode accepts the value and gives the same row; other values are left to decode.
 """
 
 import re
@@ -16,7 +16,7 @@ from headrace.contracts.column_types import INTEGER_MAX
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NotPlain, json_cell
-from headrace.contracts.copy_field import Field, Unknown, limited, only
+from headrace.contracts.copy_field import FastField, UnsupportedField, limited, only
 from headrace.contracts.numbers import FLOAT_MAX, NUMERIC_DIGITS_MAX, NUMERIC_PLACES_MAX
 from headrace.contracts.times import (
     EPOCH_MS_MAX,
@@ -29,9 +29,9 @@ from headrace.contracts.times import (
 )
 
 
-def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "min_length", "max_length")
-    return Field(
+    return FastField(
         kind=limited(str, schema, "min_length", "max_length"),
         quotes=2,
         steps="if has_escapes:\n    quotes += {v}.count('\"')\n    {v} = escaped({v})\n",
@@ -39,55 +39,61 @@ def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Fi
     )
 
 
-def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "expected")
     return _of_choices(schema["expected"])
 
 
-def _enum(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _enum(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "cls", "members", "sub_type", "missing", "strict")
     if schema.get("missing") is not None:
-        raise Unknown
+        raise UnsupportedField
     return _of_choices([member.value for member in schema["members"]])
 
 
-def _of_choices(choices: Sequence[Any]) -> Field:
+def _of_choices(choices: Sequence[Any]) -> FastField:
     if not all(isinstance(choice, str) and choice.isprintable() and not set(choice) & set('"\\') for choice in choices):
-        raise Unknown
-    return Field(kind=Literal[tuple(choices)], quotes=2, names={})
+        raise UnsupportedField
+    return FastField(kind=Literal[tuple(choices)], quotes=2, names={})
 
 
-def _boolean(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _boolean(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "strict")
-    return Field(kind=bool, steps="{v} = 't' if {v} else 'f'\n", names={}, empty_is_null=True)
+    return FastField(kind=bool, steps="{v} = 't' if {v} else 'f'\n", names={}, empty_is_null=True)
 
 
-# as text: no sign of a plus, no blank, no underscore, and no more digits than 64 bits surely hold
+# an integer as text: no plus sign, blank or underscore, and at most 18 digits, which 64 bits always hold
 _INTEGER_TEXT = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 
-def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
-    only(schema, "ge", "gt", "le", "lt", "strict")
-    limit = INTEGER_MAX[column.value_type]
-    if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
-        raise Unknown
-    lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
-    upper = min(schema.get("le", limit), schema.get("lt", limit + 1) - 1, limit)
+def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
+    lower, upper = integer_bounds(column, schema)
     number = Annotated[int, msgspec.Meta(ge=lower, le=upper)]
     if contract.strict or schema.get("strict"):
-        return Field(kind=number, names={})
+        return FastField(kind=number, names={})
 
     def from_text(text: str) -> int:
         if not _INTEGER_TEXT(text) or not lower <= (found := int(text)) <= upper:
             raise NotPlain
         return found
 
-    return Field(
+    return FastField(
         kind=number | str,
         parse="if {v}.__class__ is str:\n    {v} = from_text{i}({v})\n    quotes += 2\n",
         names={"from_text": from_text},
         empty_is_null=True,
     )
+
+
+def integer_bounds(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]:
+    """The least and the most that a field and its column hold; raises UnsupportedField for other rules."""
+    only(schema, "ge", "gt", "le", "lt", "strict")
+    limit = INTEGER_MAX[column.value_type]
+    if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
+        raise UnsupportedField
+    lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
+    upper = min(schema.get("le", limit), schema.get("lt", limit + 1) - 1, limit)
+    return lower, upper
 
 
 # no exponent that overflows, nor one that only Contract.decode would refuse
@@ -101,9 +107,9 @@ def _unquoted(contract: Contract, schema: Mapping[str, Any]) -> str:
     return _RAW_TEXT if contract.strict or schema.get("strict") else _UNQUOTED
 
 
-def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
+def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
     only(schema, "allow_inf_nan", "ge", "gt", "le", "lt", "strict")
-    is_within = _bounds(schema)
+    is_within = bounds_of(schema)
 
     def parse(text: str) -> float:
         if not _PLAIN_NUMBER(text):
@@ -115,7 +121,7 @@ def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> F
             raise NotPlain  # a whole number that no double holds
         return found
 
-    return Field(
+    return FastField(
         kind=msgspec.Raw,
         parse=_unquoted(contract, schema) + "{v} = parse{i}({v})\n",
         steps="{v} = repr({v})\n",
@@ -124,8 +130,8 @@ def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     )
 
 
-def _bounds(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
-    """Whether a number keeps to ge, gt, le and lt."""
+def bounds_of(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+    """A function that checks a number against ge, gt, le and lt."""
     if not any(schema.get(name) is not None for name in ("ge", "gt", "le", "lt")):
         return lambda _number: True
     least, above = schema.get("ge"), schema.get("gt")
@@ -138,33 +144,22 @@ def _bounds(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     )
 
 
-def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
-    """Its text as it stands in the JSON, where that is plain."""
-    only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
-    places = schema.get("decimal_places")
-    digits = schema.get("max_digits")
-    if "(" in column.value_type:
-        if digits is None or places is None or digits <= places:
-            raise Unknown
-        whole = digits - places
-    else:
-        if digits is not None:
-            raise Unknown
-        whole = NUMERIC_DIGITS_MAX
-        places = NUMERIC_PLACES_MAX if places is None else min(places, NUMERIC_PLACES_MAX)
+def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
+    """The number's unchanged text, if it is plain."""
+    whole, places = numeric_digits(column, schema)
     fraction = rf"(?:\.[0-9]{{1,{places}}})?" if places else ""
     bounds = {name: schema[name] for name in ("ge", "gt", "le", "lt") if schema.get(name) is not None}
     # that it is not below 0 the pattern can see; -0 is left to Contract.decode
     is_natural = bounds.keys() == {"ge"} and bounds["ge"] == 0
     sign = "" if is_natural else "-?"
     is_number = re.compile(rf"{sign}(?:0|[1-9][0-9]{{0,{whole - 1}}}){fraction}").fullmatch
-    is_within = _bounds(schema)
+    is_within = bounds_of(schema)
 
     def is_number_within(text: str) -> bool:
         return is_number(text) is not None and is_within(Decimal(text))
 
     is_plain: Callable[[str], Any] = is_number_within if bounds and not is_natural else is_number
-    return Field(
+    return FastField(
         kind=msgspec.Raw,
         parse=_unquoted(contract, schema),
         steps="if not exact{i}({v}):\n    return None\n",
@@ -173,12 +168,26 @@ def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     )
 
 
-def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
-    """A parser of contracts.times, known by being that very function."""
+def numeric_digits(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]:
+    """How many digits a decimal may have before the point and behind it; raises UnsupportedField for other rules."""
+    only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
+    places: int | None = schema.get("decimal_places")
+    digits: int | None = schema.get("max_digits")
+    if "(" in column.value_type:
+        if digits is None or places is None or digits <= places:
+            raise UnsupportedField
+        return digits - places, places
+    if digits is not None:
+        raise UnsupportedField
+    return NUMERIC_DIGITS_MAX, NUMERIC_PLACES_MAX if places is None else min(places, NUMERIC_PLACES_MAX)
+
+
+def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
+    """A parser of contracts.times, recognised by identity."""
     only(schema, "function", "json_schema_input_schema")
     parser = schema["function"].get("function")
     if column.value_type == "date" and parser is parse_date:
-        return Field(
+        return FastField(
             kind=str,
             quotes=2,
             steps="if len({v}) != 10 or {v}[4::3] != '--':\n    return None\nfromisoformat{i}({v})\n",
@@ -186,26 +195,26 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fiel
             empty_is_null=not contract.strict,
         )
     if column.value_type != "timestamptz":
-        raise Unknown
+        raise UnsupportedField
     if parser is parse_epoch_ms:
         return _epoch_ms(contract)
     if parser is parse_epoch_s:
         return _epoch_s(contract)
     if parser is parse_timestamp:
         return _timestamp(contract)
-    raise Unknown
+    raise UnsupportedField
 
 
-def _epoch_ms(contract: Contract) -> Field:
+def _epoch_ms(contract: Contract) -> FastField:
     number = Annotated[int, msgspec.Meta(ge=EPOCH_MS_MIN, le=EPOCH_MS_MAX)]
     steps = "{v} = in_utc{i}({v})\n"
     if not contract.strict:
         steps = "if {v}.__class__ is str:\n    {v} = from_text{i}({v})\n    quotes += 2\n" + steps
-    return Field(
+    return FastField(
         kind=number if contract.strict else number | str,
         steps=steps,
         suffix="+00",
-        names={"in_utc": lambda milliseconds: _in_utc(parse_epoch_ms(milliseconds)), "from_text": _milliseconds},
+        names={"in_utc": lambda milliseconds: utc_text(parse_epoch_ms(milliseconds)), "from_text": _milliseconds},
         empty_is_null=not contract.strict,
     )
 
@@ -219,13 +228,13 @@ def _milliseconds(text: str) -> int:
 _PLAIN_SECONDS = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,9})?").fullmatch
 
 
-def _epoch_s(contract: Contract) -> Field:
+def _epoch_s(contract: Contract) -> FastField:
     def in_utc(text: str) -> str:
         if not _PLAIN_SECONDS(text):
             raise NotPlain
-        return _in_utc(parse_epoch_s(text))
+        return utc_text(parse_epoch_s(text))
 
-    return Field(
+    return FastField(
         kind=msgspec.Raw,
         parse=_unquoted(contract, {}),
         steps="{v} = in_utc{i}({v})\n",
@@ -235,12 +244,12 @@ def _epoch_s(contract: Contract) -> Field:
     )
 
 
-def _timestamp(contract: Contract) -> Field:
+def _timestamp(contract: Contract) -> FastField:
     zone = contract.zone
 
     def in_utc(text: str) -> str:
         at = parse_timestamp(text)
-        return _in_utc(at.replace(tzinfo=zone) if at.tzinfo is None else at)
+        return utc_text(at.replace(tzinfo=zone) if at.tzinfo is None else at)
 
     steps = "{v} = in_utc{i}({v})\n"
     if zone is UTC:  # without a zone it is as Postgres reads it, once it is known to be a time
@@ -249,13 +258,14 @@ def _timestamp(contract: Contract) -> Field:
             f"else:\n    {steps}"
         )
     names = {"in_utc": in_utc, "PLAIN_TIMES": PLAIN_TIMES, "fromisoformat": datetime.fromisoformat}
-    return Field(kind=str, quotes=2, steps=steps, suffix="+00", names=names, empty_is_null=not contract.strict)
+    return FastField(kind=str, quotes=2, steps=steps, suffix="+00", names=names, empty_is_null=not contract.strict)
 
 
 FIRST_PLAIN_YEAR, LAST_PLAIN_YEAR = 2, 9998  # every moment of them can be shown in every time zone
 
 
-def _in_utc(at: datetime) -> str:
+def utc_text(at: datetime) -> str:
+    """A moment as Postgres reads it in UTC, without its zone; raises NotPlain or OverflowError for a far one."""
     # in UTC: Postgres reads zones of less than 16 hours, Python of less than 24; OverflowError beyond Python's years
     found = at.astimezone(UTC)
     if not FIRST_PLAIN_YEAR <= found.year <= LAST_PLAIN_YEAR:
@@ -263,27 +273,27 @@ def _in_utc(at: datetime) -> str:
     return found.replace(tzinfo=None).isoformat(" ")
 
 
-def _uuid(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _uuid(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema)
-    return Field(kind=UUID, quotes=2, steps="{v} = str({v})\n", names={"exact": None})
+    return FastField(kind=UUID, quotes=2, steps="{v} = str({v})\n", names={"exact": None})
 
 
-def _object(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _object(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "keys_schema", "values_schema")
     if schema.get("keys_schema", {"type": "str"}) != {"type": "str"}:
-        raise Unknown
+        raise UnsupportedField
     return _json("{", schema.get("values_schema"))
 
 
-def _array(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Field:
+def _array(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
     only(schema, "items_schema")
     return _json("[", schema.get("items_schema"))
 
 
-def _json(opening: str, inner: Mapping[str, Any] | None) -> Field:
+def _json(opening: str, inner: Mapping[str, Any] | None) -> FastField:
     if inner not in (None, {"type": "any"}):
-        raise Unknown
-    return Field(
+        raise UnsupportedField
+    return FastField(
         kind=msgspec.Raw,
         parse="{v} = bytes({v})\n",
         steps=f"if {{v}}[0] != {ord(opening)}:\n    return None\nquotes += {{v}}.count(b'\"')\n"
@@ -292,7 +302,7 @@ def _json(opening: str, inner: Mapping[str, Any] | None) -> Field:
     )
 
 
-FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract], Field]] = {
+FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract], FastField]] = {
     ("str", "text"): _text,
     ("literal", "text"): _choice,
     ("enum", "text"): _enum,

@@ -1,4 +1,4 @@
-"""From a contract's fields to those of the fast path; refuses what it does not know."""
+"""From a contract's fields to those of the fast path; refuses unsupported ones."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,40 +10,40 @@ from headrace.contracts.column_types import INTEGER_MAX
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NULL, escaped
-from headrace.contracts.copy_field import Field, Unknown, only
+from headrace.contracts.copy_field import FastField, UnsupportedField, only
 from headrace.contracts.copy_field_types import FIELD_TYPES
 
 
 def field_schemas(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
-    """The core schema of every field; raises Unknown for a model that does more than validate its fields.
+    """The core schema of every field; raises UnsupportedField for a model that does more than validate its fields.
 
     https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and what they may hold.
     """
     schema: Any = model.__pydantic_core_schema__
     if schema["type"] != "model" or any(schema.get(name) for name in ("custom_init", "post_init", "root_model")):
-        raise Unknown
-    if not set(model.model_config) <= {"strict", "extra", "allow_inf_nan", "title"}:
-        raise Unknown
+        raise UnsupportedField
+    if not set(model.model_config) <= {"strict", "extra", "allow_inf_nan", "title", "val_json_bytes"}:
+        raise UnsupportedField
     fields = schema["schema"]
     if fields["type"] != "model-fields" or any(fields.get(n) for n in ("extras_schema", "extras_keys_schema")):
-        raise Unknown
+        raise UnsupportedField
     known = {"type", "schema", "metadata", "frozen", "validation_alias", "serialization_alias"}
     if any(set(field) - known for field in fields["fields"].values()):
-        raise Unknown
+        raise UnsupportedField
     return {name: field["schema"] for name, field in fields["fields"].items()}
 
 
-def field_of(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
-    """How a column's field is read and written; raises Unknown where only Contract.decode knows it."""
+def field_of(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
+    """The fast path of a column's field; raises UnsupportedField if only Contract.decode supports it."""
     field = _made(column, schema, contract)
     if contract.key_index is not None and contract.columns[contract.key_index] is column:
         if field.is_nullable or field.has_default:
-            raise Unknown
-        field = replace(field, parse=field.parse + "key_text = str({v})\n")
+            raise UnsupportedField
+        field = replace(field, parse=field.parse + "key_value = {v}\nkey_text = str({v})\n")
     return field if column.masked is None else _masked(column, field, contract)
 
 
-def _masked(column: Column, field: Field, contract: Contract) -> Field:
+def _masked(column: Column, field: FastField, contract: Contract) -> FastField:
     """A field whose cell is its mask; the key's text, which is compared first, stays as it is."""
     assert column.masked is not None
     assert contract.masks is not None
@@ -52,14 +52,14 @@ def _masked(column: Column, field: Field, contract: Contract) -> Field:
         steps = field.steps + "{v} = " + repr(NULL) + "\n"
         return replace(field, steps=steps, suffix="", names={**field.names, **default})
     if field.has_default and field.names["default"] != NULL:
-        raise Unknown
+        raise UnsupportedField
     if column.value_type not in ("text", *INTEGER_MAX) or field.is_raw:
-        raise Unknown  # a value with several texts
+        raise UnsupportedField  # a value with several texts
     steps = "if has_escapes:\n    quotes += str({v}).count('\"')\n{v} = mask{i}(str({v}))\n"
     return replace(field, steps=steps, names={**field.names, "mask": contract.masks.cell_of(column)})
 
 
-def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
+def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
     if schema["type"] == "default":
         only(schema, "schema", "default")
         field = _made(column, schema["schema"], contract)
@@ -69,26 +69,27 @@ def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fiel
         only(schema, "schema")
         field = _made(column, schema["schema"], contract)
         if field.has_default:
-            raise Unknown
+            raise UnsupportedField
         return replace(field, is_nullable=True)
     if schema["type"] == "function-after":
         return _validated(column, schema, contract)
-    make = FIELD_TYPES.get((schema["type"], _family(column.value_type)))
+    make = FIELD_TYPES.get((schema["type"], family(column.value_type)))
     if make is None:
-        raise Unknown
+        raise UnsupportedField
     return make(column, schema, contract)
 
 
-def _family(sql_type: str) -> str:
+def family(sql_type: str) -> str:
+    """A column type without precision; "whole" for all whole numbers."""
     return "whole" if sql_type in INTEGER_MAX else sql_type.partition("(")[0]
 
 
-def _validated(column: Column, schema: Mapping[str, Any], contract: Contract) -> Field:
+def _validated(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
     """A field with a validator of its own; a value that it changes is left to Contract.decode."""
     only(schema, "function", "schema")
     inner = schema["schema"]
     if schema["function"]["type"] != "no-info" or inner["type"] not in ("str", "literal", "bool", "int", "float"):
-        raise Unknown
+        raise UnsupportedField
     field = _made(column, inner, contract)
     return replace(
         field,
@@ -97,23 +98,23 @@ def _validated(column: Column, schema: Mapping[str, Any], contract: Contract) ->
     )
 
 
-def _default(value: object, field: Field) -> str:
+def _default(value: object, field: FastField) -> str:
     if value is None:
         return NULL
     if isinstance(value, dict | list) and not value and field.is_raw and "json_cell" in field.names:
         return "[]" if isinstance(value, list) else "{}"
     if "in_utc" in field.names or "exact" in field.names:
-        raise Unknown
+        raise UnsupportedField
     if isinstance(value, bool):
         return "t" if value else "f"
     if isinstance(value, str) and not value.isprintable():
-        raise Unknown
+        raise UnsupportedField
     if not isinstance(value, str | int | float) or not _is_of_kind(value, field):
-        raise Unknown
+        raise UnsupportedField
     return escaped(str(value))
 
 
-def _is_of_kind(value: object, field: Field) -> bool:
+def _is_of_kind(value: object, field: FastField) -> bool:
     if field.is_raw:
         return "parse" in field.names and type(value) is float
     kinds = [field.kind, *get_args(field.kind)]

@@ -7,40 +7,43 @@ decides what is a dead letter and why. So the function has one duty: where it gi
 record, and Postgres stores the same row either way. tests/unit/test_copy_text.py holds it to that with the corpus and
 the fuzzer, test_fast_rows.py on a real server.
 
-A contract with something that is not known here (another type, a rule about several fields, a format whose documents
-are no JSON text, keys with a format of their own) has no such function.
+A contract with something that is not known here (another type, a rule about several fields, keys with a format of their
+own) has no such function. Formats whose documents are no JSON text have one of contracts.copy_documents.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from textwrap import indent
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NESTED_OR_ODD, NULL, SMALL, NotPlain, escaped, json_cell
-from headrace.contracts.copy_field import Field, Unknown
+from headrace.contracts.copy_documents import compile_documents
+from headrace.contracts.copy_field import Binder as Binder
+from headrace.contracts.copy_field import FastField, UnsupportedField
+from headrace.contracts.copy_field import LineMaker as LineMaker
 from headrace.contracts.copy_fields import field_of, field_schemas
-
-# (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
-# between them and a newline behind them
-LineMaker = Callable[[int, str, bytes | None, bytes | None, str], str | None]
-Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_id: the same in a whole batch
+from headrace.formats.wire import HEADER_BYTES
 
 
 def compile_lines(contract: Contract) -> Binder | None:
     """Compile a contract; None where something in it is known to Contract.decode alone."""
-    if contract.decoder.json_text is None or contract.key_decoder is not None:
+    if contract.decoder.reads_headers:
         return None
-    if contract.masks is not None and contract.masks.is_key_masked and contract.key_index is None:
+    if contract.decoder.json_text is None:
+        return None if contract.masks is not None else compile_documents(contract)
+    if contract.key_decoder is not None and contract.decoder.json_text.separator is not None:
         return None
+    if contract.masks is not None and contract.masks.is_key_masked:
+        if contract.key_index is None or contract.key_decoder is not None:
+            return None
     try:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
         if any(len(column.source_names) != 1 for column in contract.columns):
-            raise Unknown
-    except Unknown:
+            raise UnsupportedField
+    except UnsupportedField:
         return None
     source_names = [column.source_names[0] for column in contract.columns]
     struct = msgspec.defstruct(
@@ -55,6 +58,9 @@ def compile_lines(contract: Contract) -> Binder | None:
         "decode": msgspec.json.Decoder(struct).decode,
         "extra_of": _Extra(source_names) if contract.model.model_config.get("extra") != "forbid" else _no_extra,
         "escaped": escaped,
+        "is_known": contract.decoder.is_known,
+        "schema_id": contract.decoder.schema_id,
+        "has_key": contract.has_key,
     }
     for i, field in enumerate(fields):
         names |= {f"{name}{i}": value for name, value in field.names.items()}
@@ -66,22 +72,23 @@ def compile_lines(contract: Contract) -> Binder | None:
     return binder
 
 
-def _source(contract: Contract, fields: Sequence[Field]) -> str:
+def _source(contract: Contract, fields: Sequence[FastField]) -> str:
     """The text of `bind`, a function that gives the function of a batch."""
     always = [field for field in fields if not field.is_nullable and not field.has_default]
     quotes = sum(2 + field.quotes for field in always)
     steps = "".join(field.source(i) for i, field in enumerate(fields))
     columns = r"\t".join(f"{{v{i}}}{field.suffix if field in always else ''}" for i, field in enumerate(fields))
+    end, number = (r"\t", r"{number}\n") if contract.has_schema_ids else (r"\n", "")
     return f"""
 def bind(generation, partition, batch_id):
     place = f"\\t{{generation}}\\t{{partition}}\\t"
-    tail = f"\\t{{batch_id}}\\n"
+    tail = f"\\t{{batch_id}}{end}"
 
     def make_line(offset, at, key, value, headers):
         if value is None or len(value) > {contract.max_value_bytes}:
             return None
         try:
-            text = str(value, "utf-8")
+{indent(_text_source(contract), " " * 12)}
 {indent(_split_source(contract), " " * 12)}
             fields = decode(text)
             has_escapes = "\\\\" in text
@@ -95,9 +102,21 @@ def bind(generation, partition, batch_id):
         except Exception:  # Contract.decode meets the same error and gives it a reason
             return None
 {indent(_key_source(contract), " " * 8)}
-        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}"
+        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}{number}"
 
     return make_line
+"""
+
+
+def _text_source(contract: Contract) -> str:
+    """Statements that leave the value's text in text, and in number the schema's id that stands before it."""
+    if contract.decoder.json_text is None or not contract.decoder.json_text.has_schema_id:
+        return 'text = str(value, "utf-8")'
+    return f"""
+if not is_known(value):
+    return None
+number = schema_id(value, ())
+text = str(value[{HEADER_BYTES}:], "utf-8")
 """
 
 
@@ -121,6 +140,12 @@ def _key_source(contract: Contract) -> str:
     """Statements that leave the record's key, as bytea reads it, in key_text; the field's own text is there before."""
     if contract.key_index is None:
         return r"""key_text = "\\N" if key is None else f"\\\\x{key.hex()}" """
+    if contract.key_decoder is not None:
+        return r"""
+if not has_key(key, key_value):
+    return None
+key_text = f"\\\\x{key.hex()}"
+"""
     # bytea takes ASCII as it stands, where it has no backslash; other bytes it would take in the server's encoding
     as_hex = r"""if has_escapes or not key.isascii():
     key_text = f"\\\\x{key.hex()}"

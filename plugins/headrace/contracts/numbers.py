@@ -9,15 +9,15 @@ from pydantic_core import PydanticCustomError
 from headrace.contracts.reasons import Reason
 from headrace.contracts.strict_json import NUMBER_LENGTH_MAX, Number
 
-# Bounds of numbers whose declaration names none: no sum, average or variance of ours overflows, and psql, Python and
-# Airflow can all read them. Two readings of 1.7e308 stopped a mart.
+# Default bounds of numbers: sums, averages and variances in marts do not overflow, and psql, Python and Airflow can
+# read all of them. Two readings of 1.7e308 stopped a mart.
 FLOAT_MAX = 1e100
 NUMERIC_DIGITS_MAX = 30  # before the point
-NUMERIC_PLACES_MAX = 60  # behind it: the shortest text of a double of 1e-40 has 57
+NUMERIC_PLACES_MAX = 60  # after it: the shortest text of a double of 1e-40 has 57
 
 _MANY_DIGITS = Context(prec=NUMBER_LENGTH_MAX + 10)
 
-# JSON's numbers as text, where CSV files and Redis entries write zeros in front
+# JSON's numbers as text, also with the leading zeros of CSV files and Redis entries
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?").fullmatch
 
 

@@ -1,4 +1,4 @@
-"""Every reason for a dead letter that is not a declaration's own, each with one sentence.
+"""The reasons for dead letters, each with one sentence; declarations may add their own.
 
 A declaration adds reasons by PydanticCustomError, whose type is the reason.
 """
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Scope(StrEnum):
-    """What a reason says something about."""
+    """The subject of a reason."""
 
     RECORD = "any record"
     SCHEMA = "a record whose schema is in a registry"
@@ -20,7 +20,7 @@ class Scope(StrEnum):
 
 
 class Reason(StrEnum):
-    """A reason, what it says something about, and what it means. `headrace describe` lists them in this order."""
+    """A reason, its scope and its meaning. `headrace describe` lists them in this order."""
 
     meaning: str
     scope: Scope
@@ -39,7 +39,7 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", Scope.SCHEMA, "the value's bytes are not what its schema says"
     UNKNOWN_SCHEMA = "unknown_schema", Scope.SCHEMA, "the registry has no schema of the value's id"
     INCOMPATIBLE_SCHEMA = "incompatible_schema", Scope.SCHEMA, "the value's schema is of no kind that the format reads"
-    DUPLICATE_KEY = "duplicate_key", Scope.RECORD, "a name stands twice in one object"
+    DUPLICATE_KEY = "duplicate_key", Scope.RECORD, "a name is repeated in one object"
     NUL_CHARACTER = "nul_character", Scope.RECORD, "a text holds U+0000, which Postgres does not store"
     TOO_DEEP = "too_deep", Scope.RECORD, "objects and arrays are nested too deep"
     OUT_OF_RANGE = "out_of_range", Scope.RECORD, "a value is beyond a limit of the field or of its column"

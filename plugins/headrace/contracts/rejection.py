@@ -12,16 +12,16 @@ from headrace.contracts.strict_json import Number
 
 DETAIL_MAX = 500  # characters of a dead letter's detail
 
-NOT_KEPT = "not kept"  # says a dead letter's detail whose record is not; there is no other sign of it
+NOT_KEPT = "not kept"  # marks the detail of a dead letter without its record's bytes; nothing else does
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON.
 
-    is_raised: a validator raised something else than it may, so that the fault may be its own. schema_id: the
+    is_raised: a validator raised an unexpected exception, so the validator may be at fault. schema_id: the
     registry's id of the schema that the record names. masked: the fields that are masked in the record's dead letter,
-    each with how; None where none is.
+    each with how; None if none is.
     """
 
     reason: str
@@ -77,7 +77,7 @@ def shown(value: object) -> str:
 
 
 def json_path(location: tuple[str | int, ...]) -> str:
-    """Where something is in a document, for example $.a[0].b."""
+    """A location in a document as a JSON path, for example $.a[0].b."""
     path = "$"
     for part in location:
         if isinstance(part, int):

@@ -125,7 +125,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise Malformed(Reason.DUPLICATE_KEY, f"{name!r} stands twice in one object", f"$..{name}")
+                raise Malformed(Reason.DUPLICATE_KEY, f"{name!r} is repeated in one object", f"$..{name}")
             seen.add(name)
     return document
 

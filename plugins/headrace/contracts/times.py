@@ -1,4 +1,4 @@
-"""Times as producers write them, into one moment; refuses what is no time, or is one that not every client can show."""
+"""Parsers of times in producers' formats; they refuse invalid times, and times that some clients cannot show."""
 
 import re
 from collections.abc import Mapping
@@ -39,10 +39,10 @@ def parse_timestamp(value: object) -> datetime:
     """Parse an ISO 8601 or RFC 3339 date and time, with or without a zone; a date alone is its midnight.
 
     Stricter than pydantic: digits alone are not a time, because seconds and milliseconds look alike. Stricter than
-    datetime.fromisoformat, which bends what it does not know. Digits behind the microseconds are cut off: timestamptz
-    holds no more.
+    datetime.fromisoformat, which misreads unknown formats. Digits after the microseconds are cut off: timestamptz
+    cannot store them.
     """
-    if isinstance(value, datetime):  # a default, what a validator before this one made, or what a schema says
+    if isinstance(value, datetime):  # a default, the result of an earlier validator, or a schema's time
         return value
     if isinstance(value, Nanoseconds):
         return _moment(value)
@@ -71,7 +71,7 @@ def _moment(value: Nanoseconds) -> datetime:
 
 
 def parse_date(value: object) -> date:
-    """Parse an ISO 8601 date, or a time at midnight, which loses nothing."""
+    """Parse an ISO 8601 date, or a time at midnight."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -86,7 +86,7 @@ _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?", re.AS
 
 
 def parse_time(value: object) -> time:
-    """Parse a time of day, hh:mm or hh:mm:ss with a fraction; digits behind the microseconds are cut off."""
+    """Parse a time of day, hh:mm or hh:mm:ss with a fraction; digits after the microseconds are cut off."""
     if isinstance(value, time):
         return value
     if not isinstance(value, str):
@@ -116,7 +116,7 @@ def parse_epoch_ms(value: object) -> datetime:
 
 
 def parse_epoch_s(value: object) -> datetime:
-    """Parse seconds since 1970 UTC with a fraction, or their text; digits behind the microseconds are cut off."""
+    """Parse seconds since 1970 UTC with a fraction, or their text; digits after the microseconds are cut off."""
     if isinstance(value, datetime | Nanoseconds):
         return parse_timestamp(value)
     found = _epoch(value, "seconds since 1970")
@@ -137,7 +137,7 @@ def _epoch(value: object, expected: str) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """A validator of times as a contract names it: JSON's own types, what it asks for, and what a breach gives."""
+    """The description of a time parser: accepted JSON types, expected format, and possible reasons."""
 
     accepted: tuple[type, ...]
     words: str

@@ -1,4 +1,4 @@
-"""The types that declarations write: `from headrace.contract import Identifier, Integer, Numeric, ...`."""
+"""The types for declarations: `from headrace.contract import Identifier, Integer, Numeric, ...`."""
 
 from datetime import date, datetime, time
 from decimal import Decimal

@@ -23,7 +23,7 @@ class Backoff:
 
     @property
     def seconds_left(self) -> float:
-        """Until the next attempt."""
+        """Seconds until the next attempt."""
         return max(self._again_at - time.monotonic(), 0.0)
 
     @property
@@ -33,12 +33,12 @@ class Backoff:
 
     @contextmanager
     def catch_errors(self) -> Iterator[None]:
-        """Keep an error of the block; without one the error before is over."""
+        """Catch an error of the block; a block without an error ends the backoff."""
         try:
             yield
         except HeadraceError as error:
             self.failed(error)
-        except Exception as error:  # of a user's function, or a defect: the other datasets continue
+        except Exception as error:  # from a declaration's code, or a defect: the other datasets continue
             self.failed(unexpected_error(self._name, error))
         else:
             self.succeeded()
@@ -56,13 +56,13 @@ class Backoff:
         self._again_at = time.monotonic() + follow_pause_s(self._attempts)
 
     def succeeded(self) -> None:
-        """Forget the error and print that the subject continues."""
+        """Clear the error and print that the subject continues."""
         if self.error is not None:
-            self._print_line(f"{self._name}: goes on")
+            self._print_line(f"{self._name}: continues")
         self.error, self._attempts = None, 0
 
 
 def unexpected_error(name: str, error: Exception) -> HeadraceError:
-    """Log the traceback of an error that is no HeadraceError, and return one in its place."""
+    """Log the traceback of an error that is no HeadraceError, and return a HeadraceError for it."""
     logger.warning("%s: unexpected error", name, exc_info=error)
     return PermanentError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -34,17 +34,17 @@ from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
 from headrace.sources.base import Source
 
-RECHECK_S = 15.0  # between checks for new partitions, lapsed leases and batches of others
-DRAIN_S = 2.0  # of one drain: under backlog marts are built in between
-FURTHER_S = 2.0  # at least, between builds of models that read models
+RECHECK_S = 15.0  # between checks for new partitions, lapsed leases and batches of other runs
+DRAIN_S = 2.0  # limit of one drain: with a backlog, marts are built in between
+FURTHER_S = 2.0  # minimum between builds of models that read models
 BOOTSTRAP_TIMEOUT_MS = 2_000
-_BUILD = "build"  # the backoff of builds, beside those of the datasets
+_BUILD = "build"  # the key of the builds' backoff, besides those of the datasets
 _RECHECK = "follow"
 
 
 @dataclass(slots=True)
 class FollowResult:
-    """What was drained and built, and the last error of each dataset that failed at the end."""
+    """Drained batches, builds, and the last error of each dataset that failed at the end."""
 
     records: int = 0
     batches: int = 0
@@ -53,7 +53,7 @@ class FollowResult:
     failing: dict[str, HeadraceError] = field(default_factory=dict)
 
     def raise_failures(self) -> None:
-        """Raise the first error that was not over at the end."""
+        """Raise the first error that was not cleared at the end."""
         for error in self.failing.values():
             raise error
 
@@ -67,10 +67,10 @@ class FollowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowOptions:
-    """How long to follow, and how: max_seconds defaults to until `stop` is set.
+    """The options of following. max_seconds: defaults to until `stop` is set.
 
-    build_settings: with the DSN that dbt uses, where it is not that of the deployment's settings. run: who commits, for
-    the ledger. print_line: prints what was drained, built or failed.
+    build_settings: with dbt's DSN, if it is not that of the deployment's settings. run: the committing run, for the
+    ledger. print_line: prints drains, builds and errors.
     """
 
     max_seconds: float | None = None
@@ -85,17 +85,17 @@ DEFAULT_OPTIONS = FollowOptions()
 def follow(
     deployment: Deployment, names: Sequence[str], *, stop: threading.Event, options: FollowOptions = DEFAULT_OPTIONS
 ) -> FollowResult:
-    """Follow datasets until `stop` is set or the time is over; return what was done.
+    """Follow datasets until `stop` is set or the time is over; return the result.
 
-    names: none for every topic and stream that is declared.
+    names: empty for every declared topic and stream.
     Leases keep scheduled runs away; a dataset that another follower holds is left to it until its lease lapses.
-    A source or a Postgres that does not answer does not end it, nor does an invalid declaration: the error is reported,
-    and the dataset is followed once it is corrected. Raises DatasetError for a file dataset, for a name that is not
-    declared, and where no declaration can be used.
+    It does not end if a source or Postgres does not answer or a declaration is invalid: the error is reported, and the
+    dataset is followed once that is corrected. Raises DatasetError for a file dataset, for a name that is not declared,
+    and if no declaration can be used.
     """
     datasets, faults = _declared(deployment, names)
     if not datasets:
-        raise next(iter(faults.values()), DatasetError("follow: found no topic or stream that is declared"))
+        raise next(iter(faults.values()), DatasetError("follow: found no declared topic or stream"))
     with Leases(deployment.connect("headrace follow"), f"{socket.gethostname()}:{os.getpid()}") as leases:
         follower = _Follower(deployment, datasets, faults, leases, stop, options)
         return follower.run(options.max_seconds)
@@ -147,8 +147,8 @@ class _Follower:
             self._backoffs[name].print_once(fault)
         self._sources: dict[str, Source] = {}
         self._first_models: dict[str, set[str]] = {}
-        self._to_build = {_BUILD}  # the first build is of everything
-        self._to_build_further: set[str] = set()  # so far only their models that read staging are built
+        self._to_build = {_BUILD}  # the first build covers everything
+        self._to_build_further: set[str] = set()  # only their models that read staging are built so far
         self._further_at = 0.0
         self._broken: set[str] = set()  # datasets of which a model failed
         self._result = FollowResult()
@@ -193,7 +193,7 @@ class _Follower:
                 self._notifiers[name] = Notifier(self._deployment, self._datasets[name], self._notified)
             for name in self._notifiers:
                 self._notified.put(name)
-            self._to_build |= unclaimed_datasets(connection) | self._broken  # also batches that others committed
+            self._to_build |= unclaimed_datasets(connection) | self._broken  # also batches of other runs
 
     def _load_corrected(self) -> None:
         """Add the datasets whose declarations were corrected."""
@@ -297,7 +297,7 @@ class _Follower:
                     self._print_line(made.summary())
 
     def _built(self, select: list[str] | None) -> BuildResult:
-        """Build a selection, or everything; after that the claiming models are known, even if a model failed."""
+        """Build a selection, or everything; it also determines the claiming models, even if a model failed."""
         try:
             return build(self._build_settings, select=select, tests=False, may_be_empty=True)
         finally:

@@ -1,4 +1,4 @@
-"""Interrupts a dbt build that is under way when following is to stop."""
+"""Interrupts a running dbt build when following stops."""
 
 import _thread
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-BUILD_GRACE_S = 2.0  # a build may continue for so long after the stop
+BUILD_GRACE_S = 2.0  # a build may continue this long after the stop
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def interrupt_build_on(stop: threading.Event) -> Iterator[None]:
                 return
 
     def interrupt(*_: object) -> None:
-        if not ended.is_set():  # else the build has ended meanwhile
+        if not ended.is_set():  # if not, the build has already ended
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)

@@ -1,7 +1,7 @@
-"""Leases: which follower a dataset is left to.
+"""Leases: which follower drains a dataset.
 
-A lease saves work and protects nothing: the checkpoint's compare-and-set keeps a follower that wakes after its lease
-lapsed from writing twice, as it does every other run.
+A lease saves work and protects nothing: a follower that wakes after its lease lapsed cannot write twice, because of the
+checkpoint's compare-and-set, like any other run.
 """
 
 import threading
@@ -45,7 +45,7 @@ def held_lease(deployment: "Deployment", dataset: str) -> Lease | None:
 
 
 class Leases:
-    """The leases of one follower, renewed by a thread; a context manager that deletes them at its end."""
+    """The leases of one follower, renewed by a thread; a context manager that deletes them at the end."""
 
     def __init__(self, connect: Connect, name: str) -> None:
         self._connect, self._name = connect, name
@@ -69,7 +69,7 @@ class Leases:
             pass  # they lapse by themselves
 
     def take(self, connection: Connection[Any], datasets: Collection[str]) -> set[str]:
-        """Take or renew the leases that no other follower holds; return the datasets that this one holds now."""
+        """Take or renew the leases that no other follower holds; return the datasets that this follower now holds."""
         rows = connection.execute(
             """
             insert into headrace.leases as leases (dataset, holder, holder_name, lapses_at)
@@ -93,7 +93,7 @@ class Leases:
         return taken
 
     def _renew(self) -> None:
-        # a thread, because a first build takes longer than a lease; it stops with the process, frozen or killed
+        # a thread, because a first build takes longer than a lease; a frozen or killed process does not renew
         while not self._ended.wait(RENEW_S):
             with self._lock:
                 held = sorted(self._held)

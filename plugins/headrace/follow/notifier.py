@@ -27,9 +27,9 @@ class Notifier:
         self._thread.start()
 
     def notify_after(self, planned: Plan, result: DrainResult) -> None:
-        """Notify when a record at or behind what was drained can be read."""
+        """Notify when a record at or after the drained offsets can be read."""
         if any(result.next_offsets.get(p) != bounds.end for p, bounds in planned.ranges.items()):
-            self._notified.put(self._dataset.name)  # out of time: there is more
+            self._notified.put(self._dataset.name)  # the drain ran out of time: more can be read
             return
         self._behind, self._pause = planned.behind, 0.0
         self._armed.set()

@@ -69,6 +69,7 @@ class AvroDecoder:
     """Reads values by the schemas that they name; a schema is parsed once."""
 
     json_text: JsonText | None = None
+    reads_headers: bool = False
 
     def __init__(self, schemas: Schemas, fingerprints: Fingerprints | None) -> None:
         self._schemas = schemas

@@ -64,6 +64,9 @@ class Decoder(Protocol):
     json_text: JsonText | None
     """Where the JSON text of a value is; None where documents are no JSON text."""
 
+    reads_headers: bool
+    """Whether a record's headers say how its value is read; the fast path does not see them."""
+
     def decode(self, value: bytes, headers: Headers) -> Decoded:
         """The document of a value, all of its bytes.
 
@@ -120,6 +123,7 @@ class PlainDecoder:
     __slots__ = ()
 
     json_text: JsonText | None = None
+    reads_headers: bool = False
 
     def schema_id(self, _value: bytes, _headers: Headers) -> int | None:
         """None: there is no schema."""

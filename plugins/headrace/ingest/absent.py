@@ -1,4 +1,4 @@
-"""Entities that earlier files named and the newest one does not: kept and counted, or tombstoned."""
+"""Absent entities: earlier files named them and the newest one does not. They are counted, or tombstoned."""
 
 from collections.abc import Collection
 from contextlib import closing
@@ -28,9 +28,9 @@ KEYS = Identifier("pg_temp", "surveyed_keys")
 class EntitySurvey:
     """How a file differs from a dataset's entities, before it is loaded.
 
-    existing: live entities. removed: live entities that no line names. invalid: lines that become dead letters; they
-    keep the entities whose keys they name. undecided: invalid lines whose key cannot be read. Each of these may be the
-    line of any absent entity, so one undecided line keeps all entities.
+    existing: live entities. removed: live entities that no line names. invalid: lines that become dead letters; the
+    entities whose keys they name are kept. undecided: invalid lines whose key cannot be read. Each of these may belong
+    to any absent entity, so a single one keeps all entities.
     """
 
     valid: int = 0
@@ -80,7 +80,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
     key, index = _key(dataset)
     found = EntitySurvey()
     contract = field_contract(dataset, key)
-    # what these make of a document may have another key than the document
+    # a document's key as the contract decodes it, after validators, may differ from the key in its text
     is_unwrapped = bool(dataset.contract.__pydantic_decorators__.model_validators)
     with connection.transaction(force_rollback=True):
         connection.execute(SQL("create temporary table {} (key {})").format(KEYS, SQL(key.sql_type)))
@@ -112,7 +112,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
 
 def _read_key(value: bytes | None, contract: Contract) -> Any:
     """The key of a record whose other fields may break the contract; None if it cannot be read."""
-    decoded = contract.decode(None, value)  # the contract of the key alone: the others are extra fields to it
+    decoded = contract.decode(None, value)  # a contract of the key only: all other fields are extra
     return None if isinstance(decoded, Rejection) else decoded[0]
 
 
@@ -120,7 +120,7 @@ def _key(dataset: Dataset) -> tuple[Column, int]:
     for index, column in enumerate(dataset.compiled.columns):
         if column.name == dataset.key_column:
             return column, index
-    raise DatasetError(f"{dataset.name}: has no key, expected one to tell who is missing; leave --replace out")
+    raise DatasetError(f"{dataset.name}: has no key, expected one to find absent entities; omit --replace")
 
 
 def count_absent(
@@ -136,7 +136,7 @@ def count_absent(
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """What a load has committed: its generation up to an end, and what the survey of its file found."""
+    """A load's committed part: its generation up to an end, and the survey of its file."""
 
     generation: int
     end: int
@@ -146,9 +146,9 @@ class LoadedFile:
 def tombstone_absent(
     connection: Connection[Any], dataset: Dataset, loaded: LoadedFile, max_removed: float, run: RunContext
 ) -> int:
-    """Tombstone the absent entities, as lines behind the file's last one in a separate batch; return their number.
+    """Tombstone the absent entities in a batch after the file's last line; return their number.
 
-    The caller holds the dataset (`checkpoints.hold`). Raises CheckpointMoved when another load began a generation
+    The caller holds the dataset (`checkpoints.hold`). Raises CheckpointMoved if another load began a generation
     since: nearly all entities would be absent from that one.
     """
     generation, end, surveyed = loaded.generation, loaded.end, loaded.surveyed
@@ -157,14 +157,16 @@ def tombstone_absent(
         newest = "none is open" if found is None else f"generation {found.generation} is at {found.next_offsets[0]}"
         raise CheckpointMoved(
             f"{dataset.name}: {newest}, this load committed generation {generation} up to {end}: another load began "
-            "meanwhile; the file was merged, nobody was tombstoned; run the same command again"
+            "meanwhile; the file was merged, nothing was tombstoned; run the same command again",
+            dataset=dataset.name,
+            generation=generation,
         )
     absent = count_absent(connection, dataset, generation, surveyed.named_by_invalid)
     if not absent:
         return 0
     row = connection.execute(SQL("select count(*) from ({}) as live").format(_live(dataset))).fetchone()
     assert row is not None
-    check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nobody was tombstoned")
+    check_removed(dataset, absent, int(row[0]), max_removed, "the file was merged, nothing was tombstoned")
     start = found.next_offsets[0]
     line = LedgerLine(
         batch_id=ledger.new_batch_id(),
@@ -201,7 +203,7 @@ def _insert_tombstones(connection: Connection[Any], dataset: Dataset, line: Ledg
 
 
 def _live(dataset: Dataset) -> Composed:
-    """The entities whose newest version is no tombstone, each with that version's generation."""
+    """The entities whose newest version is not a tombstone, each with that version's generation."""
     key, _ = _key(dataset)
     return SQL(
         "select {key}, _generation from ("
@@ -212,7 +214,7 @@ def _live(dataset: Dataset) -> Composed:
 
 
 def _absent(dataset: Dataset, generation: int, named_by_invalid: Collection[Any]) -> Composed:
-    # an entity's newest line is in an older generation than the file's, and no invalid line of the file names it
+    # an entity's newest version is from an older generation than the file's, and no invalid line of the file names it
     key, _ = _key(dataset)
     return SQL(
         "select {key} from ({live}) as live where _generation < {generation} and {key} <> all({named}::{type}[])"

@@ -27,10 +27,10 @@ from headrace.times import TimeTexts, record_time
 class Batch:
     """Records of [start_offset, end_offset) of one partition, decoded, not yet committed.
 
-    batch_id is chosen here, before the transaction: it decides later whether a commit in doubt happened. rows: each a
-    line of COPY text, where the contract's fast way gave one, or a list of values. accepted: the rows' records, in the
-    same order, for what Postgres turns out not to store. position: where end_offset is, for sources with positions of
-    their own. size_bytes: memory of the batch: bytes of keys, values and headers.
+    batch_id is chosen here, before the transaction: it later decides whether a commit in doubt happened. rows: each is
+    a line of COPY text from the fast path, or a list of values. accepted: the records of the rows, in the same order;
+    used if Postgres rejects rows. position: the source's own position of end_offset, if it has positions. size_bytes:
+    memory of the batch: bytes of keys, values and headers.
     """
 
     dataset: Dataset
@@ -54,17 +54,17 @@ class Batch:
 
     @property
     def records(self) -> int:
-        """Rows, tombstones included, and dead letters."""
+        """The number of rows (tombstones included) and dead letters."""
         return len(self.rows) + len(self.dead)
 
     @property
     def first_record_at(self) -> datetime | None:
-        """The earliest of the records' own times."""
+        """The earliest record time."""
         return self.times.first
 
     @property
     def last_record_at(self) -> datetime | None:
-        """The latest of the records' own times."""
+        """The latest record time."""
         return self.times.last
 
     def fill(self, records: Iterator[Record], rows: int, max_bytes: int, *, has_positions: bool = False) -> bool:
@@ -81,7 +81,7 @@ class Batch:
         self._add(iter((record,)), 2, sys.maxsize)
 
     def _add(self, records: Iterator[Record], room: int, max_bytes: int) -> Record | None:
-        """Add records; return the one that fills the batch, or None if they ran out before."""
+        """Add records; return the one that fills the batch, or None if the records end first."""
         bind = self.dataset.copy_line_binder
         make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
         times, rows, accepted = self.times, self.rows, self.accepted
@@ -92,7 +92,7 @@ class Batch:
             if type(record) is not kind:
                 kind = type(record)
                 is_tuple, may_be_rejected = kind is KafkaRecord, hasattr(kind, "rejection")
-            if is_tuple:  # unpacked at once: half the time of five names
+            if is_tuple:  # unpacking takes half the time of five attributes
                 offset, timestamp, key, value, headers = cast(KafkaRecord, record)
             else:
                 offset, timestamp = record.offset, record.timestamp
@@ -120,7 +120,7 @@ class Batch:
         return full
 
     def _decode(self, record: Record) -> None:
-        """Let the contract judge a record."""
+        """Decode a record by the contract into a row or a dead letter."""
         contract, masked = self.dataset.compiled, _masked(record)
         decoded = _rejection(record) or (
             contract.decode(record.key, record.value, record.headers)
@@ -152,10 +152,7 @@ class Batch:
         self.accepted.append(record)
 
     def decode_by_contract(self) -> bool:
-        """Decode the lines of the fast path again into rows of values; False if there are none.
-
-        The contract itself judges them again.
-        """
+        """Decode the lines of the fast path again, by the contract, into rows of values; False if there are none."""
         accepted, used_fast_path = self.accepted, any(isinstance(row, str) for row in self.rows)
         self.rows, self.accepted, self.tombstones = [], [], 0
         for record in accepted:
@@ -163,7 +160,7 @@ class Batch:
         return used_fast_path
 
     def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
-        """COPY the rows into a table: lines as text, then the others."""
+        """COPY the rows into a table: first the text lines, then the rows of values."""
         lines = [row for row in self.rows if isinstance(row, str)]
         if lines:
             copy_lines(cursor, target, columns(self.dataset), lines)
@@ -171,7 +168,7 @@ class Batch:
             copy_rows(cursor, target, columns(self.dataset), [row for row in self.rows if not isinstance(row, str)])
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
-        """Make dead letters of rows that Postgres rejected, by their index; of rows that the contract decoded."""
+        """Turn rows that Postgres rejected, by index, into dead letters; all rows are rows of values by then."""
         for index, rejection in rejections.items():
             self.tombstones -= self.accepted[index].value is None
             self._reject_record(self.accepted[index], rejection)
@@ -194,7 +191,7 @@ class Batch:
         )
 
     def line(self, kind: LedgerKind, run: RunContext) -> LedgerLine:
-        """The batch's line of the ledger."""
+        """The batch's ledger line."""
         return LedgerLine(
             batch_id=self.batch_id,
             dataset=self.dataset.name,
@@ -217,7 +214,7 @@ class Batch:
 
 
 def _no_line(*_: Any) -> None:
-    """The fast path of a contract that has none."""
+    """Replace the fast path of a contract that has none."""
 
 
 def _stored_rejection(record: Any, masked: list[str]) -> Rejection:
@@ -231,6 +228,6 @@ def _masked(record: Record) -> list[str] | None:
 
 
 def _rejection(record: Record) -> Rejection | None:
-    """Why a file's line, whose own format is broken, is no record."""
+    """The rejection of a file's line that broke the file's own format; None for a record."""
     rejection: Rejection | None = getattr(record, "rejection", None)
     return rejection

@@ -1,6 +1,6 @@
 """A thread that runs one call at a time while its caller continues: a batch commits while the next one is read.
 
-A commit spends nearly all of its time waiting for Postgres. A queue of several would only take more memory.
+A commit spends nearly all of its time waiting for Postgres. A queue of several commits would only take more memory.
 """
 
 import sys
@@ -11,20 +11,19 @@ from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-# How long the reading thread keeps the interpreter once Postgres has answered the other one. Python's own 5 ms, with
-# some twenty answers a batch, took a seventh of a drain's time.
+# How long the reading thread keeps the interpreter after Postgres has answered the commit thread. With Python's 5 ms
+# and some twenty answers per batch, waiting took a seventh of a drain's time.
 SWITCH_INTERVAL_S = 0.000_5
 
 
 class CommitThread(Generic[T]):
-    """Runs calls one after the other; a context manager that waits for the last call when it is left.
+    """Runs calls one after the other; as a context manager, waits at the end for the last call.
 
-    If an error leaves it, that error is raised, not the one of a last call that fails too; `settled` is not called for
-    a call that failed.
+    If the block raises, that error is raised and not the last call's. `settled` is called only for calls that succeed.
     """
 
     def __init__(self, settled: Callable[[T], None]) -> None:
-        """settled: called with a call's result in the caller's thread."""
+        """settled: called with a call's result, in the caller's thread."""
         self._settled = settled
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="headrace commit")
         self._running: Future[T] | None = None
@@ -46,7 +45,7 @@ class CommitThread(Generic[T]):
         self._settle()
 
     def run(self, call: Callable[[], T]) -> None:
-        """Begin a call after the previous one has ended; raise the previous one's error."""
+        """Start a call after the previous one has ended; raise the previous one's error."""
         self._settle()
         self._running = self._pool.submit(call)
 

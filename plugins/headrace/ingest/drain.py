@@ -1,11 +1,12 @@
-"""The drain: read pinned ranges, decode, commit batch by batch."""
+"""The drain: read pinned ranges, decode, and commit batch by batch."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
@@ -37,19 +38,34 @@ class DrainResult:
 
     @property
     def records(self) -> int:
-        """Records that are now staged, tombstoned or dead."""
+        """The number of records that were staged, tombstoned or rejected."""
         return self.staged + self.dead + self.tombstones
 
+    def count(self, line: LedgerLine, dead_letters: Iterable[Sequence[Any]]) -> None:
+        """Count a committed batch, as its ledger line has it. dead_letters: its rows of headrace.dead_letters."""
+        self.batches += 1
+        self._add_counts(line)
+        self.reasons.update(row[REASON] for row in dead_letters)
+        self.next_offsets[line.partition] = line.end_offset
+        self.positions[line.partition] = line.position
+
     def add(self, other: "DrainResult") -> None:
-        """Count what another process of the same drain committed."""
-        for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        """Add the counts of another process of the same drain."""
+        self.batches += other.batches
+        self._add_counts(other)
         self.seconds = max(self.seconds, other.seconds)
         self.reasons += other.reasons
         self.next_offsets |= other.next_offsets
 
+    def _add_counts(self, counted: "LedgerLine | DrainResult") -> None:
+        self.staged += counted.staged
+        self.dead += counted.dead
+        self.tombstones += counted.tombstones
+        self.empty += counted.empty
+        self.bytes += counted.bytes
+
     def summary(self, plan: Plan) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         waiting = f"; {plan.waiting} offsets wait behind an open transaction" if plan.waiting else ""
         if not self.batches:
             return f"{self.dataset}: nothing new{waiting}"
@@ -60,7 +76,7 @@ class DrainResult:
         )
 
     def log_lines(self, plan: Plan) -> list[str]:
-        """What happened, in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
+        """The result in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
         ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
         return [
@@ -68,7 +84,7 @@ class DrainResult:
             f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}",
             f"dead letters {self.dead}{': ' if reasons else ''}{reasons}",
             f"{self.batches} batches in {self._pace}",
-            f"next offsets {self._ends or 'as they were'}",
+            f"next offsets {self._ends or 'unchanged'}",
         ]
 
     @property
@@ -82,18 +98,17 @@ class DrainResult:
 
 
 DrainCallback = Callable[[DrainResult], None]
-CommitCallback = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, the seconds that it took
+CommitCallback = Callable[[LedgerLine, int, float], None]  # a batch's line, its seq, its duration in seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainOptions:
-    """When a batch is full, when a drain stops early, and the callbacks of its commits.
+    """The limits of batches and of a drain, and the callbacks of its commits.
 
-    batch_rows and batch_bytes (of keys, values and headers): a batch ends with the record that reaches either, and
-    the open batches of all partitions together hold no more than that either. max_seconds: what has been read by then
-    is committed and nothing more is read; None for as long as there is something to read. stop: likewise, once it
-    returns true. run: who commits, for the ledger. on_progress, on_commit: called after each commit. barrier: called at
-    named steps, for tests.
+    batch_rows, batch_bytes (of keys, values and headers): the record that reaches either one ends its batch; they also
+    limit the open batches of all partitions together. max_seconds: after it the drain commits what it has read and
+    ends; None: no limit. stop: the drain ends in the same way once it returns true. run: the committing run, for the
+    ledger. on_progress, on_commit: called after each commit. barrier: called at named steps, for tests.
     """
 
     batch_rows: int
@@ -109,11 +124,11 @@ class DrainOptions:
 def drain(
     dataset: Dataset, source: Source, plan: Plan, committer: Committer, options: DrainOptions, result: DrainResult
 ) -> DrainResult:
-    """Read the plan's ranges and commit them in batches, each while the next is read; return what was committed.
+    """Read the plan's ranges and commit them in batches; while one commits, the next is read. Return the result.
 
-    result: what an earlier attempt committed, or an empty one; commits are added to it, also when this raises.
-    Every batch is one transaction, so an error leaves the checkpoint where the next run continues.
-    Raises CheckpointMoved when another run was first, SourceChanged when the source was replaced meanwhile.
+    result: the result of an earlier attempt, or an empty one; commits are added to it, also if this raises.
+    Every batch is one transaction, so after an error the checkpoint is where the next run continues.
+    Raises CheckpointMoved if another run was first, SourceChanged if the source was replaced meanwhile.
     """
     began = time.monotonic() - result.seconds
     kind = LedgerKind.LOAD if dataset.source.is_file else LedgerKind.DRAIN
@@ -124,7 +139,7 @@ def drain(
         open_batches.pop(batch.partition, None)
         next_offsets[batch.partition] = batch.end_offset
         commits.wait()
-        _check_source(source, plan)  # by the thread that reads: the commit thread asks Postgres alone
+        _check_source(source, plan)  # in the reading thread: the commit thread uses only Postgres
         commits.run(partial(_commit, committer, batch, kind, options.run or RunContext()))
 
     failures: list[HeadraceError] = []
@@ -142,7 +157,7 @@ def drain(
             batch.position = chunk.position
             if batch.end_offset > batch.start_offset:
                 open_batches[partition] = batch
-            del batch, records, chunk  # not held while the next one is fetched
+            del batch, records, chunk  # frees their memory while the next chunk is fetched
             out_of_time = _is_out_of_time(options, began)
             for batch in _due(open_batches, plan, options, out_of_time):
                 close(batch)
@@ -165,7 +180,7 @@ def _commit(committer: Committer, batch: Batch, kind: LedgerKind, run: RunContex
 
 def _settle(result: DrainResult, options: DrainOptions, began: float, committed: Committed) -> None:
     batch, line, seq = committed
-    _count(result, batch)
+    result.count(line, batch.dead)
     options.on_commit(line, seq, time.monotonic() - batch.began)
     result.seconds = time.monotonic() - began
     options.on_progress(result)
@@ -177,7 +192,7 @@ def _is_out_of_time(options: DrainOptions, began: float) -> bool:
 
 
 def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) -> Iterator[Chunk]:
-    """Yield chunks until records cannot be read; append that error to `failures`, so that earlier records commit."""
+    """Yield chunks up to the first unreadable record; append its error to `failures`: earlier records commit."""
     try:
         yield from chunks
     except (SourceError, CodecMissing) as error:
@@ -185,7 +200,7 @@ def _until_unreadable(chunks: Iterable[Chunk], failures: list[HeadraceError]) ->
 
 
 def _due(open_batches: Mapping[int, Batch], plan: Plan, options: DrainOptions, out_of_time: bool) -> list[Batch]:
-    """Batches to close: those that reached the plan's end, and the largest while all together exceed the limits."""
+    """Batches to close: all that reached the plan's end, and the largest ones while all together exceed the limits."""
     due: list[Batch] = []
     rows = size_bytes = 0
     for batch in sorted(open_batches.values(), key=lambda batch: batch.size_bytes):
@@ -197,23 +212,13 @@ def _due(open_batches: Mapping[int, Batch], plan: Plan, options: DrainOptions, o
 
 
 def _check_source(source: Source, plan: Plan) -> None:
-    # A topic that was recreated while it was read gives other records under the same offsets. Asked after the batch was
-    # fetched and before it is committed, so all of its records are the planned topic's.
+    # A topic that was created again while it was read has other records under the same offsets. The id is compared
+    # after the batch was fetched and before it is committed, so all of its records are from the planned topic.
     found = source.topic_id()
     if found != plan.topic_id:
         raise SourceChanged(
             f"{plan.dataset}: {plan.topic} has id {found}, expected {plan.topic_id}: the source was replaced "
-            "while it was read; nothing of this batch was stored; run the drain again"
+            "while it was read; nothing of this batch was stored; run the drain again",
+            dataset=plan.dataset,
+            generation=plan.generation,
         )
-
-
-def _count(result: DrainResult, batch: Batch) -> None:
-    result.batches += 1
-    result.staged += len(batch.rows) - batch.tombstones
-    result.dead += len(batch.dead)
-    result.reasons.update(dead_letter[REASON] for dead_letter in batch.dead)
-    result.tombstones += batch.tombstones
-    result.empty += batch.end_offset - batch.start_offset - batch.records
-    result.bytes += batch.bytes
-    result.next_offsets[batch.partition] = batch.end_offset
-    result.positions[batch.partition] = batch.position

@@ -15,7 +15,7 @@ from headrace.postgres.lock_watchdog import watch_locks
 
 @contextmanager
 def exclusive(deployment: Deployment, dataset: Dataset, purpose: str) -> Iterator[Connection[Any]]:
-    """A transaction that holds the dataset's checkpoints; waits for commits, and ends a drain that is stuck."""
+    """A transaction that holds the dataset's checkpoints; it waits for commits, and ends a drain that is frozen."""
     name = f"headrace {purpose} {dataset.name}"
     connect = deployment.connect(name)
     with (

@@ -1,7 +1,7 @@
-"""Checks that a source is the one that a generation's checkpoints belong to, and still holds what comes next."""
+"""Checks that a source is the one that a generation's checkpoints belong to, and still serves the next offsets."""
 
 from headrace.command import Command
-from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing
+from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing, Where
 from headrace.postgres.checkpoints import Generation
 from headrace.sources.base import PartitionState, Source, SourceState
 
@@ -20,9 +20,9 @@ def describe(source: Source, generation: Generation | None) -> SourceState:
 
 
 def check_cluster(generation: Generation, cluster_id: str | None) -> None:
-    """Refuse another cluster than the one that the checkpoints belong to: its offsets are of other records.
+    """Refuse a cluster other than the one that the checkpoints belong to: its offsets name other records.
 
-    A cluster that does not tell its id, or was never asked for it, passes.
+    A cluster without an id passes, and so does a generation without one.
     """
     if None not in (generation.cluster_id, cluster_id) and cluster_id != generation.cluster_id:
         drain = Command("drain", generation.dataset)
@@ -30,15 +30,16 @@ def check_cluster(generation: Generation, cluster_id: str | None) -> None:
             f"{generation.dataset}: another cluster answers at this address: found cluster id {cluster_id}, expected "
             f"{generation.cluster_id}, of which generation {generation.generation} read {generation.topic}; nothing "
             "was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in Airflow: the connection headrace_kafka) back to "
-            f"the old cluster and run `{drain}`; only if the new one is meant, {_adopt(generation)}",
+            f"the old cluster and run `{drain}`; only if the new one is intended, {_adopt(generation)}",
             command=drain,
+            **_where(generation),
         )
 
 
 def seen_from(source: Source, generation: Generation, state: SourceState) -> SourceState:
-    """The source as it looks from a generation's checkpoints.
+    """The source's state as it applies to a generation's checkpoints.
 
-    Raises SourceChanged, with the range at risk and the command, when the source can tell that it is another one.
+    Raises SourceChanged, with the range at risk and the command, if the source detects that it was replaced.
     """
     if state.topic != generation.topic:
         return state
@@ -46,14 +47,15 @@ def seen_from(source: Source, generation: Generation, state: SourceState) -> Sou
         return source.seen_from(state, generation.next_offsets, generation.positions)
     except SourceChanged as error:
         raise SourceChanged(
-            f"{generation.dataset}: {error}; at risk: what the old one held from {_at_risk(generation)}; "
+            f"{generation.dataset}: {error}; at risk: records of the old one: {_at_risk(generation)}; "
             f"{_adopt(generation)}",
             command=Command("adopt", generation.dataset),
+            **_where(generation),
         ) from error
 
 
 def check_identity(generation: Generation, state: SourceState) -> None:
-    """Refuse a source that is not the one that the checkpoints belong to, or that lost what they point at."""
+    """Raise SourceChanged if the source is not that of the checkpoints, or lost the offsets that come next."""
     name, adopt, command = generation.dataset, _adopt(generation), Command("adopt", generation.dataset)
     check_cluster(generation, state.cluster_id)
     if state.topic != generation.topic:
@@ -61,50 +63,62 @@ def check_identity(generation: Generation, state: SourceState) -> None:
             f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
             f"at risk: {_at_risk(generation)}; {adopt}",
             command=command,
+            **_where(generation),
         )
     if state.topic_id != generation.topic_id:
         raise SourceChanged(
             f"{name}: topic {state.topic} has id {state.topic_id}, expected {generation.topic_id}: it was deleted and "
-            f"made anew; at risk: what the old one held from {_at_risk(generation)}; {adopt}",
+            f"created again; at risk: records of the old one: {_at_risk(generation)}; {adopt}",
             command=command,
+            **_where(generation),
         )
     for partition, next_offset in sorted(generation.next_offsets.items()):
         found = state.partitions.get(partition)
         if found is None:
             raise SourceChanged(
-                f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}", command=command
+                f"{name}[{partition}]: the partition is gone, its checkpoint is {next_offset}; {adopt}",
+                command=command,
+                **_where(generation, partition, next_offset),
             )
         _check_offsets(generation, partition, next_offset, found)
     for partition, found in sorted(state.partitions.items()):
         if partition not in generation.next_offsets and found.log_start_offset > 0:
-            accept = accept_loss(name, partition, found.log_start_offset)
+            accept = accept_loss_command(name, partition, found.log_start_offset)
             raise SourceChanged(
                 f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
-                f"[0, {found.log_start_offset}) is lost; `{accept}` goes on behind it",
+                f"[0, {found.log_start_offset}) is lost; `{accept}` continues after it",
                 command=accept,
+                **_where(generation, partition, 0),
             )
 
 
-def accept_loss(dataset: str, partition: int, to: int) -> Command:
-    """The command that continues at an offset, after the range that the source lost."""
+def accept_loss_command(dataset: str, partition: int, to: int) -> Command:
+    """The command that moves the checkpoint past the range that the source lost, to the offset `to`."""
     return Command("accept-loss", dataset, "--partition", partition, "--to", to)
 
 
 def _check_offsets(generation: Generation, partition: int, next_offset: int, found: PartitionState) -> None:
     where = f"{generation.dataset}[{partition}]"
     if next_offset < found.log_start_offset:
-        accept = accept_loss(generation.dataset, partition, found.log_start_offset)
+        accept = accept_loss_command(generation.dataset, partition, found.log_start_offset)
         raise SourceChanged(
             f"{where}: retention overtook the checkpoint: [{next_offset}, {found.log_start_offset}) is no longer "
-            f"served and was never read; `{accept}` goes on behind it",
+            f"served and was never read; `{accept}` continues after it",
             command=accept,
+            **_where(generation, partition, next_offset),
         )
     if next_offset > found.high_watermark:
         raise SourceChanged(
             f"{where}: the checkpoint is {next_offset}, the log ends at {found.high_watermark}: "
             f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {_adopt(generation)}",
             command=Command("adopt", generation.dataset),
+            **_where(generation, partition, found.high_watermark),
         )
+
+
+def _where(generation: Generation, partition: int | None = None, offset: int | None = None) -> Where:
+    where: Where = {"dataset": generation.dataset, "generation": generation.generation}
+    return where if partition is None or offset is None else {**where, "partition": partition, "offset": offset}
 
 
 def _adopt(generation: Generation) -> str:

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from headrace.exceptions import HeadraceError
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.logs import FIELDS
@@ -19,7 +20,7 @@ class Journal:
         self._is_json = settings.log_format == "json"
 
     def batch(self, line: LedgerLine, seq: int, seconds: float) -> None:
-        """Log a committed batch; seq: its number in the ledger; seconds: since it was begun."""
+        """Log a committed batch; seq: its ledger line's number; seconds: since the batch began."""
         self._write(
             logging.INFO,
             "batch committed",
@@ -40,7 +41,7 @@ class Journal:
         )
 
     def end(self, plan: Plan, result: DrainResult, error: BaseException | None = None) -> None:
-        """Log the end of a drain or of a process's share; with `error`, of one that failed."""
+        """Log the end of a drain or of one process's share; error: why it failed."""
         self._write(
             logging.INFO if error is None else logging.ERROR,
             "drain ended" if error is None else "drain failed",
@@ -54,9 +55,16 @@ class Journal:
             empty=result.empty,
             bytes=result.bytes,
             seconds=round(result.seconds, 3),
-            **({} if error is None else {"error": " ".join(str(error).split())}),
+            **({} if error is None else _of_error(error)),
         )
 
     def _write(self, level: int, event: str, **fields: Any) -> None:
         if self._is_json:
             logger.log(level, event, extra={FIELDS: fields})
+
+
+def _of_error(error: BaseException) -> dict[str, Any]:
+    """An error's message, and the partition and offset that it is about, where it names them."""
+    where = {"partition": error.partition, "offset": error.offset} if isinstance(error, HeadraceError) else {}
+    known = {name: value for name, value in where.items() if value is not None}
+    return {"error": " ".join(str(error).split()), **known}

@@ -1,4 +1,4 @@
-"""The load of a file: an unchanged one is skipped, a changed one merged; absent entities are kept, or tombstoned."""
+"""The load of a file: an unchanged file is skipped, a changed one merged; absent entities are kept or tombstoned."""
 
 import os
 from collections.abc import Callable
@@ -28,10 +28,10 @@ from headrace.sources.base import Range, Source, SourceState
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """The outcome of a load: skipped because unchanged, or what was loaded; and the entities no longer in the file.
+    """The outcome of a load: skipped because unchanged, or the loaded rows; and the absent entities.
 
-    newer: the file that was loaded since this one, which is why an unchanged one is not loaded over it. undecided:
-    invalid lines whose key cannot be read; because of them --replace removed nothing.
+    newer: the file that was loaded after this unchanged one, and therefore is not overwritten. undecided: invalid lines
+    whose key cannot be read; because of them --replace removed nothing.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class LoadResult:
     undecided: int = 0
 
     def summary(self) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         name = self.result.dataset
         loaded = f"unchanged, skipped {self.path.name}"
         if self.newer is not None:
@@ -56,17 +56,16 @@ class LoadResult:
             return f"{name}: {loaded}"
         why = "--replace tombstones them"
         if self.undecided:
-            why = f"{self.undecided} invalid lines do not tell whose they are; correct them and --replace again"
+            why = f"{self.undecided} invalid lines have no readable key; correct them and --replace again"
         return f"{name}: {loaded}; {self.absent} no longer in the file: kept ({why})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What a load does beyond merging a changed file.
+    """What a load does in addition to merging a changed file.
 
-    replace: tombstone entities that the file does not name, unless these are more than max_removed percent of all.
-    again: load a file that is unchanged. run: who loads, for the ledger. on_progress: called with the offsets committed
-    and the offsets planned.
+    replace: tombstone absent entities, unless these are more than max_removed percent of all. again: load an unchanged
+    file. run: the loading run, for the ledger. on_progress: called with the committed and the planned offsets.
     """
 
     replace: bool = False
@@ -81,7 +80,7 @@ DEFAULT_OPTIONS = LoadOptions()
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """A file dataset and the file that is loaded into it; path: None for its declared one."""
+    """A file dataset and the file to load; path: None for the declared one."""
 
     deployment: Deployment
     dataset: Dataset
@@ -106,11 +105,11 @@ def load_file(
 ) -> LoadResult:
     """Load a file dataset: an unchanged file (by sha256) is skipped, a changed one merged as a new generation.
 
-    A file is unchanged when its content is what was loaded from this path last, also if another file was loaded since:
-    the hourly load of the dataset's own file does not undo a correction.
-    Entities that an earlier file named and this one does not are kept and counted, or tombstoned with `replace`. That
-    raises DatasetError, before anything is loaded, for a file without a valid record and where more than max_removed
-    percent of the entities would go, and CheckpointMoved when another load was faster.
+    A file is unchanged if its content is the last that was loaded from this path, even if another file was loaded
+    since: the hourly load of the dataset's own file does not undo a correction.
+    Absent entities are kept and counted, or tombstoned with `replace`. That raises DatasetError, before anything is
+    loaded, for a file without a valid record and if more than max_removed percent of the entities would be removed. It
+    raises CheckpointMoved if another load was faster.
     """
     dataset = deployment.dataset(name)
     if not dataset.source.is_file:
@@ -156,9 +155,9 @@ def _opened(load: _Load, stack: ExitStack) -> tuple[Source, SourceState]:
 
 
 def _newer_file(connection: Connection[Any], load: _Load, state: SourceState) -> str | None:
-    """The file that was loaded after this unchanged one, which is therefore skipped, or None.
+    """The file that was loaded after this unchanged one, which is therefore skipped; None if there is none.
 
-    Raises DatasetError with `replace`: it would tombstone what only the newer file names.
+    Raises DatasetError with `replace`: it would tombstone entities that only the newer file names.
     """
     name = load.dataset.name
     newer = None if load.options.again else _loaded_since(connection, name, load.registered_path, state.topic_id)
@@ -175,7 +174,7 @@ def _newer_file(connection: Connection[Any], load: _Load, state: SourceState) ->
 
 
 def _settle_absent(load: _Load, planned: Plan, end: int, surveyed: EntitySurvey) -> tuple[int, int]:
-    """Count the entities that the file does not name, or tombstone them; return how many were kept and tombstoned."""
+    """Count or tombstone the absent entities; return how many were kept and how many tombstoned."""
     dataset, options = load.dataset, load.options
     with exclusive(load.deployment, dataset, "load") as connection:
         if options.replace and not surveyed.undecided:
@@ -185,9 +184,9 @@ def _settle_absent(load: _Load, planned: Plan, end: int, surveyed: EntitySurvey)
 
 
 def _registered_path(deployment: Deployment, path: Path) -> str:
-    """The path that a file is registered as: below the data directory, the same on every machine, or absolute.
+    """The path under which a file is registered: relative to the data directory if it is below it, else absolute.
 
-    A link is registered by its own path; its target is its content.
+    A link is registered by its own path, with the content of its target.
     """
     root = deployment.settings.data_dir
     for found, folder in ((path.absolute(), root.absolute()), (path.resolve(), root.resolve())):
@@ -198,7 +197,7 @@ def _registered_path(deployment: Deployment, path: Path) -> str:
 
 
 def _loaded_since(connection: Connection[Any], dataset: str, registered_path: str, sha256: str) -> str | None:
-    """The file that was loaded after this content of this one, or None."""
+    """The file that was loaded after this content of this file, or None."""
     with connection.transaction():
         row = connection.execute(
             """
@@ -215,7 +214,7 @@ def _loaded_since(connection: Connection[Any], dataset: str, registered_path: st
         ).fetchone()
         if row is None:
             return None
-        # the file exists and is unchanged
+        # the file exists and is unchanged: an observation without an error
         connection.execute(
             "update headrace.observations set observed_at = clock_timestamp(), error = null, command = null "
             "where dataset = %s",
@@ -225,7 +224,7 @@ def _loaded_since(connection: Connection[Any], dataset: str, registered_path: st
 
 
 def _remember(load: _Load, planned: Plan) -> None:
-    """Store that this content of this file is loaded, in a separate transaction: it stays if a later step fails."""
+    """Store that this content of this file is loaded, in a separate transaction, so that it survives a later error."""
     with database(load.connect) as connection:
         connection.execute(
             """

@@ -1,4 +1,4 @@
-"""What plans and drains record for `status`: lag, sums of the ledger, errors. It decides nothing."""
+"""What plans and drains record for `status`: lag, totals of the ledger, errors. Nothing else depends on it."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,11 +14,11 @@ from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
 KEEP = "1 day"
-TOTALS_EVERY_LINES = 200  # summed in a millisecond, so there is no need to write more often
+TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
 
 def save_state(stored: Checkpoints, state: SourceState) -> None:
-    """Store the offsets that a source reported, in a separate transaction: a plan that is refused keeps them."""
+    """Store the offsets that a source reported, in a separate transaction, so that a refused plan keeps them."""
     with stored.connection.transaction():
         stored.register()
         for partition, found in state.partitions.items():
@@ -41,7 +41,7 @@ def save_state(stored: Checkpoints, state: SourceState) -> None:
 def save_observation(stored: Checkpoints) -> None:
     """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
 
-    The plan succeeded, so the error of an earlier one is cleared, also on partitions that the source no longer has.
+    The plan succeeded, so earlier errors are cleared, also on partitions that the source no longer has.
     """
     connection, dataset = stored.connection, stored.dataset
     with connection.transaction():
@@ -81,7 +81,7 @@ def save_observation(stored: Checkpoints) -> None:
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
-    """Record that the source holds nothing new; clear an earlier error."""
+    """Store that the source has nothing new; clear an earlier error."""
     connection.execute(
         "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
         "where dataset = %s",
@@ -90,7 +90,7 @@ def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
 
 
 def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
-    """Add the ledger's lines to headrace.totals if there are more than `lines` new ones."""
+    """Add the ledger's lines to headrace.totals if more than `lines` are new."""
     connection.execute(
         """
         insert into headrace.totals (dataset, generation, partition, to_seq, staged, dead, tombstones)
@@ -125,10 +125,10 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
 
 
 def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
-    """Store the error of a plan; do nothing when Postgres cannot be reached or cannot store it.
+    """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
-    A missing topic of which nothing was ever read is no failure: it has no records yet. A missing setting is one only
-    with is_task: a shell may lack it, Airflow's tasks have the deployment's settings.
+    A missing topic that was never read is not an error: it has no records yet. A missing setting is one only with
+    is_task: a shell may not have it, but Airflow's tasks have the deployment's settings.
     """
     if _is_unreachable(error) or (isinstance(error, SettingError) and not is_task):
         return
@@ -141,7 +141,7 @@ def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: b
 def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
     """Store the error of a plan until the next one succeeds; on partition 0 if the dataset has none.
 
-    The offsets last seen at the source and their time stay.
+    The last observed offsets and their time stay.
     """
     text, command = _one_line(error), _command_of(error)
     with connection.transaction():
@@ -160,9 +160,9 @@ def save_error(connection: Connection[Any], dataset: str, error: Exception) -> N
 def save_drain_failure(
     connect: Connect, dataset: str, generation: int, end_offsets: Mapping[int, int], error: BaseException
 ) -> None:
-    """Store the error of a drain until its planned ranges are committed; do nothing when Postgres cannot be reached.
+    """Store the error of a drain until its planned ranges are committed; do nothing if Postgres cannot be reached.
 
-    end_offsets: the plan's end of each partition. A drain that another run overtook has not failed.
+    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed.
     """
     if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
         return
@@ -204,7 +204,7 @@ def _command_of(error: BaseException) -> list[str] | None:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether the error is that Postgres does not answer: storing it would only wait for the same."""
+    """Whether the error is that Postgres does not answer: storing it would fail in the same way."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return False

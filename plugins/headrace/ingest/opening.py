@@ -15,5 +15,5 @@ def open_source(deployment: Deployment, dataset: Dataset, path: Path | None = No
 
 
 def bounds(settings: Settings, dataset: Dataset) -> Bounds:
-    """How much is kept of the dataset's records."""
+    """The limits on the bytes that are kept of the dataset's records."""
     return Bounds(max(settings.record_bytes_max, 2 * dataset.max_value_bytes), settings.unpacked_bytes_max)

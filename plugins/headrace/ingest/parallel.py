@@ -1,4 +1,4 @@
-"""A drain in several processes, each with whole partitions."""
+"""A drain in several processes; each drains whole partitions."""
 
 import multiprocessing
 import os
@@ -17,7 +17,8 @@ from headrace.logs import configure
 from headrace.postgres.lock_watchdog import drain_name
 from headrace.settings import Settings
 
-PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]  # with their imports
+# imported once, by the fork server
+PRELOADED = ["headrace.cli", "headrace.contracts.copy_text", "headrace.sources.kafka"]
 
 
 def drain_dataset(
@@ -29,11 +30,11 @@ def drain_dataset(
     max_seconds: float | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[Plan, DrainResult]:
-    """Plan and drain a dataset, in `parallel` processes of whole partitions; return the plan and what was done."""
+    """Plan and drain a dataset in up to `parallel` processes; return the plan and the result."""
     dataset = deployment.dataset(name)
     dataset.refuse_file()
-    # Kafka clients and Postgres connections do not survive a fork of this process. multiprocessing's fork server has
-    # neither; it imports for all processes while this one plans.
+    # Kafka clients and Postgres connections do not survive a fork. multiprocessing's fork server has neither; it
+    # imports the modules for all processes while this one plans.
     context = multiprocessing.get_context("forkserver")
     if parallel > 1:
         from multiprocessing.forkserver import ensure_running
@@ -61,7 +62,7 @@ def drain_dataset(
                 result.add(future.result())
                 on_progress(result.records + result.empty, planned.lag)
         except BrokenProcessPool as error:
-            killed = DrainKilled(f"{name}: a process of the drain was killed; what it had committed stays; drain again")
+            killed = DrainKilled(f"{name}: a process of the drain was killed; its commits stay; drain again")
             connect = deployment.connect(drain_name(name))
             observations.save_drain_failure(connect, name, planned.generation, planned.ends, killed)
             raise killed from error
@@ -75,7 +76,7 @@ def _drain_share(settings: Settings, name: str, share: Plan, max_seconds: float 
 
 
 def _end_with_parent() -> None:
-    # a worker whose parent was killed would finish its share and then wait for another one for ever
+    # without this a worker whose parent was killed would finish its share and then wait for ever
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -10,29 +10,29 @@ from headrace.sources.base import Range, SourcePosition, SourceState
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one run is going to read: per partition a half-open range of offsets, in one generation."""
+    """The offsets that one run reads: per partition a half-open range, in one generation."""
 
     dataset: str
     generation: int
     topic: str
     topic_id: str
     ranges: Mapping[int, Range]
-    waiting: int = 0  # records behind the last stable offset: a transaction is open
-    # of every partition, what comes next after this plan
+    waiting: int = 0  # offsets from the last stable offset on: a transaction is open
+    # per partition the offset and position after this plan, also for partitions with nothing to read
     behind: Mapping[int, SourcePosition] = field(default_factory=dict)
 
     @property
     def lag(self) -> int:
-        """Offsets to read in all."""
+        """The number of offsets to read."""
         return sum(bounds.end - bounds.start for bounds in self.ranges.values())
 
     @property
     def ends(self) -> dict[int, int]:
-        """Per partition the end of what is read."""
+        """Per partition the end of its range."""
         return {partition: bounds.end for partition, bounds in self.ranges.items()}
 
     def limited(self, max_records: int | None) -> Self:
-        """The same plan with ends so low that no more than max_records offsets are left."""
+        """The same plan with lower ends, so that at most max_records offsets are left."""
         if max_records is None:
             return self
         ranges: dict[int, Range] = {}
@@ -44,7 +44,7 @@ class Plan:
         return replace(self, ranges=ranges)
 
     def remaining(self, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> Self:
-        """What is left of the plan once partitions are committed up to next_offsets."""
+        """The part of the plan that is left once partitions are committed up to next_offsets."""
         ranges = {
             partition: bounds._replace(
                 start=next_offsets.get(partition, bounds.start), position=positions.get(partition, bounds.position)
@@ -54,7 +54,7 @@ class Plan:
         return replace(self, ranges={p: bounds for p, bounds in ranges.items() if bounds.start < bounds.end})
 
     def split(self, parts: int) -> list[Self]:
-        """At most `parts` plans of whole partitions, as even as partitions allow, the longest first."""
+        """At most `parts` plans of whole partitions, as even as possible, the longest first."""
         shares: list[dict[int, Range]] = [{} for _ in range(max(parts, 1))]
         for partition, bounds in sorted(self.ranges.items(), key=lambda item: item[1].start - item[1].end):
             smallest = min(shares, key=lambda share: sum(taken.end - taken.start for taken in share.values()))
@@ -62,22 +62,22 @@ class Plan:
         return [replace(self, ranges=share) for share in shares if share]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, to hand it from task to task."""
+        """The plan in JSON types, to pass it between tasks."""
         values = asdict(self) | {"ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()}}
         del values["behind"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The plan that to_dict wrote."""
+        """The plan from the result of to_dict."""
         ranges = {int(partition): Range(*bounds) for partition, bounds in values["ranges"].items()}
         return cls(**{**values, "ranges": ranges})
 
 
 def make_plan(generation: Generation, state: SourceState) -> Plan:
-    """Pin the offsets that a drain reads: per partition [checkpoint, the source's end as it is now).
+    """Pin the offsets that a drain reads: per partition [checkpoint, current end of the source).
 
-    generation: the open one, whose checkpoints were compared with this state (`prepare.prepare_generation`).
+    generation: the open one; its checkpoints were checked against this state (`prepare.prepare_generation`).
     """
     ranges = {
         partition: Range(

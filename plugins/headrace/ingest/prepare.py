@@ -1,6 +1,6 @@
-"""Preparation before a plan: tables, the first generation, new partitions, and their ledger lines.
+"""Preparation for a plan: tables, the first generation, new partitions, and their ledger lines.
 
-Everything that a drain needs in Postgres is created here; `headrace.ingest.plan` only reads.
+All that a drain needs in Postgres is created here; `headrace.ingest.plan` only reads.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from headrace.sources.base import Source, SourceState
 
 
 def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambda _line: None) -> list[str]:
-    """Migrate headrace.*, make every dataset's staging table, grant the roles; return the migrations that were new.
+    """Migrate headrace.*, create the staging tables, grant the roles; return the names of newly applied migrations.
 
-    print_line: prints what an administrator has to do, in one line, and why datasets are rejected, one line each.
-    Raises DatasetsRejected after the tables of the other datasets are made; with the reason if it is a single one.
+    print_line: receives one line that tells an administrator what to do, and one for each rejected dataset.
+    Raises DatasetsRejected after the tables of all other datasets are created.
     """
     rejected: dict[str, DatasetError] = {}
     with database(deployment.connect("headrace init")) as connection:
@@ -66,8 +66,8 @@ def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
 def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms: int | None = None) -> None:
     """Register the dataset and create its staging table, or add the columns of new optional fields.
 
-    lock_timeout_ms: a new column waits for every reader of the table, and all drains would wait with it. Defaults to
-    the session's.
+    lock_timeout_ms: adding a column waits for every reader of the table, and all drains wait behind it. Defaults to
+    the session's timeout.
     """
     with connection.transaction():
         if lock_timeout_ms is not None:
@@ -82,9 +82,9 @@ def prepare_generation(
 ) -> Generation:
     """Return the generation that a drain writes to, open and with a checkpoint for each partition.
 
-    The first contact with a topic and a file that changed begin a generation. Raises SourceChanged, and changes
-    nothing, when the source is not the one that the checkpoints belong to, when it no longer holds what comes next, or
-    when it ends before a checkpoint; the message names the range at risk.
+    The first contact with a topic begins a generation, and so does a changed file. Raises SourceChanged, and changes
+    nothing, if the source is another one, no longer serves the next offset, or ends before a checkpoint; the message
+    names the range at risk.
     """
     with stored.connection.transaction():
         generation = stored.open_generation()
@@ -120,7 +120,7 @@ def begin_generation(
 ) -> Generation:
     """Open the next generation at the source's log starts.
 
-    Offsets before a log start were never readable: an `adopt` line [0, log start) records that, its note the reason.
+    Offsets before a log start were never readable: an `adopt` line [0, log start) records that, with `note`.
     """
     number = stored.start_generation(state.topic, state.topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):
@@ -148,7 +148,7 @@ def begin_generation(
 
 
 def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState) -> bool:
-    """Whether this is a first contact; a file that changed is a new source, a topic that changed a suspect one."""
+    """Whether to begin a generation: at the first contact, and for a changed file, but never for a changed topic."""
     return generation is None or (dataset.source.is_file and generation.topic_id != state.topic_id)
 
 

@@ -31,7 +31,7 @@ COLLECTED_FROM = 200_000  # objects allocated and not freed, before a collection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The fields of `DrainOptions` that a run's caller decides."""
+    """The fields of `DrainOptions` that a run's caller sets."""
 
     run: RunContext | None = None
     max_seconds: float | None = None
@@ -51,10 +51,10 @@ def plan(
     path: Path | None = None,
     run: RunContext | None = None,
 ) -> Plan:
-    """Prepare the dataset, pin what a drain of it reads, and store what was observed or what failed.
+    """Prepare the dataset and pin the offsets of a drain; store the observation, or the error.
 
-    source: one that is open already; it stays open. Raises what `prepare.prepare_generation` raises. Nothing is
-    retried: a service that is down from the start is reported at once.
+    source: an open source; it stays open. Raises the errors of `prepare.prepare_generation`. Nothing is retried: a
+    service that is down from the start is reported at once.
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
@@ -68,16 +68,17 @@ def plan(
             observations.save_observation(stored)
             return planned
     except Exception as error:
-        if path is None:  # a file given by name is no state of the dataset
+        if path is None:  # the error of a file given by path says nothing about the dataset
             observations.save_failure(connect, dataset.name, error, is_task=run is not None)
         raise
 
 
 def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
-    """What is left of an earlier plan, of which a killed attempt or another run may have committed a part.
+    """The part of an earlier plan that is not committed yet; a killed attempt or another run may have committed some.
 
-    A retried task receives the share that its plan pinned, however far its last attempt came. Only committed offsets
-    are taken off: the drain itself refuses a checkpoint of another generation, or one before the plan's start.
+    A retried task receives the share that its plan pinned, even if its last attempt committed a part of it. Only
+    committed offsets are removed: the drain itself refuses a checkpoint of another generation, or one before the
+    plan's start.
     """
     with database(deployment.connect(drain_name(planned.dataset))) as connection:
         generation = Checkpoints(connection, planned.dataset).open_generation()
@@ -90,12 +91,12 @@ def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
 def _opened(
     source: Source | None, deployment: Deployment, dataset: Dataset, path: Path | None
 ) -> AbstractContextManager[Source]:
-    """The given source, which stays open, or a new one that is closed at the end."""
+    """The given source, which stays open, or a new one, which is closed at the end."""
     return nullcontext(source) if source is not None else closing(open_source(deployment, dataset, path))
 
 
 def is_known(deployment: Deployment, dataset: Dataset) -> bool:
-    """Whether the dataset has read its source before: then a missing topic is a loss, else nothing was produced yet."""
+    """Whether the dataset has a generation: if so, a missing topic is a loss; if not, nothing was produced yet."""
     with database(deployment.connect(f"headrace plan {dataset.name}")) as connection:
         return Checkpoints(connection, dataset.name).open_generation() is not None
 
@@ -109,10 +110,10 @@ def drain_plan(
     path: Path | None = None,
     options: RunOptions = DEFAULT_OPTIONS,
 ) -> DrainResult:
-    """Drain what was planned; see `drain`. With nothing planned nothing is opened.
+    """Drain a plan (see `drain.drain`); open nothing if the plan is empty.
 
-    source: one that is open already; it stays open. When a service does not answer, the drain is retried and continues
-    behind what is committed.
+    source: an open source; it stays open. If a service does not answer, the drain is retried and continues after the
+    last committed batch.
     """
     result = DrainResult(dataset.name)
     if not plan.ranges:
@@ -126,7 +127,7 @@ def drain_plan(
     def work() -> None:
         with _opened(source, deployment, dataset, path) as opened:
             if dataset.source.is_file:
-                opened.describe()  # remembers the file that is read, to notice when it changes
+                opened.describe()  # stores the file's identity, to notice a change while it is read
             remaining = plan.remaining(result.next_offsets, result.positions)
             with translated_errors():
                 drain(dataset, opened, remaining, committer, drain_options, result)
@@ -160,11 +161,11 @@ def _drain_options(deployment: Deployment, options: RunOptions, journal: Journal
 
 @cache
 def _freeze() -> None:
-    """Exclude imported modules from garbage collection and start it later, once per process.
+    """Exclude imported modules from garbage collection and raise its threshold, once per process.
 
-    Records are never in a cycle, but the collector counts each. It walked all modules and all records of the open
-    batches again and again, for an eighth of a drain's time. COLLECTED_FROM is more than the batches of a few
-    partitions hold.
+    Records are never in a cycle, but the collector counts each. With the default threshold it walked all modules and
+    all records of the open batches repeatedly, for an eighth of a drain's time. The batches of a few partitions hold
+    fewer objects than COLLECTED_FROM.
     """
     gc.freeze()
     gc.set_threshold(COLLECTED_FROM)
@@ -175,4 +176,4 @@ def _mirror(source: Source, result: DrainResult) -> None:
         if result.batches:
             source.mirror(f"headrace.{result.dataset}", result.next_offsets, result.positions)
     except (RetriableError, PermanentError) as error:
-        logger.info("%s: its consumer group, which is for lag tools alone, was not moved: %s", result.dataset, error)
+        logger.info("%s: its consumer group, which only lag tools read, was not moved: %s", result.dataset, error)

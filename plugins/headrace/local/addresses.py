@@ -1,6 +1,6 @@
-"""Where the services are, given or local, in the forms that Headrace, dbt, psql and Airflow read.
+"""The addresses of the services, given or local, in the forms that Headrace, dbt, psql and Airflow read.
 
-No secret is in any of them: a password is handed over as the name of the file that holds it.
+They contain no secrets: a password is passed as the name of the file that holds it.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def given(settings: Settings, service: str) -> str | None:
     """The address of a service that is not local; None for the local one.
 
     An address that equals the local one (`eval "$(headrace env)"`) means the local one. So does a DSN with the local
-    server's password file: its port may be of yesterday.
+    server's password file: its port may be that of an earlier start.
     """
     address: str | None = getattr(settings, GIVEN[service])
     if address is None or address == read_services(settings.home).get(service, {}).get("address"):
@@ -48,15 +48,17 @@ def given(settings: Settings, service: str) -> str | None:
 
 
 def address(settings: Settings, service: str) -> str | None:
-    """The address of a service, given or local; None when there is neither. It may hold a password."""
+    """The address of a service, given or local; None if there is neither. It may hold a password."""
     remembered = read_services(settings.home).get(service, {}).get("address")
     if service == "postgres" and settings.postgres_dsn is not None:
-        return settings.require_postgres_dsn()  # what drains use, also where it names another database of the local one
+        return (
+            settings.require_postgres_dsn()
+        )  # the DSN of drains, also if it names another database of the local server
     return given(settings, service) or (str(remembered) if remembered else None)
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What `headrace env` prints: the variables that Headrace, dbt and libpq find the services by.
+    """The variables of `headrace env`, by which Headrace, dbt and libpq find the services.
 
     A service that is neither given nor was ever started is left out. The password of a given DSN goes to
     HEADRACE_HOME/pgpass (mode 0600), and the DSN that is returned names that file; so it is with other secrets, each in
@@ -85,7 +87,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def airflow_password_file(settings: Settings) -> Path:
-    """The file that holds the password of Airflow's user, alone and in plain text."""
+    """The file with the password of Airflow's user in plain text."""
     return settings.airflow_password_file or settings.home.resolve() / "airflow" / "password"
 
 
@@ -115,12 +117,12 @@ def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str
         "PGPASSFILE": parameters.pop("passfile", None),
     }
     parameters.pop("user", None)
-    values["PGCLIENTENCODING"] = "UTF8"  # for dbt by hand: its profile cannot say it
+    values["PGCLIENTENCODING"] = "UTF8"  # for dbt that is run directly: its profile has no such option
     return values | {name: value for name, value in found.items() if value} | libpq_variables(parameters)
 
 
 def _kafka_environment(home: Path, settings: Settings) -> dict[str, str]:
-    """How brokers are trusted, and we by them, as far as it is given."""
+    """The given settings of encryption and authentication."""
     return _given(home, settings, ("kafka_security", "kafka_sasl", "kafka_ssl"))
 
 
@@ -198,7 +200,7 @@ def _keep_password(path: Path, parameters: Mapping[str, str], password: str) -> 
     hosts = [host or "localhost" for host in parameters.get("host", "").split(",")]
     hosts += [address for address in parameters.get("hostaddr", "").split(",") if address]
     if any(host.startswith("/") for host in hosts):
-        hosts.append("localhost")  # what libpq calls the socket in its default place
+        hosts.append("localhost")  # libpq's name for the socket in its default directory
     user = escaped(parameters["user"]) if "user" in parameters else "*"
     text = "".join(f"{escaped(host)}:*:*:{user}:{escaped(password)}\n" for host in dict.fromkeys(hosts))
     if not path.exists() or path.read_text() != text:

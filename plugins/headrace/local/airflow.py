@@ -1,6 +1,6 @@
-"""Airflow: api-server, scheduler, dag-processor and triggerer, each a supervised process of its own.
+"""Airflow: api-server, scheduler, dag-processor and triggerer, each in its own supervised process.
 
-`airflow standalone` is not used: on SIGTERM it leaves its children behind.
+`airflow standalone` is not used: on SIGTERM it does not end its children.
 """
 
 import hashlib
@@ -9,16 +9,19 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.addresses import dsn_parameters, environment
 from headrace.local.airflow_options import DATABASE, full_environment, options, write_passwords
-from headrace.local.home import Home, write_file
+from headrace.local.home import Home, Surroundings, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
 from headrace.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 COMPONENTS = {
     "api-server": ("api-server",),
@@ -40,13 +43,13 @@ def component(home: Path, name: str) -> Service:
 
 
 def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
-    """Make the metadata database, its tables and the files that Airflow wants; what was half made is made again."""
+    """Create the metadata database, its tables and Airflow's files; an incomplete database is created again."""
     from importlib.metadata import version as version_of
 
     room = home.path / "airflow"
     make_folder(room)
     write_passwords(settings)
-    if not (room / "airflow.cfg").exists():  # else Airflow writes one with keys of its own
+    if not (room / "airflow.cfg").exists():  # otherwise Airflow writes one with its own keys
         write_file(room / "airflow.cfg", CONFIG)
     version = version_of("apache-airflow")
     if not _create_database(settings, version):
@@ -56,14 +59,13 @@ def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
         _airflow("db", "migrate"),
         doing="airflow: db migrate",
         limit_s=MIGRATE_LIMIT_S,
-        env=full_environment(settings),
-        cwd=ROOT,
+        within=Surroundings(env=full_environment(settings), cwd=ROOT),
     )
     _comment(settings, _made_by(version))
 
 
 def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> dict[str, Any]:
-    """Start the components that do not run and wait until Airflow itself calls all of them healthy.
+    """Start stopped components and wait until Airflow reports all of them as healthy.
 
     Components that were started with other options (Postgres moved, a setting changed) are started again.
     """
@@ -93,7 +95,7 @@ def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> d
 
 
 def stop(home: Path) -> bool:
-    """Stop all components at once, and the workers and tasks that they leave behind. Returns whether any ran."""
+    """Stop all components at once, and their remaining workers and tasks. Returns whether any ran."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(COMPONENTS)) as pool:
@@ -102,8 +104,8 @@ def stop(home: Path) -> bool:
 
 
 def why_not_ready(home: Path, port: int) -> str | None:
-    """What keeps Airflow from being healthy, in its own words; None when all four components are."""
-    import urllib.request  # 40 ms that `headrace env` does without
+    """Why Airflow is not healthy, in its own words; None if all four components are."""
+    import urllib.request  # 40 ms, saved for `headrace env`
 
     for name in COMPONENTS:
         if component(home, name).pid() is None:
@@ -122,7 +124,7 @@ def why_not_ready(home: Path, port: int) -> str | None:
 
 
 def _state(home: Path, part: str, health: dict[str, str]) -> str:
-    """A part's state; a heartbeat from before its process was started is its predecessor's."""
+    """A part's state; a heartbeat from before its process started does not count."""
     heartbeat = health.get(f"latest_{part}_heartbeat")
     if heartbeat is not None and datetime.fromisoformat(heartbeat).timestamp() < _started_at(home, part):
         return "starting"
@@ -150,7 +152,7 @@ def _airflow(*words: str) -> list[str]:
 
 
 def _create_database(settings: Settings, version: str) -> bool:
-    """Create the metadata database where it is missing or half made; returns whether it needs a migration."""
+    """Create the metadata database if it is missing or incomplete; returns whether it needs a migration."""
     import psycopg
 
     dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
@@ -172,7 +174,7 @@ def _create_database(settings: Settings, version: str) -> bool:
                     "set HEADRACE_AIRFLOW_URL to the Airflow that uses it"
                 )
             if found is None or found[0] is None:
-                connection.execute(f"comment on database airflow is '{UNDER_WAY}'")
+                _comment_on(connection, UNDER_WAY)
     except psycopg.Error as error:
         raise LocalServiceError(
             f"airflow: its database {DATABASE} on {where} cannot be made ({' '.join(str(error).split())}); expected a "
@@ -191,11 +193,16 @@ def _is_empty(dsn: str) -> bool:
 
 def _comment(settings: Settings, text: str) -> None:
     import psycopg
-    from psycopg import sql
 
     dsn = environment(settings).get("HEADRACE_POSTGRES_DSN") or settings.require_postgres_dsn()
     with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
-        connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
+        _comment_on(connection, text)
+
+
+def _comment_on(connection: "Connection[Any]", text: str) -> None:
+    from psycopg import sql
+
+    connection.execute(sql.SQL("comment on database airflow is {}").format(sql.Literal(text)))
 
 
 def _made_by(version: str) -> str:

@@ -1,4 +1,4 @@
-"""The environment that makes any `airflow` command belong to one HEADRACE_HOME."""
+"""The environment with which an `airflow` command uses one HEADRACE_HOME."""
 
 import base64
 import dataclasses
@@ -26,12 +26,17 @@ def options(settings: Settings) -> dict[str, str]:
     Needs Postgres's address; Kafka's and Airflow's are used where known. Holds the keys that sign and encrypt, which
     are made once and kept in HEADRACE_HOME/airflow (mode 0600): never print it.
     """
-    home = settings.home.resolve()
-    room = home / "airflow"
     known = environment(settings)
     parameters = _known_parameters(known, "HEADRACE_POSTGRES_DSN") or dsn_parameters(settings.require_postgres_dsn())
     url = address(settings, "airflow") or "http://127.0.0.1:8080"
-    values = {
+    values = _configuration(settings, url, parameters) | _connections(settings, known, parameters)
+    return values | _own_settings(settings) | known
+
+
+def _configuration(settings: Settings, url: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Airflow's own settings. url: of its API server. parameters: of its database's server."""
+    room = settings.home.resolve() / "airflow"
+    return {
         "AIRFLOW_HOME": str(room),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
@@ -54,7 +59,7 @@ def options(settings: Settings) -> dict[str, str]:
         # asyncpg, the default, knows neither sslmode nor most of libpq's other parameters
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url(parameters, "postgresql+psycopg"),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",  # four chained tasks: 0.95 s instead of 4.7 s
-        # a task whose worker was killed is missed after half a minute instead of five: a follower is to be replaced
+        # detects a task whose worker was killed after half a minute instead of five, so that a follower is replaced
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "25",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
@@ -64,15 +69,19 @@ def options(settings: Settings) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(room / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(room / "logs" / "dag_processor"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-        # Airflow sets these itself, whatever its umask: by default other users of its group may write
+        # Airflow sets these modes regardless of its umask: by default other users of its group may write
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
-        "AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(_postgres_connection(parameters)),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, by which `headrace down` finds workers
     }
+
+
+def _connections(settings: Settings, known: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
+    """The connections of Headrace's tasks. known: as `headrace env` has it. parameters: of the loader's server."""
+    values = {"AIRFLOW_CONN_HEADRACE_POSTGRES": json.dumps(_postgres_connection(parameters))}
     if builders := _known_parameters(known, "HEADRACE_DBT_DSN"):
         values["AIRFLOW_CONN_HEADRACE_DBT"] = json.dumps(_postgres_connection(builders))
     elif local := builder_dsn(known.get("HEADRACE_POSTGRES_DSN", ""), read_services(settings.home)):
@@ -83,7 +92,7 @@ def options(settings: Settings) -> dict[str, str]:
         values["AIRFLOW_CONN_HEADRACE_KAFKA"] = json.dumps({"conn_type": "kafka", "extra": extra})
     if redis_url := address(settings, "redis"):
         values["AIRFLOW_CONN_HEADRACE_REDIS"] = json.dumps(_redis_connection(redis_url))
-    return values | _own_settings(settings) | known
+    return values
 
 
 def full_environment(settings: Settings) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Admits to a local server only connections of the user that runs it: a process in front of the server.
 
 A listener on 127.0.0.1 is open to every user of the machine, and clients that find their server in the environment
-have no password. So Kafka and Valkey listen where no other user gets in, and a gateway listens on the port that is
-known: it asks the kernel which user is at the other end of a connection, logs in at the server where that is needed,
-and moves bytes.
+have no password. So Kafka and Valkey listen where no other user can connect, and a gateway listens on the known port.
+It asks the kernel which user is at the other end of a connection, logs in at the server if that is needed, and moves
+bytes.
 """
 
 import errno
@@ -26,7 +26,7 @@ from headrace.private_files import read_bounded
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1  # linux/netlink.h, linux/sock_diag.h
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))  # proc_pid_net(5)
 LOOKUPS = 3
-ESTABLISHED = 1  # the only state in which the kernel tells the user for certain
+ESTABLISHED = 1  # the only state in which the kernel reports the user reliably
 SERVER_LIMIT_S = 120.0  # how long the server may take to listen: recovery after a crash
 LOGIN_LIMIT_S = 30.0
 LOG_INTERVAL_S = 60.0  # refused connections are logged at most so often: another user could fill the disk
@@ -36,7 +36,7 @@ SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36  # API keys (Kafka protocol); their v
 KAFKA_USER = "headrace"
 
 Address = tuple[str, int]
-Connect = Callable[[], socket.socket]
+ConnectSocket = Callable[[], socket.socket]
 
 
 def to_socket(port: int, path: str) -> list[str | Path]:
@@ -50,7 +50,7 @@ def to_kafka(port: int, broker_port: int, password_file: Path) -> list[str | Pat
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """The user at the other end of a connection over 127.0.0.1; None where the kernel does not tell.
+    """The user at the other end of a connection over 127.0.0.1; None if the kernel does not report it.
 
     What was closed at the other end may be listed as of uid 0: only an established connection counts, not one that
     is half closed, and ours must be so after the look, too, or its address may be another's by then.
@@ -106,7 +106,7 @@ def _uid_by_table(local: Address, remote: Address) -> int | None:
 class Gateway:
     """Forwards connections of this user and root from a listener to a server, until the server is gone."""
 
-    def __init__(self, listener: socket.socket, connect: Connect) -> None:
+    def __init__(self, listener: socket.socket, connect: ConnectSocket) -> None:
         self._listener = listener
         self._connect = connect
         self._admitted = {os.geteuid(), 0}  # root can read the password
@@ -172,7 +172,7 @@ def _move(source: socket.socket, target: socket.socket, then: int) -> None:
 
 
 def connect_socket(path: str) -> socket.socket:
-    """Connect to a server's Unix socket."""
+    """ConnectSocket to a server's Unix socket."""
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(path)
@@ -183,7 +183,7 @@ def connect_socket(path: str) -> socket.socket:
 
 
 def connect_kafka(port: int, password_file: Path | None) -> socket.socket:
-    """Connect to a broker's listener with SASL and log in; without a password only connect.
+    """ConnectSocket to a broker's listener with SASL and log in; without a password only connect.
 
     The password is sent only to a broker of this user: another one may have its port while it is down.
     """
@@ -240,7 +240,7 @@ def _entry(address: Address) -> bytes:
     return b"%08X:%04X" % (number, address[1])
 
 
-def _wait_for(connect: Connect) -> None:
+def _wait_for(connect: ConnectSocket) -> None:
     deadline = time.monotonic() + SERVER_LIMIT_S
     while True:
         try:
@@ -252,12 +252,12 @@ def _wait_for(connect: Connect) -> None:
 
 
 def _log(line: str) -> None:
-    with suppress(OSError):  # a full disk is no reason to end
+    with suppress(OSError):  # a full disk must not end the gateway
         print(time.strftime("%Y-%m-%dT%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
 def _check_kernel() -> None:
-    """End where users cannot be told apart, instead of refusing all of them later."""
+    """Exit if the kernel does not report users, instead of refusing all of them later."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()),
@@ -279,7 +279,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # six descriptors for each connection
     if words.socket is not None:
-        connect: Connect = partial(connect_socket, words.socket)
+        connect: ConnectSocket = partial(connect_socket, words.socket)
         _wait_for(connect)
     else:
         connect = partial(connect_kafka, words.kafka, words.password)

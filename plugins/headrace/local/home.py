@@ -1,4 +1,4 @@
-"""HEADRACE_HOME: who may change it at a time, and what is remembered in it.
+"""HEADRACE_HOME: its lock, and the files in it.
 
 Every file here is replaced whole (written aside, then renamed), so that a kill at any moment leaves the old one
 or the new one, never half of one.
@@ -35,6 +35,19 @@ POSTGRES = "postgres"  # a folder, which closes itself
 FILES = ("services.json", "lock", "pgpass", "pgpass-dbt", *SECRETS)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The environment of a command: variables, directory, user and group. Defaults to this process's, and to /."""
+
+    env: Mapping[str, str] | None = None
+    cwd: Path | str = "/"
+    user: int | None = None
+    group: int | None = None
+
+
+SURROUNDINGS = Surroundings()
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """A HEADRACE_HOME whose lock this process holds."""
@@ -53,10 +66,7 @@ class Home:
         *,
         doing: str,
         limit_s: float,
-        user: int | None = None,
-        group: int | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | str = "/",
+        within: Surroundings = SURROUNDINGS,
         stdin: str = "",
     ) -> str:
         """Run a command to its end and return its output; LocalServiceError when it fails or takes too long.
@@ -74,11 +84,11 @@ class Home:
                 errors="replace",
                 timeout=limit_s,
                 check=False,
-                user=user,
-                group=group,
-                extra_groups=None if user is None else [],
-                env=None if env is None else dict(env),
-                cwd=cwd,
+                user=within.user,
+                group=within.group,
+                extra_groups=None if within.user is None else [],
+                env=None if within.env is None else dict(within.env),
+                cwd=within.cwd,
                 umask=UMASK,
                 pass_fds=(self.lock_fd,),
             )
@@ -95,9 +105,9 @@ class Home:
 
 @contextmanager
 def locked(path: Path, print_line: PrintLine) -> Iterator[Home]:
-    """Create HEADRACE_HOME where it is missing and hold its lock; a second `headrace up` waits here.
+    """Create HEADRACE_HOME if it is missing and hold its lock; a second `headrace up` waits here.
 
-    Refuses one of another user. What other users might read in one of an earlier version is closed to them.
+    Refuses a home of another user, and corrects the modes of one of an earlier version.
     """
     check_home(path)
     try:
@@ -105,7 +115,7 @@ def locked(path: Path, print_line: PrintLine) -> Iterator[Home]:
             make_folder(directory)
         _close(path)
         lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
-        tempfile.TemporaryFile(dir=path).close()  # the lock of another day opens on a full disk, too
+        tempfile.TemporaryFile(dir=path).close()  # an existing lock file can be opened on a full disk
     except OSError as error:
         raise LocalServiceError(
             f"HEADRACE_HOME: {path} cannot be written: {(error.strerror or 'failed').lower()}; expected a directory of "
@@ -117,7 +127,7 @@ def locked(path: Path, print_line: PrintLine) -> Iterator[Home]:
         except BlockingIOError:
             print_line(f"waiting for another `headrace up` or `headrace down` of {path}")
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        umask = os.umask(UMASK)  # jgo and others write as they please
+        umask = os.umask(UMASK)  # jgo and others do not set modes
         try:
             yield Home(path.resolve(), lock_fd)
         finally:
@@ -168,7 +178,7 @@ def set_aside(path: Path, print_line: PrintLine) -> None:
     while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
         number += 1
     path.rename(aside)
-    print_line(f"{path} is half made: kept as {aside.name}, making a new one")
+    print_line(f"{path} is incomplete: kept as {aside.name}, creating a new one")
 
 
 def quote_lines(text: str, count: int = 12) -> str:

@@ -16,14 +16,14 @@ from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, write_file
 
-# Kafka's own dependencies hold no logger: without slf4j-simple the broker dies without a word.
+# Kafka's own dependencies contain no logger: without slf4j-simple the broker ends without a message.
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # console-producer and the like
 
 
 PINS = Path(__file__).with_name("jars.sha256")
 
-# the classes behind Kafka's scripts, where they are not named after them
+# the classes of Kafka's scripts, if their names differ
 CLASSES = {
     "Topics": "TopicCommand",
     "GetOffsets": "GetOffsetShell",
@@ -71,7 +71,7 @@ def pinned(pins: Path = PINS) -> dict[str, str]:
 
 
 def wrong_jar(jars: Sequence[Path], pins: Path = PINS) -> str | None:
-    """What is wrong with the first jar that is not the pinned one; None where all are right."""
+    """The fault of the first jar that is not the pinned one; None if all are."""
     expected = {Path(path).name: digest for path, digest in pinned(pins).items()}
     # env.classpath alone lists 2 of the 46 jars: a short list is a sign of a broken cache
     if len(jars) <= 20:
@@ -105,7 +105,7 @@ def _resolve(home: Home, print_line: PrintLine, endpoint: str, pins: Path) -> li
             wrong = wrong_jar(jars, pins)
             if wrong is None:
                 return jars
-        except Exception as error:  # jgo raises whatever its libraries and a half-written cache raise
+        except Exception as error:  # jgo passes on any error of its libraries and of an incomplete cache
             failure = error
         print_line(f"kafka: {wrong or 'jgo failed'}: its cache is not used, downloading the jars from Maven Central")
     own = home.path / "kafka" / "jars"
@@ -128,7 +128,7 @@ def _resolve(home: Home, print_line: PrintLine, endpoint: str, pins: Path) -> li
         )
     found = "; ".join(" ".join(str(part).split())[:300] for part in (failure, wrong) if part)
     raise LocalServiceError(
-        f"kafka: {endpoint} cannot be had ({found}); expected Maven Central to answer; check the "
+        f"kafka: {endpoint} cannot be reached ({found}); expected Maven Central to answer; check the "
         "network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
     ) from failure
 

@@ -16,7 +16,7 @@ from typing import Any
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local import gateway, jars
-from headrace.local.home import Home, secret, set_aside, write_file
+from headrace.local.home import Home, Surroundings, secret, set_aside, write_file
 from headrace.local.ports import free_ports
 from headrace.local.process import Service
 from headrace.private_files import close_to_others, make_folder
@@ -98,7 +98,7 @@ def start(home: Home, port: int, controller_port: int, print_line: PrintLine) ->
 
     A half-formatted log directory is formatted again.
     """
-    stop(home.path)  # one without the other is of no use
+    stop(home.path)  # neither is useful without the other
     room = home.path / "kafka"
     make_folder(room)
     close_to_others(room)
@@ -107,7 +107,7 @@ def start(home: Home, port: int, controller_port: int, print_line: PrintLine) ->
     except LocalServiceError as error:
         if not any(sign in str(error) for sign in BROKEN_JARS):
             raise
-        print_line("kafka: could not run from these jars, downloading them anew")
+        print_line("kafka: could not run from these jars, downloading them again")
         jars.forget(home)
         _start_from(jars.classpath(home, print_line), home, port, controller_port, print_line)
     return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": controller_port}
@@ -121,7 +121,7 @@ def stop(home: Path) -> bool:
 
 
 def why_not_ready(home: Path, port: int) -> str | None:
-    """What keeps the broker from being healthy; None when it answers as our cluster."""
+    """Why the broker is not healthy; None if it answers with the expected cluster id."""
     expected = _cluster_id(home / "kafka" / "data")
     try:
         found = ask_cluster_id(port)
@@ -221,7 +221,7 @@ def _format(home: Home, java: list[str | Path], print_line: PrintLine) -> None:
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id.replace("-", "_"), "-c", properties],
         doing="kafka: formatting the log directory",
         limit_s=120,
-        cwd=room,
+        within=Surroundings(cwd=room),
     )
     fresh.rename(data)
 

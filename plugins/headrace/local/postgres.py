@@ -22,7 +22,7 @@ import psutil
 
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
-from headrace.local.home import Home, set_aside, write_file
+from headrace.local.home import Home, Surroundings, set_aside, write_file
 from headrace.local.postgres_roles import (
     ADMIN,
     BUILDER,
@@ -189,8 +189,7 @@ def _check_reach(home: Home, account: Account) -> None:
         ["/bin/sh", "-c", script, "sh", *ancestors],
         doing="postgres: looking for the data directory as its user",
         limit_s=10,
-        user=account.uid,
-        group=account.gid,
+        within=Surroundings(user=account.uid, group=account.gid),
     ).strip()
     if closed:
         remedy = "set HEADRACE_HOME to a directory" if Path(closed) not in programs.parents else "move the checkout"
@@ -234,9 +233,7 @@ def _create_cluster(home: Home, data: Path, account: Account, print_line: PrintL
             ],
             doing="postgres: initdb",
             limit_s=120,
-            env=_environment(),
-            user=account.uid,
-            group=account.gid,
+            within=Surroundings(env=_environment(), user=account.uid, group=account.gid),
         )
     finally:
         password_file.unlink(missing_ok=True)
@@ -264,9 +261,7 @@ def _set_password(home: Home, data: Path, account: Account, print_line: PrintLin
         [binary("postgres"), "--single", "-D", data, MAINTENANCE],
         doing="postgres: setting a new password",
         limit_s=120,
-        env=_environment(),
-        user=account.uid,
-        group=account.gid,
+        within=Surroundings(env=_environment(), user=account.uid, group=account.gid),
         stdin=f"alter role current_user password '{password}'\nselect current_user\n",
     )
     name = re.search(r'current_user = "([^"]+)"', said)

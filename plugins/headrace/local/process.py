@@ -120,7 +120,7 @@ class Service:
     def stop(
         self, signals: Sequence[tuple[signal.Signals, float]] = TERM_THEN_KILL, *, whole_group: bool = True
     ) -> bool:
-        """Stop the process with each signal in turn, given its seconds to obey; then whatever it left behind.
+        """Send each signal and wait its seconds until the process has ended; then end its remaining children.
 
         Returns whether there was anything to stop.
         """
@@ -138,7 +138,7 @@ class Service:
         return pid is not None or swept
 
     def sweep(self) -> bool:
-        """End what a dead process of this service left behind (workers, tasks); returns whether there was any."""
+        """End the remaining children (workers, tasks) of a dead process; returns whether there were any."""
         strays = self._members()
         for number, limit_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
             for stray in strays:

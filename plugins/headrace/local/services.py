@@ -34,7 +34,7 @@ def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLi
     """Start the local services that do not run and wait until they are healthy; repair what a kill left half made.
 
     Calling it again changes nothing. Returns each service's address and ports, given ones included. Raises
-    LocalServiceError with the last lines of the log of what did not start; what did start goes on running.
+    LocalServiceError with the last log lines of a service that did not start; started services keep running.
     """
     known_names = (*SERVICES, *OPTIONAL)
     if unknown := sorted(set(only) - set(known_names)):

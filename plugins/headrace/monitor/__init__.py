@@ -1,5 +1,5 @@
-"""What is staged, behind and dead, what is wrong, and how it is shown: page, metrics, terminal.
+"""Figures (lag, rows, dead letters, freshness), the problems that they show, and their output: page, metrics, terminal.
 
-`status` reads figures (`figures`, `series`, sql/) in one snapshot, `problems` judges them, `metrics` and `text` show
-them. Reads only the database. May import `marts` and what that may import; `cli` and `airflow` import it.
+`status` reads figures (`figures`, `series`, sql/) in one snapshot, `problems` finds problems in them, `metrics` and
+`text` show both. Reads only the database. May import `marts` and what that may import; `cli` and `airflow` import it.
 """

@@ -1,4 +1,4 @@
-"""Dead letters for people, who read them in a terminal, and for programs, as JSON."""
+"""Dead letters as text for a terminal and as JSON for programs."""
 
 import re
 from base64 import b64encode
@@ -18,12 +18,12 @@ _PLAIN = re.compile(rb"[ -~]*\n")
 
 
 def overview_document(overview: DeadLetterOverview) -> dict[str, Any]:
-    """Counts by reason and the newest, for programs."""
+    """Counts by reason and the newest dead letters, as JSON types."""
     return asdict(overview)
 
 
 def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator[str]:
-    """The same for people; publishes: whether the dataset has a dead-letter topic."""
+    """The same as lines of text; publishes: whether the dataset has a dead-letter topic."""
     if not overview.reasons:
         yield f"{overview.dataset}: no dead letters"
         return
@@ -42,7 +42,7 @@ def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator
 
 
 def json_lines(connection: Connection[Any], selection: DeadLetterSelection) -> Iterator[bytes]:
-    """Every selected dead letter as a line of JSON, all seen at one moment; memory holds one page of them."""
+    """Each selected dead letter as a line of JSON, in one snapshot; memory holds one page."""
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         for page in pages(connection, selection):
@@ -52,7 +52,7 @@ def json_lines(connection: Connection[Any], selection: DeadLetterSelection) -> I
 
 
 def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter for programs: `key` and `value` are text, or `key_base64` and `value_base64` where they are not."""
+    """A dead letter as JSON types: `key` and `value` are text, or base64 as `key_base64` and `value_base64`."""
     at = record_time(dead_letter.timestamp)
     return {
         "dataset": dead_letter.dataset,
@@ -73,7 +73,7 @@ def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
 
 
 def dead_letter_lines(dead_letter: DeadLetter) -> Iterator[str]:
-    """A dead letter whole, for people: every byte of its key and its value."""
+    """A complete dead letter as lines of text: all bytes of its key and its value."""
     at = record_time(dead_letter.timestamp)
     yield (
         f"{dead_letter.dataset}[{dead_letter.partition}] offset {dead_letter.offset} "
@@ -118,7 +118,7 @@ def _body(name: str, raw: bytes | None) -> Iterator[str]:
         yield f"{name:<9} {len(raw)} bytes of text"
         yield text
         return
-    yield f"{name:<9} {len(raw)} bytes that a terminal does not show as they are; in base64:"
+    yield f"{name:<9} {len(raw)} bytes that are not plain text; in base64:"
     yield b64encode(raw).decode()
     for start in range(0, min(len(raw), HEXDUMP_BYTES), 16):
         row = raw[start : start + 16]
@@ -129,7 +129,7 @@ def _body(name: str, raw: bytes | None) -> Iterator[str]:
 
 
 def _terminal_text(raw: bytes) -> str | None:
-    """The bytes as text that a terminal shows as it is; None where it would not."""
+    """The bytes as text if a terminal shows them unchanged; else None."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""A dataset's declaration in words: what it expects of a record, where each field goes, what a breach is called."""
+"""A dataset's declaration as text: what its contract expects, the column of each field, the reasons of a breach."""
 
 import inspect
 import re
@@ -14,14 +14,15 @@ from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
+from headrace.output import aligned
 from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
-    "_generation": "which life of the source: a topic made anew, a file that changed",
+    "_generation": "number of the source's generation: a topic by its id, a file by its content",
     "_partition": "where the record was",
     "_offset": "where the record was; in a file the line's number",
     "_timestamp": "the record's time at the source",
-    "_key": "the record's key as it came, or masked",
+    "_key": "the record's key, unchanged or masked",
     "_headers": "the record's headers, in order",
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
@@ -49,8 +50,8 @@ OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']"""
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the contract and its column: what is asked of it, and the reasons that a breach gives."""
+class FieldDescription:
+    """A field of the contract and its column: its rules, and the reasons that a breach gives."""
 
     name: str
     column: str
@@ -60,7 +61,7 @@ class Field:
     reasons: tuple[str, ...]
 
 
-def fields(dataset: Dataset) -> list[Field]:
+def fields(dataset: Dataset) -> list[FieldDescription]:
     """The fields of a dataset's contract, in its order."""
     return [_field(dataset.contract, column) for column in dataset.compiled.columns]
 
@@ -73,10 +74,10 @@ def reasons(dataset: Dataset) -> list[str]:
 
 
 def lines(dataset: Dataset) -> Iterator[str]:
-    """Contract and mapping of a dataset, for people."""
+    """The contract and the columns of a dataset, as lines of text."""
     yield f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name
     yield ""
-    yield from _columns(list(_facts(dataset)))
+    yield from aligned(list(_facts(dataset)))
     yield ""
     rows = [("field", "column", "type", "required", "asked for", "a breach is")]
     rows += [
@@ -90,7 +91,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
         )
         for field in fields(dataset)
     ]
-    yield from _columns(rows)
+    yield from aligned(rows)
     yield ""
     yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
     for rule, found in _model_rules(dataset.contract):
@@ -99,7 +100,7 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield ""
     yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
     columns = bookkeeping_columns(dataset)
-    yield from _columns([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
+    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
@@ -109,7 +110,7 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     source = dataset.source
     if source.created_partitions is not None:
         made = _partitions(source.created_partitions)
-        yield "source", f"{source.target}; {made} where `headrace produce` creates it"
+        yield "source", f"{source.target}; {made} if `headrace produce` creates it"
     else:
         yield "source", source.target
     if source.dead_letter_topic is not None:
@@ -148,7 +149,7 @@ def _commands(dataset: Dataset) -> Iterator[str]:
     yield f"headrace verify {name}"
 
 
-def _field(model: type[BaseModel], column: Column) -> Field:
+def _field(model: type[BaseModel], column: Column) -> FieldDescription:
     info = model.model_fields[column.field]
     constraints: list[str] = []
     found: list[str] = [Reason.MISSING_FIELD] if column.required else []
@@ -186,7 +187,9 @@ def _field(model: type[BaseModel], column: Column) -> Field:
             found += its_reasons
     if column.masked is not None:
         constraints.append(MASK_WORDS[column.masked.how])
-    return Field(column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found))
+    return FieldDescription(
+        column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found)
+    )
 
 
 def _model_rules(model: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -195,7 +198,7 @@ def _model_rules(model: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
-    """A validator of the contract's own, in its author's words; the reasons that its source names."""
+    """A validator of the contract: its docstring or name, and the reasons in its source."""
     function = getattr(function, "__func__", function)
     document = inspect.getdoc(function)
     words = document.splitlines()[0].rstrip(".") if document else function.__name__.replace("_", " ")
@@ -236,9 +239,3 @@ def _partitions(number: int) -> str:
 
 def _once(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

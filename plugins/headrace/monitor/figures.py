@@ -1,4 +1,4 @@
-"""The types of what is shown: page, JSON, Prometheus and `headrace status` show the same figures."""
+"""The types of the figures; page, JSON, Prometheus and `headrace status` show the same ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from headrace.escaping import visible
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """A partition of a dataset's open generation, as headrace.status has it."""
+    """A partition of a dataset's open generation: a row of the view headrace.status."""
 
     partition: int
     next_offset: int
@@ -31,14 +31,14 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetStatus:
-    """A dataset: sums over its partitions, and what is true of it as a whole.
+    """A dataset: sums over its partitions, and its own figures.
 
-    lag: unread records. lag_s: how long the first of them has waited; None where nobody can tell.
-    staging_freshness_s, mart_freshness_s: how long the newest batch's last record took from the source to there.
-    stale_s: age of the oldest record that is not in every mart; 0 when all that was seen is.
-    rows_per_s: while draining, over the last hour. batches: lines in the ledger.
-    last_error: why the last plan failed. drain_error: why a drain failed whose offsets were not committed since.
-    last_command, drain_command: what mends it, where the error named a command.
+    lag: unread records. lag_s: age of the first of them; None if unknown.
+    staging_freshness_s, mart_freshness_s: time from the source to there, of the newest batch's last record.
+    stale_s: age of the oldest record that is not in every mart; 0 if all observed records are.
+    rows_per_s: while draining, over the last hour. batches: number of ledger lines.
+    last_error: why the last plan failed. drain_error: why a drain failed, until its offsets are committed.
+    last_command, drain_command: the remedy, if the error has one.
     """
 
     dataset: str
@@ -79,18 +79,18 @@ class DatasetStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSample:
-    """The beginning of a dead letter, and why it is one."""
+    """The beginning of a dead letter, and its reason."""
 
     dataset: str
     reason: str
     generation: int
     partition: int
     offset: int
-    timestamp: str | None  # as Postgres writes it: a record may claim a year that Python does not have
+    timestamp: str | None  # as Postgres writes it: its year may be beyond Python's range
     detail: str
     json_path: str | None
-    size: int | None  # of the value, in bytes; None: it had none
-    value: str | None  # its beginning; bytes that are no text are escaped
+    size: int | None  # of the value, in bytes; None for a tombstone
+    value: str | None  # its beginning; other bytes than text are escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,14 @@ class BatchStatus:
     dag_id: str | None
     run_id: str | None
     task_id: str | None
-    map_index: int | None  # -1: of a task that is not mapped; None: not known
+    map_index: int | None  # -1: of an unmapped task; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What the last build did with a model; failed_tests are those of its last build that tested.
+    """The last build of a model; failed_tests are those of its last build with tests.
 
-    message: why it failed; of what Postgres said, the first line.
+    message: why it failed; the first line of Postgres's message.
     """
 
     model: str
@@ -134,7 +134,7 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class BuildStatus:
-    """A build: its models together."""
+    """A build, with its models summed up."""
 
     build_id: UUID
     status: str
@@ -149,16 +149,16 @@ class BuildStatus:
 
 @dataclass(frozen=True, slots=True)
 class MinuteSeries:
-    """The last hour, minute by minute: records that were committed, and the lag at each minute's end."""
+    """The last hour by minute: committed records, and the lag at each minute's end."""
 
-    minutes: Sequence[int]  # their beginnings, in seconds since 1970
+    minutes: Sequence[int]  # their starts, in seconds since 1970
     rows: Mapping[str, Sequence[int]]
     lag: Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything, at one moment."""
+    """All figures of one snapshot."""
 
     at: datetime
     datasets: Sequence[DatasetStatus]
@@ -169,13 +169,13 @@ class Status:
     history: MinuteSeries
 
     def document(self) -> dict[str, Any]:
-        """As plain types; times are ISO 8601."""
+        """The figures as JSON types; times are ISO 8601."""
         document: dict[str, Any] = _plain(self)
         return document
 
 
 def _plain(value: Any) -> Any:
-    """As plain types, texts in visible characters; what they quote was masked where it was written down.
+    """JSON types, with texts in visible characters; secrets were masked when the texts were stored.
 
     dataclasses.asdict took four times as long: seconds for 10,000 datasets.
     """

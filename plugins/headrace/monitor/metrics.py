@@ -1,6 +1,6 @@
-"""The same figures for Prometheus, in its text format."""
+"""The figures in Prometheus's text format."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry
@@ -10,14 +10,65 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from headrace.escaping import visible
-from headrace.monitor.figures import DatasetStatus
+from headrace.monitor.figures import DatasetStatus, ModelStatus
 from headrace.monitor.problems import Overview
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
+# name, help, and the figure of a dataset that has ingested something
+_OF_DATASETS: Sequence[tuple[str, str, Callable[[DatasetStatus], float | None]]] = (
+    ("headrace_lag_seconds", "How long the first unread record has waited.", lambda each: each.lag_s),
+    (
+        "headrace_staging_freshness_seconds",
+        "From source to staging, of the newest batch.",
+        lambda each: each.staging_freshness_s,
+    ),
+    (
+        "headrace_mart_freshness_seconds",
+        "From source to every mart, of the newest batch that all have.",
+        lambda each: each.mart_freshness_s,
+    ),
+    (
+        "headrace_stale_seconds",
+        "Age of the oldest record that is not in every mart; 0 when all are.",
+        lambda each: each.stale_s,
+    ),
+    (
+        "headrace_unbuilt_batches",
+        "Ledger lines that not every mart has.",
+        lambda each: each.unbuilt_batches if each.has_marts else None,
+    ),
+    (
+        "headrace_last_batch_timestamp_seconds",
+        "When the newest batch was committed.",
+        lambda each: _epoch(each.last_committed_at),
+    ),
+    (
+        "headrace_observed_timestamp_seconds",
+        "When the source was last checked.",
+        lambda each: _epoch(each.observed_at),
+    ),
+)
+# likewise of a model of dbt
+_OF_MODELS: Sequence[tuple[str, str, Callable[[ModelStatus], float | None]]] = (
+    (
+        "headrace_model_up",
+        "Whether the model's last build succeeded and its last tests passed.",
+        lambda each: each.status == "success" and not each.failed_tests,
+    ),
+    ("headrace_model_failed_tests", "Data tests that failed when they last ran.", lambda each: len(each.failed_tests)),
+    ("headrace_model_rows", "Rows that the last build wrote.", lambda each: each.rows),
+    ("headrace_model_build_seconds", "How long the last build of the model took.", lambda each: each.seconds),
+    (
+        "headrace_model_built_timestamp_seconds",
+        "When the model was last built.",
+        lambda each: each.finished_at.timestamp(),
+    ),
+)
+
 
 def exposition(overview: Overview | None) -> bytes:
-    """Every metric; None, for a database that did not answer, leaves only headrace_up 0."""
+    """All metrics; for None, because the database did not answer, only headrace_up 0."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(overview))
     return visible(generate_latest(registry).decode(), keep="\n").encode()
@@ -36,7 +87,7 @@ class _Collector(Collector):
             "When the figures were read.",
             value=self._overview.status.at.timestamp(),
         )
-        # what is no longer declared is no longer measured: its lag would never fall
+        # datasets that are no longer declared are left out: their lag would never fall
         declared = [each for each in self._overview.status.datasets if self._overview.is_declared(each.dataset)]
         datasets = [dataset for dataset in declared if not dataset.is_empty]
         yield from _records(datasets)
@@ -50,13 +101,13 @@ class _Collector(Collector):
 
 def _records(datasets: list[DatasetStatus]) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
-        "headrace_lag_records", "Unread records, as a plan last saw the source.", labels=("dataset", "partition")
+        "headrace_lag_records", "Unread records at the last check of the source.", labels=("dataset", "partition")
     )
     waiting = GaugeMetricFamily(
-        "headrace_open_transaction_records", "Offsets behind an open transaction.", labels=("dataset",)
+        "headrace_open_transaction_records", "Offsets that wait for an open transaction.", labels=("dataset",)
     )
     rows = CounterMetricFamily(
-        "headrace_rows", "Records of the open generation, by what became of them.", labels=("dataset", "outcome")
+        "headrace_rows", "Records of the open generation, by outcome.", labels=("dataset", "outcome")
     )
     for dataset in datasets:
         for partition in dataset.partitions:
@@ -72,41 +123,8 @@ def _records(datasets: list[DatasetStatus]) -> Iterator[Metric]:
 
 
 def _freshness(datasets: list[DatasetStatus]) -> Iterator[Metric]:
-    yield _gauge(
-        "headrace_lag_seconds",
-        "How long the first unread record has waited.",
-        {each.dataset: each.lag_s for each in datasets},
-    )
-    yield _gauge(
-        "headrace_staging_freshness_seconds",
-        "From source to staging, of the newest batch.",
-        {each.dataset: each.staging_freshness_s for each in datasets},
-    )
-    yield _gauge(
-        "headrace_mart_freshness_seconds",
-        "From source to every mart, of the newest batch that all have.",
-        {each.dataset: each.mart_freshness_s for each in datasets},
-    )
-    yield _gauge(
-        "headrace_stale_seconds",
-        "Age of the oldest record that is not in every mart; 0 when all are.",
-        {each.dataset: each.stale_s for each in datasets},
-    )
-    yield _gauge(
-        "headrace_unbuilt_batches",
-        "Ledger lines that not every mart has.",
-        {each.dataset: each.unbuilt_batches if each.has_marts else None for each in datasets},
-    )
-    yield _gauge(
-        "headrace_last_batch_timestamp_seconds",
-        "When the newest batch was committed.",
-        {each.dataset: _epoch(each.last_committed_at) for each in datasets},
-    )
-    yield _gauge(
-        "headrace_observed_timestamp_seconds",
-        "When the source was last looked at.",
-        {each.dataset: _epoch(each.observed_at) for each in datasets},
-    )
+    for name, text, value in _OF_DATASETS:
+        yield _gauge(name, text, {each.dataset: value(each) for each in datasets})
 
 
 def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
@@ -117,7 +135,7 @@ def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overvi
     )
     yield _gauge(
         "headrace_drain_failing",
-        "Whether a drain failed whose offsets were not committed since.",
+        "Whether a drain failed and its offsets are not yet committed.",
         {each.dataset: each.drain_error is not None for each in declared},
     )
     yield _gauge(
@@ -157,33 +175,8 @@ def _dead_letters(datasets: list[DatasetStatus]) -> Iterator[Metric]:
 
 def _models(overview: Overview) -> Iterator[Metric]:
     models = [model for model in overview.status.models if model.kind == "model"]
-    yield _gauge(
-        "headrace_model_up",
-        "Whether the model's last build succeeded and its last tests passed.",
-        {each.model: each.status == "success" and not each.failed_tests for each in models},
-        "model",
-    )
-    yield _gauge(
-        "headrace_model_failed_tests",
-        "Data tests that failed when they last ran.",
-        {each.model: len(each.failed_tests) for each in models},
-        "model",
-    )
-    yield _gauge(
-        "headrace_model_rows", "Rows that the last build wrote.", {each.model: each.rows for each in models}, "model"
-    )
-    yield _gauge(
-        "headrace_model_build_seconds",
-        "How long the last build of the model took.",
-        {each.model: each.seconds for each in models},
-        "model",
-    )
-    yield _gauge(
-        "headrace_model_built_timestamp_seconds",
-        "When the model was last built.",
-        {each.model: each.finished_at.timestamp() for each in models},
-        "model",
-    )
+    for name, text, value in _OF_MODELS:
+        yield _gauge(name, text, {each.model: value(each) for each in models}, "model")
 
 
 def _problems(overview: Overview) -> Iterator[Metric]:
@@ -194,7 +187,7 @@ def _problems(overview: Overview) -> Iterator[Metric]:
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float | None], label: str = "dataset") -> Metric:
-    """A gauge with one label; what nobody knows has no sample."""
+    """A gauge with one label; what is not known has no sample."""
     gauge = GaugeMetricFamily(name, text, labels=(label,))
     for key, value in values.items():
         if value is not None:

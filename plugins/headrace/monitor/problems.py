@@ -1,4 +1,4 @@
-"""What is wrong, the worst first, and the one command that mends it or says more."""
+"""Problems, the most severe first, each with one command that remedies or explains it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,9 +14,9 @@ from headrace.monitor.figures import DatasetStatus, ModelStatus, Status
 from headrace.output import shown
 from headrace.settings import Settings
 
-UNBUILT_S = 900.0  # build_marts runs every ten minutes, whatever happens
-UNSEEN_RUNS = 3  # a dataset at whose source nobody looked for so many of its DAG's intervals
-UNSEEN_S = 120.0  # and for so long
+UNBUILT_S = 900.0  # build_marts runs at least every ten minutes
+UNSEEN_RUNS = 3  # a source not checked for this many intervals of its DAG
+UNSEEN_S = 120.0  # and for at least this time
 
 Severity = Literal["error", "warning"]
 ProblemKind = Literal[
@@ -32,12 +32,12 @@ ProblemKind = Literal[
     "dead_letters",
     "declaration",
 ]
-State = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
+DatasetState = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that somebody should look at; `command` is what to run."""
+    """A fault for an operator; `command` remedies or explains it."""
 
     severity: Severity
     kind: ProblemKind
@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class AlertThresholds:
-    """The thresholds of a dataset's declaration, and what else of it matters to its state."""
+    """The thresholds of a dataset's declaration, and its other attributes that affect its state."""
 
     max_lag: int | None = None
     max_freshness_s: float | None = None
@@ -62,23 +62,23 @@ class AlertThresholds:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "AlertThresholds":
-        """Those of a declaration."""
+        """The thresholds of a declaration."""
         is_file = dataset.source.is_file
         return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A status as it is judged: what is wrong, each dataset's state in a word, and the limits that they have."""
+    """A status with its problems, each dataset's state in a word, and the thresholds."""
 
     status: Status
     problems: Sequence[Problem]
-    states: Mapping[str, State]
+    states: Mapping[str, DatasetState]
     limits: Mapping[str, AlertThresholds]
     faults: Mapping[str, InvalidDeclaration] = field(default_factory=dict)
 
     def is_declared(self, dataset: str) -> bool:
-        """Whether the deployment has a declaration of it, usable or not: else it is only in the database."""
+        """Whether the deployment has a declaration of it, usable or not; if not, it is only in the database."""
         return dataset in self.limits or dataset in self.faults
 
     def dag_of(self, dataset: str) -> str:
@@ -87,7 +87,7 @@ class Overview:
         return f"load_{dataset}" if found.is_file else f"ingest_{dataset}"
 
     def document(self) -> dict[str, Any]:
-        """As plain types: the JSON of /headrace/status and of `headrace status --json`."""
+        """The JSON of /headrace/status and of `headrace status --json`."""
         document = self.status.document()
         for number, dataset in enumerate(self.status.datasets):
             name, plain = dataset.dataset, document["datasets"][number]
@@ -99,7 +99,7 @@ class Overview:
 
 
 def find_problems(status: Status, settings: Settings) -> Overview:
-    """Say what is wrong, by the declarations of this deployment."""
+    """Find the problems of a status, with this deployment's declarations."""
     declared = load_declarations(settings.datasets_dir)
     limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
     return find_problems_by(status, limits, declared.faults)
@@ -110,9 +110,9 @@ def find_problems_by(
     limits: Mapping[str, AlertThresholds],
     faults: Mapping[str, InvalidDeclaration] = MappingProxyType({}),
 ) -> Overview:
-    """Say what is wrong, by these limits and faults; datasets that are no longer declared have neither."""
+    """Find the problems by these thresholds and faults; datasets that are no longer declared have neither."""
     problems = [_of_fault(fault) for fault in faults.values()]
-    states: dict[str, State] = {}
+    states: dict[str, DatasetState] = {}
     for dataset in status.datasets:
         name = dataset.dataset
         limit = limits.get(name)
@@ -129,7 +129,7 @@ def find_problems_by(
 
 
 def over_thresholds(overview: Overview) -> list[Problem]:
-    """What the DAG check_freshness fails with: thresholds that are passed, and declarations whose own are unknown."""
+    """The problems that fail the DAG check_freshness: exceeded thresholds, and declarations without readable ones."""
     return [problem for problem in overview.problems if problem.kind in ("declaration", "lag", "freshness")]
 
 
@@ -151,17 +151,17 @@ def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -
         yield _problem("error", "drain", name, text, dataset.drain_command or read, name)
     is_unseen = unseen_s is not None and unseen_s > max(UNSEEN_RUNS * limits.schedule_s, UNSEEN_S)
     if is_unseen and dataset.last_error is None:
-        text = f"nobody has looked at its source for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
+        text = f"its source has not been checked for {duration(unseen_s)}: is its DAG paused, or the scheduler down?"
         yield _problem("warning", "unseen", name, text, read, name)
     yield from _beyond(dataset, limits, unseen_s, read)
     if dataset.has_marts and dataset.unbuilt_s > UNBUILT_S:
         text = f"{dataset.unbuilt_batches} batches are not in every mart, the oldest for {duration(dataset.unbuilt_s)}"
         yield _problem("warning", "unbuilt", name, text, Command("build"), name)
-    # a run that looked at the source since has taken over
+    # a run that has checked the source since has taken over
     lost_at = dataset.follower_lost_at
     if lost_at is not None and (dataset.observed_at is None or dataset.observed_at <= lost_at):
         lost = duration((at - lost_at).total_seconds())
-        text = f"its follower was lost {lost} ago, and no other run has looked at its source since"
+        text = f"its follower was lost {lost} ago, and no other run has checked its source since"
         yield _problem("warning", "follower", name, text, Command("follow", name), name)
     if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
         most = next(iter(dataset.dead_by_reason))
@@ -187,7 +187,7 @@ def _beyond(
         yield _problem("error", "freshness", name, text, command, name)
     elif unseen_s is None or unseen_s > limits.max_freshness_s:
         seen = "never" if unseen_s is None else f"{duration(unseen_s)} ago"
-        text = f"its source was last looked at {seen}, expected its records in every mart after {allowed}"
+        text = f"its source was last checked {seen}, expected its records in every mart after {allowed}"
         yield _problem("error", "freshness", name, text, read, name)
 
 
@@ -201,7 +201,7 @@ def _of_model(model: ModelStatus) -> Iterator[Problem]:
         yield _problem("error", "tests", about, f"failed {'; '.join(model.failed_tests)}", again)
 
 
-def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> State:
+def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> DatasetState:
     if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:

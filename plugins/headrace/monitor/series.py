@@ -1,4 +1,4 @@
-"""The charts of the last hour: records committed and lag, minute by minute."""
+"""The charts of the last hour: committed records and lag, by minute."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ def read_history(connection: Connection[Any], at: datetime, datasets: Sequence[D
     this_minute = at.replace(second=0, microsecond=0)
     first = this_minute - timedelta(minutes=MINUTES - 1)
     committed = connection.execute(read_sql("headrace.monitor", "committed_by_minute"), (first,)).fetchall()
-    # the sample before the first minute too: it says where the topic ended then
+    # also the sample before the first minute: it has the topic's end at that time
     samples = connection.execute(read_sql("headrace.monitor", "samples"), (first,)).fetchall()
     minutes = [first + timedelta(minutes=number) for number in range(MINUTES)]
     shown = [each for each in datasets if not each.is_empty]
@@ -46,7 +46,7 @@ def _lags(
     committed: Iterable[Sequence[Any]],
     samples: Iterable[Sequence[Any]],
 ) -> dict[str, list[int | None]]:
-    """Lag per dataset at the end of each minute: the sum over its partitions, None where none was seen."""
+    """Lag per dataset at the end of each minute: the sum over its partitions, None without a sample."""
     generations = {each.dataset: each.generation for each in datasets}
     known = set(minutes)
     reached: dict[tuple[str, int], dict[datetime, int]] = {}
@@ -62,7 +62,7 @@ def _lags(
         for status in each.partitions:
             key = each.dataset, status.partition
             behind = _lag_by_minute(minutes, seen.get(key, {}), reached.get(key, {}))
-            behind[-1] = status.lag  # the newest minute: the figure that is shown everywhere else
+            behind[-1] = status.lag  # the newest minute equals the current figure
             for number, lag in enumerate(behind):
                 if lag is not None:
                     line[number] = (line[number] or 0) + lag
@@ -72,9 +72,9 @@ def _lags(
 def _lag_by_minute(
     minutes: Sequence[datetime], seen: Mapping[datetime, tuple[int, int]], reached: Mapping[datetime, int]
 ) -> list[int | None]:
-    """A partition's lag at the end of each minute: where its topic ended when last seen, less how far it was read.
+    """A partition's lag at the end of each minute: the last observed end of its topic minus the checkpoint.
 
-    Within a minute the sample counts, the worst that a plan found, because a drain that follows at once would hide it.
+    Within a minute the sample, the largest lag that a plan found, counts: a drain right after it would hide it.
     """
     lag: list[int | None] = []
     end: int | None = None

@@ -1,6 +1,6 @@
-"""Read what is staged, built, behind and dead, once for page, JSON, Prometheus and `headrace status`.
+"""Read all figures once for page, JSON, Prometheus and `headrace status`, in one snapshot.
 
-All of it is one snapshot. No query reads a staging table, and none reads the ledger from its beginning.
+No query reads a staging table, and none reads the ledger from its beginning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ from headrace.sql_files import read_sql
 
 BATCHES = 12
 BUILDS = 8
-BUILD_LINES = 400  # the newest lines of headrace.builds among which the last builds are looked for
+BUILD_LINES = 400  # the newest lines of headrace.builds that are searched for the last builds
 SAMPLES = 2  # dead letters of each reason
 SAMPLE_BYTES = 200
 STATEMENT_TIMEOUT_MS = 15_000  # a page that refreshes itself must not pile up queries
-READ_S = 30.0  # for all of them, also where the server is frozen and measures no time
+READ_S = 30.0  # for all queries, also if the server is frozen and measures no time
 
 
 def read_status(connect: Connect) -> Status:
-    """Read everything in one snapshot, in READ_S and the time that connecting takes.
+    """Read all figures in one snapshot, within READ_S plus the time to connect.
 
     Raises DatabaseUnavailable, or DatabaseError without Headrace's tables.
     """
@@ -120,10 +120,10 @@ def _committed_at(line: Mapping[str, Any]) -> datetime:
 
 
 def _models(connection: Connection[Any]) -> list[ModelStatus]:
-    """What the last whole build was of, and what was built since; what it no longer knew is no state of anything.
+    """The models of the last full build, with later builds; models that dbt no longer knows are left out.
 
-    A failure of dbt itself is over with the next line of another kind, that of a test of no model with the next whole
-    build that tests.
+    A failure of dbt itself is over with the next line of another kind; the failure of a test without a model is over
+    with the next full build that runs tests.
     """
     with connection.cursor(row_factory=class_row(ModelStatus)) as cursor:
         return cursor.execute(
@@ -149,9 +149,9 @@ def _batches(connection: Connection[Any]) -> list[BatchStatus]:
 
 
 def _dead_letters(connection: Connection[Any], datasets: Sequence[DatasetStatus]) -> list[DeadLetterSample]:
-    """The last of each reason, by generation, partition and offset; of a value of megabytes only the beginning.
+    """The newest of each reason, by generation, partition and offset; only the beginning of large values.
 
-    None for a reader, who may see how many there are and not what they hold.
+    Empty for a reader, who may see counts and not contents.
     """
     if connection.execute(_query("may_read_dead_letters")).fetchone() != (True,):
         return []

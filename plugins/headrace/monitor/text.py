@@ -1,4 +1,4 @@
-"""A status for a terminal of 80 columns: problems first, a line per dataset, then what was built."""
+"""A status for a terminal of 80 columns: problems first, a line per dataset, then builds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_S = 2.0
-WATCHED_LENGTH = 160  # of a problem's text: a whole message of dbt's would push the tables off the screen
+WATCHED_LENGTH = (
+    160  # limit of a problem's text with --watch: a full message of dbt would push the tables off the screen
+)
 NOTHING = "nothing was ingested yet; `headrace load users` and `headrace drain jobs` begin"
 COLORS = {
     "broken": "red",
@@ -34,7 +36,7 @@ LEGEND = (
 
 
 def render(overview: Overview, *, partitions: bool = False) -> None:
-    """Print it."""
+    """Print a status."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -45,7 +47,7 @@ def render(overview: Overview, *, partitions: bool = False) -> None:
 
 
 def watch(read: Callable[[], Overview], *, partitions: bool = False, console: "Console | None" = None) -> None:
-    """Show it anew every two seconds until Ctrl-C; what fails meanwhile is shown and tried again."""
+    """Print it again every two seconds until Ctrl-C; an error is shown and retried."""
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
@@ -70,7 +72,7 @@ def watch(read: Callable[[], Overview], *, partitions: bool = False, console: "C
 
 
 def renderable(overview: Overview, *, partitions: bool = False, text_length: int | None = None) -> "RenderableType":
-    """Problems, datasets, dead letters and models. text_length: how much of a problem's text; None: all of it."""
+    """Problems, datasets, dead letters and models. text_length: limit of a problem's text; None: none."""
     from rich.console import Group
     from rich.text import Text
 
@@ -97,7 +99,7 @@ def _datasets(overview: Overview, partitions: bool) -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=False)
     for heading in HEADINGS:
         is_text = heading in ("dataset", "state")
-        # only a dataset's name may be folded
+        # only the column of the dataset's name may wrap
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "dataset", overflow="fold")
     for dataset in overview.status.datasets:
         state = overview.states[dataset.dataset]

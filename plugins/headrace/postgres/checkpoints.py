@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved
+from headrace.exceptions import CheckpointMoved, Where
 from headrace.postgres.ledger import LedgerLine
 
 
@@ -125,6 +125,7 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
     Raises CheckpointMoved when another run was first, or the generation is no longer open. It must be the transaction's
     first statement.
     """
+    where = _where(line)
     moved = connection.execute(
         """
         update headrace.checkpoints
@@ -138,14 +139,7 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
             and partition = %(partition)s
             and next_offset = %(start)s
         """,
-        {
-            "end": line.end_offset,
-            "position": line.position,
-            "dataset": line.dataset,
-            "generation": line.generation,
-            "partition": line.partition,
-            "start": line.start_offset,
-        },
+        {**where, "start": line.start_offset, "end": line.end_offset, "position": line.position},
     ).rowcount
     # A statement of its own, with a snapshot from after the wait for the row: a join in the update would still see the
     # generation open when what it waited for was the adoption that closed it.
@@ -158,14 +152,25 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
         """,
         (line.dataset, line.generation, line.partition),
     ).fetchone()
-    where = f"{line.dataset}[{line.partition}]"
+    subject = f"{line.dataset}[{line.partition}]"
     if found is None or not found[1]:
         raise CheckpointMoved(
-            f"{where}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
-            "adopted or reset meanwhile; run the drain again"
+            f"{subject}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
+            "adopted or reset meanwhile; run the drain again",
+            **where,
         )
     if moved != 1:
         raise CheckpointMoved(
-            f"{where}: checkpoint is {found[0]}, this batch starts at {line.start_offset}: another run committed "
-            "first; retry the task"
+            f"{subject}: checkpoint is {found[0]}, this batch starts at {line.start_offset}: another run committed "
+            "first; retry the task",
+            **where,
         )
+
+
+def _where(line: LedgerLine) -> Where:
+    return {
+        "dataset": line.dataset,
+        "generation": line.generation,
+        "partition": line.partition,
+        "offset": line.start_offset,
+    }

@@ -18,7 +18,7 @@ from headrace.postgres.session import ENCODING, pin
 from headrace.service_urls import libpq_parameters
 
 Connect = Callable[[], Connection[Any]]
-# what may succeed when the same transaction is tried again (Postgres, appendix A)
+# SQLSTATE classes and codes that a retry of the same transaction may not meet again (Postgres, appendix A)
 UNREACHABLE = ("08", "53300", "57P")  # connection exceptions, too many connections, shut down or starting
 # libpq has no code for these; a retry fails in the same way
 REFUSED = (
@@ -36,14 +36,14 @@ INTERRUPTED = ("40", "55P03", "57014", "25P03", "25P04")  # deadlock, serializat
 
 
 def connector(dsn: str, application_name: str) -> Connect:
-    """Return a function that opens an autocommit connection, named so that others can see what it is for."""
+    """Return a function that opens an autocommit connection with this application_name."""
 
     def connect() -> Connection[Any]:
         given = with_limits(libpq_parameters(dsn, "HEADRACE_POSTGRES_DSN or HEADRACE_DBT_DSN"))
         given |= {
             "application_name": application_name,
-            "client_encoding": ENCODING,  # a startup parameter: poolers keep it per client
-            "options": given.get("options", ""),  # in place of PGOPTIONS, which a pooler would refuse
+            "client_encoding": ENCODING,  # a startup parameter, which poolers keep per client
+            "options": given.get("options", ""),  # overrides PGOPTIONS, which a pooler would refuse
         }
         conninfo = make_conninfo("", **given)
         return opened(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
@@ -52,9 +52,9 @@ def connector(dsn: str, application_name: str) -> Connect:
 
 
 def opened(connection: Connection[Any]) -> Connection[Any]:
-    """A connection that was just opened, with our session parameters; every one passes here. Closed if it refuses.
+    """Set the session parameters of a new connection and return it; all connections pass here. Close it if that fails.
 
-    Its password, which may come from a password file, a service file or PGPASSWORD, is masked from now on.
+    Its password, also from a password file, a service file or PGPASSWORD, is masked from now on.
     """
     remember(connection.info.password)
     try:
@@ -69,7 +69,7 @@ def opened(connection: Connection[Any]) -> Connection[Any]:
 
 @contextmanager
 def database(connect: Connect) -> Iterator[Connection[Any]]:
-    """A connection that is closed at the end; psycopg's errors leave as ours."""
+    """A connection that is closed at the end; psycopg's errors become Headrace's."""
     with translated_errors():
         connection = connect()
         try:
@@ -80,7 +80,7 @@ def database(connect: Connect) -> Iterator[Connection[Any]]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn psycopg's errors into DatabaseUnavailable (try again) or DatabaseError (an operator must act)."""
+    """Turn psycopg's errors into DatabaseUnavailable (retriable) or DatabaseError (permanent)."""
     try:
         yield
     except HeadraceError:
@@ -90,7 +90,7 @@ def translated_errors() -> Iterator[None]:
 
 
 def translate(error: psycopg.Error) -> HeadraceError:
-    """One line for an error of Postgres: what it said, and what to do."""
+    """One line for an error of Postgres: its message and the remedy."""
     text = " ".join(str(error).split())
     if (
         isinstance(
@@ -103,8 +103,7 @@ def translate(error: psycopg.Error) -> HeadraceError:
         )
     if error.sqlstate is not None and error.sqlstate.startswith(INTERRUPTED):
         return DatabaseUnavailable(
-            f"postgres: {text}; expected no other transaction in the way; nothing was changed; run the same command "
-            "again"
+            f"postgres: {text}; expected no blocking transaction; nothing was changed; run the same command again"
         )
     where = "HEADRACE_POSTGRES_DSN (in Airflow: the connection headrace_postgres)"
     if _is_full(error):
@@ -131,7 +130,7 @@ def translate(error: psycopg.Error) -> HeadraceError:
 
 
 def _configuration_error(error: psycopg.Error, text: str, where: str) -> DatabaseError | None:
-    """The error of a connection whose parameters have to be corrected; None for any other error."""
+    """The error of a connection with wrong parameters; None for any other error."""
     if missing := _missing_database(error):
         return DatabaseError(
             f"postgres: {text}; expected an existing database; create it (create database {missing} encoding 'UTF8' "
@@ -145,11 +144,13 @@ def _configuration_error(error: psycopg.Error, text: str, where: str) -> Databas
         )
     if _is_one_of(UNPROVEN, error):
         return DatabaseError(
-            f"postgres: {text}; expected a server that proves itself as sslmode demands; correct sslmode or "
+            f"postgres: {text}; expected a certificate that satisfies sslmode; correct sslmode or "
             f"sslrootcert in {where}, or the server's certificate"
         )
     if _is_one_of(REFUSED, error):
-        return DatabaseError(f"postgres: {text}; expected to be let in; correct user and password in {where}")
+        return DatabaseError(
+            f"postgres: {text}; expected a login that the server accepts; correct user and password in {where}"
+        )
     return None
 
 
@@ -158,13 +159,13 @@ def _is_full(error: psycopg.Error) -> bool:
 
 
 def _missing_database(error: psycopg.Error) -> str | None:
-    """The name of the database that does not exist, as an identifier; None where that is not the error."""
+    """The quoted name of the database that does not exist; None for any other error."""
     found = NO_DATABASE.search(str(error)) if error.sqlstate in (None, "3D000") else None
     return Identifier(found[1] or found[2]).as_string() if found else None
 
 
 def is_retriable(error: psycopg.Error) -> bool:
-    """Whether the same transaction may succeed at the next try."""
+    """Whether a retry of the same transaction may succeed."""
     if error.sqlstate is None:  # psycopg's own: no server answered
         never = _is_one_of((*UNPROVEN, *REFUSED, *MISCONFIGURED), error) or _missing_database(error) is not None
         return isinstance(error, psycopg.OperationalError) and not never

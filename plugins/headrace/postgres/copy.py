@@ -1,4 +1,4 @@
-"""COPY into a table, and which rows it rejects: found by bisecting, on the server itself."""
+"""COPY into a table, and the rows that the server rejects, found by bisection."""
 
 import re
 import struct
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 LINES_AT_ONCE = 1_000  # about 200 KiB of typical records; larger pieces are no faster
 
-# What one value may cause (Postgres, appendix A): data exceptions, and rows that no page or index holds. Not class 23:
-# an integrity constraint was added by an operator, so a row that breaks it stops the load.
+# Errors that one value can cause (Postgres, appendix A): data exceptions, and rows too large for a page or an index.
+# Not class 23: only an operator adds integrity constraints, so a row that breaks one stops the load.
 RECORDS_FAULTS = ("22", "54000", "54001")
-# what psycopg raises for a value that it cannot write as its column's type
+# psycopg's errors for a value that it cannot write as its column's type
 CLIENTS_FAULTS = (ValueError, OverflowError, struct.error)
 
 
 class CopyRows(Protocol):
-    """Rows that are copied together, and what to do with those that Postgres rejects."""
+    """Rows that are copied together, and their handling of rows that Postgres rejects."""
 
     @property
     def rows(self) -> Sequence[Any]:
@@ -42,14 +42,14 @@ class CopyRows(Protocol):
         """Turn lines of COPY text into rows of values; return whether there were any."""
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
-        """Take rows, by index, out of `rows`."""
+        """Remove rows, by index, from `rows`, and keep their rejections."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyTarget:
-    """Where rows are copied to: an open connection, a table, and its columns with their types in the rows' order.
+    """The target of a COPY: an open connection, a table, and its columns with types, in the rows' order.
 
-    all_rejected: what an error names when the table rejects every one of several rows; without it, that is no error.
+    all_rejected: what an error names if the table rejects all of several rows; None: that is no error.
     """
 
     connection: Connection[Any]
@@ -64,13 +64,13 @@ def copy_accepted(
     copy: Callable[[], T],
     bisect_inside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> T:
-    """Call `copy`; where a record may be why it failed, reject the rows that Postgres does not store and call it again.
+    """Call `copy`; if a record may be why it failed, reject the rows that Postgres does not store and call it again.
 
-    copy: COPYs the rows and undoes everything when it fails: a transaction, or a savepoint as in `copy_in_savepoint`.
-    bisect_inside: the transaction in which the rejected rows are found, where the caller has none open.
+    copy: COPYs the rows and undoes everything if it fails: a transaction, or a savepoint as in `copy_in_savepoint`.
+    bisect_inside: the transaction for the bisection, if the caller has none open.
 
-    Returns what `copy` returns. Raises its error when neither a row nor the COPY text is to blame; DatabaseError when
-    the target names `all_rejected` and none of several rows is stored: the cause is then the table, not a record.
+    Returns the result of `copy`. Raises its error if neither a row nor the COPY text caused it; DatabaseError if the
+    target names `all_rejected` and none of several rows is stored: then the table is the cause, not a record.
     """
     try:
         return copy()
@@ -84,16 +84,16 @@ def copy_accepted(
             raise
         if target.all_rejected and len(rejections) == len(rows.rows) > 1:
             raise DatabaseError(
-                f"{target.all_rejected}: postgres took none of {len(rows.rows)} rows: {rejections[0].detail}; expected "
-                "some to be stored: the table or the server is at fault; nothing was changed; repair it and run the "
-                "same command again"
+                f"{target.all_rejected}: postgres stored none of {len(rows.rows)} rows: {rejections[0].detail}; "
+                "expected some to be stored: the table or the server is at fault; nothing was changed; repair it and "
+                "run the same command again"
             ) from error
     rows.reject(rejections)
     return copy()
 
 
 def copy_in_savepoint(target: CopyTarget, rows: CopyRows) -> None:
-    """`copy_accepted` in the transaction that is open: a COPY that fails is rolled back to a savepoint."""
+    """Call `copy_accepted` in the open transaction: a COPY that fails is rolled back to a savepoint."""
 
     def copy() -> None:
         with target.connection.transaction(), target.connection.cursor() as cursor:
@@ -105,9 +105,9 @@ def copy_in_savepoint(target: CopyTarget, rows: CopyRows) -> None:
 def copy_rows(
     cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows, in the order of typed_columns, into a table; binary, so that nothing has to be escaped.
+    """COPY rows, in the order of typed_columns, into a table, in binary format.
 
-    Raises DatabaseError when the table stored fewer than were sent.
+    Raises DatabaseError if the table stored fewer rows than were sent.
     """
     sent = 0
     statement = SQL("copy {} ({}) from stdin (format binary)").format(
@@ -125,9 +125,9 @@ def copy_rows(
 def copy_lines(
     cursor: Cursor[Any], target: Identifier, typed_columns: Sequence[tuple[str, str]], lines: Sequence[str]
 ) -> None:
-    """COPY lines of COPY text, whose values are in the order of typed_columns, into a table.
+    """COPY lines of COPY text, with values in the order of typed_columns, into a table.
 
-    Raises DatabaseError when the table stored fewer than were sent.
+    Raises DatabaseError if the table stored fewer rows than were sent.
     """
     statement = SQL("copy {} ({}) from stdin").format(
         target, SQL(", ").join(Identifier(name) for name, _ in typed_columns)
@@ -140,9 +140,9 @@ def copy_lines(
 
 
 def check_stored(target: Identifier, sent: int, stored: int) -> None:
-    """Raise DatabaseError when a COPY or an insert stored fewer rows than were sent.
+    """Raise DatabaseError if a COPY or an insert stored fewer rows than were sent.
 
-    Neither fails when a trigger returns null (Postgres, overview of trigger behavior): the rows are missing.
+    Neither fails if a trigger returns null (Postgres, overview of trigger behavior): the rows are just not there.
     """
     if stored != sent:
         name = target.as_string().replace('"', "")
@@ -153,7 +153,7 @@ def check_stored(target: Identifier, sent: int, stored: int) -> None:
 
 
 def json_text(text: bytes | None) -> Jsonb | None:
-    """JSON text as a value of a jsonb column, without parsing it."""
+    """JSON text as a value for a jsonb column, without parsing it."""
     return None if text is None else Jsonb(text, dumps=_unchanged)
 
 
@@ -162,7 +162,7 @@ def _unchanged(text: bytes) -> bytes:
 
 
 def may_be_a_records_fault(error: BaseException) -> bool:
-    """Whether a COPY may have failed because of what it copied, and not because of where to."""
+    """Whether a value may have caused a COPY's error, and not the table or the server."""
     if isinstance(error, psycopg.Error):
         if error.sqlstate is None:  # psycopg's own
             return isinstance(error, psycopg.DataError)
@@ -176,11 +176,11 @@ def find_rejected(
     typed_columns: Sequence[tuple[str, str]],
     rows: Sequence[Sequence[Any]],
 ) -> dict[int, Rejection]:
-    """Which rows, by index, the server refuses to COPY into a table, and its words.
+    """Find the rows, by index, that the server refuses to COPY into a table, with its messages.
 
-    Tries the whole, then halves of what failed, each rolled back to a savepoint: one bad row among n costs about
-    2 log2(n) tries that copy 2n rows between them. Call it inside a transaction. Raises an error that no record
-    can have caused.
+    Tries all rows, then halves of those that failed, each rolled back to a savepoint: one bad row among n costs about
+    2 log2(n) tries, which together copy 2n rows. Call it inside a transaction. Raises an error that no record can
+    have caused.
     """
     rejected: dict[int, Rejection] = {}
     waiting = [(0, len(rows))]
@@ -214,6 +214,6 @@ def _try(
 
 
 def _one_line(error: Exception) -> str:
-    # the server's own message; its context would name a line of the COPY, which means nothing later
+    # only the message: its context names a line of the COPY, which means nothing afterwards
     message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return " ".join((message or f"{type(error).__name__}: {error}").split())

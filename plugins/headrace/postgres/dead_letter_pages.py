@@ -1,4 +1,4 @@
-"""Reading dead letters: how many of which reason, the newest, one whole, or all of them page by page."""
+"""Read dead letters: counts by reason, the newest, a single one, or all of them page by page."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from headrace.exceptions import DatasetError
 from headrace.postgres.dead_letters import headers_of
 from headrace.record import Headers
 
-# The most that a page holds, plus its last dead letter: a value of 30 MB may be why a record is dead
+# A page's limit, without its last dead letter: a value of 30 MB may be why a record is dead
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
 
@@ -30,7 +30,7 @@ _COORDINATE = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter: a record's bytes, and why it was not staged. Can be decoded like any record."""
+    """A dead letter: a record's bytes, and why it was rejected. It can be decoded like any record."""
 
     dataset: str
     generation: int
@@ -55,17 +55,17 @@ class DeadLetter:
 
     @property
     def rejection(self) -> Rejection | None:
-        """Why no contract can accept it: its bytes are no document, or are not kept; None if one may."""
+        """Why no contract can accept it (its bytes are no document, or were not kept); None if one may."""
         if self.reason == Reason.MALFORMED_ROW or not self.is_kept:
             return Rejection(self.reason, self.detail, self.json_path or "$")
         return None
 
     @property
     def is_kept(self) -> bool:
-        """Whether it has the record's bytes.
+        """Whether its bytes are stored.
 
-        A record beyond the limits of unpacking has only its coordinates; one whose masked fields cannot be found in it
-        has no value.
+        A record above the size limits has only its coordinate; one whose masked fields cannot be found in it has no
+        value.
         """
         may_be_left_out = self.reason == Reason.TOO_LARGE or self.masked is not None
         return not may_be_left_out or self.value is not None or NOT_KEPT not in self.detail
@@ -76,7 +76,7 @@ class DeadLetter:
         return self.generation, self.partition, self.offset
 
 
-# Milliseconds, as records have them: a datetime of the year 9999 cannot be read in every time zone
+# milliseconds, as in records: Python cannot read a timestamptz of the year 9999 in every time zone
 _COLUMNS = SQL(
     'dataset, generation, partition, "offset", (extract(epoch from "timestamp") * 1000)::bigint as "timestamp", key, '
     "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at, masked"
@@ -85,7 +85,7 @@ _COLUMNS = SQL(
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSelection:
-    """Which dead letters of a dataset: of one reason or of all; replayed and published ones unless excluded."""
+    """A selection of a dataset's dead letters: one reason or all; replayed and published ones unless excluded."""
 
     dataset: str
     reason: str | None = None
@@ -93,7 +93,7 @@ class DeadLetterSelection:
     unpublished: bool = False
 
     def condition(self) -> Composed:
-        """The selection as SQL, for `where`; its values are those of `parameters`."""
+        """The selection as an SQL condition; `parameters` has its values."""
         parts = [SQL("dataset = %(dataset)s")]
         if self.reason is not None:
             parts.append(SQL("reason = %(reason)s"))
@@ -127,12 +127,12 @@ def read_page(
     max_bytes: int = PAGE_BYTES,
     claim: bool = False,
 ) -> list[DeadLetter]:
-    """The dead letters that follow a place, in the order of generation, partition and offset; none at the end.
+    """The dead letters after a coordinate, in the order of generation, partition and offset; empty at the end.
 
-    A page ends with the dead letter that reaches either bound: `rows`, or `max_bytes` in bytes of keys, values and
-    headers. claim: lock the dead letters until the transaction ends, and skip those that another transaction locked.
+    A page ends with the dead letter that reaches either limit: `rows`, or `max_bytes` of keys, values and headers.
+    claim: lock the dead letters until the transaction ends, and skip those that another transaction has locked.
     """
-    # octet_length reads no value that is stored out of line, and the window is over one page: the limit is inside
+    # octet_length does not read values stored out of line; `limit` is inside, so the window covers one page only
     query = SQL(
         """
         select {columns} from (
@@ -165,7 +165,7 @@ def read_page(
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """How many dead letters a reason has: those that wait for a remedy, and those that were replayed."""
+    """A reason's numbers of dead letters: not replayed, and replayed."""
 
     reason: str
     dead: int
@@ -174,7 +174,7 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterHeadline:
-    """Where a dead letter is and why, without its bytes."""
+    """A dead letter's coordinate and reason, without its bytes."""
 
     generation: int
     partition: int
@@ -216,7 +216,7 @@ def overview(connection: Connection[Any], dataset: str, reason: str | None, limi
             SQL(
                 """
                 select generation, partition, "offset", reason, detail, json_path
-                from (select * from headrace.dead_letters where {}) as letters
+                from (select * from headrace.dead_letters where {}) as dead_letters
                 inner join (select batch_id, seq from headrace.batches) as batches using (batch_id)
                 order by seq desc, "offset" desc
                 limit %(limit)s
@@ -228,7 +228,7 @@ def overview(connection: Connection[Any], dataset: str, reason: str | None, limi
 
 
 def count(connection: Connection[Any], selection: DeadLetterSelection) -> int:
-    """How many dead letters are selected."""
+    """The number of selected dead letters."""
     row = connection.execute(
         SQL("select count(*) from headrace.dead_letters where {}").format(selection.condition()),
         selection.parameters(),
@@ -237,9 +237,9 @@ def count(connection: Connection[Any], selection: DeadLetterSelection) -> int:
 
 
 def find(connection: Connection[Any], dataset: str, coordinate: str) -> DeadLetter:
-    """The dead letter at PARTITION:OFFSET of the newest generation that has one there, or GENERATION:PARTITION:OFFSET.
+    """The dead letter at PARTITION:OFFSET in the newest generation that has one, or at GENERATION:PARTITION:OFFSET.
 
-    Raises DatasetError when there is none.
+    Raises DatasetError if there is none.
     """
     found = _COORDINATE.fullmatch(coordinate)
     if found is None:

@@ -1,4 +1,4 @@
-"""Dead letters: the bytes and coordinates of records that their contract rejected, with the reason."""
+"""Dead letters: records that their contract rejected, with bytes, coordinate and reason."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
@@ -63,10 +63,9 @@ def copy_dead_letters(cursor: Cursor[Any], rows: Sequence[Sequence[Any]]) -> Non
 
 
 def headers_json(headers: Headers) -> bytes | None:
-    """A record's headers as JSON text, in order, repeats included; None when there are none.
+    """A record's headers as JSON text, in order, repeats included; None if there are none.
 
-    [{"key": ..., "value": ...}]; bytes that are not text in Postgres's sense are base64, under "base64" and
-    "key_base64".
+    [{"key": ..., "value": ...}]; bytes that Postgres cannot store as text are base64, under "base64" and "key_base64".
     """
     if not headers:
         return None
@@ -74,7 +73,7 @@ def headers_json(headers: Headers) -> bytes | None:
 
 
 def headers_of(stored: Sequence[Mapping[str, str | None]] | None) -> list[tuple[str | bytes, bytes | None]]:
-    """The headers of a record, from what `headers_json` made of them."""
+    """The headers of a record from the stored result of `headers_json`."""
     return [_pair(header) for header in stored or ()]
 
 

@@ -1,6 +1,6 @@
-"""The ledger, headrace.batches: one line per batch, numbered per dataset in the order of the commits.
+"""The ledger, headrace.batches: one line per batch, numbered per dataset in commit order.
 
-Nothing here begins or ends a transaction; the caller's covers it.
+No function here begins or ends a transaction; it runs in the caller's.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from headrace.exceptions import DatabaseError
 class LedgerKind(StrEnum):
     """What wrote a ledger line.
 
-    The kinds in CHAINED move a checkpoint: per partition their ranges join end to start. The others leave the
-    checkpoint where it is, and their range is the span of the rows that they touched.
+    The kinds in CHAINED move a checkpoint: per partition their ranges form a chain. The others leave the checkpoint
+    unchanged; their range spans the rows that they touched.
     """
 
     DRAIN = "drain"
@@ -27,16 +27,16 @@ class LedgerKind(StrEnum):
     LOAD = "load"
     """A batch of lines of a file."""
     REPLACE = "replace"
-    """`load --replace`: tombstones behind the file's last line, one for each entity that the file does not name. Lines
-    from before migration 0022 are of kind `load`."""
+    """`load --replace`: tombstones after the file's last line, one for each absent entity. Lines from before migration
+    0022 are of kind `load`."""
     ADOPT = "adopt"
-    """The first line of a partition whose source no longer has its first offsets: [0, log start), without records."""
+    """The first line of a partition whose source does not serve its first offsets: [0, log start), without records."""
     ACCEPT_LOSS = "accept_loss"
-    """A range that the source no longer serves, given up unread."""
+    """A range that the source no longer serves, abandoned unread."""
     REPLAY = "replay"
     """Dead letters that the contract now accepts, staged under their coordinates."""
     RELOAD = "reload"
-    """A range that was read again and replaced what was staged of it."""
+    """A range that was read again; its new rows replace the staged ones."""
     FILL = "fill"
     """Rows whose column got its value from `_extra`. Lines from before migration 0022 are of kind `reload`."""
     RESET = "reset"
@@ -51,7 +51,7 @@ def new_batch_id() -> UUID:
 
     The index of _batch_id then grows at its end; random ids cost Postgres a tenth more per row.
     """
-    return UUID(int=uuid6.uuid7().int)  # a plain UUID, as psycopg knows it
+    return UUID(int=uuid6.uuid7().int)  # psycopg adapts only a plain UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,12 @@ class RunContext:
     run_id: str | None = None
     task_id: str | None = None
     try_number: int | None = None
-    map_index: int | None = None  # -1 for a task that is not mapped
+    map_index: int | None = None  # -1 for an unmapped task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerLine:
-    """One line: what became of [start_offset, end_offset) of one partition in one batch."""
+    """One line: the counts of [start_offset, end_offset) of one partition in one batch."""
 
     batch_id: UUID
     dataset: str
@@ -76,7 +76,7 @@ class LedgerLine:
     start_offset: int
     end_offset: int
     kind: LedgerKind
-    elapsed_s: float = 0.0  # since the batch's first record was asked for; started_at follows from database time
+    elapsed_s: float = 0.0  # since the batch began; started_at is the database's time minus this
     staged: int = 0
     dead: int = 0
     tombstones: int = 0
@@ -86,7 +86,7 @@ class LedgerLine:
     last_record_at: datetime | None = None
     position: str | None = None
     run: RunContext = RunContext()
-    note: str | None = None  # for adopt, accept_loss, reset and replace: what was given up, and why
+    note: str | None = None  # for adopt, accept_loss, reset and replace: what was abandoned or removed, and why
 
 
 APPEND_LINE = """
@@ -110,10 +110,10 @@ returning seq
 
 
 def append_line(connection: Connection[Any], line: LedgerLine) -> int:
-    """Write the ledger's line and return its seq.
+    """Write a ledger line and return its seq. Call it last in the transaction.
 
-    seq has no gaps per dataset and follows commit order, because the row that counts stays locked until the
-    transaction ends: so this comes last.
+    seq has no gaps per dataset and follows commit order, because the dataset's row, which counts, stays locked until
+    the transaction ends.
     """
     row = connection.execute(
         APPEND_LINE,
@@ -143,7 +143,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
     ).fetchone()
     if row is None:
         raise DatabaseError(
-            f"{line.dataset}[{line.partition}]: headrace.batches took no line, expected one: a trigger or rule on it "
+            f"{line.dataset}[{line.partition}]: headrace.batches stored no line, expected one: a trigger or rule on it "
             "or on headrace.datasets leaves rows out; nothing was changed; remove or disable it, then run the same "
             "command again"
         )
@@ -151,10 +151,9 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
 
 
 def committed_seq(connection: Connection[Any], line: LedgerLine) -> int | None:
-    """Decide a commit that was in doubt: it happened if and only if the ledger holds the batch's id.
+    """Decide a commit in doubt: it happened if and only if the ledger has the batch's id. Return its seq, or None.
 
-    Returns its seq, from 1, or None. Locks the checkpoint first, so that a backend that may still be committing has
-    ended.
+    Locks the checkpoint first, which waits for a backend that may still be committing.
     """
     connection.execute(
         "select 1 from headrace.checkpoints where dataset = %s and generation = %s and partition = %s for update",

@@ -1,8 +1,8 @@
-"""How long a connection to Postgres waits for a server, or a network, that does not answer.
+"""Limits on waiting for a Postgres server, or a network, that does not answer.
 
 Three cases have one limit each: nothing answers while connecting (connect_timeout); the other machine is gone
-(keepalives, tcp_user_timeout); the connection is alive and the server, or a proxy, is frozen. Nothing in libpq ends the
-last one, and a statement_timeout does not either, because a frozen server does not measure it: `answered_within` does.
+(keepalives, tcp_user_timeout); the connection is alive and the server, or a proxy, is frozen (`answered_within`).
+Neither libpq nor statement_timeout ends the last case: a frozen server does not measure time.
 """
 
 import socket
@@ -19,11 +19,11 @@ from psycopg import Connection
 from headrace.exceptions import DatabaseUnavailable
 
 CONNECT_TIMEOUT_S = 8
-# A session's first statement may wait for a free connection of a pooler, which pgbouncer gives up itself after 120 s.
+# A session's first statement may wait for a pooler's free connection; pgbouncer ends that wait after 120 s.
 FIRST_ANSWER_S = 130.0
 
-# libpq's own values are two minutes to connect and two hours until a silent connection is probed. A server that does
-# not read for tcp_user_timeout counts as gone too, so that it must be longer than a stalled disk.
+# libpq's defaults are two minutes to connect and two hours until a silent connection is probed. tcp_user_timeout also
+# ends the connection of a server that does not read, so it must be longer than a stall of its disk.
 PARAMETERS = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "keepalives": "1",
@@ -35,16 +35,16 @@ PARAMETERS = {
 
 
 def with_limits(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A connection's parameters, with the limits of this module for those that it does not set."""
+    """A connection's parameters, with this module's limits for those that they do not set."""
     return {**PARAMETERS, **{name: value for name, value in parameters.items() if value is not None}}
 
 
 @contextmanager
 def answered_within(seconds: float) -> Iterator[None]:
-    """Give up on a server that is frozen: connections that are opened in here are closed after that many seconds.
+    """Close the connections that are opened inside after that many seconds, because the server may be frozen.
 
-    Raises DatabaseUnavailable then. Nests; the shortest limit wins. It does not limit what precedes a connection: the
-    look-up of a host's name, and connect_timeout for each address.
+    Raises DatabaseUnavailable then. Nests; the shortest limit applies. It does not limit the steps before a connection:
+    the look-up of a host's name, and connect_timeout for each address.
     """
     limit = _Limit(seconds, _limit.get())
     token = _limit.set(limit)
@@ -63,7 +63,7 @@ def answered_within(seconds: float) -> Iterator[None]:
 
 
 def watch(connection: Connection[Any]) -> None:
-    """Make the limits that apply here apply to a connection that was just opened."""
+    """Apply the current limits to a connection that was just opened."""
     limit = _limit.get()
     while limit is not None:
         limit.watch(connection.fileno())
@@ -71,7 +71,7 @@ def watch(connection: Connection[Any]) -> None:
 
 
 class _Limit:
-    """Shuts down sockets when the time is over: a read from one of them then ends."""
+    """Shuts down sockets when the time is over: reads from them then end."""
 
     def __init__(self, seconds: float, outer: "_Limit | None") -> None:
         self.outer = outer
@@ -83,7 +83,7 @@ class _Limit:
         self._timer.start()
 
     def watch(self, fileno: int) -> None:
-        watched = socket.socket(fileno=dup(fileno))  # libpq may close its own, and the number be another file's
+        watched = socket.socket(fileno=dup(fileno))  # libpq may close its own, and another file may get the number
         with self._lock:
             self._sockets.append(watched)
         if self.is_over:
@@ -100,7 +100,7 @@ class _Limit:
         with self._lock:
             self.is_over = True
             for each in self._sockets:
-                with suppress(OSError):  # it is not connected any more
+                with suppress(OSError):  # no longer connected
                     each.shutdown(socket.SHUT_RDWR)
 
 

@@ -1,4 +1,4 @@
-"""Ends a frozen drain that holds a lock which its replacement waits for; no other session is ended.
+"""Ends a frozen drain whose lock blocks its replacement; no other session is ended.
 
 Neither statement_timeout nor transaction_timeout fires while a backend waits for COPY data, so a loader that was
 stopped in the middle (SIGSTOP, a paused virtual machine) keeps its row lock until its backend is ended.
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LockTimeouts:
-    """How long locks are waited for.
+    """How long transactions wait for locks.
 
     lock_timeout_ms: the longest wait for any other transaction. Defaults to 5000.
-    stuck_s: a blocker that is this dataset's drain is ended when it waited for its client, and for nothing but its
-    client, this long. Defaults to 10.
+    stuck_s: a blocking drain of the same dataset is ended after it waited this long for its client only, without
+    progress. Defaults to 10.
     """
 
     lock_timeout_ms: int = 5_000
@@ -33,12 +33,12 @@ class LockTimeouts:
 
     @property
     def server_lock_timeout_ms(self) -> int:
-        """Long enough for a stuck drain to be found and ended within one wait."""
+        """Long enough to find and end a stuck drain within one wait."""
         return self.lock_timeout_ms + int(self.stuck_s * 1000) + 5_000
 
 
-# What a blocker that makes progress would change: its statement, its state, the rows that it has copied. A slow
-# loader changes the last every 128 KiB that psycopg sends.
+# The signs of progress of a blocker: its statement, its state, the number of copied rows. A slow loader changes the
+# last every 128 KiB that psycopg sends.
 _BLOCKERS = """
 select
     a.pid,
@@ -65,7 +65,7 @@ def watch_locks(
 ) -> Iterator[None]:
     """Name a transaction, limit its waits for locks, and end a stuck drain of the dataset that blocks it.
 
-    Call it first inside the transaction. Another drain that is merely slow is never ended.
+    Call it first inside the transaction. A drain that is only slow is never ended.
     """
     row = connection.execute(
         "select pg_backend_pid(), set_config('application_name', %s, true), set_config('lock_timeout', %s, true)",
@@ -90,13 +90,13 @@ def drain_name(dataset: str) -> str:
 
 def _watch(done: threading.Event, connect: Connect, pid: int, application_name: str, limits: LockTimeouts) -> None:
     if done.wait(limits.lock_timeout_ms / 1000):
-        return  # the usual case: no lock was waited for, no second connection was opened
+        return  # the usual case: no wait, no second connection
     try:
         with connect() as observer:
             observer.autocommit = True
             _end_stuck_blockers(done, observer, pid, application_name, limits)
     except psycopg.Error as error:
-        logger.warning("fence: cannot look for a stuck drain: %s", error)
+        logger.warning("lock_watchdog: cannot look for a stuck drain: %s", error)
 
 
 def _end_stuck_blockers(
@@ -110,7 +110,8 @@ def _end_stuck_blockers(
         unchanged = {blocker: unchanged.get(blocker, 0.0) + interval_s for blocker in seen}
         for blocker, waited_s in unchanged.items():
             if waited_s > limits.stuck_s:
-                # in the state that was seen: the pid may be another's by now, or serve another client of pgbouncer
+                # only in the state that was seen: the pid may belong to another backend by now, or serve another client
+                # of pgbouncer
                 backend, started, _, changed, *_ = blocker
                 observer.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity "
@@ -118,8 +119,8 @@ def _end_stuck_blockers(
                     (backend, started, changed),
                 )
                 logger.warning(
-                    "fence: ended backend %s (%s): it waited for its client for %.0f s and held a lock that this run "
-                    "needs; what it had not committed is rolled back",
+                    "lock_watchdog: ended backend %s (%s): it waited for its client for %.0f s and held a lock that "
+                    "this run needs; its uncommitted work is rolled back",
                     backend,
                     application_name,
                     waited_s,

@@ -1,4 +1,4 @@
-"""Migrations: the numbered files in sql/migrations/, applied once each, in the presence of drains."""
+"""Migrations: the numbered files in sql/migrations/, each applied once per database, also while drains run."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,24 +14,24 @@ from headrace.exceptions import DatabaseError
 
 T = TypeVar("T")
 
-MIGRATION_WAIT_MS = 10_000  # for tables' locks
+MIGRATION_WAIT_MS = 10_000  # in all, for the locks of tables
 MIGRATION_LOCK_MS = 500  # for one lock at a time: less than Postgres's deadlock_timeout, so that no drain is the victim
 
 
 def migrate(connection: Connection[Any]) -> list[str]:
-    """Apply the migrations that this database has not seen, in one transaction; return their names.
+    """Apply this database's outstanding migrations in one transaction; return their names.
 
-    Raises DatabaseError where a table stays locked.
+    Raises DatabaseError if a table stays locked.
     """
     return while_locked(connection, lambda: _migrate(connection))
 
 
 def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
-    """Run a part of `headrace init` in a transaction; again, for MIGRATION_WAIT_MS, where locked() finds a lock.
+    """Run a part of `headrace init` in a transaction; repeat it for MIGRATION_WAIT_MS while locked() finds a lock.
 
-    A table's lock is waited for only briefly: queries behind it in the queue wait too, and drains and plans lock the
-    same tables in other orders. When the wait ends without the lock, everything is rolled back and tried again. Raises
-    DatabaseError where a table stays locked.
+    Each wait for a table's lock is short: later queries queue behind it, and drains and plans lock the same tables in
+    other orders. After a wait without the lock everything is rolled back and tried again. Raises DatabaseError if a
+    table stays locked.
     """
     deadline = time.monotonic() + MIGRATION_WAIT_MS / 1000
     while True:
@@ -54,7 +54,7 @@ def while_locked(connection: Connection[Any], work: Callable[[], T]) -> T:
 
 @contextmanager
 def locked(connection: Connection[Any], doing: str) -> Iterator[None]:
-    """Wait only briefly for the locks that are taken inside; inside while_locked() only."""
+    """Limit the waits for locks taken inside; use it only inside while_locked()."""
     connection.execute(SQL("set local lock_timeout = {}").format(f"{MIGRATION_LOCK_MS}ms"))
     try:
         yield
@@ -78,8 +78,8 @@ class _CreatedMeanwhile(Exception):
 def hold_migrations(connection: Connection[Any]) -> None:
     """Exclude other runs of `headrace init` until the end of the transaction.
 
-    Locks headrace.migrations in a mode that blocks no reader and that only the owner may take. Every user who may
-    connect could hold an advisory lock, and so stop every `headrace init`.
+    Locks headrace.migrations in a mode that blocks no reader and that only the owner may take. An advisory lock could
+    be held by every user who may connect, and would stop every `headrace init`.
     """
     if connection.execute("select to_regclass('headrace.migrations')").fetchone() == (None,):
         try:
@@ -96,7 +96,7 @@ def hold_migrations(connection: Connection[Any]) -> None:
 
 
 def _check_schemas(connection: Connection[Any]) -> None:
-    """Refuse schemas of other owners, who may have put code into them that would run with our rights."""
+    """Refuse schemas of other owners: code in them would run with this session's rights."""
     row = connection.execute(
         """
         select n.nspname, pg_get_userbyid(n.nspowner), current_user
@@ -124,7 +124,7 @@ def _check_schemas(connection: Connection[Any]) -> None:
 
 
 def _holders(connection: Connection[Any]) -> str:
-    """Which other sessions hold locks of our tables, for a message."""
+    """The other sessions that hold locks of Headrace's tables, for a message."""
     rows = connection.execute(
         """
         select distinct a.pid, a.usename, a.application_name

@@ -1,4 +1,4 @@
-"""The group roles for loading, building and reading: created and given their rights by `headrace init`."""
+"""The group roles for loading, building and reading: created and granted by `headrace init`."""
 
 from typing import Any
 
@@ -11,11 +11,10 @@ LOADER, DBT, READER = ROLES = ("headrace_loader", "headrace_dbt", "headrace_read
 
 
 def separate(connection: Connection[Any]) -> str | None:
-    """Create the roles that are missing, and grant each its rights, as the owner of the schemas, in one transaction.
+    """Create missing roles and grant each its rights, as the owner of the schemas, in one transaction.
 
-    Returns None, or, where this user may not create roles, one line with the statements for an administrator: then
-    nothing is changed, and the owner of the schemas keeps all rights. Raises DatabaseError where a table that
-    is handed over stays locked.
+    Returns None; or, if this user may not create roles, one line with the statements for an administrator. Then nothing
+    is changed, and the owner keeps all rights. Raises DatabaseError if a table that changes its owner stays locked.
     """
     return while_locked(connection, lambda: _separate(connection))
 
@@ -56,7 +55,7 @@ def _create(connection: Connection[Any], role: str) -> None:
         with connection.transaction():  # a savepoint
             connection.execute(SQL("create role {}").format(Identifier(role)))
     except (errors.DuplicateObject, errors.UniqueViolation):
-        pass  # roles are the whole server's: the init of another database was first
+        pass  # roles belong to the server: the init of another database was first
 
 
 def _lacking(connection: Connection[Any], owner: str) -> list[str]:

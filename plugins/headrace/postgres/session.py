@@ -1,4 +1,4 @@
-"""The parameters of a Postgres session: each one that a statement's result depends on is set here, none is inherited.
+"""The parameters of a Postgres session: every parameter that affects a result is set here, none is inherited.
 
 Roles, databases and the environment may have other defaults (alter role .. set, PGCLIENTENCODING, PGOPTIONS): with
 LATIN1 a payload was stored as other characters, with a German DateStyle no time could be read.
@@ -40,16 +40,16 @@ PARAMETERS = {
 }
 SINCE = {"transaction_timeout": (170_000, "0")}
 
-# libpq's variables for the parameters that it sends by itself and that poolers keep per client
+# libpq's variables for parameters that it sends at startup and that poolers keep per client
 STARTUP_VARIABLES = {
     "PGCLIENTENCODING": ENCODING,
     "PGDATESTYLE": PARAMETERS["datestyle"],
     "PGTZ": PARAMETERS["timezone"],
 }
 
-# Through a pooler the backend is not the one whose pid libpq was told: there a parameter that was set for the session
-# would be another client's in the next transaction. So it is set for this statement alone, and again in each
-# transaction. client_encoding is the exception: every pooler tracks it, because clients read it. All names are
+# A pooler gives each transaction another backend, whose pid differs from the one that libpq was told. A parameter set
+# for the session would apply to another client's next transaction. So it is set for this statement only, and again in
+# each transaction. client_encoding is the exception: every pooler tracks it, because clients read it. All names are
 # qualified: the role's search_path is not known yet.
 _PIN = """
 select
@@ -97,14 +97,14 @@ class _PooledCursor(Cursor[Any]):
 
 
 def pin(connection: Connection[Any]) -> None:
-    """Set the parameters of a connection that was just opened; it is in autocommit mode then.
+    """Set the parameters of a new connection, which is in autocommit mode.
 
-    Directly for the session, in one round trip; behind a pooler in each transaction (PooledConnection). Raises
-    DatabaseError for a server or a database that Headrace cannot work with.
+    Without a pooler for the session, in one round trip; with a pooler in each transaction (PooledConnection). Raises
+    DatabaseError for a server or a database that Headrace cannot use.
     """
     _check_server(connection)
     connection.autocommit = True
-    connection.prepare_threshold = None  # a pooler gives every transaction another backend
+    connection.prepare_threshold = None  # a pooler may give each transaction another backend
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     connection.read_only = connection.deferrable = False
     parameters = parameters_for(connection)
@@ -120,7 +120,7 @@ def pin(connection: Connection[Any]) -> None:
 
 
 def parameters_for(connection: Connection[Any]) -> Mapping[str, str]:
-    """The parameters that this server has."""
+    """The parameters that this server supports."""
     version = connection.info.server_version
     return PARAMETERS | {name: value for name, (since, value) in SINCE.items() if version >= since}
 

@@ -13,7 +13,7 @@ from headrace.exceptions import DatasetError
 
 SCHEMA = "staging"
 
-# name, Postgres type, constraint of the columns that every staging table has after its contract's
+# name, Postgres type and constraint of the columns that follow the contract's in every staging table
 BOOKKEEPING_COLUMNS = (
     ("_generation", "integer", "not null"),
     ("_partition", "integer", "not null"),
@@ -47,22 +47,22 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
 def replaced_name(name: str) -> str:
     """The name of the table of a dataset's replaced rows.
 
-    The names of datasets and fields begin with a letter. Those of everything that is made for a dataset begin with an
-    underscore, so that no declaration can take them; dbt/macros/current_version.sql has the same rule.
+    Names of datasets and fields begin with a letter of the alphabet. Names of objects made for a dataset begin with an
+    underscore, so that no declaration can use them; dbt/macros/current_version.sql has the same rule.
     """
     return f"_replaced_{name}"
 
 
 def replaced_table(dataset: Dataset) -> Identifier:
-    """The table of the rows that a reload replaced: marts correct the buckets in which they were."""
+    """The table of rows that a reload or load replaced; marts read it to correct the buckets of these rows."""
     return Identifier(SCHEMA, replaced_name(dataset.name))
 
 
 def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: bool = False) -> None:
-    """Create the dataset's staging tables, or bring them up to its contract.
+    """Create the dataset's staging tables, or add the columns of new optional fields.
 
-    A new optional field adds a column. Raises DatasetError for any other difference, with the migration to write, and
-    for a table that is missing though the ledger has rows in it. recreate: such tables are created from scratch.
+    Raises DatasetError, with the migration to write, for any other difference, and for a missing table whose rows are
+    in the ledger. recreate: create such tables from scratch.
     """
     if recreate:
         try:
@@ -110,7 +110,7 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
 
 @contextmanager
 def _as_owner(found: str) -> Iterator[None]:
-    """Turn a loader's lack of rights into the command that the owner of the schema has to run."""
+    """Turn a missing privilege into the command that the owner of the schema must run."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
@@ -138,7 +138,7 @@ def check_table(connection: Connection[Any], dataset: Dataset) -> None:
 
 
 def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
-    # an empty table would silently lack the rows below its checkpoint
+    # an empty table would silently miss the rows below its checkpoint
     row = connection.execute(
         "select sum(staged + tombstones) from headrace.batches where dataset = %s", (dataset.name,)
     ).fetchone()
@@ -146,14 +146,14 @@ def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
         reset = Command("reset", dataset.name)
         raise DatasetError(
             f"staging.{dataset.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
-            f"nothing was changed; restore it from a backup, or `{reset}` forgets them and the next run reads the "
-            "source from its start",
+            f"nothing was changed; restore it from a backup, or `{reset}` deletes their ledger lines "
+            "and the next run reads the source from its start",
             command=reset,
         )
 
 
 def _refuse_former_name(connection: Connection[Any], name: str) -> None:
-    # up to 0.1 it was <dataset>_replaced; no dataset's own table has this column
+    # up to 0.1 its name was <dataset>_replaced; no dataset's own table has this column
     if "_replaced_by" in _found_columns(connection, f"{name}_replaced"):
         raise DatasetError(
             f"staging.{replaced_name(name)}: found no table, expected staging.{name}_replaced under this name; nothing "
@@ -168,19 +168,19 @@ def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> Non
             clause = f"alter column {quoted(name)} type {sql_type} using {quoted(name)}::{sql_type}"
             rebuild = Command("build", "--full-refresh")
             otherwise = (
-                f"; where a text does not convert, `{Command('reset', dataset.name)}` forgets what was staged and the "
+                f"; where a text does not convert, `{Command('reset', dataset.name)}` deletes what was staged and the "
                 "next run reads the source from its start"
             )
             raise DatasetError(
                 f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
                 f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
-                f"build the marts anew: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
+                f"rebuild the marts: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
                 command=rebuild,
             )
 
 
 def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
-    """Refuse columns that the contract does not name any more: marts would read null where they read values before.
+    """Refuse columns that the contract no longer names: marts would read null instead of their values.
 
     A column whose name begins with an underscore is no field: a migration may keep a former field under such a name.
     """
@@ -210,18 +210,18 @@ def _migration(dataset: Dataset, clause: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name, quoted, as SQL to print: a column named user, unquoted, would be the role's name."""
+    """A name as quoted SQL for messages: unquoted, a column named user would be the role's name."""
     return Identifier(name).as_string()
 
 
 def shared_columns(connection: Connection[Any], dataset: Dataset) -> list[str]:
-    """The columns that the staging table and the table of replaced rows share: these are moved."""
+    """The columns that the staging table and the table of replaced rows share: a replacement moves these."""
     replaced = _found_columns(connection, replaced_name(dataset.name))
     return [name for name in _found_columns(connection, dataset.name) if name in replaced]
 
 
 def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
-    """Names and types of a table's columns as they are; empty without a table."""
+    """Names and types of a table's columns; empty if there is no such table."""
     return dict(
         connection.execute(
             "select attname, format_type(atttypid, atttypmod) from pg_attribute "
@@ -239,7 +239,7 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
     connection.execute(_create_table(name, [*_definitions(dataset), primary_key]))
     if dataset.key_column:
         _create_index(connection, f"_key_{name}", name, dataset.key_column)
-    # of a staging table that was dropped
+    # of an earlier staging table that was dropped
     connection.execute(SQL("drop table if exists {}").format(replaced_table(dataset)))
     _create_replaced(connection, dataset)
 
@@ -247,7 +247,8 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
 def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
     name = replaced_name(dataset.name)
     connection.execute(_create_table(name, [*_definitions(dataset), SQL("_replaced_by uuid not null")]))
-    # a publication for all tables would refuse updates and deletes: a row may be replaced more than once, so has no key
+    # it has no key, because a row may be replaced more than once; a publication for all tables would refuse updates and
+    # deletes
     connection.execute(SQL("alter table {} replica identity full").format(Identifier(SCHEMA, name)))
     # a batch's staged rows are found by their range in the primary key: an index of _batch_id would cost a drain a
     # tenth of its time
@@ -258,7 +259,7 @@ def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
 
 
 def _create_index(connection: Connection[Any], name: str, table_name: str, column: str) -> None:
-    # the name that Postgres would give, jobs_userid_idx, may be a dataset's
+    # Postgres's default name, jobs_userid_idx, may be the name of a dataset
     connection.execute(
         SQL("create index {} on {} ({})").format(Identifier(name), Identifier(SCHEMA, table_name), Identifier(column))
     )
@@ -280,7 +281,7 @@ def _create_table(name: str, definitions: Sequence[Composable]) -> Composed:
 
 
 def _canonical(sql_type: str) -> str:
-    """A type as Postgres names it."""
+    """A type by Postgres's own name."""
     element, is_array = sql_type.removesuffix("[]"), sql_type.endswith("[]")
     named = {"timestamptz": "timestamp with time zone", "time": "time without time zone"}.get(element, element)
     return f"{named}[]" if is_array else named

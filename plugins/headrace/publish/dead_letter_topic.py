@@ -1,7 +1,7 @@
 """Sends committed dead letters to a dead-letter topic.
 
-headrace.dead_letters holds them; the topic is a copy. A dead letter is sent at least once: one that was acknowledged
-and not yet marked when the publisher died is sent again, under the same key.
+headrace.dead_letters holds them; the topic is a copy. A dead letter is sent at least once: if the publisher dies
+between the acknowledgement and the mark, it is sent again with the same key.
 """
 
 import logging
@@ -35,11 +35,11 @@ from headrace.sources.kafka_topics import ensure_topic, max_message_bytes
 
 logger = logging.getLogger(__name__)
 
-# the dead letters of a page are locked while they are sent: a replay of them waits that long
+# the dead letters of a page are locked while they are sent, and a replay of them waits
 PAGE_ROWS = 1_000
 DELIVERY_TIMEOUT_MS = 10_000
-REQUEST_SIZE_MAX = 100 * 1024 * 1024  # the broker decides what is too large
-HEADERS_ROOM = 16 * 1024  # what our headers add to a record that its own topic could hold
+REQUEST_SIZE_MAX = 100 * 1024 * 1024  # high, so that the broker decides what is too large
+HEADERS_ROOM = 16 * 1024  # room for the headers that Headrace adds
 
 
 def publish_after_drain(deployment: Deployment, dataset: Dataset) -> int:
@@ -59,9 +59,9 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
     """Send the dataset's unpublished dead letters to its dead-letter topic, and mark them; return how many.
 
     The topic is created if it is absent. A message has the raw value, null for a tombstone, the key
-    `dataset/generation/partition/offset`, by which a reader drops repeats, and the rest in headers (`_headers`).
-    Two publishers at once share the work. Nothing happens for a dataset without a dead-letter topic. Raises
-    SourceUnavailable when a dead letter was not accepted; it stays unpublished, and the accepted ones are marked.
+    `dataset/generation/partition/offset`, by which consumers deduplicate, and the rest in headers (`_headers`).
+    Two publishers at once share the work. Does nothing for a dataset without a dead-letter topic. Raises
+    SourceUnavailable if a dead letter was not accepted; it stays unpublished, and the accepted ones are marked.
     """
     source = dataset.source
     if source.dead_letter_topic is None:
@@ -84,7 +84,7 @@ def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_b
 
 @dataclass(slots=True)
 class _Delivery:
-    """What became of some dead letters: acknowledged, larger than the topic allows, or neither, because of `error`."""
+    """The outcome of sending dead letters: acknowledged, too large for the topic, or failed with `error`."""
 
     sent: list[DeadLetter] = field(default_factory=list)
     too_large: list[DeadLetter] = field(default_factory=list)
@@ -100,10 +100,10 @@ class _DeadLetterProducer:
         self.topic = topic
 
     def send(self, dead_letters: Sequence[DeadLetter], delivery: _Delivery) -> None:
-        """Send dead letters, wait for all answers, and add what became of each to the delivery.
+        """Send dead letters, wait for all answers, and add the outcome of each to the delivery.
 
-        After the broker refused one message as too large, an idempotent producer fails all others too. The messages
-        that were not acknowledged are sent again in halves, by a new producer.
+        If the broker refuses one message as too large, an idempotent producer fails all later ones. The messages that
+        were not acknowledged are sent again in halves, by a new producer.
         """
         futures: list[tuple[DeadLetter, Any]] = []
         errors: list[BaseException] = []
@@ -111,14 +111,14 @@ class _DeadLetterProducer:
             key = "/".join(map(str, (dead_letter.dataset, *dead_letter.coordinate))).encode()
             try:
                 future = self._open().send(self.topic, key=key, value=dead_letter.value, headers=_headers(dead_letter))
-            except KafkaError as error:  # the others would fail as this one, and some only after a wait
+            except KafkaError as error:  # the others would fail in the same way, some after a wait
                 errors.append(error)
                 break
             futures.append((dead_letter, future))
         acknowledged = set()
         for dead_letter, future in futures:
             try:
-                future.get(2 * DELIVERY_TIMEOUT_MS / 1000)  # not flush(): it forgets batches that were split
+                future.get(2 * DELIVERY_TIMEOUT_MS / 1000)  # not flush(): it loses track of split batches
                 acknowledged.add(dead_letter.coordinate)
                 delivery.sent.append(dead_letter)
             except KafkaError as error:
@@ -146,11 +146,11 @@ class _DeadLetterProducer:
     def _open(self) -> KafkaProducer:
         if self._producer is None:
             self._producer = KafkaProducer(
-                **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **self.config},  # a follower brings its own
+                **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, **self.config},  # a follower sets its own
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=5,
-                # the topic's limit applies to compressed bytes, and the record's own topic may have held it compressed
+                # the topic's limit applies to compressed bytes, and the record's own topic may have compressed it
                 compression_type="gzip",
                 max_request_size=REQUEST_SIZE_MAX,
                 request_timeout_ms=DELIVERY_TIMEOUT_MS // 2,
@@ -193,7 +193,7 @@ def _publish(connection: Connection[Any], dataset: Dataset, producer: _DeadLette
 
 
 def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
-    """Everything about a dead letter except its raw value; None is left out."""
+    """All attributes of a dead letter but its raw value; None is omitted."""
     headers = {
         "reason": dead_letter.reason.encode(),
         "detail": dead_letter.detail.encode(),
@@ -205,7 +205,9 @@ def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
         "original_key": dead_letter.key,
         "masked": None if dead_letter.masked is None else " ".join(dead_letter.masked).encode(),
         "original_timestamp": None if dead_letter.timestamp is None else b"%d" % dead_letter.timestamp,
-        "original_headers": headers_json(dead_letter.headers),  # as one: kafka-python sends no header without a value
+        "original_headers": headers_json(
+            dead_letter.headers
+        ),  # as one header: kafka-python sends no header without a value
     }
     return [(name, value) for name, value in headers.items() if value is not None]
 
@@ -213,11 +215,11 @@ def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
 def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLetter]) -> None:
     connection.execute(
         """
-        update headrace.dead_letters as letters set published_at = clock_timestamp()
+        update headrace.dead_letters as stored set published_at = clock_timestamp()
         from unnest(%s::integer[], %s::integer[], %s::bigint[]) as sent (generation, partition, "offset")
         where
-            letters.dataset = %s
-            and (letters.generation, letters.partition, letters."offset")
+            stored.dataset = %s
+            and (stored.generation, stored.partition, stored."offset")
             = (sent.generation, sent.partition, sent."offset")
         """,
         (
@@ -232,6 +234,6 @@ def _mark(connection: Connection[Any], dataset: Dataset, sent: Sequence[DeadLett
 def _not_accepted(config: Mapping[str, Any], topic: str, error: BaseException, published: int = 0) -> HeadraceError:
     text = " ".join(f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}".split())
     return refusal(error, config, topic) or SourceUnavailable(
-        f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain goes on "
-        "with the others; check the topic and the broker"
+        f"{topic}: dead letters were not accepted: {text}; {published} were published before; the next drain "
+        "publishes the others; check the topic and the broker"
     )

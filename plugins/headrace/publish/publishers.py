@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from headrace.deployment import Deployment
 
 SEPARATOR = b"|"
-PIPELINE = 1_000  # entries that go to Redis at once
+PIPELINE = 1_000  # entries sent to Redis at once
 WHOLE = b"data"  # the field of an entry that is one JSON document
 
 
 class Publisher(Protocol):
     """Takes lines, `key|value` or JSON, or whole values without keys (keyless=True); a context manager.
 
-    Leaving it without an error waits until every line is acknowledged. Raises SourceUnavailable where that fails.
+    Without an error its end waits until every line is acknowledged. Raises SourceUnavailable if that fails.
     """
 
     target: str
@@ -47,7 +47,7 @@ def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_
 
 
 def split_line(line: bytes, key_field: str | None) -> tuple[bytes | None, bytes] | None:
-    """Key and value of a line; None where it is neither `key|value` nor a JSON object."""
+    """Key and value of a line; None if it is neither `key|value` nor a JSON object."""
     if line.lstrip().startswith(b"{"):
         return _key_of(line, key_field), line
     key, separator, value = line.partition(SEPARATOR)
@@ -60,7 +60,7 @@ def _key_of(line: bytes, key_field: str | None) -> bytes | None:
     try:
         key = json.loads(line)[key_field]
     except (ValueError, KeyError, RecursionError):
-        return None  # sent without a key: the drain judges records, not this
+        return None  # sent without a key: the contract decides, not the publisher
     return None if key is None else str(key).encode()
 
 
@@ -88,7 +88,7 @@ class TopicPublisher:
         ensure_topic(self._config, self.target, self._source.created_partitions or 1)
         try:
             self._producer = KafkaProducer(
-                **{"bootstrap_timeout_ms": 8_000, **self._config},  # a follower brings its own
+                **{"bootstrap_timeout_ms": 8_000, **self._config},  # a follower sets its own
                 enable_idempotence=True,
                 acks="all",
                 transactional_id=self._transactional_id,
@@ -220,7 +220,7 @@ def _fields(line: bytes) -> dict[Any, Any]:
 def _flat(pairs: list[tuple[str, object]]) -> dict[bytes, bytes]:
     fields = {name.encode(): value.encode() for name, value in pairs if isinstance(value, str)}
     if len(fields) != len(pairs):
-        raise ValueError("not flat, or a field that stands twice")
+        raise ValueError("not flat, or a repeated field")
     return fields
 
 

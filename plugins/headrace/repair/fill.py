@@ -1,6 +1,6 @@
-"""The fill: move a field's values from `_extra` into its column, after the contract began to name the field.
+"""The fill: move a field's values from `_extra` into its column, after the field was added to the contract.
 
-`staging.ensure_table` adds the column when it first sees the new contract; rows that were staged before hold the value
+`staging.ensure_table` adds the column when it first sees the new contract; rows that were staged before have the value
 in `_extra` until they are filled.
 """
 
@@ -63,7 +63,7 @@ where filled._generation = %(generation)s and filled._partition = %(partition)s 
 
 @dataclass(slots=True)
 class FillResult:
-    """What a fill did: rows whose column has its value now; values that the contract rejects, by reason."""
+    """The result of a fill: the number of filled rows, and of values that the contract rejects, by reason."""
 
     dataset: str
     name: str
@@ -72,7 +72,7 @@ class FillResult:
     left: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         where = f"{self.dataset}.{self.name.lower()}"
         if not self.filled and not self.left:
             return f"{where}: nothing to fill: no row holds {self.name} in _extra"
@@ -83,7 +83,7 @@ class FillResult:
 
 @dataclass(slots=True)
 class _Values:
-    """Coordinates and values of a page; those that Postgres rejects stay in `_extra` and are counted."""
+    """Coordinates and values of a page; values that Postgres rejects stay in `_extra` and are counted."""
 
     columns: Sequence[tuple[str, str]]
     rows: list[list[Any]]
@@ -94,11 +94,11 @@ class _Values:
         copy_rows(cursor, target, self.columns, self.rows)
 
     def decode_by_contract(self) -> bool:
-        """They are values already."""
+        """Return False: they are values already."""
         return False
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
-        """Leave them out, and count them."""
+        """Drop them from the page, and count them."""
         self.result.left[Reason.REJECTED_BY_POSTGRES] += len(rejections)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
 
@@ -112,9 +112,9 @@ def fill(
 ) -> FillResult:
     """Fill a field's column from `_extra`, for every row whose column is null; all in one transaction.
 
-    Each value is validated by the contract's field as if it came with a record; validators of several fields are not
-    called. The former row is kept in staging._replaced_<dataset>, so that marts see what changed, and the ledger has a
-    line of kind `fill` for every partition that gained a value. Values that do not fit stay in `_extra`. Idempotent.
+    Each value is validated by the contract's field as if it came in a record, but without validators of several fields.
+    The former row moves to staging._replaced_<dataset>, so that marts see the change, and each partition with a filled
+    row gets a ledger line of kind `fill`. Values that do not convert stay in `_extra`. Idempotent.
 
     Raises DatasetError for a field that the contract does not name.
     """
@@ -129,7 +129,7 @@ def fill(
             check_masking_key(connection, dataset)
             staging.ensure_table(connection, dataset)
         with connection.transaction():
-            # read and validate first, without locks that a drain needs: drains wait only for the moving
+            # read and validate first, without locks that a drain needs: drains wait only while rows are moved
             _create_table(connection, column)
             total = _count(connection, dataset, column)
             for page in _pages(connection, dataset, column):
@@ -137,7 +137,7 @@ def fill(
                 options.on_progress(result.filled + result.left.total(), total)
             connection.execute(SQL("analyze {}").format(VALUES))
             options.barrier("read")
-            # under the drain's name: a drain that waits for a frozen fill may end it, as it may a frozen drain
+            # under the drain's name, so that a drain that waits for a frozen fill may end it, like a frozen drain
             with watch_locks(connection, connect, dataset.name, deployment.lock_timeouts, drain_name(dataset.name)):
                 Checkpoints(connection, dataset.name).hold()
                 _move(connection, dataset, column, result, began, options.run)
@@ -171,7 +171,7 @@ def _count(connection: Connection[Any], dataset: Dataset, column: Column) -> int
 
 
 def _pages(connection: Connection[Any], dataset: Dataset, column: Column) -> Iterator[list[tuple[Any, ...]]]:
-    """Coordinate, batch and value, as JSON text, of every row that can be filled."""
+    """The coordinate and value, as JSON text, of every row that can be filled."""
     query = SQL(
         "select _generation, _partition, _offset, _batch_id, (_extra -> %(field)s)::text from {} "
         "where {} is null and _extra ? %(field)s"
@@ -199,7 +199,7 @@ def _validate_page(
             if decoded.is_raised:
                 raise DatasetError(
                     f"{dataset.name}.{column.name}: a validator of {column.field} failed without the record's other "
-                    f"fields: {decoded.detail}; nothing was changed; `headrace reload` judges whole records"
+                    f"fields: {decoded.detail}; nothing was changed; `headrace reload` validates whole records"
                 )
             result.left[decoded.reason] += 1
             continue
@@ -214,11 +214,11 @@ def _validate_page(
 def _move(
     connection: Connection[Any], dataset: Dataset, column: Column, result: FillResult, began: float, run: RunContext
 ) -> None:
-    """Keep the rows as they were, write the values, and the ledger's lines."""
+    """Move the former rows, write the values, and write the ledger lines."""
     table = staging.table(dataset)
     connection.execute(SQL("lock table {} in row exclusive mode").format(table))
     staging.check_table(connection, dataset)
-    # rows that a reload replaced since they were read have been judged by the contract of today
+    # rows that a reload replaced meanwhile were decoded by today's contract
     result.filled -= connection.execute(
         SQL("delete from {} as filled where not exists (select from {} as staged where {})").format(
             VALUES, table, SAME_ROW

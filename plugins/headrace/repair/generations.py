@@ -1,6 +1,6 @@
-"""The commands that cannot be undone: adopt, accept-loss and reset.
+"""The irreversible commands: adopt, accept-loss and reset.
 
-Each is refused where it is not needed, has a preview that changes nothing, and writes a ledger line.
+Each is refused if it is not needed, has a preview that changes nothing, and writes a ledger line.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from headrace.sources.base import Source, SourceState
 
 
 def preview_adopt(deployment: Deployment, dataset: Dataset) -> list[str]:
-    """What `adopt` would do, a line each; raises DatasetError where it is not needed."""
+    """The effects of `adopt`, one per line; raises DatasetError if it is not needed."""
     with closing(_topic(deployment, dataset)) as source, database(deployment.connect("headrace adopt")) as connection:
         state = source.describe()
         generation, reason = _reason_to_adopt(connection, dataset, source, state)
@@ -35,10 +35,10 @@ def preview_adopt(deployment: Deployment, dataset: Dataset) -> list[str]:
 
 
 def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> int:
-    """Close the open generation and begin the next with the source as it is now; return its number.
+    """Close the open generation and begin the next at the current source; return its number.
 
-    Raises DatasetError unless the source's identity, the end of its log or its retention show that it is another
-    source: otherwise the same records would be staged twice.
+    Raises DatasetError unless the source's identity, log end or retention shows that it was replaced: otherwise the
+    same records would be staged twice.
     """
     with closing(_topic(deployment, dataset)) as source:
         state = source.describe()
@@ -50,14 +50,14 @@ def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
 
 
 def preview_accept_loss(deployment: Deployment, dataset: Dataset, partition: int, to: int) -> list[str]:
-    """What `accept_loss` would do, a line each; raises DatasetError where it is not needed."""
+    """The effects of `accept_loss`, one per line; raises DatasetError if it is not needed."""
     with (
         closing(open_source(deployment, dataset)) as source,
         database(deployment.connect("headrace accept-loss")) as connection,
     ):
         loss = _loss(connection, dataset, source, source.describe(), partition, to)
     where = f"{dataset.name}[{partition}]"
-    return [f"{where}: {loss.note}", f"{where}: the next run goes on at {to}"]
+    return [f"{where}: {loss.note}", f"{where}: the next run continues at {to}"]
 
 
 def accept_loss(
@@ -65,7 +65,7 @@ def accept_loss(
 ) -> tuple[int, int]:
     """Move a partition's checkpoint past a range that the source lost; return the range [start, to).
 
-    Raises DatasetError unless the range is one that the source no longer serves.
+    Raises DatasetError if the source still serves any offset of the range.
     """
     with closing(open_source(deployment, dataset)) as source:
         state = source.describe()
@@ -91,7 +91,7 @@ def accept_loss(
 
 
 def preview_reset(deployment: Deployment, dataset: Dataset) -> list[str]:
-    """What `reset` would do, a line each; none where there is nothing to delete."""
+    """The effects of `reset`, one per line; empty if there is nothing to delete."""
     with database(deployment.connect("headrace reset")) as connection:
         found = _found(connection, dataset)
         if not any(found.values()):
@@ -104,18 +104,18 @@ def preview_reset(deployment: Deployment, dataset: Dataset) -> list[str]:
     lines = [f"{dataset.name}: deletes {_listed(found)}; the next run reads the source from its start"]
     if not dataset.source.is_file:
         lines += [
-            f"{dataset.name}[{partition}]: what is staged of [0, {start}) cannot be read again: when the source was "
-            "last looked at, it no longer served it"
+            f"{dataset.name}[{partition}]: what is staged of [0, {start}) cannot be read again: the source did not "
+            "serve it when it was last checked"
             for partition, start in gone
         ]
     return lines
 
 
 def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> dict[str, int]:
-    """Delete everything that was ingested of a dataset; return what was deleted. The next run starts from scratch.
+    """Delete everything staged of a dataset; return the deleted numbers. The next run starts from scratch.
 
-    Generations are closed, not reused. The ledger keeps its lines of kind `reset`, the new one last; where there is
-    nothing to delete, nothing is written. Marts that were built on it start from zero at their next build.
+    Generations are closed, not reused. Only ledger lines of kind `reset` stay, the new one last; if there is nothing to
+    delete, nothing is written. Marts start from zero at their next build.
     """
     name = dataset.name
     with exclusive(deployment, dataset, "reset") as connection:
@@ -123,7 +123,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         staging.ensure_table(connection, dataset, recreate=True)
         if not any(found.values()):
             return found
-        # truncate, as the case does; running drains have ended, and later ones of this generation are fenced
+        # truncate, like the case's SQL; running drains have ended, and the fence stops later ones of this generation
         connection.execute(SQL("truncate {}, {}").format(staging.table(dataset), staging.replaced_table(dataset)))
         for table in ("dead_letters", "checkpoints", "observations", "loaded_files"):
             connection.execute(SQL("delete from headrace.{} where dataset = %s").format(SQL(table)), (name,))
@@ -133,7 +133,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
             "where dataset = %s and is_open",
             (name,),
         )
-        # only lines of kind reset are left: they are renumbered from 1, and the new one follows
+        # only lines of kind reset remain: they are renumbered from 1, and the new one follows
         connection.execute(
             "update headrace.datasets set built = gen_random_uuid(), masking_key_id = null, last_seq = "
             "(select count(*) from headrace.batches as b where b.dataset = datasets.dataset) where dataset = %s",
@@ -183,14 +183,14 @@ def _reason_to_adopt(
         return generation, reason.partition("; `headrace")[0]
     again = sum(max(generation.next_offsets[p] - found.log_start_offset, 0) for p, found in state.partitions.items())
     raise DatasetError(
-        f"{dataset.name}: found {state.topic} as generation {generation.generation} left it, expected another topic or "
-        f"id, a log that ends before a checkpoint, or one that starts behind it; nothing was changed: {again} offsets "
-        "would be read and staged a second time"
+        f"{dataset.name}: found {state.topic} unchanged since generation {generation.generation} read it, expected "
+        f"another topic or id, or offsets that do not match a checkpoint; nothing was changed: {again} offsets would "
+        "be read and staged a second time"
     )
 
 
 def _adoption(connection: Connection[Any], generation: Generation, state: SourceState) -> list[str]:
-    """Per partition: what is read, what may be staged twice and what is given up."""
+    """Per partition: what is read, what may be staged twice, and what is abandoned."""
     name = generation.dataset
     is_same = (generation.topic, generation.topic_id) == (state.topic, state.topic_id)
     if None not in (generation.cluster_id, state.cluster_id):
@@ -212,9 +212,9 @@ def _adoption(connection: Connection[Any], generation: Generation, state: Source
         rows = int(staged.get(partition, 0))
         if found is not None and is_same and found.log_start_offset < checkpoint:
             again = min(checkpoint, found.end_offset) - found.log_start_offset
-            parts.append(f"{again} offsets of it were read before: what is staged of them will be there twice")
+            parts.append(f"{again} offsets of it were read before and will be staged twice")
         elif not is_same:
-            parts.append(f"what {generation.topic} held from {checkpoint} on is given up")
+            parts.append(f"records of {generation.topic} from {checkpoint} on are abandoned")
         if rows:
             parts.append(f"{rows} rows of generation {generation.generation} stay")
         lines.append(f"{name}[{partition}]: {'; '.join(parts)}")
@@ -244,19 +244,19 @@ def _loss(
     if not start < to <= found.log_start_offset:
         raise DatasetError(
             f"{where}: found checkpoint {start} and log start {found.log_start_offset}, expected --to above "
-            f"the one and at most the other, got {to}: only what the source no longer serves can be given up"
+            f"the first and at most the second, got {to}: only offsets that the source no longer serves can be lost"
         )
     return _Loss(
         generation,
         start,
         found.start_position if to == found.log_start_offset else None,
-        f"gives up [{start}, {to}), {to - start} offsets that were never read: the log starts at "
+        f"abandons [{start}, {to}), {to - start} offsets that were never read: the log starts at "
         f"{found.log_start_offset}",
     )
 
 
 def _found(connection: Connection[Any], dataset: Dataset) -> dict[str, int]:
-    """What there is to delete; of a staging table that is gone, nothing."""
+    """The numbers of rows to delete, by table; 0 for a staging table that is gone."""
     is_there = connection.execute("select to_regclass(%s) is not null", (f"staging.{dataset.name}",)).fetchone()
     staged = SQL("(select count(*) from {})").format(staging.table(dataset)) if is_there == (True,) else SQL("0")
     row = connection.execute(

@@ -1,4 +1,4 @@
-"""What replay, reload and fill are told beside what to repair."""
+"""The options of replay, reload and fill."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from headrace.postgres.ledger import RunContext
 
 @dataclass(frozen=True, slots=True)
 class RepairOptions:
-    """run: who repairs, for the ledger.
+    """run: the repairing run, for the ledger.
 
-    on_progress: called with how much is done and how much there is: offsets, dead letters or values. barrier: called
-    at named steps; for tests.
+    on_progress: called with the finished and the total number: of offsets, dead letters or values. barrier: called at
+    named steps, for tests.
     """
 
     run: RunContext = field(default_factory=RunContext)

@@ -1,4 +1,4 @@
-"""The reload: read a range that the topic still serves again, and replace the rows that were staged of it.
+"""The reload: read a range that the topic still serves again, and replace its staged rows.
 
 The records are first read and decoded into temporary tables, without a lock that a drain needs. Then, in the same
 transaction, the reload locks the dataset's checkpoints and moves the rows: drains wait only for that.
@@ -35,13 +35,13 @@ from headrace.sources.base import Range, ReloadableSource, SourceState
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """What a reload did, per partition; nothing where no record of that time was below the checkpoints."""
+    """The result of a reload, per partition; empty if no record of that time was below the checkpoints."""
 
     dataset: str
     partitions: tuple[Restaged, ...]
 
     def summary(self) -> str:
-        """What happened, in one line per partition."""
+        """The result, one line per partition."""
         if not self.partitions:
             return f"{self.dataset}: nothing to reload: no record of that time below the checkpoints"
         return "\n".join(partition.summary(self.dataset) for partition in self.partitions)
@@ -56,15 +56,15 @@ def reload_range(
     partition: int | None = None,
     options: RepairOptions = DEFAULT_OPTIONS,
 ) -> ReloadResult:
-    """Read [start, end) of a topic again and replace what was staged of it, all in one transaction.
+    """Read [start, end) of a topic again and replace its staged rows and dead letters, all in one transaction.
 
     start, end: offsets of one partition, or ISO times (of all partitions, or one): from the first record at or after
-    `start` up to the first one at or after `end`, by the broker's record timestamps. Only what lies below the
-    checkpoint is read, and moves none. A row moves to staging._replaced_<dataset> and the record's row of today's
-    contract takes its place, even if they are equal. A record that the contract now rejects becomes a dead letter; a
-    dead letter that it now accepts is marked as replayed.
+    `start` up to the first one at or after `end`, by the broker's record timestamps. Only offsets below the checkpoint
+    are read, and no checkpoint moves. A row moves to staging._replaced_<dataset>, and the row that today's contract
+    makes of the record takes its place, even if both are equal. A record that the contract now rejects becomes a dead
+    letter; a dead letter that it now accepts is marked as replayed.
 
-    Raises DatasetError for a range that is not available, naming the one that is; SourceChanged as `make_plan` does.
+    Raises DatasetError for a range that is not available, and names the available one; SourceChanged like `plan`.
     """
     check_source_kind(dataset)
     request = parse(dataset, start, end, partition)
@@ -97,7 +97,7 @@ def _check_generation(connection: Connection[Any], dataset: Dataset, state: Sour
 
 @dataclass(frozen=True, slots=True)
 class _ReloadJob:
-    """What is reloaded, from where, for whom."""
+    """A reload's ranges, source and ledger context."""
 
     deployment: Deployment
     dataset: Dataset
@@ -107,7 +107,7 @@ class _ReloadJob:
     options: RepairOptions
 
     def line(self, restaged: Restaged, elapsed_s: float) -> LedgerLine:
-        """What the ledger says of one partition."""
+        """The ledger line of one partition."""
         return LedgerLine(
             batch_id=restaged.batch_id,
             dataset=self.dataset.name,
@@ -138,7 +138,7 @@ def _reload(connection: Connection[Any], job: _ReloadJob) -> None:
             drain = Command("drain", dataset.name)
             raise SourceChanged(
                 f"{dataset.name}: {generation.topic} was replaced while it was read; nothing was changed; "
-                f"`{drain}` says more",
+                f"`{drain}` shows the change",
                 command=drain,
             )
         job.options.barrier("read")
@@ -155,10 +155,10 @@ def _reload(connection: Connection[Any], job: _ReloadJob) -> None:
 
 @contextmanager
 def _exclusive(connection: Connection[Any], job: _ReloadJob) -> Iterator[None]:
-    """Lock out the dataset's commits until the transaction ends.
+    """Exclude the dataset's commits until the transaction ends.
 
-    The lock watchdog knows this session by the drain's name: a drain that waits for a frozen reload may end it, as it
-    may a frozen drain. No client is waited for from here on. Raises SourceChanged if the generation was closed.
+    The lock watchdog sees this session under the drain's name: a drain that waits for a frozen reload may end it, like
+    a frozen drain. From here on the transaction waits for no client. Raises SourceChanged if the generation was closed.
     """
     dataset, generation = job.dataset, job.generation
     connect = job.deployment.connect(f"headrace reload {dataset.name}")
@@ -193,7 +193,7 @@ def _read(connection: Connection[Any], job: _ReloadJob) -> None:
             restaged.add(batch)
             done += chunk.next_offset - positions[chunk.partition]
             positions[chunk.partition] = chunk.next_offset
-            del batch, chunk  # not held while the next one is fetched
+            del batch, chunk  # frees their memory while the next chunk is fetched
             job.options.on_progress(done, total)
             job.options.barrier("shelved")
     for target in (restage.ROWS, restage.DEAD_LETTERS):

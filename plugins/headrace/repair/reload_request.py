@@ -1,4 +1,4 @@
-"""The request of a reload: offsets or times of a topic, and the ranges of its partitions that they mean."""
+"""The request of a reload: offsets or times of a topic, and the ranges of its partitions that they name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from headrace.times import EPOCH
 
 MILLISECOND = timedelta(milliseconds=1)
 
-# of the batches below what is served, the first with records of that time
+# the first of the batches below the log start that has records of that time
 FIRST_UNSERVED_BATCH = """
 select min(batches.start_offset)
 from headrace.batches as batches
@@ -31,7 +31,7 @@ where
     and batches.last_record_at >= %(start)s
     and batches.first_record_at < %(end)s
 """
-# of its records, the first of that time
+# its first record of that time
 FIRST_UNSERVED_RECORD = SQL("""
 select min(at)
 from (
@@ -72,25 +72,25 @@ class RequestedRange:
 
 
 def check_source_kind(dataset: Dataset) -> None:
-    """Refuse a dataset whose source has no offsets to read again, and name the command to use instead."""
+    """Refuse a dataset whose source has no offsets to read again; name the command to use instead."""
     if dataset.source.is_file:
         load = Command("load", dataset.name)
         raise DatasetError(
-            f"{dataset.name}: comes from a file, expected a topic: load the file again, `{load}`; one that did not "
-            "change is skipped: what it holds is staged",
+            f"{dataset.name}: comes from a file, expected a topic: load the file again, `{load}`; an unchanged file is "
+            "skipped, because its content is staged",
             command=load,
         )
     if not dataset.source.can_reload:
         replay = Command("replay", dataset.name)
         raise DatasetError(
-            f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; what was "
-            f"staged stays; `{replay}` judges its dead letters by a corrected contract",
+            f"{dataset.name}: comes from a stream, expected a topic: only Kafka's offsets can be read again; staged "
+            f"rows stay; `{replay}` decodes its dead letters by a corrected contract",
             command=replay,
         )
 
 
 def parse(dataset: Dataset, start: str, end: str, partition: int | None) -> ReloadRequest:
-    """Read the bounds of a request; raises DatasetError where they are neither offsets nor times, or no range."""
+    """Parse the bounds of a request; raises DatasetError if they are neither two offsets nor two times, or no range."""
     where = f"{dataset.name}: found --from {start} and --to {end}"
     match _parse_bound(dataset, "from", start), _parse_bound(dataset, "to", end):
         case int(first), int(last):
@@ -111,7 +111,7 @@ def ranges(
     source: ReloadableSource,
     request: ReloadRequest,
 ) -> list[RequestedRange]:
-    """The offsets of a request, cut to the checkpoints; none where no record is of that time.
+    """The offsets of a request, cut to the checkpoints; empty if no record is of that time.
 
     Raises DatasetError for offsets that the topic no longer serves, or never had; the message names the range that it
     serves.
@@ -191,7 +191,7 @@ def _ranges_of_times(
 def _unserved(
     connection: Connection[Any], generation: Generation, partition: int, served: int, times: tuple[datetime, datetime]
 ) -> int | None:
-    """The first offset of that time that was staged and that the topic no longer serves."""
+    """The first offset of that time that was staged and is no longer served."""
     parameters: dict[str, Any] = {
         "dataset": generation.dataset,
         "generation": generation.generation,
@@ -207,7 +207,7 @@ def _unserved(
     if row is None or row[0] is None:
         return None
     parameters["first"] = row[0]
-    # the batch may hold other times too: its records say
+    # the batch may hold other times too: its rows decide
     found = connection.execute(
         FIRST_UNSERVED_RECORD.format(table=Identifier(staging.SCHEMA, generation.dataset)),
         parameters,
@@ -224,7 +224,7 @@ def _refuse_unserved(
         if each.start < each.end
     ]
     listed = ", ".join(f"`{command}`" for command in commands)
-    had = f"what can be had: {listed}" if commands else "nothing of the range can be had; what is staged stays"
+    had = f"available: {listed}" if commands else "nothing of the range is available; what is staged stays"
     raise DatasetError(
         f"{where}: {what} is no longer served, the log starts at {served}; nothing was changed; {had}",
         command=commands[0] if commands else None,

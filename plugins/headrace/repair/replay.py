@@ -1,7 +1,7 @@
 """The replay: decode dead letters again by today's contract, and stage those that it accepts.
 
-A row keeps the coordinates, time, key and headers of its record, so an old one never replaces a newer version of its
-key. Only its batch is new, so marts claim it like any other batch.
+A row keeps its record's coordinate, time, key and headers, so an old one never replaces a newer version of its key.
+Only its batch is new, so marts claim it like any other batch.
 """
 
 import time
@@ -46,10 +46,10 @@ GenerationPartition = tuple[int, int]  # generation, partition
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay did, or would do.
+    """The result of a replay or of a dry run.
 
-    remaining: dead letters that still fail, by their stored reason. changed: those of them that now fail for another
-    reason, by both reasons. reason_counts: all dead letters by reason, if none was selected.
+    remaining: dead letters that are still rejected, by their stored reason. changed: those that are now rejected for
+    another reason, by both reasons. reason_counts: all dead letters by reason, if none was selected.
     """
 
     dataset: str
@@ -64,16 +64,16 @@ class ReplayResult:
 
     @property
     def passed(self) -> int:
-        """Dead letters that are rows or tombstones now."""
+        """The number of dead letters that became rows or tombstones."""
         return self.staged + self.tombstones
 
     @property
     def records(self) -> int:
-        """Dead letters that were judged again."""
+        """The number of dead letters that were decoded again."""
         return self.passed + self.remaining.total()
 
     def summary(self) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         if not self.records:
             selected = "no dead letters" if self.reason is None else f"no dead letter of reason {self.reason}"
             others = ", ".join(f"{r.reason} {r.dead}" for r in self.reason_counts if r.dead)
@@ -94,7 +94,7 @@ class ReplayResult:
 
 @dataclass(slots=True)
 class _LedgerSums:
-    """The sums of a ledger line: dead letters of one partition of one generation that were staged."""
+    """The sums of a ledger line: staged dead letters of one partition of one generation."""
 
     batch_id: UUID = field(default_factory=ledger.new_batch_id)
     start_offset: int = -1
@@ -106,7 +106,7 @@ class _LedgerSums:
     last_record_at: datetime | None = None
 
     def add(self, batch: Batch) -> None:
-        """Count the rows of a batch that were staged."""
+        """Count the staged rows of a batch."""
         offsets = [record.offset for record in batch.accepted]
         if not self.rows:
             self.start_offset = offsets[0]
@@ -120,7 +120,7 @@ class _LedgerSums:
             self.last_record_at = max([*times, *filter(None, (self.last_record_at,))])
 
     def line(self, dataset: Dataset, generation: int, partition: int, elapsed_s: float, run: RunContext) -> LedgerLine:
-        """What the ledger says of the partition."""
+        """The ledger line of the partition."""
         return LedgerLine(
             batch_id=self.batch_id,
             dataset=dataset.name,
@@ -149,8 +149,8 @@ def replay(
 ) -> ReplayResult:
     """Stage the dead letters, of one reason or of all, that today's contract accepts; in one transaction.
 
-    Each becomes a row, its dead letter names the batch that replayed it, and the ledger has a line of kind `replay`
-    for every partition that gained rows. Checkpoints do not move, and dead letters that still fail do not change.
+    Each becomes a row, its dead letter names the batch that replayed it, and each partition that gained rows gets a
+    ledger line of kind `replay`. Checkpoints do not move, and dead letters that are still rejected do not change.
     Drains of the dataset wait until it ends. dry_run: the same, rolled back.
     """
     result = ReplayResult(dataset.name, reason, dry_run)
@@ -163,7 +163,7 @@ def replay(
             result.reason_counts = count_reasons(connection, dataset.name)
             return result
         check_masking_key(connection, dataset)
-        staging.ensure_table(connection, dataset)  # today's contract may have another column
+        staging.ensure_table(connection, dataset)  # today's contract may have a new column
         connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
         staging.check_table(connection, dataset)
         lines: dict[GenerationPartition, _LedgerSums] = {}
@@ -195,14 +195,14 @@ def _replay_dead_letters(
     line: _LedgerSums,
     result: ReplayResult,
 ) -> None:
-    """Judge some dead letters of one partition again; stage and mark those that pass."""
+    """Decode some dead letters of one partition again; stage and mark those that are accepted."""
     generation, partition = generation_partition
     batch = Batch(dataset, generation, partition, dead_letters[0].offset, batch_id=line.batch_id)
     for dead_letter in dead_letters:
         batch.add(dead_letter)
     if batch.rows:
         target = CopyTarget(connection, staging.table(dataset), staging.columns(dataset))
-        copy_in_savepoint(target, batch)  # what Postgres rejects is dead again
+        copy_in_savepoint(target, batch)  # rows that Postgres rejects stay dead letters
     reasons = {dead_letter.offset: dead_letter.reason for dead_letter in dead_letters}
     for dead in batch.dead:
         old, new = reasons[dead[OFFSET]], dead[REASON]

@@ -1,4 +1,4 @@
-"""Temporary tables of a reload, and the statements that replace staged rows and dead letters by their contents."""
+"""Temporary tables of a reload, and the statements that replace staged rows and dead letters with their contents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ MOVE_ROWS = SQL("""
 with read_again as (
     select _offset as at from {rows} where _partition = %(partition)s
     union all
-    select "offset" from {letters} where partition = %(partition)s
+    select "offset" from {dead_letters} where partition = %(partition)s
 ),
 
 gone as (
@@ -47,56 +47,56 @@ select
     (select count(*) from kept)
 """)
 
-# in all of these, `letters` are the dead letters that there were, `failed` those of the records as they were read again
+# `stored` are the dead letters before the reload, `rejected` those of the records that were read again
 SAME_COORDINATE = SQL("""
-letters.dataset = %(dataset)s
-and letters.generation = %(generation)s
-and letters.partition = %(partition)s
-and letters."offset" = failed."offset"
+stored.dataset = %(dataset)s
+and stored.generation = %(generation)s
+and stored.partition = %(partition)s
+and stored."offset" = rejected."offset"
 """)
 RESOLVE_DEAD_LETTERS = SQL("""
-update headrace.dead_letters as letters
+update headrace.dead_letters as stored
 set replayed_by = %(batch_id)s
 from {rows} as passed
 where
-    letters.dataset = %(dataset)s
-    and letters.generation = %(generation)s
-    and letters.partition = %(partition)s
-    and letters."offset" = passed._offset
-    and letters.replayed_by is null
+    stored.dataset = %(dataset)s
+    and stored.generation = %(generation)s
+    and stored.partition = %(partition)s
+    and stored."offset" = passed._offset
+    and stored.replayed_by is null
     and passed._partition = %(partition)s
 """)
 REOPEN_DEAD_LETTERS = SQL("""
-update headrace.dead_letters as letters
+update headrace.dead_letters as stored
 set replayed_by = null
-from {letters} as failed
-where failed.partition = %(partition)s and {same_coordinate} and letters.replayed_by is not null
+from {dead_letters} as rejected
+where rejected.partition = %(partition)s and {same_coordinate} and stored.replayed_by is not null
 """)
-# The bytes of a record that was beyond a limit, and is not any more, are added; those that are masked today replace
-# the former ones.
-IS_OWN = SQL("coalesce(letters.masked, failed.masked) is null")
+# Adds the bytes of a record that was above a size limit before. Where either dead letter is masked, those of today
+# replace the former ones.
+IS_OWN = SQL("coalesce(stored.masked, rejected.masked) is null")
 UPDATE_DEAD_LETTERS = SQL("""
-update headrace.dead_letters as letters
+update headrace.dead_letters as stored
 set
-    reason = failed.reason,
-    detail = failed.detail,
-    json_path = failed.json_path,
-    key = coalesce(case when {is_own} then letters.key end, failed.key),
-    value = coalesce(case when {is_own} then letters.value end, failed.value),
-    headers = coalesce(case when {is_own} then letters.headers end, failed.headers),
-    masked = failed.masked
-from {letters} as failed
+    reason = rejected.reason,
+    detail = rejected.detail,
+    json_path = rejected.json_path,
+    key = coalesce(case when {is_own} then stored.key end, rejected.key),
+    value = coalesce(case when {is_own} then stored.value end, rejected.value),
+    headers = coalesce(case when {is_own} then stored.headers end, rejected.headers),
+    masked = rejected.masked
+from {dead_letters} as rejected
 where
-    failed.partition = %(partition)s
+    rejected.partition = %(partition)s
     and {same_coordinate}
-    and (letters.reason, letters.detail, letters.json_path, letters.masked)
-    is distinct from (failed.reason, failed.detail, failed.json_path, failed.masked)
+    and (stored.reason, stored.detail, stored.json_path, stored.masked)
+    is distinct from (rejected.reason, rejected.detail, rejected.json_path, rejected.masked)
 """)
 
 
 @dataclass(slots=True)
 class Restaged:
-    """What a reload did to [start, end) of one partition.
+    """The result of a reload for [start, end) of one partition.
 
     replaced: rows that moved to staging._replaced_<dataset>. kept: rows whose records compaction removed; they stay.
     dead: new dead letters. still_dead: dead letters that are still rejected. resolved: those that are now accepted.
@@ -144,14 +144,14 @@ class Restaged:
             self.last_record_at = last
 
     def summary(self, dataset: str) -> str:
-        """What happened, in one line."""
+        """The result in one line."""
         did = [f"{self.staged} staged", f"{self.tombstones} tombstones", f"{self.replaced} rows replaced"]
         for number, what in (
             (self.dead, "new dead letters"),
             (self.reopened, "dead again"),
             (self.still_dead, "dead as before"),
             (self.resolved, "no longer dead"),
-            (self.kept, "rows kept, whose records compaction took"),
+            (self.kept, "rows kept, whose records compaction removed"),
         ):
             did += [f"{number} {what}"] if number else []
         uncut = self.requested.full_end
@@ -189,7 +189,7 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
             table=staging.table(dataset),
             replaced=staging.replaced_table(dataset),
             rows=ROWS,
-            letters=DEAD_LETTERS,
+            dead_letters=DEAD_LETTERS,
             moving=moving,
         ),
         parameters,
@@ -228,13 +228,13 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
         RESOLVE_DEAD_LETTERS.format(rows=ROWS),
         parameters,
     ).rowcount
-    failed = _count(
+    rejected = _count(
         connection, SQL("select count(*) from {} where partition = %(partition)s").format(DEAD_LETTERS), parameters
     )
     are_new = SQL(
-        "from {letters} as failed where failed.partition = %(partition)s "
-        "and not exists (select from headrace.dead_letters as letters where {same_coordinate})"
-    ).format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE)
+        "from {dead_letters} as rejected where rejected.partition = %(partition)s "
+        "and not exists (select from headrace.dead_letters as stored where {same_coordinate})"
+    ).format(dead_letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE)
     each.dead = _count(connection, SQL("select count(*) {}").format(are_new), parameters)
     stored = connection.execute(
         SQL("insert into {table} ({names}) select {names} {are_new}").format(
@@ -246,12 +246,12 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
     ).rowcount
     check_stored(dead_letters.TABLE, each.dead, stored)
     each.reopened = connection.execute(
-        REOPEN_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
+        REOPEN_DEAD_LETTERS.format(dead_letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
         parameters,
     ).rowcount
-    each.still_dead = failed - each.dead - each.reopened
+    each.still_dead = rejected - each.dead - each.reopened
     connection.execute(
-        UPDATE_DEAD_LETTERS.format(letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE, is_own=IS_OWN),
+        UPDATE_DEAD_LETTERS.format(dead_letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE, is_own=IS_OWN),
         parameters,
     )
 

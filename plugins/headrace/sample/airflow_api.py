@@ -36,7 +36,7 @@ class AirflowApi:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The Airflow that settings or `headrace up` name."""
+        """The Airflow of the settings or of `headrace up`."""
         from headrace.local.addresses import airflow_password_file
 
         path = settings.airflow_password_file or airflow_password_file(settings)
@@ -62,7 +62,7 @@ class AirflowApi:
         return dag_id, run["dag_run_id"]
 
     def wait(self, run: DagRun) -> None:
-        """Return when the run has succeeded; raises DagRunFailed with the failed task and where its log is."""
+        """Wait for the run's success; raises DagRunFailed with the failed task and the log's address."""
         dag_id, run_id = run
         deadline = time.monotonic() + RUN_LIMIT_S
         while True:
@@ -79,7 +79,7 @@ class AirflowApi:
             time.sleep(POLL_S)
 
     def result(self, run: DagRun, task_id: str) -> Any:
-        """What a task returned."""
+        """The result of a task."""
         dag_id, run_id = run
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self._send("GET", path)["value"]

@@ -36,23 +36,23 @@ from headrace.sample.produce import has_records, produce_files
 from headrace.settings import ROOT, Settings
 
 RECORDS = {"jobs": 200_000, "events": 20_000, "rides": 10_000, "telemetry": 20_000}
-# of each dataset the files that are produced; the second one's lines are sent whole, as values without keys
+# per dataset the files to produce; lines of the second file are sent without keys
 FILES = {
     "jobs": ("jobs.kafka", "jobs-keyless.kafka"),
     "events": ("events.keyed",),
     "rides": ("rides.sample.ndjson",),  # the real ones of rides.ndjson, then generated ones
     "telemetry": ("telemetry.ndjson",),
 }
-KEYLESS = 10_000  # so many jobs are sent without keys, of those that no other record is about
+KEYLESS = 10_000  # jobs that are sent without keys; none of them is updated by another record
 BAD_PERCENT = 1.0
 SEED = 7
 LOCATION = "LOC_1294"
 DATASETS = ("users", *FILES)
-TRANSACTIONAL_ID = "headrace-demo"  # fixed: a demo that was killed while it produced is aborted by the next
+TRANSACTIONAL_ID = "headrace-demo"  # fixed: the next demo aborts the transaction of one that was killed
 
 
 class Demo:
-    """The demo's stages; each leaves its seconds behind."""
+    """The demo's stages and their durations."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -60,7 +60,7 @@ class Demo:
         self.settings = Settings.from_environment()
 
     def run(self) -> None:
-        """Start, load, produce, drain, build, answer; raises HeadraceError when something refuses."""
+        """Start, load, produce, drain, build, answer; raises HeadraceError if a stage fails."""
         with self._stage("services"):
             services.up(self.settings, only=("postgres",), print_line=self._say)
             initialise(Deployment.from_settings(Settings.from_environment()))
@@ -98,15 +98,15 @@ class Demo:
         self._say(f"{name}: {sent} records in one transaction, from {' and '.join(map(_short, paths))}")
 
     def _records(self, name: str) -> Iterator[SampleRecord]:
-        """What the demo sends, the same every time; each record says whether it must be rejected, and why."""
+        """The demo's records, the same every time; each knows whether and why it must be rejected."""
         real = (self.settings.data_dir / "rides.ndjson").read_bytes().splitlines() if name == "rides" else []
         yield from (SampleRecord(None, line) for line in real)
         yield from generate_records(name, RECORDS[name] - len(real), SEED, BAD_PERCENT, self.settings.data_dir)
 
     def _write(self, name: str, paths: list[Path]) -> None:
-        """Write the files of a dataset, and beside them how many of their records must be rejected for which reason.
+        """Write the files of a dataset, and the expected number of rejections per reason.
 
-        Files without that account are of an earlier version, whose records were others.
+        Files without these numbers are from an earlier version, with other records.
         """
         account = _account_file(paths[0])
         if account.exists() and all(path.exists() for path in paths):
@@ -128,7 +128,7 @@ class Demo:
         write_file(account, json.dumps(sent))
 
     def _run_dags(self, api: AirflowApi, dag_ids: list[str]) -> None:
-        """All at once."""
+        """Run several DAGs at once."""
         with self._bar(f"Airflow runs {', '.join(dag_ids)}"):
             for run in [api.trigger(dag_id, {}) for dag_id in dag_ids]:
                 api.wait(run)
@@ -208,9 +208,9 @@ class Demo:
         return account
 
     def _compare(self, connection: Connection[Any], name: str) -> None:
-        """Raise PermanentError where a dataset differs from what the demo sent.
+        """Raise PermanentError if a dataset differs from the sent records.
 
-        A dataset that others have sent to as well is not compared.
+        A dataset with records from elsewhere is not compared.
         """
         sent = self._sent(name)
         found = connection.execute(
@@ -283,7 +283,7 @@ class Demo:
 
     @contextmanager
     def _marts(self) -> Iterator[Connection[Any]]:
-        """What dbt has built is read with dbt's rights."""
+        """A connection with dbt's rights, to read the marts."""
         with database(connector(self.settings.require_dbt_dsn(), "headrace demo")) as connection:
             refuse_foreign_objects(connection, SCHEMA, "demo")
             yield connection
@@ -317,13 +317,13 @@ def _account_file(path: Path) -> Path:
 
 
 def _entity(name: str, record: SampleRecord) -> object:
-    """Which row of its mart a valid record is about; None where it is a row of its own."""
+    """The key of a valid record's row in its mart; None if each record is a row."""
     field = {"jobs": "JOBIDENTIFIER", "rides": None}.get(name, "event_id")
     return str(json.loads(record.value)[field]) if field else None
 
 
 def _short(path: Path) -> str:
-    """A path as the reader would type it from the checkout."""
+    """A path relative to the checkout, as a user would type it."""
     try:
         return str(path.relative_to(ROOT))
     except ValueError:
@@ -331,7 +331,7 @@ def _short(path: Path) -> str:
 
 
 def main() -> None:
-    """Run the demo; one line and status 1 when something refuses."""
+    """Run the demo; an error is one line and status 1."""
     guard()
     try:
         Demo(Console()).run()

@@ -1,4 +1,4 @@
-"""Sending a file's lines, or sample records without an end, to a dataset's topic or stream."""
+"""Sends the lines of a file, or an endless sample, to a dataset's topic or stream."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +71,7 @@ def produce_paced(
 ) -> int:
     """Send lines at a steady rate until they end or `stop` is set; return how many were sent.
 
-    What is late is caught up with. `on_sent` is told every few seconds how many were acknowledged so far.
+    Late lines are sent at once. `on_sent` is called every few seconds with the number of acknowledged lines.
     """
     began = reported = time.monotonic()
     sent = 0
@@ -95,7 +95,7 @@ def produce_paced(
 def has_records(deployment: Deployment, dataset: Dataset) -> bool:
     """Whether a drain would see any record in the dataset's topic or stream.
 
-    Offsets do not tell: an aborted transaction leaves offsets behind and no record.
+    Offsets do not show it: an aborted transaction leaves offsets without records.
     """
     source = open_source(deployment, dataset)
     try:
@@ -108,7 +108,7 @@ def has_records(deployment: Deployment, dataset: Dataset) -> bool:
 
 
 def check_lines(path: Path, dataset: Dataset, *, keyless: bool = False) -> int:
-    """How many lines a file has; raises FileSourceError for the first that cannot be sent to the dataset's topic."""
+    """The number of a file's lines; raises FileSourceError for the first that cannot be sent to the dataset's topic."""
     count = 0
     for number, line in _lines(path):
         count += 1

@@ -1,4 +1,4 @@
-"""How much of a record is kept. Of a larger one only the coordinates are, and it becomes a dead letter."""
+"""Size limits of records. Of a larger record only the coordinate is kept, and it becomes a dead letter."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,27 @@ from headrace.record import Headers
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024  # HEADRACE_RECORD_BYTES_MAX
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024  # HEADRACE_UNPACKED_BYTES_MAX
-UNPACKED_RATIO = 200  # records shrink to a tenth or a fiftieth; a thousandth is what zeros shrink to
-HEADERS_MAX = 100_000  # of a record: two bytes each, of which Python makes seventy
+UNPACKED_RATIO = 200  # records compress to a tenth or a fiftieth, zeros to a thousandth
+HEADERS_MAX = 100_000  # per record: two bytes each on the wire, seventy in Python
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much is kept of what is unpacked.
+    """Size limits of unpacked data.
 
-    record_bytes: of a record, compressed or not: key, value and headers. unpacked_bytes: of the records of a
-    compressed batch, unless that is less than UNPACKED_RATIO times its size. Both default to the settings' defaults.
+    record_bytes: of a record (key, value and headers), compressed or not. unpacked_bytes: of the records of a
+    compressed batch, or UNPACKED_RATIO times its size if that is more. Both default to the settings' defaults.
     """
 
     record_bytes: int = RECORD_BYTES_MAX
     unpacked_bytes: int = UNPACKED_BYTES_MAX
 
     def of_batch(self, packed_bytes: int) -> int:
-        """How many bytes of a batch of this compressed size are kept."""
+        """The limit of unpacked bytes for a batch of this compressed size."""
         return max(self.unpacked_bytes, packed_bytes * UNPACKED_RATIO)
 
     def record(self, size: int) -> Rejection | None:
-        """Why a record of this size is not kept; None where it is."""
+        """The rejection of a record of this size if it is too large; else None."""
         if size <= self.record_bytes:
             return None
         return Rejection(
@@ -38,7 +38,7 @@ class Bounds:
         )
 
     def batch(self, packed_bytes: int) -> Rejection:
-        """Why a record is not kept that ends beyond what is kept of its batch."""
+        """The rejection of a record after the limit of its batch."""
         return Rejection(
             Reason.TOO_LARGE,
             f"its batch of {packed_bytes} bytes unpacks to more than {self.of_batch(packed_bytes)}, expected at most "
@@ -48,7 +48,7 @@ class Bounds:
 
 
 def header_count(count: int) -> Rejection | None:
-    """Why a record with so many headers is not kept; None where it is."""
+    """The rejection of a record with too many headers; else None."""
     if count <= HEADERS_MAX:
         return None
     return Rejection(
@@ -58,7 +58,7 @@ def header_count(count: int) -> Rejection | None:
 
 
 class NotKept(list[tuple[str | bytes, bytes | None]]):
-    """The headers of a record whose bytes are not kept: none, and the reason beside them."""
+    """The headers of a record whose bytes are not kept: an empty list with the rejection as an attribute."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class NotKept(list[tuple[str | bytes, bytes | None]]):
 
 @dataclass(frozen=True, slots=True)
 class OversizedRecord:
-    """A record whose bytes are not kept. Its coordinates and its time are, and it becomes a dead letter."""
+    """A record whose bytes are not kept: its coordinate and time become a dead letter."""
 
     offset: int
     timestamp: int | None
@@ -77,17 +77,17 @@ class OversizedRecord:
 
     @property
     def rejection(self) -> Rejection:
-        """Why."""
+        """Why its bytes are not kept."""
         return self.headers.rejection
 
 
 def is_kept(headers: Headers) -> bool:
-    """Whether a record with these headers has its bytes."""
+    """Whether a record with these headers has kept its bytes."""
     return not isinstance(headers, NotKept)
 
 
 def oversized_entry(bounds: Bounds, offset: int, entry_id: bytes, size: int) -> OversizedRecord:
-    """What is kept of an entry of a stream that fits into no answer: its id, which is its key, too."""
+    """The record for a stream's entry that is larger than an answer: its id, which is also its key."""
     rejection = Rejection(
         Reason.TOO_LARGE,
         f"entry takes {size} bytes, 64 for each name and each value with them, expected at most {bounds.record_bytes}: "

@@ -1,7 +1,7 @@
-"""What a declaration says of its source: KafkaTopic, RedisStream, File. Declarations import them from headrace.dataset.
+"""The declarations of sources: KafkaTopic, RedisStream, File. Users import them from headrace.dataset.
 
-A declaration answers what the rest of the code asks about a kind of source, so that only this package knows the kinds.
-It imports the module that reads its kind when it is opened: Kafka's client takes 0.3 s to import, pandas 1.5 s.
+A declaration answers all questions about its kind of source, so no other package checks kinds. It imports the module
+that reads its kind only in `open`: Kafka's client takes 0.3 s to import, pandas 1.5 s.
 """
 
 import re
@@ -23,7 +23,7 @@ TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule
 
 
 class Services(Protocol):
-    """What a source is opened with; a Deployment is one."""
+    """What a source needs to be opened; a Deployment implements it."""
 
     @property
     def settings(self) -> Settings:
@@ -31,19 +31,19 @@ class Services(Protocol):
 
     @property
     def kafka(self) -> Callable[[], Mapping[str, Any]]:
-        """Gives the settings of Kafka's clients."""
+        """A function that returns the settings of Kafka's clients."""
 
     @property
     def redis(self) -> Callable[[], str]:
-        """Gives Redis's URL."""
+        """A function that returns Redis's URL."""
 
 
 class SourceDeclaration(Protocol):
-    """The answers of a source's declaration."""
+    """The questions that a source's declaration answers."""
 
     @property
     def kind(self) -> str:
-        """One word: topic, stream or file. Publishers and the second readers of verify are looked up by it."""
+        """One word: topic, stream or file. It selects the publisher and the reader of verify."""
 
     @property
     def name(self) -> str:
@@ -51,52 +51,53 @@ class SourceDeclaration(Protocol):
 
     @property
     def target(self) -> str:
-        """What is read, in words: `topic jobs`."""
+        """The source for messages, for example `topic jobs`."""
 
     @property
     def is_file(self) -> bool:
-        """Whether it is loaded as a whole: each changed file is a new generation, and nothing is drained."""
+        """Whether it is loaded as a whole: each changed file is a new generation; there is nothing to drain."""
 
     @property
     def can_reload(self) -> bool:
-        """Whether a range can be read again; then `open` gives a `ReloadableSource`."""
+        """Whether a range can be read again; then `open` returns a `ReloadableSource`."""
 
     @property
     def has_record_keys(self) -> bool:
-        """Whether producers give records keys, which the contract compares with the dataset's key."""
+        """Whether its records have keys, which the contract compares with the dataset's key."""
 
     @property
     def created_partitions(self) -> int | None:
-        """How many partitions it gets where `headrace produce` creates it; None for what has none."""
+        """The number of partitions if `headrace produce` creates it; None for a source without partitions."""
 
     @property
     def dead_letter_topic(self) -> str | None:
-        """The Kafka topic to which dead letters are sent too; None for nowhere."""
+        """The Kafka topic to which dead letters are also sent; None for none."""
 
     @property
     def dead_letter_partitions(self) -> int:
-        """How many partitions that topic gets where the first dead letter creates it."""
+        """The number of partitions if the first dead letter creates that topic."""
 
     @property
     def has_malformed_rows(self) -> bool:
-        """Whether its reader rejects rows that no contract ever sees (Reason.MALFORMED_ROW)."""
+        """Whether its reader can reject rows before the contract sees them (Reason.MALFORMED_ROW)."""
 
     def commands(self, dataset: str) -> Sequence[str]:
         """The commands that fill the dataset's staging table, the one that reads the source first."""
 
     def open(self, services: Services, columns: Sequence[Column], bounds: Bounds, path: Path | None = None) -> Source:
-        """Open the source; `path` stands in for a file's own.
+        """Open the source; `path` replaces the declared file.
 
-        columns: the contract's, by which tables are read. bounds: how much is kept of a record.
+        columns: the contract's, by which tables are read. bounds: size limits of records.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaTopic:
-    """Records come from a Kafka topic; `partitions` is how many it gets where `produce` creates it.
+    """Records come from a Kafka topic.
 
-    dead_letter_topic: where dead letters are sent too, besides headrace.dead_letters. Defaults to nowhere.
-    dead_letter_partitions: how many it gets where the first dead letter creates it. Defaults to 1.
+    partitions: how many it gets if `headrace produce` creates it.
+    dead_letter_topic: where dead letters are also sent, besides headrace.dead_letters. Defaults to none.
+    dead_letter_partitions: how many that topic gets if the first dead letter creates it. Defaults to 1.
     """
 
     kind: ClassVar[str] = "topic"
@@ -116,8 +117,8 @@ class KafkaTopic:
                 raise DatasetError(f"topic {topic!r}: expected {TOPIC.pattern}, as Kafka does")
         if self.dead_letter_topic == self.topic:
             raise DatasetError(
-                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: what is sent there would "
-                "be read again"
+                f"topic {self.topic!r}: is its own dead-letter topic, expected another one: the drain would read its "
+                "dead letters again"
             )
         if self.partitions < 1 or self.dead_letter_partitions < 1:
             raise DatasetError(f"topic {self.topic!r}: expected at least one partition")
@@ -129,7 +130,7 @@ class KafkaTopic:
 
     @property
     def target(self) -> str:
-        """The topic, in words."""
+        """The topic, for messages."""
         return f"topic {self.topic}"
 
     @property
@@ -138,11 +139,11 @@ class KafkaTopic:
         return self.partitions
 
     def commands(self, dataset: str) -> Sequence[str]:
-        """Drain it; produce into it."""
+        """The commands that drain it and produce to it."""
         return f"headrace drain {dataset}", f"headrace produce {dataset} FILE"
 
     def open(self, services: Services, _columns: Sequence[Column], bounds: Bounds, _path: Path | None = None) -> Source:
-        """Connect when the first question is asked, by the client that HEADRACE_KAFKA_CLIENT names."""
+        """Open it with the client that HEADRACE_KAFKA_CLIENT names; it connects at the first request."""
         settings = services.settings
         return _topic_source(settings.kafka_client)(
             self.topic,
@@ -186,15 +187,15 @@ class RedisStream:
 
     @property
     def target(self) -> str:
-        """The stream, in words."""
+        """The stream, for messages."""
         return f"stream {self.stream}"
 
     def commands(self, dataset: str) -> Sequence[str]:
-        """Drain it."""
+        """The command that drains it."""
         return (f"headrace drain {dataset}",)
 
     def open(self, services: Services, _columns: Sequence[Column], bounds: Bounds, _path: Path | None = None) -> Source:
-        """Connect when the first question is asked."""
+        """Open it; it connects at the first request."""
         from headrace.sources.redis import RedisSource
 
         return RedisSource(self.stream, services.redis(), bounds=bounds)
@@ -225,7 +226,7 @@ class File:
 
     @property
     def target(self) -> str:
-        """The file, in words."""
+        """The file, for messages."""
         return f"file data-files/{self.path}"
 
     @property
@@ -234,11 +235,11 @@ class File:
         return ".csv" in PurePath(self.path).suffixes
 
     def commands(self, dataset: str) -> Sequence[str]:
-        """Load it."""
+        """The command that loads it."""
         return (f"headrace load {dataset} [FILE]",)
 
     def open(self, services: Services, columns: Sequence[Column], _bounds: Bounds, path: Path | None = None) -> Source:
-        """Open the declared file, or the one at `path`; raises FileSourceError for a link out of HEADRACE_DATA_DIR."""
+        """Open the declared file, or `path`; raises FileSourceError for a link that leads out of HEADRACE_DATA_DIR."""
         from headrace.sources.file import FileSource
 
         settings = services.settings

@@ -1,4 +1,4 @@
-"""Records from a file: one JSON document per line, or the rows of a table; its line number is a record's offset."""
+"""Records from a file: one JSON document per line, or the rows of a table; the offset is the line or row number."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ CHUNK_BYTES = 16 * 1024 * 1024
 
 
 class FileFormat(Protocol):
-    """How records stand in a file."""
+    """How a file encodes records."""
 
     def end(self) -> int:
-        """The first offset behind the last one; raises FileSourceError for a file that is not of this format."""
+        """The offset after the last one; raises FileSourceError for a file that is not of this format."""
 
     def records(self, start: int) -> Iterator[FileLine]:
         """Yield the records from an offset on, in their order."""
@@ -29,10 +29,10 @@ class FileSource:
     """A file of records; partition 0, offsets from 1.
 
     .ndjson or .jsonl: one JSON document per line. .csv: a header, and commas. All three also with .gz. .parquet.
-    types: the contract's fields with the Postgres types of their columns, by which numbers are told in a .csv.
-    required: what a table has to have a column for, each by the names that it may have. Defaults to nothing.
-    unpacked_bytes: how much may come out of a compressed file, however small. Defaults to 64 MiB.
-    Its identity is the sha256 of its bytes: the same content is the same source, whenever it was written.
+    types: the contract's fields with their columns' Postgres types; they decide which cells of a .csv are numbers.
+    required: the columns that a table must have, each as a set of allowed names. Defaults to none.
+    unpacked_bytes: what a compressed file of any size may unpack to. Defaults to 64 MiB.
+    Its identity is the sha256 of its bytes: the same content is the same source, regardless of its modification time.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FileSource:
         self._digest = ""
 
     def describe(self) -> SourceState:
-        """Hash the file and count its lines, once until it changes; raises FileSourceError when it cannot be read."""
+        """Hash the file and count its lines, once per change; raises FileSourceError if it cannot be read."""
         try:
             now = self.path.stat()
             if self._state is not None and not self._has_changed(now):
@@ -67,20 +67,20 @@ class FileSource:
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
     ) -> SourceState:
-        """Nothing to add: a file is known by its contents."""
+        """The unchanged state: a file's identity is its content."""
         return state
 
     def topic_id(self) -> str:
-        """The sha256 that `describe` found; raises SourceChanged if the file was written to since."""
+        """The sha256 from `describe`; raises SourceChanged if the file was written to since."""
         self._check_unchanged()
         return self._digest
 
     def cluster_id(self) -> str | None:
-        """A file is of no cluster."""
+        """None: a file belongs to no cluster."""
         return None
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
-        """Yield the records of partition 0's range; blank lines hold none. See `Source.read`."""
+        """Yield the records of partition 0's range; blank lines are empty offsets. See `Source.read`."""
         start, end = ranges.get(0, Range(0, 0))[:2]
         if start >= end:
             return
@@ -102,18 +102,18 @@ class FileSource:
             yield Chunk(0, records, end)
 
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
-        """A file is whole: nothing comes behind its end."""
+        """Return False: nothing comes after the end of a file."""
         time.sleep(seconds)
         return False
 
     def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
-        """Files have no lag tools."""
+        """Do nothing: files have no lag tools."""
 
     def close(self) -> None:
-        """Nothing stays open between reads."""
+        """Do nothing: no file stays open between reads."""
 
     def _check_unchanged(self) -> None:
-        # asked before every commit: a file rewritten while it is read must not become half of each
+        # checked before every commit: rows must not come from two versions of a file
         try:
             now = self.path.stat()
         except OSError as error:
@@ -137,7 +137,7 @@ class JsonLines:
         self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
-        """Behind the last line; raises FileSourceError for a file that holds no record."""
+        """The offset after the last line; raises FileSourceError for a file without records."""
         end, is_empty = FIRST_LINE, True
         for number, line in self._lines():
             end, is_empty = number + 1, is_empty and not line.strip()

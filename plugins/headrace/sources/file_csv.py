@@ -1,7 +1,7 @@
-"""The rows of a .csv file as JSON documents: a header, commas, quotes as RFC 4180 has them, UTF-8.
+"""The rows of a .csv file as JSON documents: a header, commas, quotes as in RFC 4180, UTF-8.
 
-pandas splits the rows into fields. Which lines are a row is decided here, before: pandas neither says where a bad row
-stands nor goes on behind a quote that is never closed.
+pandas splits rows into fields. This module first decides which lines form a row: pandas neither reports where a bad row
+is nor continues after a quote that is never closed.
 """
 
 import re
@@ -23,15 +23,15 @@ from headrace.sources.file_lines import BYTE_ORDER_MARK, FIRST_LINE, FileLine, n
 
 CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 * 1024 * 1024
-# Of a chunk pandas makes as many fields a row as the longest one has: a chunk ends where these get many for its bytes
+# In a chunk pandas makes as many fields per row as the longest row has: a chunk ends before these become too many
 CHUNK_FIELDS = 100_000
 FIELDS_PER_BYTE_MAX = 4
-# A quoted field may go over lines. One that is longer than this is a quote that was never closed.
+# A quoted field may span lines. In a longer one the quote was never closed.
 ROW_LINES_MAX = 1_000
 ROW_BYTES_MAX = 4 * 1024 * 1024
 COLUMNS_MAX = 10_000  # pandas takes 20 us for each, with every chunk
 
-# possessive: nothing is ever tried twice, nor remembered for that, which took as much memory as the row many times over
+# possessive: without backtracking, whose memory was many times the row's
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
 _UNQUOTED = rb'[^",\r\n][^,\r\n]*+'
 _FIELD = rb"(?:%s|%s|)" % (_QUOTED, _UNQUOTED)
@@ -42,7 +42,7 @@ _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?",
 
 
 class RawRow(NamedTuple):
-    """A row as it stands in the file, by its first line; problem: why it is none."""
+    """A row's bytes and the number of its first line; problem: why it is malformed."""
 
     number: int
     text: bytes
@@ -50,10 +50,10 @@ class RawRow(NamedTuple):
 
 
 class CsvRows:
-    """A .csv file, or .csv.gz. A record's offset is the number of its row's first line; the header is in line 1.
+    """A .csv or .csv.gz file. A record's offset is the number of its row's first line; the header is in line 1.
 
-    A field becomes text, or, where the contract's column says so and it looks like JSON's, a number, a boolean, an
-    object or a list. An empty field, quoted or not, is missing. Digits stay as they are written.
+    A field becomes text; if the contract's column is a number, a boolean or JSON, and the field is valid JSON of that
+    type, it is copied unchanged. An empty field, quoted or not, is absent.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class CsvRows:
         self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
-        """Behind the last line; raises FileSourceError for a header that cannot be used."""
+        """The offset after the last line; raises FileSourceError for a header that cannot be used."""
         self._header(raw_rows(self._lines()))
         return FIRST_LINE + sum(1 for _ in self._lines())
 
     def records(self, start: int) -> Iterator[FileLine]:
-        """Yield the rows below the header that begin at a line or behind it."""
+        """Yield the rows below the header whose first line is at or after `start`."""
         rows = raw_rows(self._lines())
         names = self._header(rows)
         encoded = [encode_basestring(name) for name in names]
@@ -133,18 +133,20 @@ def check_columns(
 
 
 def _name(field: str) -> str:
-    # blanks around it, and quotes that a blank in front of them made part of it
+    # without surrounding blanks, and without quotes that a leading blank made part of the name
     name = field.strip(" \t")
     return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
-State = Literal["closed", "inside", "broken"]  # where a line leaves a row: at its end, in a quoted field, or nowhere
+RowState = Literal[
+    "closed", "inside", "broken"
+]  # after a line: the row is complete, a quoted field is open, or quotes are wrong
 
 
 def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
-    """Yield rows, the header among them; blank lines are none.
+    """Yield rows, including the header; blank lines are skipped.
 
-    A row whose quotes are wrong is its first line alone: the next line is looked at as if it began a row.
+    A row with wrong quotes is its first line only: the next line is read as the start of a row.
     """
     ahead = _Ahead(lines)
     while (item := ahead.pop()) is not None:
@@ -156,19 +158,19 @@ def raw_rows(lines: Iterator[tuple[int, bytes]]) -> Iterator[RawRow]:
             continue
         state = _state_behind(line, is_inside=False)
         if state == "broken":
-            yield RawRow(number, line.rstrip(b"\r\n"), "text behind a closing quote")
+            yield RawRow(number, line.rstrip(b"\r\n"), "text after a closing quote")
         elif state == "inside" and not ahead.closes(len(line)):
-            # or closed lines later, by the quote that opens another field: not closed either
+            # a later quote that opens another field does not close this one either
             yield RawRow(number, line.rstrip(b"\r\n"), "a quote that is not closed")
         else:
             yield _row(number, line if state == "closed" else line + ahead.take())
 
 
 class _Ahead:
-    """Lines that were looked at for a quote that closes, and are not part of a row yet.
+    """Lines that were searched for a closing quote and do not belong to a row yet.
 
-    Each is looked at once, however many lines before it open a quote: the first `_inside` of them leave a quoted field
-    open, and `_end` is what the next one does.
+    Each is searched once, even if many lines before it open a quote: the first `_inside` of them leave a quoted field
+    open, and `_end` is the result of the next one.
     """
 
     def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
@@ -176,10 +178,10 @@ class _Ahead:
         self._ahead: deque[tuple[int, bytes]] = deque()
         self._inside = 0
         self._inside_bytes = 0
-        self._end: State | None = None
+        self._end: RowState | None = None
 
     def pop(self) -> tuple[int, bytes] | None:
-        """The next line, to begin a row; None behind the last one."""
+        """The next line, to begin a row; None after the last one."""
         if not self._ahead:
             return next(self._lines, None)
         number, line = self._ahead.popleft()
@@ -191,7 +193,7 @@ class _Ahead:
         return number, line
 
     def closes(self, size: int) -> bool:
-        """Whether the quote that the line before opens, of so many bytes, is closed in a row of bounded length."""
+        """Whether the quote that the previous line, of `size` bytes, opens is closed within the limit of a row."""
         while self._end is None and self._inside + 1 < ROW_LINES_MAX and size + self._inside_bytes < ROW_BYTES_MAX:
             if len(self._ahead) == self._inside:
                 more = next(self._lines, None)
@@ -208,19 +210,19 @@ class _Ahead:
         return self._end == "closed"
 
     def take(self) -> bytes:
-        """The lines up to the one that closes."""
+        """The lines up to the closing quote."""
         taken = b"".join(self._ahead.popleft()[1] for _ in range(self._inside + 1))
         self._inside, self._inside_bytes, self._end = 0, 0, None
         return taken
 
 
 def _row(number: int, text: bytes) -> RawRow:
-    # pandas reads C strings: what is behind a NUL would be gone
+    # pandas reads C strings, so it would drop what follows a NUL
     return RawRow(number, text.rstrip(b"\r\n"), "a NUL, which Postgres does not store" if b"\0" in text else None)
 
 
-def _state_behind(line: bytes, *, is_inside: bool) -> State:
-    """Where a line leaves a row that it begins, or whose quoted field it goes on with."""
+def _state_behind(line: bytes, *, is_inside: bool) -> RowState:
+    """The state after a line that begins a row, or that continues its quoted field."""
     end = len(line.rstrip(b"\r\n"))
     at = -1 if is_inside else 0
     while True:
@@ -242,7 +244,7 @@ def _state_behind(line: bytes, *, is_inside: bool) -> State:
 
 
 def _chunks(rows: Iterator[RawRow], columns: int) -> Iterator[tuple[list[RawRow], int]]:
-    """Rows that fit into memory as fields, and how many fields the longest has."""
+    """Groups of rows that fit into memory as fields, with the longest row's number of fields."""
     chunk: list[RawRow] = []
     size, width = 0, 1
     for row in rows:
@@ -270,11 +272,11 @@ def _with_count_checked(row: RawRow, columns: int) -> RawRow:
 
 
 def _split(rows: Sequence[bytes], columns: int | None) -> list[list[str]]:
-    """The fields of rows; bytes that are not UTF-8 are kept, as surrogates."""
+    """The fields of rows; bytes that are not UTF-8 become surrogates."""
     if not rows:
         return []
     frame = pandas.read_csv(
-        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas takes one off the first of any rows that it is given
+        BytesIO(BYTE_ORDER_MARK + b"\n".join(rows)),  # pandas removes one from the first row of its input
         header=None,
         names=None if columns is None else range(columns),
         index_col=False,
@@ -299,7 +301,7 @@ def _json_type(sql_type: str) -> JsonType:
 def _document(names: Sequence[str], json_types: Sequence[JsonType], fields: Sequence[str]) -> bytes:
     parts = [
         f"{name}:{encode_basestring(text) if json_type == 'text' else _literal(json_type, text)}"
-        for name, json_type, text in zip(names, json_types, fields, strict=False)  # the last ones may be missing
+        for name, json_type, text in zip(names, json_types, fields, strict=False)  # a row may have fewer fields
         if isinstance(text, str) and text
     ]
     return f"{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")

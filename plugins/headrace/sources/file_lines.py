@@ -1,4 +1,4 @@
-"""A file's lines, numbered from 1, also packed: bounded in length, and in how much may come out of how little."""
+"""A file's lines, numbered from 1, also from a compressed file; limits on their length and on the unpacked size."""
 
 import gzip
 import os
@@ -21,19 +21,21 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel and PowerShell write one
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 READ_BYTES = 1024 * 1024
 _first_line_end = re.compile(rb'(?:[^"\r\n]|"[^"]*")*(\r\n|\r|\n)').match
-LINE_BYTES_MAX = 64 * 1024 * 1024  # a longer line is a file of another kind
-# What gzip makes of records is a tenth or a fiftieth of them; a thousandth is what it can make of zeros.
+LINE_BYTES_MAX = 64 * 1024 * 1024  # a file with a longer line is of another format
+# gzip compresses records to a tenth or a fiftieth; only zeros and the like compress to a thousandth.
 EXPANSION_MAX = 200
-EXPANSION_FREE_BYTES = 64 * 1024 * 1024  # so much may come out of any file, however small: HEADRACE_UNPACKED_BYTES_MAX
-ROW_BYTES = 50  # a row counts as so many: lines of nothing shrink to a thousandth, and each costs what a record costs
-UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: compressed, and cut off or damaged
+EXPANSION_FREE_BYTES = 64 * 1024 * 1024  # allowed for a file of any size: HEADRACE_UNPACKED_BYTES_MAX
+ROW_BYTES = (
+    50  # each row counts as at least this: empty lines compress to a thousandth, and each costs as much as a record
+)
+UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two: a compressed file is cut off or damaged
 
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    """A record of a file; it has neither key, headers nor a time of its own.
+    """A record of a file; it has no key, no headers and no time.
 
-    rejection: why it is none, where the file's own format is broken; value is then the line as it stands there.
+    rejection: set if the line breaks the file's own format; value is then the unchanged line.
     """
 
     offset: int
@@ -47,12 +49,12 @@ class FileLine:
 def numbered_lines(
     path: Path, *, may_end_in_cr: bool = False, free_bytes: int | None = None
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield every line with its number and its line end; a byte order mark before the first line is left out.
+    """Yield every line with its number and its line end; a byte order mark before the first line is removed.
 
-    may_end_in_cr: where the first line ends in a CR alone, as old spreadsheets write it, so may the others. free_bytes:
-    how much may come out of any packed file. Defaults to EXPANSION_FREE_BYTES.
-    Raises FileSourceError for a line that is too long, for UTF-16 and for a packed file that unpacks to far too much,
-    and UNREADABLE as it comes.
+    may_end_in_cr: if the first line ends in a lone CR, as old spreadsheets write it, others may too. free_bytes: what a
+    compressed file of any size may unpack to. Defaults to EXPANSION_FREE_BYTES.
+    Raises FileSourceError for a line that is too long, for UTF-16 and for a compressed file that unpacks to too much;
+    lets the errors of UNREADABLE pass.
     """
     is_packed = path.suffix == ".gz"
     limit = Expansion(path, free_bytes)
@@ -75,9 +77,9 @@ def numbered_lines(
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file; raises FileSourceError for one that never ends or that waits for a writer, OSError as it comes."""
+    """Open a file; raises FileSourceError for a device or a FIFO, and lets OSError pass."""
     check_regular(path, path.stat().st_mode)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # should a FIFO have taken its place
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # in case a FIFO has replaced it
     try:
         check_regular(path, os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")
@@ -106,9 +108,9 @@ def _ends_in_cr(file: BinaryIO) -> bool:
 
 
 def _lines_of_any_end(file: BinaryIO) -> Iterator[bytes]:
-    parts: list[bytes] = []  # of a line that goes on
+    parts: list[bytes] = []  # of an incomplete line
     size = 0
-    held = b""  # a CR that may have an LF behind it
+    held = b""  # a CR that an LF may follow
     while size <= LINE_BYTES_MAX and (block := file.read(READ_BYTES)):
         block = held + block
         held = b"\r" if block.endswith(b"\r") else b""
@@ -123,9 +125,9 @@ def _lines_of_any_end(file: BinaryIO) -> Iterator[bytes]:
 
 
 class Expansion:
-    """How much may come out of a packed file, whatever its compression promises.
+    """The limits on the unpacked size of a compressed file.
 
-    free_bytes: of any file, however small. Defaults to EXPANSION_FREE_BYTES.
+    free_bytes: allowed for a file of any size. Defaults to EXPANSION_FREE_BYTES.
     """
 
     def __init__(self, path: Path, free_bytes: int | None = None) -> None:
@@ -135,19 +137,19 @@ class Expansion:
         self.rows = self.bytes // ROW_BYTES
 
     def too_many_bytes(self) -> FileSourceError:
-        """The error for a file that unpacks to more."""
+        """The error for a file that unpacks to too many bytes."""
         return self.error(f"unpacks to more than {self.bytes} bytes, {EXPANSION_MAX} times its size, expected records")
 
     def too_many_rows(self) -> FileSourceError:
-        """The error for a file of more rows than the bytes would be."""
+        """The error for a file with too many rows for its size limit."""
         return self.error(
-            f"holds more than {self.rows} rows, expected {ROW_BYTES} bytes each of the {self.bytes} that may come out"
+            f"holds more than {self.rows} rows: its limit is {self.bytes} bytes, {ROW_BYTES} for each row"
         )
 
     def error(self, found: str) -> FileSourceError:
-        """An error with the ways past it."""
+        """An error with its remedies."""
         return FileSourceError(
-            f"{self._path}: {found}; if it is right, raise HEADRACE_UNPACKED_BYTES_MAX, or load it uncompressed"
+            f"{self._path}: {found}; if the file is right, raise HEADRACE_UNPACKED_BYTES_MAX, or load it uncompressed"
         )
 
 

@@ -1,7 +1,7 @@
 """The rows of a .parquet file as JSON documents.
 
-Read by pyarrow itself, a few rows at a time: pandas' reader takes the whole file, and makes floats of integers where
-one is null.
+Read with pyarrow, a few rows at a time: pandas' reader loads the whole file, and turns integers into floats if one is
+null.
 """
 
 import math
@@ -22,18 +22,18 @@ from headrace.contracts.rejection import NOT_KEPT, Rejection
 from headrace.exceptions import FileSourceError
 from headrace.sources.file_csv import COLUMNS_MAX, check_columns
 from headrace.sources.file_lines import FIRST_LINE, LINE_BYTES_MAX, Expansion, FileLine, check_regular
-from headrace.sources.file_parquet_bounds import Reading, parts
+from headrace.sources.file_parquet_bounds import ParquetReadPlan, parts
 
-# where the whole numbers end of which a float holds every one: pandas makes floats of ids where one is missing
+# floats hold every integer below this limit; pandas writes ids as floats if one is missing
 EXACT_BELOW = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
-# what a file may be and what a value may hold that Python cannot
+# errors for files that cannot be read and for values that Python cannot hold
 BROKEN = (pyarrow.ArrowException, ValueError, OverflowError)
 
 
 class ParquetRows:
     """A .parquet file. A record's offset is its row's number, from 1.
 
-    Types stay what they are: text is text, numbers keep their digits, times become ISO 8601 text. Null is missing.
+    Types are kept: text is text, numbers keep their digits, times become ISO 8601 text. Null fields are absent.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ParquetRows:
         self._unpacked_bytes = unpacked_bytes
 
     def end(self) -> int:
-        """Behind the last row; raises FileSourceError for a file that is no table of the contract's or is too large."""
+        """The offset after the last row; raises FileSourceError for wrong columns or too large a file."""
         with self._opened() as file, self._errors():
             names = file.schema_arrow.names
             if len(names) > COLUMNS_MAX:
@@ -62,16 +62,16 @@ class ParquetRows:
                     f"{self._path}: found column {twice[0]!r} twice, expected one of each; nothing was loaded"
                 )
             check_columns(self._path, names, self._types, self._required)
-            reading = self._reading(file)
+            reading = self._read_plan(file)
         if reading.may_exceed:
             with self._opened(reading.dictionaries) as file, self._errors():
                 reading.measure(file)
         return FIRST_LINE + int(file.metadata.num_rows)
 
     def records(self, start: int) -> Iterator[FileLine]:
-        """Yield the rows from a number on; one of more than LINE_BYTES_MAX has no value, and a rejection."""
+        """Yield the rows from `start` on; one above LINE_BYTES_MAX has no value, and a rejection."""
         with self._opened() as file, self._errors():
-            reading = self._reading(file)
+            reading = self._read_plan(file)
         with self._opened(reading.dictionaries) as file, self._errors():
             number = FIRST_LINE
             for group in range(file.metadata.num_row_groups):
@@ -92,8 +92,8 @@ class ParquetRows:
         detail = f"row has {size} bytes, expected at most {LINE_BYTES_MAX}: they are {NOT_KEPT}"
         return [(None, Rejection(Reason.TOO_LARGE, detail))]
 
-    def _reading(self, file: Any) -> Reading:
-        return Reading(self._path, file, Expansion(self._path, self._unpacked_bytes))
+    def _read_plan(self, file: Any) -> ParquetReadPlan:
+        return ParquetReadPlan(self._path, file, Expansion(self._path, self._unpacked_bytes))
 
     def _opened(self, dictionaries: Iterable[str] = ()) -> Any:
         check_regular(self._path, self._path.stat().st_mode)
@@ -106,7 +106,7 @@ class ParquetRows:
             yield
         except FileNotFoundError:
             raise
-        except (*BROKEN, OSError) as error:  # the latter: compressed, and damaged
+        except (*BROKEN, OSError) as error:  # OSError: compressed and damaged
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> FileSourceError:
@@ -118,7 +118,7 @@ def _documents(batch: Any, types: Mapping[str, str]) -> Iterator[tuple[bytes, Re
     names = batch.schema.names
     encoded = [encode_basestring(name) for name in names]
     columns = [_texts(column) for column in batch.columns]
-    ids = {}  # columns of floats where the contract has whole numbers or text, by their index
+    ids = {}  # columns of floats for the contract's integers or texts, by index
     for index, (name, column) in enumerate(zip(names, batch.columns, strict=True)):
         limit = EXACT_BELOW.get(str(column.type))
         if limit and types.get(name, "").startswith(("bigint", "integer", "smallint", "text")):
@@ -133,8 +133,8 @@ def _documents(batch: Any, types: Mapping[str, str]) -> Iterator[tuple[bytes, Re
 
 
 def _whole(name: str, value: float | None, text: str | None, limit: int) -> tuple[str | None, Rejection | None]:
-    """A float as the whole number that it is exactly; the contract judges one that is none."""
-    if value is None or not value.is_integer():  # nor is NaN or an infinity
+    """A float as the integer that it equals; a fraction is left to the contract."""
+    if value is None or not value.is_integer():  # also NaN and infinities
         return text, None
     if abs(value) < limit:
         return str(int(value)), None
@@ -157,7 +157,7 @@ def _texts(column: Any) -> list[str | None]:
         # arrow's own text: Python's datetime ends at microseconds and at the year 9999
         return [None if text is None else encode_basestring(text) for text in column.cast(pyarrow.string()).to_pylist()]
     if kinds.is_floating(column.type):
-        # the shortest digits that give the value back, of a float of 32 bits too
+        # the shortest digits that round-trip, also for a float of 32 bits
         return [_float(text) for text in column.cast(pyarrow.string()).to_pylist()]
     return [None if value is None else _json(value) for value in column.to_pylist()]
 
@@ -165,7 +165,7 @@ def _texts(column: Any) -> list[str | None]:
 def _float(text: str | None) -> str | None:
     if text is None or math.isfinite(float(text)):
         return text
-    return "NaN"  # no JSON: the contract says so
+    return "NaN"  # not JSON: the contract rejects it
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""How a .parquet file is read within bounds: what its pages unpack to, and what its values come to.
+"""Size limits of a .parquet file: the unpacked size of its pages, and the size of its values.
 
-A value may take next to nothing of a page: a number of a dictionary's, or what it differs by from the one before. 100
+A value may take almost no space in a page: an index into a dictionary, or a difference from the previous value. 100
 million of them were 3 MB.
 """
 
@@ -15,22 +15,22 @@ from headrace.sources.file_lines import Expansion
 from headrace.sources.file_parquet_pages import DELTA_BYTE_ARRAY, Page, column_pages
 
 BATCH_ROWS = 1_000
-BATCH_BYTES = 16 * 1024 * 1024  # of what becomes text at once, give or take one row
-# What pyarrow may hold of a row group, a dictionary and a page of each column: times what may come out of any file
+BATCH_BYTES = 16 * 1024 * 1024  # converted to text at once, plus at most one row
+# The memory of pyarrow for a row group (a dictionary and a page of each column), as a multiple of a file's size limit
 HELD_FACTOR = 4
-FIXED_BYTES = 16  # a number or a time, at most
+FIXED_BYTES = 16  # at most, of a number or a time
 
 
-class Reading:
-    """How a file is read.
+class ParquetReadPlan:
+    """How a file is read within its limits.
 
-    batch_rows: at once. dictionaries: columns whose values stay numbers of a dictionary's until they are texts.
-    repeated: those, and others whose values may be longer than what they take of a page. may_exceed: whether these may
-    be too much, so that they are to be measured.
+    batch_rows: rows per batch. dictionaries: columns that stay dictionary indexes until they are converted to text.
+    repeated: these, and other columns whose values may be longer than their share of a page. may_exceed: whether these
+    may exceed the limit, so that they must be measured.
     """
 
     def __init__(self, path: Path, file: Any, limit: Expansion) -> None:
-        """Look at all pages of an open file; raises FileSourceError where they unpack to too much, NoPage, OSError."""
+        """Read all page headers of an open file; raises FileSourceError for too large a size, NoPage, OSError."""
         self.batch_rows = BATCH_ROWS
         self.dictionaries: set[str] = set()
         self.repeated: set[str] = set()
@@ -41,7 +41,7 @@ class Reading:
             raise limit.too_many_rows()
         for group in range(file.metadata.num_row_groups):
             held, metadata = 0, file.metadata.row_group(group)
-            if not metadata.num_rows:  # pyarrow reads nothing of it, and its offsets may be none
+            if not metadata.num_rows:  # pyarrow skips it, and its offsets may be invalid
                 continue
             for index in range(file.metadata.num_columns):
                 column = _Column(file.schema.column(index))
@@ -50,12 +50,12 @@ class Reading:
                 held += column.dictionary_bytes + column.page_bytes
                 self._check(group, column, held)
                 self._add(column)
-        self.dictionaries -= self._deltas  # pyarrow has no dictionaries of them
+        self.dictionaries -= self._deltas  # pyarrow cannot read these as dictionaries
         self.may_exceed = self._values_bytes > limit.bytes
         self.batch_rows = max(min(BATCH_ROWS, limit.free_bytes // max(self._row_bytes, 1)), 1)
 
     def measure(self, file: Any) -> None:
-        """Raise FileSourceError where the repeated values come to too much; `file` is opened with the dictionaries."""
+        """Raise FileSourceError if the repeated values are too large; `file` is opened with the dictionaries."""
         left = self._limit.bytes
         for batch in file.iter_batches(batch_size=self.batch_rows, columns=sorted(self.repeated)):
             left -= decoded_bytes(batch)
@@ -91,7 +91,7 @@ class Reading:
 
 
 class _Column:
-    """What the pages of a column chunk unpack to, and what its values may come to."""
+    """The unpacked size of a column chunk's pages, and the possible size of its values."""
 
     def __init__(self, schema: Any) -> None:
         self.path: str = schema.path
@@ -112,14 +112,14 @@ class _Column:
 
     @property
     def value_bytes(self) -> int:
-        """How long a value may be that takes next to nothing of its page."""
+        """The longest possible value that takes almost no space in its page."""
         if not self.is_text:
             return self._width
         return max(self.dictionary_bytes, self.page_bytes if self.is_delta else 0)
 
     @property
     def row_bytes(self) -> int:
-        """What pyarrow may make of a single row, which may hold all values of a list; dictionaries aside."""
+        """The memory that pyarrow needs for one row, which may hold all values of a list, without dictionaries."""
         if self._is_list and (self.is_delta or not self.is_text):
             return self.value_bytes * self.values
         return 0
@@ -137,7 +137,7 @@ def parts(batch: Any) -> Iterator[tuple[Any, int]]:
 
 
 def decoded_bytes(array: Any) -> int:
-    """The bytes of an array's or a batch's values, those of a dictionary as often as they stand there."""
+    """The bytes of an array's or a batch's values, with dictionary values counted for each use."""
     if isinstance(array, pyarrow.RecordBatch):
         return sum(map(decoded_bytes, array.columns))
     kinds, kind = pyarrow.types, array.type

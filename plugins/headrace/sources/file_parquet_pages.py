@@ -1,6 +1,6 @@
-"""What the pages of a .parquet file say that they unpack to, read before any of them is unpacked.
+"""The unpacked sizes that the page headers of a .parquet file state, read before any page is unpacked.
 
-The footer's numbers are claims: pyarrow unpacks by those in the pages' own headers. A header is a Thrift struct in the
+The footer's numbers are not reliable: pyarrow unpacks by the page headers. A header is a Thrift struct in the
 compact protocol (https://parquet.apache.org/docs/file-format/data-pages/, https://github.com/apache/parquet-format).
 """
 
@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-HEADER_BYTES = 4 * 1024  # of most; those that hold long statistics are read again with more
+HEADER_BYTES = 4 * 1024  # of most headers; those with long statistics are read again with more
 HEADER_BYTES_MAX = 16 * 1024 * 1024  # pyarrow's own limit
 DEPTH_MAX = 8
 DICTIONARY_PAGE = 2
-DELTA_BYTE_ARRAY = 7  # what a value shares with the one before it is not repeated
+DELTA_BYTE_ARRAY = 7  # a value's common prefix with the previous one is not repeated
 
-# where a header's fields stand, by Thrift's numbers
+# the fields of a header, by Thrift's numbers
 _TYPE, _UNPACKED, _PACKED = 1, 2, 3
-_OF_TYPE = {0: (5, 2), DICTIONARY_PAGE: (7, 2), 3: (8, 4)}  # a type's own header, and its field for the encoding
+_OF_TYPE = {
+    0: (5, 2),
+    DICTIONARY_PAGE: (7, 2),
+    3: (8, 4),
+}  # per page type: its header's field, and the encoding's field in it
 # compact protocol's types
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
@@ -28,7 +32,7 @@ class NoPage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a column: the bytes that it unpacks to, its values (nulls count), and how they are encoded."""
+    """A page of a column: its unpacked bytes, its number of values (nulls included), and their encoding."""
 
     is_dictionary: bool
     unpacked_bytes: int
@@ -37,7 +41,7 @@ class Page:
 
 
 def column_pages(path: Path, column: Any) -> Iterator[Page]:
-    """Yield the pages of a column chunk, by its metadata in the footer; raises NoPage where one is damaged."""
+    """Yield the pages of a column chunk, by its metadata in the footer; raises NoPage for a damaged one."""
     at: int = column.data_page_offset
     if column.has_dictionary_page and 0 < column.dictionary_page_offset < at:
         at = column.dictionary_page_offset
@@ -84,7 +88,7 @@ def _header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 class _Struct:
-    """A struct of the compact protocol, as its fields' numbers to numbers and structs; others are passed over."""
+    """A struct of the compact protocol as a dict from field numbers to numbers and structs; others are skipped."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -115,7 +119,7 @@ class _Struct:
             count = head >> 4 if head >> 4 < 15 else self._varint()
             for _ in range(count):
                 self._value(head & 15, depth + 1)
-                self._data[self._at - 1]  # elements of no bytes would never end
+                self._data[self._at - 1]  # elements without bytes would loop without end
         elif kind == _BINARY:
             length = self._varint()
             self._at += length

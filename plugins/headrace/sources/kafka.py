@@ -1,7 +1,7 @@
 """Records from a Kafka topic, read by offset and without a consumer group."""
 
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -31,25 +31,26 @@ from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 REQUEST_TIMEOUT_MS = 15_000
-# 10-20 thousand records a poll read fastest: smaller polls pay the position() look-ups. Answers of 50 MiB and 8 MiB
-# a partition are no faster than these and cost 60 to 190 MB more.
+# Polls of 10-20 thousand records read fastest: smaller ones pay more position() look-ups. Answers of 50 MiB, and 8 MiB
+# per partition, are no faster than these and cost 60 to 190 MB more.
 MAX_POLL_RECORDS = 10_000
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # two answers may be held at once: the next is fetched while one is read
 MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
-POLL_BYTES = 16 * 1024 * 1024  # of records that one poll unpacks, give or take the last one
-# Where a range ends in transaction markers poll() brings nothing and waits this long: with 1 s a drain of 120 records
+POLL_BYTES = 16 * 1024 * 1024  # unpacked by one poll, plus at most one record
+# At the end of a range in transaction markers poll() returns nothing and waits this long: with 1 s a drain of 120
+# records
 # took 1.3 s, with 50 ms 0.3 s.
 POLL_TIMEOUT_MS = 50
-# poll() sleeps so long where positions are not yet validated: three times at the start of every range
+# poll() sleeps this long while positions are not yet validated: three times at the start of every range
 RETRY_BACKOFF_MS = 10
-# Who waits for the next record asks again after so long; with 100 ms twenty idle topics took 0.4 of a core.
+# The interval at which a waiting source asks again; with 100 ms twenty idle topics took 0.4 of a core.
 WAIT_AT_BROKER_MS = 1_000
-# A deleted topic and a dead broker look the same to poll(): nothing, for ever. So silence has a limit.
+# poll() returns nothing both for a deleted topic and for a dead broker. So silence has a limit.
 SILENT_POLLS_MAX = 400
 
 
 class KafkaSource:
-    """A topic. `client_config` goes to kafka-python's clients unchanged: bootstrap_servers and security."""
+    """A topic. `client_config` holds kafka-python's options for bootstrap servers and security."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class KafkaSource:
             described = self._describe_topic()
             partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
             starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
-            # the watermarks first: what arrives in between must not look as if it waited behind a transaction
+            # watermarks first: records that arrive in between must not count as part of an open transaction
             watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
             ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
         except KafkaError as error:
@@ -102,27 +103,27 @@ class KafkaSource:
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
     ) -> SourceState:
-        """Nothing to add: the topic's id and its offsets tell it all."""
+        """The unchanged state: topic id and offsets identify a topic."""
         return state
 
     def topic_id(self) -> str:
-        """KIP-516's topic id, as the broker knows it now."""
+        """The current topic id (KIP-516)."""
         try:
             return str(self._describe_topic()["topic_id"])
         except KafkaError as error:
             self._raise(error)
 
     def cluster_id(self) -> str | None:
-        """The id that a cluster gets when it is formatted, as its brokers tell it."""
+        """The cluster's id, which is set when its storage is formatted."""
         try:
             return self._cluster_id()
         except KafkaError as error:
             self._raise(error)
 
     def offsets_at(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
-        """Per partition the first offset whose record's time is at or after this one; None where there is none.
+        """Per partition the first offset whose record time is at or after timestamp_ms; None if there is none.
 
-        The broker looks it up by record timestamps: where these are out of order, later records may be older.
+        The broker finds it by record timestamps: if these are out of order, later records may have earlier times.
         """
         wanted = {TopicPartition(self.topic, p): OffsetTimestamp(max(timestamp_ms, 0)) for p in partitions}
         try:
@@ -156,7 +157,7 @@ class KafkaSource:
                 except PollIsFull:
                     pass
                 except UnreadableBatch as error:
-                    # the other partitions first: a batch that stays unreadable must not hold them up
+                    # the other partitions first: an unreadable batch must not block them
                     unreadable = unreadable or error
                     del positions[TopicPartition(self.topic, error.partition)]
                     consumer.close(autocommit=False)  # after such an error its poll() may spin
@@ -167,15 +168,14 @@ class KafkaSource:
                 for tp in sorted(positions):
                     end = wanted[tp][1]
                     records = polled.pop(tp, ())
-                    # The position, not the last record's offset + 1: markers, aborted records and compaction
-                    # holes at the end of a range are passed over without ever being records.
+                    # The position, not the last record's offset + 1: it passes markers, aborted records and compaction
+                    # gaps at the end of a range, which never appear as records.
                     position = min(consumer.position(tp, timeout_ms=REQUEST_TIMEOUT_MS) or positions[tp], end)
                     if position <= positions[tp]:
                         continue
                     silent_polls = 0
                     positions[tp] = position
-                    if records and records[-1].offset >= end:
-                        records = [record for record in records if record.offset < end]
+                    records = _below(end, records)
                     if not goes_on and not all(is_kept(record.headers) for record in records):
                         records = [judged(record) for record in records]
                     if position == end:
@@ -183,22 +183,8 @@ class KafkaSource:
                         consumer.pause(tp)
                     yield Chunk(tp.partition, records, position)
                     del records
-                if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
-                    waiting, position = next(iter(positions.items()))
-                    yield Chunk(waiting.partition, (), position)
-                if silent_polls >= SILENT_POLLS_MAX:
-                    stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
-                    raise SourceUnavailable(
-                        f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
-                        f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
-                    )
-                if goes_on:
-                    continue
-                if not silent_polls and not meter.is_full:
-                    meter.limit = self._poll_bytes
-                elif meter.is_full and positions:
-                    if silent_polls:  # a compressed batch holds more than the limit before the position
-                        meter.limit *= 2
+                yield from self._silence(silent_polls, positions)
+                if not goes_on and self._is_full(meter, silent_polls) and positions:
                     consumer.close(autocommit=False)
                     meter.start()
                     consumer, goes_on = self._consumer(positions, meter)
@@ -207,8 +193,30 @@ class KafkaSource:
         finally:
             consumer.close(autocommit=False)
 
+    def _is_full(self, meter: Meter, silent_polls: int) -> bool:
+        """Whether the poll reached its limit, so that the consumer cannot go on; sets the limit of the next one."""
+        if not meter.is_full:
+            if not silent_polls:
+                meter.limit = self._poll_bytes
+            return False
+        if silent_polls:  # a compressed batch holds more than the limit before the position
+            meter.limit *= 2
+        return True
+
+    def _silence(self, silent_polls: int, positions: Mapping[TopicPartition, int]) -> Iterator[Chunk]:
+        """Chunks without records, while nothing comes; raises SourceUnavailable when it takes too long."""
+        if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+            waiting, position = next(iter(positions.items()))
+            yield Chunk(waiting.partition, (), position)
+        if silent_polls >= SILENT_POLLS_MAX:
+            stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
+            raise SourceUnavailable(
+                f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
+                f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
+            )
+
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
-        """Wait at the broker, by a consumer that is kept until `close`, whose records are thrown away."""
+        """Wait with a consumer that is kept until `close`; its records are discarded."""
         wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in source_positions.items()}
         try:
             if self._waiting is None or self._waiting.assignment() != set(wanted):
@@ -244,7 +252,7 @@ class KafkaSource:
             self._raise(error)
 
     def close(self) -> None:
-        """Close the admin client and the consumer that waits; others are closed where they are used."""
+        """Close the admin client and the waiting consumer; `read` closes its own."""
         self._stop_waiting()
         if self._admin is not None:
             self._admin.close()
@@ -276,10 +284,10 @@ class KafkaSource:
     def _consumer(
         self, positions: Mapping[TopicPartition, int], meter: Meter, **differently: Any
     ) -> tuple[KafkaConsumer, bool]:
-        """A consumer at these positions, and whether it goes on behind a poll that was full: else it is to be closed.
+        """A consumer at these positions, and whether it can continue after a full poll; if not, close it.
 
-        Without the unpacking of our own every key and value is counted by a deserializer, and what that raises ends
-        the poll; the consumer cannot be asked again then, because its half-read record batch never moves on.
+        Without this module's unpacking a deserializer counts every key and value, and its exception ends the poll. The
+        consumer cannot be used after that, because it never leaves its half-read record batch.
         """
         options = {
             "group_id": None,
@@ -315,3 +323,10 @@ class KafkaSource:
 
     def _raise(self, error: KafkaError) -> NoReturn:
         raise as_source_error(error, self._config, self.topic) from error
+
+
+def _below(end: int, records: Sequence[Any]) -> Sequence[Any]:
+    """The records before a range's end: the last batch may go on behind it."""
+    if records and records[-1].offset >= end:
+        return [record for record in records if record.offset < end]
+    return records

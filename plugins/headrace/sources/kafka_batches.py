@@ -1,8 +1,7 @@
-"""Record batches that kafka-python fails on, or would unpack whole.
+"""Record batches that kafka-python cannot read, or would unpack as a whole.
 
-A codec that fails, header names that are not UTF-8, and batches larger than memory.
-
-Kafka's protocol calls a header's name UTF-8, but no broker checks it, and other clients send bytes.
+These are a codec that fails, header names that are not UTF-8, and batches larger than memory. Kafka's protocol
+defines header names as UTF-8, but no broker checks them, and some clients send other bytes.
 """
 
 from contextlib import suppress
@@ -28,8 +27,8 @@ CODECS = {0: "none", 1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
     """A batch that cannot be unpacked.
 
-    offset: of the first record that was not read; next_offset: behind the batch; needs: what to install, None where
-    the batch itself is damaged.
+    offset: of the first record that was not read; next_offset: after the batch; needs: the package to install, or None
+    if the batch itself is damaged.
     """
 
     def __init__(self, topic_partition: TopicPartition, batch: Any, offset: int, error: Exception) -> None:
@@ -45,30 +44,34 @@ class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
         super().__init__(self.reason)
 
     def as_ours(self) -> HeadraceError:
-        """One line: where, what was found, what to do; a codec that is missing stays missing for every process."""
+        """The error in one line; a missing codec is permanent, because every process on the machine lacks it."""
         where = f"{self.topic}[{self.partition}]: the batch at offset {self.offset} (codec {self.codec}) cannot be read"
         if self.needs is not None:
             return CodecMissing(
                 f"{where}: {self.reason}; expected gzip, snappy, lz4 or zstd with its library; nothing of it was "
-                f"stored; install {self.needs} where drains run, then drain again"
+                f"stored; install {self.needs} where drains run, then drain again",
+                partition=self.partition,
+                offset=self.offset,
             )
         return SourceError(
             f"{where}: {self.reason}; nothing of it was stored; a new process may try again; if it finds the same, "
             f"restore the partition from a replica, or delete its records below {self.next_offset} "
-            f"(kafka-delete-records.sh) and let `headrace accept-loss` go on behind them"
+            f"(kafka-delete-records.sh) and let `headrace accept-loss` to continue after them",
+            partition=self.partition,
+            offset=self.offset,
         )
 
 
 def unreadable(topic_partition: TopicPartition, batch: Any, offset: int, error: Exception) -> UnreadableBatch:
-    """The error as one that says where it happened."""
+    """The error with the place where it happened."""
     return error if isinstance(error, UnreadableBatch) else UnreadableBatch(topic_partition, batch, offset, error)
 
 
 def tolerate(consumer: KafkaConsumer, bounds: Bounds) -> None:
-    """Let a new consumer's own unpacking pass header names that are not UTF-8, as `RawName`, and say where it fails.
+    """Make a new consumer's own unpacking accept header names that are not UTF-8, as `RawName`, and locate its errors.
 
-    A record beyond the bounds has neither key nor value, and `NotKept` for its headers. Where kafka-python has changed
-    beyond recognition it stays as it is.
+    A record above the bounds has neither key nor value, and `NotKept` as its headers. If kafka-python's internals have
+    changed too much, the consumer is not changed.
     """
     with suppress(AttributeError):
         consumer._fetcher.PartitionRecords = partial(TolerantRecords, bounds)
@@ -80,18 +83,18 @@ class RawName(str):
     raw: bytes
 
     def __new__(cls, raw: bytes) -> "RawName":
-        """Text to show, and the bytes beside it."""
+        """Text to show, with the bytes as an attribute."""
         name = super().__new__(cls, raw.decode(errors="replace"))
         name.raw = raw
         return name
 
     def encode(self, *_: Any, **__: Any) -> bytes:
-        """The name as it came."""
+        """The original bytes."""
         return self.raw
 
 
 class TolerantRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """kafka-python's own unpacking, of batches that are tolerant."""
+    """kafka-python's own unpacking, with _TolerantBatch."""
 
     def __init__(self, bounds: Bounds, *arguments: Any, **options: Any) -> None:
         self._bounds = bounds
@@ -106,7 +109,7 @@ class TolerantRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class _FetchedRecords:
-    """What a broker answered, batch by batch."""
+    """A broker's answer, batch by batch."""
 
     def __init__(self, records: Any, bounds: Bounds) -> None:
         self._records = records
@@ -134,7 +137,7 @@ class _TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
         self._bounds = bounds
 
     def __iter__(self) -> Any:
-        if not self.records_count:  # of some batches compaction leaves the header alone
+        if not self.records_count:  # compaction leaves only the header of some batches
             return
         try:
             window = Window(self, self._bounds)

@@ -1,13 +1,12 @@
-"""Records from a Kafka topic by librdkafka, as the package confluent-kafka wraps it: an optional extra.
+"""Records from a Kafka topic by librdkafka, through the package confluent-kafka: an optional extra.
 
-HEADRACE_KAFKA_CLIENT=confluent chooses it. Only records come this way: identity, offsets, waiting and consumer groups
-are asked of kafka-python, whose source stays the default and the reference; the conformance suite holds both to the
-same promises.
+HEADRACE_KAFKA_CLIENT=confluent selects it. It only reads records: identity, offsets, waiting and consumer groups use
+kafka-python, whose source stays the default and the reference. Both pass the same conformance suite.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, NoReturn
 
@@ -31,20 +30,20 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 
-# What librdkafka fetches ahead, in its own memory: by default 64 MiB a partition
+# The memory for librdkafka's prefetched records; by default 64 MiB per partition
 QUEUED_MAX_KBYTES = 16 * 1024
-# Of a broker's answer, and of what a batch of zstd unpacks to; librdkafka's own default
+# The size limit of a broker's answer, and of an unpacked zstd batch; librdkafka's own default
 UNPACKED_MAX_BYTES = 100_000_000
-FIRST_RECORDS = 1  # asked for at first; then twice as many each time, up to those that fit into a chunk
+FIRST_RECORDS = 1  # of the first request; doubled each time, up to the size of a chunk
 TIMESTAMP_NONE = 0
-# librdkafka says nothing, and asks again for ever, where a batch unpacks to less than it should: it reads the first of
-# several gzip members. kafka-python is asked then: it reads on, or says what is wrong.
+# librdkafka silently repeats its request if a batch unpacks to less than expected: it reads only the first of several
+# gzip members. kafka-python then takes over: it reads the others, or reports the error.
 SILENT_POLLS_MAX = 60
 
-# kafka-python's alone: how long it tries, and what it measures
+# options of kafka-python without a counterpart: timeouts and metrics
 IGNORED = {"bootstrap_timeout_ms", "request_timeout_ms", "metrics_enabled"}
 
-# librdkafka's own errors, as kafka-python's; the broker's have the same numbers everywhere
+# librdkafka's own errors as kafka-python's; errors of brokers have the same numbers in both
 _LOCAL_ERRORS = {
     KafkaError._AUTO_OFFSET_RESET: errors.OffsetOutOfRangeError,
     KafkaError._LOG_TRUNCATION: errors.LogTruncationError,
@@ -57,7 +56,7 @@ _LOCAL_ERRORS = {
 }
 
 
-# of batches, not of brokers: a codec that it lacks, data that no codec unpacks, a CRC that is another
+# errors of batches: a missing codec, data that cannot be unpacked, a wrong CRC
 UNREADABLE = {
     KafkaError._BAD_COMPRESSION,
     KafkaError._BAD_MSG,
@@ -67,19 +66,19 @@ UNREADABLE = {
 }
 
 
-# Of a name that is not UTF-8 the wrapper returns a list with an error pending, which Python may raise as a SystemError
-# wherever it calls C next. A methodcaller looks for it at once, whatever the interpreter has made of the call.
+# For a name that is not UTF-8 the wrapper returns a list with a pending error, which Python may raise as a SystemError
+# at the next call into C. A methodcaller checks for it at once.
 _headers = methodcaller("headers")
 
 
 class _Unreadable(Exception):
-    """Where librdkafka, or its wrapper, stops; kafka-python reads on, or says more exactly why it cannot."""
+    """The place where librdkafka or its wrapper stops; kafka-python reads on, or reports the exact error."""
 
 
 def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
-    """kafka-python's settings as librdkafka's.
+    """kafka-python's options as librdkafka's.
 
-    Raises SettingError for one that has no counterpart: it may be the one that keeps a password from the wire.
+    Raises SettingError for one without a counterpart: it may be the option that encrypts the connection.
     """
     config: dict[str, Any] = {}
     for name, value in client_config.items():
@@ -94,15 +93,15 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ConfluentSource(KafkaSource):
-    """A topic whose records are read by librdkafka. `client_config` names settings as kafka-python does.
+    """A topic whose records librdkafka reads. `client_config` uses kafka-python's names of options.
 
-    Two things are librdkafka's. It unpacks an answer of a broker, of 8 MiB, as a whole: a batch of zstd up to
-    UNPACKED_MAX_BYTES, which it refuses to exceed, then kafka-python reads on; one of gzip, lz4 or snappy whatever it
-    unpacks to. And it ends the name of a header at U+0000.
+    Two differences remain. librdkafka unpacks a broker's answer, of 8 MiB, as a whole: a zstd batch up to
+    UNPACKED_MAX_BYTES, above which kafka-python takes over; batches of gzip, lz4 and snappy without a limit. And it
+    ends the name of a header at U+0000.
     """
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
-        """Yield each range's records as librdkafka brings them; see `Source.read`."""
+        """Yield each range's records as librdkafka returns them; see `Source.read`."""
         wanted = {p: bounds for p, bounds in ranges.items() if bounds.start < bounds.end}
         if not wanted:
             return
@@ -125,29 +124,22 @@ class ConfluentSource(KafkaSource):
     def _consume_until_read(
         self, consumer: Any, wanted: Mapping[int, Range], positions: dict[int, int]
     ) -> Generator[Chunk]:
-        """Yield what comes; keeps `positions` up to date and raises _Unreadable behind all that was yielded."""
-        silent, count = 0, FIRST_RECORDS
-        record_bytes_max = self._bounds.record_bytes
+        """Yield chunks; updates `positions`, and raises _Unreadable after the last chunk that could be read."""
+        silent, count, record_bytes_max = 0, FIRST_RECORDS, self._bounds.record_bytes
         stopped: _Unreadable | None = None
         while positions:
-            left = sum(wanted[partition].end - position for partition, position in positions.items())
-            # no more than there can be: it would wait for them
-            messages = consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+            messages = self._consume(consumer, count, wanted, positions)
             silent += 1
             chunks: defaultdict[int, list[Record]] = defaultdict(list)
             reached: dict[int, int] = {}
             for message in messages:
                 partition, offset = message.partition(), message.offset()
                 if message.error() is not None:
-                    if partition not in positions:
-                        continue
-                    if message.error().code() in UNREADABLE:
-                        stopped = _Unreadable(f"[{partition}] at {offset}: {message.error().str()}")
-                        break
-                    if message.error().code() != KafkaError._PARTITION_EOF:
-                        self._refuse(message.error())
-                    # nothing more may be read, up to the last stable offset: what is left are markers and holes
-                    reached[partition] = offset
+                    if partition in positions:
+                        if (stopped := self._stop(message)) is not None:
+                            break
+                        # nothing more may be read, up to the last stable offset: what is left are markers and holes
+                        reached[partition] = offset
                     continue
                 if partition in positions and offset < wanted[partition].end:
                     try:
@@ -163,9 +155,8 @@ class ConfluentSource(KafkaSource):
                         record = self._kept(record)
                     chunks[partition].append(record)
                 reached[partition] = offset + 1
-            if messages:  # it counts messages and not their bytes: as many of these as a chunk may hold
-                size = sum(map(len, messages))
-                count = min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
+            if messages:
+                count = self._next_count(count, messages)
             del messages
             for partition in sorted(reached.keys() & positions.keys()):
                 position = min(reached[partition], wanted[partition].end)
@@ -179,15 +170,28 @@ class ConfluentSource(KafkaSource):
                 yield Chunk(partition, chunks.pop(partition, ()), position)
             if stopped is not None and positions:
                 raise stopped
-            if silent and positions and silent % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
-                waiting, position = next(iter(positions.items()))
-                yield Chunk(waiting, (), position)
-            if silent >= SILENT_POLLS_MAX:
-                stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
-                raise _Unreadable(f"{stuck}: nothing for {silent * POLL_TIMEOUT_MS // 1000} s")
+            yield from _while_silent(silent, positions)
+
+    def _consume(self, consumer: Any, count: int, wanted: Mapping[int, Range], positions: Mapping[int, int]) -> Any:
+        """Up to `count` messages, and no more than there can be: it would wait for them."""
+        left = sum(wanted[partition].end - position for partition, position in positions.items())
+        return consumer.consume(min(left, count, self._max_poll_records), POLL_TIMEOUT_MS / 1000)
+
+    def _next_count(self, count: int, messages: Sequence[Any]) -> int:
+        """How many messages to ask for next: librdkafka counts them and not their bytes, which a chunk bounds."""
+        size = sum(map(len, messages))
+        return min(2 * count, max(self._poll_bytes * len(messages) // max(size, 1), 1))
+
+    def _stop(self, message: Any) -> _Unreadable | None:
+        """Why reading ends at an error; None at a partition's end. Raises what kafka-python makes of all others."""
+        if message.error().code() in UNREADABLE:
+            return _Unreadable(f"[{message.partition()}] at {message.offset()}: {message.error().str()}")
+        if message.error().code() != KafkaError._PARTITION_EOF:
+            self._refuse(message.error())
+        return None
 
     def _kept(self, record: Record) -> Record:
-        """A record, or, where it is too large, what is kept of it; librdkafka does not tell its batch."""
+        """The record, or an oversized record if it is too large; librdkafka does not report its batch."""
         size = len(record.key or b"") + len(record.value or b"")
         size += sum(len(name) + len(value or b"") for name, value in record.headers)
         reason = self._bounds.record(size) or header_count(len(record.headers))
@@ -196,7 +200,7 @@ class ConfluentSource(KafkaSource):
     def _confluent_consumer(self) -> Any:
         config = {
             **translated(self._config),
-            "group.id": "headrace",  # librdkafka insists on one; assign() joins none
+            "group.id": "headrace",  # librdkafka requires one; assign() does not join it
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "isolation.level": "read_committed",
@@ -210,7 +214,7 @@ class ConfluentSource(KafkaSource):
             "message.max.bytes": max(FETCH_MAX_BYTES, self._max_partition_fetch_bytes),
             "receive.message.max.bytes": UNPACKED_MAX_BYTES,
             "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
-            "fetch.queue.backoff.ms": 5,  # by default a full queue is looked at again after a second
+            "fetch.queue.backoff.ms": 5,  # by default a full queue is checked again after a second
         }
         try:
             return confluent_kafka.Consumer(config, logger=logger)
@@ -218,8 +222,18 @@ class ConfluentSource(KafkaSource):
             self._refuse(error.args[0])
 
     def _refuse(self, error: Any) -> NoReturn:
-        """Raise what kafka-python's source makes of the same error."""
+        """Raise the same error as kafka-python's source."""
         kind = _LOCAL_ERRORS.get(error.code()) or (
             errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
         )
         self._raise(kind(f"{error.name()}: {error.str()}"))
+
+
+def _while_silent(silent_polls: int, positions: Mapping[int, int]) -> Iterator[Chunk]:
+    """Chunks without records, now and then, while nothing comes; raises _Unreadable when it takes too long."""
+    if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
+        waiting, position = next(iter(positions.items()))
+        yield Chunk(waiting, (), position)
+    if silent_polls >= SILENT_POLLS_MAX:
+        stuck = ", ".join(f"[{partition}] at {at}" for partition, at in sorted(positions.items()))
+        raise _Unreadable(f"{stuck}: nothing for {silent_polls * POLL_TIMEOUT_MS // 1000} s")

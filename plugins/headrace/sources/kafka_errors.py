@@ -1,4 +1,4 @@
-"""What errors of Kafka's clients mean for a run, as types and messages of ours."""
+"""Errors of Kafka's clients as Headrace's types and messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from headrace.sources.kafka_security import refusal
 
 
 def as_source_error(error: KafkaError, config: Mapping[str, Any], topic: str) -> HeadraceError:
-    """The error to raise for one of a client with these settings."""
+    """Headrace's error for one of a client with these options."""
     if isinstance(error, UnreadableBatch):
         return error.as_ours()
     if (refused := refusal(error, config, topic)) is not None:
@@ -34,7 +34,7 @@ def as_source_error(error: KafkaError, config: Mapping[str, Any], topic: str) ->
 
 
 def address(config: Mapping[str, Any]) -> str:
-    """The brokers' addresses, as the settings name them."""
+    """The brokers' addresses from the options."""
     servers = config["bootstrap_servers"]
     return servers if isinstance(servers, str) else ",".join(servers)
 

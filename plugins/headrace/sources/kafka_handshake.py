@@ -1,14 +1,14 @@
-"""A limit for TLS handshakes of kafka-python, which has none (3.0.12): a silent broker held a client for ever."""
+"""A timeout for kafka-python's TLS handshakes, which have none (3.0.12): a silent broker blocked a client for ever."""
 
 import ssl
 import time
 from typing import Any
 
-HANDSHAKE_S = 3.0  # less than what is left to reach a broker: the next one is tried
+HANDSHAKE_S = 3.0  # less than the time to reach a broker, so the next broker is tried
 
 
 def bound_handshakes() -> None:
-    """Give each of kafka-python's TLS handshakes HANDSHAKE_S; idempotent."""
+    """Limit each of kafka-python's TLS handshakes to HANDSHAKE_S; idempotent."""
     from kafka.net.transport import KafkaSSLTransport  # 0.3 s of imports
 
     if hasattr(KafkaSSLTransport, "handshake"):
@@ -27,5 +27,5 @@ async def _handshake(self: Any) -> None:
             except ssl.SSLWantWriteError:
                 await self._net.wait_write(self._sock, timeout_at=timeout_at)
     except BaseException:
-        self._sock.close()  # the client has no hold of it yet
+        self._sock.close()  # the client does not own it yet
         raise

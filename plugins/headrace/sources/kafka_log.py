@@ -1,19 +1,19 @@
-"""What kafka-python logs, once per cause: it writes four lines for every attempt to connect, several a second."""
+"""kafka-python's log, once per cause: it writes four lines per connection attempt, several times a second."""
 
 import logging
 import time
 
-CLIENT = "kafka"  # the logger above all of kafka-python's
-AGAIN_S = 60.0  # a cause that lasts is written once in so long
+CLIENT = "kafka"  # the parent of kafka-python's loggers
+AGAIN_S = 60.0  # the interval at which a lasting cause is logged again
 CAUSES_MAX = 100
 
 logger = logging.getLogger(__name__)
 
 
 def once_per_cause() -> None:
-    """Let warnings and errors of kafka-python pass once per cause, and nothing below; idempotent.
+    """Log kafka-python's warnings and errors once per cause, and nothing below; idempotent.
 
-    A deployment that gave its logger a level or a handler keeps what it chose.
+    If a deployment has set a level or a handler for its logger, that stays.
     """
     client = logging.getLogger(CLIENT)
     if client.level == logging.NOTSET and not client.handlers:
@@ -23,7 +23,7 @@ def once_per_cause() -> None:
 
 
 class OncePerCause(logging.Handler):
-    """Hands a record on to our own logger unless its error, or where it has none its kind, was just written."""
+    """Passes a record to Headrace's logger unless its error, or without one its kind, was just logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,5 +40,5 @@ class OncePerCause(logging.Handler):
         if len(self._written) >= CAUSES_MAX:
             self._written.clear()
         self._written[str(cause)] = now
-        # never more than information: what fails says so itself, in one line, and names the broker
+        # at most INFO: the failing call reports the error itself, in one line with the broker's address
         logger.info("kafka-python: %s", " ".join(record.getMessage().split()))

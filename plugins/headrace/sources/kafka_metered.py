@@ -1,4 +1,4 @@
-"""Keys and values counted on their way out of kafka-python, where its own unpacking is in use."""
+"""Deserializers that count keys and values, for versions of kafka-python whose own unpacking is used."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from headrace.sources.kafka_records import Meter
 
 
 def judged(record: Any) -> Any:
-    """A record of kafka-python's, or one that says that its bytes are not kept."""
+    """A record of kafka-python's, or an oversized record if its bytes are not kept."""
     if is_kept(record.headers):
         return record
     return OversizedRecord(record.offset, record.timestamp, record.headers)

@@ -1,4 +1,4 @@
-"""Ask a broker why it refuses a connection: kafka-python at best logs the reason, and reports no answer."""
+"""Find out why a broker refuses a connection: kafka-python at best logs the reason, and reports no answer."""
 
 import socket
 import ssl
@@ -8,15 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 TIMEOUT_S = 3.0
-ALERT_TIMEOUT_S = 0.5  # TLS 1.3: a server that refuses a client's certificate says so after the handshake
+ALERT_TIMEOUT_S = 0.5  # TLS 1.3: a server refuses a client's certificate only after the handshake
 RESPONSE_BYTES_MAX = 65_536
-SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36  # API keys (Kafka protocol); their versions 1 and 0 are asked
+SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36  # API keys (Kafka protocol); requests of versions 1 and 0
 
 
 def why_refused(config: Mapping[str, Any]) -> str | None:
-    """What a broker, the first that can be reached, has against us, or we against it; None where it lets us in.
+    """Why the first reachable broker refuses this client, or why the client refuses the broker; None if neither does.
 
-    config: kafka-python's options. Brokers that cannot be reached at all tell nothing.
+    config: kafka-python's options. Unreachable brokers are skipped.
     """
     for server in config["bootstrap_servers"]:
         host, _, port = server.rpartition(":")
@@ -29,10 +29,10 @@ def why_refused(config: Mapping[str, Any]) -> str | None:
 
 
 def tls_context(config: Mapping[str, Any]) -> ssl.SSLContext:
-    """What kafka-python makes of the same options; raises ssl.SSLError or ValueError for files that are none."""
+    """The TLS context of kafka-python for the same options; raises ssl.SSLError or ValueError for invalid files."""
     context = ssl.create_default_context(cafile=config.get("ssl_cafile"))
     if "ssl_certfile" in config:
-        # an empty password, not none: OpenSSL would ask the terminal for one
+        # an empty password, not None: OpenSSL would prompt on the terminal
         context.load_cert_chain(config["ssl_certfile"], config.get("ssl_keyfile"), config.get("ssl_password", ""))
     return context
 
@@ -55,7 +55,7 @@ def _why_refused_at(plain: socket.socket, host: str, config: Mapping[str, Any]) 
                 secured.recv(1)
             return None
     except ssl.SSLCertVerificationError as error:
-        return f"its certificate is not to be trusted: {error.verify_message}"
+        return f"its certificate is not trusted: {error.verify_message}"
     except ssl.SSLError as error:
         reason, mine = reason_of(error), config.get("ssl_certfile")
         if "alert" in reason and "certificate" in reason:
@@ -65,7 +65,7 @@ def _why_refused_at(plain: socket.socket, host: str, config: Mapping[str, Any]) 
 
 def _wants_tls(plain: socket.socket, protocol: str) -> str | None:
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: only whether it is TLS counts
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only detects TLS; nothing is sent
     try:
         context.wrap_socket(plain).close()
     except ssl.SSLError as error:
@@ -96,7 +96,7 @@ def _why_no_login(connection: socket.socket, config: Mapping[str, Any]) -> str |
         at = 4 + max(length, 0)
         if code:
             said = response[4:at].decode(errors="replace")
-            return f"user {user} is not let in: {said or f'error {code}'}"
+            return f"user {user} is refused: {said or f'error {code}'}"
         (length,) = struct.unpack_from(">i", response, at)
         mechanism.receive(response[at + 4 : at + 4 + length])
     return None

@@ -1,9 +1,9 @@
-"""Records out of what kafka-python fetched, in a third of its time, and no more of them than fit into memory.
+"""Records from kafka-python's fetched bytes, in a third of its time, and only as many as fit into memory.
 
-kafka-python fetches, keeps sessions, follows leaders, checks CRCs and unpacks compression. Of the rest of its way to a
-record (seven calls for the numbers of each, three objects, two deserializers; 5 us of a drain's 10) this module takes
-over one class, Fetcher.PartitionRecords. It is no public part of kafka-python, so it is replaced only in versions that
-tests/unit/test_kafka_records.py compares this one with, record by record; in others the public way is taken.
+kafka-python fetches, keeps sessions, follows leaders, checks CRCs and unpacks compression. This module replaces one
+class, Fetcher.PartitionRecords, which makes records of the bytes (seven calls for the numbers of each, three objects,
+two deserializers; 5 us of a drain's 10). The class is internal, so it is replaced only in versions for which
+tests/unit/test_kafka_records.py compares both record by record; other versions use kafka-python's own way.
 """
 
 import logging
@@ -25,7 +25,7 @@ from headrace.sources.bounds import Bounds, NotKept, OversizedRecord, header_cou
 from headrace.sources.kafka_batches import unreadable
 from headrace.sources.kafka_unpack import Window, check_old_batch
 
-KNOWN_VERSIONS = ("3.0.",)  # of kafka-python, by how they begin
+KNOWN_VERSIONS = ("3.0.",)  # prefixes of kafka-python's versions
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ class PollIsFull(Exception):
 
 
 class Meter:
-    """Bounds what one poll unpacks: bytes of its records, give or take the last one.
+    """Limits the bytes that one poll unpacks, plus at most one record.
 
-    kafka-python counts records, and what it fetched may be compressed a thousandfold: 10,000 records of 10 MB in one
-    poll. bounds: those of each record and of each batch.
+    kafka-python counts only records, and fetched bytes may be compressed a thousandfold: 10,000 records of 10 MB in one
+    poll. bounds: the limits of each record and each batch.
     """
 
     def __init__(self, limit: int, bounds: Bounds | None = None) -> None:
@@ -51,7 +51,7 @@ class Meter:
         """Begin a poll."""
         self.spent = 0
         self.is_full = False
-        self._full.__traceback__ = None  # its frames hold what was unpacked, until the next garbage collection
+        self._full.__traceback__ = None  # its frames would hold unpacked records until the next garbage collection
 
     def check(self) -> None:
         """Raise PollIsFull once the limit is reached."""
@@ -61,9 +61,9 @@ class Meter:
 
 
 def replace_unpacking(consumer: KafkaConsumer, meter: Meter) -> bool:
-    """Have a new consumer's records unpacked here; False where its kafka-python is not known.
+    """Unpack a new consumer's records with this module; False for an unknown version of kafka-python.
 
-    poll() then gives KafkaRecords, and now and then raises PollIsFull or returns nothing: it is to be called again.
+    poll() then returns KafkaRecords. It sometimes raises PollIsFull or returns nothing: call it again.
     """
     if not kafka.__version__.startswith(KNOWN_VERSIONS):
         logger.info(
@@ -82,9 +82,9 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def __init__(self, meter: Meter, *arguments: Any, **options: Any) -> None:
         self.next_fetch_offset: int
         self._meter = meter
-        self._batch: Any = None  # the open one
-        self._window: Window  # what is unpacked of it
-        self._left = 0  # how many of its records are not unpacked yet
+        self._batch: Any = None  # the current batch
+        self._window: Window  # its unpacked bytes
+        self._left = 0  # its records that are not unpacked yet
         self._old_records: Iterator[Any] = iter(())  # the open one's, where it is of an old format
         self._error: Exception | None = None
         super().__init__(*arguments, **options)
@@ -94,9 +94,9 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         return iter(())  # the superclass would read from it; `take` does not
 
     def take(self, n: int | None = None) -> list[Record]:
-        """Unpack up to n records. An error behind the first of them is raised by the next call, and by all later ones.
+        """Unpack up to n records. An error after the first of them is raised by the next call, and by all later ones.
 
-        Raises PollIsFull where nothing may be unpacked any more; what is left waits for the next poll.
+        Raises PollIsFull if the limit is reached; the remaining records wait for the next poll.
         """
         if self._error is not None:
             raise self._error
@@ -118,10 +118,10 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         return taken
 
     def _open_next(self) -> bool:
-        """Open the next batch that holds records for us; False when there is none, and all is drained."""
+        """Open the next batch with visible records; False if all are drained."""
         while True:
             if self._batch is not None and self._batch.magic == 2:
-                # the batch's own end: compaction may have taken its last records
+                # the batch's own end: compaction may have removed its last records
                 self.next_fetch_offset = max(self.next_fetch_offset, self._batch.next_offset)
             self._batch = batch = self._fetched.next_batch()
             if batch is None:
@@ -141,7 +141,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 return True
 
     def _is_skipped(self, batch: Any) -> bool:
-        """Whether a batch is a transaction's marker, or of a transaction that was aborted; as kafka-python decides."""
+        """Whether a batch is a transaction marker or belongs to an aborted transaction; kafka-python's rule."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -151,7 +151,7 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         return bool(batch.is_control_batch)
 
     def _unpack_old(self, taken: list[Record], room: int) -> None:
-        """Unpack records of a batch of format 0 or 1, as brokers before 0.11 wrote them, by kafka-python's own way."""
+        """Unpack records of a batch of format 0 or 1, which brokers before 0.11 wrote, by kafka-python's own way."""
         for record in self._old_records:
             if self.check_crcs and not record.validate_crc():
                 raise CorruptRecordError(
@@ -171,8 +171,8 @@ class MeteredRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack(self, taken: list[Record], room: int) -> None:
         """Unpack up to `room` records of the open batch, until the meter is full or the window ends.
 
-        The format is that of https://kafka.apache.org/documentation/#record: every number a zigzag varint. Those of
-        one and two bytes are read in place, because a call costs more than the reading.
+        The format is https://kafka.apache.org/documentation/#record: every number is a zigzag varint. Varints of one
+        and two bytes are read inline, because a call costs more than reading them.
         """
         batch, window, wanted = self._batch, self._window, self.fetch_offset
         data, at, last = window.data, window.at, window.last

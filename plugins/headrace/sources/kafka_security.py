@@ -1,7 +1,4 @@
-"""How brokers are reached and trusted: settings, or an Airflow connection, as options of Kafka's clients.
-
-And what it means, in one line, that a broker refuses a connection.
-"""
+"""Security options of Kafka's clients, from settings or an Airflow connection; refusals of brokers in one line."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -19,7 +16,7 @@ from headrace.sources.kafka_probe import reason_of, tls_context, why_refused
 
 CONNECTION = "headrace_kafka"
 
-# kafka-python's name of an option, and librdkafka's, by which Airflow's Kafka provider documents its connection
+# kafka-python's name of an option, and librdkafka's, which Airflow's Kafka provider documents for its connection
 OPTIONS = {
     "bootstrap_servers": "bootstrap.servers",
     "security_protocol": "security.protocol",
@@ -38,7 +35,7 @@ TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 
 
 def from_settings(settings: Settings) -> dict[str, Any]:
-    """kafka-python's options from HEADRACE_KAFKA_*; raises SettingError where they contradict each other."""
+    """kafka-python's options from HEADRACE_KAFKA_*; raises SettingError for a contradiction."""
     given = {name: getattr(settings, _setting(name)) for name in OPTIONS if name != "bootstrap_servers"}
     config = {name: str(value) for name, value in given.items() if value not in (None, "PLAINTEXT")}
     servers = settings.require_kafka_bootstrap_servers().split(",")
@@ -48,16 +45,15 @@ def from_settings(settings: Settings) -> dict[str, Any]:
 def from_connection(extra: Mapping[str, Any], login: str | None, password: str | None) -> dict[str, Any]:
     """kafka-python's options from an Airflow connection's extra, in librdkafka's names or kafka-python's.
 
-    login and password are those of SASL unless the extra has them. Raises SettingError for an option of another kind:
-    how records are read is not for a connection to say.
+    login and password are used for SASL unless the extra has them. Raises SettingError for other options: a connection
+    must not change how records are read.
     """
     config: dict[str, Any] = {}
     for name, value in extra.items():
         ours = _OURS.get(name, name.replace(".", "_"))
         if ours not in OPTIONS:
             raise SettingError(
-                f"{CONNECTION}: found {name!r} in its extra, expected some of {', '.join(OPTIONS.values())}; "
-                "take it out"
+                f"{CONNECTION}: found {name!r} in its extra, expected some of {', '.join(OPTIONS.values())}; remove it"
             )
         config[ours] = value
     if "bootstrap_servers" not in config:
@@ -70,7 +66,7 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
 
 
 def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> SourceRefused | None:
-    """What a client's error means where the broker does not trust us, or we do not trust it; None for other errors."""
+    """The error for a client's error by which broker or client refuses the other; None for other errors."""
     from kafka.errors import AuthorizationError, SaslAuthenticationFailedError  # 0.3 s of imports
 
     servers = config["bootstrap_servers"]
@@ -83,7 +79,7 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
             f"{topic}: {where} does not allow this to {f'user {user}' if user else 'this client'}: {text}; nothing was "
             "changed; add the ACLs that docs/security.md lists"
         )
-    found = f"user {user} is not let in: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
+    found = f"user {user} is refused: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
     if getattr(error, "retriable", False):  # kafka-python reports no answer
         found = why_refused({**config, "bootstrap_servers": where.split(",")})
     if found is None:
@@ -106,8 +102,8 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
         given = [name for name in names if name in config]
         if given and kind not in protocol:
             raise SettingError(
-                f"{named(given[0])}: is of no use with {protocol}, expected {named('security_protocol')} to say "
-                f"{kind}; set that, or take this out"
+                f"{named(given[0])}: is of no use with {protocol}, expected {named('security_protocol')} to name "
+                f"{kind}; set that, or remove this"
             )
     if "SASL" in protocol and (lacking := [name for name in SASL if name not in config]):
         raise SettingError(
@@ -137,7 +133,7 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
 
 
 def _check_time(path: Path, name: str) -> None:
-    """Refuse a certificate that no broker will take; a broker says only that it does not know it."""
+    """Refuse a certificate that is not valid now; a broker reports only that it does not know it."""
     from cryptography import x509
 
     certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
@@ -145,7 +141,7 @@ def _check_time(path: Path, name: str) -> None:
     if not start <= datetime.now(UTC) <= end:
         raise SettingError(
             f"{name}: {path} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, expected one that is "
-            "now; nothing was changed; have it renewed"
+            "valid now; nothing was changed; have it renewed"
         )
 
 
@@ -159,5 +155,5 @@ def _check_readable(path: Path, name: str) -> None:
 
 
 def _setting(name: str) -> str:
-    """The setting of an option: without kafka-python's `plain`, which says nothing of the mechanism."""
+    """The name of an option's setting: without kafka-python's prefix `plain`, which does not mean the mechanism."""
     return f"kafka_{name.replace('sasl_plain_', 'sasl_')}"

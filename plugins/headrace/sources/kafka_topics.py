@@ -16,9 +16,9 @@ from headrace.sources.kafka_errors import as_source_error
 def ensure_topic(
     client_config: Mapping[str, Any], topic: str, partitions: int, configs: Mapping[str, str] | None = None
 ) -> bool:
-    """Create a topic with the declared partitions, and Kafka's configs, unless it exists; True if it was created.
+    """Create a topic with the declared partitions and configs unless it exists; return whether it was created.
 
-    Raises SourceUnavailable when no broker answers.
+    Raises SourceUnavailable if no broker answers.
     """
     with closing(KafkaSource(topic, client_config)) as source:
         try:

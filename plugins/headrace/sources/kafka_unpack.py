@@ -1,7 +1,7 @@
-"""What a record batch unpacks to, piece by piece: nothing is held that is larger than the limits.
+"""Unpacking of record batches, piece by piece, within the size limits.
 
-A batch of 1 MB may unpack to 1 GB by gzip and to 30 GB by zstd. Each piece is made when the one before was read: what
-is held is a piece and the record that it ends in. A record beyond a limit is passed over; its coordinates remain.
+A batch of 1 MB may unpack to 1 GB with gzip and to 30 GB with zstd. Each piece is unpacked after the previous one was
+read: memory holds one piece and the record in which it ends. A record above a limit is skipped; its coordinate is kept.
 """
 
 import struct
@@ -18,12 +18,12 @@ from headrace.contracts.rejection import Rejection
 from headrace.sources.bounds import Bounds
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)  # https://kafka.apache.org/documentation/#recordbatch
-PIECE_BYTES = 1024 * 1024  # most batches are one piece, as they were when a batch was unpacked as a whole
-INPUT_BYTES = 256 * 1024  # with each piece zlib hands back the input that it did not take
-# Of the members or frames behind the first one, and twice as much each time: each hands back what is not its own, and
-# 50,000 of 20 bytes fit into 1 MB
+PIECE_BYTES = 1024 * 1024  # most batches are one piece, which costs no more than unpacking them as a whole
+INPUT_BYTES = 256 * 1024  # with each piece zlib copies its unused input
+# For the second member or frame, doubled for each further one: each copies its unused input, and 1 MB may hold 50,000
+# members of 20 bytes
 NEXT_INPUT_BYTES = 256
-# A copy of snappy's is 64 bytes out of 3. Its blocks state their size: one that states more was not written by snappy.
+# A snappy copy writes 64 bytes for 3. Its blocks state their size: one that states more was not written by snappy.
 SNAPPY_RATIO = 22
 VARINT_BYTES_MAX = 10
 RECORD_HEAD_BYTES = 1 + 2 * VARINT_BYTES_MAX  # a record's attributes, time and offset
@@ -35,9 +35,9 @@ _LZ4_FRAME = b"\x04\x22\x4d\x18"
 
 
 class Window:
-    """The unpacked bytes of a batch that are not read yet: `data` from `at` on.
+    """The unread unpacked bytes of a batch: `data` from `at` on.
 
-    A record that ends at `last` or before may be read without asking; for any other, `next_record` is asked.
+    A record that ends at or before `last` may be read directly; for any other, call `next_record`.
     """
 
     __slots__ = ("_base", "_batch_limit", "_bounds", "_packed_bytes", "_pieces", "at", "data", "last")
@@ -45,7 +45,7 @@ class Window:
     def __init__(self, batch: Any, bounds: Bounds) -> None:
         number, buffer = batch.compression_type, batch._buffer
         self._bounds = bounds
-        self._base = 0  # where `data` begins in what is unpacked
+        self._base = 0  # the position of `data` in the unpacked bytes
         self._pieces: Iterator[bytes] | None = None
         if number == NONE:
             self.data, self.at = bytes(buffer), batch._pos
@@ -62,11 +62,11 @@ class Window:
         self._set_last(0)
 
     def next_record(self) -> tuple[int, Rejection | None]:
-        """Unpack the next record; its size, and why it is not kept.
+        """Unpack the next record; return its size, and the rejection if it is not kept.
 
-        Where it is kept, `data` holds it whole, and `at` is where it begins. Else `at` is where its attributes are, of
-        which `data` holds RECORD_HEAD_BYTES, and `pass_over` is to be called. Raises CorruptRecordError where it would
-        end behind the batch, and decode_varint's errors.
+        If it is kept, `data` holds the whole record, which starts at `at`. If not, `at` is at its attributes, of which
+        `data` holds RECORD_HEAD_BYTES; then call `pass_over`. Raises CorruptRecordError if the record would end after
+        the batch, and decode_varint's errors.
         """
         self._extend(VARINT_BYTES_MAX)
         size, begin = decode_varint(self.data, self.at)
@@ -87,8 +87,8 @@ class Window:
         return size, None
 
     def pass_over(self, size: int) -> None:
-        """Go behind a record of this size, whose attributes are at `at`, and keep nothing of it."""
-        self._batch_limit += size  # of what is kept
+        """Skip a record of this size, whose attributes are at `at`."""
+        self._batch_limit += size  # skipped bytes do not count
         end = self.at + size
         while end > len(self.data):
             end -= len(self.data)
@@ -100,7 +100,7 @@ class Window:
         self._set_last(0)
 
     def check_end(self) -> None:
-        """Raise CorruptRecordError where something follows the last record, or what ends the compression is wrong."""
+        """Raise CorruptRecordError if data follows the last record, or the compression's end is wrong."""
         behind = len(self.data) - self.at
         if not behind and self._pieces is not None:
             behind = len(self._next(self._pieces) or b"")  # an empty one ends a gzip member or a frame of lz4
@@ -108,14 +108,14 @@ class Window:
             raise CorruptRecordError(f"{behind} unconsumed bytes after all records consumed")
 
     def _set_last(self, size: int) -> None:
-        """Let what is there be read, up to the limits: at least `size` bytes, which were looked at."""
-        # less a varint, which may be cut where more follows
+        """Allow reading the available bytes, up to the limits: at least `size` bytes, which were checked."""
+        # less a varint, which may be cut off if more follows
         end = len(self.data) - (VARINT_BYTES_MAX if self._pieces is not None else 0)
         end = min(end, self.at + self._bounds.record_bytes, self._batch_limit - self._base)
         self.last = max(end, self.at + size)
 
     def _extend(self, size: int) -> None:
-        """Have `size` bytes behind `at`, if the batch has so many; what is before `at` may go."""
+        """Make `size` bytes from `at` on available, if the batch has them; bytes before `at` may be dropped."""
         have = len(self.data) - self.at
         if have >= size or self._pieces is None:
             return
@@ -127,7 +127,7 @@ class Window:
         self.data = b"".join(parts)
 
     def _next_piece(self) -> bytes:
-        """The next piece that is not empty; an empty one behind the last one."""
+        """The next piece that is not empty; b"" after the last one."""
         while self._pieces is not None:
             piece = self._next(self._pieces)
             if piece is None:
@@ -146,7 +146,7 @@ class Window:
 
 
 def check_old_batch(batch: Any, bounds: Bounds) -> None:
-    """Raise CorruptRecordError for a compressed batch of format 0 or 1 that unpacks to too much: as a whole or not."""
+    """Raise CorruptRecordError for a compressed batch of format 0 or 1 that unpacks to too much."""
     number = batch.compression_type
     if number == NONE:
         return
@@ -156,7 +156,7 @@ def check_old_batch(batch: Any, bounds: Bounds) -> None:
     key_size = struct.unpack_from(">i", packed, key_offset)[0]
     begin = key_offset + 2 * 4 + max(key_size, 0)
     if number == LZ4 and not batch.magic:
-        return  # its frames' checksums are wrong: no broker that is still in use takes such a batch
+        return  # its frames' checksums are wrong: no current broker accepts such a batch
     for piece in pieces(number, packed[begin:]):
         limit -= len(piece)
         if limit < 0:
@@ -168,8 +168,8 @@ def check_old_batch(batch: Any, bounds: Bounds) -> None:
 def pieces(number: int, packed: bytes) -> Iterator[bytes]:
     """Unpack the bytes of a codec, by its number, into pieces of about PIECE_BYTES.
 
-    An empty piece ends a gzip member or a frame of lz4 that another one follows; what else follows it is passed over,
-    as brokers do. Raises what the codec's library raises.
+    An empty piece ends a gzip member or lz4 frame that another one follows; other trailing bytes are skipped, as
+    brokers do. Raises the errors of the codec's library.
     """
     unpack = {GZIP: _gzip, SNAPPY: _snappy, LZ4: _lz4, ZSTD: _zstd}.get(number)
     if unpack is None:
@@ -208,7 +208,7 @@ def _snappy(packed: bytes) -> Iterator[bytes]:
     parts: list[bytes] = []  # blocks are of 32 kB
     have = 0
     while at < len(packed):
-        if packed.startswith(_XERIAL, at):  # another stream, written behind the one before
+        if packed.startswith(_XERIAL, at):  # another stream follows
             at += _XERIAL_HEADER_BYTES
             continue
         size = struct.unpack_from("!i", packed, at)[0]

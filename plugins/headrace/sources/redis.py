@@ -1,8 +1,8 @@
 """Records from a Redis stream, read by id from the checkpoint and without a consumer group.
 
-A stream has no offsets and no identity. Its entries are numbered here as XADD counted them (`entries-added`): an
-entry's offset is how many were added before it, and what was trimmed away lies below the log start, as in Kafka. The
-checkpoint's source_position is the id of the last entry that lies below it; where to go on is decided by that id alone.
+A stream has no offsets and no identity. Its entries are numbered as XADD counted them (`entries-added`): an entry's
+offset is the number of entries added before it, and trimmed entries are below the log start, as in Kafka. The
+checkpoint's source_position is the id of the last entry below it; reading continues after that id.
 """
 
 import re
@@ -30,10 +30,10 @@ from headrace.sources.redis_answers import bytes_of, client, is_whole
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-# XRANGE counts entries and cannot bound bytes: 5,000 entries of 300 kB were an answer of 1.5 GB. So each look asks for
-# as many as fit into CHUNK_BYTES, going by the largest entry of the last answer; where they grow from one look to the
-# next, redis_answers keeps those that fit. More than CHUNK_ENTRIES at once read no faster, unless each look costs more
-# than they do: it brings the stream's first and last entry, of up to 512 MB.
+# XRANGE counts entries and cannot limit bytes: 5,000 entries of 300 kB were an answer of 1.5 GB. So each request asks
+# for as many as fit into CHUNK_BYTES by the size of the largest entry of the last answer; if entries grow from one
+# request to the next, redis_answers keeps those that fit. More than CHUNK_ENTRIES at once are faster only if a request
+# costs more than its entries: it also returns the stream's first and last entry, of up to 512 MB.
 CHUNK_ENTRIES = 250
 CHUNKS_MAX = 40
 FIRST_ENTRIES = 16
@@ -44,14 +44,14 @@ SEQUENCE_MAX = 2**64 - 1
 
 
 class EntryId(NamedTuple):
-    """An entry's id, `milliseconds-sequence`; a stream's entries lie in their order."""
+    """An entry's id, `milliseconds-sequence`; ids of a stream are in ascending order."""
 
     milliseconds: int
     sequence: int
 
     @classmethod
     def parse(cls, text: bytes | str) -> Self:
-        """Read an id as Redis writes it."""
+        """Parse an id as Redis writes it."""
         milliseconds, _, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
         return cls(int(milliseconds), int(sequence or 0))
 
@@ -59,7 +59,7 @@ class EntryId(NamedTuple):
         return f"{self.milliseconds}-{self.sequence}"
 
     def before(self) -> "EntryId":
-        """The id just below; no entry is 0-0."""
+        """The next lower id; no entry is 0-0."""
         if self.sequence:
             return EntryId(self.milliseconds, self.sequence - 1)
         return EntryId(self.milliseconds - 1, SEQUENCE_MAX)
@@ -81,11 +81,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What XINFO STREAM says at one moment.
+    """The result of XINFO STREAM at one moment.
 
-    added: entries that were ever added. gone: those of them that are no longer there, trimmed or deleted (XDEL).
-    first: of what is there; None where nothing is. last: the last that was ever added. deleted: the highest that XDEL
-    took; trimming leaves no trace.
+    added: entries ever added. gone: entries that were trimmed or deleted (XDEL). first: the first entry's id; None if
+    the stream is empty. last: the id of the last entry ever added. deleted: the highest id that XDEL removed; trimming
+    leaves no such trace.
     """
 
     added: int
@@ -95,10 +95,10 @@ class StreamInfo:
     deleted: EntryId
 
     def contradiction(self, offset: int, position: EntryId, is_there: bool | None) -> str | None:
-        """Why this is not the stream of which `position` was the offset-th entry; None where it may be.
+        """Why this cannot be the stream whose offset-th entry had this position; None if it can be.
 
-        is_there: whether the entry at `position` still is; None where it was not asked. A stream that was recreated,
-        and trimmed behind its entry number `offset` exactly, looks like the old one trimmed at the checkpoint.
+        is_there: whether the entry at `position` still exists; None if that was not asked. A stream that was created
+        again and trimmed after exactly `offset` entries looks like the old one trimmed at the checkpoint.
         """
         if self.last < position:
             return f"its last id is {self.last}, expected {position} or a later one"
@@ -108,7 +108,7 @@ class StreamInfo:
             return f"its entry {offset} is {self.last}, expected {position}"
         if self.is_past(position) and self.gone < offset:
             return (
-                f"its first entry is {self.first}, behind {position}, yet only {self.gone} of the "
+                f"its first entry is {self.first}, after {position}, yet only {self.gone} of the "
                 f"{offset} entries that were read are gone"
             )
         if is_there is False and not self.is_past(position) and self.deleted < position:
@@ -116,48 +116,48 @@ class StreamInfo:
         return None
 
     def is_past(self, position: EntryId) -> bool:
-        """Whether nothing up to `position` is left."""
+        """Whether no entry up to `position` is left."""
         return self.first is None or self.first > position
 
     def may_be_trimmed(self, position: EntryId) -> bool:
-        """Whether entries behind `position` can have been trimmed: not while it, or the id right behind it, leads."""
+        """Whether entries after `position` may have been trimmed: not while its entry, or the next id, comes first."""
         return self.first is None or self.first.before() > position
 
 
 class RedisSource:
     """A stream; partition 0.
 
-    An entry of one field whose value is a JSON object is that object. Other entries become an object of their fields,
-    all text: what is a number is the contract's to say.
+    An entry with one field whose value is a JSON object is that object. Other entries become an object of their
+    fields, all text; the contract converts numbers.
     """
 
     def __init__(self, stream: str, url: str, *, bounds: Bounds | None = None) -> None:
         self.stream = stream
         self._bounds = bounds or Bounds()
-        self._look_bytes = 0  # of the entries that the last look brought besides those that it asked for
+        self._look_bytes = 0  # of the first and last entry in the last XINFO answer
         self._client = connect(url, self._bounds.record_bytes)
 
     def describe(self) -> SourceState:
-        """What was added and what is still there; see `seen_from` for what that proves."""
+        """The counts of added and remaining entries; `seen_from` checks them against a checkpoint."""
         info = self._info()
         start = info.last if info.first is None else info.first.before()
         found = PartitionState(info.gone, info.added, info.added, str(start), str(info.last))
         return SourceState(self.stream, self.stream, {0: found})
 
     def topic_id(self) -> str:
-        """A stream has no identity of its own but its name; `read` looks at more."""
+        """The stream's name: it has no other identity; `read` checks more."""
         return self.stream
 
     def cluster_id(self) -> str | None:
-        """A server's run id changes with every restart: it identifies nothing."""
+        """None: a server's run id changes with every restart."""
         return None
 
     def seen_from(
         self, state: SourceState, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]
     ) -> SourceState:
-        """The state for a checkpoint; raises SourceChanged when the stream was recreated or set back.
+        """The state for a checkpoint; raises SourceChanged if the stream was created again or restored.
 
-        Where an entry at or before the checkpoint is still there nothing behind it was trimmed, also after XDEL.
+        While an entry at or before the checkpoint exists, nothing after it was trimmed, also after XDEL.
         """
         offset, position = next_offsets.get(0), positions.get(0)
         if offset is None or position is None:
@@ -166,7 +166,9 @@ class RedisSource:
         _, is_there, info = self._look(at, at, 1)
         wrong = info.contradiction(offset, at, is_there)
         if wrong:
-            raise SourceChanged(f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back")
+            raise SourceChanged(
+                f"{self.stream}: {wrong}: the stream was deleted and created again, or restored to an earlier state"
+            )
         found = state.partitions[0]
         if not info.may_be_trimmed(at):
             found = replace(found, log_start_offset=min(found.log_start_offset, offset))
@@ -175,8 +177,8 @@ class RedisSource:
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield the entries after the range's position; see `Source.read`.
 
-        Entries that were deleted one by one (XDEL) leave a gap at the range's end. Raises SourceChanged when the
-        stream was trimmed past what is to be read, set back or recreated meanwhile.
+        Entries that XDEL removed leave a gap at the range's end. Raises SourceChanged if the stream was trimmed past
+        the range, restored or created again meanwhile.
         """
         wanted = ranges.get(0)
         if wanted is None or wanted.start >= wanted.end:
@@ -195,16 +197,16 @@ class RedisSource:
                 return
             sizes = [bytes_of(fields) for _, fields in entries]
             count = max(min(2 * count, CHUNK_BYTES * chunks // max(sizes)), 1)
-            # those behind the first that did not fit are asked for again; one that comes first fits into no answer
+            # entries from the first that did not fit on are requested again; a first one that does not fit never will
             whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
             for part in _parts(entries[: max(whole, 1)], sizes):
                 records = [self._record(offset + i, *entry) for i, entry in enumerate(part)]
                 offset, position = offset + len(records), EntryId.parse(part[-1][0])
                 yield Chunk(0, records, offset, str(position))
-            del entries, part, records  # not held while the next ones are fetched
+            del entries, part, records  # frees their memory while the next ones are fetched
 
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
-        """Wait for an entry behind the place's id."""
+        """Wait for an entry after the position."""
         position = source_positions[0][1] or str(BEGINNING)
         try:
             return bool(self._client.xread({self.stream: position}, count=1, block=max(int(seconds * 1000), 1)))
@@ -229,15 +231,15 @@ class RedisSource:
             self._raise(error)
 
     def _check(self, info: StreamInfo, offset: int, position: EntryId, is_there: bool, wanted: Range) -> None:
-        """Refuse a stream that is not the one of this position, or not the one in which the range's end was pinned."""
+        """Refuse a stream that does not match this position, or the range's pinned end."""
         end = wanted.end
         wrong = info.contradiction(offset, position, is_there)
         if wanted.end_position is not None:
             wrong = wrong or info.contradiction(end, EntryId.parse(wanted.end_position), None)
         if wrong:
             raise SourceChanged(
-                f"{self.stream}: {wrong}: the stream was deleted and made anew, or set back, while it was read; "
-                f"at risk: [{offset}, {end}); run the drain again to see what it holds now"
+                f"{self.stream}: {wrong}: the stream was deleted and created again, or restored to an "
+                f"earlier state, while it was read; at risk: [{offset}, {end}); run the drain again to see its state"
             )
         if info.may_be_trimmed(position) and info.gone > offset:
             raise SourceChanged(
@@ -248,13 +250,13 @@ class RedisSource:
     def _look(
         self, position: EntryId, end: EntryId | None, count: int
     ) -> tuple[list[tuple[bytes, Any]], bool, StreamInfo]:
-        """Up to `count` entries behind a position and up to `end`, whether the one there is, and the stream's state.
+        """Up to `count` entries after a position and up to `end`, whether one is at the position, and the info.
 
-        All of one moment. The entry's presence tells a stream from another of its name.
+        All at one moment. The entry's presence distinguishes the stream from another of the same name.
         """
         try:
             with self._client.pipeline(transaction=True) as pipeline:
-                # first what is wanted: what does not fit any more is not kept
+                # the requested entries first: what no longer fits is not kept
                 pipeline.xrange(self.stream, min=f"({position}", max=str(end or "+"), count=count)
                 pipeline.xrange(self.stream, min=str(position), max=str(position), count=1)
                 pipeline.xinfo_stream(self.stream)
@@ -291,7 +293,7 @@ class RedisSource:
         text = " ".join(str(error).split())
         if isinstance(error, AuthenticationError | NoPermissionError) or text.startswith("NOAUTH"):
             raise SourceRefused(
-                f"redis: {self._address()} does not let this user in, or not at {self.stream}: {text}; nothing was "
+                f"redis: {self._address()} refuses this user, or its access to {self.stream}: {text}; nothing was "
                 "changed; correct HEADRACE_REDIS_URL (in Airflow: the connection headrace_redis) or the user's ACL"
             ) from error
         if not isinstance(error, ResponseError):
@@ -328,7 +330,7 @@ class RedisSource:
 
 
 def _parts(entries: Sequence[tuple[bytes, Any]], sizes: Sequence[int]) -> Iterator[Sequence[tuple[bytes, Any]]]:
-    """Entries in parts of CHUNK_BYTES, give or take the last one of each."""
+    """Entries in parts of CHUNK_BYTES, each plus at most one entry."""
     begin = size = 0
     for end in range(1, len(entries) + 1):
         size += sizes[end - 1]
@@ -338,11 +340,11 @@ def _parts(entries: Sequence[tuple[bytes, Any]], sizes: Sequence[int]) -> Iterat
 
 
 def connect(url: str, answer_bytes: int) -> "redis.Redis":
-    """A client that keeps so many bytes of an answer; raises SettingError for a URL that is none."""
+    """A client that keeps this many bytes of an answer; raises SettingError for an invalid URL."""
     redis_options(url)
     return client(url, answer_bytes, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=READ_TIMEOUT_S)
 
 
 def _quoted(text: bytes) -> bytes:
-    """A JSON string of the bytes as they are: what is not UTF-8 stays so, for the contract to find."""
+    """A JSON string of the unchanged bytes: the contract finds those that are not UTF-8."""
     return b'"' + ESCAPED.sub(lambda found: ESCAPES[found[0][0]], text) + b'"'

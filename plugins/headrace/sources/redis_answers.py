@@ -1,7 +1,7 @@
-"""Answers of a Redis server, of which no more is kept than fits into memory.
+"""Answers of a Redis server within a size limit.
 
-XRANGE counts entries, and XINFO STREAM brings the first and the last one: neither can be asked for at most so many
-bytes. redis-py holds an answer as a whole. Here what goes beyond a limit is read, counted and thrown away.
+XRANGE counts entries, and XINFO STREAM returns the first and the last one: neither can be limited in bytes. redis-py
+holds a whole answer. Here bytes above the limit are read, counted and dropped.
 """
 
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ import redis
 from redis import _parsers
 from redis.exceptions import ConnectionError, InvalidResponse
 
-PART_BYTES = 64  # what Python makes of a text besides its bytes; bounds.py says it, too
-SMALL_BYTES = 64  # a shorter text is always kept: ids, and names of what XINFO tells
-LIST_MAX = 1_024  # so many elements are always kept, each small or a mark: what lists of entries and of facts hold
+PART_BYTES = 64  # Python's memory for a text besides its bytes; bounds.py names the same number
+SMALL_BYTES = 64  # a shorter text is always kept: ids, and XINFO's names
+LIST_MAX = 1_024  # a list's first elements are always kept, each small or a placeholder
 PIECE_BYTES = 1024 * 1024
 READ_BYTES = 64 * 1024
 
-_RESP2Parser: Any = _parsers._RESP2Parser  # no public part of redis-py, like all parsers
+_RESP2Parser: Any = _parsers._RESP2Parser  # internal to redis-py, like all its parsers
 
 
 @dataclass(frozen=True, slots=True)
 class Oversized:
-    """What stands for a text or a list of texts beyond the limit: its bytes, and PART_BYTES for each of its parts."""
+    """The placeholder of a text or list above the limit: its bytes, and PART_BYTES for each of its parts."""
 
     bytes: int
 
 
 def client(url: str, limit: int, **options: Any) -> "redis.Redis":
-    """A client whose answers keep at most `limit` bytes; ValueError for a URL that is none.
+    """A client whose answers keep at most `limit` bytes; ValueError for an invalid URL.
 
-    Entries come as they are sent: redis-py makes a dictionary of an entry, and loses a field that stands twice.
+    Entries are lists of fields as sent: redis-py's dictionaries lose repeated fields.
     """
 
     class Parser(BoundedParser):
@@ -47,14 +47,14 @@ def client(url: str, limit: int, **options: Any) -> "redis.Redis":
 
 
 def bytes_of(fields: Any) -> int:
-    """What an entry's fields take: their bytes, and PART_BYTES for each name and each value."""
+    """The memory of an entry's fields: their bytes, and PART_BYTES for each name and each value."""
     if isinstance(fields, Oversized):
         return fields.bytes
     return sum(part.bytes if isinstance(part, Oversized) else len(part) + PART_BYTES for part in fields)
 
 
 def is_whole(fields: Any) -> bool:
-    """Whether all of an entry's fields are there."""
+    """Whether all fields of an entry were kept."""
     return isinstance(fields, list) and not any(isinstance(part, Oversized) for part in fields)
 
 
@@ -65,7 +65,7 @@ def _facts(response: Any) -> Mapping[str, Any]:
 
 
 class BoundedParser(_RESP2Parser):  # type: ignore[misc]
-    """redis-py's parser, but of every answer at most `answer_bytes` are kept: the first ones that come."""
+    """redis-py's parser, which keeps only the first `answer_bytes` of each answer."""
 
     answer_bytes: int
     _left = 0
@@ -82,7 +82,7 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         return self._fetched(line, options)
 
     def _fetched(self, line: bytes, options: Any) -> Any:
-        """Read on behind an answer's first line."""
+        """Read the rest of an answer after its first line."""
         kind, text = line[:1], line[1:]
         if kind == b"-":
             error = self.parse_error(text.decode("utf-8", errors="replace"))
@@ -107,7 +107,7 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         self._left -= cost
         if is_kept:
             return self._buffer.read(size, **options)
-        self._left = -1  # what follows a gap is not kept either
+        self._left = -1  # nothing after a gap is kept
         self._pass_over(size, options)
         self._buffer.read(0, **options)  # the two bytes that end a text
         return Oversized(cost)
@@ -128,7 +128,7 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         held, readline = self._buffer._buffer, self._buffer._buffer.readline
         for index in range(count):
             line = readline()
-            # texts that are there already are read in place: most of what is sent are these
+            # most texts are already in the buffer and are read in place
             if (
                 line[:1] == b"$"
                 and line[-1:] == b"\n"
@@ -153,7 +153,7 @@ class BoundedParser(_RESP2Parser):  # type: ignore[misc]
         return found if is_kept else Oversized(cost)
 
     def _forget(self) -> None:
-        """Let go of what was read: redis-py's buffer keeps an answer until all of it is read."""
+        """Drop the bytes that were read: redis-py's buffer keeps an answer until its end."""
         held = self._buffer._buffer
         at = held.tell()
         if at >= PIECE_BYTES:

@@ -31,7 +31,7 @@ class _Microseconds(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> int:
-        """Read a timestamptz as it is sent: Python's datetime neither holds infinity nor years before 1."""
+        """Read a timestamptz as microseconds: Python's datetime has neither infinity nor years before 1."""
         return int.from_bytes(data, "big", signed=True)
 
 
@@ -39,7 +39,7 @@ class _JsonText(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> bytes:
-        """Read a jsonb's text behind the byte that gives its version."""
+        """Read a jsonb's text after its version byte."""
         return bytes(data)[1:]
 
 
@@ -58,7 +58,7 @@ class CanonicalRow:
         self._json = [index for index, name in enumerate(types) if name == "jsonb"]
 
     def of_record(self, record: VisibleRecord) -> list[Any] | str:
-        """What the contract of today makes of a record, or the reason for which it rejects it."""
+        """The row that today's contract makes of a record, or the reason of its rejection."""
         _, key, value, headers, timestamp = record
         decoded = getattr(headers, "rejection", None) or self._decode(key, value, headers)
         if not isinstance(decoded, list):
@@ -89,7 +89,7 @@ class CanonicalRow:
         return self._parsed(list(values))
 
     def of_dead_letter(self, record: VisibleRecord, *, is_masked: bool = False) -> list[Any]:
-        """What a dead letter holds of a record: key, value, headers and time, as they came, or masked."""
+        """The expected contents of a record's dead letter: key, value, headers and time, unchanged or masked."""
         _, key, value, headers, timestamp = record
         if is_masked and self._masks is not None:
             key, value = self._masks.key(key, headers), self._masks.value(value, headers)
@@ -142,7 +142,7 @@ def digest(row: Sequence[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, not endless."""
+    """A value for a message, shortened."""
     return _text(value).replace("\0", "")[:80]
 
 

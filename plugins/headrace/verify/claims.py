@@ -1,4 +1,4 @@
-"""Checks of what dbt has built: claims against the ledger, marts against staging."""
+"""Checks of marts: claims against the ledger, marts against staging."""
 
 from typing import Any
 
@@ -16,17 +16,19 @@ DBT_LOGIN = "set HEADRACE_DBT_DSN (in Airflow: the connection headrace_dbt) to a
 
 
 def check_claims(snapshot: Snapshot, report: DatasetReport) -> None:
-    """No model has built a batch that the ledger, or the model that it reads, does not have.
+    """Check that no model has built a batch that the ledger, or its upstream model, does not have.
 
-    A claim whose upstreams were built anew since (a reset, a full refresh) does not count: its model starts from
-    zero at its next build, and a note says so. What is not built yet is counted.
+    A claim whose upstreams were rebuilt since (a reset, a full refresh) does not count: its model starts from zero at
+    its next build, and a note says that. Batches that are not yet built are counted.
     """
     report.checks.append("claims")
-    claims = [claim for claim in _claims(snapshot) if claim["schema"] == PRODUCTION_SCHEMA]  # not a developer's
+    claims = [
+        claim for claim in _claims(snapshot) if claim["schema"] == PRODUCTION_SCHEMA
+    ]  # not those of a developer's schema
     for claim in claims:
         model, to_seq = claim["model"], claim["to_seq"]
         if claim["is_stale"]:
-            report.notes.append(f"{model} starts from zero at its next build: what it was built on was built anew")
+            report.notes.append(f"{model} starts from zero at its next build: its upstreams were rebuilt")
         elif to_seq > claim["limit_seq"]:
             report.add(
                 "claims",
@@ -49,7 +51,7 @@ def _claims(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def check_mart(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Where marts.<dataset> has built every batch, its keys are those whose current version is not deleted."""
+    """If marts.<dataset> has built every batch, check that its keys are those of current, undeleted versions."""
     subject = snapshot.subject
     key = subject.declared.key_column if subject.declared else None
     claim = next((c for c in _claims(snapshot) if c["model"] == f"{PRODUCTION_SCHEMA}.{subject.name}"), None)
@@ -61,7 +63,7 @@ def check_mart(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
-    """Whether the mart is a table with the key that this role may read; else the report says what it is."""
+    """Whether the mart is a table with the key that this role may read; if not, report what it is."""
     subject = snapshot.subject
     mart = f"{PRODUCTION_SCHEMA}.{subject.name}"
     if exists(snapshot.connection, PRODUCTION_SCHEMA, subject.name) and not may_read(
@@ -99,7 +101,7 @@ def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
 
 
 def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, key: str) -> None:
-    """The keys of the mart are those of the current versions in staging that are not tombstones."""
+    """Check that the mart's keys are those of staging's current versions without a tombstone."""
     subject = snapshot.subject
     compared = SQL(query("mart_keys")).format(
         key=Identifier(key), mart=Identifier(PRODUCTION_SCHEMA, subject.name), staging=subject.staging
@@ -139,7 +141,7 @@ def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, key: str
 
 
 def orphaned_claims(connect: Connect) -> list[DatasetReport]:
-    """A report for every dataset that is claimed and that the loader does not know."""
+    """A report for every dataset that has claims and is not in headrace.datasets."""
     with database(connect) as connection:
         found = connection.execute(
             "select dataset, string_agg(schema || '.' || identifier, ', ' order by schema, identifier) "

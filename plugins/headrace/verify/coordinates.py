@@ -5,7 +5,7 @@ from headrace.verify.snapshot import Snapshot, query
 
 
 def check_rows_outside_batch(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Every row and dead letter names a batch of the ledger (`batch`) and lies inside its range (`range`)."""
+    """Check that every row and dead letter names a ledger line (`batch`) and lies inside its range (`range`)."""
     report.checks += ["batch", "range"]
     rows_outside_batch = snapshot.rows(
         query("rows_outside_batch"),
@@ -19,7 +19,7 @@ def check_rows_outside_batch(snapshot: Snapshot, report: DatasetReport) -> None:
             expected = "one of the ledger's"
         else:
             expected = (
-                f"its batch's place, [{row['start_offset']}, {row['end_offset']}) of partition "
+                f"the range of its batch, [{row['start_offset']}, {row['end_offset']}) of partition "
                 f"{row['line_partition']}, generation {row['line_generation']} (seq {row['seq']})"
             )
         report.add(
@@ -37,7 +37,7 @@ def check_rows_outside_batch(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_checkpoint(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Nothing lies at or beyond a checkpoint: it would be staged a second time."""
+    """Check that nothing is at or after a checkpoint: it would be staged a second time."""
     report.checks.append("checkpoint")
     beyond = snapshot.rows(
         query("beyond_checkpoint"),
@@ -50,14 +50,14 @@ def check_checkpoint(snapshot: Snapshot, report: DatasetReport) -> None:
             partition=row["partition"],
             offset=row["at"],
             found=f"a {row['what']}",
-            expected=f"none at or beyond the checkpoint, {row['next_offset']}",
+            expected=f"none at or after the checkpoint, {row['next_offset']}",
             remedy=snapshot.subject.restage,
         )
     report.hide("checkpoint", beyond[0]["total"] if beyond else 0, len(beyond))
 
 
 def check_exactly_one(snapshot: Snapshot, report: DatasetReport) -> None:
-    """A coordinate is a staged row or an unreplayed dead letter, never both, and none was lost on the way."""
+    """Check that a coordinate is a staged row or an unreplayed dead letter, never both."""
     report.checks.append("exactly_one")
     wrong = snapshot.rows(
         query("exactly_one"),

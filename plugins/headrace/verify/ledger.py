@@ -1,4 +1,4 @@
-"""Checks of the ledger alone: generations, seq, the chain of offset ranges, each line's arithmetic."""
+"""Checks of the ledger alone: generations, seq, the chain of ranges, the counts of each line."""
 
 from headrace.postgres.ledger import CHAINED
 from headrace.verify.report import LISTED_MAX, DatasetReport
@@ -6,7 +6,7 @@ from headrace.verify.snapshot import Snapshot, query
 
 
 def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
-    """At most one generation is open: the loader would not know whose offsets it reads."""
+    """Check that at most one generation is open: otherwise the source of new offsets is ambiguous."""
     report.checks.append("generations")
     found = snapshot.rows(
         "select generation from headrace.generations where dataset = %(dataset)s and is_open order by generation"
@@ -23,7 +23,7 @@ def check_generations(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_seq(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Ledger lines are numbered 1 to last_seq without a gap, so a claim of (from, to] misses no batch."""
+    """Check that lines are numbered 1 to last_seq without a gap, so that no claim of (from, to] misses a batch."""
     report.checks.append("seq")
     counted = snapshot.row(
         "select coalesce(max(b.seq), 0) as newest, coalesce((select last_seq from headrace.datasets "
@@ -54,7 +54,7 @@ def check_seq(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Per generation and partition the lines join end to start, from the first offset to the checkpoint."""
+    """Check that per generation and partition the ranges join, from the first offset to the checkpoint."""
     report.checks.append("chain")
     restage = snapshot.subject.restage
     broken = snapshot.rows(
@@ -68,9 +68,9 @@ def check_chain(snapshot: Snapshot, report: DatasetReport) -> None:
         if start > expected_start:
             offset, found = expected_start, f"no line for [{expected_start}, {start})"
         elif start < expected_start:
-            offset, found = start, f"seq {line['seq']} at [{start}, {end}) though lines reach to {expected_start}"
+            offset, found = start, f"seq {line['seq']} at [{start}, {end}) but earlier lines end at {expected_start}"
         else:
-            offset, found = start, f"seq {line['seq']} at [{start}, {end}) behind seq {line['earlier_seq']}"
+            offset, found = start, f"seq {line['seq']} at [{start}, {end}) after seq {line['earlier_seq']}"
         report.add(
             "chain",
             generation=line["generation"],
@@ -104,7 +104,7 @@ def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Every offset of a line's range is counted once: staged, dead, tombstone or empty."""
+    """Check that every offset of a line's range is counted once: staged, dead, tombstone or empty."""
     report.checks.append("arithmetic")
     wrong = snapshot.rows(
         query("ledger_arithmetic"),

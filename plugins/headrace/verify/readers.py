@@ -1,6 +1,6 @@
-"""Reading the source a second time, by another path than the loader's.
+"""Second readers of the sources, independent of the loader's.
 
-The drain trusts kafka_source, redis_source and file_source; a verification that did too would share their mistakes.
+The drain uses sources.kafka, sources.redis and sources.file; a verification with them would share their mistakes.
 """
 
 import gzip
@@ -23,24 +23,24 @@ VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
 SILENCE_MAX_S = 20.0
 POLL_TIMEOUT_MS = 500
 REQUEST_TIMEOUT_MS = 15_000
-MAX_POLL_RECORDS = 500  # a poll unpacks them all: with values of 1 MB half a gigabyte; more read no faster
+MAX_POLL_RECORDS = 500  # a poll unpacks them all: half a gigabyte with values of 1 MB; more are no faster
 UNREADABLE = (OSError, EOFError)
 PAGE_ENTRIES = 500
-PAGE_BYTES = 4 * 1024 * 1024  # a page asks for no more entries of the last page's size than fit
+PAGE_BYTES = 4 * 1024 * 1024  # limits the entries of a page, by the sizes in the last page
 
 
 class RecordReader(Protocol):
-    """Another client of the source; any that yields what a read_committed consumer sees will do."""
+    """An independent client of the source that yields what a read_committed consumer sees."""
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
-        """Yield the visible records of [start, end) of a partition in offset order, then end."""
+        """Yield the visible records of [start, end) of a partition in offset order, then stop."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class TopicReader:
-    """A read_committed consumer, one partition at a time, from an offset up to another."""
+    """A read_committed consumer of one partition at a time."""
 
     def __init__(self, topic: str, client_config: Mapping[str, Any], bounds: Bounds | None = None) -> None:
         self._topic = topic
@@ -113,14 +113,14 @@ class TopicReader:
 
 
 def raw_names(headers: Headers) -> Headers:
-    """Names that are not UTF-8 as their bytes (kafka_batches.RawName); of a record that is not kept, why."""
+    """Headers with names that are not UTF-8 as bytes (kafka_batches.RawName); the rejection of a record not kept."""
     if hasattr(headers, "rejection"):
         return headers
     return [(getattr(name, "raw", name), value) for name, value in headers]
 
 
 class FileReader:
-    """The lines of a file; a line's number, from 1, is its offset, and a blank one holds no record."""
+    """The lines of a file; a line's number, from 1, is its offset, and a blank line is empty."""
 
     def __init__(self, path: Path, unpacked_bytes: int | None = None) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class FileReader:
         self._unpacked_bytes = unpacked_bytes
 
     def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
-        """Yield the lines that hold something; raises FileSourceError when the file cannot be read."""
+        """Yield the lines that are not blank; raises FileSourceError if the file cannot be read."""
         try:
             with self._open() as file:
                 limit = file_lines.Expansion(self._path, self._unpacked_bytes)
@@ -151,7 +151,7 @@ class FileReader:
             raise FileSourceError(f"{self._path}: cannot be read: {error}; name a file that you may read") from error
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
     def _open(self) -> BinaryIO:
         file = file_lines.open_regular(self._path)
@@ -159,11 +159,11 @@ class FileReader:
 
 
 class StreamReader:
-    """A Redis stream's entries by XRANGE, up to the id that the checkpoint names.
+    """A Redis stream's entries by XRANGE, up to the id of the checkpoint.
 
-    stored: offset and key of what is stored of [start, end), in offset order. An entry's offset is how many were added
-    before it, counted from the first that is still there. Where XDEL took some, counting tells nothing: then it is the
-    one under which its id is stored, and an entry that is stored nowhere follows the one before it.
+    stored: offset and key of everything stored of [start, end), in offset order. An entry's offset is the number of
+    entries added before it, counted from the first one that exists. After XDEL counting is impossible: then its offset
+    is the one under which its id is stored, and an entry that is not stored follows the one before it.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class StreamReader:
         ordinals = None if counts else _StoredOrdinals(self._stored(start, end), start)
         while entries:
             whole = next((i for i, (_, fields) in enumerate(entries) if not is_whole(fields)), len(entries))
-            del entries[max(whole, 1) :]  # what did not fit into the page; into no page what comes first
+            del entries[max(whole, 1) :]  # the entries that did not fit; a first one that does not fit never will
             for entry_id, fields in entries:
                 offset = offset + 1 if ordinals is None else ordinals.find(entry_id)
                 if offset >= end:
@@ -241,7 +241,7 @@ class StreamReader:
 
 
 class _StoredOrdinals:
-    """Where a stream's ids are stored, asked for in the stream's own order."""
+    """The stored offsets of a stream's ids, in the stream's order."""
 
     def __init__(self, stored: Iterator[tuple[int, bytes | None]], start: int) -> None:
         self._stored = ((offset, key) for offset, key in stored if key and re.fullmatch(rb"\d+-\d+", key))
@@ -249,7 +249,7 @@ class _StoredOrdinals:
         self._last = start - 1
 
     def find(self, entry_id: bytes) -> int:
-        """The offset of an id, or the one behind the id before it."""
+        """The offset of an id, or the one after the previous id's."""
         while self._next is not None and _order(self._next[1]) < _order(entry_id):
             self._last, self._next = self._next[0], next(self._stored, None)
         if self._next is not None and self._next[1] == entry_id:
@@ -272,9 +272,9 @@ def _json_text(raw: bytes) -> bytes:
 
 
 def is_compacted(topic: str, client_config: Mapping[str, Any]) -> bool:
-    """Whether the topic's cleanup.policy lets the broker drop records that the loader has read.
+    """Whether the topic's cleanup.policy lets the broker drop records that were read.
 
-    False where the client may not ask: then every row has to have its record.
+    False if the client may not ask: then every row must have its record.
     """
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType

@@ -1,4 +1,4 @@
-"""The deep check: every visible record, read again, against what is stored of it."""
+"""The deep check: every visible record, read again, is compared with its row or dead letter."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +23,7 @@ DEAD_LETTER_COLUMNS = ("key", "value", "headers", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class GenerationRange:
-    """What is compared of one partition: [start, end) of a generation."""
+    """The range that is compared: [start, end) of a partition in a generation."""
 
     generation: int
     partition: int
@@ -51,7 +51,7 @@ class RecordCounts:
 
 
 class RecordCheck:
-    """Walks the source, the staged rows, the dead letters and the ledger side by side, in offset order.
+    """Compares the source with staged rows, dead letters and ledger, in one pass in offset order.
 
     `records`: each visible record is a staged row or a dead letter, and nothing else is. `hashes`: what is stored is
     what the source holds. `empty`: the offsets of a batch without a record are those that its line counts.
@@ -285,5 +285,5 @@ class _EmptyOffsets:
 
 
 def _generator(records: Iterator[VisibleRecord]) -> Any:
-    # so that a reader that is left early lets go, whatever kind of iterator it gave
+    # closes a reader's iterator that is left early
     yield from records

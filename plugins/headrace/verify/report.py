@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 LISTED_MAX = 20  # findings of one check that are listed; the others are counted
 
@@ -41,6 +41,14 @@ class Finding:
         return f"{self.where}: {self.check}: found {self.found}, expected {self.expected}; {self.remedy}"
 
 
+class Coordinates(TypedDict, total=False):
+    """As much as is known of where a finding is."""
+
+    generation: int | None
+    partition: int | None
+    offset: int | None
+
+
 @dataclass(slots=True)
 class DatasetReport:
     """What was compared of one dataset, and what did not tie.
@@ -71,9 +79,7 @@ class DatasetReport:
         found: str,
         expected: str,
         remedy: str,
-        generation: int | None = None,
-        partition: int | None = None,
-        offset: int | None = None,
+        **where: Unpack[Coordinates],
     ) -> None:
         """Take a finding in; beyond LISTED_MAX of a check it is only counted."""
         self._listed[check] += 1
@@ -87,9 +93,7 @@ class DatasetReport:
                 found=" ".join(found.split()),
                 expected=" ".join(expected.split()),
                 remedy=remedy,
-                generation=generation,
-                partition=partition,
-                offset=offset,
+                **where,
             )
         )
 

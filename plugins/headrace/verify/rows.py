@@ -22,7 +22,7 @@ def check_tables(snapshot: Snapshot, report: DatasetReport) -> bool:
             "counts",
             found=f"no table staging.{name} or staging.{replaced_name(name)}",
             expected=f"the rows of {lines} batches",
-            remedy="restore a backup; `headrace init` makes the tables anew, empty",
+            remedy="restore a backup; `headrace init` creates the tables again, empty",
         )
     return False
 

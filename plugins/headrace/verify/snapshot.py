@@ -1,4 +1,4 @@
-"""One moment of the database: a read-only REPEATABLE READ transaction that drains neither see nor disturb."""
+"""A snapshot of the database: a read-only REPEATABLE READ transaction, which does not affect drains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A connection inside the transaction, and the dataset that is looked at."""
+    """A connection inside the transaction, and the dataset to verify."""
 
     connection: Connection[Any]
     subject: Subject
@@ -86,7 +86,7 @@ def snapshot(
     """See one moment of a dataset until the end; with a mart (schema, name) of it too, with the rights of dbt's role.
 
     Tables are locked (ACCESS SHARE) before the snapshot is taken: truncate and the rename of a full refresh are not
-    seen through snapshots as deletes are, a table emptied by them would look as if its rows were lost.
+    hidden by snapshots, so a truncated table would look as if its rows were lost.
     """
     with database(connect) as connection:
         wanted = [(SCHEMA, subject.name), (SCHEMA, replaced_name(subject.name))]
@@ -115,7 +115,7 @@ def snapshot(
 
 
 def exists(connection: Connection[Any], schema: str, name: str) -> bool:
-    """Whether there is such a table, whoever may read it."""
+    """Whether there is such a table, also without the right to read it."""
     # not to_regclass, which fails for a schema that this role may not use
     row = connection.execute(
         "select from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid "

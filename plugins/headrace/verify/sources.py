@@ -1,4 +1,4 @@
-"""Checks of the source: is it the one that the checkpoints belong to, does it hold what they point at."""
+"""Checks of the source: its identity, and whether it still serves the offsets after the checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from headrace.verify.snapshot import Snapshot, query
 
 @dataclass(frozen=True, slots=True)
 class Rereading:
-    """What a deep check re-reads, and from where; taken_by: what lets records be gone where is_compacted says so."""
+    """The ranges and reader of a deep check; taken_by: what may remove records if is_compacted is true."""
 
     reader: RecordReader
     ranges: list[GenerationRange]
@@ -34,10 +34,10 @@ class Rereading:
 def check_source(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, *, deep: bool
 ) -> SourceState | None:
-    """The open generation's topic id is the source's, and no checkpoint is beyond its last stable offset.
+    """Check that the open generation's topic id is the source's, and no checkpoint is after its last stable offset.
 
-    Asked after the snapshot was taken, so that its offsets can only be newer. A source that cannot be reached is a
-    note; in a deep check it is the report's error. Returns what the source said.
+    The source is asked after the snapshot, so its offsets can only be newer. A source that cannot be reached is a note,
+    in a deep check the report's error. Returns the source's state.
     """
     subject = snapshot.subject
     generation = _open_generation(snapshot)
@@ -46,8 +46,28 @@ def check_source(
         return None
     if generation is None:
         return None
+    state = _asked(deployment, snapshot, report, generation, deep=deep)
+    if state is None:
+        return None
+    if subject.declared.source.is_file:
+        if state.topic_id != generation["topic_id"]:
+            report.notes.append(
+                f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
+                f"({generation['topic']}, sha256 {generation['topic_id'][:12]}...): not compared"
+            )
+        return state
+    report.checks.append("source")
+    _check_topic(snapshot, report, generation, state)
+    return state
+
+
+def _asked(
+    deployment: Deployment, snapshot: Snapshot, report: DatasetReport, generation: dict[str, Any], *, deep: bool
+) -> SourceState | None:
+    """What the source says of itself; None where it did not, which the report then tells."""
+    subject, declared = snapshot.subject, _declared(snapshot)
     try:
-        source = open_source(deployment, subject.declared)
+        source = open_source(deployment, declared)
         try:
             ours = Checkpoints(snapshot.connection, subject.name).open_generation()
             state = describe(source, ours)
@@ -88,15 +108,6 @@ def check_source(
         else:
             report.notes.append(f"the source could not be asked: {error}")
         return None
-    if subject.declared.source.is_file:
-        if state.topic_id != generation["topic_id"]:
-            report.notes.append(
-                f"{state.topic} is not the file that generation {generation['generation']} was loaded from "
-                f"({generation['topic']}, sha256 {generation['topic_id'][:12]}...): not compared"
-            )
-        return state
-    report.checks.append("source")
-    _check_topic(snapshot, report, generation, state)
     return state
 
 
@@ -127,7 +138,7 @@ def _check_topic(snapshot: Snapshot, report: DatasetReport, generation: dict[str
         remedy = f"the topic lost records, or the checkpoint was moved by hand; {adopt}"
         if found is not None and checkpoint < found.log_start_offset:
             accept = Command("accept-loss", name, "--partition", partition, "--to", found.log_start_offset)
-            remedy = f"`{accept}` goes on behind it"
+            remedy = f"`{accept}` continues after it"
         report.add(
             "source",
             generation=number,
@@ -142,9 +153,9 @@ def _check_topic(snapshot: Snapshot, report: DatasetReport, generation: dict[str
 def plan_records(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
 ) -> Rereading | None:
-    """What to re-read: of every generation of this very source, [its start or the log's, checkpoint).
+    """The ranges to re-read: of every generation of this source, [its start or the log start, checkpoint).
 
-    What the source no longer serves is noted, not compared.
+    Ranges that the source no longer serves are noted, not compared.
     """
     declared = _declared(snapshot)
     plan_of_kind = _PLANS.get(declared.source.kind)
@@ -157,7 +168,7 @@ def plan_records(
 def _plan_topic(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
 ) -> Rereading | None:
-    """What to re-read of a topic: of every generation that has this topic's id."""
+    """The ranges to re-read of a topic: of every generation with this topic's id."""
     declared = _declared(snapshot)
     ranges = _generation_ranges(snapshot, report, state)
     config = deployment.kafka()
@@ -168,7 +179,7 @@ def _plan_topic(
 def _plan_file(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
 ) -> Rereading | None:
-    """What to re-read of a file: of every generation that this very content was loaded as."""
+    """The ranges to re-read of a file: of every generation with this content."""
     declared = _declared(snapshot)
     ranges = _generation_ranges(snapshot, report, state)
     path: Path = deployment.settings.data_dir / declared.source.name
@@ -180,7 +191,7 @@ def _plan_file(
 
 
 def _declared(snapshot: Snapshot) -> Dataset:
-    assert snapshot.subject.declared is not None  # else check_source gave no state
+    assert snapshot.subject.declared is not None  # without a declaration check_source returns no state
     return snapshot.subject.declared
 
 
@@ -206,7 +217,7 @@ def _generation_ranges(snapshot: Snapshot, report: DatasetReport, state: SourceS
                 start, end = (
                     found.log_start_offset,
                     min(checkpoint, found.end_offset),
-                )  # behind: `load --replace`'s tombstones
+                )  # later lines are the tombstones of `load --replace`
             first = max(start, found.log_start_offset)
             if first > start:
                 report.notes.append(f"[{partition}] no longer served: not compared [{start}, {min(first, end)})")
@@ -218,7 +229,7 @@ def _generation_ranges(snapshot: Snapshot, report: DatasetReport, state: SourceS
 def _plan_entries(
     deployment: Deployment, snapshot: Snapshot, report: DatasetReport, state: SourceState
 ) -> Rereading | None:
-    """What to re-read of a stream: only what the open generation read, as ids do not tell whose the older ones were."""
+    """The ranges to re-read of a stream: only the open generation's, because ids do not identify a stream."""
     declared, name = _declared(snapshot), snapshot.subject.name
     generation = Checkpoints(snapshot.connection, name).open_generation()
     if generation is None:
@@ -255,7 +266,7 @@ _PLANS: Mapping[str, Callable[[Deployment, Snapshot, DatasetReport, SourceState]
 
 
 def _check_doubled(snapshot: Snapshot, report: DatasetReport, generation: int) -> None:
-    """No id is stored twice: where XDEL took entries a second row of one would pass for the row of another."""
+    """Check that no id is stored twice: after XDEL a second row of one id could pass for the row of another."""
     found = snapshot.rows(
         query("doubled_entries"),
         generation=generation,
@@ -267,7 +278,7 @@ def _check_doubled(snapshot: Snapshot, report: DatasetReport, generation: int) -
             partition=0,
             offset=row["last_offset"],
             found=f"entry {row['id']} again",
-            expected=f"it at {row['first_offset']} alone",
+            expected=f"it only at {row['first_offset']}",
             remedy=snapshot.subject.restage,
         )
 
@@ -286,7 +297,7 @@ def _stored_keys(snapshot: Snapshot, generation: int, start: int, end: int) -> I
 
 def _adopt(name: str, generation: int) -> str:
     adopt = Command("adopt", name)
-    return f"`{adopt}` closes generation {generation} and reads the topic as it is now from its start"
+    return f"`{adopt}` closes generation {generation} and reads the current topic from its start"
 
 
 def _open_generation(snapshot: Snapshot) -> dict[str, Any] | None:
@@ -307,7 +318,7 @@ def _checkpoints(snapshot: Snapshot, generation: int) -> dict[int, int]:
 
 
 def _starts(snapshot: Snapshot, generation: int) -> dict[int, int]:
-    # where a partition begins to be ours: behind the line that adopted it
+    # where a partition's offsets begin: after the line that adopted it
     found = snapshot.rows(
         "select partition, max(end_offset) as start_offset from headrace.batches where dataset = %(dataset)s "
         "and generation = %(generation)s and kind = 'adopt' group by partition",

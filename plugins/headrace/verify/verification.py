@@ -1,6 +1,7 @@
-"""The verification of datasets: all checks, in an order in which the first finding explains the others."""
+"""The verification of datasets: all checks, ordered so that the first finding explains the others."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from headrace.callbacks import ProgressCallback
 from headrace.catalog import InvalidDeclaration, load_declarations
@@ -39,13 +40,25 @@ def verify(
     """
     subjects, faults = _subjects(deployment, name)
     connect_marts = connector((build_settings or deployment.settings).require_dbt_dsn(), "headrace verify")
-    reports = [_isolated(deployment, connect_marts, subject, deep, reader, on_progress) for subject in subjects]
+    run = _Run(deployment=deployment, connect_marts=connect_marts, deep=deep, reader=reader, on_progress=on_progress)
+    reports = [_isolated(run, subject) for subject in subjects]
     for report in reports:
         if (fault := faults.get(report.dataset)) is not None:
             report.error = str(fault.error)  # without the declaration only what is in the database was compared
     if name is None:
         reports += orphaned_claims(deployment.connect("headrace verify"))
     return Verification(reports, deep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What a verification is done with."""
+
+    deployment: Deployment
+    connect_marts: Connect
+    deep: bool
+    reader: ReaderFactory | None
+    on_progress: ProgressCallback
 
 
 def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], Mapping[str, InvalidDeclaration]]:
@@ -64,32 +77,18 @@ def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], 
     return [Subject(each, datasets.get(each)) for each in names], declared.faults
 
 
-def _isolated(
-    deployment: Deployment,
-    connect_marts: Connect,
-    subject: Subject,
-    deep: bool,
-    reader: ReaderFactory | None,
-    on_progress: ProgressCallback,
-) -> DatasetReport:
+def _isolated(run: _Run, subject: Subject) -> DatasetReport:
     """The report of one dataset; what Postgres refuses at its tables leaves the other datasets to be verified."""
     try:
-        return _verify_one(deployment, connect_marts, subject, deep, reader, on_progress)
+        return _verify_one(run, subject)
     except DatabaseError as error:
         return DatasetReport(subject.name, error=str(error))
 
 
-def _verify_one(
-    deployment: Deployment,
-    connect_marts: Connect,
-    subject: Subject,
-    deep: bool,
-    reader: ReaderFactory | None,
-    on_progress: ProgressCallback,
-) -> DatasetReport:
+def _verify_one(run: _Run, subject: Subject) -> DatasetReport:
     report = DatasetReport(subject.name)
-    connect = deployment.connect(f"headrace verify {subject.name}")
-    lock_timeout_ms = deployment.settings.lock_timeout_ms
+    connect = run.deployment.connect(f"headrace verify {subject.name}")
+    lock_timeout_ms = run.deployment.settings.lock_timeout_ms
     with snapshot(connect, subject, lock_timeout_ms) as view:
         check_generations(view, report)
         check_seq(view, report)
@@ -102,31 +101,25 @@ def _verify_one(
             check_checkpoint(view, report)
             check_exactly_one(view, report)
         check_claims(view, report)
-        check_source(deployment, view, report, deep=deep)
+        check_source(run.deployment, view, report, deep=run.deep)
     # in a moment of its own: a full refresh waits for it, and must not wait for a deep check
-    with snapshot(connect_marts, subject, lock_timeout_ms, mart=(PRODUCTION_SCHEMA, subject.name)) as view:
+    with snapshot(run.connect_marts, subject, lock_timeout_ms, mart=(PRODUCTION_SCHEMA, subject.name)) as view:
         check_mart(view, report)
-    if deep and has_tables and subject.declared is not None and report.error is None:
-        _verify_records(deployment, subject, report, reader, on_progress)
+    if run.deep and has_tables and subject.declared is not None and report.error is None:
+        _verify_records(run, subject, report)
     return report
 
 
-def _verify_records(
-    deployment: Deployment,
-    subject: Subject,
-    report: DatasetReport,
-    reader: ReaderFactory | None,
-    on_progress: ProgressCallback,
-) -> None:
+def _verify_records(run: _Run, subject: Subject, report: DatasetReport) -> None:
     assert subject.declared is not None
-    connect = deployment.connect(f"headrace verify {subject.name}")
+    connect = run.deployment.connect(f"headrace verify {subject.name}")
     silent = DatasetReport(subject.name)  # the source was checked before; here its offsets are what counts
-    with snapshot(connect, subject, deployment.settings.lock_timeout_ms) as view:
-        state = check_source(deployment, view, silent, deep=True)
+    with snapshot(connect, subject, run.deployment.settings.lock_timeout_ms) as view:
+        state = check_source(run.deployment, view, silent, deep=True)
         if state is None:
             report.error = report.error or silent.error
             return
-        plan = plan_records(deployment, view, report, state)
+        plan = plan_records(run.deployment, view, report, state)
         if plan is None:
             return
         canonical = CanonicalRow(subject.declared)
@@ -136,13 +129,13 @@ def _verify_records(
             return
         report.checks += ["records", "hashes", "empty"]
         check = RecordCheck(view, canonical, report, plan.is_compacted)
-        client = reader(subject) if reader else plan.reader
+        client = run.reader(subject) if run.reader else plan.reader
         total, done = sum(part.end - part.start for part in plan.ranges), 0
         try:
             subject.declared.require_masking_key()
             for part in plan.ranges:
                 for reached in check.compare(part, client):
-                    on_progress(done + reached, total)
+                    run.on_progress(done + reached, total)
                 done += part.end - part.start
         except HeadraceError as error:
             report.error = str(error)
@@ -155,7 +148,7 @@ def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> No
     report.counts["records re-read"] = counts.records
     report.counts["hashes equal"] = counts.equal
     if counts.compacted:
-        report.notes.append(f"{counts.compacted} rows whose records {taken_by} took since: not compared")
+        report.notes.append(f"{counts.compacted} rows whose records {taken_by} removed since: not compared")
     if counts.older_contract:
         offsets = ", ".join(counts.examples["older"])
         report.notes.append(

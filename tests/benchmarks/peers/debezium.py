@@ -41,6 +41,7 @@ FIELDS = {
 }
 SQL_TYPES = {"string": "text", "double": "double precision", "int64": "bigint"}
 COORDINATES = {"__connect_topic": "text", "__connect_partition": "integer", "__connect_offset": "bigint"}
+CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 SCHEMA = {"type": "struct", "fields": [{"field": name, "type": kind} for name, kind in FIELDS.items()]}
 # every record a row, found again by its place in the topic: what staging holds
 ALL_RECORDS = {"primary.key.mode": "kafka"}
@@ -80,12 +81,10 @@ def upsert(site: Site, mode: Mapping[str, str], indexes: Sequence[str] = ()) -> 
             worker.wait()
 
 
-def _start(site: Site, room: Path, mode: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _connector(site: Site) -> dict[str, Any]:
+    """The sink's configuration without that of its mode."""
     found = conninfo_to_dict(site.dsn)
-    name = f"bench-{time.time_ns()}"  # a consumer group of its own: from the topic's beginning
-    converter = "org.apache.kafka.connect.json.JsonConverter"
-    connector: dict[str, Any] = {
-        "name": name,
+    return {
         "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
         "tasks.max": TASKS,
         "topics": TOPIC,
@@ -104,22 +103,26 @@ def _start(site: Site, room: Path, mode: Mapping[str, str]) -> "subprocess.Popen
         "consumer.override.max.partition.fetch.bytes": 8 * 1024 * 1024,
         "consumer.override.isolation.level": "read_committed",
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
-        "value.converter": converter,
+        "value.converter": CONVERTER,
         "value.converter.schemas.enable": "true",
         "value.converter.schema.content": json.dumps(SCHEMA),
-        **mode,
     }
+
+
+def _start(site: Site, room: Path, mode: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    name = f"bench-{time.time_ns()}"  # a consumer group of its own: from the topic's beginning
     worker = {
         "bootstrap.servers": site.bootstrap_servers,
         "listeners": f"http://127.0.0.1:{_free_port()}",
         "offset.storage.file.filename": room / f"{name}.offsets",
         "offset.flush.interval.ms": 5_000,
-        "key.converter": converter,
-        "value.converter": converter,
+        "key.converter": CONVERTER,
+        "value.converter": CONVERTER,
         "connector.client.config.override.policy": "All",
     }
     (room / "worker.properties").write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
-    (room / "connector.json").write_text(json.dumps({"name": name, "config": connector}))
+    config = {"name": name, **_connector(site), **mode}
+    (room / "connector.json").write_text(json.dumps({"name": name, "config": config}))
     with locked(site.settings.home, _quiet) as home:
         connect = jars.classpath(home, _quiet, CONNECT, PINS)
         sink = jars.classpath(home, _quiet, SINK, PINS)

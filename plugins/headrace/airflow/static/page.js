@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const figures = document.getElementById("figures");
-  const trouble = document.getElementById("trouble");
+  const notice = document.getElementById("notice");
   const announcement = document.getElementById("announcement");
   const freshness = document.getElementById("freshness");
   const pause = document.getElementById("pause");
@@ -59,8 +59,8 @@
   function complain(text) {
     const since = document.getElementById("problems")?.dataset.at;
     const line = text + (since ? ` The figures are those of ${since} UTC.` : "");
-    if (trouble.textContent !== line) trouble.textContent = line;
-    trouble.hidden = false;
+    if (notice.textContent !== line) notice.textContent = line;
+    notice.hidden = false;
   }
 
   async function refresh() {
@@ -76,8 +76,8 @@
     if (!answer.ok) return complain(`Airflow answered ${answer.status}.`);
     const fresh = new DOMParser().parseFromString(text, "text/html").body;
     if (!exchange(fresh)) figures.replaceChildren(...fresh.childNodes);
-    trouble.hidden = true;
-    trouble.textContent = "";
+    notice.hidden = true;
+    notice.textContent = "";
     show();
   }
 

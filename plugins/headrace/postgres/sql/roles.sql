@@ -1,8 +1,8 @@
--- What each of the three group roles may do, and no more. `headrace init` runs this as the owner of the schemas, after
--- the migrations and again at every run. Whoever works logs in as a member; docs/security.md says how.
+-- The rights of the three group roles. `headrace init` runs this as the owner of the schemas, after the migrations and at
+-- every run. Logins are members of a group role; docs/security.md describes how.
 
--- The loader plans, drains, loads, replays, reloads, fills, adopts, accepts losses, and looks at all of it. It adds to
--- the ledger and never changes it. It owns nothing: tables are made, altered, dropped and emptied by the owner.
+-- The loader plans, drains, loads, replays, reloads, fills, adopts, accepts losses, and reads all of it. It adds ledger
+-- lines and never changes them. It owns nothing: only the owner creates, alters, drops and truncates tables.
 grant usage on schema headrace, staging to headrace_loader;
 grant select on all tables in schema headrace to headrace_loader;
 grant insert on headrace.batches to headrace_loader;
@@ -22,7 +22,7 @@ to headrace_loader;
 grant delete on headrace.samples, headrace.leases to headrace_loader;
 grant select, insert, update, delete on all tables in schema staging to headrace_loader;
 
--- dbt reads the ledger and what is staged, claims batches, and owns the marts. It sees no dead letter.
+-- dbt reads the ledger and the staged rows, claims batches, and owns the marts. It cannot read dead letters.
 grant usage on schema headrace, staging to headrace_dbt;
 grant usage, create on schema marts to headrace_dbt;
 grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.builds to headrace_dbt;
@@ -32,8 +32,8 @@ grant select, insert, update on headrace.model_locks to headrace_dbt;
 grant insert on headrace.builds to headrace_dbt;
 grant select on all tables in schema staging, marts to headrace_dbt;
 
--- Readers query the marts, and see how far everything is. Of dead letters they see where and of which reason: key,
--- value, headers and detail, which quotes the value, may hold what nobody meant to publish.
+-- Readers query the marts and the progress. Of dead letters they see coordinate and reason only: key, value, headers and
+-- detail, which quotes the value, may hold data that was not meant for them.
 grant usage on schema headrace, marts to headrace_reader;
 grant select
 on
@@ -57,7 +57,7 @@ on headrace.dead_letters
 to headrace_reader;
 grant select on all tables in schema marts to headrace_reader;
 
--- tables that are made later: staging's by the owner, marts by dbt, or by an owner who builds
+-- future tables: staging tables of the owner, marts of dbt, or of an owner who builds
 alter default privileges in schema staging grant select, insert, update, delete on tables to headrace_loader;
 alter default privileges in schema staging grant select on tables to headrace_dbt;
 alter default privileges in schema marts grant select on tables to headrace_dbt, headrace_reader;

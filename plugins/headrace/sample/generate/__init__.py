@@ -15,7 +15,7 @@ from headrace.sample.generate.telemetry import telemetry
 __all__ = ["DATASETS", "SampleRecord", "generate", "generate_jobs", "generate_records", "now", "read_users"]
 
 _GENERATORS = {"events": events, "rides": rides, "telemetry": telemetry}
-DATASETS = ("jobs", *_GENERATORS)  # of which there is sample data
+DATASETS = ("jobs", *_GENERATORS)  # datasets with sample data
 
 
 def generate(

@@ -1,7 +1,6 @@
-"""A record as its producer sends it, and whether a drain must reject it.
+"""A record as its producer sends it, with the reason for which a drain must reject it, if any.
 
-The modules of this package build records with the standard library alone: what they say of a record is their own
-account of it, and owes nothing to the contracts that judge it.
+The modules of this package use the standard library only: their expectations are independent of the contracts.
 """
 
 import json
@@ -29,7 +28,7 @@ class SampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One way in which a record goes wrong: the reason and the JSON path that its dead letter must have."""
+    """A defect of a record: the reason and the JSON path that its dead letter must have."""
 
     reason: str
     json_path: str

@@ -22,7 +22,7 @@ from headrace.sources.file_parquet_pages import NoPage, column_pages
 from headrace.verify.readers import FileReader
 
 KB, MB = 1024, 1024 * 1024
-REMEDY = "; if it is right, raise HEADRACE_UNPACKED_BYTES_MAX, or load it uncompressed"
+REMEDY = "; if the file is right, raise HEADRACE_UNPACKED_BYTES_MAX, or load it uncompressed"
 # describes and reads a file, and says the error, the rows and what memory it took at most
 CHILD = """
 import json, resource, sys
@@ -77,7 +77,7 @@ def test_packed_file_of_empty_lines_is_refused_soon(name: str, head: bytes, line
         FileSource(path, {"T": "text"}).describe()
     limit = max(path.stat().st_size * 200, 64 * MB)
     assert str(caught.value) == (
-        f"{path}: holds more than {limit // 50} rows, expected 50 bytes each of the {limit} that may come out{REMEDY}"
+        f"{path}: holds more than {limit // 50} rows: its limit is {limit} bytes, 50 for each row{REMEDY}"
     )
     assert time.process_time() - began < 10
 
@@ -144,7 +144,7 @@ def test_parquet_of_rows_without_a_byte_is_refused_by_their_number(tmp_path: Pat
         for _ in range(100):
             writer.write_table(nulls)
     with pytest.raises(
-        FileSourceError, match=rf"x.parquet: holds more than \d+ rows, expected 50 bytes each.*{REMEDY}"
+        FileSourceError, match=rf"x.parquet: holds more than \d+ rows: its limit is \d+ bytes, 50 for each row{REMEDY}"
     ):
         FileSource(path, {"T": "text"}).describe()
 
