@@ -35,9 +35,9 @@ def compile_lines(contract: Contract) -> Binder | None:
         return None if contract.masks is not None else compile_documents(contract)
     if contract.key_decoder is not None and contract.decoder.json_text.separator is not None:
         return None
-    if contract.masks is not None and contract.masks.is_key_masked:
-        if contract.key_index is None or contract.key_decoder is not None:
-            return None
+    is_key_masked = contract.masks is not None and contract.masks.is_key_masked
+    if is_key_masked and (contract.key_index is None or contract.key_decoder is not None):
+        return None
     try:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
@@ -64,7 +64,7 @@ def compile_lines(contract: Contract) -> Binder | None:
     }
     for i, field in enumerate(fields):
         names |= {f"{name}{i}": value for name, value in field.names.items()}
-    if contract.masks is not None and contract.key_index is not None and contract.masks.is_key_masked:
+    if contract.masks is not None and contract.key_index is not None and is_key_masked:
         names["mask_key"] = contract.masks.cell_of(contract.columns[contract.key_index])
     # as dataclasses and namedtuples are made; the source holds numbers and names of ours, and nothing of the contract's
     exec(_source(contract, fields), names)  # noqa: S102
