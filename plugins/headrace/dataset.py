@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
 from headrace.contracts import masks
-from headrace.contracts.columns import Column
+from headrace.contracts.columns import Column, metadata
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
@@ -45,7 +46,8 @@ CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 class Dataset:
     """One dataset: its name, contract, source and limits.
 
-    key: the contract's field that identifies an entity; None if records do not describe entities.
+    key: the contract's field that identifies an entity, or several that do together; None if records do not describe
+    entities.
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that holds the time of the event; marts group by it.
     zone: the time zone of times that name none. Defaults to UTC.
@@ -63,7 +65,7 @@ class Dataset:
     name: str
     contract: type[BaseModel]
     source: SourceDeclaration
-    key: str | None = None
+    key: str | tuple[str, ...] | None = None
     keyed: bool = True
     time_column: str | None = None
     zone: str = "UTC"
@@ -81,7 +83,7 @@ class Dataset:
         faults: list[str] = []
         if not NAME.fullmatch(self.name):
             faults.append(f"expected a name that matches {NAME.pattern}")
-        for role, name in (("key", self.key), ("time_column", self.time_column)):
+        for role, name in (*(("key", name) for name in self.key_fields), ("time_column", self.time_column)):
             if name is not None and name not in self.contract.model_fields:
                 faults.append(f"{role} {name!r} is not a field of {self.contract.__name__}")
         numbers = (
@@ -94,7 +96,9 @@ class Dataset:
                 faults.append(f"{limit} is {value}, expected more than 0")
         if self.format.has_schema_ids and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
-        if self.key_format is not None and not (self.key and self.keyed and self.source.has_record_keys):
+        has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
+        is_compared = bool(self.key) and self.keyed
+        if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
             faults.append("key_format is set, expected a key that the records of a topic carry too")
         try:
             self._zone()
@@ -121,6 +125,11 @@ class Dataset:
             masking_key=self.masking_key,
         )
         for column in contract.columns:
+            if isinstance(column.place, Header | Key) and not self.source.has_record_keys:
+                raise DatasetError(
+                    f"{self.name}: field {column.field!r} is in a {type(column.place).__name__.lower()}, which records "
+                    f"of a {self.source.kind} do not have"
+                )
             if column.masked and column.field == self.time_column:
                 raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
         return contract
@@ -189,9 +198,19 @@ class Dataset:
             raise DatasetError(f"{self.name}: comes from a file, expected a topic; use `{load}`", command=load)
 
     @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields of the key: none, one or several."""
+        return (self.key,) if isinstance(self.key, str) else self.key or ()
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The staging columns of the key."""
+        return tuple(name.lower() for name in self.key_fields)
+
+    @property
     def key_column(self) -> str | None:
-        """The staging column of the key."""
-        return self.key.lower() if self.key else None
+        """The staging column of a key of one field."""
+        return self.key_columns[0] if len(self.key_columns) == 1 else None
 
 
 def load_dataset(datasets_dir: Path, name: str) -> Dataset:

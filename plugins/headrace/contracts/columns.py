@@ -14,9 +14,12 @@ from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, g
 from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic.fields import FieldInfo
 
+from headrace.contracts import places
 from headrace.contracts.column_types import COLUMN_TYPES, INTEGER_MAX
 from headrace.contracts.masks import Masked
+from headrace.contracts.places import Place
 
+NUL = "\0"  # before the names that fields get of their places
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 # every table has these already (Postgres, 5.6 System Columns)
 SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -39,7 +42,8 @@ class Column:
     name: the field's name in lower case, as in Postgres. field: its name in the model. required: whether a record must
     have it. nullable: whether its value may be null. source_names: what records call it, the field's name or its
     aliases; the first that a record has counts. masked: how its values are masked. value_type: Postgres's type of the
-    values themselves; sql_type is the column's, which is text for masks.
+    values themselves; sql_type is the column's, which is text for masks. place: where a record has it, if not under
+    a name of its document.
     """
 
     name: str
@@ -50,6 +54,12 @@ class Column:
     source_names: tuple[str, ...] = ()
     masked: Masked | None = None
     value_type: str = ""
+    place: Place | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether its values are stored masked."""
+        return self.masked is not None
 
 
 class InvalidColumn(Exception):
@@ -77,23 +87,26 @@ def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
         for source_name in column.source_names:
             other = by_source.setdefault(source_name, column.field)
             if other != column.field:
-                faults.append(
-                    f"field {column.field!r} reads {source_name!r}, as field {other!r} does; expected two names"
-                )
-    return columns, faults
+                name = source_name.removeprefix(NUL)
+                faults.append(f"field {column.field!r} reads {name!r}, as field {other!r} does; expected two names")
+    return columns, [*faults, *places.faults(columns)]
 
 
 def _column(name: str, field: str, info: FieldInfo, value_type: str) -> Column:
     masked = _masked(info, value_type)
+    place = next((item for item in (*metadata(info), *_marks(info.annotation)) if isinstance(item, Place)), None)
+    if place is not None and (info.validation_alias is not None or info.alias is not None):
+        raise InvalidColumn(f"has an alias and {type(place).__name__}, expected one of the two")
     return Column(
         name,
         field,
         "text" if masked and masked.how != "drop" else value_type,
         info.is_required(),
         is_nullable(info.annotation),
-        _source_names(field, info),
+        (place.alias,) if place is not None else _source_names(field, info),
         masked,
         value_type,
+        place,
     )
 
 
@@ -167,7 +180,7 @@ def _source_names(field: str, info: FieldInfo) -> tuple[str, ...]:
         if len(path) != 1 or not isinstance(path[0], str):
             raise InvalidColumn(
                 f"has the alias {'.'.join(map(str, path))}, a path into another field, whose other content would be "
-                "lost; expected a name: declare the outer field as a nested model"
+                "lost; expected a name: write Path(...) in Annotated, or declare the outer field as a nested model"
             )
         names.append(path[0])
     return tuple(dict.fromkeys(names))
@@ -280,11 +293,23 @@ def _check_digits(sql_type: str, info: FieldInfo) -> None:
         )
 
 
-def key_fault(model: type[BaseModel], column: Column) -> str | None:
-    """The fault of a key that cannot be compared with a record's key or indexed; None if there is none."""
+def _key_length(model: type[BaseModel], column: Column) -> int:
+    """The most characters of a key's text."""
     info = model.model_fields[column.field]
     choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-    length = min(_limits(info, "max_length"), default=max(map(len, map(str, choices)), default=KEY_LENGTH_MAX + 1))
+    return min(_limits(info, "max_length"), default=max(map(len, map(str, choices)), default=KEY_LENGTH_MAX + 1))
+
+
+def key_length_faults(model: type[BaseModel], columns: Sequence[Column]) -> Iterator[str]:
+    """What is wrong with a key of several texts, of which an index holds at most 2,704 bytes together."""
+    length = sum(_key_length(model, column) for column in columns if column.value_type == "text")
+    if len(columns) > 1 and length > 2 * KEY_LENGTH_MAX:
+        yield f"the key's texts have up to {length} characters together, expected at most {2 * KEY_LENGTH_MAX}"
+
+
+def key_fault(model: type[BaseModel], column: Column) -> str | None:
+    """The fault of a key that cannot be compared with a record's key or indexed; None if there is none."""
+    length = _key_length(model, column)
     if column.masked and column.masked.how != "hmac":
         return f'key {column.field!r} is Masked("{column.masked.how}"), which tells no entities apart; expected "hmac"'
     is_text = column.value_type == "text" and length <= KEY_LENGTH_MAX

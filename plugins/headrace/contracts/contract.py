@@ -15,9 +15,11 @@ from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
 from headrace.contracts.column_types import Unstorable, column_type, store_document
-from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault, key_length_faults
+from headrace.contracts.key_parts import KeyParts
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
 from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
+from headrace.contracts.places import Key, Places, at, key_document, located
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
@@ -32,7 +34,7 @@ Row = list[Any]  # the contract's columns in order, then _extra as JSON text or 
 class Contract:
     """A compiled pydantic model.
 
-    key: the field that identifies an entity; None if there is none.
+    key: the field that identifies an entity, or several that do together; None if there is none.
     keyed: whether a record's key must equal it; the lines of a file have no keys.
     zone: the time zone of times that name none.
     max_value_bytes: a longer value is a dead letter, `too_large`.
@@ -41,7 +43,8 @@ class Contract:
     masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks.
     has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
-    key_index: the index of the field that a record's key must equal; None if there is none.
+    key_index: the index of the field that a record's key must equal; None if there is none, or several are.
+    places: of fields that are not under a name of the document; None if there are none.
 
     Raises DatasetError with all faults of the model.
     """
@@ -50,7 +53,7 @@ class Contract:
         self,
         model: type[BaseModel],
         *,
-        key: str | None = None,
+        key: str | Sequence[str] | None = None,
         keyed: bool = True,
         zone: tzinfo = UTC,
         max_value_bytes: int = 1024 * 1024,
@@ -70,24 +73,36 @@ class Contract:
         columns, faults = columns_of(model)
         self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
-        if key is not None and key not in model.model_fields:
-            faults.append(f"key {key!r} is not a field of the contract")
-        elif key in fields and (fault := key_fault(model, columns[fields.index(key)])):
-            faults.append(fault)
+        self.key_fields = (key,) if isinstance(key, str) else tuple(key or ())
+        for name in self.key_fields:
+            if name not in model.model_fields:
+                faults.append(f"key {name!r} is not a field of the contract")
+            elif name in fields and (fault := key_fault(model, columns[fields.index(name)])):
+                faults.append(fault)
+        faults += key_length_faults(model, [column for column in columns if column.field in self.key_fields])
+        self.places = Places(columns) if any(column.place for column in columns) else None
+        is_structured = len(self.key_fields) > 1 or (self.places is not None and self.places.read_key_documents)
+        if self.key_decoder is None and is_structured:
+            self.key_decoder = JSON.decoder()
+        if self.decoder.json_text is not None and self.decoder.json_text.separator and is_structured:
+            faults.append("the format has keys that are text before the document, expected none beside a key of fields")
         try:
+            aliases = {each.field: each.place.alias for each in columns if each.place}
             checks = {each.field: masked_before(each.masked) for each in columns if each.masked and is_of_masked}
-            self._validate = conversions.validator(model, strict=self.strict, checks=checks).validate_python
+            validator = conversions.validator(model, strict=self.strict, checks=checks, aliases=aliases)
+            self._validate = validator.validate_python
         except (InvalidColumn, SchemaError) as error:
             faults.append(str(error))
         if faults:
             raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
-        self.key = key
-        self.key_index = fields.index(key) if key is not None and keyed else None
+        indexes = [fields.index(name) for name in self.key_fields if keyed]
+        self.key_index = indexes[0] if len(indexes) == 1 else None
+        self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
         self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
-        self._key_validator: SchemaValidator | None = None
+        self._key_validators: Mapping[str, SchemaValidator] | None = None
         self._checks = checks
         self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
         # a dead letter's masks tell nothing
@@ -115,17 +130,35 @@ class Contract:
             document, prefix = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
-        row = self._row(document)
-        if isinstance(row, Rejection) or self.key_index is None:
+        key_document = self._key_document(key, headers)
+        row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
+        if isinstance(row, Rejection):
+            return row
+        if self.key_parts is not None:
+            return self.key_parts.mismatch(key_document, row) or row
+        if self.key_index is None or isinstance(self.columns[self.key_index].place, Key):
             return row
         return self._other_key(key, prefix, row[self.key_index], headers) or row
 
-    def _row(self, document: Any) -> Row | Rejection:
+    def _key_document(self, key: bytes | None, headers: Headers) -> Any:
+        """A record's key, decoded, if fields are compared with it or come from it; or the rejection of the record."""
+        if self.key_parts is None and (self.places is None or not self.places.read_keys):
+            return None
+        try:
+            return key_document(key, self.key_decoder, headers)
+        except Undecodable as error:
+            return _undecodable(error, "the record's key: ")
+        except Malformed as error:
+            return Rejection(error.reason, storable(f"the record's key: {error.detail}"), "key")
+
+    def _row(self, document: Any, key: Any, headers: Headers) -> Row | Rejection:
         try:
             if self.decoder.json_text is not None:
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+            if self.places is not None:
+                document = self.places.placed(document, key, headers)
             model = self._validate(document)
             if not isinstance(model, self.model):
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
@@ -140,7 +173,8 @@ class Contract:
             return Rejection(error.reason, storable(error.detail), path)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            return rejection.of_errors(without_values(errors, self._masked_fields) if self._masked_fields else errors)
+            errors = without_values(errors, self._masked_fields) if self._masked_fields else errors
+            return rejection.of_errors(errors if self.places is None else located(errors))
         except Unstorable as error:
             detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
             return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))
@@ -182,7 +216,10 @@ class Contract:
         document = decoder.decode(key, headers).document
         if isinstance(document, str) and decoder.json_text is not None:
             document = strict_json.parse_value(document)
-        if isinstance(document, Mapping):
+        column = self.columns[self.key_index or 0]
+        if isinstance(column.place, Key):
+            document = at(document, column.place.names)
+        elif isinstance(document, Mapping):
             names = self.columns[self.key_index or 0].source_names
             # the one field of a text, or of a record that names it in another way, needs no name
             name = next((name for name in names if name in document), None)
@@ -199,10 +236,12 @@ class Contract:
 
     def _key_value(self, key: Any) -> Any:
         """The key field's value of a key that was decoded; raises ValueError or Unstorable where it is none."""
-        column = self.columns[self.key_index or 0]
-        if self._key_validator is None:
-            self._key_validator = conversions.field_validators(self.model, checks=self._checks)[column.field]
-        return self._stores[self.key_index or 0][1](self._key_validator.validate_python(key))
+        return self._value_of(self.key_index or 0, key)
+
+    def _value_of(self, index: int, key: Any) -> Any:
+        if self._key_validators is None:
+            self._key_validators = conversions.field_validators(self.model, checks=self._checks)
+        return self._stores[index][1](self._key_validators[self.columns[index].field].validate_python(key))
 
     def stored(self, column: Column, value: Any) -> Any:
         """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
@@ -210,11 +249,15 @@ class Contract:
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
-        if self.key_index is None:
+        if self.key_parts is not None and key is not None:
+            document = self._key_document(key, headers)
+            return document if isinstance(document, Rejection) else self.key_parts.fill(document, row) or row
+        if key is None and (self.key_index is not None or self.key_parts is not None):
+            fields = " and ".join(self.key_fields)
+            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {fields} as its key")
+        if self.key_index is None or key is None:
             return row
         column = self.columns[self.key_index]
-        if key is None:
-            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {column.field} as its key")
         try:
             if self.key_decoder is not None:
                 row[self.key_index] = self._decoded_key(self.key_decoder, key, headers)

@@ -24,14 +24,19 @@ from headrace.formats.values import Nanoseconds
 Schema = dict[str, Any]
 Checks = Mapping[str, Callable[[Any], Any]]  # a field's name to what judges its values in place of its type
 NO_CHECKS: Checks = {}
+NO_ALIASES: Mapping[str, str] = {}
 
 
-def validator(model: type[BaseModel], *, strict: bool, checks: Checks = NO_CHECKS) -> SchemaValidator:
+def validator(
+    model: type[BaseModel], *, strict: bool, checks: Checks = NO_CHECKS, aliases: Mapping[str, str] = NO_ALIASES
+) -> SchemaValidator:
     """A validator of a document as `strict_json.parse` gives it; returns an instance of the model.
+
+    checks: what judges fields in place of their types. aliases: names of fields in documents, besides the model's own.
 
     strict: accept only JSON's own types. Raises InvalidColumn for a model that is not validated by its schema.
     """
-    schema = _converting(_checked(model.__pydantic_core_schema__, checks), strict=strict)
+    schema = _converting(_checked(model.__pydantic_core_schema__, checks, aliases), strict=strict)
     # the models' own validators, which pydantic would reuse, know nothing of conversions
     return SchemaValidator(schema, _use_prebuilt=False)
 
@@ -78,14 +83,16 @@ def _fields(schema: Any) -> Any:
     return found["schema"]
 
 
-def _checked(schema: Any, checks: Checks) -> Any:
+def _checked(schema: Any, checks: Checks, aliases: Mapping[str, str] = NO_ALIASES) -> Any:
     """A model's schema in which some fields are judged by a function alone; defaults and null stay as they are."""
-    if not checks:
+    if not checks and not aliases:
         return schema
     schema = _copied(schema)
     fields = _fields(schema)["fields"]
     for name, check in checks.items():
         fields[name]["schema"] = _checked_field(fields[name]["schema"], check)
+    for name, alias in aliases.items():
+        fields[name]["validation_alias"] = alias
     return schema
 
 

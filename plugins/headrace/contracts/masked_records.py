@@ -7,6 +7,7 @@ masks are then taken for the values, which were judged before.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from headrace.contracts import conversions, strict_json
 from headrace.contracts.columns import Column
 from headrace.contracts.copy_cells import escaped
 from headrace.contracts.masks import HIDDEN, NOT_VALID, Mask, forms, mask_of
+from headrace.contracts.places import Path, at, is_absent, replaced
 from headrace.contracts.reasons import reason_of
 from headrace.contracts.rejection import NOT_KEPT, Rejection, storable
 from headrace.contracts.strict_json import Malformed
@@ -34,7 +36,7 @@ class MaskedContract(Protocol):
 
     model: type[BaseModel]
     columns: Sequence[Column]
-    key: str | None
+    key_fields: tuple[str, ...]
     strict: bool
     max_value_bytes: int
     decoder: Decoder
@@ -58,7 +60,7 @@ class MaskedRecords:
             column.field: mask_of(column.field, column.masked, key) for column in columns if column.masked
         }
         self._columns = columns
-        self.is_key_masked = any(column.field == contract.key for column in columns)
+        self.is_key_masked = any(column.field in contract.key_fields for column in columns)
         self._validators: Mapping[str, Any] | None = None
         self.can_be_replayed = conversions.judges_fields_alone(contract.model)
 
@@ -66,7 +68,7 @@ class MaskedRecords:
         """A record's key as it is stored: masked if it is the masked field; None if its format cannot hold a mask."""
         if key is None or not self.is_key_masked:
             return key
-        column = next(column for column in self._columns if column.field == self._contract.key)
+        column = next(column for column in self._columns if column.field in self._contract.key_fields)
         decoder = self._contract.key_decoder
         if decoder is None:
             return self._text(column, key)
@@ -134,14 +136,14 @@ class MaskedRecords:
 
     def _mask_members(self, document: dict[str, Any]) -> None:
         for column in self._columns:
-            for name in names_in(self._contract.model, column):
-                if name in document:
-                    document[name] = self._masked(column, document[name])
+            for names in _paths(self._contract.model, column):
+                replaced(document, names, partial(self._masked, column))
 
     def _texts(self, document: Mapping[str, Any]) -> Iterable[str]:
         for column in self._columns:
-            for name in names_in(self._contract.model, column):
-                yield from (text for text in forms(document.get(name)) if len(text) > 1)
+            for names in _paths(self._contract.model, column):
+                value = at(document, names)
+                yield from (text for text in forms(None if is_absent(value) else value) if len(text) > 1)
 
     def _masked(self, column: Column, value: Any) -> str | None:
         """The mask of a value as a document holds it: what the column gets, or a word where that is null or none."""
@@ -175,6 +177,11 @@ class MaskedRecords:
 
 def _not_kept(detail: str) -> str:
     return storable(f"{detail[:400]}; the value is {NOT_KEPT}: its masked fields cannot be found in it")
+
+
+def _paths(model: type[BaseModel], column: Column) -> Iterable[tuple[str, ...]]:
+    """Where a document may hold a field."""
+    return [column.place.names] if isinstance(column.place, Path) else [(name,) for name in names_in(model, column)]
 
 
 def names_in(model: type[BaseModel], column: Column) -> tuple[str, ...]:

@@ -122,7 +122,8 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         yield "key", "none: every record is one of its own"
     else:
         keyed = "; a record's key equals it" if _is_keyed(dataset) else ""
-        yield "key", f"{dataset.key}, column {dataset.key_column}{keyed}"
+        columns = "column" if len(dataset.key_columns) == 1 else "columns"
+        yield "key", f"{', '.join(dataset.key_fields)}, {columns} {', '.join(dataset.key_columns)}{keyed}"
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"

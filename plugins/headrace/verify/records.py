@@ -9,6 +9,7 @@ from typing import Any
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
+from headrace.contracts.columns import NUL
 from headrace.contracts.rejection import NOT_KEPT
 from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
 from headrace.verify.readers import RecordReader, VisibleRecord
@@ -144,6 +145,8 @@ class RecordCheck:
         document = self._canonical.document(record)
         if not isinstance(document, dict):
             return False
+        if any(name is not None and name.startswith(NUL) for name in fields):  # it was inside another one before
+            return all(stored[i] is None for i in differing if names[i] != "_extra")
         kept = {name for name in fields if name in document}
         newer = expected[-1] or {}
         return (
