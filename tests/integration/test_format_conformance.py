@@ -2,14 +2,9 @@
 
 import json
 import signal
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
-from decimal import Decimal
-from typing import Any
-from uuid import UUID
 
 import pytest
 from confluent_kafka.schema_registry.avro import AvroSerializer
@@ -25,47 +20,17 @@ from headrace.settings import Settings
 from headrace.verify.verification import verify
 from tests.support.interrupts import drain_that_gets
 from tests.support.ledger_checks import assert_ledger
+from tests.support.order_schemas import NAMES, avro_schema, json_schema, json_value
 from tests.support.orders import Order, Orders, declared, orders, row
 from tests.support.protobuf_orders import proto, protobuf_writer
 from tests.support.schemas import wire
 from tests.support.stage import Stage
-
-NAMES = ("id", "amount", "at", "nanos", "seen", "day", "clock", "uid", "raw", "ratio", "tags", "attributes", "note",
-         "status")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def registry_url(local_settings: Settings) -> str:
     """The address of a real schema registry."""
     return str(services.up(local_settings, only=("registry",), print_line=lambda _line: None)["registry"]["address"])
-
-
-def _nullable(kind: Any) -> Any:
-    return ["null", kind]
-
-
-AVRO_FIELDS: dict[str, Any] = {
-    "id": "long",
-    "amount": {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 4},
-    "at": {"type": "long", "logicalType": "timestamp-micros"},
-    "nanos": {"type": "long", "logicalType": "timestamp-nanos"},  # fastavro writes the number
-    "seen": _nullable({"type": "long", "logicalType": "timestamp-millis"}),
-    "day": {"type": "int", "logicalType": "date"},
-    "clock": {"type": "long", "logicalType": "time-micros"},
-    "uid": {"type": "string", "logicalType": "uuid"},
-    "raw": "bytes",
-    "ratio": "double",
-    "tags": {"type": "array", "items": "string"},
-    "attributes": {"type": "map", "values": "string"},
-    "note": _nullable("string"),
-    "status": {"type": "enum", "name": "Status", "symbols": ["NEW", "PAID"]},
-    "later": "string",
-}
-
-
-def avro_schema(*names: str) -> str:
-    fields = [{"name": name, "type": AVRO_FIELDS[name]} for name in names]
-    return json.dumps({"type": "record", "name": "Order", "fields": fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,36 +60,10 @@ def _avro_register(made: Orders, word: str) -> int:
     return made.register(json.dumps(json.loads(avro_schema("id", "amount", "at")) | {"doc": word}), "AVRO", word)
 
 
-JSON_FIELDS: dict[str, Any] = {
-    **{name: {"type": ["integer", "null"]} for name in ("id", "nanos")},
-    **{
-        name: {"type": ["string", "null"]}
-        for name in NAMES
-        if name not in ("id", "nanos", "ratio", "tags", "attributes")
-    },
-    "ratio": {"type": "number"},
-    "tags": {"type": "array"},
-    "attributes": {"type": "object"},
-    "later": {"type": "string"},
-}
-
-
-def json_schema(*names: str, title: str = "Order") -> str:
-    return json.dumps({"title": title, "type": "object", "properties": {name: JSON_FIELDS[name] for name in names}})
-
-
 def _json_writer(made: Orders, *names: str) -> Callable[[Order], bytes]:
     names = names or NAMES
     serializer = JSONSerializer(json_schema(*names), made.registry)
-    return lambda order: serializer({name: _json_value(order[name]) for name in names}, made.context())
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return str(value) if isinstance(value, Decimal | UUID) else value
+    return lambda order: serializer({name: json_value(order[name]) for name in names}, made.context())
 
 
 def _text_key(_made: Orders) -> Callable[[int], bytes]:

@@ -127,7 +127,7 @@ class Contract:
         if len(value) > self.max_value_bytes:
             return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
-            document, prefix = self.decoder.decode(value, headers)
+            document, prefix, _ = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
         key_document = self._key_document(key, headers)

@@ -78,10 +78,6 @@ class AvroDecoder:
         self._read: dict[int, _Read] = {}  # by the schema's id
 
     def decode(self, value: bytes, _headers: Headers) -> Decoded:
-        """The document of a value."""
-        return Decoded(self.document(value))
-
-    def document(self, value: bytes) -> Any:
         """The document of a value: a mapping, or for a key whose schema is no record's a value alone."""
         number = require_schema_id(value) if self._fingerprints is None else self._single_object_id(value)
         found = self._read.get(number)
@@ -101,7 +97,7 @@ class AvroDecoder:
             raise Undecodable(
                 Fault.UNDECODABLE, f"by schema {number}: ends {len(value) - data.tell()} bytes before the value"
             )
-        return document
+        return Decoded(document, None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names, or that its fingerprint is known to stand for."""

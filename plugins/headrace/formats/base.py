@@ -39,11 +39,12 @@ class Decoded(NamedTuple):
 
     document: JSON text, which the contract parses exactly; or what a schema made of the value: a mapping of names to
     None, bool, int, float, str, bytes, Decimal, UUID, date, time, datetime, Nanoseconds, lists and mappings. A key may
-    be one of these alone. prefix: a key that stood before the document.
+    be one of these alone. prefix: a key that stood before the document. schema_id: what Decoder.schema_id gives.
     """
 
     document: Any
     prefix: bytes | None = None
+    schema_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

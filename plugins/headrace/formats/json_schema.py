@@ -57,7 +57,7 @@ class JsonSchemaDecoder:
                     Fault.INCOMPATIBLE_SCHEMA, f"schema {number} is of type {kind}, expected {JSON_SCHEMA}"
                 )
             self._known.add(number)
-        return Decoded(text_of(value[HEADER_BYTES:]))
+        return Decoded(text_of(value[HEADER_BYTES:]), None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names."""

@@ -69,7 +69,7 @@ class ProtobufDecoder:
             message = message_class.FromString(value[end:])
         except DecodeError as error:
             raise Undecodable(Fault.UNDECODABLE, f"by schema {number}: {' '.join(str(error).split())[:300]}") from error
-        return Decoded(convert(message))
+        return Decoded(convert(message), None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names."""
