@@ -123,7 +123,8 @@ class MaskedRecords:
         if value is None or len(value) > contract.max_value_bytes:
             return None
         try:
-            found, prefix = contract.decoder.decode(value, headers)
+            decoded = contract.decoder.decode(value, headers)
+            found, prefix = decoded.document, decoded.prefix
             document = strict_json.parse(found) if isinstance(found, str) else found
         except (Undecodable, Malformed):
             return None
