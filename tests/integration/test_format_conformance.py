@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import psutil
 import pytest
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
@@ -14,6 +15,7 @@ from confluent_kafka.serialization import MessageField
 from headrace.deployment import Deployment
 from headrace.exceptions import RegistryUnavailable
 from headrace.ingest.parallel import drain_dataset
+from headrace.local import registry as local_registry
 from headrace.local import services
 from headrace.repair.replay import replay
 from headrace.settings import Settings
@@ -198,3 +200,30 @@ def test_drain_killed_stages_each_record_once(case: Case, made: Orders, step: st
     assert_ledger(made.stage, dataset="orders")
     assert [number for (number,) in made.query("id")] == [order["id"] for order in sent if order["id"] % 50]
     assert made.stage.value("select count(*) from headrace.dead_letters") == 8
+
+
+def test_dataset_that_changes_to_a_format_with_schemas_gets_their_column(
+    stage: Stage, topic: str, registry_url: str
+) -> None:
+    settings = replace(stage.deployment.settings, registry_url=registry_url)
+    stage = Stage(Deployment.from_settings(settings), stage.dsn)
+    (sent,) = orders(1, 23)
+    made = declared(stage, topic, registry_url, "Json()")
+    made.send([(b"1", json.dumps({name: json_value(sent[name]) for name in NAMES}).encode())])
+    drain_dataset(stage.deployment, "orders")
+    made = declared(stage, topic, registry_url, "Avro()")
+    made.send([(b"1", CASES["avro"].writer(made)(sent))])
+    drain_dataset(stage.deployment, "orders")
+    (before, old), (after, new) = made.query("_schema_id, array[id, nanos]")
+    assert (before, old) == (None, new)
+    assert after is not None
+
+
+def test_local_registry_listens_on_the_loopback_alone_and_is_printed_while_it_runs(
+    local_settings: Settings, registry_url: str
+) -> None:
+    pid = local_registry.service(local_settings.home).pid()
+    listening = [each.laddr.ip for each in psutil.Process(pid).net_connections("tcp") if each.status == "LISTEN"]
+    assert set(listening) == {"127.0.0.1"}
+    assert services.environment(local_settings)["HEADRACE_REGISTRY_URL"] == registry_url
+    assert "HEADRACE_REGISTRY_URL" not in services.environment(Settings(home=local_settings.home / "another"))

@@ -102,6 +102,9 @@ class Format(Protocol):
     def connected(self, settings: Settings) -> Self:
         """The format of a deployment: one with a registry gets its client, which connects when it is first asked."""
 
+    def second(self) -> Self:
+        """The format with another reader of the same bytes, for `verify --deep`; itself if there is only one."""
+
     def decoder(self) -> Decoder:
         """A new decoder."""
 
@@ -115,6 +118,10 @@ class Plain:
 
     def connected(self, _settings: Settings) -> Self:
         """Nothing to connect."""
+        return self
+
+    def second(self) -> Self:
+        """There is no other reader."""
         return self
 
 

@@ -32,6 +32,10 @@ class JsonSchema:
         """The format with the deployment's registry."""
         return replace(self, schemas=Registry(settings))
 
+    def second(self) -> Self:
+        """There is no other reader."""
+        return self
+
     def decoder(self) -> "JsonSchemaDecoder":
         """Looks each id up once."""
         return JsonSchemaDecoder(self.schemas)

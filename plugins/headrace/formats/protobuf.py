@@ -39,6 +39,10 @@ class Protobuf:
         """The format with the deployment's registry."""
         return replace(self, schemas=Registry(settings))
 
+    def second(self) -> Self:
+        """There is no other reader."""
+        return self
+
     def decoder(self) -> "ProtobufDecoder":
         """Compiles each schema once."""
         return ProtobufDecoder(self.schemas)
