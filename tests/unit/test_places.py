@@ -11,6 +11,7 @@ from headrace.contract import Header, Identifier, Integer, Key, Masked, Path, Re
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.exceptions import DatasetError
 from headrace.formats import Json, KeyedJson, PlainText
+from headrace.monitor.describe import fields
 from headrace.record import KafkaRecord
 
 
@@ -228,6 +229,14 @@ def test_places_that_cannot_be_are_refused(contract: type[BaseModel], options: A
 def test_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(DatasetError, match="expected"):
         Path(path)
+
+
+def test_description_names_places() -> None:
+    found = {field.name: field.constraints for field in fields(dataset())}
+
+    assert found["id"][-1] == "at $.order.id"
+    assert found["trace"][-1] == "at $.headers.trace"
+    assert found["tenant"][-1] == "at $.key.tenant"
 
 
 def test_contract_with_places_has_no_fast_path() -> None:

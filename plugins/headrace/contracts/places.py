@@ -210,6 +210,11 @@ def replaced(document: dict[str, Any], names: Names, replace: Callable[[Any], An
     outer[names[-1]] = replace(value)
 
 
+def words_of(place: Place) -> Names:
+    """A place in parts, as the JSON path of a rejection has them."""
+    return _words(place.alias[1:])
+
+
 def _located(error: ErrorDetails) -> ErrorDetails:
     alias, *rest = error["loc"]
     located = error.copy()

@@ -10,7 +10,9 @@ from pydantic import BaseModel, PlainValidator
 
 from headrace.contracts.column_types import column_type
 from headrace.contracts.columns import Column, SqlType, metadata
+from headrace.contracts.places import words_of
 from headrace.contracts.reasons import Reason, Scope
+from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
@@ -186,6 +188,8 @@ def _field(model: type[BaseModel], column: Column) -> FieldDescription:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
+    if column.place is not None:
+        constraints.append(f"at {json_path(words_of(column.place))}")
     if column.masked is not None:
         constraints.append(MASK_WORDS[column.masked.how])
     return FieldDescription(
