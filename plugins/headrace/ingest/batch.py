@@ -122,11 +122,9 @@ class Batch:
     def _decode(self, record: Record) -> None:
         """Decode a record by the contract into a row or a dead letter."""
         contract, masked = self.dataset.compiled, _masked(record)
-        decoded = _rejection(record) or (
-            contract.decode(record.key, record.value, record.headers)
-            if masked is None
-            else self.dataset.decode_masked(record, _stored_rejection(record, masked))
-        )
+        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)
+        if masked is not None and _rejection(record) is None:  # a dead letter that holds masks for values
+            decoded = self.dataset.decode_masked(record, _stored_rejection(record, masked))
         if isinstance(decoded, Rejection):
             self._reject_record(record, decoded)
             return
