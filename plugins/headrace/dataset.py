@@ -22,6 +22,7 @@ from headrace.contracts.columns import Column, metadata
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
+from headrace.contracts.where import Where, parse
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
 from headrace.record import Record
@@ -53,6 +54,8 @@ class Dataset:
     zone: the time zone of times that name none. Defaults to UTC.
     format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
     key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
+    where: which records belong to the dataset, if several share the source: "$.type = 'order'". The others are
+    counted as ignored. Defaults to all.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -76,6 +79,7 @@ class Dataset:
     schedule_s: int = 60
     max_lag: int | None = None
     max_freshness_s: float | None = None
+    where: str | None = None
     description: str = ""
     masking_key: bytes | None = field(default=None, repr=False)  # of the deployment: see `connected`
 
@@ -100,6 +104,11 @@ class Dataset:
         is_compared = bool(self.key) and self.keyed
         if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
             faults.append("key_format is set, expected a key that the records of a topic carry too")
+        if self.where is not None:
+            try:
+                parse(self.where)
+            except DatasetError as fault:
+                faults.append(str(fault))
         try:
             self._zone()
         except (ValueError, OSError):
@@ -128,6 +137,8 @@ class Dataset:
             key_format=self.key_format,
             masking_key=self.masking_key,
         )
+        if self.where is not None and self.source.is_file:
+            raise DatasetError(f"{self.name}: where is set, expected none: a file is not shared")
         for column in contract.columns:
             if isinstance(column.place, Header | Key) and not self.source.has_record_keys:
                 raise DatasetError(
@@ -137,6 +148,11 @@ class Dataset:
             if column.masked and column.field == self.time_column:
                 raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
         return contract
+
+    @cached_property
+    def filter(self) -> Where | None:
+        """Tells which records of the source do not belong to the dataset; None if all do."""
+        return None if self.where is None else Where(self.where, self.compiled)
 
     @cached_property
     def of_masked(self) -> Contract:

@@ -43,6 +43,7 @@ class Batch:
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
+    ignored: int = 0
     bytes: int = 0
     size_bytes: int = 0
     position: str | None = None
@@ -54,8 +55,8 @@ class Batch:
 
     @property
     def records(self) -> int:
-        """The number of rows (tombstones included) and dead letters."""
-        return len(self.rows) + len(self.dead)
+        """The number of rows (tombstones included), dead letters and ignored records."""
+        return len(self.rows) + len(self.dead) + self.ignored
 
     @property
     def first_record_at(self) -> datetime | None:
@@ -84,6 +85,7 @@ class Batch:
         """Add records; return the one that fills the batch, or None if the records end first."""
         bind = self.dataset.copy_line_binder
         make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
+        ignores = self.dataset.filter.ignores if self.dataset.filter is not None else None
         times, rows, accepted = self.times, self.rows, self.accepted
         value_bytes, held_bytes = self.bytes, self.size_bytes
         kind: type[Record] | None = None
@@ -97,6 +99,13 @@ class Batch:
             else:
                 offset, timestamp = record.offset, record.timestamp
                 key, value, headers = record.key, record.value, record.headers
+            if ignores is not None and not _is_judged(record) and ignores(key, value, headers):
+                self.ignored += 1
+                room -= 1
+                if room <= 0:
+                    full = record
+                    break
+                continue
             record_bytes = (len(key) if key else 0) + (len(value) if value else 0)
             value_bytes += record_bytes
             held_bytes += record_bytes
@@ -203,6 +212,7 @@ class Batch:
             dead=len(self.dead),
             tombstones=self.tombstones,
             empty=self.end_offset - self.start_offset - self.records,
+            ignored=self.ignored,
             bytes=self.bytes,
             first_record_at=self.first_record_at,
             last_record_at=self.last_record_at,
@@ -213,6 +223,11 @@ class Batch:
 
 def _no_line(*_: Any) -> None:
     """Replace the fast path of a contract that has none."""
+
+
+def _is_judged(record: Record) -> bool:
+    """Whether a record was found to belong to the dataset, or not to be one: a dead letter, or a broken line."""
+    return hasattr(record, "masked") or _rejection(record) is not None
 
 
 def _stored_rejection(record: Any, masked: list[str]) -> Rejection:

@@ -126,6 +126,8 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         keyed = "; a record's key equals it" if _is_keyed(dataset) else ""
         columns = "column" if len(dataset.key_columns) == 1 else "columns"
         yield "key", f"{', '.join(dataset.key_fields)}, {columns} {', '.join(dataset.key_columns)}{keyed}"
+    if dataset.where is not None:
+        yield "records", f"those with {dataset.where}; the others are ignored, and counted in headrace.batches.ignored"
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"

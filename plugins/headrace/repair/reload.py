@@ -120,7 +120,10 @@ class _ReloadJob:
             staged=restaged.staged,
             dead=restaged.dead,
             tombstones=restaged.tombstones,
-            empty=restaged.end - restaged.start - restaged.staged - restaged.dead - restaged.tombstones,
+            empty=restaged.end
+            - restaged.start
+            - (restaged.staged + restaged.dead + restaged.tombstones + restaged.ignored),
+            ignored=restaged.ignored,
             bytes=restaged.bytes,
             first_record_at=restaged.first_record_at,
             last_record_at=restaged.last_record_at,

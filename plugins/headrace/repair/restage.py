@@ -107,6 +107,7 @@ class Restaged:
     batch_id: UUID = field(default_factory=uuid4)
     staged: int = 0
     tombstones: int = 0
+    ignored: int = 0
     dead: int = 0
     still_dead: int = 0
     resolved: int = 0
@@ -136,6 +137,7 @@ class Restaged:
         """Add the counts of a batch."""
         self.staged += len(batch.rows) - batch.tombstones
         self.tombstones += batch.tombstones
+        self.ignored += batch.ignored
         self.bytes += batch.bytes
         first, last = batch.first_record_at, batch.last_record_at
         if first is not None and (self.first_record_at is None or first < self.first_record_at):

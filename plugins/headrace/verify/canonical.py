@@ -51,6 +51,7 @@ class CanonicalRow:
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
+        self._filter = dataset.filter
         self._masks = dataset.compiled.masks
         self._decoder = dataset.compiled.decoder
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
@@ -77,6 +78,12 @@ class CanonicalRow:
     def stored_key(self, key: bytes | None, headers: Headers) -> bytes | None:
         """A record's key as `_key` holds it."""
         return key if self._masks is None else self._masks.key(key, headers)
+
+    def is_ignored(self, record: VisibleRecord) -> bool:
+        """Whether the declaration of today leaves a record out."""
+        _, key, value, headers, _ = record
+        is_record = getattr(headers, "rejection", None) is None
+        return is_record and self._filter is not None and self._filter.ignores(key, value, headers)
 
     def document(self, record: VisibleRecord) -> Any:
         """A record's document, for comparison."""

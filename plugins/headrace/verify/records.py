@@ -81,8 +81,11 @@ class RecordCheck:
                         continue
                     offset = record[0]
                     self._lost(part, rows, dead, offset)
-                    batches.saw(offset)
-                    self._compare_record(part, record, rows.take(offset), dead.take(offset))
+                    row, dead_letter = rows.take(offset), dead.take(offset)
+                    is_ignored = row is None and dead_letter is None and self._canonical.is_ignored(record)
+                    batches.saw(offset, is_ignored=is_ignored)
+                    if not is_ignored:
+                        self._compare_record(part, record, row, dead_letter)
                     if self.counts.records % PROGRESS_RECORDS == 0:
                         yield offset - part.start
             self._lost(part, rows, dead, part.end)
@@ -194,9 +197,18 @@ class RecordCheck:
             remedy=self._restage_record(part.partition, offset),
         )
 
+    def wrong_ignored_count(self, part: GenerationRange, line: Any, ignored: int) -> None:
+        """A batch's line counts other ignored records than the source has; compaction takes some."""
+        start, end, _, expected = line
+        if ignored == expected or (ignored < expected and self._is_compacted()):
+            return
+        self._wrong(
+            "empty", part, start, f"{expected} ignored in the line [{start}, {end})", f"{ignored}, as at the source"
+        )
+
     def wrong_empty_count(self, part: GenerationRange, line: Any, empty: int) -> None:
         """A batch's line counts other empty offsets than the source has; compaction adds some, never takes."""
-        start, end, expected = line
+        start, end, expected, _ = line
         if empty == expected or (empty > expected and self._is_compacted()):
             return
         self._wrong(
@@ -232,8 +244,8 @@ class RecordCheck:
         # a line that begins below the range was read in part only: nothing can be said of its empty offsets
         with canonical_cursor(self._snapshot.connection, "verified_lines") as cursor:
             yield cursor.execute(
-                "select start_offset, end_offset, empty from headrace.batches where dataset = %s and generation = %s "
-                "and partition = %s and start_offset >= %s and end_offset <= %s "
+                "select start_offset, end_offset, empty, ignored from headrace.batches "
+                "where dataset = %s and generation = %s and partition = %s and start_offset >= %s and end_offset <= %s "
                 "and kind in ('drain', 'load', 'replace') order by start_offset, end_offset",
                 (self._snapshot.subject.name, part.generation, part.partition, part.start, part.end),
             )
@@ -267,13 +279,14 @@ class _EmptyOffsets:
         self._part = part
         self._lines = iter(lines)
         self._line = next(self._lines, None)
-        self._records = 0
+        self._records = self._ignored = 0
 
-    def saw(self, offset: int) -> None:
+    def saw(self, offset: int, *, is_ignored: bool) -> None:
         while self._line is not None and offset >= self._line[1]:
             self._close()
         if self._line is not None and offset >= self._line[0]:
             self._records += 1
+            self._ignored += is_ignored
 
     def finish(self) -> None:
         while self._line is not None:
@@ -281,9 +294,10 @@ class _EmptyOffsets:
 
     def _close(self) -> None:
         assert self._line is not None
-        start, end, _ = self._line
+        start, end, *_ = self._line
         self._check.wrong_empty_count(self._part, self._line, end - start - self._records)
-        self._records = 0
+        self._check.wrong_ignored_count(self._part, self._line, self._ignored)
+        self._records = self._ignored = 0
         self._line = next(self._lines, None)
 
 
