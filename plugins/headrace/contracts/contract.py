@@ -102,6 +102,7 @@ class Contract:
         is_json = self.decoder.json_text is not None
         self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
+        self._reads_keys = self.key_parts is not None or (self.places is not None and self.places.read_keys)
         self._key_validators: Mapping[str, SchemaValidator] | None = None
         self._checks = checks
         self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
@@ -130,7 +131,7 @@ class Contract:
             document, prefix, _ = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
-        key_document = self._key_document(key, headers)
+        key_document = self._key_document(key, headers) if self._reads_keys else None
         row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
         if isinstance(row, Rejection):
             return row
@@ -142,8 +143,6 @@ class Contract:
 
     def _key_document(self, key: bytes | None, headers: Headers) -> Any:
         """A record's key, decoded, if fields are compared with it or come from it; or the rejection of the record."""
-        if self.key_parts is None and (self.places is None or not self.places.read_keys):
-            return None
         try:
             return key_document(key, self.key_decoder, headers)
         except Undecodable as error:
