@@ -1,6 +1,8 @@
 """The types and helpers for a declaration's contract; declarations import them from here."""
 
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.masks import Masked
+from headrace.contracts.places import Header, Key, Path
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.times import parse_epoch_ms, parse_timestamp
 from headrace.contracts.types import (
@@ -25,10 +27,14 @@ __all__ = [
     "EpochMilliseconds",
     "EpochSeconds",
     "Float",
+    "Header",
     "Identifier",
     "Integer",
+    "Key",
+    "Masked",
     "Money",
     "Numeric",
+    "Path",
     "Rejection",
     "Row",
     "Text",

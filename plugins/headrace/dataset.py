@@ -7,7 +7,7 @@ the command line and the documentation follow from it.
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,15 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
-from headrace.contracts.columns import Column
-from headrace.contracts.contract import Contract
+from headrace.contracts import masks
+from headrace.contracts.columns import Column, metadata
+from headrace.contracts.contract import Contract, Row
+from headrace.contracts.places import Header, Key
+from headrace.contracts.rejection import Rejection
+from headrace.contracts.where import Where, parse
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
+from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
+MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
+
 # allow: fields that the contract does not name are kept in _extra, never dropped, also without this config
 CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -40,12 +47,15 @@ CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 class Dataset:
     """One dataset: its name, contract, source and limits.
 
-    key: the contract's field that identifies an entity; None if records do not describe entities.
+    key: the contract's field that identifies an entity, or several that do together; None if records do not describe
+    entities.
     keyed: whether a Kafka record's key must equal that field. Defaults to True.
     time_column: the contract's field that holds the time of the event; marts group by it.
     zone: the time zone of times that name none. Defaults to UTC.
     format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
     key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
+    where: which records belong to the dataset, if several share the source: "$.type = 'order'". The others are
+    counted as ignored. Defaults to all.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -58,7 +68,7 @@ class Dataset:
     name: str
     contract: type[BaseModel]
     source: SourceDeclaration
-    key: str | None = None
+    key: str | tuple[str, ...] | None = None
     keyed: bool = True
     time_column: str | None = None
     zone: str = "UTC"
@@ -69,15 +79,17 @@ class Dataset:
     schedule_s: int = 60
     max_lag: int | None = None
     max_freshness_s: float | None = None
+    where: str | None = None
     description: str = ""
+    masking_key: bytes | None = field(default=None, repr=False)  # of the deployment: see `connected`
 
     def __post_init__(self) -> None:
         faults: list[str] = []
         if not NAME.fullmatch(self.name):
             faults.append(f"expected a name that matches {NAME.pattern}")
-        for role, field in (("key", self.key), ("time_column", self.time_column)):
-            if field is not None and field not in self.contract.model_fields:
-                faults.append(f"{role} {field!r} is not a field of {self.contract.__name__}")
+        for role, name in (*(("key", name) for name in self.key_fields), ("time_column", self.time_column)):
+            if name is not None and name not in self.contract.model_fields:
+                faults.append(f"{role} {name!r} is not a field of {self.contract.__name__}")
         numbers = (
             ("schedule_s", self.schedule_s),
             ("max_lag", self.max_lag),
@@ -88,8 +100,15 @@ class Dataset:
                 faults.append(f"{limit} is {value}, expected more than 0")
         if self.format.has_schema_ids and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
-        if self.key_format is not None and not (self.key and self.keyed and self.source.has_record_keys):
+        has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
+        is_compared = bool(self.key) and self.keyed
+        if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
             faults.append("key_format is set, expected a key that the records of a topic carry too")
+        if self.where is not None:
+            try:
+                parse(self.where)
+            except DatasetError as fault:
+                faults.append(str(fault))
         try:
             self._zone()
         except (ValueError, OSError):
@@ -107,7 +126,7 @@ class Dataset:
     @cached_property
     def compiled(self) -> Contract:
         """The contract, compiled; it decodes records."""
-        return Contract(
+        contract = Contract(
             self.contract,
             key=self.key,
             keyed=self.keyed and self.source.has_record_keys,
@@ -116,15 +135,63 @@ class Dataset:
             strict=self.strict,
             format=self.format,
             key_format=self.key_format,
+            masking_key=self.masking_key,
+        )
+        if self.where is not None and self.source.is_file:
+            raise DatasetError(f"{self.name}: where is set, expected none: a file is not shared")
+        for column in contract.columns:
+            if isinstance(column.place, Header | Key) and not self.source.has_record_keys:
+                raise DatasetError(
+                    f"{self.name}: field {column.field!r} is in a {type(column.place).__name__.lower()}, which records "
+                    f"of a {self.source.kind} do not have"
+                )
+            if column.masked and column.field == self.time_column:
+                raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
+        return contract
+
+    @cached_property
+    def filter(self) -> Where | None:
+        """Tells which records of the source do not belong to the dataset; None if all do."""
+        return None if self.where is None else Where(self.where, self.compiled)
+
+    @cached_property
+    def of_masked(self) -> Contract:
+        """The contract for masked dead letters, which takes masks for values."""
+        return Contract(
+            self.contract,
+            key=self.key,
+            keyed=self.keyed and self.source.has_record_keys,
+            zone=self._zone(),
+            max_value_bytes=self.max_value_bytes + MASKS_BYTES_MAX,
+            strict=self.strict,
+            format=self.format,
+            key_format=self.key_format,
+            masking_key=self.masking_key,
+            is_of_masked=True,
         )
 
     def connected(self, settings: Settings) -> "Dataset":
-        """The dataset of a deployment, whose formats find their registry."""
+        """The dataset of a deployment, whose formats find their registry, and whose masks their key.
+
+        Raises SettingError for a key that is too short; `require_masking_key` for one that is missing.
+        """
         format = self.format.connected(settings)
         key_format = self.key_format.connected(settings) if self.key_format is not None else None
-        if format is self.format and key_format is self.key_format:
+        masking_key = masks.key_of(settings.masking_key) if self.is_keyed_by_setting else None
+        if format is self.format and key_format is self.key_format and masking_key is None:
             return self
-        return replace(self, format=format, key_format=key_format)
+        return replace(self, format=format, key_format=key_format, masking_key=masking_key)
+
+    @property
+    def is_keyed_by_setting(self) -> bool:
+        """Whether a mask of the contract needs HEADRACE_MASKING_KEY."""
+        return any(column.masked == masks.Masked("hmac") for column in self.compiled.columns)
+
+    def require_masking_key(self) -> None:
+        """Raise SettingError where a mask has no key; called before anything is written."""
+        if self.is_keyed_by_setting and self.masking_key is None:
+            names = [column.field for column in self.compiled.columns if column.masked == masks.Masked("hmac")]
+            raise masks.no_key([f"{self.name}.{name}" for name in names])
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":
@@ -133,6 +200,17 @@ class Dataset:
 
         return compile_lines(self.compiled)
 
+    def decode_masked(self, record: Record, rejection: Rejection) -> Row | Rejection:
+        """Decode a dead letter whose masked fields hold masks; its own rejection where it cannot be judged again.
+
+        rejection: with what is masked. That must be what the contract masks, and each field must be judged alone: a
+        validator that sees several fields would see masks.
+        """
+        masks = self.compiled.masks
+        if masks is None or masks.names != rejection.masked or not masks.can_be_replayed:
+            return rejection
+        return self.of_masked.decode(record.key, record.value, record.headers)
+
     def refuse_file(self) -> None:
         """Raise DatasetError, with the command `load`, if the dataset's source is a file."""
         if self.source.is_file:
@@ -140,9 +218,19 @@ class Dataset:
             raise DatasetError(f"{self.name}: comes from a file, expected a topic; use `{load}`", command=load)
 
     @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields of the key: none, one or several."""
+        return (self.key,) if isinstance(self.key, str) else self.key or ()
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The staging columns of the key."""
+        return tuple(name.lower() for name in self.key_fields)
+
+    @property
     def key_column(self) -> str | None:
-        """The staging column of the key."""
-        return self.key.lower() if self.key else None
+        """The staging column of a key of one field."""
+        return self.key_columns[0] if len(self.key_columns) == 1 else None
 
 
 def load_dataset(datasets_dir: Path, name: str) -> Dataset:
@@ -198,4 +286,5 @@ def field_contract(dataset: Dataset, column: Column) -> Contract:
         zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
         max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
         strict=dataset.strict,
+        masking_key=dataset.masking_key,
     )

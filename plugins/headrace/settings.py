@@ -29,7 +29,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 _PASSWORDS = ("kafka_sasl_password", "kafka_ssl_password", "registry_password", "registry_ssl_password")
-SECRETS = (*ADDRESSES, *_PASSWORDS, "registry_token")
+SECRETS = (*ADDRESSES, *_PASSWORDS, "registry_token", "masking_key")
 KafkaClient = Literal["kafka-python", "confluent"]
 LOCAL_DSN = re.compile(
     r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
@@ -67,6 +67,7 @@ class Settings:
     kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
     kafka_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
     redis_url: str | None = field(default=None, repr=False)  # redis://host:port/db. Defaults to the local server
+    masking_key: str | None = field(default=None, repr=False)  # of Masked("hmac"), 16 characters or more. No default
     registry_url: str | None = None  # http(s)://host:port[/path][,...] of a schema registry. Defaults to the local one
     registry_user: str | None = None  # of basic authentication. No default
     registry_password: str | None = field(default=None, repr=False)

@@ -168,4 +168,4 @@ def test_cost_of_keyed_json_is_linear() -> None:
     ]  # fmt: skip
     for make in makes:
         check(contract, make)
-        assert_linear(lambda size, make=make: make(size).encode(), lambda line: split_line(line, "v"))  # type: ignore[misc]
+        assert_linear(lambda size, make=make: make(size).encode(), lambda line: split_line(line, ("v",)))  # type: ignore[misc]

@@ -224,6 +224,7 @@ def test_environment_of_given_services_hands_every_secret_over_in_a_file(home: P
         kafka_sasl_password="s3cret-4",
         kafka_ssl_cafile=ca,
         kafka_ssl_password="s3cret-5",
+        masking_key="s3cret-6-of-16-characters",
     )
 
     printed = services.environment(settings)
@@ -237,6 +238,7 @@ def test_environment_of_given_services_hands_every_secret_over_in_a_file(home: P
         "HEADRACE_REDIS_URL_FILE": "redis://etl:s3cret-3@cache:6379/0",
         "HEADRACE_KAFKA_SASL_PASSWORD_FILE": "s3cret-4",
         "HEADRACE_KAFKA_SSL_PASSWORD_FILE": "s3cret-5",
+        "HEADRACE_MASKING_KEY_FILE": "s3cret-6-of-16-characters",
     }
     for path in (*files.values(), home / "pgpass", home / "pgpass-dbt"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -40,11 +40,13 @@ def written(tmp_path: Path, content: bytes) -> Path:
     ],
 )
 def test_line_gives_key_and_value(line: bytes, record: tuple[bytes | None, bytes]) -> None:
-    assert split_line(line, "ID") == record
+    assert split_line(line, ("ID",)) == record
 
 
 def test_line_of_a_dataset_without_a_key_has_none() -> None:
-    assert split_line(b'{"ID":1}', None) == (None, b'{"ID":1}')
+    assert split_line(b'{"ID":1}', ()) == (None, b'{"ID":1}')
+    both = b'{"ID":1,"T":"a","V":2}'
+    assert split_line(both, ("T", "ID")) == (b'{"T": "a", "ID": 1}', both)
 
 
 @pytest.mark.parametrize("bad", [b"", b"no separator", b"   "])

@@ -14,8 +14,12 @@ from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, g
 from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic.fields import FieldInfo
 
+from headrace.contracts import places
 from headrace.contracts.column_types import COLUMN_TYPES, INTEGER_MAX
+from headrace.contracts.masks import Masked
+from headrace.contracts.places import Place
 
+NUL = "\0"  # before the names that fields get of their places
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 # every table has these already (Postgres, 5.6 System Columns)
 SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -37,7 +41,9 @@ class Column:
 
     name: the field's name in lower case, as in Postgres. field: its name in the model. required: whether a record must
     have it. nullable: whether its value may be null. source_names: what records call it, the field's name or its
-    aliases; the first that a record has counts.
+    aliases; the first that a record has counts. masked: how its values are masked. value_type: Postgres's type of the
+    values themselves; sql_type is the column's, which is text for masks. place: where a record has it, if not under
+    a name of its document.
     """
 
     name: str
@@ -46,6 +52,14 @@ class Column:
     required: bool
     nullable: bool = False
     source_names: tuple[str, ...] = ()
+    masked: Masked | None = None
+    value_type: str = ""
+    place: Place | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether its values are stored masked."""
+        return self.masked is not None
 
 
 class InvalidColumn(Exception):
@@ -64,11 +78,7 @@ def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
             marked = next((item.name for item in metadata(info) if isinstance(item, SqlType)), None)
             sql_type = marked or _sql_type(info.annotation)
             _check_digits(sql_type, info)
-            columns.append(
-                Column(
-                    name, field, sql_type, info.is_required(), is_nullable(info.annotation), _source_names(field, info)
-                )
-            )
+            columns.append(_column(name, field, info, sql_type))
         except InvalidColumn as fault:
             faults.append(f"field {field!r} {fault}")
         by_name.setdefault(name, field)
@@ -77,10 +87,71 @@ def columns_of(model: type[BaseModel]) -> tuple[list[Column], list[str]]:
         for source_name in column.source_names:
             other = by_source.setdefault(source_name, column.field)
             if other != column.field:
-                faults.append(
-                    f"field {column.field!r} reads {source_name!r}, as field {other!r} does; expected two names"
-                )
-    return columns, faults
+                name = source_name.removeprefix(NUL)
+                faults.append(f"field {column.field!r} reads {name!r}, as field {other!r} does; expected two names")
+    return columns, [*faults, *places.faults(columns)]
+
+
+def _column(name: str, field: str, info: FieldInfo, value_type: str) -> Column:
+    masked = _masked(info, value_type)
+    place = next((item for item in (*metadata(info), *_marks(info.annotation)) if isinstance(item, Place)), None)
+    if place is not None and (info.validation_alias is not None or info.alias is not None):
+        raise InvalidColumn(f"has an alias and {type(place).__name__}, expected one of the two")
+    return Column(
+        name,
+        field,
+        "text" if masked and masked.how != "drop" else value_type,
+        info.is_required(),
+        is_nullable(info.annotation),
+        (place.alias,) if place is not None else _source_names(field, info),
+        masked,
+        value_type,
+        place,
+    )
+
+
+def _masked(info: FieldInfo, value_type: str) -> Masked | None:
+    """How a field is masked; raises InvalidColumn where its masks could not hide it."""
+    found = {item for item in (*metadata(info), *_marks(info.annotation)) if isinstance(item, Masked)}
+    if any(isinstance(item, Masked) for item in _inner_marks(info.annotation)):
+        raise InvalidColumn("has a Masked inside it, which would hide nothing; mask the field itself")
+    if len(found) > 1:
+        raise InvalidColumn(f"is masked in {len(found)} ways, expected one")
+    masked = found.pop() if found else None
+    if masked and (fault := masked.fault(value_type)):
+        raise InvalidColumn(fault)
+    return masked
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """What an annotation itself says in Annotated, behind names for types and in unions."""
+    if get_origin(annotation) is Annotated:
+        for item in get_args(annotation)[1:]:
+            yield from item.metadata if isinstance(item, FieldInfo) else (item,)
+        yield from _marks(get_args(annotation)[0])
+    elif hasattr(annotation, "__value__"):
+        yield from _marks(annotation.__value__)
+    elif isinstance(annotation, NewType):
+        yield from _marks(annotation.__supertype__)
+    elif get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _marks(part)
+
+
+def _inner_marks(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator[Any]:
+    """What stands in Annotated below an annotation: in the items of a list, the fields of a model."""
+    inner, _ = _unwrapped(annotation)
+    if get_origin(inner) in (Union, UnionType):
+        for part in get_args(inner):
+            yield from _inner_marks(part, seen)
+    elif isinstance(inner, type) and issubclass(inner, BaseModel):
+        if inner not in seen:
+            for info in inner.model_fields.values():
+                yield from (*metadata(info), *_marks(info.annotation))
+                yield from _inner_marks(info.annotation, seen | {inner})
+    elif get_origin(inner) is not Literal:
+        for part in get_args(inner):
+            yield from (*_marks(part), *_inner_marks(part, seen))
 
 
 def _check_name(field: str, name: str, by_name: dict[str, str]) -> None:
@@ -109,7 +180,7 @@ def _source_names(field: str, info: FieldInfo) -> tuple[str, ...]:
         if len(path) != 1 or not isinstance(path[0], str):
             raise InvalidColumn(
                 f"has the alias {'.'.join(map(str, path))}, a path into another field, whose other content would be "
-                "lost; expected a name: declare the outer field as a nested model"
+                "lost; expected a name: write Path(...) in Annotated, or declare the outer field as a nested model"
             )
         names.append(path[0])
     return tuple(dict.fromkeys(names))
@@ -222,16 +293,30 @@ def _check_digits(sql_type: str, info: FieldInfo) -> None:
         )
 
 
-def key_fault(model: type[BaseModel], column: Column) -> str | None:
-    """The fault of a key that cannot be compared with a record's key or indexed; None if there is none."""
+def _key_length(model: type[BaseModel], column: Column) -> int:
+    """The most characters of a key's text."""
     info = model.model_fields[column.field]
     choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-    length = min(_limits(info, "max_length"), default=max(map(len, map(str, choices)), default=KEY_LENGTH_MAX + 1))
-    is_text = column.sql_type == "text" and length <= KEY_LENGTH_MAX
-    if column.required and not column.nullable and (is_text or column.sql_type in {*INTEGER_MAX, "uuid"}):
+    return min(_limits(info, "max_length"), default=max(map(len, map(str, choices)), default=KEY_LENGTH_MAX + 1))
+
+
+def key_length_faults(model: type[BaseModel], columns: Sequence[Column]) -> Iterator[str]:
+    """What is wrong with a key of several texts, of which an index holds at most 2,704 bytes together."""
+    length = sum(_key_length(model, column) for column in columns if column.value_type == "text")
+    if len(columns) > 1 and length > 2 * KEY_LENGTH_MAX:
+        yield f"the key's texts have up to {length} characters together, expected at most {2 * KEY_LENGTH_MAX}"
+
+
+def key_fault(model: type[BaseModel], column: Column) -> str | None:
+    """The fault of a key that cannot be compared with a record's key or indexed; None if there is none."""
+    length = _key_length(model, column)
+    if column.masked and column.masked.how != "hmac":
+        return f'key {column.field!r} is Masked("{column.masked.how}"), which tells no entities apart; expected "hmac"'
+    is_text = column.value_type == "text" and length <= KEY_LENGTH_MAX
+    if column.required and not column.nullable and (is_text or column.value_type in {*INTEGER_MAX, "uuid"}):
         return None
     return (
-        f"key {column.field!r} is {column.sql_type}{'' if column.required else ', optional'}"
+        f"key {column.field!r} is {column.value_type}{'' if column.required else ', optional'}"
         f"{', nullable' if column.nullable else ''}; expected a required whole number, UUID, or text of at most "
         f"{KEY_LENGTH_MAX} characters (Identifier)"
     )

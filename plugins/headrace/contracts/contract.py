@@ -5,7 +5,7 @@ behind lossless conversions (conversions); and the columns get what the
 model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
@@ -15,7 +15,11 @@ from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
 from headrace.contracts.column_types import Unstorable, column_type, store_document
-from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
+from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault, key_length_faults
+from headrace.contracts.key_parts import KeyParts
+from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
+from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
+from headrace.contracts.places import Key, Places, at, key_document, located
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
@@ -30,15 +34,17 @@ Row = list[Any]  # the contract's columns in order, then _extra as JSON text or 
 class Contract:
     """A compiled pydantic model.
 
-    key: the field that identifies an entity; None if there is none.
+    key: the field that identifies an entity, or several that do together; None if there is none.
     keyed: whether a record's key must equal it; the lines of a file have no keys.
     zone: the time zone of times that name none.
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept only JSON's own types: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks.
     has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
-    key_index: the index of the field that a record's key must equal; None if there is none.
+    key_index: the index of the field that a record's key must equal; None if there is none, or several are.
+    places: of fields that are not under a name of the document; None if there are none.
 
     Raises DatasetError with all faults of the model.
     """
@@ -47,13 +53,15 @@ class Contract:
         self,
         model: type[BaseModel],
         *,
-        key: str | None = None,
+        key: str | Sequence[str] | None = None,
         keyed: bool = True,
         zone: tzinfo = UTC,
         max_value_bytes: int = 1024 * 1024,
         strict: bool = False,
         format: Format = JSON,
         key_format: Format | None = None,
+        masking_key: bytes | None = None,
+        is_of_masked: bool = False,
     ) -> None:
         self.model = model
         self.zone = zone
@@ -63,25 +71,45 @@ class Contract:
         self.decoder = format.decoder()
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
-        self.columns = tuple(columns)
+        self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
-        if key is not None and key not in model.model_fields:
-            faults.append(f"key {key!r} is not a field of the contract")
-        elif key in fields and (fault := key_fault(model, columns[fields.index(key)])):
-            faults.append(fault)
+        self.key_fields = (key,) if isinstance(key, str) else tuple(key or ())
+        for name in self.key_fields:
+            if name not in model.model_fields:
+                faults.append(f"key {name!r} is not a field of the contract")
+            elif name in fields and (fault := key_fault(model, columns[fields.index(name)])):
+                faults.append(fault)
+        faults += key_length_faults(model, [column for column in columns if column.field in self.key_fields])
+        self.places = Places(columns) if any(column.place for column in columns) else None
+        is_structured = len(self.key_fields) > 1 or (self.places is not None and self.places.read_key_documents)
+        if self.key_decoder is None and is_structured:
+            self.key_decoder = JSON.decoder()
+        if self.decoder.json_text is not None and self.decoder.json_text.separator and is_structured:
+            faults.append("the format has keys that are text before the document, expected none beside a key of fields")
         try:
-            self._validate = conversions.validator(model, strict=self.strict).validate_python
+            aliases = {each.field: each.place.alias for each in columns if each.place}
+            checks = {each.field: masked_before(each.masked) for each in columns if each.masked and is_of_masked}
+            validator = conversions.validator(model, strict=self.strict, checks=checks, aliases=aliases)
+            self._validate = validator.validate_python
         except (InvalidColumn, SchemaError) as error:
             faults.append(str(error))
         if faults:
             raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
-        self.key = key
-        self.key_index = fields.index(key) if key is not None and keyed else None
+        indexes = [fields.index(name) for name in self.key_fields if keyed]
+        self.key_index = indexes[0] if len(indexes) == 1 else None
+        self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
-        self._stores = [(column.field, _storing(column, zone, is_json=is_json)) for column in columns]
+        self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
-        self._key_validator: SchemaValidator | None = None
+        self._reads_keys = self.key_parts is not None or (self.places is not None and self.places.read_keys)
+        self._key_validators: Mapping[str, SchemaValidator] | None = None
+        self._checks = checks
+        self._masked_names = frozenset(name for column in columns if column.masked for name in names_in(model, column))
+        # a dead letter's masks tell nothing
+        hidden = () if is_of_masked else [column.field for column in columns if column.masked]
+        self._masked_fields = self._masked_names.union(hidden) if hidden else frozenset()
+        self.masks = MaskedRecords(self, masking_key) if self._masked_names and not is_of_masked else None
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
@@ -89,6 +117,12 @@ class Contract:
         A tombstone (value None) gives a row with only its key. Raises RetriableError or PermanentError if the format's
         registry does not answer: then nothing is known about the record.
         """
+        decoded = self._decode(key, value, headers)
+        if self.masks is not None and isinstance(decoded, Rejection):
+            return self.masks.hidden(decoded, value, headers)
+        return decoded
+
+    def _decode(self, key: bytes | None, value: bytes | None, headers: Headers) -> Row | Rejection:
         if value is None:
             return self._tombstone(key, headers)
         if len(value) > self.max_value_bytes:
@@ -97,36 +131,59 @@ class Contract:
             document, prefix, _ = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
-        row = self._row(document)
-        if isinstance(row, Rejection) or self.key_index is None:
+        key_document = self._key_document(key, headers) if self._reads_keys else None
+        row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
+        if isinstance(row, Rejection):
+            return row
+        if self.key_parts is not None:
+            return self.key_parts.mismatch(key_document, row) or row
+        if self.key_index is None or isinstance(self.columns[self.key_index].place, Key):
             return row
         return self._other_key(key, prefix, row[self.key_index], headers) or row
 
-    def _row(self, document: Any) -> Row | Rejection:
+    def _key_document(self, key: bytes | None, headers: Headers) -> Any:
+        """A record's key, decoded, if fields are compared with it or come from it; or the rejection of the record."""
+        try:
+            return key_document(key, self.key_decoder, headers)
+        except Undecodable as error:
+            return _undecodable(error, "the record's key: ")
+        except Malformed as error:
+            return Rejection(error.reason, storable(f"the record's key: {error.detail}"), "key")
+
+    def _row(self, document: Any, key: Any, headers: Headers) -> Row | Rejection:
         try:
             if self.decoder.json_text is not None:
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+            if self.places is not None:
+                document = self.places.placed(document, key, headers)
             model = self._validate(document)
             if not isinstance(model, self.model):
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
             values, extra = model.__dict__, model.__pydantic_extra__
             row = [store(values.get(field)) for field, store in self._stores]
+            if extra and self._masked_names:  # under an alias that did not count
+                extra = {name: value for name, value in extra.items() if name not in self._masked_names}
             row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
             where = error.location
             path = storable(where) if isinstance(where, str) else rejection.json_path(where)
             return Rejection(error.reason, storable(error.detail), path)
         except ValidationError as error:
-            return rejection.of_errors(error.errors(include_url=False))
+            errors = error.errors(include_url=False)
+            errors = without_values(errors, self._masked_fields) if self._masked_fields else errors
+            return rejection.of_errors(errors if self.places is None else located(errors))
         except Unstorable as error:
-            return Rejection(error.reason, storable(error.detail), rejection.json_path((error.field,)))
+            detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
+            return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))
+        except HeadraceError:
+            raise
         except (Exception, SystemExit) as error:
             # raised by the contract's own code: this record is rejected, the next one is decoded
             if isinstance(error, MemoryError):
                 raise
-            return rejection.of_exception(error)
+            return rejection.of_exception(error, is_hidden=bool(self._masked_names))
         return row
 
     def _other_key(self, key: bytes | None, prefix: bytes | None, value: Any, headers: Headers) -> Rejection | None:
@@ -159,7 +216,10 @@ class Contract:
         document = decoder.decode(key, headers).document
         if isinstance(document, str) and decoder.json_text is not None:
             document = strict_json.parse_value(document)
-        if isinstance(document, Mapping):
+        column = self.columns[self.key_index or 0]
+        if isinstance(column.place, Key):
+            document = at(document, column.place.names)
+        elif isinstance(document, Mapping):
             names = self.columns[self.key_index or 0].source_names
             # the one field of a text, or of a record that names it in another way, needs no name
             name = next((name for name in names if name in document), None)
@@ -168,24 +228,36 @@ class Contract:
 
     def _is_same_key(self, key: bytes | None, value: Any) -> bool:
         try:
-            return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key.decode()) == value
+            if key is None or (self.strict and not self.columns[self.key_index or 0].masked) or len(key) >= 4_300:
+                return False
+            return bool(self._key_value(key.decode()) == value)
         except (ValueError, Unstorable, ArithmeticError):
             return False
 
     def _key_value(self, key: Any) -> Any:
         """The key field's value of a key that was decoded; raises ValueError or Unstorable where it is none."""
-        column = self.columns[self.key_index or 0]
-        if self._key_validator is None:
-            self._key_validator = conversions.field_validators(self.model)[column.field]
-        return _storing(column, self.zone)(self._key_validator.validate_python(key))
+        return self._value_of(self.key_index or 0, key)
+
+    def _value_of(self, index: int, key: Any) -> Any:
+        if self._key_validators is None:
+            self._key_validators = conversions.field_validators(self.model, checks=self._checks)
+        return self._stores[index][1](self._key_validators[self.columns[index].field].validate_python(key))
+
+    def stored(self, column: Column, value: Any) -> Any:
+        """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
+        return _storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
-        if self.key_index is None:
+        if self.key_parts is not None and key is not None:
+            document = self._key_document(key, headers)
+            return document if isinstance(document, Rejection) else self.key_parts.fill(document, row) or row
+        if key is None and (self.key_index is not None or self.key_parts is not None):
+            fields = " and ".join(self.key_fields)
+            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {fields} as its key")
+        if self.key_index is None or key is None:
             return row
         column = self.columns[self.key_index]
-        if key is None:
-            return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {column.field} as its key")
         try:
             if self.key_decoder is not None:
                 row[self.key_index] = self._decoded_key(self.key_decoder, key, headers)
@@ -205,14 +277,15 @@ class Contract:
             message = str(error)
         else:
             return row
-        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {key[:60]!r} is no {column.field}: {message}"))
+        found = HIDDEN if column.masked else f"{key[:60]!r}"
+        message = "not valid" if column.masked else message
+        return Rejection(Reason.KEY_MISMATCH, storable(f"tombstone key {found} is no {column.field}: {message}"))
 
     def _key_mismatch(self, key: bytes | None, expected: bytes) -> Rejection:
-        field = self.columns[self.key_index or 0].field
-        found = "no key" if key is None else f"key {key[:60]!r}"
-        return Rejection(
-            Reason.KEY_MISMATCH, storable(f"found {found}, expected {field} {expected[:60]!r}"), f"$.{field}"
-        )
+        column = self.columns[self.key_index or 0]
+        found = "no key" if key is None else f"key {HIDDEN if column.masked else repr(key[:60])}"
+        wanted = column.field if column.masked else f"{column.field} {expected[:60]!r}"
+        return Rejection(Reason.KEY_MISMATCH, storable(f"found {found}, expected {wanted}"), f"$.{column.field}")
 
 
 def _undecodable(error: Undecodable, where: str = "") -> Rejection:
@@ -228,8 +301,22 @@ def _only_value(document: Mapping[str, Any]) -> Any:
 _Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-def _storing(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
-    sql_type, _, is_array = column.sql_type.partition("[")
+def _storing(column: Column, zone: tzinfo, masking_key: bytes | None, *, is_json: bool) -> _Storing:
+    store = _storing_unmasked(column, zone, is_json=is_json)
+    if column.masked is None:
+        return store
+    return partial(_store_masked, store, mask_of(column.field, column.masked, masking_key), column.masked.how)
+
+
+def _store_masked(store: _Storing, mask: Mask, how: How, value: Any) -> Any:
+    if isinstance(value, MaskedText):
+        return None if how == "drop" else str(value)
+    value = store(value)
+    return None if value is None else mask(value)
+
+
+def _storing_unmasked(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
+    sql_type, _, is_array = column.value_type.partition("[")
     kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
     store: _Storing = partial(kind_store, column.field, sql_type, zone)
     if is_array:

@@ -6,7 +6,7 @@ meaning, and no value is read from the document a second time.
 https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and their fields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time
 from functools import partial
 from typing import Any
@@ -22,28 +22,97 @@ from headrace.contracts.times import PARSERS
 from headrace.formats.values import Nanoseconds
 
 Schema = dict[str, Any]
+Checks = Mapping[str, Callable[[Any], Any]]  # a field's name to what judges its values in place of its type
+NO_CHECKS: Checks = {}
+NO_ALIASES: Mapping[str, str] = {}
 
 
-def validator(model: type[BaseModel], *, strict: bool) -> SchemaValidator:
+def validator(
+    model: type[BaseModel], *, strict: bool, checks: Checks = NO_CHECKS, aliases: Mapping[str, str] = NO_ALIASES
+) -> SchemaValidator:
     """A validator of a document as `strict_json.parse` gives it; returns an instance of the model.
+
+    checks: what judges fields in place of their types. aliases: names of fields in documents, besides the model's own.
 
     strict: accept only JSON's own types. Raises InvalidColumn for a model that is not validated by its schema.
     """
-    schema = _converting(model.__pydantic_core_schema__, strict=strict)
+    schema = _converting(_checked(model.__pydantic_core_schema__, checks, aliases), strict=strict)
     # the models' own validators, which pydantic would reuse, know nothing of conversions
     return SchemaValidator(schema, _use_prebuilt=False)
 
 
-def field_validators(model: type[BaseModel]) -> Mapping[str, SchemaValidator]:
+def field_validators(
+    model: type[BaseModel], *, strict: bool = False, checks: Checks = NO_CHECKS
+) -> Mapping[str, SchemaValidator]:
     """A validator for each field alone, that takes text as well: for keys, which are bytes of text."""
-    schema = _converting(model.__pydantic_core_schema__, strict=False)
+    schema = _converting(_checked(model.__pydantic_core_schema__, checks), strict=strict)
     definitions = schema["definitions"] if schema["type"] == "definitions" else []
-    found = schema["schema"] if definitions else schema
+    fields = _fields(schema)["fields"]
+    return {name: _one_field(field["schema"], definitions) for name, field in fields.items()}
+
+
+def judges_fields_alone(model: type[BaseModel]) -> bool:
+    """Whether no validator sees more than the value of its own field."""
+    schema: Any = model.__pydantic_core_schema__
+    found = schema["schema"] if schema["type"] == "definitions" else schema
+    if found["type"] != "model" or any(found.get(name) for name in ("custom_init", "post_init")):
+        return False
+    return not any(_sees_others(field["schema"]) for field in _fields(schema)["fields"].values())
+
+
+def _sees_others(node: Any) -> bool:
+    if isinstance(node, list | tuple):
+        return any(map(_sees_others, node))
+    if not isinstance(node, dict):
+        return False
+    function = node.get("function")
+    if isinstance(function, dict) and function.get("type") == "with-info":
+        return True
+    return bool(node.get("default_factory_takes_data")) or any(
+        _sees_others(node[name]) for name in _INNER & node.keys()
+    )
+
+
+def _fields(schema: Any) -> Any:
+    """The schema of a model's fields."""
+    found = schema["schema"] if schema["type"] == "definitions" else schema
     if found["type"] == "definition-ref":
-        found = next(item for item in definitions if item.get("ref") == found["schema_ref"])
+        found = next(item for item in schema["definitions"] if item.get("ref") == found["schema_ref"])
     while found["type"].startswith("function"):
         found = found["schema"]
-    return {name: _one_field(field["schema"], definitions) for name, field in found["schema"]["fields"].items()}
+    return found["schema"]
+
+
+def _checked(schema: Any, checks: Checks, aliases: Mapping[str, str] = NO_ALIASES) -> Any:
+    """A model's schema in which some fields are judged by a function alone; defaults and null stay as they are."""
+    if not checks and not aliases:
+        return schema
+    schema = _copied(schema)
+    fields = _fields(schema)["fields"]
+    for name, check in checks.items():
+        fields[name]["schema"] = _checked_field(fields[name]["schema"], check)
+    for name, alias in aliases.items():
+        fields[name]["validation_alias"] = alias
+    return schema
+
+
+def _copied(node: Any) -> Any:
+    if isinstance(node, list | tuple):
+        return type(node)(map(_copied, node))
+    return {name: _copied(item) for name, item in node.items()} if type(node) is dict else node
+
+
+def _checked_field(schema: Schema, check: Callable[[Any], Any]) -> Schema:
+    if schema["type"] == "default":
+        return {**schema, "schema": _checked_field(schema["schema"], check)}
+    plain: Schema = {"type": "function-plain", "function": {"type": "no-info", "function": check}}
+    return {"type": "nullable", "schema": plain} if _may_be_null(schema) else plain
+
+
+def _may_be_null(schema: Schema) -> bool:
+    while schema["type"] != "nullable" and isinstance(schema.get("schema"), dict):
+        schema = schema["schema"]
+    return schema["type"] in ("nullable", "none", "any")
 
 
 def _one_field(schema: Schema, definitions: list[Any]) -> SchemaValidator:
@@ -53,10 +122,10 @@ def _one_field(schema: Schema, definitions: list[Any]) -> SchemaValidator:
 
 
 # where a core schema holds others
-_INNER = (
+_INNER = frozenset((
     "schema", "schemas", "items_schema", "keys_schema", "values_schema", "extras_schema", "definitions", "choices",
     "fields", "lax_schema", "strict_schema", "json_schema", "python_schema", "steps",
-)  # fmt: skip
+))  # fmt: skip
 _CONVERTED = {found.schema: found for found in COLUMN_TYPES if found.schema is not None}
 # one item that is wrong is enough: an array of 1 MB has half a million, whose errors are 300 MB
 _FAILS_FAST = frozenset({"list", "tuple", "set", "frozenset"})

@@ -135,12 +135,12 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Docu
     parser = schema["function"].get("function")
     if parser not in PARSERS:
         raise UnsupportedField
-    if parser is parse_date and column.sql_type == "date":
+    if parser is parse_date and column.value_type == "date":
         steps = "{v} = {v}.isoformat() if {v}.__class__ is date else day{i}({v})\n"
         return DocumentField(steps=steps, names={"day": _day})
-    if parser is parse_time and column.sql_type == "time":
+    if parser is parse_time and column.value_type == "time":
         return DocumentField(steps="{v} = clock{i}({v})\n", names={"clock": _clock})
-    if column.sql_type != "timestamptz":
+    if column.value_type != "timestamptz":
         raise UnsupportedField
     zone = contract.zone
 

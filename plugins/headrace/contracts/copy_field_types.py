@@ -88,7 +88,7 @@ def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
 def integer_bounds(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]:
     """The least and the most that a field and its column hold; raises UnsupportedField for other rules."""
     only(schema, "ge", "gt", "le", "lt", "strict")
-    limit = INTEGER_MAX[column.sql_type]
+    limit = INTEGER_MAX[column.value_type]
     if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
         raise UnsupportedField
     lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
@@ -173,7 +173,7 @@ def numeric_digits(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]
     only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
     places: int | None = schema.get("decimal_places")
     digits: int | None = schema.get("max_digits")
-    if "(" in column.sql_type:
+    if "(" in column.value_type:
         if digits is None or places is None or digits <= places:
             raise UnsupportedField
         return digits - places, places
@@ -186,7 +186,7 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fast
     """A parser of contracts.times, recognised by identity."""
     only(schema, "function", "json_schema_input_schema")
     parser = schema["function"].get("function")
-    if column.sql_type == "date" and parser is parse_date:
+    if column.value_type == "date" and parser is parse_date:
         return FastField(
             kind=str,
             quotes=2,
@@ -194,7 +194,7 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fast
             names={"fromisoformat": date.fromisoformat, "in_utc": None},
             empty_is_null=not contract.strict,
         )
-    if column.sql_type != "timestamptz":
+    if column.value_type != "timestamptz":
         raise UnsupportedField
     if parser is parse_epoch_ms:
         return _epoch_ms(contract)

@@ -40,7 +40,23 @@ def field_of(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
         if field.is_nullable or field.has_default:
             raise UnsupportedField
         field = replace(field, parse=field.parse + "key_value = {v}\nkey_text = str({v})\n")
-    return field
+    return field if column.masked is None else _masked(column, field, contract)
+
+
+def _masked(column: Column, field: FastField, contract: Contract) -> FastField:
+    """A field whose cell is its mask; the key's text, which is compared first, stays as it is."""
+    assert column.masked is not None
+    assert contract.masks is not None
+    default = {"default": NULL} if field.has_default else {}
+    if column.masked.how == "drop":
+        steps = field.steps + "{v} = " + repr(NULL) + "\n"
+        return replace(field, steps=steps, suffix="", names={**field.names, **default})
+    if field.has_default and field.names["default"] != NULL:
+        raise UnsupportedField
+    if column.value_type not in ("text", *INTEGER_MAX) or field.is_raw:
+        raise UnsupportedField  # a value with several texts
+    steps = "if has_escapes:\n    quotes += str({v}).count('\"')\n{v} = mask{i}(str({v}))\n"
+    return replace(field, steps=steps, names={**field.names, "mask": contract.masks.cell_of(column)})
 
 
 def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
@@ -57,7 +73,7 @@ def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fast
         return replace(field, is_nullable=True)
     if schema["type"] == "function-after":
         return _validated(column, schema, contract)
-    make = FIELD_TYPES.get((schema["type"], family(column.sql_type)))
+    make = FIELD_TYPES.get((schema["type"], family(column.value_type)))
     if make is None:
         raise UnsupportedField
     return make(column, schema, contract)

@@ -29,11 +29,14 @@ from headrace.formats.wire import HEADER_BYTES
 
 def compile_lines(contract: Contract) -> Binder | None:
     """Compile a contract; None where something in it is known to Contract.decode alone."""
-    if contract.decoder.reads_headers:
+    if contract.decoder.reads_headers or contract.places is not None or contract.key_parts is not None:
         return None
     if contract.decoder.json_text is None:
-        return compile_documents(contract)
+        return None if contract.masks is not None else compile_documents(contract)
     if contract.key_decoder is not None and contract.decoder.json_text.separator is not None:
+        return None
+    is_key_masked = contract.masks is not None and contract.masks.is_key_masked
+    if is_key_masked and (contract.key_index is None or contract.key_decoder is not None):
         return None
     try:
         schemas = field_schemas(contract.model)
@@ -61,6 +64,8 @@ def compile_lines(contract: Contract) -> Binder | None:
     }
     for i, field in enumerate(fields):
         names |= {f"{name}{i}": value for name, value in field.names.items()}
+    if contract.masks is not None and contract.key_index is not None and is_key_masked:
+        names["mask_key"] = contract.masks.cell_of(contract.columns[contract.key_index])
     # as dataclasses and namedtuples are made; the source holds numbers and names of ours, and nothing of the contract's
     exec(_source(contract, fields), names)  # noqa: S102
     binder: Binder = names["bind"]
@@ -145,6 +150,8 @@ key_text = f"\\\\x{key.hex()}"
     as_hex = r"""if has_escapes or not key.isascii():
     key_text = f"\\\\x{key.hex()}"
 """
+    if contract.columns[contract.key_index].masked is not None:
+        as_hex = "if True:\n    key_text = mask_key(key_text)\n"
     if contract.decoder.json_text is None or contract.decoder.json_text.separator is None:
         return f"if key != key_text.encode():\n    return None\n{as_hex}"
     return rf"""

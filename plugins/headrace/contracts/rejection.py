@@ -20,7 +20,8 @@ class Rejection:
     """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON.
 
     is_raised: a validator raised an unexpected exception, so the validator may be at fault. schema_id: the
-    registry's id of the schema that the record names.
+    registry's id of the schema that the record names. masked: the fields that are masked in the record's dead letter,
+    each with how; None if none is.
     """
 
     reason: str
@@ -28,6 +29,7 @@ class Rejection:
     json_path: str = "$"
     is_raised: bool = False
     schema_id: int | None = None
+    masked: list[str] | None = None
 
 
 def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:
@@ -37,8 +39,14 @@ def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:
     return Rejection(reason_of(first["type"]), storable(detail), json_path(first["loc"]))
 
 
-def of_exception(error: BaseException) -> Rejection:
-    """The rejection for an exception that a contract's own code raised and pydantic does not know."""
+def of_exception(error: BaseException, *, is_hidden: bool = False) -> Rejection:
+    """The rejection for an exception that a contract's own code raised and pydantic does not know.
+
+    is_hidden: leave its message out, which may quote a value that is masked.
+    """
+    if is_hidden:
+        detail = f"{type(error).__name__}, whose message is not kept: the contract masks values"
+        return Rejection(Reason.BUSINESS_RULE, storable(detail), is_raised=True)
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # the exception's own __str__ failed

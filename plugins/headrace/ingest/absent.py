@@ -120,6 +120,8 @@ def _key(dataset: Dataset) -> tuple[Column, int]:
     for index, column in enumerate(dataset.compiled.columns):
         if column.name == dataset.key_column:
             return column, index
+    if dataset.key_fields:
+        raise DatasetError(f"{dataset.name}: has a key of several fields, expected one; leave --replace out")
     raise DatasetError(f"{dataset.name}: has no key, expected one to find absent entities; omit --replace")
 
 

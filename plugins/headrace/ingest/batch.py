@@ -43,6 +43,7 @@ class Batch:
     accepted: list[Record] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
+    ignored: int = 0
     bytes: int = 0
     size_bytes: int = 0
     position: str | None = None
@@ -54,8 +55,8 @@ class Batch:
 
     @property
     def records(self) -> int:
-        """The number of rows (tombstones included) and dead letters."""
-        return len(self.rows) + len(self.dead)
+        """The number of rows (tombstones included), dead letters and ignored records."""
+        return len(self.rows) + len(self.dead) + self.ignored
 
     @property
     def first_record_at(self) -> datetime | None:
@@ -84,6 +85,7 @@ class Batch:
         """Add records; return the one that fills the batch, or None if the records end first."""
         bind = self.dataset.copy_line_binder
         make_line = bind(self.generation, self.partition, self.batch_id) if bind else _no_line
+        ignores = self.dataset.filter.ignores if self.dataset.filter is not None else None
         times, rows, accepted = self.times, self.rows, self.accepted
         value_bytes, held_bytes = self.bytes, self.size_bytes
         kind: type[Record] | None = None
@@ -97,6 +99,13 @@ class Batch:
             else:
                 offset, timestamp = record.offset, record.timestamp
                 key, value, headers = record.key, record.value, record.headers
+            if ignores is not None and not _is_judged(record) and ignores(key, value, headers):
+                self.ignored += 1
+                room -= 1
+                if room <= 0:
+                    full = record
+                    break
+                continue
             record_bytes = (len(key) if key else 0) + (len(value) if value else 0)
             value_bytes += record_bytes
             held_bytes += record_bytes
@@ -105,7 +114,7 @@ class Batch:
                 held_bytes += sum(HEADER_BYTES + len(name) + (len(text) if text else 0) for name, text in headers)
                 headers_text = escaped((headers_json(headers) or b"").decode())
             at = times[timestamp]
-            is_rejected = may_be_rejected and _rejection(record)
+            is_rejected = may_be_rejected and (_rejection(record) or _masked(record))
             line = None if is_rejected else make_line(offset, at, key, value, headers_text)
             if line is None:
                 self._decode(record)
@@ -121,8 +130,10 @@ class Batch:
 
     def _decode(self, record: Record) -> None:
         """Decode a record by the contract into a row or a dead letter."""
-        contract = self.dataset.compiled
+        contract, masked = self.dataset.compiled, _masked(record)
         decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)
+        if masked is not None and _rejection(record) is None:  # a dead letter that holds masks for values
+            decoded = self.dataset.decode_masked(record, _stored_rejection(record, masked))
         if isinstance(decoded, Rejection):
             self._reject_record(record, decoded)
             return
@@ -136,7 +147,7 @@ class Batch:
             self.partition,
             record.offset,
             record_time(record.timestamp),
-            record.key,
+            record.key if masked or contract.masks is None else contract.masks.key(record.key, record.headers),
             json_text(headers_json(record.headers)),
             deleted,
             json_text(extra),
@@ -177,6 +188,11 @@ class Batch:
     def _reject_record(self, record: Record, rejection: Rejection) -> None:
         if self.dataset.format.has_schema_ids:
             rejection = replace(rejection, schema_id=self._schema_id(record))
+        masked, masks = _masked(record), self.dataset.compiled.masks
+        if masked is not None:
+            rejection = replace(rejection, masked=masked)
+        elif masks is not None:
+            record, rejection = masks.record(record, rejection)
         self.dead.append(
             dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
         )
@@ -196,6 +212,7 @@ class Batch:
             dead=len(self.dead),
             tombstones=self.tombstones,
             empty=self.end_offset - self.start_offset - self.records,
+            ignored=self.ignored,
             bytes=self.bytes,
             first_record_at=self.first_record_at,
             last_record_at=self.last_record_at,
@@ -206,6 +223,21 @@ class Batch:
 
 def _no_line(*_: Any) -> None:
     """Replace the fast path of a contract that has none."""
+
+
+def _is_judged(record: Record) -> bool:
+    """Whether a record was found to belong to the dataset, or not to be one: a dead letter, or a broken line."""
+    return hasattr(record, "masked") or _rejection(record) is not None
+
+
+def _stored_rejection(record: Any, masked: list[str]) -> Rejection:
+    return Rejection(record.reason, record.detail, record.json_path or "$", masked=masked)
+
+
+def _masked(record: Record) -> list[str] | None:
+    """What is masked in a dead letter that is replayed; None for what a source yields."""
+    masked: list[str] | None = getattr(record, "masked", None)
+    return masked
 
 
 def _rejection(record: Record) -> Rejection | None:

@@ -30,6 +30,7 @@ class DrainResult:
     dead: int = 0
     tombstones: int = 0
     empty: int = 0
+    ignored: int = 0
     bytes: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)  # of the dead letters
@@ -40,6 +41,11 @@ class DrainResult:
     def records(self) -> int:
         """The number of records that were staged, tombstoned or rejected."""
         return self.staged + self.dead + self.tombstones
+
+    @property
+    def offsets(self) -> int:
+        """The number of offsets that are behind the drain."""
+        return self.records + self.empty + self.ignored
 
     def count(self, line: LedgerLine, dead_letters: Iterable[Sequence[Any]]) -> None:
         """Count a committed batch, as its ledger line has it. dead_letters: its rows of headrace.dead_letters."""
@@ -62,6 +68,7 @@ class DrainResult:
         self.dead += counted.dead
         self.tombstones += counted.tombstones
         self.empty += counted.empty
+        self.ignored += counted.ignored
         self.bytes += counted.bytes
 
     def summary(self, plan: Plan) -> str:
@@ -71,7 +78,7 @@ class DrainResult:
             return f"{self.dataset}: nothing new{waiting}"
         return (
             f"{self.dataset}: {self.records} records in {self._pace}, {self.batches} batches: "
-            f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty; "
+            f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty{self._others}; "
             f"next offsets {self._ends}{waiting}"
         )
 
@@ -81,11 +88,15 @@ class DrainResult:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
         return [
             f"{self.dataset}: generation {plan.generation} of {plan.topic}, offsets {ranges or 'none'}",
-            f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}",
+            f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}{self._others}",
             f"dead letters {self.dead}{': ' if reasons else ''}{reasons}",
             f"{self.batches} batches in {self._pace}",
             f"next offsets {self._ends or 'unchanged'}",
         ]
+
+    @property
+    def _others(self) -> str:
+        return f", {self.ignored} ignored" if self.ignored else ""
 
     @property
     def _pace(self) -> str:

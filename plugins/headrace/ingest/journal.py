@@ -36,6 +36,7 @@ class Journal:
             dead=line.dead,
             tombstones=line.tombstones,
             empty=line.empty,
+            ignored=line.ignored,
             bytes=line.bytes,
             seconds=round(seconds, 3),
         )
@@ -53,6 +54,7 @@ class Journal:
             dead=result.dead,
             tombstones=result.tombstones,
             empty=result.empty,
+            ignored=result.ignored,
             bytes=result.bytes,
             seconds=round(result.seconds, 3),
             **({} if error is None else _of_error(error)),

@@ -130,7 +130,7 @@ def load_file(
         planned = plan(deployment, dataset, source=source, path=path, run=options.run)
         run_options = RunOptions(
             run=options.run,
-            on_progress=lambda so_far: options.on_progress(so_far.records + so_far.empty, planned.lag),
+            on_progress=lambda so_far: options.on_progress(so_far.offsets, planned.lag),
         )
         result = drain_plan(deployment, dataset, planned, source=source, path=path, options=run_options)
     retries = deployment.retries()

@@ -50,7 +50,7 @@ def drain_dataset(
             planned,
             options=RunOptions(
                 max_seconds=max_seconds,
-                on_progress=lambda so_far: on_progress(so_far.records + so_far.empty, planned.lag),
+                on_progress=lambda so_far: on_progress(so_far.offsets, planned.lag),
             ),
         )
         return planned, result
@@ -60,7 +60,7 @@ def drain_dataset(
         try:
             for future in as_completed(futures):
                 result.add(future.result())
-                on_progress(result.records + result.empty, planned.lag)
+                on_progress(result.offsets, planned.lag)
         except BrokenProcessPool as error:
             killed = DrainKilled(f"{name}: a process of the drain was killed; its commits stay; drain again")
             connect = deployment.connect(drain_name(name))

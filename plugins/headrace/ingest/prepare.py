@@ -20,6 +20,7 @@ from headrace.postgres import ledger, staging
 from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.masking_keys import check_masking_key
 from headrace.postgres.migrations import locked, migrate, while_locked
 from headrace.postgres.roles import separate
 from headrace.sources.base import Source, SourceState
@@ -72,6 +73,7 @@ def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms
         if lock_timeout_ms is not None:
             connection.execute(SQL("set local lock_timeout = {}").format(f"{lock_timeout_ms}ms"))
         Checkpoints(connection, dataset.name).register()
+        check_masking_key(connection, dataset)
         staging.ensure_table(connection, dataset)
 
 

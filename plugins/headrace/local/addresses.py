@@ -65,7 +65,7 @@ def environment(settings: Settings) -> dict[str, str]:
     a file that a variable with _FILE behind its name names. An address is there without its secrets as well.
     """
     home = settings.home.resolve()
-    values = {"HEADRACE_HOME": str(home)}
+    values = {"HEADRACE_HOME": str(home)} | _given(home, settings, ("masking_key",))
     if dsn := address(settings, "postgres"):
         values |= _postgres_environment(home, dsn, settings.dbt_dsn)
         if settings.dbt_dsn is None and (builders := builder_dsn(dsn, read_services(settings.home))):

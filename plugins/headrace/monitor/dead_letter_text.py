@@ -66,6 +66,7 @@ def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
         **_text_or_base64("key", dead_letter.key),
         **_text_or_base64("value", dead_letter.value),
         "headers": dead_letter.stored_headers or [],
+        "masked": dead_letter.masked,
         "batch_id": str(dead_letter.batch_id),
         "replayed_by": None if dead_letter.replayed_by is None else str(dead_letter.replayed_by),
     }
@@ -84,6 +85,8 @@ def dead_letter_lines(dead_letter: DeadLetter) -> Iterator[str]:
     yield f"batch     {dead_letter.batch_id}" + (
         f", replayed by {dead_letter.replayed_by}" if dead_letter.replayed_by else ""
     )
+    if dead_letter.masked:
+        yield f"masked    {visible(', '.join(dead_letter.masked))}"
     for name, value in dead_letter.headers:
         yield f"header    {visible(name) if isinstance(name, str) else _in_a_line(name)} = {_in_a_line(value)}"
     yield from _body("key", dead_letter.key)

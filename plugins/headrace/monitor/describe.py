@@ -10,7 +10,9 @@ from pydantic import BaseModel, PlainValidator
 
 from headrace.contracts.column_types import column_type
 from headrace.contracts.columns import Column, SqlType, metadata
+from headrace.contracts.places import words_of
 from headrace.contracts.reasons import Reason, Scope
+from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
 from headrace.formats import JSON
@@ -22,12 +24,17 @@ BOOKKEEPING_MEANING = {
     "_partition": "where the record was",
     "_offset": "where the record was; in a file the line's number",
     "_timestamp": "the record's time at the source",
-    "_key": "the record's key, unchanged",
+    "_key": "the record's key, unchanged or masked",
     "_headers": "the record's headers, in order",
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
     "_schema_id": "the registry's id of the schema that the record was written by",
+}
+MASK_WORDS = {
+    "hmac": "stored as an HMAC of the value",
+    "last4": "stored as its last four characters",
+    "drop": "not stored",
 }
 LIMITS = {
     "ge": (">= {}", Reason.OUT_OF_RANGE),
@@ -117,7 +124,10 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         yield "key", "none: every record is one of its own"
     else:
         keyed = "; a record's key equals it" if _is_keyed(dataset) else ""
-        yield "key", f"{dataset.key}, column {dataset.key_column}{keyed}"
+        columns = "column" if len(dataset.key_columns) == 1 else "columns"
+        yield "key", f"{', '.join(dataset.key_fields)}, {columns} {', '.join(dataset.key_columns)}{keyed}"
+    if dataset.where is not None:
+        yield "records", f"those with {dataset.where}; the others are ignored, and counted in headrace.batches.ignored"
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"
@@ -173,13 +183,17 @@ def _field(model: type[BaseModel], column: Column) -> FieldDescription:
             words, its_reasons = _rule(func)
             constraints.append(words)
             found += its_reasons
-    if column_type(column.sql_type).has_bounds:
+    if column_type(column.value_type).has_bounds:
         found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
         if column.field in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
+    if column.place is not None:
+        constraints.append(f"at {json_path(words_of(column.place))}")
+    if column.masked is not None:
+        constraints.append(MASK_WORDS[column.masked.how])
     return FieldDescription(
         column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found)
     )

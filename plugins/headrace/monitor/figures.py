@@ -53,6 +53,7 @@ class DatasetStatus:
     staged: int = 0
     dead: int = 0
     tombstones: int = 0
+    ignored: int = 0
     recent_dead: int = 0
     rows_per_s: float | None = None
     batches: int = 0

@@ -117,6 +117,7 @@ def _records(datasets: list[DatasetStatus]) -> Iterator[Metric]:
             ("staged", dataset.staged),
             ("dead", dataset.dead),
             ("tombstone", dataset.tombstones),
+            ("ignored", dataset.ignored),
         ):
             rows.add_metric((dataset.dataset, outcome), count)
     yield from (lag, waiting, rows)

@@ -71,6 +71,7 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
     common = {
         "dataset": found["dataset"],
         "batches": found["last_seq"],
+        "ignored": found["ignored"],
         "last_error": found["error"],
         "last_command": Command.of_row(found["command"], found["dataset"]),
         "observed_at": found["observed_at"],

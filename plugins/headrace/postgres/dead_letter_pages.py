@@ -46,6 +46,7 @@ class DeadLetter:
     batch_id: UUID
     replayed_by: UUID | None
     published_at: datetime | None
+    masked: list[str] | None  # what is masked in key, value and headers: each field with how
 
     @property
     def headers(self) -> Headers:
@@ -61,8 +62,13 @@ class DeadLetter:
 
     @property
     def is_kept(self) -> bool:
-        """Whether its bytes are stored; a record above the size limits has only its coordinate."""
-        return self.reason != Reason.TOO_LARGE or self.value is not None or NOT_KEPT not in self.detail
+        """Whether its bytes are stored.
+
+        A record above the size limits has only its coordinate; one whose masked fields cannot be found in it has no
+        value.
+        """
+        may_be_left_out = self.reason == Reason.TOO_LARGE or self.masked is not None
+        return not may_be_left_out or self.value is not None or NOT_KEPT not in self.detail
 
     @property
     def coordinate(self) -> DeadLetterCoordinate:
@@ -73,7 +79,7 @@ class DeadLetter:
 # milliseconds, as in records: Python cannot read a timestamptz of the year 9999 in every time zone
 _COLUMNS = SQL(
     'dataset, generation, partition, "offset", (extract(epoch from "timestamp") * 1000)::bigint as "timestamp", key, '
-    "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at"
+    "value, headers as stored_headers, reason, detail, json_path, batch_id, replayed_by, published_at, masked"
 )
 
 

@@ -30,6 +30,7 @@ COLUMNS = (
     ("json_path", "text"),
     ("batch_id", "uuid"),
     ("schema_id", "integer"),
+    ("masked", "text[]"),
 )
 REASON = COLUMNS.index(("reason", "text"))  # its index in a row
 
@@ -52,6 +53,7 @@ def dead_letter_row(
         rejection.json_path,
         batch_id,
         rejection.schema_id,
+        rejection.masked,
     )
 
 

@@ -81,6 +81,7 @@ class LedgerLine:
     dead: int = 0
     tombstones: int = 0
     empty: int = 0
+    ignored: int = 0  # records that the dataset's condition `where` leaves out
     bytes: int = 0
     first_record_at: datetime | None = None
     last_record_at: datetime | None = None
@@ -95,13 +96,13 @@ with counted as (
 )
 
 insert into headrace.batches (
-    batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty,
+    batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty, ignored,
     bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
     note
 )
 select
     %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
-    %(dead)s, %(tombstones)s, %(empty)s, %(bytes)s, %(first)s, %(last)s,
+    %(dead)s, %(tombstones)s, %(empty)s, %(ignored)s, %(bytes)s, %(first)s, %(last)s,
     clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
     %(try_number)s, %(map_index)s, %(note)s
 from counted
@@ -128,6 +129,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "dead": line.dead,
             "tombstones": line.tombstones,
             "empty": line.empty,
+            "ignored": line.ignored,
             "bytes": line.bytes,
             "first": line.first_record_at,
             "last": line.last_record_at,

@@ -237,8 +237,8 @@ def _create(connection: Connection[Any], dataset: Dataset) -> None:
         Identifier(f"_pkey_{name}")
     )
     connection.execute(_create_table(name, [*_definitions(dataset), primary_key]))
-    if dataset.key_column:
-        _create_index(connection, f"_key_{name}", name, dataset.key_column)
+    if dataset.key_columns:
+        _create_index(connection, f"_key_{name}", name, *dataset.key_columns)
     # of an earlier staging table that was dropped
     connection.execute(SQL("drop table if exists {}").format(replaced_table(dataset)))
     _create_replaced(connection, dataset)
@@ -254,14 +254,16 @@ def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
     # tenth of its time
     _create_index(connection, f"_rby_{dataset.name}", name, "_replaced_by")
     _create_index(connection, f"_rbatch_{dataset.name}", name, "_batch_id")
-    if dataset.key_column:
-        _create_index(connection, f"_rkey_{dataset.name}", name, dataset.key_column)
+    if dataset.key_columns:
+        _create_index(connection, f"_rkey_{dataset.name}", name, *dataset.key_columns)
 
 
-def _create_index(connection: Connection[Any], name: str, table_name: str, column: str) -> None:
+def _create_index(connection: Connection[Any], name: str, table_name: str, *columns: str) -> None:
     # Postgres's default name, jobs_userid_idx, may be the name of a dataset
     connection.execute(
-        SQL("create index {} on {} ({})").format(Identifier(name), Identifier(SCHEMA, table_name), Identifier(column))
+        SQL("create index {} on {} ({})").format(
+            Identifier(name), Identifier(SCHEMA, table_name), SQL(", ").join(map(Identifier, columns))
+        )
     )
 
 

@@ -203,6 +203,7 @@ def _headers(dead_letter: DeadLetter) -> list[tuple[str, bytes]]:
         "partition": b"%d" % dead_letter.partition,
         "offset": b"%d" % dead_letter.offset,
         "original_key": dead_letter.key,
+        "masked": None if dead_letter.masked is None else " ".join(dead_letter.masked).encode(),
         "original_timestamp": None if dead_letter.timestamp is None else b"%d" % dead_letter.timestamp,
         "original_headers": headers_json(
             dead_letter.headers

@@ -51,19 +51,22 @@ def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_
     return _PUBLISHERS[dataset.source.kind](deployment, dataset, transactional_id)
 
 
-def split_line(line: bytes, key_field: str | None) -> tuple[bytes | None, bytes] | None:
+def split_line(line: bytes, key_fields: tuple[str, ...]) -> tuple[bytes | None, bytes] | None:
     """Key and value of a line; None if it is neither `key|value` nor a JSON object."""
     if line.lstrip().startswith(b"{"):
-        return _key_of(line, key_field), line
+        return _key_of(line, key_fields), line
     key, separator, value = line.partition(SEPARATOR)
     return (key, value) if separator else None
 
 
-def _key_of(line: bytes, key_field: str | None) -> bytes | None:
-    if key_field is None:
+def _key_of(line: bytes, key_fields: tuple[str, ...]) -> bytes | None:
+    if not key_fields:
         return None
     try:
-        key = json.loads(line)[key_field]
+        document = json.loads(line)
+        key = document[key_fields[0]]
+        if len(key_fields) > 1:
+            key = json.dumps({name: document[name] for name in key_fields})
     except (ValueError, KeyError, RecursionError):
         return None  # sent without a key: the contract decides, not the publisher
     return None if key is None else str(key).encode()
@@ -75,12 +78,12 @@ class TopicPublisher:
     def __init__(
         self,
         source: SourceDeclaration,
-        key_field: str | None,
+        key_fields: tuple[str, ...],
         client_config: Mapping[str, Any],
         transactional_id: str | None = None,
     ) -> None:
         self.target = source.name
-        self._source, self._key_field, self._config = source, key_field, client_config
+        self._source, self._key_fields, self._config = source, key_fields, client_config
         self._transactional_id = transactional_id
         self._failures: list[BaseException] = []
 
@@ -115,7 +118,7 @@ class TopicPublisher:
         """Send a line; its acknowledgement comes later."""
         from kafka.errors import KafkaError
 
-        key, value = (None if keyless else split_line(line, self._key_field)) or (None, line)
+        key, value = (None if keyless else split_line(line, self._key_fields)) or (None, line)
         try:
             self._producer.send(self.target, key=key, value=value).add_errback(self._failures.append)
         except KafkaError as error:
@@ -230,7 +233,7 @@ def _flat(pairs: list[tuple[str, object]]) -> dict[bytes, bytes]:
 
 
 def _open_topic(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:
-    return TopicPublisher(dataset.source, dataset.key, deployment.kafka(), transactional_id)
+    return TopicPublisher(dataset.source, dataset.key_fields, deployment.kafka(), transactional_id)
 
 
 def _open_stream(deployment: "Deployment", dataset: Dataset, transactional_id: str | None) -> Publisher:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from psycopg import Connection, Cursor
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
@@ -27,6 +27,7 @@ from headrace.postgres.connection import database
 from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
+from headrace.postgres.masking_keys import check_masking_key
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 
 PAGE_ROWS = 5_000
@@ -125,6 +126,7 @@ def fill(
     with database(connect) as connection:
         with connection.transaction():
             Checkpoints(connection, dataset.name).register()
+            check_masking_key(connection, dataset)
             staging.ensure_table(connection, dataset)
         with connection.transaction():
             # read and validate first, without locks that a drain needs: drains wait only while rows are moved
@@ -145,6 +147,11 @@ def fill(
 
 def _column(dataset: Dataset, name: str) -> Column:
     for column in dataset.compiled.columns:
+        if column.field == name and column.place is not None:
+            raise DatasetError(
+                f"{dataset.name}: {name} is at a place of its own, expected a field that _extra holds under its name; "
+                "nothing was changed; `headrace reload` reads whole records"
+            )
         if column.field == name:
             return column
     known = ", ".join(column.field for column in dataset.compiled.columns)
@@ -248,6 +255,13 @@ def _move(
         result.batches += 1
 
 
+def _kept(column: Column, name: str) -> Composable:
+    """A column of a row that is kept; a masked field's value does not stay in its _extra."""
+    if name == "_extra" and column.masked is not None:
+        return SQL("nullif(staged._extra - %(field)s::text, '{}'::jsonb)")
+    return Identifier("staged", name)
+
+
 def _move_partition(
     connection: Connection[Any], dataset: Dataset, column: Column, names: Sequence[str], line: LedgerLine
 ) -> None:
@@ -263,7 +277,7 @@ def _move_partition(
         KEEP_ROWS.format(
             replaced=replaced,
             names=SQL(", ").join(Identifier(name) for name in names),
-            staged_names=SQL(", ").join(Identifier("staged", name) for name in names),
+            staged_names=SQL(", ").join(_kept(column, name) for name in names),
             values=VALUES,
             table=table,
             same_row=SAME_ROW,

@@ -135,7 +135,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         )
         # only lines of kind reset remain: they are renumbered from 1, and the new one follows
         connection.execute(
-            "update headrace.datasets set built = gen_random_uuid(), last_seq = "
+            "update headrace.datasets set built = gen_random_uuid(), masking_key_id = null, last_seq = "
             "(select count(*) from headrace.batches as b where b.dataset = datasets.dataset) where dataset = %s",
             (name,),
         )

@@ -25,6 +25,7 @@ from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
+from headrace.postgres.masking_keys import check_masking_key
 from headrace.repair import restage
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.repair.reload_request import check_source_kind, parse, ranges
@@ -89,6 +90,7 @@ def _check_generation(connection: Connection[Any], dataset: Dataset, state: Sour
             drain = Command("drain", dataset.name)
             raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
         check_identity(generation, state)
+        check_masking_key(connection, dataset)
         staging.ensure_table(connection, dataset)
     return generation
 
@@ -118,7 +120,10 @@ class _ReloadJob:
             staged=restaged.staged,
             dead=restaged.dead,
             tombstones=restaged.tombstones,
-            empty=restaged.end - restaged.start - restaged.staged - restaged.dead - restaged.tombstones,
+            empty=restaged.end
+            - restaged.start
+            - (restaged.staged + restaged.dead + restaged.tombstones + restaged.ignored),
+            ignored=restaged.ignored,
             bytes=restaged.bytes,
             first_record_at=restaged.first_record_at,
             last_record_at=restaged.last_record_at,

@@ -35,6 +35,7 @@ from headrace.postgres.dead_letter_pages import (
 )
 from headrace.postgres.dead_letters import COLUMNS
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.masking_keys import check_masking_key
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.times import record_time
 
@@ -161,6 +162,7 @@ def replay(
         if not total:
             result.reason_counts = count_reasons(connection, dataset.name)
             return result
+        check_masking_key(connection, dataset)
         staging.ensure_table(connection, dataset)  # today's contract may have a new column
         connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
         staging.check_table(connection, dataset)

@@ -72,22 +72,25 @@ set replayed_by = null
 from {dead_letters} as rejected
 where rejected.partition = %(partition)s and {same_coordinate} and stored.replayed_by is not null
 """)
-# adds the bytes of a record that was above a size limit before
+# Adds the bytes of a record that was above a size limit before. Where either dead letter is masked, those of today
+# replace the former ones.
+IS_OWN = SQL("coalesce(stored.masked, rejected.masked) is null")
 UPDATE_DEAD_LETTERS = SQL("""
 update headrace.dead_letters as stored
 set
     reason = rejected.reason,
     detail = rejected.detail,
     json_path = rejected.json_path,
-    key = coalesce(stored.key, rejected.key),
-    value = coalesce(stored.value, rejected.value),
-    headers = coalesce(stored.headers, rejected.headers)
+    key = coalesce(case when {is_own} then stored.key end, rejected.key),
+    value = coalesce(case when {is_own} then stored.value end, rejected.value),
+    headers = coalesce(case when {is_own} then stored.headers end, rejected.headers),
+    masked = rejected.masked
 from {dead_letters} as rejected
 where
     rejected.partition = %(partition)s
     and {same_coordinate}
-    and (stored.reason, stored.detail, stored.json_path)
-    is distinct from (rejected.reason, rejected.detail, rejected.json_path)
+    and (stored.reason, stored.detail, stored.json_path, stored.masked)
+    is distinct from (rejected.reason, rejected.detail, rejected.json_path, rejected.masked)
 """)
 
 
@@ -104,6 +107,7 @@ class Restaged:
     batch_id: UUID = field(default_factory=uuid4)
     staged: int = 0
     tombstones: int = 0
+    ignored: int = 0
     dead: int = 0
     still_dead: int = 0
     resolved: int = 0
@@ -133,6 +137,7 @@ class Restaged:
         """Add the counts of a batch."""
         self.staged += len(batch.rows) - batch.tombstones
         self.tombstones += batch.tombstones
+        self.ignored += batch.ignored
         self.bytes += batch.bytes
         first, last = batch.first_record_at, batch.last_record_at
         if first is not None and (self.first_record_at is None or first < self.first_record_at):
@@ -248,7 +253,7 @@ def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generati
     ).rowcount
     each.still_dead = rejected - each.dead - each.reopened
     connection.execute(
-        UPDATE_DEAD_LETTERS.format(dead_letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE),
+        UPDATE_DEAD_LETTERS.format(dead_letters=DEAD_LETTERS, same_coordinate=SAME_COORDINATE, is_own=IS_OWN),
         parameters,
     )
 

@@ -112,7 +112,7 @@ def check_lines(path: Path, dataset: Dataset, *, keyless: bool = False) -> int:
     count = 0
     for number, line in _lines(path):
         count += 1
-        if dataset.source.has_record_keys and not keyless and split_line(line, None) is None:
+        if dataset.source.has_record_keys and not keyless and split_line(line, ()) is None:
             raise FileSourceError(
                 f"{path}: line {number}: found {line[:40]!r}, expected key|value or a JSON object; nothing was sent"
             )

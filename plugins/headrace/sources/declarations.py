@@ -249,7 +249,7 @@ class File:
                 raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
         return FileSource(
             path,
-            {name: column.sql_type for column in columns for name in column.source_names},
+            {name: column.value_type for column in columns for name in column.source_names},
             [column.source_names for column in columns if column.required],
             unpacked_bytes=settings.unpacked_bytes_max,
         )

@@ -16,6 +16,7 @@ from psycopg.pq import Format
 
 from headrace.dataset import Dataset
 from headrace.postgres.dead_letters import headers_json
+from headrace.record import Headers
 from headrace.times import record_time
 from headrace.verify.readers import VisibleRecord
 
@@ -50,6 +51,8 @@ class CanonicalRow:
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
+        self._filter = dataset.filter
+        self._masks = dataset.compiled.masks
         self._decoder = dataset.compiled.decoder
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
@@ -62,10 +65,25 @@ class CanonicalRow:
         if not isinstance(decoded, list):
             return f"{decoded.reason}: {decoded.detail}"
         extra = decoded.pop()
-        decoded += (record_time(timestamp), key, headers_json(headers), value is None, extra)
+        decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), value is None, extra)
         for index in self._times:
             decoded[index] = _microseconds(decoded[index])
         return self._parsed(decoded)
+
+    @property
+    def masked(self) -> list[str] | None:
+        """What the contract of today masks, as headrace.dead_letters.masked has it."""
+        return None if self._masks is None else self._masks.names
+
+    def stored_key(self, key: bytes | None, headers: Headers) -> bytes | None:
+        """A record's key as `_key` holds it."""
+        return key if self._masks is None else self._masks.key(key, headers)
+
+    def is_ignored(self, record: VisibleRecord) -> bool:
+        """Whether the declaration of today leaves a record out."""
+        _, key, value, headers, _ = record
+        is_record = getattr(headers, "rejection", None) is None
+        return is_record and self._filter is not None and self._filter.ignores(key, value, headers)
 
     def document(self, record: VisibleRecord) -> Any:
         """A record's document, for comparison."""
@@ -77,9 +95,11 @@ class CanonicalRow:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""
         return self._parsed(list(values))
 
-    def of_dead_letter(self, record: VisibleRecord) -> list[Any]:
-        """The expected contents of a record's dead letter: key, value, headers and time, unchanged."""
+    def of_dead_letter(self, record: VisibleRecord, *, is_masked: bool = False) -> list[Any]:
+        """The expected contents of a record's dead letter: key, value, headers and time, unchanged or masked."""
         _, key, value, headers, timestamp = record
+        if is_masked and self._masks is not None:
+            key, value = self._masks.key(key, headers), self._masks.value(value, headers)
         at = record_time(timestamp)
         text = headers_json(headers)
         return [

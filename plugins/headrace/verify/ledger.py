@@ -104,7 +104,7 @@ def _check_ends(snapshot: Snapshot, report: DatasetReport) -> None:
 
 
 def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
-    """Check that every offset of a line's range is counted once: staged, dead, tombstone or empty."""
+    """Check that every offset of a line's range is counted once: staged, dead, tombstone, empty or ignored."""
     report.checks.append("arithmetic")
     wrong = snapshot.rows(
         query("ledger_arithmetic"),
@@ -116,7 +116,7 @@ def check_arithmetic(snapshot: Snapshot, report: DatasetReport) -> None:
             generation=line["generation"],
             partition=line["partition"],
             offset=line["start_offset"],
-            found=f"{line['accounted']} staged, dead, tombstones and empty in seq {line['seq']}",
+            found=f"{line['accounted']} staged, dead, tombstones, empty and ignored in seq {line['seq']}",
             expected=f"{line['length']}, the length of [{line['start_offset']}, {line['end_offset']})",
             remedy=snapshot.subject.restage,
         )

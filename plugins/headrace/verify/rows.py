@@ -52,8 +52,8 @@ def check_counts(snapshot: Snapshot, report: DatasetReport) -> None:
         hint = ""
         if missing:
             hint = f"; {missing} missing, the first is {first}"
-            if line["empty"]:
-                hint = f"; {missing} missing among {missing + line['empty']} offsets that hold nothing, from {first} on"
+            if held := line["empty"] + line["ignored"]:
+                hint = f"; {missing} missing among {missing + held} offsets that hold nothing, from {first} on"
         report.add(
             "counts",
             generation=line["generation"],
@@ -78,7 +78,7 @@ def _uncovered(snapshot: Snapshot, line: dict[str, Any]) -> tuple[int, int]:
         query("uncovered_offsets"),
         **{name: line[name] for name in ("generation", "partition", "start_offset", "end_offset", "batch_id")},
     )
-    return max(int(found["free"]) - line["empty"], 0), found["first_free"] or line["start_offset"]
+    return max(int(found["free"]) - line["empty"] - line["ignored"], 0), found["first_free"] or line["start_offset"]
 
 
 def _count(snapshot: Snapshot, report: DatasetReport) -> None:
@@ -89,7 +89,8 @@ def _count(snapshot: Snapshot, report: DatasetReport) -> None:
             coalesce(sum(staged), 0)::bigint as rows,
             coalesce(sum(dead), 0)::bigint as dead,
             coalesce(sum(tombstones), 0)::bigint as tombstones,
-            coalesce(sum(empty), 0)::bigint as empty
+            coalesce(sum(empty), 0)::bigint as empty,
+            coalesce(sum(ignored), 0)::bigint as ignored
         from headrace.batches
         where dataset = %(dataset)s
         """
@@ -101,6 +102,8 @@ def _count(snapshot: Snapshot, report: DatasetReport) -> None:
         "dead letters": counted["dead"],
         "empty offsets": counted["empty"],
     }
+    if counted["ignored"]:
+        report.counts["ignored records"] = counted["ignored"]
     partitions = snapshot.rows(
         """
         select c.partition, c.next_offset, coalesce(min(b.start_offset), c.next_offset) as start_offset, c.generation

@@ -132,6 +132,7 @@ def _verify_records(run: _Run, subject: Subject, report: DatasetReport) -> None:
         client = run.reader(subject) if run.reader else plan.reader
         total, done = sum(part.end - part.start for part in plan.ranges), 0
         try:
+            subject.declared.require_masking_key()
             for part in plan.ranges:
                 for reached in check.compare(part, client):
                     run.on_progress(done + reached, total)
@@ -153,6 +154,11 @@ def _add_notes(counts: RecordCounts, report: DatasetReport, taken_by: str) -> No
         report.notes.append(
             f"{counts.older_contract} rows were staged before the contract named a field: its column is null, and what "
             f"the record held of it is in _extra: {offsets}"
+        )
+    if counts.masked_otherwise:
+        report.notes.append(
+            f"{counts.masked_otherwise} dead letters do not mask what the contract of today masks; a reload of their "
+            "range does"
         )
     if counts.rejected_today:
         offsets = ", ".join(counts.examples["rejected"])

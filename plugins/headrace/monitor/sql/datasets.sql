@@ -1,6 +1,7 @@
 select
     d.dataset,
     d.last_seq,
+    counted.ignored,
     o.observed_at,
     refused.error,
     refused.command,
@@ -36,4 +37,22 @@ left join lateral (
     order by f.failed_at desc
     limit 1
 ) as failed on true
+left join lateral (
+    select coalesce(sum(coalesce(t.ignored, 0) + coalesce(rest.ignored, 0)), 0)::bigint as ignored
+    from headrace.checkpoints as c
+    inner join headrace.generations as g on c.dataset = g.dataset and c.generation = g.generation and g.is_open
+    left join headrace.totals as t
+        on c.dataset = t.dataset and c.generation = t.generation and c.partition = t.partition
+    left join lateral (
+        select sum(b.ignored) as ignored
+        from headrace.batches as b
+        where
+            b.dataset = c.dataset
+            and b.seq > coalesce(t.to_seq, 0)
+            and b.generation = c.generation
+            and b.partition = c.partition
+            and b.kind in ('drain', 'load', 'replace')
+    ) as rest on true
+    where c.dataset = d.dataset
+) as counted on true
 order by d.dataset
