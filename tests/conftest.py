@@ -32,7 +32,7 @@ def _ports_of_this_session() -> Iterator[None]:
     """Start services where no other session does: a server that a test killed finds its port free again."""
     with pytest.MonkeyPatch.context() as patch:
         for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):
-            patch.setitem(ports.DEFAULT_PORTS, name, 10_000 + os.getpid() % 200 * 100 + 20 * number)
+            patch.setitem(ports.DEFAULT_PORTS, name, 10_000 + os.getpid() % 200 * 100 + 16 * number)
         yield
 
 

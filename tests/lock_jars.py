@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from headrace.local import jars
+from headrace.local import jars, registry
 from tests.benchmarks.peers import debezium
 
 LISTS = {jars.PINS: (jars.BROKER, jars.TOOLS), debezium.PINS: (debezium.CONNECT, debezium.SINK)}
@@ -23,6 +23,10 @@ def main() -> None:
                     found[place] = hashlib.sha256(jar.read_bytes()).hexdigest()
         path.write_text("".join(f"{digest}  {place}\n" for place, digest in sorted(found.items())))
         print(f"{path}: {len(found)} jars")
+    with tempfile.TemporaryDirectory(prefix="headrace-registry-") as name:
+        archive = registry.download(Path(name))
+        registry.PINS.write_text(f"{registry.sha256(archive)}  {archive.relative_to(Path(name)).as_posix()}\n")
+        print(f"{registry.PINS}: Apicurio {registry.VERSION}")
 
 
 if __name__ == "__main__":

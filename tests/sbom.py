@@ -1,6 +1,7 @@
 """What an installation is made of, as a CycloneDX document: `make sbom`.
 
-cyclonedx-py lists what requirements.txt locks; to these come Kafka's jars, as jars.sha256 pins them.
+cyclonedx-py lists what requirements.txt locks; to these come Kafka's jars and the registry's
+archive, as they are pinned.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from headrace.local import registry
 from headrace.local.jars import pinned
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +22,8 @@ def document() -> dict[str, Any]:
     command = [str(tool), "requirements", "--no-validate", "--output-reproducible", "--pyproject", "pyproject.toml"]
     done = subprocess.run([*command, "requirements.txt"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
-    found["components"] += [_jar(PurePosixPath(path), digest) for path, digest in pinned().items()]
+    jars = pinned() | pinned(registry.PINS)
+    found["components"] += [_jar(PurePosixPath(path), digest) for path, digest in jars.items()]
     return found
 
 

@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[0-9]{1,19}")
 # that cannot be undone first prints its effect.
 _SHAPES: tuple[tuple[str | re.Pattern[str], ...], ...] = (
     ("up",),
+    ("up", "--only", "registry"),
     ("init",),
     ("build",),
     ("build", "--full-refresh"),

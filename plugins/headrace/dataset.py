@@ -7,7 +7,7 @@ the command line and the documentation follow from it.
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
+from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
 from headrace.sources.declarations import RedisStream as RedisStream
@@ -44,6 +45,7 @@ class Dataset:
     time_column: the contract's field that holds the time of the event; marts group by it.
     zone: the time zone of times that name none. Defaults to UTC.
     format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
+    key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -61,6 +63,7 @@ class Dataset:
     time_column: str | None = None
     zone: str = "UTC"
     format: Format = JSON
+    key_format: Format | None = None
     strict: bool = False
     max_value_bytes: int = 1024 * 1024
     schedule_s: int = 60
@@ -83,6 +86,10 @@ class Dataset:
         for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
+        if self.format.has_schema_ids and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        if self.key_format is not None and not (self.key and self.keyed and self.source.has_record_keys):
+            faults.append("key_format is set, expected a key that the records of a topic carry too")
         try:
             self._zone()
         except (ValueError, OSError):
@@ -104,7 +111,16 @@ class Dataset:
             max_value_bytes=self.max_value_bytes,
             strict=self.strict,
             format=self.format,
+            key_format=self.key_format,
         )
+
+    def connected(self, settings: Settings) -> "Dataset":
+        """The dataset of a deployment, whose formats find their registry."""
+        format = self.format.connected(settings)
+        key_format = self.key_format.connected(settings) if self.key_format is not None else None
+        if format is self.format and key_format is self.key_format:
+            return self
+        return replace(self, format=format, key_format=key_format)
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":

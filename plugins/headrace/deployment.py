@@ -48,5 +48,5 @@ class Deployment:
         return Retries(self.settings.max_retries)
 
     def dataset(self, name: str) -> Dataset:
-        """The declaration of a dataset; raises DatasetError if it cannot be used."""
-        return load_declaration(self.settings.datasets_dir, name)
+        """The declaration of a dataset, with this deployment's registry; raises DatasetError if it cannot be used."""
+        return load_declaration(self.settings.datasets_dir, name).connected(self.settings)

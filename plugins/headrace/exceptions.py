@@ -121,3 +121,11 @@ class FileSourceError(PermanentError):
 
 class BuildError(PermanentError):
     """dbt could not build a model"""
+
+
+class RegistryUnavailable(RetriableError):
+    """the schema registry did not answer"""
+
+
+class RegistryRefused(PermanentError):
+    """the schema registry refused the request, or is none"""

@@ -28,7 +28,8 @@ LogFormat = Literal["text", "json"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
-SECRETS = (*ADDRESSES, "kafka_sasl_password", "kafka_ssl_password")
+_PASSWORDS = ("kafka_sasl_password", "kafka_ssl_password", "registry_password", "registry_ssl_password")
+SECRETS = (*ADDRESSES, *_PASSWORDS, "registry_token")
 KafkaClient = Literal["kafka-python", "confluent"]
 LOCAL_DSN = re.compile(
     r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
@@ -66,6 +67,14 @@ class Settings:
     kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
     kafka_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
     redis_url: str | None = field(default=None, repr=False)  # redis://host:port/db. Defaults to the local server
+    registry_url: str | None = None  # http(s)://host:port[/path][,...] of a schema registry. Defaults to the local one
+    registry_user: str | None = None  # of basic authentication. No default
+    registry_password: str | None = field(default=None, repr=False)
+    registry_token: str | None = field(default=None, repr=False)  # a bearer's, in the place of user and password
+    registry_ssl_cafile: Path | None = None  # PEM: who signs the registry's certificate. Defaults to certifi's
+    registry_ssl_certfile: Path | None = None  # PEM: a client's certificate, where the registry asks for one
+    registry_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file
+    registry_ssl_password: str | None = field(default=None, repr=False)  # of the key, if it is encrypted
     airflow_url: str | None = None  # Defaults to the local Airflow
     airflow_user: str = "admin"  # Defaults to admin
     airflow_password_file: Path | None = None  # Defaults to HEADRACE_HOME/airflow/password
@@ -73,11 +82,11 @@ class Settings:
     kafka_port: int | None = None  # of the local broker. Defaults to 9092, or a free port
     airflow_port: int | None = None  # of the local Airflow. Defaults to 8080, or a free port
     redis_port: int | None = None  # of the local Valkey. Defaults to 6379, or a free port
+    registry_port: int | None = None  # of the local registry. Defaults to 8085, or a free port
     datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
     dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
-    data_dir: Path = (
-        ROOT / "data-files"
-    )  # the folder that paths of file sources are relative to. Defaults to data-files/
+    # the folder that paths of file sources are relative to. Defaults to data-files/
+    data_dir: Path = ROOT / "data-files"
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes. Defaults to 16 MiB
     # size limit of a record (key, value and headers), at least 2 * max_value_bytes of its dataset. Defaults to 32 MiB
@@ -144,11 +153,12 @@ class Settings:
                 )
             if text:
                 values[name] = _parse(variable, text.strip() if name in ADDRESSES else text, kinds[name])
-        if _USER_INFO.search(values.get("airflow_url", "")):
-            raise SettingError(
-                "HEADRACE_AIRFLOW_URL: found a user in it, expected http://host:port alone; name the user in "
-                "HEADRACE_AIRFLOW_USER and the password's file in HEADRACE_AIRFLOW_PASSWORD_FILE"
-            )
+        for service in ("AIRFLOW", "REGISTRY"):
+            if _USER_INFO.search(values.get(f"{service.lower()}_url", "")):
+                raise SettingError(
+                    f"HEADRACE_{service}_URL: found a user in it, expected http://host:port alone; name the user in "
+                    f"HEADRACE_{service}_USER and the password's file in HEADRACE_{service}_PASSWORD_FILE"
+                )
         home = values.get("home", ROOT / ".headrace")
         check_home(home)
         settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
@@ -190,6 +200,10 @@ class Settings:
         """The Redis server's URL, given or local; raises SettingError without one."""
         return self._require("redis", self.redis_url, "HEADRACE_REDIS_URL")
 
+    def require_registry_url(self) -> str:
+        """The schema registry's URL, given or local; raises SettingError when there is neither."""
+        return self._require("registry", self.registry_url, "HEADRACE_REGISTRY_URL")
+
     def require_airflow_url(self) -> str:
         """Airflow's URL, given or local; raises SettingError without one."""
         return self._require("airflow", self.airflow_url, "HEADRACE_AIRFLOW_URL")
@@ -206,10 +220,11 @@ class Settings:
     def _require(self, service: str, given: str | None, variable: str) -> str:
         address = given or self.services.get(service, {}).get("address")
         if not address:
+            up = Command("up", *(("--only", service) if service == "registry" else ()))
             raise SettingError(
                 f"{service}: no address; {variable} is not set and {self.home / 'services.json'} names no local "
-                f"one; run `headrace up` or set {variable}",
-                command=Command("up"),
+                f"one; run `{up}` or set {variable}",
+                command=up,
             )
         return str(address)
 

@@ -309,9 +309,9 @@ MUTANTS = (
         (
             (
                 "ingest/batch.py",
-                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
+                "        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)\n",
                 "        if record.value is None:\n            return\n"
-                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
+                "        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)\n",
             ),
         ),
         NO_FAULT,
@@ -470,9 +470,9 @@ MUTANTS = (
         (
             (
                 "ingest/batch.py",
-                "        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)\n",
+                "        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)\n",
                 "        decoded = _CACHE.setdefault(\n"
-                "            record.key, self.dataset.compiled.decode(record.key, record.value)\n"
+                "            record.key, contract.decode(record.key, record.value, record.headers)\n"
                 "        )\n"
                 "        decoded = list(decoded) if isinstance(decoded, list) else decoded\n",
             ),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from headrace.local import registry
 from headrace.local.jars import pinned
 from tests.sbom import document
 
@@ -27,6 +28,6 @@ def test_sbom_lists_exactly_the_locked_packages_and_jars_with_their_hashes() -> 
     } == locked
     assert len(packages) == len(locked) > 150
     jars = [each for each in found["components"] if each["purl"].startswith("pkg:maven/")]
-    assert [each["hashes"][0]["content"] for each in jars] == list(pinned().values())
+    assert [each["hashes"][0]["content"] for each in jars] == [*pinned().values(), *pinned(registry.PINS).values()]
     assert "pkg:maven/org.apache.kafka/kafka_2.13@4.3.1" in {each["purl"] for each in jars}
     assert len(packages) + len(jars) == len(found["components"])

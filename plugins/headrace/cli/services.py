@@ -10,7 +10,9 @@ from headrace.output import complain, say
 
 @main.command()
 @click.option(
-    "--only", multiple=True, help="Start only this service: postgres, kafka, redis or airflow; may be repeated."
+    "--only",
+    multiple=True,
+    help="Start only this service: postgres, kafka, redis or airflow; may be repeated. registry starts only so.",
 )
 def up(only: tuple[str, ...]) -> None:
     """Start the local services that the settings do not give; running ones are left alone."""

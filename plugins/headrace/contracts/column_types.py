@@ -20,8 +20,10 @@ from pydantic_core import PydanticCustomError
 from headrace.contracts import rejection, strict_json
 from headrace.contracts.numbers import FLOAT_MAX, beyond, bounded, exact, wrong
 from headrace.contracts.reasons import Reason
+from headrace.contracts.schema_values import text_of_schema_value
 from headrace.contracts.strict_json import Malformed, Number
 from headrace.contracts.times import EARLIEST, LATEST, parse_date, parse_time, parse_timestamp
+from headrace.formats.values import Nanoseconds
 
 INT64_MAX = 2**63 - 1
 INTEGER_MAX = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": INT64_MAX}
@@ -114,9 +116,9 @@ def text_of(value: Any) -> str:
         return value
     if isinstance(value, Number) and value.text[-1].isdigit():  # not NaN or Infinity, which are not JSON
         return value.text
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool | Nanoseconds):
         return str(int(value))
-    raise wrong("text")
+    return text_of_schema_value(value)
 
 
 def _text_strictly(value: Any) -> str:
@@ -244,8 +246,17 @@ def _store_bytes(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes
 
 
 def _store_json(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
+    return _json_text(field, value, strict_json.dumps)
+
+
+def store_document(field: str, _sql_type: str, _zone: tzinfo, value: Any) -> bytes:
+    """Like the other documents', JSON of a value that a schema made: bytes are base64, times ISO 8601."""
+    return _json_text(field, value, strict_json.dumps_value)
+
+
+def _json_text(field: str, value: Any, dumps: Callable[[Any], bytes]) -> bytes:
     try:
-        text = strict_json.dumps(value)
+        text = dumps(value)
     except Malformed:
         raise
     except (TypeError, ValueError) as error:

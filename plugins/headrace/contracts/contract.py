@@ -5,7 +5,7 @@ behind lossless conversions (conversions); and the columns get what the
 model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
@@ -14,13 +14,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.column_types import Unstorable, column_type
+from headrace.contracts.column_types import Unstorable, column_type, store_document
 from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.strict_json import Malformed
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatasetError, HeadraceError
 from headrace.formats import JSON, Format
+from headrace.formats.base import Decoder, Undecodable
+from headrace.record import Headers
 
 Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None
 
@@ -33,6 +35,8 @@ class Contract:
     zone: the time zone of times that name none.
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept only JSON's own types: no "5" for 5.
+    format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
     key_index: the index of the field that a record's key must equal; None if there is none.
 
@@ -49,12 +53,15 @@ class Contract:
         max_value_bytes: int = 1024 * 1024,
         strict: bool = False,
         format: Format = JSON,
+        key_format: Format | None = None,
     ) -> None:
         self.model = model
         self.zone = zone
         self.max_value_bytes = max_value_bytes
         self.strict = strict or bool(model.model_config.get("strict"))
-        self.separator = format.separator
+        self.has_schema_ids = format.has_schema_ids
+        self.decoder = format.decoder()
+        self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
         self.columns = tuple(columns)
         fields = [column.field for column in columns]
@@ -71,44 +78,42 @@ class Contract:
         self.key = key
         self.key_index = fields.index(key) if key is not None and keyed else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
-        self._stores = [(column.field, _storing(column, zone)) for column in columns]
+        is_json = self.decoder.json_text is not None
+        self._stores = [(column.field, _storing(column, zone, is_json=is_json)) for column in columns]
+        self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
         self._key_validator: SchemaValidator | None = None
 
-    def decode(self, key: bytes | None, value: bytes | None) -> Row | Rejection:
+    def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
 
-        A tombstone (value None) gives a row with only its key.
+        A tombstone (value None) gives a row with only its key. Raises RetriableError or PermanentError if the format's
+        registry does not answer: then nothing is known about the record.
         """
         if value is None:
-            return self._tombstone(key)
+            return self._tombstone(key, headers)
         if len(value) > self.max_value_bytes:
             return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
-            text = value.decode()
-        except UnicodeDecodeError as error:
-            return Rejection(Reason.INVALID_UTF8, f"byte {error.start} is 0x{value[error.start]:02x}, expected UTF-8")
-        prefix, text = self.split(text)
-        row = self._row(text)
+            document, prefix = self.decoder.decode(value, headers)
+        except Undecodable as error:
+            return _undecodable(error)
+        row = self._row(document)
         if isinstance(row, Rejection) or self.key_index is None:
             return row
-        return self._other_key(key, prefix, row[self.key_index]) or row
+        return self._other_key(key, prefix, row[self.key_index], headers) or row
 
-    def split(self, text: str) -> tuple[bytes | None, str]:
-        """The key in front of a document, if the format has one there, and the document."""
-        if self.separator is not None and not text.lstrip(" \t\r\n").startswith("{"):
-            prefix, found, document = text.partition(self.separator)
-            if found:
-                return prefix.encode(), document
-        return None, text
-
-    def _row(self, text: str) -> Row | Rejection:
+    def _row(self, document: Any) -> Row | Rejection:
         try:
-            model = self._validate(strict_json.parse(text))
+            if self.decoder.json_text is not None:
+                document = strict_json.parse(document)
+            elif not isinstance(document, Mapping):
+                raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+            model = self._validate(document)
             if not isinstance(model, self.model):
                 raise TypeError(f"a validator returned {type(model).__name__}, expected {self.model.__name__}")
             values, extra = model.__dict__, model.__pydantic_extra__
             row = [store(values.get(field)) for field, store in self._stores]
-            row.append(strict_json.dumps(extra) if extra else None)
+            row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
             where = error.location
             path = storable(where) if isinstance(where, str) else rejection.json_path(where)
@@ -124,28 +129,56 @@ class Contract:
             return rejection.of_exception(error)
         return row
 
-    def _other_key(self, key: bytes | None, prefix: bytes | None, value: Any) -> Rejection | None:
+    def _other_key(self, key: bytes | None, prefix: bytes | None, value: Any, headers: Headers) -> Rejection | None:
         """The rejection for a record whose key is not its document's."""
+        if self.key_decoder is not None:
+            return self._other_decoded_key(self.key_decoder, key, value, headers)
         expected = str(value).encode()
         for found in (key, prefix) if prefix is not None and key is not None else (key if prefix is None else prefix,):
             if found != expected and not self._is_same_key(found, value):
                 return self._key_mismatch(found, expected)
         return None
 
+    def has_key(self, key: bytes | None, value: Any) -> bool:
+        """Whether a record's key is its document's, whose key field has this value."""
+        return self._other_key(key, None, value, ()) is None
+
+    def _other_decoded_key(self, decoder: Decoder, key: bytes | None, value: Any, headers: Headers) -> Rejection | None:
+        try:
+            if key is not None and self._decoded_key(decoder, key, headers) == value:
+                return None
+        except Undecodable as error:
+            return _undecodable(error, "the record's key: ")
+        except (ValueError, Unstorable, ArithmeticError):  # no value of the field
+            pass
+        return self._key_mismatch(key, str(value).encode())
+
+    def _decoded_key(self, decoder: Decoder, key: bytes, headers: Headers) -> Any:
+        """The key field's value of a record's key; raises Undecodable, ValueError or Unstorable where it is none."""
+        document = decoder.decode(key, headers).document
+        if isinstance(document, str) and decoder.json_text is not None:
+            document = strict_json.parse_value(document)
+        if isinstance(document, Mapping):
+            names = self.columns[self.key_index or 0].source_names
+            # the one field of a text, or of a record that names it in another way, needs no name
+            name = next((name for name in names if name in document), None)
+            document = document[name] if name is not None else _only_value(document)
+        return self._key_value(document)
+
     def _is_same_key(self, key: bytes | None, value: Any) -> bool:
         try:
-            return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key) == value
+            return key is not None and not self.strict and len(key) < 4_300 and self._key_value(key.decode()) == value
         except (ValueError, Unstorable, ArithmeticError):
             return False
 
-    def _key_value(self, key: bytes) -> Any:
-        """The key field's value of a record's key; raises ValueError or Unstorable where it is none."""
+    def _key_value(self, key: Any) -> Any:
+        """The key field's value of a key that was decoded; raises ValueError or Unstorable where it is none."""
         column = self.columns[self.key_index or 0]
         if self._key_validator is None:
             self._key_validator = conversions.field_validators(self.model)[column.field]
-        return _storing(column, self.zone)(self._key_validator.validate_python(key.decode()))
+        return _storing(column, self.zone)(self._key_validator.validate_python(key))
 
-    def _tombstone(self, key: bytes | None) -> Row | Rejection:
+    def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
         if self.key_index is None:
             return row
@@ -153,13 +186,20 @@ class Contract:
         if key is None:
             return Rejection(Reason.MISSING_KEY, f"a tombstone without a key, expected {column.field} as its key")
         try:
-            row[self.key_index] = self._key_value(key)
+            if self.key_decoder is not None:
+                row[self.key_index] = self._decoded_key(self.key_decoder, key, headers)
+            else:
+                row[self.key_index] = self._key_value(key.decode())
             if row[self.key_index] is None:
                 raise ValueError("expected a value")
+        except Undecodable as error:
+            return _undecodable(error, "the record's key: ")
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
         except Unstorable as error:
             message = error.detail
+        except HeadraceError:
+            raise
         except Exception as error:  # no text, or a validator's own
             message = str(error)
         else:
@@ -174,12 +214,23 @@ class Contract:
         )
 
 
+def _undecodable(error: Undecodable, where: str = "") -> Rejection:
+    return Rejection(Reason[error.fault.name], storable(where + error.detail))
+
+
+def _only_value(document: Mapping[str, Any]) -> Any:
+    if len(document) != 1:
+        raise ValueError(f"found {len(document)} fields, expected the key's alone or one")
+    return next(iter(document.values()))
+
+
 _Storing = Callable[[Any], Any]  # from a field's value to its column's
 
 
-def _storing(column: Column, zone: tzinfo) -> _Storing:
+def _storing(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
     sql_type, _, is_array = column.sql_type.partition("[")
-    store: _Storing = partial(column_type(sql_type).store, column.field, sql_type, zone)
+    kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
+    store: _Storing = partial(kind_store, column.field, sql_type, zone)
     if is_array:
         store = partial(_store_array, column.field, store)
     # a validator may leave None behind in any field; a column that records must fill does not take it

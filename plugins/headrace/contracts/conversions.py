@@ -7,6 +7,7 @@ https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and t
 """
 
 from collections.abc import Mapping
+from datetime import date, time
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from headrace.contracts.columns import InvalidColumn
 from headrace.contracts.numbers import wrong
 from headrace.contracts.reasons import Reason
 from headrace.contracts.times import PARSERS
+from headrace.formats.values import Nanoseconds
 
 Schema = dict[str, Any]
 
@@ -144,6 +146,8 @@ def _empty_to_null(value: Any) -> Any:
 
 
 def _only(accepted: tuple[type, ...], value: Any) -> Any:
+    if isinstance(value, date | time | Nanoseconds):  # datetime, too: a schema says that it is a time
+        return value
     if isinstance(value, bool) or not isinstance(value, accepted):
         names = {int: "a whole number", float: "a number", str: "text"}
         raise wrong(" or ".join(names[kind] for kind in accepted))

@@ -1,13 +1,19 @@
 """How the fast path reads and writes one field: its type for msgspec, and the statements that make its cell."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Annotated, Any, Literal, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
 from headrace.contracts.copy_cells import NULL
+
+# (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
+# between them and a newline behind them
+LineMaker = Callable[[int, str, bytes | None, bytes | None, str], str | None]
+Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_id: the same in a whole batch
 
 
 class UnsupportedField(Exception):

@@ -67,12 +67,7 @@ _INTEGER_TEXT = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 
 def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
-    only(schema, "ge", "gt", "le", "lt", "strict")
-    limit = INTEGER_MAX[column.sql_type]
-    if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
-        raise UnsupportedField
-    lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
-    upper = min(schema.get("le", limit), schema.get("lt", limit + 1) - 1, limit)
+    lower, upper = integer_bounds(column, schema)
     number = Annotated[int, msgspec.Meta(ge=lower, le=upper)]
     if contract.strict or schema.get("strict"):
         return FastField(kind=number, names={})
@@ -90,6 +85,17 @@ def _integer(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     )
 
 
+def integer_bounds(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]:
+    """The least and the most that a field and its column hold; raises UnsupportedField for other rules."""
+    only(schema, "ge", "gt", "le", "lt", "strict")
+    limit = INTEGER_MAX[column.sql_type]
+    if not all(isinstance(schema.get(name, 0), int) for name in ("ge", "gt", "le", "lt")):
+        raise UnsupportedField
+    lower = max(schema.get("ge", -limit - 1), schema.get("gt", -limit - 2) + 1, -limit - 1)
+    upper = min(schema.get("le", limit), schema.get("lt", limit + 1) - 1, limit)
+    return lower, upper
+
+
 # no exponent that overflows, nor one that only Contract.decode would refuse
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,2})?").fullmatch
 _UNQUOTED = "{v} = str({v}, 'utf-8')\nif {v}[0] == '\"':\n    {v} = {v}[1:-1]\n    quotes += 2\n"
@@ -103,7 +109,7 @@ def _unquoted(contract: Contract, schema: Mapping[str, Any]) -> str:
 
 def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
     only(schema, "allow_inf_nan", "ge", "gt", "le", "lt", "strict")
-    is_within = _bounds(schema)
+    is_within = bounds_of(schema)
 
     def parse(text: str) -> float:
         if not _PLAIN_NUMBER(text):
@@ -124,7 +130,7 @@ def _double(_column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     )
 
 
-def _bounds(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+def bounds_of(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     """A function that checks a number against ge, gt, le and lt."""
     if not any(schema.get(name) is not None for name in ("ge", "gt", "le", "lt")):
         return lambda _number: True
@@ -140,25 +146,14 @@ def _bounds(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
 
 def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
     """The number's unchanged text, if it is plain."""
-    only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
-    places = schema.get("decimal_places")
-    digits = schema.get("max_digits")
-    if "(" in column.sql_type:
-        if digits is None or places is None or digits <= places:
-            raise UnsupportedField
-        whole = digits - places
-    else:
-        if digits is not None:
-            raise UnsupportedField
-        whole = NUMERIC_DIGITS_MAX
-        places = NUMERIC_PLACES_MAX if places is None else min(places, NUMERIC_PLACES_MAX)
+    whole, places = numeric_digits(column, schema)
     fraction = rf"(?:\.[0-9]{{1,{places}}})?" if places else ""
     bounds = {name: schema[name] for name in ("ge", "gt", "le", "lt") if schema.get(name) is not None}
     # that it is not below 0 the pattern can see; -0 is left to Contract.decode
     is_natural = bounds.keys() == {"ge"} and bounds["ge"] == 0
     sign = "" if is_natural else "-?"
     is_number = re.compile(rf"{sign}(?:0|[1-9][0-9]{{0,{whole - 1}}}){fraction}").fullmatch
-    is_within = _bounds(schema)
+    is_within = bounds_of(schema)
 
     def is_number_within(text: str) -> bool:
         return is_number(text) is not None and is_within(Decimal(text))
@@ -171,6 +166,20 @@ def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
         names={"exact": is_plain},
         empty_is_null=not contract.strict,
     )
+
+
+def numeric_digits(column: Column, schema: Mapping[str, Any]) -> tuple[int, int]:
+    """How many digits a decimal may have before the point and behind it; raises UnsupportedField for other rules."""
+    only(schema, "max_digits", "decimal_places", "ge", "gt", "le", "lt", "allow_inf_nan", "strict")
+    places: int | None = schema.get("decimal_places")
+    digits: int | None = schema.get("max_digits")
+    if "(" in column.sql_type:
+        if digits is None or places is None or digits <= places:
+            raise UnsupportedField
+        return digits - places, places
+    if digits is not None:
+        raise UnsupportedField
+    return NUMERIC_DIGITS_MAX, NUMERIC_PLACES_MAX if places is None else min(places, NUMERIC_PLACES_MAX)
 
 
 def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> FastField:
@@ -205,7 +214,7 @@ def _epoch_ms(contract: Contract) -> FastField:
         kind=number if contract.strict else number | str,
         steps=steps,
         suffix="+00",
-        names={"in_utc": lambda milliseconds: _in_utc(parse_epoch_ms(milliseconds)), "from_text": _milliseconds},
+        names={"in_utc": lambda milliseconds: utc_text(parse_epoch_ms(milliseconds)), "from_text": _milliseconds},
         empty_is_null=not contract.strict,
     )
 
@@ -223,7 +232,7 @@ def _epoch_s(contract: Contract) -> FastField:
     def in_utc(text: str) -> str:
         if not _PLAIN_SECONDS(text):
             raise NotPlain
-        return _in_utc(parse_epoch_s(text))
+        return utc_text(parse_epoch_s(text))
 
     return FastField(
         kind=msgspec.Raw,
@@ -240,7 +249,7 @@ def _timestamp(contract: Contract) -> FastField:
 
     def in_utc(text: str) -> str:
         at = parse_timestamp(text)
-        return _in_utc(at.replace(tzinfo=zone) if at.tzinfo is None else at)
+        return utc_text(at.replace(tzinfo=zone) if at.tzinfo is None else at)
 
     steps = "{v} = in_utc{i}({v})\n"
     if zone is UTC:  # without a zone it is as Postgres reads it, once it is known to be a time
@@ -255,7 +264,8 @@ def _timestamp(contract: Contract) -> FastField:
 FIRST_PLAIN_YEAR, LAST_PLAIN_YEAR = 2, 9998  # every moment of them can be shown in every time zone
 
 
-def _in_utc(at: datetime) -> str:
+def utc_text(at: datetime) -> str:
+    """A moment as Postgres reads it in UTC, without its zone; raises NotPlain or OverflowError for a far one."""
     # in UTC: Postgres reads zones of less than 16 hours, Python of less than 24; OverflowError beyond Python's years
     found = at.astimezone(UTC)
     if not FIRST_PLAIN_YEAR <= found.year <= LAST_PLAIN_YEAR:

@@ -57,13 +57,14 @@ def _made(column: Column, schema: Mapping[str, Any], contract: Contract) -> Fast
         return replace(field, is_nullable=True)
     if schema["type"] == "function-after":
         return _validated(column, schema, contract)
-    make = FIELD_TYPES.get((schema["type"], _family(column.sql_type)))
+    make = FIELD_TYPES.get((schema["type"], family(column.sql_type)))
     if make is None:
         raise UnsupportedField
     return make(column, schema, contract)
 
 
-def _family(sql_type: str) -> str:
+def family(sql_type: str) -> str:
+    """A column type without precision; "whole" for all whole numbers."""
     return "whole" if sql_type in INTEGER_MAX else sql_type.partition("(")[0]
 
 

@@ -7,29 +7,33 @@ decides what is a dead letter and why. So the function has one duty: where it gi
 record, and Postgres stores the same row either way. tests/unit/test_copy_text.py holds it to that with the corpus and
 the fuzzer, test_fast_rows.py on a real server.
 
-A contract with something that is not known here (another type, a rule about several fields) has no such function.
+A contract with something that is not known here (another type, a rule about several fields, keys with a format of their
+own) has no such function. Formats whose documents are no JSON text have one of contracts.copy_documents.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from textwrap import indent
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NESTED_OR_ODD, NULL, SMALL, NotPlain, escaped, json_cell
+from headrace.contracts.copy_documents import compile_documents
+from headrace.contracts.copy_field import Binder as Binder
 from headrace.contracts.copy_field import FastField, UnsupportedField
+from headrace.contracts.copy_field import LineMaker as LineMaker
 from headrace.contracts.copy_fields import field_of, field_schemas
-
-# (offset, the record's time as text, key, value, headers as text) to the columns of `staging.columns`, with tabs
-# between them and a newline behind them
-LineMaker = Callable[[int, str, bytes | None, bytes | None, str], str | None]
-Binder = Callable[[int, int, UUID], LineMaker]  # generation, partition, batch_id: the same in a whole batch
 
 
 def compile_lines(contract: Contract) -> Binder | None:
     """Compile a contract; None where something in it is known to Contract.decode alone."""
+    if contract.decoder.reads_headers:
+        return None
+    if contract.decoder.json_text is None:
+        return compile_documents(contract)
+    if contract.key_decoder is not None:
+        return None
     try:
         schemas = field_schemas(contract.model)
         fields = [field_of(column, schemas[column.field], contract) for column in contract.columns]
@@ -96,14 +100,15 @@ def bind(generation, partition, batch_id):
 
 def _split_source(contract: Contract) -> str:
     """Statements that take a key off the document's front and leave it in prefix."""
-    if contract.separator is None:
+    separator = contract.decoder.json_text and contract.decoder.json_text.separator
+    if separator is None:
         return ""
     return f"""
 prefix = None
 if text[:1] in " \\t\\r\\n":
     return None  # a document may follow
 if text[:1] != "{{":
-    prefix, found, text = text.partition({contract.separator!r})
+    prefix, found, text = text.partition({separator!r})
     if not found or text[:1] != "{{":
         return None
 """
@@ -117,7 +122,7 @@ def _key_source(contract: Contract) -> str:
     as_hex = r"""if has_escapes or not key.isascii():
     key_text = f"\\\\x{key.hex()}"
 """
-    if contract.separator is None:
+    if contract.decoder.json_text is None or contract.decoder.json_text.separator is None:
         return f"if key != key_text.encode():\n    return None\n{as_hex}"
     return rf"""
 if key is None:

@@ -12,6 +12,7 @@ class Scope(StrEnum):
     """The subject of a reason."""
 
     RECORD = "any record"
+    SCHEMA = "a record whose schema is in a registry"
     KEY = "a record whose key must equal a field"
     ROW = "a row of a table that is no document"
     FIELD = "a field"
@@ -35,6 +36,9 @@ class Reason(StrEnum):
     EMPTY_PAYLOAD = "empty_payload", Scope.RECORD, "the value has no characters but blanks; a tombstone has no value"
     INVALID_UTF8 = "invalid_utf8", Scope.RECORD, "the value's bytes are not UTF-8"
     INVALID_JSON = "invalid_json", Scope.RECORD, "the value is not JSON"
+    UNDECODABLE = "undecodable", Scope.SCHEMA, "the value's bytes are not what its schema says"
+    UNKNOWN_SCHEMA = "unknown_schema", Scope.SCHEMA, "the registry has no schema of the value's id"
+    INCOMPATIBLE_SCHEMA = "incompatible_schema", Scope.SCHEMA, "the value's schema is of no kind that the format reads"
     DUPLICATE_KEY = "duplicate_key", Scope.RECORD, "a name is repeated in one object"
     NUL_CHARACTER = "nul_character", Scope.RECORD, "a text holds U+0000, which Postgres does not store"
     TOO_DEEP = "too_deep", Scope.RECORD, "objects and arrays are nested too deep"

@@ -19,13 +19,15 @@ NOT_KEPT = "not kept"  # marks the detail of a dead letter without its record's 
 class Rejection:
     """Why a record is a dead letter: a reason of one word, a sentence and the place in the JSON.
 
-    is_raised: a validator raised an unexpected exception, so the validator may be at fault.
+    is_raised: a validator raised an unexpected exception, so the validator may be at fault. schema_id: the
+    registry's id of the schema that the record names.
     """
 
     reason: str
     detail: str
     json_path: str = "$"
     is_raised: bool = False
+    schema_id: int | None = None
 
 
 def of_errors(errors: Sequence[ErrorDetails]) -> Rejection:

@@ -7,6 +7,7 @@ a column or into `_extra`.
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -19,6 +20,7 @@ import orjson
 from pydantic import BaseModel
 
 from headrace.contracts.reasons import Reason
+from headrace.formats.values import Nanoseconds
 
 DEPTH_MAX = 200  # objects and arrays inside each other, inside the document
 NUMBER_LENGTH_MAX = 4_300  # Python's own limit for the digits of an integer (sys.set_int_max_str_digits)
@@ -71,17 +73,31 @@ def parse(text: str) -> dict[str, Any]:
         )
     if nests_too_deep(text):
         raise Malformed(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
-    try:
-        document = _DECODER.decode(text)
-    except Malformed:
-        raise
-    except ValueError as error:
-        raise Malformed(Reason.INVALID_JSON, str(error)) from error
+    document = _decoded(text)
     if not isinstance(document, dict):
         raise Malformed(Reason.WRONG_TYPE, "expected a JSON object")
     if "\\u" in text:  # the only ways to either: a raw U+0000 is no JSON, and a raw surrogate no UTF-8
         _refuse_unstorable(document)
     return document
+
+
+def parse_value(text: str) -> Any:
+    """Parse any JSON value, as keys are; raises Malformed."""
+    if nests_too_deep(text):
+        raise Malformed(Reason.TOO_DEEP, f"nested more than {DEPTH_MAX} deep")
+    value = _decoded(text)
+    if "\\u" in text:
+        _refuse_unstorable([value])
+    return value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except Malformed:
+        raise
+    except ValueError as error:
+        raise Malformed(Reason.INVALID_JSON, str(error)) from error
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -190,6 +206,26 @@ def dumps(value: Any) -> bytes:
         raise
 
 
+def dumps_value(value: Any) -> bytes:
+    """JSON text of a value that a schema made: bytes are base64, NaN and Infinity, which JSON lacks, are texts."""
+    text = orjson.dumps(value, default=_value_default, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+    if b"null" in text:  # what orjson makes of these
+        text = orjson.dumps(_without_odd_floats(value), default=_value_default, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+    return text
+
+
+def _value_default(value: Any) -> Any:
+    return b64encode(value).decode() if isinstance(value, bytes) else _default(value)
+
+
+def _without_odd_floats(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
+    if isinstance(value, dict):
+        return {name: _without_odd_floats(item) for name, item in value.items()}
+    return [_without_odd_floats(item) for item in value] if isinstance(value, list) else value
+
+
 def _default(value: Any) -> Any:
     for kind, encode in _ENCODERS:
         if isinstance(value, kind):
@@ -220,6 +256,7 @@ def _document(model: BaseModel) -> dict[str, Any]:
 
 _ENCODERS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (Number, _written),
+    (Nanoseconds, lambda value: value.isoformat()),
     (Whole, lambda value: orjson.Fragment(str(int(value)))),
     (Enum, lambda value: value.value),
     (Decimal, _finite),

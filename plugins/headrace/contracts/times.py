@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from headrace.contracts.reasons import Reason
 from headrace.contracts.strict_json import Number
+from headrace.formats.values import Nanoseconds
 
 # Python's datetime ends at the years 1 and 9999 in every zone, and a zone is at most a day away from UTC: a moment
 # inside these can be shown anywhere. A later one made a whole table impossible to query.
@@ -41,8 +42,10 @@ def parse_timestamp(value: object) -> datetime:
     datetime.fromisoformat, which misreads unknown formats. Digits after the microseconds are cut off: timestamptz
     cannot store them.
     """
-    if isinstance(value, datetime):  # a default, or the result of an earlier validator
+    if isinstance(value, datetime):  # a default, the result of an earlier validator, or a schema's time
         return value
+    if isinstance(value, Nanoseconds):
+        return _moment(value)
     if not isinstance(value, str):
         raise PydanticCustomError(Reason.WRONG_TYPE, "expected an ISO 8601 time as text")
     if len(value) != 19 or value[4::3] not in PLAIN_TIMES:
@@ -60,10 +63,19 @@ def parse_timestamp(value: object) -> datetime:
         raise PydanticCustomError(Reason.INVALID_TIMESTAMP, message, {"error": str(error)}) from error
 
 
+def _moment(value: Nanoseconds) -> datetime:
+    try:
+        return value.datetime()
+    except OverflowError as error:
+        raise PydanticCustomError(Reason.OUT_OF_RANGE, "expected a time of the years 1 to 9999") from error
+
+
 def parse_date(value: object) -> date:
     """Parse an ISO 8601 date, or a time at midnight."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)
     at = parse_timestamp(value)
     if at.time() != time():
         raise PydanticCustomError(Reason.INVALID_TIMESTAMP, "expected a date, or a time at midnight")
@@ -93,6 +105,8 @@ _EPOCH_TEXT = re.compile(r"-?\d{1,20}(?:\.\d{1,20})?", re.ASCII).fullmatch
 
 def parse_epoch_ms(value: object) -> datetime:
     """Parse milliseconds since 1970 UTC, a whole number or its text."""
+    if isinstance(value, datetime | Nanoseconds):  # its schema says that it is a time
+        return parse_timestamp(value)
     found = _epoch(value, "milliseconds since 1970 as a whole number")
     if found != found.to_integral_value():
         raise PydanticCustomError(Reason.WRONG_TYPE, "expected milliseconds since 1970 as a whole number")
@@ -103,6 +117,8 @@ def parse_epoch_ms(value: object) -> datetime:
 
 def parse_epoch_s(value: object) -> datetime:
     """Parse seconds since 1970 UTC with a fraction, or their text; digits after the microseconds are cut off."""
+    if isinstance(value, datetime | Nanoseconds):
+        return parse_timestamp(value)
     found = _epoch(value, "seconds since 1970")
     if not 0 <= found < EPOCH_S_MAX:
         raise PydanticCustomError(Reason.OUT_OF_RANGE, "expected seconds since 1970; these look like another unit")

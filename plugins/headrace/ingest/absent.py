@@ -89,7 +89,7 @@ def survey(connection: Connection[Any], dataset: Dataset, source: Source, bounds
                 keys: list[list[Any]] = []
                 for record in chunk.records:
                     broken: Rejection | None = getattr(record, "rejection", None)
-                    decoded = broken or dataset.compiled.decode(record.key, record.value)
+                    decoded = broken or dataset.compiled.decode(record.key, record.value, record.headers)
                     if isinstance(decoded, Rejection):
                         may_tell = not broken and not is_unwrapped
                         found.note_invalid(decoded, _read_key(record.value, contract) if may_tell else None)

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -121,12 +121,13 @@ class Batch:
 
     def _decode(self, record: Record) -> None:
         """Decode a record by the contract into a row or a dead letter."""
-        decoded = _rejection(record) or self.dataset.compiled.decode(record.key, record.value)
+        contract = self.dataset.compiled
+        decoded = _rejection(record) or contract.decode(record.key, record.value, record.headers)
         if isinstance(decoded, Rejection):
             self._reject_record(record, decoded)
             return
         extra = decoded.pop()
-        for i in self.dataset.compiled.json_columns:
+        for i in contract.json_columns:
             decoded[i] = json_text(decoded[i])
         deleted = record.value is None
         self.tombstones += deleted
@@ -141,6 +142,8 @@ class Batch:
             json_text(extra),
             self.batch_id,
         )
+        if self.dataset.format.has_schema_ids:
+            decoded.append(self._schema_id(record))
         self.rows.append(decoded)
         self.accepted.append(record)
 
@@ -168,7 +171,12 @@ class Batch:
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
 
+    def _schema_id(self, record: Record) -> int | None:
+        return None if record.value is None else self.dataset.compiled.decoder.schema_id(record.value, record.headers)
+
     def _reject_record(self, record: Record, rejection: Rejection) -> None:
+        if self.dataset.format.has_schema_ids:
+            rejection = replace(rejection, schema_id=self._schema_id(record))
         self.dead.append(
             dead_letter_row(self.dataset.name, self.generation, self.partition, record, rejection, self.batch_id)
         )

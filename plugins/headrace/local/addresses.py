@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from headrace.exceptions import SettingError
 from headrace.local.home import write_file
 from headrace.local.postgres_roles import passfile as local_passfile
+from headrace.local.process import Service
 from headrace.masking import holds_secret, is_secret
 from headrace.private_files import make_folder
 from headrace.service_urls import libpq_variables
@@ -22,6 +23,7 @@ GIVEN = {
     "kafka": "kafka_bootstrap_servers",
     "airflow": "airflow_url",
     "redis": "redis_url",
+    "registry": "registry_url",
 }
 
 
@@ -75,6 +77,8 @@ def environment(settings: Settings) -> dict[str, str]:
         values |= _kafka_environment(home, settings)
     if redis_url := address(settings, "redis"):
         values |= _redis_environment(home, redis_url)
+    if url := address(settings, "registry"):
+        values |= _registry_environment(home, settings, url)
     if url := address(settings, "airflow"):
         values["HEADRACE_AIRFLOW_URL"] = url
         values["HEADRACE_AIRFLOW_USER"] = settings.airflow_user
@@ -119,10 +123,23 @@ def _postgres_environment(home: Path, dsn: str, dbt_dsn: str | None) -> dict[str
 
 def _kafka_environment(home: Path, settings: Settings) -> dict[str, str]:
     """The given settings of encryption and authentication."""
+    return _given(home, settings, ("kafka_security", "kafka_sasl", "kafka_ssl"))
+
+
+def _registry_environment(home: Path, settings: Settings, url: str) -> dict[str, str]:
+    """A given registry; a local one only where it runs: not everybody needs it, and it takes 250 MB."""
+    if given(settings, "registry") is None and not Service(settings.home, "registry").pid():
+        return {}
+    credentials = ("registry_user", "registry_password", "registry_token", "registry_ssl")
+    return {"HEADRACE_REGISTRY_URL": url} | _given(home, settings, credentials)
+
+
+def _given(home: Path, settings: Settings, prefixes: tuple[str, ...]) -> dict[str, str]:
+    """The variables of the settings of these names that are given; secrets by files of ours."""
     values: dict[str, str] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if not field.name.startswith(("kafka_security", "kafka_sasl", "kafka_ssl")) or value in (None, field.default):
+        if not field.name.startswith(prefixes) or value in (None, field.default):
             continue
         if field.name in SECRETS:
             values |= _by_file(home, field.name, value)

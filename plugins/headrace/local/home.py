@@ -30,7 +30,7 @@ from headrace.private_files import (
 )
 from headrace.settings import SECRET_BYTES_MAX, SECRETS, read_services
 
-FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt")
+FOLDERS = ("run", "logs", "kafka", "valkey", "airflow", "dbt", "registry")
 POSTGRES = "postgres"  # a folder, which closes itself
 FILES = ("services.json", "lock", "pgpass", "pgpass-dbt", *SECRETS)
 

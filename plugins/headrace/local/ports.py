@@ -7,7 +7,7 @@ import psutil
 
 from headrace.exceptions import LocalServiceError
 
-DEFAULT_PORTS = {"postgres": 5432, "kafka": 9092, "controller": 9093, "airflow": 8080, "redis": 6379}
+DEFAULT_PORTS = {"postgres": 5432, "kafka": 9092, "controller": 9093, "airflow": 8080, "redis": 6379, "registry": 8085}
 NEARBY = 100  # how far above the default a free port is looked for before any port will do
 
 

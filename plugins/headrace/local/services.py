@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
-from headrace.local import airflow, kafka, postgres, postgres_roles, valkey
+from headrace.local import airflow, kafka, postgres, postgres_roles, registry, valkey
 from headrace.local.addresses import GIVEN, environment, given
 from headrace.local.airflow_options import full_environment as airflow_environment
 from headrace.local.home import Home, locked
@@ -24,6 +24,7 @@ from headrace.settings import PREFIX, Settings, read_services
 __all__ = ["airflow_environment", "down", "environment", "postgres_binary", "psql_command", "up"]
 
 SERVICES = ("postgres", "kafka", "redis", "airflow")
+OPTIONAL = ("registry",)  # started only by its name
 HUNG_LIMIT_S = 20.0  # how long a service that runs may take to answer before it is started again
 PORT_TAKEN = ("Address already in use", "could not bind")  # in the words of Java, Valkey and Postgres
 ATTEMPTS_MAX = 3  # another program may take the chosen port before our service does
@@ -35,8 +36,11 @@ def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLi
     Calling it again changes nothing. Returns each service's address and ports, given ones included. Raises
     LocalServiceError with the last log lines of a service that did not start; started services keep running.
     """
-    if unknown := sorted(set(only) - set(SERVICES)):
-        raise LocalServiceError(f"up: {', '.join(unknown)} is no local service; expected some of {', '.join(SERVICES)}")
+    known_names = (*SERVICES, *OPTIONAL)
+    if unknown := sorted(set(only) - set(known_names)):
+        raise LocalServiceError(
+            f"up: {', '.join(unknown)} is no local service; expected some of {', '.join(known_names)}"
+        )
     wanted = {service for service in only if given(settings, service) is None}
     if "airflow" in wanted and given(settings, "postgres") is None:
         wanted.add("postgres")  # for Airflow's metadata
@@ -49,6 +53,8 @@ def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLi
                 starter.start_postgres()
             if "redis" in wanted:
                 starter.start_redis()
+            if "registry" in wanted:
+                starter.start_registry()
             if "airflow" in wanted:
                 airflow.prepare(home, settings, starter.print_line)
             if broker is not None:
@@ -58,7 +64,7 @@ def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLi
     known = environment(settings)  # where a given DSN has lost its password
     external = {
         service: {"address": known.get(PREFIX + GIVEN[service].upper(), given(settings, service))}
-        for service in SERVICES
+        for service in (*SERVICES, *OPTIONAL)
         if given(settings, service)
     }
     return read_services(settings.home) | external
@@ -73,6 +79,7 @@ def down(settings: Settings, print_line: PrintLine = print) -> None:
             "airflow": airflow.stop,  # first: its tasks use the others
             "kafka": kafka.stop,
             "redis": valkey.stop,
+            "registry": registry.stop,
             "postgres": postgres.stop,
         }
         for service, stop in stops.items():
@@ -108,12 +115,13 @@ class _Starter:
             ("postgres", postgres.service(self.home.path)),
             ("kafka", kafka.service(self.home.path)),
             ("redis", valkey.service(self.home.path)),
+            ("registry", registry.service(self.home.path)),
             *(("airflow", airflow.component(self.home.path, name)) for name in airflow.COMPONENTS),
         ):
             names = (service, "controller") if service == "kafka" else (service,)
             if process.pid() is not None and len(process.ports()) == len(names):
                 self.ports |= dict(zip(names, process.ports(), strict=True))
-        for service in sorted(wanted, key=SERVICES.index):
+        for service in sorted(wanted, key=(*SERVICES, *OPTIONAL).index):
             demanded = self._demanded(service)
             if service in self.ports and demanded not in (None, self.ports[service]):
                 self._choose(service)  # refuses a port that is taken, before anything is stopped
@@ -150,6 +158,15 @@ class _Starter:
             lambda: valkey.why_not_ready(self.ports["redis"]),
             lambda: valkey.start(self.home, self.ports["redis"]),
             running=lambda: valkey.is_running(self.home.path),
+        )
+
+    def start_registry(self) -> None:
+        """Start the schema registry, or leave it be when it is healthy."""
+        self._start(
+            "registry",
+            lambda: registry.why_not_ready(self.ports["registry"]),
+            lambda: registry.start(self.home, self.ports["registry"], self.print_line),
+            running=lambda: registry.is_running(self.home.path),
         )
 
     def start_airflow(self) -> None:
@@ -222,6 +239,8 @@ class _Starter:
             return postgres.record(self.home.path, port)
         if service == "redis":
             return {"address": valkey.url(port), "port": port}
+        if service == "registry":
+            return {"address": registry.address(port), "port": port}
         return {"address": f"127.0.0.1:{port}", "port": port, "controller_port": self.ports["controller"]}
 
     def _remember(self, service: str, record: dict[str, Any]) -> None:
@@ -229,8 +248,9 @@ class _Starter:
             self.home.remember(service, record)
 
     def _stop(self, service: str, why: str) -> None:
-        stop = {"postgres": postgres.stop, "kafka": kafka.stop, "redis": valkey.stop, "airflow": airflow.stop}[service]
-        if stop(self.home.path):
+        stops = {"postgres": postgres.stop, "kafka": kafka.stop, "redis": valkey.stop, "airflow": airflow.stop}
+        stops["registry"] = registry.stop
+        if stops[service](self.home.path):
             self.print_line(f"{service}: stopped, {why}")
 
 

@@ -13,8 +13,9 @@ from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
+from headrace.formats import JSON
 from headrace.output import aligned
-from headrace.postgres.staging import BOOKKEEPING_COLUMNS, SCHEMA, replaced_name
+from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
 
 BOOKKEEPING_MEANING = {
     "_generation": "number of the source's generation: a topic by its id, a file by its content",
@@ -26,6 +27,7 @@ BOOKKEEPING_MEANING = {
     "_deleted": "a tombstone: the record had no value",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
+    "_schema_id": "the registry's id of the schema that the record was written by",
 }
 LIMITS = {
     "ge": (">= {}", Reason.OUT_OF_RANGE),
@@ -92,7 +94,8 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
     yield ""
     yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
-    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in BOOKKEEPING_COLUMNS])
+    columns = bookkeeping_columns(dataset)
+    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
@@ -118,8 +121,10 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if dataset.time_column is not None:
         yield "time", f"{dataset.time_column}, column {dataset.time_column.lower()}"
     yield "zone", f"{dataset.zone}, for times that name none"
-    if dataset.format.separator is not None:
-        yield "format", f"a JSON object, or a value key{dataset.format.separator}{{JSON}} of a record without a key"
+    if dataset.format != JSON:
+        yield "format", dataset.format.description
+    if dataset.key_format is not None:
+        yield "key's format", dataset.key_format.description
     yield "limit", f"a value of more than {dataset.max_value_bytes} bytes is a dead letter"
     yield (
         "table",
@@ -203,6 +208,8 @@ def _record_reasons(dataset: Dataset) -> list[str]:
         found += Reason.of(Scope.KEY)
     if dataset.source.has_malformed_rows:
         found += Reason.of(Scope.ROW)
+    if dataset.format.has_schema_ids:
+        found += Reason.of(Scope.SCHEMA)
     return [*found, *Reason.of(Scope.SERVER)]
 
 

@@ -29,6 +29,7 @@ COLUMNS = (
     ("detail", "text"),
     ("json_path", "text"),
     ("batch_id", "uuid"),
+    ("schema_id", "integer"),
 )
 REASON = COLUMNS.index(("reason", "text"))  # its index in a row
 
@@ -50,6 +51,7 @@ def dead_letter_row(
         rejection.detail,
         rejection.json_path,
         batch_id,
+        rejection.schema_id,
     )
 
 

@@ -25,6 +25,12 @@ BOOKKEEPING_COLUMNS = (
     ("_extra", "jsonb", ""),
     ("_batch_id", "uuid", "not null"),
 )
+SCHEMA_ID_COLUMN = ("_schema_id", "integer", "")  # behind them, where values name schemas of a registry
+
+
+def bookkeeping_columns(dataset: Dataset) -> tuple[tuple[str, str, str], ...]:
+    """Name, Postgres type and constraint of the columns behind the contract's."""
+    return (*BOOKKEEPING_COLUMNS, SCHEMA_ID_COLUMN) if dataset.format.has_schema_ids else BOOKKEEPING_COLUMNS
 
 
 def table(dataset: Dataset) -> Identifier:
@@ -35,7 +41,7 @@ def table(dataset: Dataset) -> Identifier:
 def columns(dataset: Dataset) -> list[tuple[str, str]]:
     """Names and types of a staging table's columns, in the order in which rows are copied."""
     contract = [(column.name, column.sql_type) for column in dataset.compiled.columns]
-    return contract + [(name, sql_type) for name, sql_type, _ in BOOKKEEPING_COLUMNS]
+    return contract + [(name, sql_type) for name, sql_type, _ in bookkeeping_columns(dataset)]
 
 
 def replaced_name(name: str) -> str:
@@ -88,12 +94,14 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
             _create_replaced(connection, dataset)
     for target in (dataset.name, replaced):
         present = _found_columns(connection, target)
-        for column in dataset.compiled.columns:
-            if column.name not in present:
-                with _as_owner(f"staging.{target}: found no column {column.name}"):
+        added = [(column.name, column.sql_type) for column in dataset.compiled.columns]
+        added += [SCHEMA_ID_COLUMN[:2]] if dataset.format.has_schema_ids else []  # of a format that the dataset had not
+        for name, sql_type in added:
+            if name not in present:
+                with _as_owner(f"staging.{target}: found no column {name}"):
                     connection.execute(
                         SQL("alter table {} add column if not exists {} {}").format(
-                            Identifier(SCHEMA, target), Identifier(column.name), SQL(column.sql_type)
+                            Identifier(SCHEMA, target), Identifier(name), SQL(sql_type)
                         )
                     )
     check_table(connection, dataset)
@@ -263,7 +271,7 @@ def _definitions(dataset: Dataset) -> list[Composable]:
     ]
     bookkeeping: list[Composable] = [
         SQL("{} {} {}").format(Identifier(name), SQL(sql_type), SQL(constraint))
-        for name, sql_type, constraint in BOOKKEEPING_COLUMNS
+        for name, sql_type, constraint in bookkeeping_columns(dataset)
     ]
     return [*contract, *bookkeeping]
 

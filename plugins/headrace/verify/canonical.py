@@ -50,7 +50,7 @@ class CanonicalRow:
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._decode = dataset.compiled.decode
-        self._split = dataset.compiled.split
+        self._decoder = dataset.compiled.decoder
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
         self._json = [index for index, name in enumerate(types) if name == "jsonb"]
@@ -58,7 +58,7 @@ class CanonicalRow:
     def of_record(self, record: VisibleRecord) -> list[Any] | str:
         """The row that today's contract makes of a record, or the reason of its rejection."""
         _, key, value, headers, timestamp = record
-        decoded = getattr(headers, "rejection", None) or self._decode(key, value)
+        decoded = getattr(headers, "rejection", None) or self._decode(key, value, headers)
         if not isinstance(decoded, list):
             return f"{decoded.reason}: {decoded.detail}"
         extra = decoded.pop()
@@ -67,9 +67,11 @@ class CanonicalRow:
             decoded[index] = _microseconds(decoded[index])
         return self._parsed(decoded)
 
-    def document(self, value: bytes) -> Any:
+    def document(self, record: VisibleRecord) -> Any:
         """A record's document, for comparison."""
-        return json_value(self._split(value.decode())[1])
+        _, _, value, headers, _ = record
+        document = self._decoder.decode(value or b"", headers).document
+        return document if self._decoder.json_text is None else json_value(document)
 
     def of_stored(self, values: Sequence[Any]) -> list[Any]:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""

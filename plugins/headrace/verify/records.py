@@ -139,7 +139,7 @@ class RecordCheck:
         extra, value = stored[-1] or {}, record[2]
         if value is None or not isinstance(extra, dict) or None in fields or not fields:
             return False
-        document = self._canonical.document(value)
+        document = self._canonical.document(record)
         if not isinstance(document, dict):
             return False
         kept = {name for name in fields if name in document}

@@ -73,7 +73,8 @@ def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], 
             f"expected one of {', '.join(sorted(known)) or 'none'}"
         )
     names = sorted(known) if name is None else [name]
-    return [Subject(each, declared.datasets.get(each)) for each in names], declared.faults
+    datasets = {each: dataset.connected(deployment.settings) for each, dataset in declared.datasets.items()}
+    return [Subject(each, datasets.get(each)) for each in names], declared.faults
 
 
 def _isolated(run: _Run, subject: Subject) -> DatasetReport:

@@ -1,0 +1,138 @@
+"""Avro with schemas in a registry: Confluent's wire format, and Avro's own single-object encoding.
+
+A value is read by the schema that it was written by. The contract takes its fields by name and resolves them as an Avro
+reader would: a field that the schema has not yet is the contract's default, one that the contract does not name is kept
+in `_extra`, a whole number is accepted for a fraction, a text for bytes.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any, ClassVar, Literal, Self
+
+from headrace.exceptions import DatasetError
+from headrace.formats.avro_schema import AvroSchema, parse
+from headrace.formats.base import Decoded, Fault, JsonText, Undecodable
+from headrace.formats.fingerprints import Fingerprints
+from headrace.formats.registry import Registry, Schemas, Unconnected
+from headrace.formats.wire import HEADER_BYTES, require_schema_id, schema_id
+from headrace.record import Headers
+from headrace.settings import Settings
+
+SINGLE_OBJECT = b"\xc3\x01"  # and the schema's fingerprint in eight bytes, little-endian
+SINGLE_OBJECT_BYTES = 10
+
+_Read = Callable[[BytesIO], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Avro:
+    """A record's value is Avro, by a schema of the registry (HEADRACE_REGISTRY_URL).
+
+    encoding: "confluent", which every registry's serializer writes, or "single_object", Avro's own, which names the
+    schema by its fingerprint. Defaults to "confluent". subject: where the schemas of single objects are registered;
+    "confluent" needs none.
+    """
+
+    name: ClassVar[str] = "avro"
+    has_schema_ids: ClassVar[bool] = True
+
+    encoding: Literal["confluent", "single_object"] = "confluent"
+    subject: str | None = None
+    schemas: Schemas = field(default_factory=Unconnected, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ("confluent", "single_object"):
+            raise DatasetError(f"Avro: encoding is {self.encoding!r}, expected 'confluent' or 'single_object'")
+        if (self.encoding == "single_object") != (self.subject is not None):
+            expected = "the subject whose schemas are looked for" if self.subject is None else "none: ids say it"
+            raise DatasetError(f"Avro: encoding {self.encoding} with subject {self.subject!r}, expected {expected}")
+
+    @property
+    def description(self) -> str:
+        """What a value is, in words."""
+        if self.subject is None:
+            return "Avro in Confluent's wire format; schemas in the registry"
+        return f"Avro in single-object encoding; schemas in the registry's subject {self.subject}"
+
+    def connected(self, settings: Settings) -> Self:
+        """The format with the deployment's registry."""
+        return replace(self, schemas=Registry(settings))
+
+    def decoder(self) -> "AvroDecoder":
+        """Reads each value by its writer's schema."""
+        return AvroDecoder(self.schemas, None if self.subject is None else Fingerprints(self.schemas, self.subject))
+
+
+class AvroDecoder:
+    """Reads values by the schemas that they name; a schema is parsed once."""
+
+    json_text: JsonText | None = None
+    reads_headers: bool = False
+
+    def __init__(self, schemas: Schemas, fingerprints: Fingerprints | None) -> None:
+        self._schemas = schemas
+        self._fingerprints = fingerprints
+        self._header = HEADER_BYTES if fingerprints is None else SINGLE_OBJECT_BYTES
+        self._read: dict[int, _Read] = {}  # by the schema's id
+
+    def decode(self, value: bytes, _headers: Headers) -> Decoded:
+        """The document of a value."""
+        return Decoded(self.document(value))
+
+    def document(self, value: bytes) -> Any:
+        """The document of a value: a mapping, or for a key whose schema is no record's a value alone."""
+        number = require_schema_id(value) if self._fingerprints is None else self._single_object_id(value)
+        found = self._read.get(number)
+        if found is None:
+            found = self._read[number] = self._reader(number)
+        data = BytesIO(value)
+        data.seek(self._header)
+        try:
+            document = found(data)
+        except MemoryError:
+            raise
+        except (OverflowError, struct.error) as error:
+            raise Undecodable(Fault.OUT_OF_RANGE, f"by schema {number}: {_shown(error)}") from error
+        except Exception as error:  # of fastavro's: EOFError, IndexError, UnicodeDecodeError, ValueError, ...
+            raise Undecodable(Fault.UNDECODABLE, f"by schema {number}: {_shown(error)}") from error
+        if data.tell() != len(value):
+            raise Undecodable(
+                Fault.UNDECODABLE, f"by schema {number}: ends {len(value) - data.tell()} bytes before the value"
+            )
+        return document
+
+    def schema_id(self, value: bytes, _headers: Headers) -> int | None:
+        """The id that the value names, or that its fingerprint is known to stand for."""
+        if self._fingerprints is None:
+            return schema_id(value)
+        return self._fingerprints.known(value[2:SINGLE_OBJECT_BYTES]) if value[:2] == SINGLE_OBJECT else None
+
+    def is_known(self, value: bytes) -> bool:
+        """Whether the value's schema was parsed."""
+        return self.schema_id(value, ()) in self._read
+
+    def _single_object_id(self, value: bytes) -> int:
+        if len(value) < SINGLE_OBJECT_BYTES or value[:2] != SINGLE_OBJECT:
+            raise Undecodable(
+                Fault.UNDECODABLE, f"begins with {value[:2]!r}, expected {SINGLE_OBJECT!r} and a schema's fingerprint"
+            )
+        assert self._fingerprints is not None
+        return self._fingerprints.schema_id(value[2:SINGLE_OBJECT_BYTES])
+
+    def _reader(self, number: int) -> _Read:
+        return _reader_of(parse(self._schemas.schema(number), f"schema {number}"))
+
+
+def _reader_of(schema: AvroSchema) -> _Read:
+    from fastavro import _read_py, schemaless_reader
+
+    parsed = schema.parsed
+    # in Python what nests too deep is an error, by its limit of recursion
+    read: Any = vars(_read_py)["schemaless_reader"] if schema.is_recursive else schemaless_reader
+    return lambda data: read(data, parsed, None)
+
+
+def _shown(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,168 @@
+"""From an Avro schema's text to what fastavro reads by; refuses a schema whose values cannot be read in bounded time.
+
+Logical types are named anew for readers of ours where fastavro's are not exact: its decimal rounds to the precision
+that the schema states, and it does not know nanoseconds. https://avro.apache.org/docs/1.12.0/specification/
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from headrace.formats.base import Fault, Undecodable
+from headrace.formats.registry import AVRO, SchemaText, parsed_json
+from headrace.formats.values import Nanoseconds
+
+OURS = "headrace-"  # before the names of the logical types that are read here
+DEPTH_MAX = 100  # types inside each other in a schema
+_EXACT = ("decimal", "timestamp-nanos", "local-timestamp-nanos", "uuid")
+PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
+
+
+@dataclass(frozen=True, slots=True)
+class AvroSchema:
+    """A schema that fastavro has parsed.
+
+    is_recursive: whether a type holds
+    itself: fastavro's C code reads such a value as deep as it nests, and ends the process where the stack does.
+    """
+
+    parsed: Any
+    is_recursive: bool
+
+
+def parse(schema: SchemaText, what: str) -> AvroSchema:
+    """Parse a registered schema with its imports; raises Undecodable where it is none that can be read."""
+    from fastavro import parse_schema
+    from fastavro.schema import SchemaParseException
+
+    if schema.kind != AVRO:
+        raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{what} is of type {schema.kind}, expected {AVRO}")
+    _register_readers()
+    named: dict[str, Any] = {}
+    try:
+        for imported in _in_order(schema):
+            parse_schema(_exact(parsed_json(imported.text, what)), named_schemas=named)
+        parsed = parse_schema(_exact(parsed_json(schema.text, what)), named_schemas=named)
+    except (SchemaParseException, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, Undecodable):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{what} is no Avro schema: {reason}") from error
+    walk = _Walk(named, what)
+    walk.visit(parsed, ())
+    return AvroSchema(parsed, walk.is_recursive)
+
+
+def fingerprint(schema: SchemaText) -> bytes | None:
+    """The CRC-64-AVRO of a schema as single objects have it, little-endian; None of one that cannot be parsed."""
+    from fastavro.schema import fingerprint as hexadecimal
+    from fastavro.schema import parse_schema, to_parsing_canonical_form
+
+    named: dict[str, Any] = {}
+    try:
+        for imported in _in_order(schema):
+            parse_schema(parsed_json(imported.text, ""), named_schemas=named)
+        parsed = parse_schema(parsed_json(schema.text, ""), named_schemas=named, expand=bool(schema.imports))
+        return bytes.fromhex(
+            hexadecimal(to_parsing_canonical_form(parsed), "CRC-64-AVRO")
+        )  # as hexadecimal(...) writes it
+    except Exception:  # of fastavro's
+        return None
+
+
+def _in_order(schema: SchemaText) -> list[SchemaText]:
+    """What a schema imports, each behind what it imports itself, and once."""
+    found: dict[str, SchemaText] = {}
+
+    def add(imports: Mapping[str, SchemaText]) -> None:
+        for imported in imports.values():
+            add(imported.imports)
+            found.setdefault(imported.text, imported)
+
+    add(schema.imports)
+    return list(found.values())
+
+
+def _exact(node: Any) -> Any:
+    """A schema whose logical types of _EXACT carry our names."""
+    if isinstance(node, list):
+        return [_exact(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {
+        name: _exact(item) if name in ("type", "items", "values", "fields") else item for name, item in node.items()
+    }
+    logical, kind = made.get("logicalType"), made.get("type")
+    if logical in _EXACT and (kind, logical) in _READERS:
+        made["logicalType"] = OURS + logical
+    return made
+
+
+class _Walk:
+    """Visits all types of a parsed schema once along each way into it."""
+
+    def __init__(self, named: Mapping[str, Any], what: str) -> None:
+        self._named = named
+        self._what = what
+        self.is_recursive = False
+
+    def visit(self, node: Any, above: tuple[str, ...]) -> int:
+        """The fewest bytes that a value of the type has; raises Undecodable for arrays of values without bytes."""
+        if len(above) > DEPTH_MAX:
+            raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{self._what} nests types more than {DEPTH_MAX} deep")
+        if isinstance(node, str) and node not in PRIMITIVES:
+            if node in above:
+                self.is_recursive = True
+                return 1
+            return self.visit(self._named[node], above)
+        if isinstance(node, list):
+            return 1 + min((self.visit(item, (*above, "")) for item in node), default=0)
+        kind = node if isinstance(node, str) else node["type"]
+        if isinstance(kind, dict | list):
+            return self.visit(kind, (*above, ""))
+        if kind in ("record", "error"):
+            return sum(self.visit(field["type"], (*above, node["name"])) for field in node["fields"])
+        if kind == "array" and not self.visit(node["items"], (*above, "")):
+            # a few bytes would claim a billion of them
+            raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{self._what} has an array of values that take no bytes")
+        if kind == "map":
+            self.visit(node["values"], (*above, ""))
+        if kind == "fixed":
+            return int(node["size"])
+        return {"null": 0, "float": 4, "double": 8}.get(kind, 1)
+
+
+def _decimal(data: Any, writer_schema: Any = None, _reader_schema: Any = None) -> Decimal:
+    return Decimal(f"{int.from_bytes(data, 'big', signed=True)}e-{writer_schema.get('scale', 0)}")
+
+
+def _nanoseconds(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> Nanoseconds:
+    return Nanoseconds(data)
+
+
+def _local_nanoseconds(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> Nanoseconds:
+    return Nanoseconds(data, has_zone=False)
+
+
+def _uuid(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> UUID:
+    return UUID(data) if isinstance(data, str) else UUID(bytes=bytes(data))
+
+
+_READERS = {
+    ("bytes", "decimal"): _decimal,
+    ("fixed", "decimal"): _decimal,
+    ("long", "timestamp-nanos"): _nanoseconds,
+    ("long", "local-timestamp-nanos"): _local_nanoseconds,
+    ("string", "uuid"): _uuid,
+    ("fixed", "uuid"): _uuid,
+}
+
+
+def _register_readers() -> None:
+    from fastavro import _read_py, read
+
+    for readers in (read.LOGICAL_READERS, vars(_read_py)["LOGICAL_READERS"]):
+        for (kind, logical), reader in _READERS.items():
+            readers.setdefault(f"{kind}-{OURS}{logical}", reader)
