@@ -3,9 +3,13 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.local import ports
@@ -13,8 +17,40 @@ from headrace.local import ports
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
 
 
+SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
+GONE_WITHIN_S = 15
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_of_the_caller() -> Iterator[None]:
+def _no_process_is_left() -> Iterator[None]:
+    """Fail the session if a process that it started is left at its end: a server, a command, a fork of one."""
+    session = f"{os.getpid()}-{time.time_ns()}"
+    os.environ[SESSION_VARIABLE] = session
+    yield
+    del os.environ[SESSION_VARIABLE]
+    # multiprocessing's server of forks would end by itself, some time after this process
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while left := _processes_of(session):
+        if time.monotonic() > deadline:
+            pytest.fail("processes of this session are left:\n" + "\n".join(left))
+        time.sleep(0.1)
+
+
+def _processes_of(session: str) -> list[str]:
+    """A line for each process but this one and multiprocessing's resource tracker, which ends with this one."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it is gone, or another user's
+            line = " ".join(process.cmdline())
+            is_ours = process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == session
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in line:
+                found.append(f"{process.pid}, child of {process.ppid()}: {line}")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_caller(_no_process_is_left: None) -> Iterator[None]:
     """Tests neither read nor touch what the caller's shell points at."""
     saved = {
         name: os.environ.pop(name)
@@ -28,7 +64,7 @@ def _no_settings_of_the_caller() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ports_of_this_session() -> Iterator[None]:
+def _ports_of_this_session(_no_process_is_left: None) -> Iterator[None]:
     """Start services where no other session does: a server that a test killed finds its port free again."""
     with pytest.MonkeyPatch.context() as patch:
         for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):

@@ -31,7 +31,6 @@ TEST_EXCEPTIONS: frozenset[str] = frozenset(
         "support/marts_oracle.py:_marts_of_jobs",
         "support/warehouse.py",
         "support/warehouse.py:Warehouse:stage",
-        "unit/test_linear_cost.py",
     }
 )
 

@@ -21,12 +21,10 @@ Serialize = Callable[[Order], bytes]
 DECLARATION = '''
 """Orders with every logical type."""
 
-from datetime import date, time
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict
 
 from headrace.contract import Date, Float, Identifier, Integer, Numeric, TimeOfDay, Timestamp
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
@@ -34,7 +32,7 @@ from headrace.formats import *
 
 
 class Order(BaseModel):
-    model_config = CONTRACT_CONFIG
+    model_config = CONTRACT_CONFIG | ConfigDict(val_json_bytes="base64")
 
     id: Integer
     amount: Numeric
@@ -46,7 +44,7 @@ class Order(BaseModel):
     uid: UUID | None = None
     raw: bytes | None = None
     ratio: Float | None = None
-    tags: list[str] = []
+    tags: list[Any] = []
     attributes: dict[str, Any] = {}
     note: Identifier | None = None
     status: Identifier = "NEW"

@@ -13,8 +13,9 @@ from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from headrace.formats import Avro, Json, KeyedJson, PlainText
+from headrace.formats import Avro, Json, JsonSchema, KeyedJson, PlainText, Protobuf
 from headrace.formats.base import Decoded, Fault, Format, Undecodable
+from headrace.formats.registry import JSON_SCHEMA, PROTOBUF, SchemaText
 from tests.support.schemas import Schemas
 
 SEED = 20_261_126
@@ -22,6 +23,9 @@ ORDER = {"type": "record", "name": "Order", "fields": [
     {"name": "id", "type": "long"}, {"name": "name", "type": "string"},
 ]}  # fmt: skip
 AVRO = Avro(schemas=Schemas({1: ORDER}))
+PROTO = SchemaText(PROTOBUF, 'syntax = "proto3"; message Order { int64 id = 1; }', {})
+PROTOBUFS = Protobuf(schemas=Schemas({1: PROTO}))
+JSON_SCHEMAS = JsonSchema(schemas=Schemas({1: SchemaText(JSON_SCHEMA, "{}", {})}))
 # a format, a value, what it decodes to, and values that are none of it
 SAMPLES: list[tuple[Format, bytes, Decoded, dict[bytes, Fault]]] = [
     (Json(), b'{"id":1}', Decoded('{"id":1}'), {b'{"id":"\xff"}': Fault.INVALID_UTF8}),
@@ -29,6 +33,26 @@ SAMPLES: list[tuple[Format, bytes, Decoded, dict[bytes, Fault]]] = [
     (KeyedJson("#"), b' {"id":"#"}', Decoded(' {"id":"#"}'), {}),
     (PlainText(), "ä".encode(), Decoded({"value": "ä"}), {b"\xff": Fault.INVALID_UTF8}),
     (PlainText("line"), b"", Decoded({"line": ""}), {}),
+    (
+        JSON_SCHEMAS,
+        b'\0\0\0\0\1{"id":1}',
+        Decoded('{"id":1}'),
+        {
+            b"": Fault.UNDECODABLE,
+            b"\0\0\0\0\2{}": Fault.UNKNOWN_SCHEMA,
+            b"\0\0\0\0\1\xff": Fault.INVALID_UTF8,
+        },
+    ),
+    (
+        PROTOBUFS,
+        b"\0\0\0\0\1\0\x08\5",
+        Decoded({"id": 5}),
+        {
+            b"": Fault.UNDECODABLE,
+            b"\0\0\0\0\2\0": Fault.UNKNOWN_SCHEMA,
+            b"\0\0\0\0\1\0\x08": Fault.UNDECODABLE,
+        },
+    ),
     (
         AVRO,
         b"\0\0\0\0\1\x0a\x06abc",

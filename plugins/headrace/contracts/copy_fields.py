@@ -22,7 +22,7 @@ def field_schemas(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
     schema: Any = model.__pydantic_core_schema__
     if schema["type"] != "model" or any(schema.get(name) for name in ("custom_init", "post_init", "root_model")):
         raise UnsupportedField
-    if not set(model.model_config) <= {"strict", "extra", "allow_inf_nan", "title"}:
+    if not set(model.model_config) <= {"strict", "extra", "allow_inf_nan", "title", "val_json_bytes"}:
         raise UnsupportedField
     fields = schema["schema"]
     if fields["type"] != "model-fields" or any(fields.get(n) for n in ("extras_schema", "extras_keys_schema")):
@@ -39,7 +39,7 @@ def field_of(column: Column, schema: Mapping[str, Any], contract: Contract) -> F
     if contract.key_index is not None and contract.columns[contract.key_index] is column:
         if field.is_nullable or field.has_default:
             raise UnsupportedField
-        field = replace(field, parse=field.parse + "key_text = str({v})\n")
+        field = replace(field, parse=field.parse + "key_value = {v}\nkey_text = str({v})\n")
     return field
 
 

@@ -24,6 +24,7 @@ from headrace.contracts.copy_field import Binder as Binder
 from headrace.contracts.copy_field import FastField, UnsupportedField
 from headrace.contracts.copy_field import LineMaker as LineMaker
 from headrace.contracts.copy_fields import field_of, field_schemas
+from headrace.formats.wire import HEADER_BYTES
 
 
 def compile_lines(contract: Contract) -> Binder | None:
@@ -32,7 +33,7 @@ def compile_lines(contract: Contract) -> Binder | None:
         return None
     if contract.decoder.json_text is None:
         return compile_documents(contract)
-    if contract.key_decoder is not None:
+    if contract.key_decoder is not None and contract.decoder.json_text.separator is not None:
         return None
     try:
         schemas = field_schemas(contract.model)
@@ -54,6 +55,9 @@ def compile_lines(contract: Contract) -> Binder | None:
         "decode": msgspec.json.Decoder(struct).decode,
         "extra_of": _Extra(source_names) if contract.model.model_config.get("extra") != "forbid" else _no_extra,
         "escaped": escaped,
+        "is_known": contract.decoder.is_known,
+        "schema_id": contract.decoder.schema_id,
+        "has_key": contract.has_key,
     }
     for i, field in enumerate(fields):
         names |= {f"{name}{i}": value for name, value in field.names.items()}
@@ -69,16 +73,17 @@ def _source(contract: Contract, fields: Sequence[FastField]) -> str:
     quotes = sum(2 + field.quotes for field in always)
     steps = "".join(field.source(i) for i, field in enumerate(fields))
     columns = r"\t".join(f"{{v{i}}}{field.suffix if field in always else ''}" for i, field in enumerate(fields))
+    end, number = (r"\t", r"{number}\n") if contract.has_schema_ids else (r"\n", "")
     return f"""
 def bind(generation, partition, batch_id):
     place = f"\\t{{generation}}\\t{{partition}}\\t"
-    tail = f"\\t{{batch_id}}\\n"
+    tail = f"\\t{{batch_id}}{end}"
 
     def make_line(offset, at, key, value, headers):
         if value is None or len(value) > {contract.max_value_bytes}:
             return None
         try:
-            text = str(value, "utf-8")
+{indent(_text_source(contract), " " * 12)}
 {indent(_split_source(contract), " " * 12)}
             fields = decode(text)
             has_escapes = "\\\\" in text
@@ -92,9 +97,21 @@ def bind(generation, partition, batch_id):
         except Exception:  # Contract.decode meets the same error and gives it a reason
             return None
 {indent(_key_source(contract), " " * 8)}
-        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}"
+        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}{number}"
 
     return make_line
+"""
+
+
+def _text_source(contract: Contract) -> str:
+    """Statements that leave the value's text in text, and in number the schema's id that stands before it."""
+    if contract.decoder.json_text is None or not contract.decoder.json_text.has_schema_id:
+        return 'text = str(value, "utf-8")'
+    return f"""
+if not is_known(value):
+    return None
+number = schema_id(value, ())
+text = str(value[{HEADER_BYTES}:], "utf-8")
 """
 
 
@@ -118,6 +135,12 @@ def _key_source(contract: Contract) -> str:
     """Statements that leave the record's key, as bytea reads it, in key_text; the field's own text is there before."""
     if contract.key_index is None:
         return r"""key_text = "\\N" if key is None else f"\\\\x{key.hex()}" """
+    if contract.key_decoder is not None:
+        return r"""
+if not has_key(key, key_value):
+    return None
+key_text = f"\\\\x{key.hex()}"
+"""
     # bytea takes ASCII as it stands, where it has no backslash; other bytes it would take in the server's encoding
     as_hex = r"""if has_escapes or not key.isascii():
     key_text = f"\\\\x{key.hex()}"
