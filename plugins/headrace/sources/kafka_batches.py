@@ -56,7 +56,7 @@ class UnreadableBatch(CorruptRecordError):  # type: ignore[misc]
         return SourceError(
             f"{where}: {self.reason}; nothing of it was stored; a new process may try again; if it finds the same, "
             f"restore the partition from a replica, or delete its records below {self.next_offset} "
-            f"(kafka-delete-records.sh) and let `headrace accept-loss` to continue after them",
+            f"(kafka-delete-records.sh) and run `headrace accept-loss` to continue after them",
             partition=self.partition,
             offset=self.offset,
         )
