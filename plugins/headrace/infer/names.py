@@ -53,7 +53,7 @@ def _field_name(source_name: str, taken: set[str]) -> str:
     if _is_usable(source_name) and source_name.lower() not in taken:
         return source_name
     name = _plain(source_name)[: NAME_LENGTH_MAX - 4].strip("_") or "field"
-    if not name[0].isalpha():
+    if not name[0].isalpha() or name.startswith("model_"):
         name = f"n_{name}"
     if not _is_usable(name):
         name += "_"
@@ -78,7 +78,7 @@ def _is_usable(name: str) -> bool:
 
 def _plain(name: str) -> str:
     """A name's letters and digits in ASCII and lower case, words parted by underscores."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    ascii_name = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
     return "_".join(words_of(ascii_name))
 
 
