@@ -15,7 +15,8 @@ from headrace.record import Record
 Document = Mapping[str, Any]
 KEY_TYPES = ("Integer", "Text", "UUID")
 KEY_LENGTH_MAX = 255
-ID_WORDS = frozenset({"id", "uuid", "guid", "key", "identifier", "number", "no", "code"})
+ID_WORDS = frozenset({"key", "number", "no", "code"})
+ID_ENDINGS = ("id", "identifier")  # also of `userid`, `uuid`; that the values differ decides
 MATCHING_MIN = 0.95  # of the records with a key, so many must have the field's value as their key
 UNIQUE_MIN = 0.95  # of an id's values, so many differ: producers repeat a few
 VERSIONS_MAX = 0.9  # a record's key that differs less often names an entity with many records
@@ -105,7 +106,7 @@ def _unique(fields: Sequence[FieldDraft], pairs: Sequence[tuple[Record, Document
         return None
     for field in fields:
         words = words_of(field.source_name)
-        is_id = field.type == "UUID" or (words and (words[-1] in ID_WORDS or words[-1].endswith("identifier")))
+        is_id = field.type == "UUID" or (words and (words[-1] in ID_WORDS or words[-1].endswith(ID_ENDINGS)))
         if is_id and _distinct(field, pairs) >= UNIQUE_MIN:
             return field
     return None
