@@ -126,7 +126,7 @@ def test_reset_makes_a_table_of_other_columns_from_scratch(former: Stage) -> Non
     (statement, _) = advised(former, "jobs")
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         former.execute(statement)
-    with pytest.raises(DatasetError, match=r"where a text does not convert, `headrace reset jobs` forgets"):
+    with pytest.raises(DatasetError, match=r"where a text does not convert, `headrace reset jobs` deletes"):
         drain_dataset(former.deployment, "jobs")
     reset(former.deployment, former.deployment.dataset("jobs"))
     drain_dataset(former.deployment, "jobs")

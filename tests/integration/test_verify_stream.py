@@ -181,7 +181,7 @@ def test_verify_of_a_stream_that_was_recreated_says_so_until_it_is_adopted(deepl
     streams.send(drained, 60)
     verification = verify(drained.deployment, "telemetry", deep=deeply)
     assert [finding.check for finding in verification.findings] == ["source"]
-    assert "behind" in verification.findings[0].found
+    assert "deleted and created again" in verification.findings[0].found
     assert "`headrace adopt telemetry` closes generation 1" in verification.findings[0].remedy
     adopt(drained.deployment, drained.deployment.dataset("telemetry"))
     drain_dataset(drained.deployment, "telemetry")

@@ -24,6 +24,7 @@ from headrace.contract import (
     Timestamp,
 )
 from headrace.exceptions import DatasetError
+from tests.support.ids import stable_id
 from tests.support.one_field import one_field, reason, value
 
 
@@ -183,7 +184,7 @@ def test_value_that_would_lose_something_is_rejected(kind: Any, text: str, expec
         (UUID, '"a1b2c3d4-0000-4000-8000-000000000001"', "7"),
         (Integer | None, "null", '""'),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_strict_contract_accepts_jsons_own_types_alone(kind: Any, good: str, bad: str) -> None:
     value(one_field(kind, strict=True), good)

@@ -24,6 +24,7 @@ from headrace.contracts.copy_text import compile_lines
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.formats import KeyedJson
 from tests.support.contracts import contract
+from tests.support.ids import stable_id
 
 BATCH_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 
@@ -92,7 +93,7 @@ def test_model_that_does_more_than_validate_its_fields_has_no_fast_way(model: ty
         (Annotated[Money, AfterValidator(lambda value: value)], ...),
         (dict[str, int], ...),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_field_that_the_fast_way_does_not_know_has_none(field: Any) -> None:
     assert compile_lines(contract(known=(Text, ...))) is not None
