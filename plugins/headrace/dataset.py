@@ -100,6 +100,10 @@ class Dataset:
     def _zone(self) -> tzinfo:
         return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
 
+    def second(self) -> "Dataset":
+        """The dataset with a reader of values other than the loader's, for `verify --deep`."""
+        return replace(self, format=self.format.second())
+
     @cached_property
     def compiled(self) -> Contract:
         """The contract, compiled; it decodes records."""

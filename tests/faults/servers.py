@@ -31,9 +31,14 @@ class Servers:
         if "postgres" in self._only:
             make_owner_superuser(self.home)
 
+    @property
+    def settings(self) -> Settings:
+        """Settings of the home, with the local addresses."""
+        return Settings.from_environment({"HEADRACE_HOME": str(self.home)})
+
     def address(self, service: str) -> str:
         """Postgres's DSN or Kafka's bootstrap servers."""
-        record: dict[str, Any] = Settings.from_environment({"HEADRACE_HOME": str(self.home)}).services[service]
+        record: dict[str, Any] = self.settings.services[service]
         return str(record["address"])
 
     def database(self, name: str) -> str:

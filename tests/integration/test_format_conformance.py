@@ -2,15 +2,11 @@
 
 import json
 import signal
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
-from decimal import Decimal
-from typing import Any
-from uuid import UUID
 
+import psutil
 import pytest
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
@@ -19,53 +15,24 @@ from confluent_kafka.serialization import MessageField
 from headrace.deployment import Deployment
 from headrace.exceptions import RegistryUnavailable
 from headrace.ingest.parallel import drain_dataset
+from headrace.local import registry as local_registry
 from headrace.local import services
 from headrace.repair.replay import replay
 from headrace.settings import Settings
 from headrace.verify.verification import verify
 from tests.support.interrupts import drain_that_gets
 from tests.support.ledger_checks import assert_ledger
+from tests.support.order_schemas import NAMES, avro_schema, json_schema, json_value
 from tests.support.orders import Order, Orders, declared, orders, row
 from tests.support.protobuf_orders import proto, protobuf_writer
 from tests.support.schemas import wire
 from tests.support.stage import Stage
-
-NAMES = ("id", "amount", "at", "nanos", "seen", "day", "clock", "uid", "raw", "ratio", "tags", "attributes", "note",
-         "status")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def registry_url(local_settings: Settings) -> str:
     """The address of a real schema registry."""
     return str(services.up(local_settings, only=("registry",), print_line=lambda _line: None)["registry"]["address"])
-
-
-def _nullable(kind: Any) -> Any:
-    return ["null", kind]
-
-
-AVRO_FIELDS: dict[str, Any] = {
-    "id": "long",
-    "amount": {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 4},
-    "at": {"type": "long", "logicalType": "timestamp-micros"},
-    "nanos": {"type": "long", "logicalType": "timestamp-nanos"},  # fastavro writes the number
-    "seen": _nullable({"type": "long", "logicalType": "timestamp-millis"}),
-    "day": {"type": "int", "logicalType": "date"},
-    "clock": {"type": "long", "logicalType": "time-micros"},
-    "uid": {"type": "string", "logicalType": "uuid"},
-    "raw": "bytes",
-    "ratio": "double",
-    "tags": {"type": "array", "items": "string"},
-    "attributes": {"type": "map", "values": "string"},
-    "note": _nullable("string"),
-    "status": {"type": "enum", "name": "Status", "symbols": ["NEW", "PAID"]},
-    "later": "string",
-}
-
-
-def avro_schema(*names: str) -> str:
-    fields = [{"name": name, "type": AVRO_FIELDS[name]} for name in names]
-    return json.dumps({"type": "record", "name": "Order", "fields": fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,36 +62,10 @@ def _avro_register(made: Orders, word: str) -> int:
     return made.register(json.dumps(json.loads(avro_schema("id", "amount", "at")) | {"doc": word}), "AVRO", word)
 
 
-JSON_FIELDS: dict[str, Any] = {
-    **{name: {"type": ["integer", "null"]} for name in ("id", "nanos")},
-    **{
-        name: {"type": ["string", "null"]}
-        for name in NAMES
-        if name not in ("id", "nanos", "ratio", "tags", "attributes")
-    },
-    "ratio": {"type": "number"},
-    "tags": {"type": "array"},
-    "attributes": {"type": "object"},
-    "later": {"type": "string"},
-}
-
-
-def json_schema(*names: str, title: str = "Order") -> str:
-    return json.dumps({"title": title, "type": "object", "properties": {name: JSON_FIELDS[name] for name in names}})
-
-
 def _json_writer(made: Orders, *names: str) -> Callable[[Order], bytes]:
     names = names or NAMES
     serializer = JSONSerializer(json_schema(*names), made.registry)
-    return lambda order: serializer({name: _json_value(order[name]) for name in names}, made.context())
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return str(value) if isinstance(value, Decimal | UUID) else value
+    return lambda order: serializer({name: json_value(order[name]) for name in names}, made.context())
 
 
 def _text_key(_made: Orders) -> Callable[[int], bytes]:
@@ -259,3 +200,30 @@ def test_drain_killed_stages_each_record_once(case: Case, made: Orders, step: st
     assert_ledger(made.stage, dataset="orders")
     assert [number for (number,) in made.query("id")] == [order["id"] for order in sent if order["id"] % 50]
     assert made.stage.value("select count(*) from headrace.dead_letters") == 8
+
+
+def test_dataset_that_changes_to_a_format_with_schemas_gets_their_column(
+    stage: Stage, topic: str, registry_url: str
+) -> None:
+    settings = replace(stage.deployment.settings, registry_url=registry_url)
+    stage = Stage(Deployment.from_settings(settings), stage.dsn)
+    (sent,) = orders(1, 23)
+    made = declared(stage, topic, registry_url, "Json()")
+    made.send([(b"1", json.dumps({name: json_value(sent[name]) for name in NAMES}).encode())])
+    drain_dataset(stage.deployment, "orders")
+    made = declared(stage, topic, registry_url, "Avro()")
+    made.send([(b"1", CASES["avro"].writer(made)(sent))])
+    drain_dataset(stage.deployment, "orders")
+    (before, old), (after, new) = made.query("_schema_id, array[id, nanos]")
+    assert (before, old) == (None, new)
+    assert after is not None
+
+
+def test_local_registry_listens_on_the_loopback_alone_and_is_printed_while_it_runs(
+    local_settings: Settings, registry_url: str
+) -> None:
+    pid = local_registry.service(local_settings.home).pid()
+    listening = [each.laddr.ip for each in psutil.Process(pid).net_connections("tcp") if each.status == "LISTEN"]
+    assert set(listening) == {"127.0.0.1"}
+    assert services.environment(local_settings)["HEADRACE_REGISTRY_URL"] == registry_url
+    assert "HEADRACE_REGISTRY_URL" not in services.environment(Settings(home=local_settings.home / "another"))

@@ -34,15 +34,21 @@ def proto(*names: str, package: str = "orders") -> str:
 @cache
 def message_class(*names: str) -> Any:
     """The class that protoc generates for a file with these fields."""
-    folder, stem = Path(mkdtemp(prefix="headrace-test-")), f"order_{'_'.join(names)}"
-    (folder / f"{stem}.proto").write_text(proto(*names, package=stem))
+    stem = f"order_{'_'.join(names)}"
+    return compiled_class(stem, proto(*names, package=stem), "Order")
+
+
+def compiled_class(stem: str, text: str, message: str) -> Any:
+    """The class that protoc generates for a message of a file."""
+    folder = Path(mkdtemp(prefix="headrace-test-"))
+    (folder / f"{stem}.proto").write_text(text)
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", f"{stem}.proto"]
     subprocess.run(command, cwd=folder, check=True)
     spec = importlib.util.spec_from_file_location(f"{stem}_pb2", folder / f"{stem}_pb2.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Order
+    return getattr(module, message)
 
 
 def protobuf_writer(made: Orders, *names: str) -> Callable[[Order], bytes]:
@@ -54,13 +60,14 @@ def protobuf_writer(made: Orders, *names: str) -> Callable[[Order], bytes]:
     def write(order: Order) -> bytes:
         message = kind()
         for name in names:
-            _set(message, name, order[name])
+            set_field(message, name, order[name])
         return bytes(serializer(message, made.context()) or b"")
 
     return write
 
 
-def _set(message: Any, name: str, value: Any) -> None:
+def set_field(message: Any, name: str, value: Any) -> None:
+    """Set a field of a message to what an order has."""
     if value is None:
         return
     if name in TIMES:

@@ -165,6 +165,22 @@ def test_avro_value_that_is_none_says_why(value: bytes, fault: Fault, detail: st
     assert detail in caught.value.detail
 
 
+def test_avro_is_read_the_same_by_its_second_reader() -> None:
+    kinds: dict[str, Any] = {
+        "amount": logical("bytes", "decimal", precision=4, scale=2), "nanos": logical("long", "timestamp-nanos"),
+        "at": logical("long", "timestamp-micros"), "uid": logical("string", "uuid"), "day": logical("int", "date"),
+        "tags": {"type": "array", "items": ["null", "string"]}, "ratio": "double",
+    }  # fmt: skip
+    document = {"amount": b"\x7f\xff\xff", "nanos": NANOS, "at": NANOS // 1000, "uid": str(UUID(int=5)), "day": 5,
+                "tags": ["a", None], "ratio": 0.1}  # fmt: skip
+    first = Avro(schemas=Schemas({1: record(**kinds)}))
+    value = wire(1, written(record(**kinds), document))
+    found = [each.decoder().decode(value, ()).document for each in (first, first.second())]
+    assert found[0] == found[1]
+    assert [type(item) for item in found[0].values()] == [type(item) for item in found[1].values()]
+    assert str(found[1]["amount"]) == "83886.07"
+
+
 def test_avro_recursive_value_of_some_depth_is_read() -> None:
     assert decoded(NODE, {"next": {"next": {"next": None}}}) == {"next": {"next": {"next": None}}}
 

@@ -72,6 +72,9 @@ USUAL: dict[str, Any] = {
     "more": {"a": [1, None, "\n\"\\", b"\xff", AT]}, "items": [Decimal("1.50"), float("nan"), {"x": date(1, 1, 1)}],
 }  # fmt: skip
 ODD: tuple[Any, ...] = (
+    "12.50", "-0.01", "-0", "1e5", "\u0663", "0012", " 5", "2023-01-02", "2023-02-30", "2023-01-02T03:04:05.123456789Z",
+    "23:59:59.5", "2023-01-02 03:04", "{00000000-0000-0000-0000-000000000005}", "00000000000000000000000000000005",
+    0.1, 12.5, -3.0, 7, 1e-7, Decimal("0.0000001"), Decimal("-0.00"), "-0.0",
     None, True, 0, -1, 2**63, -(2**63), 2**200, 0.0, -0.0, 5.0, 1e99, 1e101, float("nan"), float("inf"), "", "5", "red",
     "true", "a\0b", "x" * 300, "ä\u2028", "\r\n", b"", b"abcd", Decimal("-0"), Decimal("1E+3"), Decimal("1e-61"),
     Decimal("1e30"), Decimal("NaN"), Decimal("9999999999999.99"), Decimal("0.001"), AT.replace(tzinfo=None),
@@ -95,7 +98,7 @@ class _Documents:
     def decode(self, _value: bytes, _headers: Any) -> Decoded:
         if isinstance(self.document, Exception):
             raise self.document
-        return Decoded(copy.deepcopy(self.document))
+        return Decoded(copy.deepcopy(self.document), None, 77)
 
     def schema_id(self, _value: bytes, _headers: Any) -> int:
         return 77
@@ -125,7 +128,7 @@ def _value(cell: str | None, sql_type: str) -> Any:
     if cell is None:
         return None
     if sql_type == "timestamptz":
-        assert cell.endswith("+00")
+        assert cell.endswith(("+00", "+00:00"))
         return datetime.fromisoformat(cell)
     if sql_type == "bytea":
         assert cell.startswith("\\x")

@@ -2,17 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
 from click.testing import CliRunner
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace.cli import main
 from headrace.contract import Float, Identifier, Integer, Money, Rejection, Timestamp
 from headrace.dataset import CONTRACT_CONFIG, Dataset, File, KafkaTopic, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
+from headrace.formats import Avro, JsonSchema
 from headrace.monitor.describe import BOOKKEEPING_MEANING, fields, lines, reasons
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS
 from headrace.settings import Settings
@@ -209,3 +211,14 @@ def test_dead_letter_topic_that_cannot_be_one_is_refused() -> None:
         KafkaTopic(topic="a", dead_letter_topic="a")
     with pytest.raises(DatasetError, match="at least one partition"):
         KafkaTopic(topic="a", dead_letter_topic="b", dead_letter_partitions=0)
+
+
+def test_describe_names_formats_the_column_of_schemas_and_their_reasons() -> None:
+    source = KafkaTopic(topic="orders")
+    plain = Dataset(name="orders", contract=create_model("Order", id=(Integer, ...)), source=source, key="id")
+    avro = replace(plain, format=Avro(), key_format=JsonSchema())
+    said, of_plain = "\n".join(lines(avro)), "\n".join(lines(plain))
+    for text in ("Avro in Confluent's wire format", "key's format", "a JSON object in Confluent's", "_schema_id"):
+        assert text in said
+        assert text not in of_plain
+    assert {"undecodable", "unknown_schema", "incompatible_schema"} == set(reasons(avro)) - set(reasons(plain))

@@ -128,4 +128,4 @@ def test_jar_that_is_not_pinned_at_all_is_refused(home: Home, pins: Path, serve:
 
 def test_installed_package_has_the_pins() -> None:
     assert os.access(jars.PINS, os.R_OK)
-    assert '"local/jars.sha256"' in (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert '"local/*.sha256"' in (Path(__file__).parents[2] / "pyproject.toml").read_text()

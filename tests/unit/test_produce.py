@@ -1,12 +1,15 @@
 """Lines of a file as keyed records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.dataset import load_dataset
-from headrace.exceptions import FileSourceError
-from headrace.publish.publishers import split_line
+from headrace.deployment import Deployment
+from headrace.exceptions import DatasetError, FileSourceError
+from headrace.formats import Avro
+from headrace.publish.publishers import open_publisher, split_line
 from headrace.sample.produce import check_lines
 from headrace.settings import Settings
 
@@ -62,3 +65,9 @@ def test_lines_of_any_ending_are_counted(tmp_path: Path) -> None:
 def test_lines_of_an_absent_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileSourceError, match="cannot be read: No such file"):
         check_lines(tmp_path / "absent", JOBS)
+
+
+def test_lines_for_a_format_with_schemas_are_refused(tmp_path: Path) -> None:
+    deployment = Deployment.from_settings(Settings(home=tmp_path))
+    with pytest.raises(DatasetError, match=r"jobs: its format is avro.*use a producer of your own"):
+        open_publisher(deployment, replace(JOBS, format=Avro()))

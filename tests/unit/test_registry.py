@@ -2,7 +2,9 @@
 
 import base64
 import json
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import Registry, SchemaText, configuration
 from headrace.masking import mask
 from headrace.settings import Settings
+from tests.support.certificates import Authority, Certificate
 
 NOT_FOUND = (404, {"error_code": 40403, "message": "Schema not found"})
 
@@ -33,7 +36,13 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    found = Site()
+    with served(Site()) as found:
+        yield found
+
+
+@contextmanager
+def served(found: Site, certificate: Certificate | None = None, clients: Path | None = None) -> Iterator[Site]:
+    """Serve the site's answers, by TLS with a certificate; clients: who signs those of clients, who must have one."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -51,8 +60,16 @@ def site() -> Iterator[Site]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        scheme = "http"
+        if certificate is not None:
+            context, scheme = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "https"
+            context.load_cert_chain(certificate.certificate, certificate.key)
+            if clients is not None:
+                context.load_verify_locations(clients)
+                context.verify_mode = ssl.CERT_REQUIRED
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        found.url = f"http://127.0.0.1:{server.server_port}/api"
+        found.url = f"{scheme}://127.0.0.1:{server.server_port}/api"
         yield found
         server.shutdown()
 
@@ -180,3 +197,22 @@ def test_registry_url_with_a_user_in_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="HEADRACE_REGISTRY_URL: found a user in it") as caught:
         Settings.from_environment(environ)
     assert "me:pass" not in str(caught.value)
+
+
+def test_registry_with_tls_is_asked_only_if_its_certificate_is_trusted(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "ours"), Authority(tmp_path / "others", "stranger")
+    client = authority.sign("client", password="k3y-of-mine")
+    made = Site()
+    made.answers["/api/schemas/ids/5"] = (200, {"schema": '"long"'})
+    with served(made, authority.sign("server", "127.0.0.1"), clients=authority.path) as site:
+        files = {"registry_ssl_certfile": client.certificate, "registry_ssl_keyfile": client.key}
+        trusted = at(site, registry_ssl_cafile=authority.path, registry_ssl_password="k3y-of-mine", **files)
+        assert trusted.schema(5).text == '"long"'
+        for distrusting in (at(site), at(site, registry_ssl_cafile=stranger.path)):
+            with pytest.raises(RegistryRefused, match=r"certificate is not trusted.*HEADRACE_REGISTRY_SSL_CAFILE"):
+                distrusting.schema(5)
+        with pytest.raises((RegistryUnavailable, RegistryRefused), match=f"registry: {site.url}"):
+            at(site, registry_ssl_cafile=authority.path).schema(5)
+    elsewhere = authority.sign("elsewhere", "localhost")  # a certificate of another host
+    with served(made, elsewhere) as site, pytest.raises(RegistryRefused, match="certificate is not trusted"):
+        at(site, registry_ssl_cafile=authority.path).schema(5)

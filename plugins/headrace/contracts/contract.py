@@ -94,7 +94,7 @@ class Contract:
         if len(value) > self.max_value_bytes:
             return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
-            document, prefix = self.decoder.decode(value, headers)
+            document, prefix, _ = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
         row = self._row(document)
@@ -145,13 +145,14 @@ class Contract:
 
     def _other_decoded_key(self, decoder: Decoder, key: bytes | None, value: Any, headers: Headers) -> Rejection | None:
         try:
-            if key is not None and self._decoded_key(decoder, key, headers) == value:
-                return None
+            is_same = key is not None and self._decoded_key(decoder, key, headers) == value
         except Undecodable as error:
             return _undecodable(error, "the record's key: ")
-        except (ValueError, Unstorable, ArithmeticError):  # no value of the field
-            pass
-        return self._key_mismatch(key, str(value).encode())
+        except HeadraceError:
+            raise
+        except Exception:  # no value of the field, or a validator's own error
+            is_same = False
+        return None if is_same else self._key_mismatch(key, str(value).encode())
 
     def _decoded_key(self, decoder: Decoder, key: bytes, headers: Headers) -> Any:
         """The key field's value of a record's key; raises Undecodable, ValueError or Unstorable where it is none."""

@@ -18,6 +18,13 @@ def escaped(text: str) -> str:
     return text
 
 
+def cleaned(text: str) -> str:
+    """Text as COPY reads it; raises NotPlain for what no text column holds."""
+    if "\0" in text:
+        raise NotPlain
+    return escaped(text)
+
+
 class NotPlain(ValueError):
     """JSON that only Contract.decode can judge; never raised outside contracts/."""
 

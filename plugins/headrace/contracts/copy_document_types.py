@@ -4,6 +4,7 @@ A document is what a schema made of a value (formats.base): its values have Pyth
 Contract.decode accepts the value and Postgres stores the same; all else is left to decode.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -18,7 +19,7 @@ from headrace.contracts.copy_cells import NotPlain
 from headrace.contracts.copy_field import UnsupportedField, only
 from headrace.contracts.copy_field_types import bounds_of, integer_bounds, numeric_digits, utc_text
 from headrace.contracts.numbers import FLOAT_MAX
-from headrace.contracts.times import PARSERS, parse_date, parse_time
+from headrace.contracts.times import PARSERS, parse_date, parse_time, parse_timestamp
 from headrace.formats.values import Nanoseconds
 
 _REFUSE = "    return None\n"
@@ -29,18 +30,20 @@ class DocumentField:
     """How a field's value is written.
 
     steps: statements that make text of the value in {v}, or refuse the record; names are what they refer to, the
-    field's number behind each. suffix: written behind the text. default_class: of defaults whose text is known.
+    field's number behind each. default_class: of defaults whose text is known.
     """
 
     steps: str
     names: Mapping[str, Any]
-    suffix: str = ""
     default_class: type | None = None
 
 
 def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
     only(schema, "min_length", "max_length")
-    steps = f'if {{v}}.__class__ is not str or "\\0" in {{v}}{_lengths(schema)}:\n{_REFUSE}{{v}} = escaped({{v}})\n'
+    steps = (
+        f"if {{v}}.__class__ is not str{_lengths(schema)}:\n{_REFUSE}"
+        "if '\\\\' in {v} or not {v}.isprintable():\n    {v} = cleaned({v})\n"
+    )
     return DocumentField(steps=steps, names={}, default_class=str)
 
 
@@ -82,7 +85,11 @@ def _boolean(_column: Column, schema: Mapping[str, Any], _contract: Contract) ->
 
 def _integer(column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
     lower, upper = integer_bounds(column, schema)
-    steps = f"if {{v}}.__class__ is not int or not {lower} <= {{v}} <= {upper}:\n{_REFUSE}"
+    steps = (
+        f"if {{v}}.__class__ is not int:\n    if {{v}}.__class__ is not Nanoseconds:\n    {_REFUSE}"
+        "    {v} = int({v})\n"
+        f"if not {lower} <= {{v}} <= {upper}:\n{_REFUSE}"
+    )
     return DocumentField(steps=steps, names={}, default_class=int)
 
 
@@ -95,20 +102,29 @@ def _double(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> 
     return DocumentField(steps=steps, names={"within": bounds_of(schema)})
 
 
-def _decimal(column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
+def _decimal(column: Column, schema: Mapping[str, Any], contract: Contract) -> DocumentField:
+    """Its text, where that is plain: no exponent, and no more digits than the column has."""
     whole, places = numeric_digits(column, schema)
+    fraction = rf"(?:\.[0-9]{{1,{places}}})?" if places else ""
+    is_plain = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{whole - 1}}}){fraction}").fullmatch
+    has_bounds = any(schema.get(name) is not None for name in ("ge", "gt", "le", "lt"))
     is_within = bounds_of(schema)
+    is_strict = contract.strict or bool(schema.get("strict"))
 
     def text(value: Any) -> str:
-        if value.__class__ is not Decimal or not value.is_finite():
+        kind = value.__class__
+        if kind is Decimal or kind is int or kind is float:
+            written = str(value)
+        elif kind is str and not is_strict:
+            written = value
+        else:
             raise NotPlain
-        exponent = value.as_tuple().exponent
-        # -0 and a scale below 0 are rare enough to be looked at
-        if not -places <= exponent <= 0 or (value and value.adjusted() >= whole) or not is_within(value):
+        # numeric has no -0: Contract.decode looks at it
+        if not is_plain(written) or (written[0] == "-" and not written.strip("-0.")):
             raise NotPlain
-        if not value and value.is_signed():
+        if has_bounds and not is_within(Decimal(written)):
             raise NotPlain
-        return f"{value:f}"
+        return written
 
     return DocumentField(steps="{v} = text{i}({v})\n", names={"text": text})
 
@@ -120,8 +136,8 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Docu
     if parser not in PARSERS:
         raise UnsupportedField
     if parser is parse_date and column.sql_type == "date":
-        steps = f"if {{v}}.__class__ is not date:\n{_REFUSE}{{v}} = {{v}}.isoformat()\n"
-        return DocumentField(steps=steps, names={})
+        steps = "{v} = {v}.isoformat() if {v}.__class__ is date else day{i}({v})\n"
+        return DocumentField(steps=steps, names={"day": _day})
     if parser is parse_time and column.sql_type == "time":
         return DocumentField(steps="{v} = clock{i}({v})\n", names={"clock": _clock})
     if column.sql_type != "timestamptz":
@@ -131,21 +147,29 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Docu
     def moment(value: Any) -> str:
         if value.__class__ is Nanoseconds:
             value = value.datetime()
+        elif value.__class__ is str and parser is parse_timestamp:
+            value = parse_timestamp(value)
         if value.__class__ is not datetime:
             raise NotPlain
-        return utc_text(value.replace(tzinfo=zone) if value.tzinfo is None else value)
+        return utc_text(value.replace(tzinfo=zone) if value.tzinfo is None else value) + "+00"
 
-    if zone is UTC:  # written as Postgres reads it, without another object of it
-        steps = (
-            "if {v}.__class__ is datetime and ({v}.tzinfo is None or {v}.tzinfo is UTC) and 2 <= {v}.year <= 9998:\n"
-            "    {v} = {v}.isoformat(' ').partition('+')[0]\nelse:\n    {v} = moment{i}({v})\n"
-        )
-    else:
-        steps = "{v} = moment{i}({v})\n"
-    return DocumentField(steps=steps, names={"moment": moment}, suffix="+00")
+    # in UTC, as most schemas have it: written with its zone, as Postgres reads it
+    steps = (
+        "if {v}.__class__ is datetime and {v}.tzinfo is UTC and 2 <= {v}.year <= 9998:\n"
+        "    {v} = str({v})\nelse:\n    {v} = moment{i}({v})\n"
+    )
+    return DocumentField(steps=steps, names={"moment": moment})
+
+
+def _day(value: Any) -> str:
+    if value.__class__ is not str or len(value) != 10 or value[4::3] != "--":
+        raise NotPlain
+    return date.fromisoformat(value).isoformat()
 
 
 def _clock(value: Any) -> str:
+    if value.__class__ is str:
+        value = parse_time(value)
     if not hasattr(value, "hour") or value.__class__ is datetime or value.tzinfo is not None:
         raise NotPlain
     return str(value.isoformat())
@@ -153,7 +177,8 @@ def _clock(value: Any) -> str:
 
 def _uuid(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
     only(schema)
-    return DocumentField(steps=f"if {{v}}.__class__ is not UUID:\n{_REFUSE}{{v}} = str({{v}})\n", names={})
+    steps = f"if {{v}}.__class__ is str:\n    {{v}} = UUID({{v}})\nif {{v}}.__class__ is not UUID:\n{_REFUSE}"
+    return DocumentField(steps=steps + "{v} = str({v})\n", names={})
 
 
 def _json(kind: type) -> Callable[[Column, Mapping[str, Any], Contract], DocumentField]:
@@ -177,7 +202,7 @@ def json_text(field: str, contract: Contract, value: Any) -> str:
     return text.replace("\\", "\\\\") if "\\" in text else text
 
 
-NAMES: Mapping[str, Any] = {"UTC": UTC, "UUID": UUID, "date": date, "datetime": datetime}
+NAMES: Mapping[str, Any] = {"Nanoseconds": Nanoseconds, "UTC": UTC, "UUID": UUID, "date": date, "datetime": datetime}
 
 FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract], DocumentField]] = {
     ("str", "text"): _text,

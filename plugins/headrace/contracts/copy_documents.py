@@ -12,7 +12,7 @@ from typing import Any
 
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
-from headrace.contracts.copy_cells import NULL, NotPlain, escaped
+from headrace.contracts.copy_cells import NULL, NotPlain, cleaned, escaped
 from headrace.contracts.copy_document_types import FIELD_TYPES, NAMES, DocumentField, json_text
 from headrace.contracts.copy_field import Binder, UnsupportedField, only
 from headrace.contracts.copy_fields import family, field_schemas
@@ -46,9 +46,8 @@ def compile_documents(contract: Contract) -> Binder | None:
         "MISSING": _MISSING,
         "HeadraceError": HeadraceError,
         "decode": contract.decoder.decode,
-        "schema_id": contract.decoder.schema_id,
         "has_key": contract.has_key,
-        "escaped": escaped,
+        "cleaned": cleaned,
         "extra_of": _no_extra if is_closed else lambda document: json_text("_extra", contract, document),
     }
     for i, each in enumerate(written):
@@ -75,7 +74,7 @@ def bind(generation, partition, batch_id):
         if value is None or len(value) > {contract.max_value_bytes}:
             return None
         try:
-            document = decode(value, ()).document
+            document, _, number = decode(value, ())
             pop = document.pop
 {indent(steps, " " * 12)}
             extra = extra_of(document) if document else {NULL!r}
@@ -91,14 +90,12 @@ def bind(generation, partition, batch_id):
 
 
 def _key_source(contract: Contract) -> str:
-    """Statements that leave the record's key, as bytea reads it, in key_text, and the schema's id in number."""
-    number = ""
-    if contract.has_schema_ids:
-        number = f"number = schema_id(value, ())\nif number is None:\n    number = {NULL!r}\n"
+    """Statements that leave the record's key, as bytea reads it, in key_text."""
     as_hex = f"key_text = {NULL!r} if key is None else f'\\\\\\\\x{{key.hex()}}'\n"
     if contract.key_index is None:
-        return number + as_hex
-    return f"{number}if not has_key(key, key_value):\n    return None\n{as_hex}"
+        return as_hex
+    is_text = "" if contract.key_decoder is not None else "key != str(key_value).encode() and "
+    return f"if {is_text}not has_key(key, key_value):\n    return None\n{as_hex}"
 
 
 def _steps(i: int, each: _Written, *, is_key: bool) -> str:
@@ -108,8 +105,6 @@ def _steps(i: int, each: _Written, *, is_key: bool) -> str:
     if each.validate is not None:
         steps += f"if validate{i}({v}) is not {v}:\n    return None\n"
     steps += field.steps.format(v=v, i=i)
-    if field.suffix:
-        steps += f"{v} = f'{{{v}}}{field.suffix}'\n"
     if each.default is None and not each.is_nullable:
         return f"{v} = pop(name{i})\n{steps}"
     branches = [f"{v} = pop(name{i}, MISSING)\n"] if each.default is not None else [f"{v} = pop(name{i})\n"]

@@ -41,6 +41,7 @@ class Avro:
     encoding: Literal["confluent", "single_object"] = "confluent"
     subject: str | None = None
     schemas: Schemas = field(default_factory=Unconnected, compare=False, repr=False)
+    is_second: bool = field(default=False, compare=False, repr=False)  # whether fastavro's Python code reads values
 
     def __post_init__(self) -> None:
         if self.encoding not in ("confluent", "single_object"):
@@ -60,9 +61,14 @@ class Avro:
         """The format with the deployment's registry."""
         return replace(self, schemas=Registry(settings))
 
+    def second(self) -> Self:
+        """The format read by fastavro's Python code, which shares no line with its C code."""
+        return replace(self, is_second=True)
+
     def decoder(self) -> "AvroDecoder":
         """Reads each value by its writer's schema."""
-        return AvroDecoder(self.schemas, None if self.subject is None else Fingerprints(self.schemas, self.subject))
+        fingerprints = None if self.subject is None else Fingerprints(self.schemas, self.subject)
+        return AvroDecoder(self.schemas, fingerprints, in_python=self.is_second)
 
 
 class AvroDecoder:
@@ -71,17 +77,14 @@ class AvroDecoder:
     json_text: JsonText | None = None
     reads_headers: bool = False
 
-    def __init__(self, schemas: Schemas, fingerprints: Fingerprints | None) -> None:
+    def __init__(self, schemas: Schemas, fingerprints: Fingerprints | None, *, in_python: bool = False) -> None:
+        self._in_python = in_python
         self._schemas = schemas
         self._fingerprints = fingerprints
         self._header = HEADER_BYTES if fingerprints is None else SINGLE_OBJECT_BYTES
         self._read: dict[int, _Read] = {}  # by the schema's id
 
     def decode(self, value: bytes, _headers: Headers) -> Decoded:
-        """The document of a value."""
-        return Decoded(self.document(value))
-
-    def document(self, value: bytes) -> Any:
         """The document of a value: a mapping, or for a key whose schema is no record's a value alone."""
         number = require_schema_id(value) if self._fingerprints is None else self._single_object_id(value)
         found = self._read.get(number)
@@ -101,7 +104,7 @@ class AvroDecoder:
             raise Undecodable(
                 Fault.UNDECODABLE, f"by schema {number}: ends {len(value) - data.tell()} bytes before the value"
             )
-        return document
+        return Decoded(document, None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names, or that its fingerprint is known to stand for."""
@@ -122,15 +125,15 @@ class AvroDecoder:
         return self._fingerprints.schema_id(value[2:SINGLE_OBJECT_BYTES])
 
     def _reader(self, number: int) -> _Read:
-        return _reader_of(parse(self._schemas.schema(number), f"schema {number}"))
+        return _reader_of(parse(self._schemas.schema(number), f"schema {number}"), in_python=self._in_python)
 
 
-def _reader_of(schema: AvroSchema) -> _Read:
+def _reader_of(schema: AvroSchema, *, in_python: bool) -> _Read:
     from fastavro import _read_py, schemaless_reader
 
     parsed = schema.parsed
     # in Python what nests too deep is an error, by its limit of recursion
-    read: Any = vars(_read_py)["schemaless_reader"] if schema.is_recursive else schemaless_reader
+    read: Any = vars(_read_py)["schemaless_reader"] if schema.is_recursive or in_python else schemaless_reader
     return lambda data: read(data, parsed, None)
 
 

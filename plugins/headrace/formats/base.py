@@ -39,11 +39,12 @@ class Decoded(NamedTuple):
 
     document: JSON text, which the contract parses exactly; or what a schema made of the value: a mapping of names to
     None, bool, int, float, str, bytes, Decimal, UUID, date, time, datetime, Nanoseconds, lists and mappings. A key may
-    be one of these alone. prefix: a key that stood before the document.
+    be one of these alone. prefix: a key that stood before the document. schema_id: what Decoder.schema_id gives.
     """
 
     document: Any
     prefix: bytes | None = None
+    schema_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,9 @@ class Format(Protocol):
     def connected(self, settings: Settings) -> Self:
         """The format of a deployment: one with a registry gets its client, which connects when it is first asked."""
 
+    def second(self) -> Self:
+        """The format with another reader of the same bytes, for `verify --deep`; itself if there is only one."""
+
     def decoder(self) -> Decoder:
         """A new decoder."""
 
@@ -114,6 +118,10 @@ class Plain:
 
     def connected(self, _settings: Settings) -> Self:
         """Nothing to connect."""
+        return self
+
+    def second(self) -> Self:
+        """There is no other reader."""
         return self
 
 

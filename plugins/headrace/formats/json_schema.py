@@ -32,6 +32,10 @@ class JsonSchema:
         """The format with the deployment's registry."""
         return replace(self, schemas=Registry(settings))
 
+    def second(self) -> Self:
+        """There is no other reader."""
+        return self
+
     def decoder(self) -> "JsonSchemaDecoder":
         """Looks each id up once."""
         return JsonSchemaDecoder(self.schemas)
@@ -57,7 +61,7 @@ class JsonSchemaDecoder:
                     Fault.INCOMPATIBLE_SCHEMA, f"schema {number} is of type {kind}, expected {JSON_SCHEMA}"
                 )
             self._known.add(number)
-        return Decoded(text_of(value[HEADER_BYTES:]))
+        return Decoded(text_of(value[HEADER_BYTES:]), None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names."""

@@ -39,6 +39,10 @@ class Protobuf:
         """The format with the deployment's registry."""
         return replace(self, schemas=Registry(settings))
 
+    def second(self) -> Self:
+        """There is no other reader."""
+        return self
+
     def decoder(self) -> "ProtobufDecoder":
         """Compiles each schema once."""
         return ProtobufDecoder(self.schemas)
@@ -69,7 +73,7 @@ class ProtobufDecoder:
             message = message_class.FromString(value[end:])
         except DecodeError as error:
             raise Undecodable(Fault.UNDECODABLE, f"by schema {number}: {' '.join(str(error).split())[:300]}") from error
-        return Decoded(convert(message))
+        return Decoded(convert(message), None, number)
 
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names."""

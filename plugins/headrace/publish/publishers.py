@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from headrace.command import Command
 from headrace.dataset import Dataset
-from headrace.exceptions import HeadraceError, SourceUnavailable
+from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
 from headrace.sources.declarations import SourceDeclaration
 from headrace.sources.kafka_security import refusal
 
@@ -40,9 +40,14 @@ class Publisher(Protocol):
 def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_id: str | None = None) -> Publisher:
     """The publisher of a dataset; with a transactional_id all lines become visible together, or none.
 
-    Raises DatasetError for a file dataset.
+    Raises DatasetError for a file dataset, and for a format whose values name schemas: lines of text do not.
     """
     dataset.refuse_file()
+    if dataset.format.has_schema_ids:
+        raise DatasetError(
+            f"{dataset.name}: its format is {dataset.format.name}, whose values a serializer writes that knows the "
+            "registry; `headrace produce` sends lines of text; use a producer of your own"
+        )
     return _PUBLISHERS[dataset.source.kind](deployment, dataset, transactional_id)
 
 

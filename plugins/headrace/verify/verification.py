@@ -122,7 +122,7 @@ def _verify_records(run: _Run, subject: Subject, report: DatasetReport) -> None:
         plan = plan_records(run.deployment, view, report, state)
         if plan is None:
             return
-        canonical = CanonicalRow(subject.declared)
+        canonical = CanonicalRow(subject.declared.second())
         missing = missing_columns(view, canonical.names)
         if missing:
             report.error = f"staging.{subject.name} has no column {', '.join(missing)}; `headrace init` adds it"
