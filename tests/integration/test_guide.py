@@ -63,7 +63,7 @@ def test_guide_followed_exactly_adds_a_dataset(stage: Stage, tmp_path: Path, boo
         "HEADRACE_DBT_DIR": str(checkout / "dbt"),
     }
     began = time.monotonic()
-    outputs = {}
+    outputs: dict[str, list[str]] = {}
     for command in commands_of_the_guide():
         assert command[0] == "headrace"
         done = subprocess.run(

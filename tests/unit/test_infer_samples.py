@@ -128,14 +128,16 @@ def test_inference_on_random_documents_stages_what_is_json(tmp_path: Path) -> No
     chance = random.Random(5)
 
     def value(depth: int = 0) -> Any:
-        makers = [
-            lambda: chance.choice([None, True, False, 0, -1, 2**70, 1.5, 1e-7, "", "x", "2026-03-01", "10:00", "1"]),
-            lambda: chance.randrange(-(2**63), 2**63),
-            lambda: "".join(chance.choices("aé😀\"'\\\n{}#$", k=chance.randrange(90))),
-            lambda: [value(depth + 1) for _ in range(chance.randrange(3))],
-            lambda: {chance.choice("abc def"): value(depth + 1) for _ in range(chance.randrange(3))},
-        ]
-        return chance.choice(makers[: 3 if depth > 3 else 5])()
+        kind = chance.randrange(3 if depth > 3 else 5)
+        if kind == 0:
+            return chance.choice([None, True, False, 0, -1, 2**70, 1.5, 1e-7, "", "x", "2026-03-01", "10:00", "1"])
+        if kind == 1:
+            return chance.randrange(-(2**63), 2**63)
+        if kind == 2:
+            return "".join(chance.choices("aé😀\"'\\\n{}#$", k=chance.randrange(90)))
+        if kind == 3:
+            return [value(depth + 1) for _ in range(chance.randrange(3))]
+        return {chance.choice("abc def"): value(depth + 1) for _ in range(chance.randrange(3))}
 
     for number in range(40):
         names = chance.sample(

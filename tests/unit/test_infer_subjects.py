@@ -19,15 +19,18 @@ def fields(kind: str, schema: Any) -> dict[str, str]:
 def test_fields_of_an_avro_record() -> None:
     colour = {"type": "enum", "name": "Colour", "symbols": ["RED"]}
     types = {
-        "a": "long", "b": ["null", "string"], "c": {"type": "string", "logicalType": "uuid"}, "d": colour, "e": "Colour",
-        "f": {"type": "fixed", "name": "Money", "size": 8, "logicalType": "decimal", "precision": 9}, "g": ["null", "Money"],
+        "a": "long", "b": ["null", "string"], "c": {"type": "string", "logicalType": "uuid"},
+        "d": colour, "e": "Colour",
+        "f": {"type": "fixed", "name": "Money", "size": 8, "logicalType": "decimal", "precision": 9},
+        "g": ["null", "Money"],
         "h": {"type": "int", "logicalType": "date"}, "i": {"type": "array", "items": "int"}, "j": ["int", "string"],
         "k": {"type": "map", "values": "int"}, "l": "bytes", "m": "double",
         "n": {"type": "long", "logicalType": "timestamp-nanos"},
     }  # fmt: skip
     schema = {"type": "record", "name": "Order", "fields": [{"name": n, "type": t} for n, t in types.items()]}
     assert fields(AVRO, schema) == {
-        "a": "Integer", "b": "str?", "c": "UUID", "d": "Text", "e": "Text", "f": "Numeric", "g": "Numeric?", "h": "Date",
+        "a": "Integer", "b": "str?", "c": "UUID", "d": "Text", "e": "Text", "f": "Numeric", "g": "Numeric?",
+        "h": "Date",
         "i": "list[Any]", "j": "Any", "k": "dict[str, Any]", "l": "bytes", "m": "Float", "n": "Timestamp",
     }  # fmt: skip
 
