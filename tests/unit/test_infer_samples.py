@@ -7,8 +7,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import yaml
 
+from headrace.dataset import load_dataset
 from headrace.exceptions import DatasetError
+from headrace.infer.declaration_text import declaration_text
+from headrace.infer.documents import read_documents
+from headrace.infer.draft import Draft
+from headrace.infer.inference import fill_draft, source_of
+from headrace.infer.model_texts import model_texts
+from headrace.infer.sample import Sample
 from headrace.sample.generate import generate_records
 from headrace.settings import Settings
 from tests.support.inferred import inferred, json_records, records_of
@@ -168,3 +176,17 @@ def test_inference_takes_a_key_off_the_front_of_values(tmp_path: Path) -> None:
     values = [b"%d|" % i + json.dumps({"id": i}).encode() for i in range(20)]
     dataset, trial, _ = inferred(records_of([(None, value) for value in values]), tmp_path)
     assert (dataset.format.name, trial.staged) == ("keyed_json", 20)
+
+
+def test_inference_from_a_stream_of_an_awkward_name_makes_files_that_load(tmp_path: Path) -> None:
+    name = 'a"b: {{ c }}\n\\'
+    source, text, _ = source_of(Settings(home=tmp_path), "stream", name, None)
+    draft = Draft("readings", source, text, f"stream {name}")
+    records = json_records([{"id": "1"}])
+    documents = read_documents(records, Settings(home=tmp_path))
+    fill_draft(draft, Sample([(0, record) for record in records], 1), documents, all_text=True)
+    (tmp_path / "readings.py").write_text(declaration_text(draft))
+    assert load_dataset(tmp_path, "readings").source.name == name
+    for path, written in model_texts(draft, tmp_path).items():
+        if path.endswith(".yml"):
+            assert yaml.safe_load(written)

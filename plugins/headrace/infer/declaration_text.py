@@ -28,6 +28,11 @@ def declaration_text(draft: Draft) -> str:
     return "\n".join([*lines, ")", ""])
 
 
+def quoted(text: str) -> str:
+    """A text as a literal of Python."""
+    return json.dumps(text)
+
+
 def type_in(draft: Draft, field: FieldDraft) -> str:
     """The expression of a field's type; a key of text has to be short and not empty."""
     is_key = draft.key is not None and draft.key.field is field
@@ -41,7 +46,7 @@ def is_optional_in(draft: Draft, field: FieldDraft) -> bool:
 
 def _field(draft: Draft, field: FieldDraft) -> Iterator[str]:
     kind = type_in(draft, field)
-    alias = None if field.name == field.source_name else json.dumps(field.source_name, ensure_ascii=False)
+    alias = None if field.name == field.source_name else quoted(field.source_name)
     if is_optional_in(draft, field):
         kind = kind if kind == "Any" else f"{kind} | None"
         default = f" = Field(default=None, validation_alias={alias})" if alias else " = None"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
-from headrace.infer.declaration_text import declaration_text
+from headrace.infer.declaration_text import declaration_text, quoted
 from headrace.infer.documents import Documents, read_documents
 from headrace.infer.draft import Draft, KeyDraft
 from headrace.infer.fields import fields_of, usual
@@ -83,7 +83,7 @@ def infer(deployment: Deployment, name: str, options: InferOptions) -> Inference
 
 
 def _of_records(deployment: Deployment, kind: Kind, name: str, options: InferOptions) -> tuple[Draft, Sample]:
-    source, text, path = _source(deployment.settings, kind, name, options.topic)
+    source, text, path = source_of(deployment.settings, kind, name, options.topic)
     read: SourceDeclaration = File(path=path.name) if path is not None else source
     sample = read_sample(deployment, read, options.records, path)
     draft = Draft(_name(options, Path(name).name if kind == "file" else name), source, text, "")
@@ -97,10 +97,12 @@ def _target(source: SourceDeclaration, path: Path | None) -> str:
     return f"file {path.name}" if path is not None else source.target
 
 
-def _source(settings: Settings, kind: Kind, name: str, topic: str | None) -> tuple[SourceDeclaration, str, Path | None]:
+def source_of(
+    settings: Settings, kind: Kind, name: str, topic: str | None
+) -> tuple[SourceDeclaration, str, Path | None]:
     """The declared source, its expression, and the file to read instead."""
     if kind == "stream":
-        return RedisStream(stream=name), f'RedisStream(stream="{name}")', None
+        return RedisStream(stream=name), f"RedisStream(stream={quoted(name)})", None
     if kind == "topic":
         return KafkaTopic(topic=name), f'KafkaTopic(topic="{name}")', None
     path = Path(name) if Path(name).exists() or Path(name).is_absolute() else settings.data_dir / name
@@ -112,7 +114,7 @@ def _source(settings: Settings, kind: Kind, name: str, topic: str | None) -> tup
             "topic that has such records: --topic"
         )
     declared = str(path.resolve().relative_to(settings.data_dir.resolve()))
-    return File(path=declared), f'File(path="{declared}")', path
+    return File(path=declared), f"File(path={quoted(declared)})", path
 
 
 def _name(options: InferOptions, source: str) -> str:

@@ -1,5 +1,6 @@
 """The texts of the dbt models of a draft: stg_ with its source, the mart of current versions, and their YAML."""
 
+import json
 from pathlib import Path
 from string import Template
 
@@ -78,7 +79,7 @@ _STAGED_YAML = Template("""sources:
   - name: staging
     tables:
       - name: $name
-        description: One row per staged record of $target, tombstones included.
+        description: $description
         config:
 $meta          loaded_at_query: select max(committed_at) from headrace.batches where dataset = '$name'
 
@@ -92,7 +93,7 @@ $columns""")
 def _staged_yaml(draft: Draft, staged: str) -> str:
     return _STAGED_YAML.substitute(
         name=draft.name,
-        target=draft.source.target,
+        description=json.dumps(f"One row per staged record of {draft.source.target}, tombstones included."),
         meta=f"          meta: {{key: {_key(draft)}}}\n" if draft.key else "",
         staged=staged,
         columns="".join(_column(name, text) for name, text in _described(draft).items()),
