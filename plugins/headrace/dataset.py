@@ -242,12 +242,11 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     if not NAME.fullmatch(name) or not path.is_file():
         known = ", ".join(dataset_names(datasets_dir)) or "none"
         raise DatasetError(f"dataset {name!r}: not declared in {datasets_dir}; expected one of {known}")
-    module_name = f"headrace_datasets_{name}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    spec = importlib.util.spec_from_file_location(module_name(name), path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pydantic resolves annotations there
+    sys.modules[spec.name] = module  # pydantic resolves annotations there
     try:
         spec.loader.exec_module(module)
     except DatasetError:
@@ -258,6 +257,11 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     if not isinstance(dataset, Dataset) or dataset.name != name:
         raise DatasetError(f"{path}: expected `DATASET = Dataset(name={name!r}, ...)`, found {dataset!r}")
     return dataset
+
+
+def module_name(name: str) -> str:
+    """The name in sys.modules of a declaration; it is there also after the declaration raised an error."""
+    return f"headrace_datasets_{name}"
 
 
 def dataset_names(datasets_dir: Path) -> list[str]:

@@ -1,0 +1,90 @@
+"""The format of sample values, and the documents that it makes of them."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.contracts import strict_json
+from headrace.contracts.strict_json import Malformed
+from headrace.exceptions import DatasetError
+from headrace.formats import JSON, Avro, Format, JsonSchema, KeyedJson, Protobuf
+from headrace.formats.base import Decoder, Undecodable
+from headrace.formats.registry import AVRO, JSON_SCHEMA, PROTOBUF, Registry
+from headrace.formats.wire import schema_id
+from headrace.record import Record
+from headrace.settings import Settings
+
+# by the type of a schema in the registry: the format, and its expression in a declaration
+WIRE_FORMATS: Mapping[str, tuple[Callable[[], Format], str]] = {
+    AVRO: (Avro, "Avro()"),
+    JSON_SCHEMA: (JsonSchema, "JsonSchema()"),
+    PROTOBUF: (Protobuf, "Protobuf()"),
+}
+SEPARATORS = "|:,;"
+_KEYED = re.compile(rb"\s*[^\s{\[|:,;][^{|:,;]{0,250}([|:,;])\s*\{")
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents of a sample in its order; None for a tombstone and for a value that is no document.
+
+    format: connected; text: its expression in a declaration, None for Json().
+    """
+
+    found: Sequence[Mapping[str, Any] | None]
+    format: Format
+    text: str | None
+
+
+def read_documents(records: Sequence[Record], settings: Settings) -> Documents:
+    """The documents of a sample's values. Raises DatasetError for values of no format that Headrace reads."""
+    values = [record.value for record in records if record.value is not None]
+    format, text = _format(values, settings)
+    decoder = format.decoder()
+    documents = [_document(decoder, record) for record in records]
+    if values and not any(document is not None for document in documents):
+        shown = values[0][:40]
+        raise DatasetError(
+            f"found values such as {shown!r}, expected JSON objects, key|{{JSON}}, or a schema's id and Avro, JSON or "
+            "Protobuf; write the declaration by hand: docs/formats.md"
+        )
+    return Documents(documents, format, text)
+
+
+def _format(values: Sequence[bytes], settings: Settings) -> tuple[Format, str | None]:
+    """The format that most values have."""
+    ids = [found for value in values if (found := schema_id(value)) is not None]
+    if ids and len(ids) * 2 > len(values):
+        registry = Registry(settings)
+        make, text = WIRE_FORMATS[_kind(registry, ids)]
+        return make().connected(settings), text
+    keyed = [matched[1] for value in values if (matched := _KEYED.match(value))]
+    if keyed:  # a value that begins with a brace is read too
+        separator = max(set(keyed), key=keyed.count).decode()
+        return KeyedJson(separator), "KeyedJson()" if separator == "|" else f'KeyedJson(separator="{separator}")'
+    return JSON, None
+
+
+def _kind(registry: Registry, ids: Sequence[int]) -> str:
+    """The type of the first schema that the registry knows; raises DatasetError where it knows none of them."""
+    for number in dict.fromkeys(ids):
+        try:
+            return registry.schema(number).kind
+        except Undecodable:
+            continue
+    raise DatasetError(
+        f"found values with the schema id {ids[0]}, expected one that the registry knows; correct HEADRACE_REGISTRY_URL"
+    )
+
+
+def _document(decoder: Decoder, record: Record) -> Mapping[str, Any] | None:
+    if record.value is None:
+        return None
+    try:
+        document = decoder.decode(record.value, record.headers).document
+        if decoder.json_text is not None:
+            return strict_json.parse(document)
+    except (Undecodable, Malformed):
+        return None
+    return document if isinstance(document, Mapping) else None
