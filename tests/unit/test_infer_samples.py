@@ -187,6 +187,6 @@ def test_inference_from_a_stream_of_an_awkward_name_makes_files_that_load(tmp_pa
     fill_draft(draft, Sample([(0, record) for record in records], 1), documents, all_text=True)
     (tmp_path / "readings.py").write_text(declaration_text(draft))
     assert load_dataset(tmp_path, "readings").source.name == name
-    for path, written in model_texts(draft, tmp_path).items():
+    for path, written in model_texts(draft).items():
         if path.endswith(".yml"):
             assert yaml.safe_load(written)

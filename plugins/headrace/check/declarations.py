@@ -27,7 +27,8 @@ def declaration_findings(settings: Settings, declarations: Declarations) -> Iter
         yield from _of_fault(folder / f"{name}.py", name, fault.error)
     by_source: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, dataset in declarations.datasets.items():
-        by_source[dataset.source.kind, dataset.source.name].append(name)
+        if dataset.where is None:  # datasets with a condition share their source
+            by_source[dataset.source.kind, dataset.source.name].append(name)
         yield from _source(folder / f"{name}.py", settings, dataset)
     for (kind, source), (first, *others) in by_source.items():
         for other in others:

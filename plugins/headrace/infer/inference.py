@@ -78,7 +78,7 @@ def infer(deployment: Deployment, name: str, options: InferOptions) -> Inference
     settings = deployment.settings
     text = declaration_text(draft)
     files = {settings.datasets_dir / f"{draft.name}.py": text}
-    files |= {settings.dbt_dir / path: text for path, text in model_texts(draft, settings.dbt_dir).items()}
+    files |= {settings.dbt_dir / path: text for path, text in model_texts(draft).items()}
     return Inference(draft, files, try_sample(text, draft.name, sample, settings))
 
 

@@ -1,7 +1,6 @@
 """The texts of the dbt models of a draft: stg_ with its source, the mart of current versions, and their YAML."""
 
 import json
-from pathlib import Path
 from string import Template
 
 from headrace.infer.declaration_text import is_optional_in
@@ -15,21 +14,15 @@ COORDINATES = {
 }
 
 
-def model_texts(draft: Draft, project: Path) -> dict[str, str]:
+def model_texts(draft: Draft) -> dict[str, str]:
     """The texts by their paths below the project's folder."""
     staged = f"stg_{draft.system}__{draft.name}"
-    mart = _mart(draft, "maintained", " " * 4) if is_maintained(project) else _mart(draft, "incremental", " " * 8)
     return {
         f"models/staging/{staged}.sql": _staged(draft),
         f"models/staging/{staged}.yml": _staged_yaml(draft, staged),
-        f"models/marts/{draft.name}.sql": mart,
+        f"models/marts/{draft.name}.sql": _mart(draft),
         f"models/marts/{draft.name}.yml": _mart_yaml(draft),
     }
-
-
-def is_maintained(project: Path) -> bool:
-    """Whether the project has the materialization `maintained`; else a mart claims batches itself."""
-    return (project / "packages" / "headrace_dbt").is_dir()
 
 
 def _key(draft: Draft) -> str | None:
@@ -46,33 +39,22 @@ def _unique_key(draft: Draft) -> str:
     return f"'{_key(draft)}'" if draft.key else f"[{', '.join(names)}]"
 
 
-def _listed(columns: list[str], indent: str) -> str:
-    return f",\n{indent}".join(columns)
-
-
 def _staged(draft: Draft) -> str:
-    columns = "".join(f"        '{field.column}',\n" for field in draft.fields)
-    return f"{{{{\n    staged_versions('{draft.name}', [\n{columns}    ])\n}}}}\n"
+    return _text("staged", name=draft.name, columns=",\n        ".join(_columns(draft)))
 
 
-def _mart(draft: Draft, template: str, indent: str) -> str:
-    """A mart's text, from sql/TEMPLATE.sql."""
-    return Template(read_sql(__package__, template).decode()).substitute(
-        name=draft.name,
+def _mart(draft: Draft) -> str:
+    return _text(
+        "mart",
         staged=f"stg_{draft.system}__{draft.name}",
         unique_key=_unique_key(draft),
-        key_columns=_unique_key(draft).strip("[]"),
-        key=f", key='{_key(draft)}'" if draft.key else "",
-        columns=_listed(_columns(draft), indent),
-        emptied=_is_emptied(draft),
+        columns=",\n    ".join(_columns(draft)),
     )
 
 
-def _is_emptied(draft: Draft) -> str:
-    """The condition of a row whose key has no version any more: what every record has is null, or all columns are."""
-    fields = [field for field in draft.fields if not draft.key or field is not draft.key.field]
-    required = [field for field in fields if not is_optional_in(draft, field)]
-    return " and ".join(f"{field.column} is null" for field in required[:1] or fields)
+def _text(template: str, **values: str) -> str:
+    """sql/TEMPLATE.sql with its values."""
+    return Template(read_sql(__package__, template).decode()).substitute(values)
 
 
 _STAGED_YAML = Template("""sources:
@@ -85,7 +67,7 @@ $meta          loaded_at_query: select max(committed_at) from headrace.batches w
 
 models:
   - name: $staged
-    description: One row per staged version, including those that a reload replaced (is_replaced).
+    description: $grain
     columns:
 $columns""")
 
@@ -96,26 +78,34 @@ def _staged_yaml(draft: Draft, staged: str) -> str:
         description=json.dumps(f"One row per staged record of {draft.source.target}, tombstones included."),
         meta=f"          meta: {{key: {_key(draft)}}}\n" if draft.key else "",
         staged=staged,
+        grain=_grain(draft),
         columns="".join(_column(name, text) for name, text in _described(draft).items()),
     )
 
 
 def _mart_yaml(draft: Draft) -> str:
-    grain = f"{_key(draft)}, in its current version; a tombstone removes it" if draft.key else "record"
-    described = _described(draft) | ({} if draft.key else COORDINATES)
+    described = _described(draft)
     columns = ""
     optional = {field.column for field in draft.fields if is_optional_in(draft, field)}
     for name, text in described.items():
         tests = "" if name in optional else "not_null, unique" if name == _key(draft) else "not_null"
         columns += _column(name, text) + (f"        data_tests: [{tests}]\n" if tests else "")
-    return f"models:\n  - name: {draft.name}\n    description: One row per {grain}.\n    columns:\n{columns}"
+    return f"models:\n  - name: {draft.name}\n    description: {_grain(draft)}\n    columns:\n{columns}"
+
+
+def _grain(draft: Draft) -> str:
+    return (
+        f"One row per {_key(draft)}, in its current version; a tombstone removes it."
+        if draft.key
+        else "One row per record."
+    )
 
 
 def _described(draft: Draft) -> dict[str, str]:
     return {
         field.column: f"The record's {field.source_name if field.source_name.isidentifier() else field.name}."
         for field in draft.fields
-    }
+    } | ({} if draft.key else COORDINATES)
 
 
 def _column(name: str, text: str) -> str:

@@ -1,5 +1,0 @@
-{{ config(materialized='maintained', unique_key=$unique_key) }}
-
-select
-    $columns
-from {{ current('$name'$key) }}

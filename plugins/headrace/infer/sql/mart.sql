@@ -1,0 +1,5 @@
+{{ config(unique_key=$unique_key) }}
+
+select
+    $columns
+from {{ ref('$staged') }}

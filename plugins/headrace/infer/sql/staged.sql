@@ -1,0 +1,13 @@
+with
+
+source as (
+    select * from {{ current('$name') }}
+),
+
+renamed as (
+    select
+        $columns
+    from source
+)
+
+select * from renamed
