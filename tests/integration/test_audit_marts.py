@@ -49,9 +49,11 @@ def test_audit_tests_all_rows(warehouse: Warehouse) -> None:
     warehouse.jobs((2, 3, job(userid=2)))
     warehouse.build()
     warehouse.tamper("delete from marts.users where userid = 1")
-    warehouse.build(tests=True)  # it changed rows of user 2 alone
-    with pytest.raises(BuildError, match="known_in"):
-        audit(warehouse.settings, select="visitor_revenues")
+    tests = ("test", "--select", "visitor_revenues,test_type:generic")
+    assert warehouse.run_dbt(*tests) == (True, "")  # the last build changed rows of user 2 alone
+    succeeded, messages = warehouse.run_dbt(*tests, "--vars", "headrace_audit: all")
+    assert not succeeded
+    assert "Got 1 result" in messages
 
 
 def test_audit_dag_fails_with_the_difference(warehouse: Warehouse, tmp_path: Path) -> None:
