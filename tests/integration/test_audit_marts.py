@@ -44,6 +44,18 @@ def test_audit_finds_a_change_that_no_build_made_and_the_next_build_corrects_it(
     audit(warehouse.settings)
 
 
+def test_audit_tests_all_rows(warehouse: Warehouse) -> None:
+    warehouse.users((1, 2, "C"))
+    warehouse.jobs((2, 3, job(userid=2)))
+    warehouse.build()
+    warehouse.tamper("delete from marts.users where userid = 1")
+    tests = ("test", "--select", "visitor_revenues,test_type:generic")
+    assert warehouse.run_dbt(*tests) == (True, "")  # the last build changed rows of user 2 alone
+    succeeded, messages = warehouse.run_dbt(*tests, "--vars", "headrace_audit: all")
+    assert not succeeded
+    assert "Got 1 result" in messages
+
+
 def test_audit_dag_fails_with_the_difference(warehouse: Warehouse, tmp_path: Path) -> None:
     stage = SimpleNamespace(deployment=Deployment.from_settings(warehouse.settings), dsn=warehouse.dsn)
     environment = airflow_environment(stage, tmp_path)  # type: ignore[arg-type]

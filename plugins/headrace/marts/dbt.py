@@ -201,7 +201,7 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     """What dbt/profiles.yml reads, as the open connection has it; the DSN's other parameters as libpq's variables.
 
     And dbt's own sessions' parameters, as far as the server takes them when a session begins; behind a pooler, which
-    takes few, each transaction sets them (dbt/macros/session.sql).
+    takes few, each transaction sets them (headrace_dbt's session.sql).
     """
     info = connection.info
     named = {"host", "port", "user", "dbname", "password"}

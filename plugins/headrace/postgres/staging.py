@@ -48,7 +48,7 @@ def replaced_name(name: str) -> str:
     """The name of the table of a dataset's replaced rows.
 
     Names of datasets and fields begin with a letter of the alphabet. Names of objects made for a dataset begin with an
-    underscore, so that no declaration can use them; dbt/macros/current_version.sql has the same rule.
+    underscore, so that no declaration can use them; dbt/packages/headrace_dbt has the same rule.
     """
     return f"_replaced_{name}"
 

@@ -1,4 +1,4 @@
--- the rule of dbt/macros/current_version.sql
+-- the rule of dbt/packages/headrace_dbt/macros/current.sql
 with partition_winners as (
     select distinct on ({key}, _generation, _partition)
         {key},
