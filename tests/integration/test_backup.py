@@ -43,6 +43,7 @@ MIGRATIONS = database._migrations()
 # what today's drain, which stands in for an older version's, writes into and an older version's does not
 SINCE = (
     "alter table headrace.batches add column if not exists note text, add column if not exists map_index integer",
+    "alter table headrace.batches add column if not exists ignored bigint not null default 0",
     "alter table headrace.generations add column if not exists cluster_id text",
     "alter table if exists headrace.observations add column if not exists command text[]",
     "alter table if exists headrace.failures add column if not exists command text[]",

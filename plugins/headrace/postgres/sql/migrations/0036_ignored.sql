@@ -1,7 +1,7 @@
 -- records that the condition of their dataset, `where`, leaves out: they are counted, so that the sums still prove that
 -- every offset of a range was seen
-alter table headrace.batches add column ignored bigint not null default 0;
-alter table headrace.totals add column ignored bigint not null default 0;
+alter table headrace.batches add column if not exists ignored bigint not null default 0;
+alter table headrace.totals add column if not exists ignored bigint not null default 0;
 
 do $$
 declare
