@@ -46,8 +46,8 @@ def test_batch_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == {
         "level": "info", "event": "batch committed", "logger": "headrace", "dataset": "jobs", "kind": "drain",
         "batch_id": "00000000-0000-0000-0000-000000000001", "seq": 7, "generation": 2, "partition": 3,
-        "start_offset": 10, "end_offset": 20, "staged": 5, "dead": 2, "tombstones": 1, "ignored": 0, "empty": 2, "bytes": 99,
-        "seconds": 1.235,
+        "start_offset": 10, "end_offset": 20, "staged": 5, "dead": 2, "tombstones": 1, "ignored": 0, "empty": 2,
+        "bytes": 99, "seconds": 1.235,
     }  # fmt: skip
 
 
