@@ -138,7 +138,8 @@ def _contents(stage: Stage) -> dict[str, list[Any]]:
         "select format('%%I.%%I', table_schema, table_name), "
         "string_agg(format('%%I', column_name), ', ' order by ordinal_position) from information_schema.columns "
         "where table_schema in ('marts', 'staging') "
-        "and column_name not in ('_timestamp', '_batch_id', '_key', '_replaced_by', '_partition', '_offset') "
+        "and column_name not in ('_timestamp', '_batch_id', '_key', '_replaced_by', '_partition', '_offset', "
+        "'ride_id') "
         "group by 1 order by 1"
     )
     return {
