@@ -292,8 +292,8 @@ MUTANTS = (
             ),
             (
                 "ingest/batch.py",
-                "        return len(self.rows) + len(self.dead)\n",
-                "        return len(self.rows) + len(self.dead) - self.tombstones\n",
+                "        return len(self.rows) + len(self.dead) + self.ignored\n",
+                "        return len(self.rows) + len(self.dead) + self.ignored - self.tombstones\n",
             ),
             (
                 "ingest/batch.py",
