@@ -207,19 +207,21 @@ def test_fill_is_seen_by_marts_without_a_full_refresh(stage: Stage) -> None:
     declared = Settings().datasets_dir
     for name in ("events", "rides", "telemetry"):
         (stage.deployment.settings.datasets_dir / f"{name}.py").write_text((declared / f"{name}.py").read_text())
-    # as if the contract had not named LOCATION at first
-    change_contract(stage, ("    LOCATION: Text\n", "    LOCATION: Text | None = None\n"))
     initialise(stage.deployment)
     send(stage, *((n % 3, "") for n in range(30)))
+    jobs = "select jobidentifier, jobdate from marts.jobs order by 1"
+    # as if the contract had not named JOBDATE at first
+    stage.execute("create table staged as select jobidentifier, jobdate from staging.jobs order by 1")
     stage.execute(
-        "update staging.jobs set _extra = jsonb_build_object('LOCATION', location), location = null where _offset < 5"
+        "update staging.jobs set _extra = jsonb_build_object('JOBDATE', jobdate), jobdate = null where _offset < 5"
     )
     settings = stage.deployment.settings
     build(settings, select="users jobs", tests=False)
-    assert stage.value("select count(*) from marts.jobs where location is null") == 15
-    assert filled(stage, "LOCATION").filled == 15
+    assert stage.value("select count(*) from marts.jobs where jobdate is null") == 15
+    assert filled(stage, "JOBDATE").filled == 15
     build(settings, select="users jobs", tests=False)
-    assert stage.query("select location, count(*) from marts.jobs group by 1") == [("LOC_1", 30)]
+    assert stage.query(jobs) == stage.query("select * from staged")
+    assert stage.value("select count(jobdate) from marts.jobs") == 30
     assert_proven(stage)
 
 
