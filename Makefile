@@ -34,7 +34,7 @@ consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
 # Two halves run at once, each with its own services, because tests mostly wait for these. The halves take about equally long.
-SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/cost tests/integration/test_build_*.py tests/integration/test_verify*.py \
+SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/cost tests/integration/test_build_*.py tests/integration/test_maintained_*.py tests/integration/test_verify*.py \
 	tests/integration/test_drain_killed.py tests/integration/test_drain_cut_off.py tests/integration/test_infrastructure_errors.py tests/integration/test_*roles.py \
 	tests/integration/test_kafka_*.py tests/integration/test_pgbouncer.py tests/integration/test_postgres_versions.py \
 	tests/integration/test_originals.py tests/integration/test_follow.py)

@@ -57,8 +57,10 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
         "sources:\n  - name: staging\n    tables:\n      - name: refunds\n"
         "models:\n  - name: no_such_model\n    description: nothing\n"
     )
-    users = tmp_path / "dbt" / "models" / "staging" / "stg_files__users.yml"
-    users.write_text(users.read_text().replace("key: userid", "key: user"))
+    (tmp_path / "dbt" / "models" / "staging" / "__sources.yml").write_text(
+        "sources:\n  - name: staging\n    schema: staging\n    tables:\n      - name: users\n"
+        "        config: {meta: {key: user}}\n"
+    )
     jobs = tmp_path / "plugins" / "datasets" / "jobs.py"
     jobs.write_text(jobs.read_text().replace("    USERID: Integer", "    USERID: complex"))
 
@@ -67,6 +69,7 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
     findings = sorted(json.loads(found.stdout)["findings"], key=lambda f: (Path(f["file"]).name, f["line"] or 0))
     listed = [(Path(f["file"]).name, f["line"], f["found"]) for f in findings]
     expected = [
+        ("__sources.yml", 5, "key 'user' of source staging.users"),
         ("broken.yml", 3, "dbt: Parsing Error Error reading"),
         ("cut_off.sql", None, "no YAML"),
         ("cut_off.sql", 2, "dbt: Compilation Error in model cut_off"),
@@ -74,7 +77,6 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
         ("reads_it.sql", None, "no YAML"),
         ("refunds.yml", None, "dbt: Did not find matching node for patch with name 'no_such_model'"),
         ("refunds.yml", 4, "source staging.refunds, which no dataset fills"),
-        ("stg_files__users.yml", 4, "key 'user' of source staging.users"),
         ("unknown_ref.sql", None, "dbt: Compilation Error Model 'model.headrace.unknown_ref'"),
         ("without_yaml.sql", None, "no YAML"),
     ]
