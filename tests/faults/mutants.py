@@ -531,13 +531,13 @@ MUTANTS = (
         (("retention", "", 1), ("retention", "", 2)),
     ),
     Mutant(
-        "fence ends whoever is in the way",
+        "watchdog ends healthy drains",
         "a slow and healthy drain is ended by a fast one",
         (("postgres/lock_watchdog.py", "            if waited_s > limits.stuck_s:\n", "            if waited_s:\n"),),
         (("slow_beside_fast", "", 1), ("slow_beside_fast", "", 2)),
     ),
     Mutant(
-        "fence ends nobody",
+        "watchdog ends no drain",
         "a frozen drain keeps its lock, and its replacement waits for ever",
         (("postgres/lock_watchdog.py", "            if waited_s > limits.stuck_s:\n", "            if False:\n"),),
         (("zombie", "copying", 1), ("zombie", "before_commit", 1)),

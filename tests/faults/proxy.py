@@ -21,7 +21,7 @@ COPY_DATA = b"d"
 class Cut:
     """One fault: at the nth COMMIT (or COPY) of any connection.
 
-    before: the COMMIT is not forwarded. after: it is, and its answer is dropped. doubt: it is, and nobody waits for
+    before: the COMMIT is not forwarded. after: it is, and its answer is dropped. doubt: it is, and no client waits for
     an answer. copy: half of COPY's data is forwarded. silence: nothing is forwarded any more and nothing is closed,
     until `heal`.
     """

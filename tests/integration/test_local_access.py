@@ -33,7 +33,7 @@ def test_psql_command_connects_without_a_password_in_it(home_settings: Settings,
     assert password not in " ".join(argv)
 
 
-# what headrace_admin made, and nobody has to: (role, superuser, createdb, createrole)
+# what headrace_admin made, and no user has to: (role, superuser, createdb, createrole)
 ROLES = "select rolname, rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolcanlogin order by 1"
 
 

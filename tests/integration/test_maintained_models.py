@@ -72,7 +72,7 @@ def test_only_rows_that_differ_are_written_and_logged(trial: Trial) -> None:
     assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 2, "ranks": 0, "total": 2}
     logged = "select _headrace_is_new, id, minutes from trial_log.visits order by 1"
     assert trial.query(logged) == [(False, 7, 7), (True, 7, 8)]
-    assert trial.query("select count(*) from trial_log.places") == [(0,)]  # nobody reads it
+    assert trial.query("select count(*) from trial_log.places") == [(0,)]  # no model reads it
     trial.execute("update raw.visits set minutes = minutes + 1 where id = 8")
     trial.build()
     assert {row[1] for row in trial.query(logged)} == {8}  # both readers have seen the change of 7

@@ -194,7 +194,7 @@ class RandomProject:
 
 @cache
 def _spare_dbt() -> None:
-    """Spare dbt a third of the time of a small run: messages that nobody gets, and a search for plugins."""
+    """Spare dbt a third of the time of a small run: messages that are not written, and a search for plugins."""
     from dbt.plugins.manager import PluginManager
 
     _spare_logs()

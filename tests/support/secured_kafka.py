@@ -32,7 +32,7 @@ from tests.support.stage import Stage
 PASSWORD = "canary-kafka-passw0rd"
 USER = "etl"
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
-BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that lets nobody in is tried; 8 s otherwise
+BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that rejects every client is tried; 8 s otherwise
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"

@@ -208,7 +208,7 @@ def test_answer_case_is_asked_from_its_form(system: System, produced: Path, driv
     assert len(users) == 3
     url = system.settings.require_airflow_url()
     before = {run["dag_run_id"] for run in runs(system)}
-    # Airflow draws its buttons and fields anew whenever it has heard something
+    # Airflow draws its buttons and fields again whenever it has heard something
     wait = WebDriverWait(driver, browser.WAIT_S, 0.2, ignored_exceptions=[StaleElementReferenceException])
     driver.get(f"{url}/dags/answer_case")
     wait.until(lambda d: clicked(button(d, "Trigger")))

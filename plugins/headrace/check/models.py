@@ -104,7 +104,7 @@ def _one_of(dataset: Dataset, columns: set[str]) -> str:
 def _line_of(path: str, name: str) -> int | None:
     """The line of a YAML file that names a source's table."""
     try:
-        with open(path, errors="replace") as file:  # noqa: PTH123 - one line is looked for
+        with Path(path).open(errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 if re.fullmatch(rf"\s*- name: ['\"]?{re.escape(name)}['\"]?\s*", line):
                     return number

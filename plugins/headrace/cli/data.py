@@ -113,6 +113,9 @@ def _produce_sample(deployment: "Deployment", declared: "Dataset", options: _Sam
     )
     with stopped_by_signals() as stop:
         say(f"sample records to {declared.source.name}, {options.per_second:g} per second; Ctrl-C stops")
-        on_sent = lambda sent: say(f"{sent} sent")  # noqa: E731
-        sent = produce_paced(deployment, declared, lines, options.per_second, stop=stop, on_sent=on_sent)
+        sent = produce_paced(deployment, declared, lines, options.per_second, stop=stop, on_sent=_say_sent)
     say(f"{sent} records sent to {declared.source.name}")
+
+
+def _say_sent(sent: int) -> None:
+    say(f"{sent} sent")

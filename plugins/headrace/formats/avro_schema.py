@@ -1,6 +1,6 @@
 """From an Avro schema's text to what fastavro reads by; refuses a schema whose values cannot be read in bounded time.
 
-Logical types are named anew for readers of ours where fastavro's are not exact: its decimal rounds to the precision
+Logical types are renamed for readers of ours where fastavro's are not exact: its decimal rounds to the precision
 that the schema states, and it does not know nanoseconds. https://avro.apache.org/docs/1.12.0/specification/
 """
 

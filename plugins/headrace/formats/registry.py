@@ -75,7 +75,7 @@ class Registry:
         """The schema of an id, its imports included.
 
         Raises Undecodable where the registry has none (error code 40403), RegistryUnavailable where it does not answer
-        or fails (5xx), RegistryRefused where it lets nobody in or is no schema registry, SettingError where it has no
+        or fails (5xx), RegistryRefused where it rejects the login or is none, SettingError where it has no
         address.
         """
         found = self._known.get(schema_id)

@@ -195,12 +195,17 @@ def _print_pass(nodes: Sequence[NodeResult], print_line: PrintLine) -> None:
             print_line(f"{node.schema}.{node.model}: {node.status}, {rows}{node.seconds:.2f} s")
 
 
+def _of_node(node: NodeResult) -> str:
+    """What failed: a refusal says where and what was expected, a message of dbt or Postgres does not."""
+    where = f"{node.schema}.{node.model}: "
+    if node.message and node.message.startswith(where):
+        return node.message
+    return f"{where}found {node.message or 'an error'}, expected a {node.kind} that builds"
+
+
 def _raise_failures(nodes: Sequence[NodeResult]) -> None:
     failures = [
-        f"{node.schema}.{node.model}: found {node.message or 'an error'}, expected a {node.kind} that builds; "
-        "its claim was rolled back with its rows"
-        for node in nodes
-        if node.status == "error"
+        f"{_of_node(node)}; its claim was rolled back with its rows" for node in nodes if node.status == "error"
     ]
     tests = dict.fromkeys(test for node in nodes for test in node.failed_tests)  # once, though it reads two models
     where = {test: f"{node.schema}.{node.model}" for node in nodes for test in node.failed_tests}

@@ -114,7 +114,7 @@ def _has_unseen_changes(connection: Connection[Any]) -> bool:
 def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> list[str]:
     """Delete the claims of models that are no longer in the project, or no longer claim; return the models.
 
-    Nobody raises such a claim any more: it would keep its datasets stale, and every check running dbt. A model that
+    No build raises such a claim: it would keep its datasets stale, and every check running dbt. A model that
     comes back has no claim and so starts from zero. The tables stay.
     """
     rows = connection.execute(
