@@ -39,7 +39,7 @@ def inferred(
         draft = Draft(name, RedisStream(stream=name), f'RedisStream(stream="{name}")', f"stream {name}")
     settings = Settings(home=folder)
     sample = Sample([(0, record) for record in records], len(records))
-    fill_draft(draft, sample, read_documents(records, settings), all_text=stream)
+    fill_draft(draft, sample, read_documents("things", records, settings), all_text=stream)
     declared = declaration_text(draft)
     (folder / f"{name}.py").write_text(declared)
     return load_dataset(folder, name), try_sample(declared, name, sample, settings), draft

@@ -183,7 +183,7 @@ def test_inference_from_a_stream_of_an_awkward_name_makes_files_that_load(tmp_pa
     source, text, _ = source_of(Settings(home=tmp_path), "stream", name, None)
     draft = Draft("readings", source, text, f"stream {name}")
     records = json_records([{"id": "1"}])
-    documents = read_documents(records, Settings(home=tmp_path))
+    documents = read_documents(name, records, Settings(home=tmp_path))
     fill_draft(draft, Sample([(0, record) for record in records], 1), documents, all_text=True)
     (tmp_path / "readings.py").write_text(declaration_text(draft))
     assert load_dataset(tmp_path, "readings").source.name == name

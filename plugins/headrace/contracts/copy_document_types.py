@@ -5,7 +5,7 @@ Contract.decode accepts the value and Postgres stores the same; all else is left
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NotPlain
 from headrace.contracts.copy_field import UnsupportedField, only
-from headrace.contracts.copy_field_types import bounds_of, integer_bounds, numeric_digits, utc_text
+from headrace.contracts.copy_field_types import bounds_of, choices_of, integer_bounds, numeric_digits, utc_text
 from headrace.contracts.numbers import FLOAT_MAX
 from headrace.contracts.times import PARSERS, parse_date, parse_time, parse_timestamp
 from headrace.formats.values import Nanoseconds
@@ -59,18 +59,7 @@ def _bytes(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> D
 
 
 def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
-    only(schema, "expected")
-    return _of_choices(schema["expected"])
-
-
-def _enum(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
-    only(schema, "cls", "members", "sub_type", "missing", "strict")
-    if schema.get("missing") is not None:
-        raise UnsupportedField
-    return _of_choices([member.value for member in schema["members"]])
-
-
-def _of_choices(choices: Sequence[Any]) -> DocumentField:
+    choices = choices_of(schema)
     if not all(isinstance(choice, str) and choice.isprintable() and "\\" not in choice for choice in choices):
         raise UnsupportedField
     steps = f"if {{v}}.__class__ is not str or {{v}} not in choices{{i}}:\n{_REFUSE}"
@@ -208,7 +197,7 @@ FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contr
     ("str", "text"): _text,
     ("bytes", "bytea"): _bytes,
     ("literal", "text"): _choice,
-    ("enum", "text"): _enum,
+    ("enum", "text"): _choice,
     ("bool", "boolean"): _boolean,
     ("int", "whole"): _integer,
     ("float", "double precision"): _double,

@@ -39,19 +39,20 @@ def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> Fa
     )
 
 
-def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
-    only(schema, "expected")
-    return _of_choices(schema["expected"])
-
-
-def _enum(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
+def choices_of(schema: Mapping[str, Any]) -> Sequence[Any]:
+    """The values of a Literal or an Enum; raises UnsupportedField for an Enum with a `_missing_` of its own."""
+    if schema["type"] == "literal":
+        only(schema, "expected")
+        literals: Sequence[Any] = schema["expected"]
+        return literals
     only(schema, "cls", "members", "sub_type", "missing", "strict")
     if schema.get("missing") is not None:
         raise UnsupportedField
-    return _of_choices([member.value for member in schema["members"]])
+    return [member.value for member in schema["members"]]
 
 
-def _of_choices(choices: Sequence[Any]) -> FastField:
+def _choice(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> FastField:
+    choices = choices_of(schema)
     if not all(isinstance(choice, str) and choice.isprintable() and not set(choice) & set('"\\') for choice in choices):
         raise UnsupportedField
     return FastField(kind=Literal[tuple(choices)], quotes=2, names={})
@@ -305,7 +306,7 @@ def _json(opening: str, inner: Mapping[str, Any] | None) -> FastField:
 FIELD_TYPES: Mapping[tuple[str, str], Callable[[Column, Mapping[str, Any], Contract], FastField]] = {
     ("str", "text"): _text,
     ("literal", "text"): _choice,
-    ("enum", "text"): _enum,
+    ("enum", "text"): _choice,
     ("bool", "boolean"): _boolean,
     ("int", "whole"): _integer,
     ("float", "double precision"): _double,

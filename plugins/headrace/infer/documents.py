@@ -21,6 +21,7 @@ WIRE_FORMATS: Mapping[str, tuple[Callable[[], Format], str]] = {
     JSON_SCHEMA: (JsonSchema, "JsonSchema()"),
     PROTOBUF: (Protobuf, "Protobuf()"),
 }
+_DELIMITER = re.compile(r"[;\t|]")
 SEPARATORS = "|:,;"
 _KEYED = re.compile(rb"\s*[^\s{\[|:,;][^{|:,;]{0,250}([|:,;])\s*\{")
 
@@ -37,8 +38,11 @@ class Documents:
     text: str | None
 
 
-def read_documents(records: Sequence[Record], settings: Settings) -> Documents:
-    """The documents of a sample's values. Raises DatasetError for values of no format that Headrace reads."""
+def read_documents(where: str, records: Sequence[Record], settings: Settings) -> Documents:
+    """The documents of a sample's values. Raises DatasetError for values of no format that Headrace reads.
+
+    where: what the errors name, such as a topic.
+    """
     values = [record.value for record in records if record.value is not None]
     format, text = _format(values, settings)
     decoder = format.decoder()
@@ -46,10 +50,20 @@ def read_documents(records: Sequence[Record], settings: Settings) -> Documents:
     if values and not any(document is not None for document in documents):
         shown = values[0][:40]
         raise DatasetError(
-            f"found values such as {shown!r}, expected JSON objects, key|{{JSON}}, or a schema's id and Avro, JSON or "
-            "Protobuf; write the declaration by hand: docs/formats.md"
+            f"{where}: found values such as {shown!r}, expected JSON objects, key|{{JSON}}, or a schema's id and "
+            "Avro, JSON or Protobuf; write the declaration by hand: docs/formats.md"
         )
     return Documents(documents, format, text)
+
+
+def check_delimiter(where: str, documents: Documents) -> None:
+    """Raise DatasetError for a .csv whose only column has another delimiter in its name, as spreadsheets write it."""
+    names = {name for document in documents.found for name in document or ()}
+    if len(names) == 1 and (delimiter := _DELIMITER.search(name := names.pop())):
+        raise DatasetError(
+            f"{where}: found one column, {name!r}, expected columns separated by commas and not by {delimiter[0]!r}; "
+            "write the file again with commas"
+        )
 
 
 def _format(values: Sequence[bytes], settings: Settings) -> tuple[Format, str | None]:

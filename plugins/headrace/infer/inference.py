@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
 from headrace.infer.declaration_text import declaration_text, quoted
-from headrace.infer.documents import Documents, read_documents
+from headrace.infer.documents import Documents, check_delimiter, read_documents
 from headrace.infer.draft import Draft, KeyDraft
 from headrace.infer.fields import fields_of, usual
 from headrace.infer.keys import find_key, find_time_column
@@ -87,8 +87,11 @@ def _of_records(deployment: Deployment, kind: Kind, name: str, options: InferOpt
     read: SourceDeclaration = File(path=path.name) if path is not None else source
     sample = read_sample(deployment, read, options.records, path)
     draft = Draft(_name(options, Path(name).name if kind == "file" else name), source, text, "")
-    documents = read_documents([record for _, record in sample.records], deployment.settings)
-    fill_draft(draft, sample, documents, all_text=kind == "stream" or ".csv" in Path(name).suffixes)
+    documents = read_documents(name, [record for _, record in sample.records], deployment.settings)
+    is_csv = path is not None and ".csv" in path.suffixes
+    if is_csv:
+        check_delimiter(name, documents)
+    fill_draft(draft, sample, documents, all_text=kind == "stream" or is_csv)
     draft.origin = f"{len(sample.records):,} of {sample.size:,} records of {_target(read, path)}"
     return draft, sample
 

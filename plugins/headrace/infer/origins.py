@@ -14,12 +14,15 @@ FILE_SUFFIXES = frozenset({".ndjson", ".jsonl", ".csv", ".parquet"})
 
 
 def kind_of(deployment: Deployment, name: str) -> Kind:
-    """The kind of the first that there is: a file, by its suffix; a topic, a stream, a subject, a table.
+    """The kind of the first that there is: a file, a topic, a stream, a subject, a table.
 
+    A name is a file's if the file exists or has a suffix of ours: one of another kind is refused as such.
     Services without an address are passed over. Raises DatasetError if there is none of that name, and the services'
     own errors.
     """
-    if FILE_SUFFIXES & set(Path(name).suffixes):
+    if FILE_SUFFIXES & set(Path(name).suffixes) or any(
+        path.is_file() for path in (Path(name), deployment.settings.data_dir / name)
+    ):
         return "file"
     kinds: tuple[Kind, ...] = ("topic", "stream", "subject")
     for kind in kinds:

@@ -15,7 +15,7 @@ from headrace.sources.declarations import SourceDeclaration
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Records with their partitions. size: how many offsets the source has, so many records at most."""
+    """Records with their partitions. size: how many records the source has, or offsets, if not all were read."""
 
     records: list[tuple[int, Record]]
     size: int
@@ -32,16 +32,19 @@ def read_sample(deployment: Deployment, source: SourceDeclaration, limit: int, p
     try:
         state = opened.describe()
         each = max(limit // (2 * max(len(state.partitions), 1)), 1)
+        parts = (_starts(state, each), _ends(state, each))
         records = [
             (partition, record)
-            for ranges in (_starts(state, each), _ends(state, each))
+            for ranges in parts
             for partition, record in _read(opened, ranges)
             if is_kept(record.headers)
         ]
         size = sum(partition.end_offset - partition.log_start_offset for partition in state.partitions.values())
+        read = sum(part.end - part.start for ranges in parts for part in ranges.values())
     finally:
         opened.close()
-    return Sample(records, size)
+    # offsets are no count of records: a header of a file, markers and compacted records have some, too
+    return Sample(records, len(records) if read == size else size)
 
 
 def exists(deployment: Deployment, source: SourceDeclaration) -> bool:

@@ -41,7 +41,7 @@ def of_subject(deployment: Deployment, subject: str, options: InferOptions) -> t
 def _fill_keys(draft: Draft, sample: Sample, settings: Settings) -> None:
     records = [record for _, record in sample.records]
     if any(record.value is not None for record in records):
-        documents = read_documents(records, settings)
+        documents = read_documents(draft.source.target, records, settings)
         pairs = [(r, d) for r, d in zip(records, documents.found, strict=True) if d is not None]
         has_tombstones = any(record.value is None for record in records)
         draft.key = find_key(draft.fields, pairs, has_tombstones=has_tombstones, format=documents.format)
