@@ -27,9 +27,7 @@ EXCEPTIONS: frozenset[str] = frozenset(
 TEST_EXCEPTIONS: frozenset[str] = frozenset(
     {
         "faults/mutants.py",
-        "integration/test_build_marts.py",
         "support/marts_oracle.py:_marts_of_jobs",
-        "support/warehouse.py",
         "support/warehouse.py:Warehouse:stage",
     }
 )

@@ -35,7 +35,7 @@ from tests.support.logins import PASSWORD, as_role, let_in, login
 from tests.support.random_project import RandomProject
 from tests.support.role_checks import RECORDS
 from tests.support.stage import Stage, telemetry_stage
-from tests.support.warehouse import Warehouse
+from tests.support.warehouse import Warehouse, shared_warehouse
 
 _numbers = itertools.count(1)
 
@@ -294,3 +294,11 @@ def running(home_settings: Settings) -> dict[str, int]:
     """The pids of PostgreSQL and Kafka, which run in `home_settings`."""
     services.up(home_settings, only=BOTH)
     return server_pids(home_settings)
+
+
+@pytest.fixture
+def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
+    """Everything is built on nothing: no record is staged."""
+    warehouse = shared_warehouse(postgres_dsn, session_home)
+    warehouse.empty()
+    return warehouse

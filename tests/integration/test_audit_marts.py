@@ -11,7 +11,8 @@ from headrace.deployment import Deployment
 from headrace.exceptions import BuildError
 from headrace.marts.audit import audit
 from tests.support.airflow_environment import airflow_environment
-from tests.support.warehouse import START, Warehouse, job, shared_warehouse
+from tests.support.mart_rows import START, job
+from tests.support.warehouse import Warehouse, shared_warehouse
 
 ROOT = Path(__file__).parents[2]
 RUN_TASK = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.warehouse import ALL_OF_JOBS, BLOCKED, Warehouse, job, shared_warehouse
+from tests.support.mart_rows import job
+from tests.support.warehouse import ALL_OF_JOBS, BLOCKED, Warehouse, shared_warehouse
 
 
 @pytest.fixture

@@ -6,18 +6,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pytest
 from dbt.cli.main import dbtRunner
 
-from tests.support.warehouse import Warehouse, reading, shared_warehouse
-
-
-@pytest.fixture
-def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
-    """Everything is built on nothing: no record is staged."""
-    warehouse = shared_warehouse(postgres_dsn, session_home)
-    warehouse.empty()
-    return warehouse
+from tests.support.mart_rows import reading
+from tests.support.warehouse import Warehouse
 
 
 def run_dbt(warehouse: Warehouse, target: Path, *command: str) -> Any:

@@ -10,19 +10,12 @@ from typing import Any
 import pytest
 
 from headrace.dataset import load_dataset
+from tests.support.mart_rows import COLUMNS, START, event, ride
 from tests.support.marts_oracle import Version
-from tests.support.warehouse import COLUMNS, START, Warehouse, event, ride, shared_warehouse
+from tests.support.warehouse import Warehouse
 
 RIDES_FILE = Path(__file__).parents[2] / "data-files" / "rides.ndjson"
 RIDES, EVENTS = ["rides", "rides_per_hour"], ["events", "events_per_minute"]
-
-
-@pytest.fixture
-def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
-    """Everything is built on nothing: no record is staged."""
-    warehouse = shared_warehouse(postgres_dsn, session_home)
-    warehouse.empty()
-    return warehouse
 
 
 class Written:

@@ -1,20 +1,14 @@
 """The marts against a plain-Python oracle, on a real Postgres."""
 
-import os
-import re
-import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
 
-from headrace.exceptions import BuildError, UsageError
-from headrace.marts.build import build
-from headrace.marts.claims import NodeResult, record
-from tests.support.warehouse import ALL_OF_JOBS, COLUMNS, MARTS, START, RandomBatches, Warehouse, job, shared_warehouse
+from headrace.exceptions import BuildError
+from tests.support.mart_rows import COLUMNS, START, job
+from tests.support.random_batches import RandomBatches
+from tests.support.warehouse import ALL_OF_JOBS, MARTS, Warehouse
 
 # the models that read marts.jobs, or what was made of it
 DOWNSTREAM = (
@@ -24,14 +18,6 @@ DOWNSTREAM = (
     "latest_jobs_by_location",
     "latest_jobs_by_service",
 )
-
-
-@pytest.fixture
-def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
-    """Everything is built on nothing: no record is staged."""
-    warehouse = shared_warehouse(postgres_dsn, session_home)
-    warehouse.empty()
-    return warehouse
 
 
 def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
@@ -47,25 +33,6 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
     result = warehouse.build()
     assert result.passes == ()
     assert result.summary() == "build: nothing new; every model has built every batch"
-
-
-@pytest.mark.security("U2")
-def test_files_that_dbt_writes_are_closed_to_others_under_any_umask(warehouse: Warehouse, session_home: Path) -> None:
-    warehouse.jobs((0, 1, job()))
-    home = session_home / "dbt"
-    for path in home.rglob("*"):  # other tests run dbt by hand, which leaves its files open
-        path.chmod(path.stat().st_mode & 0o700)
-    for path in home.glob("target-*/run"):  # rewritten files keep their modes: these are made again
-        shutil.rmtree(path)
-    umask = os.umask(0)
-    try:
-        warehouse.build()
-        assert os.umask(0) == 0  # it is the caller's again
-    finally:
-        os.umask(umask)
-    files = [home, *home.rglob("*")]
-    assert any(path.is_file() for folder in home.glob("target-*/run") for path in folder.rglob("*"))
-    assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:
@@ -191,19 +158,6 @@ def test_developers_target_builds_beside_production_with_claims_of_its_own(wareh
     warehouse.assert_right("jobs", "jobs_per_minute")
 
 
-def test_profile_with_autocommit_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
-    warehouse.jobs((0, 1, job()))
-    profile = (warehouse.settings.dbt_dir / "profiles.yml").read_text()
-    (tmp_path / "profiles.yml").write_text(profile.replace("type: postgres", "type: postgres\n      autocommit: true"))
-    succeeded, messages = warehouse.run_dbt("run", "--select", "jobs", "--profiles-dir", str(tmp_path))
-    assert not succeeded
-    assert (
-        "found a connection with autocommit, expected one transaction for the rows and what the model has seen"
-        in messages
-    )
-    assert warehouse.claims()["jobs", "jobs"] == 0
-
-
 def test_aggregate_writes_the_touched_buckets_and_no_other(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"), (1, 2, "B"))
     warehouse.jobs(*((n, n, job(location=f"L{n % 50}", userid=1 + n % 2, minute=n)) for n in range(100)))
@@ -268,94 +222,6 @@ def test_reloaded_rows_correct_the_buckets_in_which_they_were(warehouse: Warehou
     assert warehouse.query("select jobidentifier from marts.jobs order by 1") == [(1,), (9,)]
 
 
-def test_case_queries_run_unchanged_and_agree_with_marts_and_functions(warehouse: Warehouse) -> None:
-    warehouse.users(*((n, n, "LOC_1294" if n % 5 == 0 else "LOC_7") for n in range(30)))
-    warehouse.jobs(
-        *(
-            (
-                n,
-                n,
-                job("LOC_1294", n % 30, str(n % 7), minute=n // 2, status="NO SUCCESS" if n % 4 == 0 else "SUCCESS"),
-            )
-            for n in range(200)
-        )
-    )
-    warehouse.build(select=ALL_OF_JOBS)
-    with psycopg.connect(warehouse.dsn, options="-c search_path=marts") as connection:
-        top = connection.execute(
-            "SELECT j.userid FROM jobs j JOIN users u ON j.userid = u.userid WHERE j.location = 'LOC_1294' AND "
-            "u.location <> j.location GROUP BY j.userid HAVING SUM(j.revenue) > 0 ORDER BY SUM(j.revenue) DESC LIMIT 5;"
-        ).fetchall()
-        connection.execute(
-            "PREPARE jobs_by_location(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
-            "WHERE location = $1 ORDER BY jobdate DESC LIMIT 5;"
-        )
-        connection.execute(
-            "PREPARE jobs_by_service(text) AS SELECT jobidentifier, userid, jobstatus, revenue, jobdate FROM jobs "
-            "WHERE servicename = $1 ORDER BY jobdate DESC LIMIT 5;"
-        )
-        latest = connection.execute("EXECUTE jobs_by_location('LOC_1294')").fetchall()
-        by_service = connection.execute("EXECUTE jobs_by_service('Driver')").fetchall()
-        functions = connection.execute("select * from top_users('LOC_1294')").fetchall()
-        assert len(connection.execute("select * from top_users('LOC_1294', 100)").fetchall()) == len(
-            warehouse.marts()["visitor_revenues"]
-        )
-        assert (
-            connection.execute("select * from jobs_by_location('LOC_1294', 3)").fetchall()
-            == connection.execute(
-                "select jobidentifier, userid, jobstatus, revenue, jobdate from latest_jobs_by_location "
-                "where rank <= 3 order by rank"
-            ).fetchall()
-        )
-        assert len(connection.execute("select * from jobs_by_service('Driver')").fetchall()) == 5
-    revenues = {userid: revenue for _, _, userid, revenue in warehouse.expected()["top_users_by_location"]}
-    assert [revenues[userid] for (userid,) in top] == [revenue for _, revenue in functions]
-    assert [row[4] for row in latest] == [row[4] for row in by_service]
-    warehouse.assert_right()
-
-
-def test_functions_and_prepared_statements_survive_a_full_refresh(warehouse: Warehouse) -> None:
-    warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, 1, job()))
-    warehouse.build(select="+visitor_revenues")
-    with psycopg.connect(warehouse.dsn, autocommit=True) as reader:
-        reader.execute("prepare one (text) as select userid from marts.jobs where location = $1")
-        assert reader.execute("execute one ('A')").fetchall() == [(1,)]
-        warehouse.build(select="jobs visitor_revenues", full_refresh=True)
-        assert reader.execute("execute one ('A')").fetchall() == [(1,)]
-        assert reader.execute("select userid from marts.top_users('A')").fetchall() == [(1,)]
-        assert reader.execute("select jobidentifier from marts.jobs_by_location('A', 1)").fetchall() == [(1,)]
-
-
-@pytest.mark.parametrize(
-    ("table", "unit", "column"),
-    [
-        ("jobs", "minute", "jobcreatedate"),
-        ("events", "minute", "event_time"),
-        ("rides", "hour", "tpep_pickup_datetime"),
-    ],
-    ids=["jobs", "events", "rides"],
-)
-def test_index_on_the_bucket_exists_and_is_used(warehouse: Warehouse, table: str, unit: str, column: str) -> None:
-    bucket = f"(date_trunc('{unit}'::text, ({column} AT TIME ZONE 'UTC'::text)) AT TIME ZONE 'UTC'::text)"
-    with psycopg.connect(warehouse.dsn) as connection:
-        connection.execute("set enable_seqscan = off")
-        plan = connection.execute(f"explain select count(*) from marts.{table} where {bucket} = '{START}'").fetchall()
-    assert any("Index Cond" in line and bucket in line for (line,) in plan), plan
-
-
-def test_function_whose_columns_changed_is_made_again(warehouse: Warehouse) -> None:
-    warehouse.jobs((0, 1, job()))
-    warehouse.build(select="jobs")
-    warehouse.execute(
-        "drop function if exists marts.jobs_by_location; create function marts.jobs_by_location(location text, "
-        "max_rows integer default 5) returns table(jobidentifier text) language sql as 'select null::text'"
-    )
-    for _ in range(2):
-        warehouse.build(select="jobs_by_location")
-        assert warehouse.query("select jobidentifier, jobstatus from marts.jobs_by_location('A')") == [(1, "SUCCESS")]
-
-
 def test_jobs_without_dates_or_revenue_are_kept_and_in_no_minute(warehouse: Warehouse) -> None:
     warehouse.users((0, 1, "B"))
     exact = job(revenue="71.30000000000001", minute=3)
@@ -383,56 +249,6 @@ def test_models_pass_their_unit_tests(warehouse: Warehouse) -> None:
     assert succeeded, messages
 
 
-def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehouse) -> None:
-    warehouse.users((0, 1, "B"))
-    warehouse.jobs((0, 1, job()), (1, 2, job(minute=4)))
-    result = warehouse.build(tests=True)
-    assert {node.status for node in result.passes[0]} == {"success"}
-    warehouse.jobs((2, 3, job(minute=4)))
-    warehouse.build(select="jobs jobs_per_minute")
-    warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where jobs = 1 and minute = %s", START)
-    warehouse.tamper("update marts.jobs_per_minute set jobs = 7 where jobs = 2")  # the last build touched this one
-    with pytest.raises(BuildError) as failure:
-        build(warehouse.settings, select="jobs jobs_per_minute")
-    (failed,) = warehouse.query("select failed_tests from headrace.builds where status = 'failed tests'")
-    assert re.fullmatch(r"headrace_dbt_adds_up_to_jobs_per_minute_.*: 1 rows", failed[0][0])
-    assert f"marts.jobs_per_minute: test {failed[0][0]} found, expected none" in str(failure.value)
-    warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
-    warehouse.assert_right("jobs", "jobs_per_minute")
-
-
-def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
-    moment = datetime.now(UTC)
-    result = NodeResult("marts", "jobs", "model", "error", None, 0.1, (), "nul \0" + "x" * 20_000, moment, moment)
-    with psycopg.connect(warehouse.dsn, autocommit=True) as connection:
-        record(connection, uuid4(), 1, (result,), None, "", True)
-    (message,) = warehouse.query("select message from headrace.builds order by finished_at desc limit 1")[0]
-    assert message.startswith("nul \\0xxx")
-    assert message.endswith("xxx ... (10005 more characters)")
-
-
-def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
-    with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
-        warehouse.build(select="jobz")
-
-
-def test_build_that_is_called_wrongly_is_refused_in_one_line_and_leaves_no_state(
-    warehouse: Warehouse,
-) -> None:
-    before = warehouse.query("select count(*) from headrace.builds")
-    for options, text in (
-        ({"select": "bad:x"}, "'bad' is not a valid method name"),
-        ({"select": "state:modified"}, "no comparison manifest"),
-        ({"vars": "x: ["}, "is not valid YAML"),
-        ({"select": "jobz"}, "found nothing of that name"),
-    ):
-        with pytest.raises(UsageError) as refused:
-            warehouse.build(**options)
-        assert text in str(refused.value)
-        assert "\n" not in str(refused.value)
-    assert warehouse.query("select count(*) from headrace.builds") == before
-
-
 def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
     claim = (
         "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
@@ -449,40 +265,3 @@ def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehou
     warehouse.build()
     assert warehouse.build().passes == ()  # the datasets are no longer stale: no check runs dbt
     warehouse.assert_right()
-
-
-def test_build_is_not_up_to_date_while_something_has_failed_since_the_last_whole_one(warehouse: Warehouse) -> None:
-    warehouse.build(tests=True)
-    assert warehouse.build(tests=True).passes == ()
-    failed = (
-        "insert into headrace.builds (build_id, pass, schema, model, kind, status, seconds, message, has_claim, "
-        "selection, project, tested, started_at, finished_at) values "
-        "(gen_random_uuid(), 1, 'marts', %s, %s, 'error', 1, 'no', false, '--select x', 'p', false, now(), now())"
-    )
-    for model, kind in (("dbt", "project"), ("users", "model")):
-        warehouse.execute(failed, model, kind)
-        assert warehouse.build(tests=True).passes != ()  # the printed command does something
-        assert warehouse.build(tests=True).passes == ()
-
-
-def test_build_of_a_broken_model_names_it_and_keeps_the_others(warehouse: Warehouse) -> None:
-    selection = "jobs jobs_per_minute latest_jobs_by_service"
-    warehouse.jobs((0, 1, job()))
-    warehouse.build(select=selection)
-    warehouse.jobs((1, 2, job(minute=4)))
-    warehouse.execute("alter table marts.jobs_per_minute drop column revenue")
-    with pytest.raises(BuildError) as failure:
-        warehouse.build(select=selection)
-    assert "marts.jobs_per_minute: found " in str(failure.value)
-    assert "its claim was rolled back with its rows" in str(failure.value)
-    assert warehouse.claims()["jobs", "jobs"] == 2
-    assert warehouse.claims()["latest_jobs_by_service", "jobs"] == 2
-    assert warehouse.claims()["jobs_per_minute", "jobs"] == 1
-    assert (
-        warehouse.query(
-            "select 1 from pg_stat_activity where application_name like 'headrace-%' and datname = current_database()"
-        )
-        == []
-    )
-    warehouse.build(select="jobs_per_minute", full_refresh=True)
-    warehouse.assert_right("jobs", "jobs_per_minute", "latest_jobs_by_service")

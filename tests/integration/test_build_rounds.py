@@ -9,26 +9,17 @@ import os
 import random
 import time
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
 from tests.support import build_rounds
 from tests.support.build_rounds import Round
-from tests.support.warehouse import Warehouse, shared_warehouse
+from tests.support.warehouse import Warehouse
 
 SEED = int(os.environ.get("MARTS_SEED") or random.randrange(100_000))
 ROUND = int(os.environ.get("MARTS_ROUND") or 0)
 SLICE = 2  # so many deal every kind of incident once
 ROUNDS = int(os.environ.get("MARTS_ROUNDS") or SLICE)
-
-
-@pytest.fixture
-def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
-    """Everything is built on nothing: no record is staged."""
-    warehouse = shared_warehouse(postgres_dsn, session_home)
-    warehouse.empty()
-    return warehouse
 
 
 def test_marts_after_every_round_equal_oracle_and_full_refresh(

@@ -2,21 +2,11 @@
 
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
-import pytest
-
-from tests.support.warehouse import Warehouse, reading, shared_warehouse
+from tests.support.mart_rows import reading
+from tests.support.warehouse import Warehouse
 
 TELEMETRY = ["telemetry", "telemetry_per_minute"]
-
-
-@pytest.fixture
-def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
-    """Everything is built on nothing: no record is staged."""
-    warehouse = shared_warehouse(postgres_dsn, session_home)
-    warehouse.empty()
-    return warehouse
 
 
 def degraded(warehouse: Warehouse) -> list[tuple[str, bool]]:

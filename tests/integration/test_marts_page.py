@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from headrace.exceptions import BuildError
-from tests.support.warehouse import Warehouse, job, shared_warehouse
+from tests.support.mart_rows import job
+from tests.support.warehouse import Warehouse, shared_warehouse
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)

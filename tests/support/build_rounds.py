@@ -14,8 +14,10 @@ from multiprocessing.process import BaseProcess
 
 import psycopg
 
+from tests.support.mart_rows import COLUMNS, Coordinate
 from tests.support.marts_oracle import Version
-from tests.support.warehouse import BLOCKED, COLUMNS, MARTS, Coordinate, RandomBatches, Warehouse
+from tests.support.random_batches import RandomBatches
+from tests.support.warehouse import BLOCKED, MARTS, Warehouse
 
 MODELS = "resource_type:model"  # the functions and tests belong to other suites
 UPSTREAMS = (*COLUMNS, "visitor_revenues")  # the marts that other marts read

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import psycopg
 
+from tests.support.mart_rows import job
 from tests.support.mart_scenario_models import AFTER_THE_STATE, AT_THE_END
 from tests.support.mart_site import Site
 from tests.support.random_project import SCHEMA
 from tests.support.random_rounds import expect_success, wait_until
-from tests.support.warehouse import BLOCKED, job
+from tests.support.warehouse import BLOCKED
 
 SESSIONS = "datname = current_database() and application_name = 'headrace-build'"
 Scenario = Callable[[Site], None]

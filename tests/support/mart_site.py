@@ -8,10 +8,11 @@ from typing import Any, Self
 
 import psycopg
 
+from tests.support.mart_rows import job
 from tests.support.mart_scenario_models import AT_THE_END, MODELS, OUTSIDE, SOURCES
 from tests.support.random_project import RandomProject
 from tests.support.random_rounds import LIMIT_S, wait_until
-from tests.support.warehouse import BLOCKED, job
+from tests.support.warehouse import BLOCKED
 
 MANY_JOBS = """
 with numbered as (update headrace.datasets set last_seq = last_seq + 1 where dataset = 'jobs' returning last_seq),

@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from tests.support.random_batches import RandomBatches
 from tests.support.random_models import Model
 from tests.support.random_project import SCHEMA, RandomProject
-from tests.support.warehouse import BLOCKED, RandomBatches
+from tests.support.warehouse import BLOCKED
 
 DATASETS = ("jobs", "jobs", "users", "events", "rides")
 INCIDENTS_A_ROUND = 3
