@@ -35,6 +35,7 @@ class Authority:
         self._folder, self._name, self._key = folder, name, ec.generate_private_key(ec.SECP256R1())
         folder.mkdir(parents=True, exist_ok=True)
         builder = self._builder(name, self._key, DAY).add_extension(x509.BasicConstraints(True, None), critical=True)
+        builder = builder.add_extension(_signing_only(), critical=True)
         self.path = folder / f"{name}.pem".replace(" ", "_")
         self.path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
@@ -64,4 +65,22 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 2 * DAY)
             .not_valid_after(now + valid_for)
+            # Python 3.13 and later verify by RFC 5280 to the letter and require both.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+
+
+def _signing_only() -> x509.KeyUsage:
+    """What an authority's key may do: sign certificates and revocation lists."""
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
