@@ -48,8 +48,9 @@ test-first-half: install-dev
 test-second-half: install-dev
 	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
 
+# worksteal leaves most modules whole to one process: what a module imports or sets up is mostly paid for once
 test-unit: install-dev ## Run the unit tests, which need no services
-	@$(BIN)/python -m pytest -q --numprocesses auto tests/unit
+	@$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal tests/unit
 
 PYTHONS := 3.11 3.12 3.13
 test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 to 3.13 on this machine, each in its own .venv
@@ -59,7 +60,7 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 		[ -n "$$python" ] || python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
 			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
 		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
-			.venv-$$version/bin/python -m pytest -q --numprocesses auto tests/unit || exit 1; \
+			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
