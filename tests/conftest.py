@@ -17,8 +17,22 @@ from headrace.local import ports
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
 
 
+TESTS = Path(__file__).parent
+SUITES = ("system", "faults", "integration", "cost", "unit")  # those that take long first: small ones fill the end
 SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
 GONE_WITHIN_S = 15
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order suites, and group tests for the workers of `make test`: a file, or the one deployment of tests/system."""
+    for item in items:
+        suite = _suite(item)
+        item.add_marker(pytest.mark.xdist_group(suite if suite == "system" else item.path.stem))
+    items.sort(key=lambda item: SUITES.index(_suite(item)))
+
+
+def _suite(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,7 @@
-"""A whole deployment of its own: PostgreSQL, Kafka and Airflow on free ports, once per session."""
+"""A whole deployment of its own: PostgreSQL, Kafka and Airflow on free ports, once for this package.
+
+It does not outlive the package: an idle Airflow takes a fifth of a core.
+"""
 
 import os
 import subprocess
@@ -14,9 +17,9 @@ from headrace.settings import Settings
 from tests.support.system import HEADRACE, System
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(session_home: Path) -> Iterator[System]:
-    """`headrace up` on an empty home; `headrace down` at the end, whatever happened."""
+    """`headrace up` on an empty home; `headrace down` at the end of this package, whatever happened."""
     home = session_home / "system"
     home.mkdir()
     environment = {**os.environ, "HEADRACE_HOME": str(home)}
@@ -28,19 +31,19 @@ def system(session_home: Path) -> Iterator[System]:
         subprocess.run([HEADRACE, "down"], env=environment, check=True, timeout=120)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(system: System) -> str:
     """The address of Airflow."""
     return system.settings.require_airflow_url()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin_password(system: System) -> str:
     """The password of the user admin."""
     return (system.home / "airflow" / "password").read_text().strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin_token(url: str, admin_password: str) -> str:
     """A token of the user admin."""
     response = httpx.post(
@@ -49,7 +52,7 @@ def admin_token(url: str, admin_password: str) -> str:
     return str(response.json()["access_token"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def get_page(url: str, admin_token: str) -> Callable[..., httpx.Response]:
     """GET below /headrace/, as the admin unless another token is given."""
 
@@ -61,7 +64,7 @@ def get_page(url: str, admin_token: str) -> Callable[..., httpx.Response]:
     return get_page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token_of(system: System, admin_token: str) -> Callable[[str | None], str]:
     """A token of a user with another role, signed with this Airflow's key."""
     key = (system.home / "airflow" / "jwt_secret").read_text().strip()
