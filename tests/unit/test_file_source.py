@@ -3,6 +3,7 @@
 import gzip
 import os
 import socket
+import tracemalloc
 from contextlib import chdir
 from pathlib import Path
 
@@ -222,6 +223,21 @@ def test_file_of_long_lines_comes_in_small_chunks(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(file_source, "CHUNK_BYTES", 1_000)
     source = FileSource(written(tmp_path / "users.ndjson", (b"x" * 600 + b"\n") * 5))
     assert [len(chunk.records) for chunk in source.read({0: Range(1, 6)})] == [2, 2, 1]
+
+
+def test_bomb_of_one_line_of_a_quarter_gigabyte_is_refused_within_bounded_memory(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.ndjson.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        for _ in range(256):
+            file.write(bytes(1024 * 1024))
+    assert bomb.stat().st_size < 2 * 1024 * 1024
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileSourceError, match="line 1 is longer than 67108864 bytes, expected one record per line"):
+            FileSource(bomb).describe()
+        assert tracemalloc.get_traced_memory()[1] < 3 * file_lines.LINE_BYTES_MAX
+    finally:
+        tracemalloc.stop()
 
 
 def test_packed_file_is_unpacked_once(tmp_path: Path) -> None:
