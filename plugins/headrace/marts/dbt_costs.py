@@ -14,6 +14,7 @@ def spare_costs() -> None:
     _keep_plugin_modules()
     _spare_graph_summaries()
     _keep_connections()
+    _keep_result_types()
 
 
 def _spare_unlogged_events() -> None:
@@ -81,3 +82,17 @@ def _keep_connections() -> None:
             release(self)
 
     PostgresConnectionManager.release = keep  # type: ignore[method-assign]
+
+
+def _keep_result_types() -> None:
+    """Make the types of results once, not for each query: that of times compiles fifty regular expressions."""
+    import agate
+    from dbt_common.clients import agate_helper
+
+    *types, _text = agate_helper.DEFAULT_TYPE_TESTER._possible_types
+
+    def build_type_tester(text_columns: Any, string_null_values: Any = ("null", "")) -> Any:
+        text = agate.data_types.Text(null_values=string_null_values)
+        return agate.TypeTester(force=dict.fromkeys(text_columns, text), types=[*types, text])
+
+    agate_helper.build_type_tester = build_type_tester
