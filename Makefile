@@ -36,7 +36,7 @@ consumer: install ## Drain and build until Ctrl-C
 # More workers than cores, each with services of its own, because tests mostly wait for these.
 WORKERS := $(shell expr $$(nproc) \* 3 / 2)
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=15 -m "not faults"
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 
 test-unit: install-dev ## Run the unit tests, which need no services
 	@$(BIN)/python -m pytest -q --numprocesses auto tests/unit

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from headrace.local import ports
 
@@ -23,11 +25,21 @@ SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also tho
 GONE_WITHIN_S = 15
 
 
+class DeploymentScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Give each worker a file at a time, and tests/system, which share a deployment, to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/system" if nodeid.startswith("tests/system/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> DeploymentScheduling | None:
+    """How `make test` hands out tests."""
+    return DeploymentScheduling(config, log) if config.option.dist == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order suites, and group tests for the workers of `make test`: a file, or the one deployment of tests/system."""
-    for item in items:
-        suite = _suite(item)
-        item.add_marker(pytest.mark.xdist_group(suite if suite == "system" else item.path.stem))
+    """Order the suites, after the shuffle of pytest-randomly."""
     items.sort(key=lambda item: SUITES.index(_suite(item)))
 
 
