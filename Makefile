@@ -80,7 +80,7 @@ rounds: install-dev ## Compare marts and random models after random builds with 
 		$(if $(filter marts,$(ONLY)),,tests/integration/test_random_models.py)
 
 bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
-	@$(BIN)/python -m tests.benchmarks --only freshness
+	@$(BIN)/python -m tests.benchmarks --only freshness $(if $(FOR_S),--seconds $(FOR_S))
 
 bench: install-dev ## Measure throughput and cost; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \
