@@ -1,6 +1,7 @@
 """Debezium's events as a dataset takes them: rows, deletions, what is ignored, and what is a dead letter."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field
@@ -106,7 +107,7 @@ def test_event_that_changes_no_row_is_ignored(event: Any, ignored: str) -> None:
     assert filter is not None
     assert not filter.ignores(KEY, text(envelope("c", ANNE)), ())
     assert not filter.ignores(KEY, None, ())
-    assert not filter.filter.ignores(KEY, b"{", ())  # what cannot be read is a dead letter
+    assert not filter.ignores(KEY, b"{", ())  # what cannot be read is a dead letter
 
 
 def test_condition_applies_to_rows_and_lets_deletions_pass() -> None:
@@ -235,6 +236,25 @@ def test_document_that_a_validator_empties_is_whole_when_it_is_asked_for_again()
     ]
 
 
+@pytest.mark.parametrize("wrap", [dict, with_schema])
+def test_fast_path_writes_the_row_that_the_contract_gives(wrap: Any) -> None:
+    customers = dataset()
+    assert customers.copy_line_binder is not None
+    make_line = customers.copy_line_binder(2, 0, UUID(int=7))
+    key, value = KEY, text(wrap(envelope("u", ANNE)))
+    line = make_line(5, "2026-01-01", key, value, "\\N")
+    assert line is not None
+    cells = line.removesuffix("\n").split("\t")
+    assert cells[:6] == ["1", "Anne", "annek@noanswer.org", "2", "0", "5"]
+    assert cells[6:] == [
+        *("2026-01-01", r"\\x7b226964223a317d", r"\N", "f", '{"last_name":"Kretchmar"}', str(UUID(int=7))),
+        *("{0,24023119,24023128}", "u"),
+    ]
+    assert make_line(5, "2026-01-01", text({"id": 2}), value, "\\N") is None
+    for event in (envelope("d", None, OLD), envelope("t", None), envelope("u", ANNE | {"email": 5.5})):
+        assert make_line(5, "2026-01-01", key, text(wrap(event)), "\\N") is None
+
+
 def test_mongodb_document_is_the_text_in_its_text() -> None:
     event = envelope("c", '{"id":1,"first_name":"Anne"}', connector="mongodb")
     assert decoded(event)[:2] == [1, "Anne"]
@@ -267,7 +287,7 @@ def test_avro_event_is_read_by_its_schema_and_the_key_beside_it() -> None:
     ("make", "fault"),
     [
         (lambda: Debezium(KeyedJson()), "format is keyed_json, expected one of json, json_schema, avro, protobuf"),
-        (lambda: Debezium(PlainText()), "format is plain_text"),
+        (lambda: Debezium(PlainText()), "format is text, expected one of"),
         (lambda: Debezium(Debezium()), "format is debezium"),
         (lambda: Debezium(versions="lsn"), "versions is 'lsn', expected 'position' or 'offset'"),  # type: ignore[arg-type]
         (lambda: Debezium(add_fields="op"), "expected a tuple of names"),  # type: ignore[arg-type]

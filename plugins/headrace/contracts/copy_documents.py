@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
+from headrace.contracts import strict_json
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NULL, NotPlain, cleaned, escaped
@@ -49,6 +50,7 @@ def compile_documents(contract: Contract) -> Binder | None:
         "has_key": contract.has_key,
         "cleaned": cleaned,
         "escaped": escaped,
+        "parse": strict_json.parse,
         "extra_of": _no_extra if is_closed else lambda document: json_text("_extra", contract, document),
     }
     for i, each in enumerate(written):
@@ -100,6 +102,8 @@ def _change_source(contract: Contract) -> str:
     return f"""
 if change.is_deletion or change.unavailable:
     return None
+if document.__class__ is str:
+    document = parse(document)
 position, op = change.position, change.op
 position = {NULL!r} if position is None else "{{" + ",".join(map(str, position)) + "}}"
 op = {NULL!r} if op is None else escaped(op)

@@ -100,8 +100,9 @@ def _exact(node: Any, is_connect: bool) -> Any:
         for name, item in node.items()
     }
     logical, kind = made.get("logicalType"), made.get("type")
-    if is_connect and logical is None and (kind, made.get("connect.name")) in _CONNECT:
-        logical = made["logicalType"] = OURS + made["connect.name"]
+    named = made.get("connect.name")
+    if is_connect and logical is None and isinstance(kind, str) and (kind, named) in _CONNECT:
+        logical = made["logicalType"] = OURS + str(named)
     elif logical in _EXACT and (kind, logical) in _READERS:
         made["logicalType"] = OURS + logical
     return made

@@ -120,7 +120,7 @@ def _members(document: Any) -> Mapping[str, Any]:
     if isinstance(document, str):
         try:
             document = msgspec.json.decode(document)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return {}
     return document if isinstance(document, Mapping) else {}
 

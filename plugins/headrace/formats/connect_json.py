@@ -15,7 +15,14 @@ from headrace.formats.connect_schema import ConnectSchema, Convert
 KEPT_SCHEMAS = 1_000  # a topic has a few; one that has a new one in each record is not to fill the memory
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_value = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder().decode
+
+
+def _value(text: bytes | str | msgspec.Raw) -> Any:
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Undecodable(Fault.INVALID_JSON, str(error)) from error
 
 
 class Payload(Protocol):
@@ -33,6 +40,9 @@ class Payload(Protocol):
     def whole(self) -> Any:
         """All of it, likewise; None for null."""
 
+    def value_of_all(self) -> Any:
+        """All of it, as values: what a key is."""
+
     def replaced(self, document: Any, without: Iterable[str], added: Mapping[str, Any]) -> Any:
         """A document with other members."""
 
@@ -45,6 +55,8 @@ class JsonPayloads:
 
     def of_text(self, text: str) -> Payload:
         """The payload of a value's text; raises Undecodable where it is no JSON."""
+        if not text.strip():
+            return TextPayload(text, {})  # the contract says what is wrong with it
         try:
             members = _members(text)
         except msgspec.ValidationError:  # JSON, and no object
@@ -105,11 +117,15 @@ class TextPayload:
         """The text."""
         return None if self._text == "null" else self._text
 
+    def value_of_all(self) -> Any:
+        """The text, parsed."""
+        return _value(self._text)
+
     def replaced(self, document: Any, without: Iterable[str], added: Mapping[str, Any]) -> Any:
         """The text of the document with other members, whose own texts stay as they are."""
         try:
             members: dict[str, Any] = dict(_members(document))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return document  # the contract says what is wrong with it
         for name in without:
             members.pop(name, None)
@@ -139,6 +155,10 @@ class ValuePayload:
         """The record."""
         return self._document
 
+    def value_of_all(self) -> Any:
+        """The record."""
+        return self.whole()
+
     def replaced(self, document: Any, without: Iterable[str], added: Mapping[str, Any]) -> Any:
         """A copy with other members."""
         if not isinstance(document, Mapping):
@@ -151,10 +171,7 @@ class SchemaPayload(ValuePayload):
     """JSON with a schema part; the members of an event are converted where they are asked for."""
 
     def __init__(self, text: str, schema: ConnectSchema) -> None:
-        try:
-            super().__init__(_value(text))
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise Undecodable(Fault.INVALID_JSON, str(error)) from error
+        super().__init__(_value(text))
         self._schema = schema
 
     def document(self, name: str) -> Any:

@@ -166,18 +166,20 @@ class DebeziumKey:
 class DebeziumKeyDecoder:
     """Takes the key out of the JSON converter's schema part."""
 
+    json_text: JsonText | None = None
+
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._payloads = JsonPayloads()
         self.reads_headers = decoder.reads_headers
-        self.json_text: JsonText | None = decoder.json_text
 
     def decode(self, value: bytes, headers: Headers) -> Decoded:
-        """The key: a document or a value, or its JSON text."""
+        """The key: a document, or a value alone."""
         decoded = self._decoder.decode(value, headers)
-        if self.json_text is None:
+        if self._decoder.json_text is None:
             return decoded
-        return Decoded(self._payloads.of_text(decoded.document).whole())
+        key = self._payloads.of_text(decoded.document)
+        return Decoded(key.value_of_all(), None, decoded.schema_id)
 
     def schema_id(self, value: bytes, headers: Headers) -> int | None:
         """The registry's id of the schema of the key."""
