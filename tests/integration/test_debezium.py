@@ -57,7 +57,8 @@ class Topic:
     def change(self, op: str, key: int, lsn: int, email: str = "", partition: int = 0, committed: int = 0) -> None:
         after = None if op == "d" else {"id": key, "email": email}
         before = {"id": key, "email": None} if op == "d" else None
-        event = envelope(op, after, before, **at(lsn, committed or (None if op == "r" else lsn - 1)))
+        position = at(lsn, committed or (None if op == "r" else lsn - 1))
+        event = envelope(op, after, before, **position, snapshot="true" if op == "r" else "false")
         if lsn % 2:
             fields: Fields = [{"type": "int32", "field": "id"}, {"type": "string", "optional": True, "field": "email"}]
             self._sent.append((partition, text(key_with_schema({"id": key})), text(with_schema(event, fields))))

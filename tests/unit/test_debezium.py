@@ -154,7 +154,8 @@ def test_broken_text_keeps_the_reasons_of_json() -> None:
 def test_positions_are_those_of_each_connector() -> None:
     for source, position in (
         (at(24023128, 24023119), (0, 24023119, 24023128)),
-        (at(30), (0, 30, 30)),
+        (at(30) | {"snapshot": "last"}, (0, 30, 30)),
+        (at(30), (0, 0, 30)),
         ({"sequence": None, "lsn": 7}, (0, 7)),
         ({"lsn": None}, None),
         ({"lsn": "x"}, None),

@@ -51,8 +51,11 @@ def _postgres(source: Mapping[str, Any]) -> Position:
     if sequence is None:
         return 0, lsn
     committed, _ = json.loads(sequence)
-    # null for reads of a snapshot, and before the first commit that a connector sees
-    return 0, lsn if committed is None else int(committed), lsn
+    if committed is None:
+        # a read of the first snapshot, which has all that was committed before; or a change of the first transaction
+        # behind it, which a connector that was started again sends with a commit of the transaction itself
+        return 0, 0 if source.get("snapshot") in (None, "false", False) else lsn, lsn
+    return 0, int(committed), lsn
 
 
 def _mysql(source: Mapping[str, Any]) -> Position:
