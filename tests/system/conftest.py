@@ -26,7 +26,7 @@ def system(session_home: Path) -> Iterator[System]:
     environment = {
         **os.environ,
         "HEADRACE_HOME": str(home),
-        "HEADRACE_DATASETS_DIR": str(rarely_scheduled(home / "datasets")),
+        "HEADRACE_DATASETS_DIR": str(rarely_scheduled(session_home / "datasets")),
     }
     try:
         subprocess.run([HEADRACE, "up"], env=environment, check=True, timeout=400)
