@@ -73,6 +73,11 @@ def load_declaration(datasets_dir: Path, name: str) -> Dataset:
     return dataset
 
 
+def dag_of(name: str, *, is_file: bool) -> str:
+    """The id of the DAG that ingests a dataset."""
+    return f"load_{name}" if is_file else f"ingest_{name}"
+
+
 def _is_file(path: Path) -> bool:
     try:
         return names_file(path.read_text(errors="replace"))

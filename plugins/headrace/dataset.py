@@ -5,7 +5,6 @@ the command line and the documentation follow from it.
 """
 
 import importlib.util
-import re
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
@@ -24,6 +23,9 @@ from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
 from headrace.contracts.where import Where, parse
+from headrace.dataset_files import NAME as NAME
+from headrace.dataset_files import dataset_names as dataset_names
+from headrace.dataset_files import not_declared
 from headrace.exceptions import DatasetError
 from headrace.formats import JSON, Format
 from headrace.record import Record
@@ -36,7 +38,6 @@ from headrace.sources.declarations import SourceDeclaration
 if TYPE_CHECKING:
     from headrace.contracts.copy_text import Binder
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
@@ -243,8 +244,7 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     """
     path = datasets_dir / f"{name}.py"
     if not NAME.fullmatch(name) or not path.is_file():
-        known = ", ".join(dataset_names(datasets_dir)) or "none"
-        raise DatasetError(f"dataset {name!r}: not declared in {datasets_dir}; expected one of {known}")
+        raise not_declared(datasets_dir, name)
     spec = importlib.util.spec_from_file_location(module_name(name), path)
     assert spec is not None
     assert spec.loader is not None
@@ -265,11 +265,6 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
 def module_name(name: str) -> str:
     """The name in sys.modules of a declaration; it is there also after the declaration raised an error."""
     return f"headrace_datasets_{name}"
-
-
-def dataset_names(datasets_dir: Path) -> list[str]:
-    """The names of all declared datasets, in alphabetical order; imports nothing."""
-    return sorted(path.stem for path in datasets_dir.glob("*.py") if NAME.fullmatch(path.stem))
 
 
 def field_contract(dataset: Dataset, column: Column) -> Contract:

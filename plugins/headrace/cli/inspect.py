@@ -1,4 +1,4 @@
-"""Commands that only read: status, verify, describe."""
+"""Commands that only read: status, verify, datasets, describe."""
 
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -7,6 +7,7 @@ import click
 
 from headrace.cli.group import main, open_deployment, read_settings
 from headrace.cli.progress import progress_bar
+from headrace.cli.report import JSON, report
 from headrace.output import json_text, say
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
             say(line)
     if not verification.is_clean:
         sys.exit(1)
+
+
+@main.command()
+@JSON
+def datasets(as_json: bool) -> None:
+    """List the declared datasets: source, format, key, and the DAG that ingests each."""
+    from headrace.monitor.dataset_list import list_datasets
+
+    found = list_datasets(read_settings().datasets_dir)
+    report(as_json, found.document, found.lines)
 
 
 @main.command()

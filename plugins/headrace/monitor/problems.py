@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from headrace.catalog import InvalidDeclaration, load_declarations
+from headrace.catalog import InvalidDeclaration, dag_of, load_declarations
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.durations import duration
@@ -84,7 +84,7 @@ class Overview:
     def dag_of(self, dataset: str) -> str:
         """The DAG that ingests a dataset."""
         found = self.limits.get(dataset) or self.faults.get(dataset) or AlertThresholds()
-        return f"load_{dataset}" if found.is_file else f"ingest_{dataset}"
+        return dag_of(dataset, is_file=found.is_file)
 
     def document(self) -> dict[str, Any]:
         """The JSON of /headrace/status and of `headrace status --json`."""

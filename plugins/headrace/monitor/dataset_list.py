@@ -1,0 +1,90 @@
+"""The list of `headrace datasets`: what a deployment declares, without any service."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from headrace.catalog import InvalidDeclaration, dag_of, load_declarations
+from headrace.dataset import Dataset
+from headrace.durations import duration
+from headrace.output import aligned, shown
+
+FILE_SCHEDULE_S = 3600  # of load_<dataset>; a file's schedule_s is not used
+HEADINGS = ("dataset", "source", "format", "key", "DAG", "every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedDataset:
+    """A declaration, as it is listed; of one that cannot be used only name, DAG and error are known.
+
+    kind: topic, stream or file. format: of a file its suffix. key: fields of the contract. schedule_s: seconds between
+    the runs of the DAG.
+    """
+
+    dataset: str
+    kind: str | None = None
+    source: str | None = None
+    format: str | None = None
+    key: tuple[str, ...] = ()
+    dag: str
+    schedule_s: int | None = None
+    description: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetList:
+    """All declarations, in alphabetical order."""
+
+    datasets: list[ListedDataset]
+
+    def document(self) -> dict[str, Any]:
+        """One JSON document."""
+        return {"datasets": [asdict(each) for each in self.datasets]}
+
+    def lines(self) -> Iterator[str]:
+        """A table; behind it a line for each declaration that cannot be used."""
+        if not self.datasets:
+            yield "no datasets are declared; `headrace infer` writes a declaration"
+            return
+        yield from aligned([HEADINGS, *(_cells(each) for each in self.datasets)])
+        yield from (shown(each.error) for each in self.datasets if each.error is not None)
+
+
+def list_datasets(datasets_dir: Path) -> DatasetList:
+    """List the declarations of a folder."""
+    declared = load_declarations(datasets_dir)
+    usable = {name: _listed(dataset) for name, dataset in declared.datasets.items()}
+    faulty = {name: _faulty(fault) for name, fault in declared.faults.items()}
+    return DatasetList([(usable | faulty)[name] for name in declared.names])
+
+
+def _listed(dataset: Dataset) -> ListedDataset:
+    source = dataset.source
+    return ListedDataset(
+        dataset=dataset.name,
+        kind=source.kind,
+        source=source.name,
+        format=_suffix(source.name) if source.is_file else dataset.format.name,
+        key=dataset.key_fields,
+        dag=dag_of(dataset.name, is_file=source.is_file),
+        schedule_s=FILE_SCHEDULE_S if source.is_file else dataset.schedule_s,
+        description=dataset.description,
+    )
+
+
+def _suffix(path: str) -> str:
+    """A file's suffix, which decides how it is read: ndjson, csv, parquet."""
+    return PurePath(path.removesuffix(".gz")).suffix.removeprefix(".")
+
+
+def _faulty(fault: InvalidDeclaration) -> ListedDataset:
+    return ListedDataset(dataset=fault.name, dag=dag_of(fault.name, is_file=fault.is_file), error=str(fault.error))
+
+
+def _cells(each: ListedDataset) -> tuple[str, ...]:
+    if each.error is not None:
+        return (each.dataset, "cannot be used", "", "", each.dag, "")
+    source, key = f"{each.kind} {each.source}", ", ".join(each.key)
+    return (each.dataset, source, each.format or "", key, each.dag, duration(each.schedule_s))
