@@ -2,14 +2,12 @@
 
 import sys
 
-import click
-
 from headrace.cli.group import main, read_settings
-from headrace.output import json_text, say
+from headrace.cli.report import JSON, report
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@JSON
 def check(as_json: bool) -> None:
     """Check all declarations and dbt models without any service; print every fault.
 
@@ -18,11 +16,11 @@ def check(as_json: bool) -> None:
     from headrace.check import check as check_all
 
     findings = check_all(read_settings())
-    if as_json:
-        print(json_text({"findings": [finding.document() for finding in findings]}, indent=2))
-    else:
-        for finding in findings:
-            say(finding.text())
-        say(f"{len(findings)} faults" if findings else "no faults in declarations and models")
+    count = f"{len(findings)} faults" if findings else "no faults in declarations and models"
+    report(
+        as_json,
+        lambda: {"findings": [finding.document() for finding in findings]},
+        lambda: [*(finding.text() for finding in findings), count],
+    )
     if findings:
         sys.exit(1)

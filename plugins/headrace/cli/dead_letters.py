@@ -8,13 +8,15 @@ import click
 
 from headrace.cli.files import write_whole
 from headrace.cli.group import main, open_deployment
-from headrace.output import json_text, say
+from headrace.cli.names import DATASET, REASON
+from headrace.cli.report import JSON, report
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from headrace.dataset import Dataset
     from headrace.deployment import Deployment
+    from headrace.postgres.dead_letter_pages import DeadLetterSelection
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,8 @@ class _Action:
 
 
 @main.command("dead-letters")
-@click.argument("dataset")
-@click.option("--reason", help="Only those of this reason.")
+@click.argument("dataset", type=DATASET)
+@click.option("--reason", type=REASON, help="Only those of this reason.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="List this many of the newest."
 )
@@ -40,7 +42,7 @@ class _Action:
     help="Write all of them, also replayed ones, to a file of JSON lines.",
 )
 @click.option("--publish", is_flag=True, help="Send those that are not yet in the dead-letter topic.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@JSON
 def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **chosen: Any) -> None:
     """Show the records of DATASET that broke their contract: counts by reason, and the newest.
 
@@ -52,15 +54,16 @@ def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **
     deployment = open_deployment()
     declared = deployment.dataset(dataset)
     if action.publish:
-        _publish(deployment, declared)
+        _publish(deployment, declared, as_json)
         return
     from headrace.postgres.connection import database
+    from headrace.postgres.dead_letter_pages import DeadLetterSelection
 
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
         if action.coordinate is not None:
             _show(connection, dataset, action.coordinate, as_json)
         elif action.out is not None:
-            _export(connection, dataset, reason, action.out)
+            _export(connection, DeadLetterSelection(dataset, reason), action.out, as_json)
         else:
             _list(connection, declared, reason, limit, as_json)
 
@@ -70,19 +73,16 @@ def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json:
     from headrace.postgres.dead_letter_pages import find
 
     dead_letter = find(connection, dataset, coordinate)
-    if as_json:
-        print(json_text(dead_letter_document(dead_letter)))
-    else:
-        for line in dead_letter_lines(dead_letter):
-            say(line, keep="\n\t")  # a body of several lines
+    # keep: a body of several lines
+    report(as_json, lambda: dead_letter_document(dead_letter), lambda: dead_letter_lines(dead_letter), keep="\n\t")
 
 
-def _export(connection: "Connection[Any]", dataset: str, reason: str | None, out: Path) -> None:
+def _export(connection: "Connection[Any]", selection: "DeadLetterSelection", out: Path, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import json_lines
-    from headrace.postgres.dead_letter_pages import DeadLetterSelection
 
-    written = write_whole(out, json_lines(connection, DeadLetterSelection(dataset, reason)))
-    say(f"{dataset}: {written} dead letters in {out}")
+    written = write_whole(out, json_lines(connection, selection))
+    document = {"dataset": selection.dataset, "exported": written, "path": str(out)}
+    report(as_json, lambda: document, lambda: [f"{selection.dataset}: {written} dead letters in {out}"])
 
 
 def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None, limit: int, as_json: bool) -> None:
@@ -90,15 +90,11 @@ def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None
     from headrace.postgres.dead_letter_pages import overview
 
     found = overview(connection, declared.name, reason, limit)
-    if as_json:
-        print(json_text(overview_document(found), indent=2))
-    else:
-        publishes = getattr(declared.source, "dead_letter_topic", None) is not None
-        for line in overview_lines(found, publishes=publishes):
-            say(line)
+    publishes = getattr(declared.source, "dead_letter_topic", None) is not None
+    report(as_json, lambda: overview_document(found), lambda: overview_lines(found, publishes=publishes))
 
 
-def _publish(deployment: "Deployment", declared: "Dataset") -> None:
+def _publish(deployment: "Deployment", declared: "Dataset", as_json: bool) -> None:
     from headrace.exceptions import DatasetError
     from headrace.publish.dead_letter_topic import publish as publish_now
 
@@ -108,4 +104,6 @@ def _publish(deployment: "Deployment", declared: "Dataset") -> None:
             f"{declared.name}: declares no dead-letter topic, expected KafkaTopic(..., dead_letter_topic=...) in "
             f"{deployment.settings.datasets_dir / declared.name}.py"
         )
-    say(f"{declared.name}: {publish_now(deployment, declared)} dead letters published to {topic}")
+    published = publish_now(deployment, declared)
+    document = {"dataset": declared.name, "published": published, "topic": topic}
+    report(as_json, lambda: document, lambda: [f"{declared.name}: {published} dead letters published to {topic}"])

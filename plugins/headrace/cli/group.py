@@ -21,12 +21,17 @@ class HeadraceGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            line = f"headrace: {error}"
-            if not logs.refused(line):
-                complain(line)
+            refuse(error)
             ctx.exit(1)
         except click.UsageError as error:  # it quotes arguments, which may come from a shell's pattern
             raise click.UsageError(shown(error.format_message()), error.ctx) from error
+
+
+def refuse(error: HeadraceError) -> None:
+    """Print why a command, or its part for one dataset, failed: one line."""
+    line = f"headrace: {error}"
+    if not logs.refused(line):
+        complain(line)
 
 
 @click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.group import main, open_deployment
+from headrace.cli.report import JSON, report
 from headrace.output import say
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ KINDS = ("file", "topic", "stream", "subject", "table")  # as headrace.infer.opt
 @click.option("--records", type=click.IntRange(min=1), default=10_000, show_default=True, help="Size of the sample.")
 @click.option("--dry-run", is_flag=True, help="Print the files instead of writing them.")
 @click.option("--yes", is_flag=True, help="Replace files that exist.")
-def infer(source: str, dry_run: bool, yes: bool, **options: Any) -> None:
+@JSON
+def infer(source: str, dry_run: bool, yes: bool, as_json: bool, **options: Any) -> None:
     """Write the declaration, the dbt models and their YAML for a source of records.
 
     Reads the first and the last records of every partition, chooses a type for each field, a key and a time column, and
@@ -38,27 +40,30 @@ def infer(source: str, dry_run: bool, yes: bool, **options: Any) -> None:
     if name is not None and not NAME.fullmatch(name):
         raise DatasetError(f"--name: found {name!r}, expected a dataset's name, {NAME.pattern}")
     inference = infer_dataset(open_deployment(), source, InferOptions(**options))
-    for line in inference.lines():
-        say(line)
-    if dry_run:
-        for path, text in inference.files.items():
+    if not as_json:  # before the question
+        report(False, inference.document, inference.lines)
+    if not dry_run:
+        _confirm(inference, yes, may_ask=not as_json)
+        inference.write()
+    if as_json:
+        report(True, lambda: inference.document() | {"written": not dry_run}, list)
+        return
+    for path, text in inference.files.items():
+        if dry_run:
             say(f"--- {path}")
             say(text.rstrip("\n"), keep="\n")
-        return
-    _confirm(inference, yes)
-    inference.write()
-    for path in inference.files:
-        say(f"wrote {path}")
+        else:
+            say(f"wrote {path}")
 
 
-def _confirm(inference: "Inference", yes: bool) -> None:
+def _confirm(inference: "Inference", yes: bool, *, may_ask: bool) -> None:
     """Ask before files are replaced; raises NotConfirmed without a terminal or without consent."""
     from headrace.exceptions import NotConfirmed
 
     existing = ", ".join(map(str, inference.existing()))
     if not existing or yes:
         return
-    if not sys.stdin.isatty():
+    if not may_ask or not sys.stdin.isatty():
         raise NotConfirmed(f"found {existing}, expected new files; nothing was written; `--yes` replaces them")
     if not click.confirm(f"replace {existing}?"):
         raise NotConfirmed("nothing was written")

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.names import DATASET
 from headrace.cli.progress import progress_bar
 from headrace.cli.report import JSON, report
-from headrace.output import json_text, say
+from headrace.cli.several import Outcome, declared, run_each, unique
+from headrace.output import say
 
 if TYPE_CHECKING:
     from headrace.monitor.problems import Overview
@@ -42,7 +44,7 @@ def status(as_json: bool, watch: bool, partitions: bool, check: bool) -> None:
 
     overview = read()  # an error ends the command before the screen is cleared
     if as_json:
-        print(json_text(overview.document(), indent=2))
+        report(True, overview.document, list)
     elif watch:
         text.watch(read, partitions=partitions)
     else:
@@ -65,23 +67,19 @@ def _check() -> NoReturn:
 
 
 @main.command()
-@click.argument("dataset", required=False)
+@click.argument("datasets", nargs=-1, type=DATASET, metavar="[DATASET]...")
 @click.option("--deep", is_flag=True, help="Read the source again and compare every record with what is stored.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def verify(dataset: str | None, deep: bool, as_json: bool) -> None:
-    """Compare ledger, rows, dead letters and claims, of DATASET or of all; name the first wrong offset.
+@JSON
+def verify(datasets: tuple[str, ...], deep: bool, as_json: bool) -> None:
+    """Compare ledger, rows, dead letters and claims, of each DATASET or of all; name the first wrong offset.
 
     Changes nothing, also while drains run. Exit status 1 if there is a finding.
     """
     from headrace.verify import verify as verify_datasets
 
     with progress_bar("verifying") as update:
-        verification = verify_datasets(open_deployment(), dataset, deep=deep, on_progress=update)
-    if as_json:
-        print(json_text(verification.document(), indent=2))
-    else:
-        for line in verification.lines():
-            say(line)
+        verification = verify_datasets(open_deployment(), unique(datasets), deep=deep, on_progress=update)
+    report(as_json, verification.document, verification.lines)
     if not verification.is_clean:
         sys.exit(1)
 
@@ -97,11 +95,17 @@ def datasets(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("dataset")
-def describe(dataset: str) -> None:
-    """Print the contract of DATASET: fields, columns, and the reasons that a breach gives."""
+@click.argument("datasets", nargs=-1, required=True, type=DATASET, metavar="DATASET...")
+@JSON
+def describe(datasets: tuple[str, ...], as_json: bool) -> None:
+    """Print the contract of each DATASET: fields, columns, and the reasons that a breach gives."""
     from headrace.catalog import load_declaration
-    from headrace.monitor.describe import lines
+    from headrace.monitor.describe import document, lines
 
-    for line in lines(load_declaration(read_settings().datasets_dir, dataset)):
-        say(line)
+    folder = read_settings().datasets_dir
+
+    def work(name: str) -> Outcome:
+        dataset = load_declaration(folder, name)
+        return Outcome(document(dataset), lines(dataset))
+
+    run_each(declared(datasets, folder), work, as_json=as_json)

@@ -5,6 +5,7 @@ import os
 import click
 
 from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.report import JSON, report
 from headrace.output import complain, say
 
 
@@ -45,21 +46,28 @@ def down() -> None:
 
 
 @main.command()
-def env() -> None:
+@JSON
+def env(as_json: bool) -> None:
     """Print `export NAME='value'` lines for a shell: eval "$(headrace env)"."""
     from headrace.local import services
 
-    for name, value in services.environment(read_settings()).items():
+    environment = services.environment(read_settings())
+    if as_json:
+        report(True, lambda: environment, list)
+        return
+    for name, value in environment.items():
         click.echo(f"export {name}={_quoted(value)}")  # for a shell, so not escaped for a terminal
 
 
 @main.command()
-def init() -> None:
+@JSON
+def init(as_json: bool) -> None:
     """Create or migrate the tables of headrace.* and staging.*, and the roles that may use them."""
     from headrace.ingest.prepare import initialise
 
     applied = initialise(open_deployment(), print_line=complain)
-    say(f"applied {', '.join(applied)}" if applied else "nothing to do")
+    done = f"applied {', '.join(applied)}" if applied else "nothing to do"
+    report(as_json, lambda: {"applied": applied}, lambda: [done])
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

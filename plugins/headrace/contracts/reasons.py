@@ -7,6 +7,8 @@ import re
 from enum import StrEnum
 from typing import Self
 
+_RAISED = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']""")
+
 
 class Scope(StrEnum):
     """The subject of a reason."""
@@ -95,6 +97,11 @@ _OF_ERROR_TYPE = {
     "assertion_error": Reason.BUSINESS_RULE,
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "decimal_", "multiple_of", "datetime_", "date_", "time_")
+
+
+def raised_reasons(source: str) -> list[str]:
+    """The reasons of its own that a Python text raises, as far as they are written as literals."""
+    return _RAISED.findall(source)
 
 
 def reason_of(error_type: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
@@ -55,6 +56,28 @@ class Inference:
         yield f"  key: {_shown(draft.key)}"
         yield f"  time column: {draft.time_column.name if draft.time_column else 'none'}"
         yield from self.trial.lines()
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON types, with the text of each file by its path."""
+        draft, trial = self.draft, self.trial
+        return {
+            "dataset": draft.name,
+            "origin": draft.origin,
+            "notes": list(draft.notes),
+            "fields": [
+                {"name": field.name, "type": field.type, "optional": field.is_optional, "comment": field.comment}
+                for field in draft.fields
+            ],
+            "key": None if draft.key is None else draft.key.field.name,
+            "time_column": None if draft.time_column is None else draft.time_column.name,
+            "sample": {
+                "staged": trial.staged,
+                "tombstones": trial.tombstones,
+                "ignored": trial.ignored,
+                "reasons": dict(trial.reasons.most_common()),
+            },
+            "files": {str(path): text for path, text in self.files.items()},
+        }
 
 
 def _shown(key: KeyDraft | None) -> str:

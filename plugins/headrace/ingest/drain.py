@@ -82,6 +82,25 @@ class DrainResult:
             f"next offsets {self._ends}{waiting}"
         )
 
+    def document(self, plan: Plan) -> dict[str, Any]:
+        """The result as JSON types. waiting: offsets behind an open transaction."""
+        return {
+            "dataset": self.dataset,
+            "generation": plan.generation,
+            "source": plan.topic,
+            "batches": self.batches,
+            "staged": self.staged,
+            "dead": self.dead,
+            "tombstones": self.tombstones,
+            "ignored": self.ignored,
+            "empty": self.empty,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "reasons": dict(self.reasons.most_common()),
+            "next_offsets": {str(partition): offset for partition, offset in sorted(self.next_offsets.items())},
+            "waiting": plan.waiting,
+        }
+
     def log_lines(self, plan: Plan) -> list[str]:
         """The result in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
         ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))

@@ -59,6 +59,22 @@ class LoadResult:
             why = f"{self.undecided} invalid lines have no readable key; correct them and --replace again"
         return f"{name}: {loaded}; {self.absent} no longer in the file: kept ({why})"
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types. absent: entities that the file does not name; replaced: those tombstoned."""
+        return {
+            "dataset": self.result.dataset,
+            "path": str(self.path),
+            "unchanged": self.unchanged,
+            "newer": self.newer,
+            "staged": self.result.staged,
+            "dead": self.result.dead,
+            "reasons": dict(self.result.reasons.most_common()),
+            "absent": self.absent,
+            "replaced": self.replaced,
+            "undecided": self.undecided,
+            "seconds": round(self.result.seconds, 3),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:

@@ -61,6 +61,16 @@ class BuildResult:
         passes = "1 pass" if len(self.passes) == 1 else f"{len(self.passes)} passes"
         return f"build: {len(models)} models, {self.rows} rows written in {self.seconds:.1f} s, {passes}"
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types; nodes: what each pass did, in order."""
+        return {
+            "build_id": str(self.build_id),
+            "passes": len(self.passes),
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "nodes": [node.document(number) for number, nodes in enumerate(self.passes, 1) for node in nodes],
+        }
+
 
 def build(
     settings: Settings,

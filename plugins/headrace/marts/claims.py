@@ -27,6 +27,20 @@ class NodeResult:
     started_at: datetime
     finished_at: datetime
 
+    def document(self, number: int) -> dict[str, Any]:
+        """The result as JSON types; number: of the pass, from 1."""
+        return {
+            "pass": number,
+            "schema": self.schema,
+            "model": self.model,
+            "kind": self.kind,
+            "status": self.status,
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "failed_tests": list(self.failed_tests),
+            "message": self.message,
+        }
+
 
 def is_up_to_date(connection: Connection[Any], project: str, tests: bool) -> bool:
     """Whether the last whole build succeeded with this project, all it made is there, and nothing is unclaimed.

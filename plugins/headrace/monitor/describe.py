@@ -1,9 +1,8 @@
 """A dataset's declaration as text: what its contract expects, the column of each field, the reasons of a breach."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
@@ -11,7 +10,7 @@ from pydantic import BaseModel, PlainValidator
 from headrace.contracts.column_types import column_type
 from headrace.contracts.columns import Column, SqlType, metadata
 from headrace.contracts.places import words_of
-from headrace.contracts.reasons import Reason, Scope
+from headrace.contracts.reasons import Reason, Scope, raised_reasons
 from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
@@ -50,7 +49,6 @@ LIMITS = {
     "max_length": ("at most {} long", Reason.TOO_LARGE),
     "pattern": ("like {}", Reason.INVALID_VALUE),
 }
-OWN_REASON = re.compile(r"""PydanticCustomError\(\s*["']([a-z][a-z0-9_]*)["']""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +106,24 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield ""
     yield "commands"
     yield from (f"  {command}" for command in _commands(dataset))
+
+
+def document(dataset: Dataset) -> dict[str, Any]:
+    """The same as JSON types."""
+    facts = dict(_facts(dataset))
+    columns = bookkeeping_columns(dataset)
+    return {
+        "dataset": dataset.name,
+        "description": dataset.description,
+        "facts": facts,
+        "key": list(dataset.key_fields),
+        "fields": [asdict(field) for field in fields(dataset)],
+        "reasons": reasons(dataset),
+        "record_reasons": _record_reasons(dataset),
+        "rules": [{"rule": rule, "reasons": list(found)} for rule, found in _model_rules(dataset.contract)],
+        "bookkeeping": [{"column": name, "type": kind} for name, kind, _ in columns],
+        "commands": list(_commands(dataset)),
+    }
 
 
 def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
@@ -212,7 +228,7 @@ def _rule(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
     document = inspect.getdoc(function)
     words = document.splitlines()[0].rstrip(".") if document else function.__name__.replace("_", " ")
     try:
-        found = OWN_REASON.findall(inspect.getsource(function))
+        found = raised_reasons(inspect.getsource(function))
     except (OSError, TypeError):
         found = []
     return words, tuple(found or (Reason.BUSINESS_RULE,))

@@ -80,6 +80,16 @@ class FillResult:
         left = f"; {self.left.total()} values break the contract and stay in _extra: {reasons}" if self.left else ""
         return f"{where}: {self.filled} rows filled from _extra in {self.batches} batches{left}"
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types. left: values that break the contract and stay in _extra, by reason."""
+        return {
+            "dataset": self.dataset,
+            "field": self.name,
+            "filled": self.filled,
+            "batches": self.batches,
+            "left": dict(self.left.most_common()),
+        }
+
 
 @dataclass(slots=True)
 class _Values:

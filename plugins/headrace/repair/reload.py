@@ -46,6 +46,10 @@ class ReloadResult:
             return f"{self.dataset}: nothing to reload: no record of that time below the checkpoints"
         return "\n".join(partition.summary(self.dataset) for partition in self.partitions)
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types, per partition."""
+        return {"dataset": self.dataset, "partitions": [partition.document() for partition in self.partitions]}
+
 
 def reload_range(
     deployment: Deployment,

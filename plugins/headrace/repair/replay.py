@@ -91,6 +91,19 @@ class ReplayResult:
             parts.append(f"for another reason than the one that they keep: {changes}")
         return "; ".join(parts)
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types. remaining: those still rejected, by stored reason; changed: by both reasons."""
+        return {
+            "dataset": self.dataset,
+            "reason": self.reason,
+            "dry_run": self.dry_run,
+            "staged": self.staged,
+            "tombstones": self.tombstones,
+            "batches": self.batches,
+            "remaining": dict(self.remaining.most_common()),
+            "changed": [{"from": old, "to": new, "dead": dead} for (old, new), dead in self.changed.most_common()],
+        }
+
 
 @dataclass(slots=True)
 class _LedgerSums:

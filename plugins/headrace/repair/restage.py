@@ -160,6 +160,18 @@ class Restaged:
         cut = f"; asked for up to {uncut}, cut to the checkpoint" if uncut > self.end else ""
         return f"{dataset}[{self.partition}]: [{self.start}, {self.end}) read again: {', '.join(did)}{cut}"
 
+    def document(self) -> dict[str, Any]:
+        """The result as JSON types. asked_end: above end_offset if the checkpoint cut the range."""
+        counted = ("staged", "tombstones", "ignored", "dead", "still_dead", "resolved", "reopened", "replaced", "kept")
+        return {
+            "partition": self.partition,
+            "start_offset": self.start,
+            "end_offset": self.end,
+            "asked_end": max(self.requested.full_end, self.end),
+            "batch_id": str(self.batch_id),
+            **{name: getattr(self, name) for name in counted},
+        }
+
 
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
     """Create the temporary tables, which are dropped when the transaction ends."""

@@ -1,10 +1,11 @@
 """The verification of datasets: all checks, ordered so that the first finding explains the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.callbacks import ProgressCallback
 from headrace.catalog import InvalidDeclaration, load_declarations
+from headrace.dataset_files import similar
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
 from headrace.postgres.connection import Connect, connector, database
@@ -25,27 +26,27 @@ ReaderFactory = Callable[[Subject], RecordReader]
 
 def verify(
     deployment: Deployment,
-    name: str | None = None,
+    names: str | Sequence[str] | None = None,
     *,
     deep: bool = False,
     reader: ReaderFactory | None = None,
     on_progress: ProgressCallback = lambda _done, _total: None,
     build_settings: Settings | None = None,
 ) -> Verification:
-    """Compare ledger, rows, dead letters and claims of a dataset, or of all; change nothing.
+    """Compare ledger, rows, dead letters and claims of one, several or all datasets; change nothing.
 
     deep: re-read the source and compare every record with what is stored. reader: another client to re-read with.
     build_settings: with the DSN that dbt uses, where it is not that of the deployment's settings; marts are read by it.
     Raises DatasetError for a dataset that is neither declared nor in the database.
     """
-    subjects, faults = _subjects(deployment, name)
+    subjects, faults = _subjects(deployment, [names] if isinstance(names, str) else names)
     connect_marts = connector((build_settings or deployment.settings).require_dbt_dsn(), "headrace verify")
     run = _Run(deployment=deployment, connect_marts=connect_marts, deep=deep, reader=reader, on_progress=on_progress)
     reports = [_isolated(run, subject) for subject in subjects]
     for report in reports:
         if (fault := faults.get(report.dataset)) is not None:
             report.error = str(fault.error)  # without the declaration only what is in the database was compared
-    if name is None:
+    if not names:
         reports += orphaned_claims(deployment.connect("headrace verify"))
     return Verification(reports, deep)
 
@@ -61,20 +62,22 @@ class _Run:
     on_progress: ProgressCallback
 
 
-def _subjects(deployment: Deployment, name: str | None) -> tuple[list[Subject], Mapping[str, InvalidDeclaration]]:
-    """The datasets to verify, and the declarations that cannot be used."""
+def _subjects(
+    deployment: Deployment, names: Sequence[str] | None
+) -> tuple[list[Subject], Mapping[str, InvalidDeclaration]]:
+    """The datasets to verify, all if none is named, and the declarations that cannot be used."""
     declared = load_declarations(deployment.settings.datasets_dir)
     with database(deployment.connect("headrace verify")) as connection:
         found = connection.execute("select dataset from headrace.datasets").fetchall()
     known = {row[0] for row in found} | set(declared.names)
-    if name is not None and name not in known:
-        raise DatasetError(
-            f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database; "
-            f"expected one of {', '.join(sorted(known)) or 'none'}"
-        )
-    names = sorted(known) if name is None else [name]
+    for name in names or ():
+        if name not in known:
+            raise DatasetError(
+                f"dataset {name!r}: neither declared in {deployment.settings.datasets_dir} nor in the database"
+                f"{similar(name, known)}; expected one of {', '.join(sorted(known)) or 'none'}"
+            )
     datasets = {each: dataset.connected(deployment.settings) for each, dataset in declared.datasets.items()}
-    return [Subject(each, datasets.get(each)) for each in names], declared.faults
+    return [Subject(each, datasets.get(each)) for each in names or sorted(known)], declared.faults
 
 
 def _isolated(run: _Run, subject: Subject) -> DatasetReport:
