@@ -30,6 +30,7 @@ PEERS = Model(
     {"jobidentifier": "int", "location": "text", "peers": "int"},
     ("jobidentifier",),
     grain={"jobidentifier": {"jobs": "jobidentifier"}},
+    unique=True,
 )
 RIGHT_PEERS = replace(PEERS, grain={"location": {"jobs": "location"}})
 HOMES = Model(
@@ -54,10 +55,12 @@ select (
 ), (
     select jsonb_agg(nspname order by nspname) from pg_namespace where nspname !~ '^pg_'
 ), (
-    select jsonb_agg(to_jsonb(t) order by relid) from (
-        select relid, n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables
-        where schemaname in ('staging', 'random', 'random_log')
-    ) as t
+    select jsonb_agg(image order by image) from (
+        select j.xmin || j::text as image from staging.jobs as j
+        union all select u.xmin || u::text from staging.users as u
+        union all select p.xmin || p::text from random.peers as p
+        union all select l.xmin || l::text from random_log.jobs as l
+    ) as images
 )
 """
 

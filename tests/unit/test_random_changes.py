@@ -45,7 +45,7 @@ def copies(rows: int) -> list[TableCopy]:
 
 def played(rows: int, seed: int, count: int = 60) -> list[tuple[str, Row | None, tuple[str, ...] | None]]:
     changes: list[Any] = []
-    RandomChanges(copies(rows), seed).play(changes, count)  # type: ignore[arg-type]
+    RandomChanges(copies(rows), seed, {"place": ["park", "pool"]}).play(changes, count)  # type: ignore[arg-type]
     return changes
 
 
@@ -79,4 +79,5 @@ def test_values_of_columns_of_one_name_meet_and_times_leave_their_minute() -> No
 def test_empty_tables_get_invented_rows() -> None:
     rows = [row for name, row, _ in played(0, 3) if name == "visits" and row is not None]
     assert all(row["id"] is not None for row in rows)
-    assert len({row["place"] for row in rows}) > 3
+    assert len({row["id"] for row in rows}) > 3
+    assert {row["place"] for row in rows if row["_deleted"] == "false"} == {"park", "pool"}  # which a test accepts

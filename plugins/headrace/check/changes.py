@@ -6,7 +6,7 @@ leave them empty. Columns of one name share their values: what models join by th
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,9 +38,12 @@ INVENTED: dict[str, tuple[str, ...]] = {
 
 
 class RandomChanges:
-    """Changes of some copies, the same for the same rows and seed."""
+    """Changes of some copies, the same for the same rows and seed.
 
-    def __init__(self, copies: Sequence[TableCopy], seed: int) -> None:
+    accepted: the values that tests accept, by column; they fill the columns of a table without rows.
+    """
+
+    def __init__(self, copies: Sequence[TableCopy], seed: int, accepted: Mapping[str, Sequence[str]]) -> None:
         self._rng = random.Random(seed)
         self._copies = copies
         self._clock = datetime.fromisoformat("2100-01-01 00:00:00+00:00")  # after every record
@@ -50,7 +53,7 @@ class RandomChanges:
             for copy in copies
             for name in copy.columns
         }
-        self._pools = self._drawn_pools()
+        self._pools = self._drawn_pools(accepted)
 
     def play(self, connection: Connection[Any], count: int) -> None:
         """Commit so many changes of each copy, each as a batch."""
@@ -122,7 +125,7 @@ class RandomChanges:
             return f"{self._rng.choice(pool)}-{self._number}"
         return self._rng.choice(pool) if pool else None
 
-    def _drawn_pools(self) -> dict[tuple[str, str], list[Any]]:
+    def _drawn_pools(self, accepted: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[Any]]:
         """A few values for each name and type of column; those of the table whose key it is, where there is one."""
         found: dict[tuple[str, str], list[Any]] = defaultdict(list)
         for of_keys in (True, False):
@@ -132,7 +135,7 @@ class RandomChanges:
                     if (name in copy.key) is of_keys and len(pool) < VALUES_MAX:
                         values = self._occurring[copy.name, name]
                         pool += self._rng.sample(values, min(len(values), VALUES_MAX - len(pool)))
-        for (_, kind), pool in found.items():
+        for (name, kind), pool in found.items():
             if not pool:
-                pool += INVENTED.get(kind.partition("(")[0], ())
+                pool += accepted.get(name) or INVENTED.get(kind.partition("(")[0], ())
         return found

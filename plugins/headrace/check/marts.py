@@ -79,7 +79,7 @@ def _play(
     connection: Connection[Any], dbt: DbtRunner, models: Sequence[Any], copies: Sequence[TableCopy], scope: Scope
 ) -> MartsChecked:
     """Build, change and build again."""
-    changes = RandomChanges(copies, scope.seed)
+    changes = RandomChanges(copies, scope.seed, _accepted_values(dbt.manifest()))
     checked = MartsChecked({model.alias: 0 for model in models})
     for number in range(scope.rounds + 1):
         changes.play(connection, CHANGES_MAX if number else FIRST_CHANGES)
@@ -135,6 +135,16 @@ def _redirect(manifest: Any, nodes: Sequence[Any], schema: str, staging: str) ->
             node.relation_name = f'"{node.database}"."{node.schema}"."{node.alias}"'
     manifest.build_flat_graph()  # what macros see as `graph`: dbt makes it only when it parses
     return staged
+
+
+def _accepted_values(manifest: Any) -> dict[str, list[str]]:
+    """By column, what the tests accepted_values accept: a table without rows tells none of them."""
+    tests = [node.test_metadata for node in manifest.nodes.values() if getattr(node, "test_metadata", None)]
+    return {
+        test.kwargs.get("column_name", ""): [str(value) for value in test.kwargs.get("values", ())]
+        for test in tests
+        if test.name == "accepted_values"
+    }
 
 
 def _meta(source: Any) -> dict[str, Any]:
