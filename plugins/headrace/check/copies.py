@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from psycopg import Connection
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from headrace.exceptions import DatabaseError
 
@@ -59,14 +59,14 @@ class TableCopy:
                 )
             )
 
-    def _insert(self, row: Row) -> Composable:
+    def _insert(self, row: Row) -> Composed:
         names = list(self.types)
         values = [SQL("{}::{}").format(Literal(row.get(name)), _type(kind)) for name, kind in self.types.items()]
         return SQL("insert into {} ({}) values ({})").format(
             Identifier(self.schema, self.name), SQL(", ").join(map(Identifier, names)), SQL(", ").join(values)
         )
 
-    def _move_aside(self, place: tuple[str, ...], batch: str) -> Composable:
+    def _move_aside(self, place: tuple[str, ...], batch: str) -> Composed:
         at = [
             SQL("{} = {}").format(Identifier(name), Literal(int(number)))
             for name, number in zip(COORDINATE, place, strict=True)
@@ -149,7 +149,7 @@ def _read(connection: Connection[Any], copy: TableCopy) -> None:
 
 def _type(kind: str) -> SQL:
     """A type as format_type gives it, quoted where needed."""
-    return SQL(kind)  # type: ignore[arg-type]
+    return SQL(kind)
 
 
 def _unquoted(name: str) -> str:
