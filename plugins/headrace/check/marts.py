@@ -17,11 +17,12 @@ from headrace.check.scratch import scratch_schema
 from headrace.exceptions import UsageError
 from headrace.marts.audit import VARS
 from headrace.marts.claims import NodeResult
-from headrace.marts.dbt import DbtRunner, Profile
+from headrace.marts.dbt import DbtRunner, fingerprint
+from headrace.marts.profile import copied_profile
 from headrace.postgres.connection import connector, database
 from headrace.settings import Settings
 
-TARGET = "headrace_check"
+TARGET = "headrace-check"
 FIRST_CHANGES = 40  # before the first build, so that tables that were copied apart have rows in common
 CHANGES_MAX = 12  # of each dataset before a build
 
@@ -60,7 +61,8 @@ def check_marts(settings: Settings, scope: Scope, print_line: PrintLine) -> Mart
             settings,
             connection,
             VARS | {"headrace_copy": f"{schema}_staging"},
-            _profile(settings.dbt_dir, Path(folder), schema),
+            fingerprint(settings),
+            copied_profile(settings.dbt_dir, Path(folder), TARGET, schema),
         ) as dbt,
     ):
         models = _models(dbt.manifest(), scope.models)
@@ -171,14 +173,3 @@ def _finding(node: NodeResult, manifest: Any, seed: int) -> Finding:
         "what the whole SELECT gives: rows of a grain depend on upstream rows that do not touch it",
         f"correct grain or touched, or remove grain; {again}",
     )
-
-
-def _profile(project: Path, folder: Path, schema: str) -> Profile:
-    """The project's production target with another schema and name, so that no model knows it as production."""
-    import yaml
-
-    name = yaml.safe_load((project / "dbt_project.yml").read_text())["profile"]
-    output = yaml.safe_load((project / "profiles.yml").read_text())[name]["outputs"]["prod"]
-    output |= {"schema": schema, "application_name": "headrace-check"}
-    (folder / "profiles.yml").write_text(yaml.safe_dump({name: {"target": TARGET, "outputs": {TARGET: output}}}))
-    return Profile(folder, TARGET)
