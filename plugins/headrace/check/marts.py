@@ -160,7 +160,7 @@ def _counts(copies: Sequence[TableCopy]) -> str:
 def _finding(node: NodeResult, manifest: Any, seed: int) -> Finding:
     """A model whose build failed, by an audit or otherwise."""
     nodes = [other for other in manifest.nodes.values() if str(other.resource_type) == node.kind]
-    path = next(other.original_file_path for other in nodes if other.alias == node.model)
+    path = next((other.original_file_path for other in nodes if other.alias == node.model), "dbt_project.yml")
     again = f"repeat: headrace check --marts {node.model} --seed {seed}"
     message = (node.message or "an error").removeprefix(f"{node.schema}.{node.model}: ")
     if not message.startswith("an audit found "):
