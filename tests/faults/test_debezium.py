@@ -38,7 +38,7 @@ TOPIC = f"{PREFIX}.public.customers"
 PARTITIONS = 3
 LIMIT_S = float(os.environ.get("DEBEZIUM_LIMIT_S") or 300)
 TRANSACTIONS = 60
-VERIFY_EVERY = 10
+VERIFY_EVERY = 5
 
 
 @pytest.fixture
