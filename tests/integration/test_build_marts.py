@@ -56,7 +56,7 @@ def test_warm_build_makes_no_debug_messages_and_opens_one_connection_per_thread(
         return open_connection(connection)
 
     monkeypatch.setattr(event_manager, "msg_from_base_event", note_message)
-    monkeypatch.setattr(PostgresConnectionManager, "open", note_connection)
+    monkeypatch.setattr(PostgresConnectionManager, "open", staticmethod(note_connection))
     warehouse.jobs((0, 1, job()))
     warehouse.build(select=ALL_OF_JOBS)
     assert "info" in levels and "debug" not in levels
