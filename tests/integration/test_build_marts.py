@@ -44,7 +44,8 @@ def test_warm_build_makes_no_debug_messages_and_opens_one_connection_per_thread(
 
     levels: list[str] = []
     opened: list[Any] = []
-    make, open_connection = event_manager.msg_from_base_event, PostgresConnectionManager.open
+    make: Any = vars(event_manager)["msg_from_base_event"]
+    open_connection: Any = vars(PostgresConnectionManager)["open"].__func__
 
     def note_message(event: Any, level: Any = None) -> Any:
         message = make(event, level=level)
@@ -53,7 +54,7 @@ def test_warm_build_makes_no_debug_messages_and_opens_one_connection_per_thread(
 
     def note_connection(connection: Any) -> Any:
         opened.append(connection)
-        return open_connection(connection)
+        return open_connection(PostgresConnectionManager, connection)
 
     monkeypatch.setattr(event_manager, "msg_from_base_event", note_message)
     monkeypatch.setattr(PostgresConnectionManager, "open", staticmethod(note_connection))

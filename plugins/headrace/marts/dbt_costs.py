@@ -3,18 +3,23 @@
 dbt begins every invocation as if it were a process's only one, and each node as if it were an invocation's only one.
 """
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 
 @cache
 def spare_costs() -> None:
-    """Replace the parts of dbt below, once per process."""
-    _spare_unlogged_events()
-    _keep_plugin_modules()
-    _spare_graph_summaries()
-    _keep_connections()
-    _keep_result_types()
+    """Replace the parts of dbt below, once per process. A version of dbt without such a part is left as it is."""
+    for spare in (
+        _spare_unlogged_events,
+        _keep_plugin_modules,
+        _spare_graph_summaries,
+        _keep_connections,
+        _keep_result_types,
+    ):
+        with suppress(ImportError, AttributeError):
+            spare()
 
 
 def _spare_unlogged_events() -> None:
