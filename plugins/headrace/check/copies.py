@@ -106,7 +106,8 @@ def copied(connection: Connection[Any], schema: str, name: str, meta: dict[str, 
     found = connection.execute("select to_regclass(format('%%I.%%I', %s::text, %s::text))", (STAGING, name))
     if found.fetchone() == (None,):
         raise DatabaseError(
-            f"check: found no table {STAGING}.{name}, expected one to copy; run `headrace init`", command=Command("init")
+            f"check: found no table {STAGING}.{name}, expected one to copy; run `headrace init`",
+            command=Command("init"),
         )
     key = meta.get("key") or []
     key = [key] if isinstance(key, str) else key
