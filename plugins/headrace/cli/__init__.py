@@ -4,7 +4,19 @@ A command parses options, calls one function of the package that owns the subjec
 function inside the command, so that `headrace --help` takes at most 0.3 s. May import all packages; none imports it.
 """
 
-from headrace.cli import check, data, dead_letters, generations, infer, ingest, inspect, marts, repair, services  # noqa: F401 - registers them
+from headrace.cli import (  # noqa: F401 - registers them
+    check,
+    completion,
+    data,
+    dead_letters,
+    generations,
+    infer,
+    ingest,
+    inspect,
+    marts,
+    repair,
+    services,
+)
 from headrace.cli.group import main
 
 __all__ = ["main"]

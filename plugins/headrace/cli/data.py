@@ -9,6 +9,7 @@ import click
 
 from headrace.cli.files import write_whole
 from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.names import DATASET
 from headrace.cli.progress import progress_bar
 from headrace.output import say
 
@@ -55,7 +56,7 @@ class _SampleOptions:
 
 
 @main.command()
-@click.argument("dataset")
+@click.argument("dataset", type=DATASET)
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--transactional-id", help="Make all records visible together, in one Kafka transaction of this id.")
 @click.option("--keyless", is_flag=True, help="Send each line whole, as a value without a key.")

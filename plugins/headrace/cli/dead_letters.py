@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from headrace.dataset import Dataset
     from headrace.deployment import Deployment
-    from headrace.postgres.dead_letter_pages import DeadLetterSelection
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +56,12 @@ def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **
         _publish(deployment, declared, as_json)
         return
     from headrace.postgres.connection import database
-    from headrace.postgres.dead_letter_pages import DeadLetterSelection
 
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
         if action.coordinate is not None:
             _show(connection, dataset, action.coordinate, as_json)
         elif action.out is not None:
-            _export(connection, DeadLetterSelection(dataset, reason), action.out, as_json)
+            _export(connection, declared, reason, action.out, as_json)
         else:
             _list(connection, declared, reason, limit, as_json)
 
@@ -77,9 +75,14 @@ def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json:
     report(as_json, lambda: dead_letter_document(dead_letter), lambda: dead_letter_lines(dead_letter), keep="\n\t")
 
 
-def _export(connection: "Connection[Any]", selection: "DeadLetterSelection", out: Path, as_json: bool) -> None:
+def _export(connection: "Connection[Any]", declared: "Dataset", reason: str | None, out: Path, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import json_lines
+    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.postgres.dead_letter_pages import DeadLetterSelection, count
 
+    selection = DeadLetterSelection(declared.name, reason)
+    if reason is not None and not count(connection, selection):
+        refuse_unknown_reason(declared, reason)
     written = write_whole(out, json_lines(connection, selection))
     document = {"dataset": selection.dataset, "exported": written, "path": str(out)}
     report(as_json, lambda: document, lambda: [f"{selection.dataset}: {written} dead letters in {out}"])
@@ -87,9 +90,12 @@ def _export(connection: "Connection[Any]", selection: "DeadLetterSelection", out
 
 def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None, limit: int, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import overview_document, overview_lines
+    from headrace.monitor.describe import refuse_unknown_reason
     from headrace.postgres.dead_letter_pages import overview
 
     found = overview(connection, declared.name, reason, limit)
+    if not found.reasons:
+        refuse_unknown_reason(declared, reason)
     publishes = getattr(declared.source, "dead_letter_topic", None) is not None
     report(as_json, lambda: overview_document(found), lambda: overview_lines(found, publishes=publishes))
 

@@ -1,5 +1,6 @@
 """Types of arguments that name things of a project: shells complete them."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from click.shell_completion import CompletionItem
 from headrace.dataset_files import dataset_names
 from headrace.exceptions import HeadraceError
 from headrace.settings import Settings
+
+_OPERATORS = re.compile(r"(?:\S+\s+)*[+@]?")
 
 
 class ProjectName(click.ParamType[str]):
@@ -29,7 +32,12 @@ class ProjectName(click.ParamType[str]):
             names = sorted(set(self.names(Settings.from_environment(), ctx)))
         except (HeadraceError, OSError):
             return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        prefix = self.operators(incomplete)
+        return [CompletionItem(prefix + name) for name in names if name.startswith(incomplete.removeprefix(prefix))]
+
+    def operators(self, incomplete: str) -> str:
+        """What stands before the name."""
+        return ""
 
 
 class DatasetName(ProjectName):
@@ -61,7 +69,8 @@ class ReasonName(ProjectName):
         """Headrace's own, and those that the declarations of the named datasets raise; of all if none is named."""
         from headrace.contracts.reasons import Reason, raised_reasons
 
-        named = ctx.params.get("datasets") or ctx.params.get("dataset") or ()
+        # click has not assigned arguments yet where the last option has no value
+        named = ctx.params.get("datasets") or ctx.params.get("dataset") or ctx.args
         named = (named,) if isinstance(named, str) else named
         for name in named or dataset_names(settings.datasets_dir):
             path = settings.datasets_dir / f"{name}.py"
@@ -78,10 +87,28 @@ class ModelName(ProjectName):
         """Those of the files below the dbt project's models/."""
         return model_names(settings.dbt_dir)
 
+    def operators(self, incomplete: str) -> str:
+        """The models before, and dbt's + or @ of the last one: `jobs +us` is completed to `jobs +users`."""
+        found = _OPERATORS.match(incomplete)
+        return "" if found is None else found[0]
+
+
+class KafkaTool(ProjectName):
+    """The name of one of Kafka's own tools."""
+
+    name = "tool"
+
+    def names(self, settings: Settings, ctx: click.Context) -> Iterable[str]:
+        """Those of Kafka's scripts."""
+        from headrace.local.kafka_tools import CLASSES
+
+        return CLASSES
+
 
 def model_names(dbt_dir: Path) -> list[str]:
     """The models of a dbt project by their files, in alphabetical order."""
     return sorted(path.stem for path in (dbt_dir / "models").rglob("*.sql"))
 
 
-DATASET, DATASET_OR_FILE, REASON, MODEL = DatasetName(), DatasetOrFile(), ReasonName(), ModelName()
+DATASET, DATASET_OR_FILE, REASON = DatasetName(), DatasetOrFile(), ReasonName()
+MODEL, KAFKA_TOOL = ModelName(), KafkaTool()

@@ -71,20 +71,24 @@ def replay(datasets: tuple[str, ...], reason: str | None, dry_run: bool, as_json
 
     Dead letters that are still rejected do not change. Drains of DATASET wait meanwhile.
     """
+    from headrace.monitor.describe import refuse_unknown_reason
     from headrace.repair.options import RepairOptions
     from headrace.repair.replay import replay as replay_dead_letters
 
     deployment = open_deployment()
 
     def work(name: str) -> Outcome:
+        dataset = deployment.dataset(name)
         with progress_bar(f"replaying {name}") as update:
             result = replay_dead_letters(
                 deployment,
-                deployment.dataset(name),
+                dataset,
                 reason=reason,
                 dry_run=dry_run,
                 options=RepairOptions(on_progress=update),
             )
+        if not result.records:
+            refuse_unknown_reason(dataset, reason)
         return Outcome(result.document(), [result.summary()])
 
     run_each(declared(datasets, deployment.settings.datasets_dir), work, as_json=as_json)

@@ -5,6 +5,7 @@ import os
 import click
 
 from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.names import KAFKA_TOOL
 from headrace.cli.report import JSON, report
 from headrace.output import complain, say
 
@@ -81,7 +82,7 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("tool")
+@click.argument("tool", type=KAFKA_TOOL)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kafka(tool: str, arguments: tuple[str, ...]) -> None:
     """Run one of Kafka's own tools: console-producer, console-consumer, topics, get-offsets, ...
@@ -90,7 +91,9 @@ def kafka(tool: str, arguments: tuple[str, ...]) -> None:
     """
     from headrace.local.home import locked
     from headrace.local.jars import tool_command
+    from headrace.local.kafka_tools import tool_class
 
+    tool_class(tool)  # a misspelt name is reported before anything is downloaded
     settings = read_settings()
     servers = settings.require_kafka_bootstrap_servers()
     with locked(settings.home, complain) as home:

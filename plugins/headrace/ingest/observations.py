@@ -7,13 +7,24 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved, HeadraceError, SettingError, TopicMissing
+from headrace.exceptions import (
+    AnotherCluster,
+    CheckpointMoved,
+    HeadraceError,
+    RegistryRefused,
+    SettingError,
+    SourceRefused,
+    TopicMissing,
+    UsageError,
+)
 from headrace.output import shown
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
 KEEP = "1 day"
+# errors about addresses, users and arguments of one process: a shell has its own, Airflow's tasks the deployment's
+OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
 TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
 
@@ -129,10 +140,10 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
 def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
     """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
-    A missing topic that was never read is not an error: it has no records yet. A missing setting is one only with
-    is_task: a shell may not have it, but Airflow's tasks have the deployment's settings.
+    A missing topic that was never read is not an error: it has no records yet. OWN_SETTINGS are errors of the dataset
+    only with is_task: the shell's user reads the message.
     """
-    if _is_unreachable(error) or (isinstance(error, SettingError) and not is_task):
+    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_task):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
@@ -160,13 +171,22 @@ def save_error(connection: Connection[Any], dataset: str, error: Exception) -> N
 
 
 def save_drain_failure(
-    connect: Connect, dataset: str, generation: int, end_offsets: Mapping[int, int], error: BaseException
+    connect: Connect,
+    dataset: str,
+    generation: int,
+    end_offsets: Mapping[int, int],
+    error: BaseException,
+    *,
+    is_task: bool = True,
 ) -> None:
     """Store the error of a drain until its planned ranges are committed; do nothing if Postgres cannot be reached.
 
-    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed.
+    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_task:
+    as for `save_failure`.
     """
     if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
+        return
+    if isinstance(error, OWN_SETTINGS) and not is_task:
         return
     with suppress(Exception), database(connect) as connection:
         connection.execute(

@@ -138,7 +138,8 @@ def drain_plan(
     except BaseException as error:
         journal.end(plan, result, error)
         if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-            observations.save_drain_failure(connect, dataset.name, plan.generation, plan.ends, error)
+            is_task = options.run is not None
+            observations.save_drain_failure(connect, dataset.name, plan.generation, plan.ends, error, is_task=is_task)
         raise
     finally:
         committer.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace.callbacks import PrintLine
 from headrace.exceptions import LocalServiceError
 from headrace.local.home import Home, write_file
+from headrace.local.kafka_tools import tool_class
 
 # Kafka's own dependencies contain no logger: without slf4j-simple the broker ends without a message.
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
@@ -22,14 +23,6 @@ TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # co
 
 
 PINS = Path(__file__).with_name("jars.sha256")
-
-# the classes of Kafka's scripts, if their names differ
-CLASSES = {
-    "Topics": "TopicCommand",
-    "GetOffsets": "GetOffsetShell",
-    "ConsoleConsumer": "consumer.ConsoleConsumer",
-    "ConsumerGroups": "consumer.group.ConsumerGroupCommand",
-}
 
 
 def java() -> Path:
@@ -157,9 +150,11 @@ def _build(endpoint: str, own: Path | None) -> list[Path]:
 
 
 def tool_command(home: Home, tool: str, print_line: PrintLine) -> list[str]:
-    """The command line of one of Kafka's own tools by the name of its script: console-producer, topics, ..."""
-    name = "".join(part.capitalize() for part in tool.split("-"))
-    name = CLASSES.get(name, name)
+    """The command line of one of Kafka's own tools by the name of its script: console-producer, topics, ...
+
+    Raises UsageError if there is no such tool.
+    """
+    name = tool_class(tool)
     jars = classpath(home, print_line, TOOLS)
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    return [str(java()), "-cp", os.pathsep.join(map(str, jars)), quiet, f"org.apache.kafka.tools.{name}"]
+    return [str(java()), "-cp", os.pathsep.join(map(str, jars)), quiet, name]

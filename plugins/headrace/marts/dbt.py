@@ -15,6 +15,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
+from headrace.dataset_files import similar
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.marts.claims import SCHEMA, NodeResult
 from headrace.marts.dbt_costs import spare_costs
@@ -108,8 +109,10 @@ class DbtRunner:
             arguments += ["--no-populate-cache"]
         result = self._invoke(arguments, manifest)
         if select and not result.results and not may_be_empty:
+            known = [node.name for node in manifest.nodes.values()]
             raise UsageError(
-                f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
+                f"--select {select}: found nothing of that name{similar(str(select), known)}, expected a model; "
+                "`dbt ls` names them all"
             )
         return _node_results(result.results, manifest)
 

@@ -14,6 +14,8 @@ from headrace.contracts.reasons import Reason, Scope, raised_reasons
 from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
 from headrace.dataset import Dataset
+from headrace.dataset_files import similar
+from headrace.exceptions import UsageError
 from headrace.formats import JSON
 from headrace.output import aligned
 from headrace.postgres.staging import SCHEMA, bookkeeping_columns, replaced_name
@@ -73,6 +75,17 @@ def reasons(dataset: Dataset) -> list[str]:
     own = {reason for _, found in _model_rules(dataset.contract) for reason in found}
     of_fields = {reason for field in fields(dataset) for reason in field.reasons}
     return sorted({*_record_reasons(dataset), *of_fields, *own})
+
+
+def refuse_unknown_reason(dataset: Dataset, reason: str | None) -> None:
+    """Raise UsageError for a reason that no dead letter of the dataset can have; call it when none was found."""
+    known = reasons(dataset)
+    if reason is None or reason in {*known, *(each.value for each in Reason)}:
+        return
+    raise UsageError(
+        f"{dataset.name}: found no dead letter of reason {reason!r}{similar(reason, known)}; "
+        f"expected one of {', '.join(known)}"
+    )
 
 
 def lines(dataset: Dataset) -> Iterator[str]:
