@@ -79,6 +79,7 @@
 {% macro make_turn(has_schema) -%}
     {%- call statement('make_turn') -%}
         {{ headrace_dbt.lock_row('logs of ' ~ this.schema) }};
+        lock table headrace.model_states in access share mode; -- so that Postgres notices a schema made while it waited
         {%- if not has_schema %}
         create schema if not exists {{ headrace_dbt.exactly(headrace_dbt.log_schema(this)) }};
         {%- endif %}
