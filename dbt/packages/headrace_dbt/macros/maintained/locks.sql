@@ -80,6 +80,8 @@
     {%- call statement('make_turn') -%}
         {{ headrace_dbt.lock_row('logs of ' ~ this.schema) }};
         {%- if not has_schema %}
+        {#- CREATE SCHEMA asks the session's cache, which learns only at the lock of another table what committed meanwhile #}
+        select from pg_catalog.pg_namespace limit 0;
         create schema if not exists {{ headrace_dbt.exactly(headrace_dbt.log_schema(this)) }};
         {%- endif %}
         create table if not exists {{ headrace_dbt.turn_of(this) }} ();
