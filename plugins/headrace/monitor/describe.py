@@ -26,7 +26,7 @@ BOOKKEEPING_MEANING = {
     "_timestamp": "the record's time at the source",
     "_key": "the record's key, unchanged or masked",
     "_headers": "the record's headers, in order",
-    "_deleted": "a tombstone: the record had no value",
+    "_deleted": "the record deletes its key: a tombstone, or the event of a deletion",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
     "_schema_id": "the registry's id of the schema that the record was written by",

@@ -51,10 +51,10 @@
         select *
         from (
             select
-                staged.*,
+                *,
                 max(_position) filter (where _op is distinct from 'r') over so_far as _newest_change,
                 max(_position) over so_far as _newest
-            from {{ source('staging', dataset) }} as staged
+            from {{ source('staging', dataset) }}
             window so_far as (partition by {{ columns }}, _generation, _partition order by _offset)
         ) as sent
         where
