@@ -1,6 +1,7 @@
 """The types and helpers for a declaration's contract; declarations import them from here."""
 
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.flattened import Flatten
 from headrace.contracts.masks import Masked
 from headrace.contracts.places import Header, Key, Path
 from headrace.contracts.rejection import Rejection, storable
@@ -26,6 +27,7 @@ __all__ = [
     "Date",
     "EpochMilliseconds",
     "EpochSeconds",
+    "Flatten",
     "Float",
     "Header",
     "Identifier",

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
 from headrace.contracts import masks
-from headrace.contracts.columns import Column, metadata
+from headrace.contracts.annotations import metadata
+from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
@@ -147,6 +148,8 @@ class Dataset:
                 )
             if column.masked and column.field == self.time_column:
                 raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
+            if column.inner and column.field == self.time_column:
+                raise DatasetError(f"{self.name}: time_column {column.field!r} is flattened, expected one column")
         return contract
 
     @cached_property

@@ -5,7 +5,7 @@ behind lossless conversions (conversions); and the columns get what the
 model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
@@ -14,14 +14,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.column_types import Unstorable, column_type, store_document
-from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault, key_length_faults
+from headrace.contracts.annotations import InvalidColumn
+from headrace.contracts.column_types import Unstorable, store_document
+from headrace.contracts.columns import Column, columns_of
+from headrace.contracts.flattened import Leftovers
+from headrace.contracts.key_columns import key_fault, key_length_faults
 from headrace.contracts.key_parts import KeyParts
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
-from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
+from headrace.contracts.masks import HIDDEN, masked_before
 from headrace.contracts.places import Key, Places, at, key_document, located
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
+from headrace.contracts.storing import storing, storing_unmasked
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import DatasetError, HeadraceError
 from headrace.formats import JSON, Format
@@ -44,7 +48,8 @@ class Contract:
     has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
     key_index: the index of the field that a record's key must equal; None if there is none, or several are.
-    places: of fields that are not under a name of the document; None if there are none.
+    places: of fields that are not under a name of the document; None if there are none. leftovers: of what flattened
+    models do not name; likewise.
 
     Raises DatasetError with all faults of the model.
     """
@@ -77,10 +82,13 @@ class Contract:
         for name in self.key_fields:
             if name not in model.model_fields:
                 faults.append(f"key {name!r} is not a field of the contract")
+            elif any(column.field == name and column.inner for column in columns):
+                faults.append(f"key {name!r} is flattened, expected a field of its own: Path(...)")
             elif name in fields and (fault := key_fault(model, columns[fields.index(name)])):
                 faults.append(fault)
         faults += key_length_faults(model, [column for column in columns if column.field in self.key_fields])
         self.places = Places(columns) if any(column.place for column in columns) else None
+        self.leftovers = Leftovers(columns) if any(column.inner for column in columns) else None
         is_structured = len(self.key_fields) > 1 or (self.places is not None and self.places.read_key_documents)
         if self.key_decoder is None and is_structured:
             self.key_decoder = JSON.decoder()
@@ -100,7 +108,7 @@ class Contract:
         self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
-        self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
+        self._stores = [(column.field, storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
         self._reads_keys = self.key_parts is not None or (self.places is not None and self.places.read_keys)
         self._key_validators: Mapping[str, SchemaValidator] | None = None
@@ -165,6 +173,8 @@ class Contract:
             row = [store(values.get(field)) for field, store in self._stores]
             if extra and self._masked_names:  # under an alias that did not count
                 extra = {name: value for name, value in extra.items() if name not in self._masked_names}
+            if self.leftovers is not None:
+                extra = self.leftovers.added(model, extra)
             row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
             where = error.location
@@ -176,7 +186,7 @@ class Contract:
             return rejection.of_errors(errors if self.places is None else located(errors))
         except Unstorable as error:
             detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
-            return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))
+            return Rejection(error.reason, storable(detail), rejection.json_path(tuple(error.field.split("."))))
         except HeadraceError:
             raise
         except (Exception, SystemExit) as error:
@@ -245,7 +255,7 @@ class Contract:
 
     def stored(self, column: Column, value: Any) -> Any:
         """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
-        return _storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
+        return storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row: Row = [None] * (len(self.columns) + 1)
@@ -296,46 +306,3 @@ def _only_value(document: Mapping[str, Any]) -> Any:
     if len(document) != 1:
         raise ValueError(f"found {len(document)} fields, expected the key's alone or one")
     return next(iter(document.values()))
-
-
-_Storing = Callable[[Any], Any]  # from a field's value to its column's
-
-
-def _storing(column: Column, zone: tzinfo, masking_key: bytes | None, *, is_json: bool) -> _Storing:
-    store = _storing_unmasked(column, zone, is_json=is_json)
-    if column.masked is None:
-        return store
-    return partial(_store_masked, store, mask_of(column.field, column.masked, masking_key), column.masked.how)
-
-
-def _store_masked(store: _Storing, mask: Mask, how: How, value: Any) -> Any:
-    if isinstance(value, MaskedText):
-        return None if how == "drop" else str(value)
-    value = store(value)
-    return None if value is None else mask(value)
-
-
-def _storing_unmasked(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
-    sql_type, _, is_array = column.value_type.partition("[")
-    kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
-    store: _Storing = partial(kind_store, column.field, sql_type, zone)
-    if is_array:
-        store = partial(_store_array, column.field, store)
-    # a validator may leave None behind in any field; a column that records must fill does not take it
-    return partial(_store_nullable if column.nullable or not column.required else _store_required, column.field, store)
-
-
-def _store_nullable(_field: str, store: _Storing, value: Any) -> Any:
-    return None if value is None else store(value)
-
-
-def _store_required(field: str, store: _Storing, value: Any) -> Any:
-    if value is None:
-        raise Unstorable(field, None, "a value: a validator left none")
-    return store(value)
-
-
-def _store_array(field: str, store: _Storing, value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise Unstorable(field, value, "a list")
-    return [None if item is None else store(item) for item in value]

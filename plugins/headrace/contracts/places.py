@@ -98,8 +98,8 @@ class PlacedColumn(Protocol):
         """The field's name."""
 
     @property
-    def source_names(self) -> Names:
-        """Its names in documents."""
+    def document_names(self) -> Names:
+        """Its names in documents; none if it has a place."""
 
     @property
     def value_type(self) -> str:
@@ -238,7 +238,7 @@ def _is_inside(column: PlacedColumn, columns: Sequence[PlacedColumn]) -> bool:
     if not isinstance(column.place, Path):
         return False
     names = column.place.names
-    outer: set[Names] = {(name,) for other in columns if other.place is None for name in other.source_names}
+    outer: set[Names] = {(name,) for other in columns if other.place is None for name in other.document_names}
     outer |= {other.place.names for other in columns if isinstance(other.place, Path)}
     return any(names[:length] in outer for length in range(1, len(names)))
 

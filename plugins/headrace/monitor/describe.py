@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
+from headrace.contracts.annotations import SqlType, metadata
 from headrace.contracts.column_types import column_type
-from headrace.contracts.columns import Column, SqlType, metadata
-from headrace.contracts.places import words_of
+from headrace.contracts.columns import Column
+from headrace.contracts.flattened import owner
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
@@ -154,8 +155,9 @@ def _commands(dataset: Dataset) -> Iterator[str]:
     yield f"headrace verify {name}"
 
 
-def _field(model: type[BaseModel], column: Column) -> FieldDescription:
-    info = model.model_fields[column.field]
+def _field(contract: type[BaseModel], column: Column) -> FieldDescription:
+    model, name = owner(contract, column)
+    info = model.model_fields[name]
     constraints: list[str] = []
     found: list[str] = [Reason.MISSING_FIELD] if column.required else []
     choices = _choices(info.annotation)
@@ -186,16 +188,16 @@ def _field(model: type[BaseModel], column: Column) -> FieldDescription:
     if column_type(column.value_type).has_bounds:
         found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
-        if column.field in decorator.info.fields or "*" in decorator.info.fields:
+        if name in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
-    if column.place is not None:
-        constraints.append(f"at {json_path(words_of(column.place))}")
+    if column.place is not None or column.inner:
+        constraints.append(f"at {json_path(column.path)}")
     if column.masked is not None:
         constraints.append(MASK_WORDS[column.masked.how])
     return FieldDescription(
-        column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found)
+        column.title, column.name, column.sql_type, column.required, _once(constraints), _once(found)
     )
 
 

@@ -147,14 +147,14 @@ def fill(
 
 def _column(dataset: Dataset, name: str) -> Column:
     for column in dataset.compiled.columns:
-        if column.field == name and column.place is not None:
+        if column.field == name and (column.place is not None or column.inner):
             raise DatasetError(
                 f"{dataset.name}: {name} is at a place of its own, expected a field that _extra holds under its name; "
                 "nothing was changed; `headrace reload` reads whole records"
             )
         if column.field == name:
             return column
-    known = ", ".join(column.field for column in dataset.compiled.columns)
+    known = ", ".join(dict.fromkeys(column.field for column in dataset.compiled.columns))
     raise DatasetError(f"{dataset.name}: the contract names no field {name!r}, expected one of {known}")
 
 
