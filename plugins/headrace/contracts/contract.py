@@ -15,6 +15,7 @@ from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
 from headrace.contracts.annotations import InvalidColumn
+from headrace.contracts.children import Children, ParentRow
 from headrace.contracts.column_types import Unstorable, store_document
 from headrace.contracts.columns import Column, columns_of
 from headrace.contracts.flattened import Leftovers
@@ -32,7 +33,7 @@ from headrace.formats import JSON, Format
 from headrace.formats.base import Decoder, Undecodable
 from headrace.record import Headers
 
-Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None
+Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None; a ParentRow of one with children
 
 
 class Contract:
@@ -44,6 +45,7 @@ class Contract:
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept only JSON's own types: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    children: the arrays whose elements are rows of their own; None if there are none.
     masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks.
     has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
@@ -67,6 +69,7 @@ class Contract:
         key_format: Format | None = None,
         masking_key: bytes | None = None,
         is_of_masked: bool = False,
+        children: Children | None = None,
     ) -> None:
         self.model = model
         self.zone = zone
@@ -106,7 +109,7 @@ class Contract:
         indexes = [fields.index(name) for name in self.key_fields if keyed]
         self.key_index = indexes[0] if len(indexes) == 1 else None
         self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
-        self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
+        self.json_columns: Sequence[int] = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
         self._stores = [(column.field, storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
@@ -117,7 +120,11 @@ class Contract:
         # a dead letter's masks tell nothing
         hidden = () if is_of_masked else [column.field for column in columns if column.masked]
         self._masked_fields = self._masked_names.union(hidden) if hidden else frozenset()
-        self.masks = MaskedRecords(self, masking_key) if self._masked_names and not is_of_masked else None
+        self.children = children
+        is_masked = bool(self._masked_names) or (children is not None and children.are_masked)
+        self.masks: MaskedRecords | None = None
+        if is_masked and not is_of_masked:
+            self.masks = MaskedRecords(self, masking_key)
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
@@ -164,6 +171,19 @@ class Contract:
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+        except Malformed as error:
+            return _malformed(error)
+        if self.children is None:
+            return self.row_of(document, key, headers)
+        row = self.row_of(self.children.without(document), key, headers)
+        if isinstance(row, Rejection):
+            return row
+        elements = self.children.rows(document)
+        return elements if isinstance(elements, Rejection) else ParentRow(row, elements)
+
+    def row_of(self, document: Mapping[str, Any], key: Any = None, headers: Headers = ()) -> Row | Rejection:
+        """Turn a document into a row without elements, or a rejection; raises what `decode` does."""
+        try:
             if self.places is not None:
                 document = self.places.placed(document, key, headers)
             model = self._validate(document)
@@ -177,9 +197,7 @@ class Contract:
                 extra = self.leftovers.added(model, extra)
             row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
-            where = error.location
-            path = storable(where) if isinstance(where, str) else rejection.json_path(where)
-            return Rejection(error.reason, storable(error.detail), path)
+            return _malformed(error)
         except ValidationError as error:
             errors = error.errors(include_url=False)
             errors = without_values(errors, self._masked_fields) if self._masked_fields else errors
@@ -296,6 +314,12 @@ class Contract:
         found = "no key" if key is None else f"key {HIDDEN if column.masked else repr(key[:60])}"
         wanted = column.field if column.masked else f"{column.field} {expected[:60]!r}"
         return Rejection(Reason.KEY_MISMATCH, storable(f"found {found}, expected {wanted}"), f"$.{column.field}")
+
+
+def _malformed(error: Malformed) -> Rejection:
+    where = error.location
+    path = storable(where) if isinstance(where, str) else rejection.json_path(where)
+    return Rejection(error.reason, storable(error.detail), path)
 
 
 def _undecodable(error: Undecodable, where: str = "") -> Rejection:
