@@ -135,6 +135,12 @@ class Dataset:
     def compiled(self) -> Contract:
         """The contract, compiled; it decodes records."""
         contract = self._compiled()
+        for child in contract.children.each if contract.children is not None else ():
+            if taken := {column.name for column in child.contract.columns} & set(self.key_columns):
+                raise DatasetError(
+                    f"{self.name}: child {child.name!r} has a field {sorted(taken)[0]!r} as the key has; marts show "
+                    "both; give it another name and Field(validation_alias=...)"
+                )
         if self.where is not None and self.source.is_file:
             raise DatasetError(f"{self.name}: where is set, expected none: a file is not shared")
         for column in contract.columns:

@@ -1,13 +1,11 @@
 """A dataset whose arrays are exploded: elements are staged exactly once with their record, and proven."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.exceptions import DatasetError
-from headrace.ingest.load import LoadOptions, load_file
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
 from headrace.repair.generations import reset
@@ -18,56 +16,13 @@ from tests.support import topics
 from tests.support.interrupts import drain, killed_at
 from tests.support.jobs import servers, topic_of
 from tests.support.ledger_checks import coordinates
+from tests.support.orders_with_items import DECLARATION, order
 from tests.support.stage import Stage, with_batch_rows
-
-DECLARATION = """
-from typing import Annotated, Any
-from pydantic import BaseModel, Field
-from headrace.contract import Identifier, Integer, Money, Path, SqlType, Text, Timestamp
-from headrace.dataset import Child, Dataset, File, KafkaTopic
-
-class Item(BaseModel):
-    sku: Identifier
-    quantity: Annotated[Integer, Field(ge=1)]
-    price: Annotated[Money, Path("$.price_set.amount")]
-    made_at: Timestamp | None = None
-    tags: list[Any] = []
-
-class Refund(BaseModel):
-    small: Annotated[int, SqlType("smallint")]
-
-class Order(BaseModel):
-    id: Integer
-    note: Text | None = None
-
-DATASET = Dataset(
-    name="orders", contract=Order, key="id", source=KafkaTopic(topic="TOPIC"),
-    children=(
-        Child(name="items", contract=Item, explode="$.line_items"),
-        Child(name="refunds", contract=Refund, explode="$.refunds"),
-    ),
-)
-"""
-
-
-def order(number: int, items: int, **more: Any) -> bytes:
-    """An order in the shape of Shopify's webhook orders/create."""
-    each = [
-        {
-            "sku": f"s{number}-{n}",
-            "quantity": n + 1,
-            "price_set": {"amount": "1.50", "code": "EUR"},
-            "made_at": "2026-01-02T03:04:05.678901+01:00",
-            "tags": [1.10, {"a": "\\"}],
-        }
-        for n in range(items)
-    ]
-    return json.dumps({"id": number, "line_items": each, "refunds": [{"small": number}] * (number % 2)} | more).encode()
 
 
 def declare(stage: Stage, text: str = DECLARATION) -> Path:
     path = stage.deployment.settings.datasets_dir / "orders.py"
-    path.write_text(text.replace("TOPIC", topic_of(stage)))
+    path.write_text(text.replace("SOURCE", f"KafkaTopic(topic='{topic_of(stage)}')"))
     initialise(stage.deployment)
     return path
 
@@ -94,7 +49,7 @@ EXPECTED = sum(n % 5 for n in range(30) if n % 10) + 1
 
 def assert_proven(stage: Stage) -> None:
     found = verify(stage.deployment, "orders", deep=True)
-    assert found.is_clean, "\n".join(line for report in found.datasets for line in report.lines())
+    assert found.is_clean, "\n".join(line for report in found.reports for line in report.lines())
 
 
 def test_elements_are_staged_with_their_record_and_proven(orders: Stage) -> None:
@@ -154,11 +109,11 @@ def test_replay_and_reload_take_the_elements_along(orders: Stage) -> None:
         "update staging.orders__items set _index = 9 where sku = 's8-2'",
     )
     found = verify(orders.deployment, "orders")
-    lines = "\n".join(line for report in found.datasets for line in report.lines())
+    lines = "\n".join(line for report in found.reports for line in report.lines())
     assert "elements: found 1 rows in staging.orders__items, with _index 0 to 0, expected 2, as its row" in lines
     assert "with _index 0 to 9, expected 3" in lines
     deep = verify(orders.deployment, "orders", deep=True)
-    assert any("hashes" in line and "orders__items" in line for line in deep.datasets[0].lines())
+    assert any("hashes" in line and "orders__items" in line for line in deep.reports[0].lines())
 
     path.write_text(path.read_text().replace("Field(ge=0)", "Field(ge=1)"))
     reload_range(orders.deployment, orders.deployment.dataset("orders"), "1970-01-01", "2100-01-01")
@@ -191,7 +146,7 @@ def test_a_child_that_is_declared_later_or_grows(stage: Stage) -> None:
     assert stage.query("select id, _count_items from staging.orders order by 1") == [(1, None), (2, None), (4, 1)]
     found = verify(stage.deployment, "orders", deep=True)
     assert found.is_clean
-    assert any("before the contract named a field" in note for note in found.datasets[0].notes)
+    assert any("before the contract named a field" in note for note in found.reports[0].notes)
 
     reload_range(stage.deployment, stage.deployment.dataset("orders"), "1970-01-01", "2100-01-01")
     assert stage.value("select count(*) from staging.orders__items") == 3
@@ -208,17 +163,3 @@ def test_a_child_that_is_declared_later_or_grows(stage: Stage) -> None:
     drain_dataset(stage.deployment, "orders")
     assert_proven(stage)
     assert stage.value("select count(*) from staging.orders__items") == 3
-
-
-def test_a_file_with_elements_is_loaded_and_replaced(stage: Stage) -> None:
-    file = stage.deployment.settings.data_dir / "orders.ndjson"
-    declare(stage, DECLARATION.replace('KafkaTopic(topic="TOPIC")', 'File("orders.ndjson")'))
-    path = stage.deployment.settings.home / file.name
-    path.write_bytes(b"\n".join([order(1, 2), order(2, 3)]))
-    load_file(stage.deployment, "orders", path=path)
-    path.write_bytes(order(2, 1))
-    load_file(stage.deployment, "orders", path=path, options=LoadOptions(replace=True, max_removed=100))
-
-    assert verify(stage.deployment, "orders").is_clean
-    assert stage.value("select count(*) from staging.orders__items") == 6
-    assert stage.query("select id, _count_items from staging.orders where _deleted") == [(1, None)]

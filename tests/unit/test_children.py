@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from headrace.contract import Header, Identifier, Integer, Masked, Money, Path, Rejection, Text
 from headrace.dataset import Child, Dataset, KafkaTopic
 from headrace.exceptions import DatasetError
+from headrace.monitor.describe import lines, reasons
 from headrace.postgres.staged_tables import child_tables, records_table
 
 KEY = b"a key of many characters"
@@ -143,6 +144,16 @@ def test_elements_are_masked_in_rows_and_dead_letters() -> None:
     assert again.elements == row.elements  # type: ignore[attr-defined]
 
 
+def test_describe_shows_the_tables_of_elements() -> None:
+    declared = dataset()
+    text = "\n".join(lines(declared))
+
+    assert "each element of $.line_items is a row of staging.orders__items; without the array a record has none" in text
+    assert "at $.price_set.shop_money.amount" in text
+    assert "the number of its items" in text
+    assert "out_of_range" in reasons(declared)
+
+
 class InHeader(BaseModel):
     trace: Annotated[Text, Header("trace")]
 
@@ -163,6 +174,13 @@ def test_children_that_cannot_be_staged_are_refused(children: tuple[Child, ...],
         return
     with pytest.raises(DatasetError, match=message):
         _ = dataset(*children).compiled
+
+
+def test_an_element_has_no_field_of_the_keys_name() -> None:
+    child = Child(name="guests", contract=Order, explode="$.guests")
+
+    with pytest.raises(DatasetError, match="child 'guests' has a field 'id' as the key has"):
+        _ = dataset(child, key="id").compiled
 
 
 @pytest.mark.parametrize(("name", "path"), [("a__b", "$.a"), ("A", "$.a"), ("a", "$.a[0]"), ("a", "$")])
