@@ -1,6 +1,8 @@
 """A dataset whose arrays are exploded: elements are staged exactly once with their record, and proven."""
 
+from base64 import b64encode
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -124,12 +126,17 @@ def test_replay_and_reload_take_the_elements_along(orders: Stage) -> None:
 
 
 def test_elements_that_postgres_refuses_reject_their_record(orders: Stage) -> None:
-    send(orders, (101, order(101, 2, refunds=[{"small": 1}, {"small": 40_000}])), (103, order(103, 2)))
+    # 3,000 characters that do not compress are beyond a btree's page
+    orders.execute("create index refunds_note on staging.orders__refunds (note)")
+    note = b64encode(Random(1).randbytes(3_000)).decode()
+    refunds = [{"amount": 1}, {"amount": 2, "note": note}]
+    send(orders, (101, order(101, 2, refunds=refunds)), (103, order(103, 2)))
     drain_dataset(orders.deployment, "orders")
 
-    found = orders.query("select key, reason from headrace.dead_letters where reason <> 'out_of_range'")
-    assert found == [(b"101", "rejected_by_postgres")] or not found
-    assert orders.query("select key from headrace.dead_letters where key = '101'") == [(b"101",)]
+    found = orders.query("select key, detail from headrace.dead_letters where reason = 'rejected_by_postgres'")
+    assert [key for key, _ in found] == [b"101"]
+    assert "exceeds btree version 4 maximum" in found[0][1]
+    assert orders.value("select count(*) from staging.orders__items where sku like 's101-%%'") == 0
     assert_proven(orders)
 
 

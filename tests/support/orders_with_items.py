@@ -7,7 +7,6 @@ DECLARATION = """
 from typing import Annotated, Any
 from pydantic import BaseModel, Field
 from headrace.contract import Identifier, Integer, Money, Path, Text, Timestamp
-from headrace.contracts.annotations import SqlType
 from headrace.dataset import Child, Dataset, File, KafkaTopic
 
 class Item(BaseModel):
@@ -18,7 +17,8 @@ class Item(BaseModel):
     tags: list[Any] = []
 
 class Refund(BaseModel):
-    small: Annotated[int, SqlType("smallint")]
+    amount: Integer
+    note: str = ""
 
 class Order(BaseModel):
     id: Integer
@@ -46,4 +46,6 @@ def order(number: int, items: int, **more: object) -> bytes:
         }
         for n in range(items)
     ]
-    return json.dumps({"id": number, "line_items": each, "refunds": [{"small": number}] * (number % 2)} | more).encode()
+    return json.dumps(
+        {"id": number, "line_items": each, "refunds": [{"amount": number}] * (number % 2)} | more
+    ).encode()
