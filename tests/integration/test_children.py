@@ -163,7 +163,7 @@ def test_a_child_that_is_declared_later_or_grows(stage: Stage) -> None:
     assert_proven(stage)
 
     stage.execute("drop table staging.orders__refunds")
-    with pytest.raises(DatasetError, match=r"orders__refunds: found no table, expected the 2 rows"):
+    with pytest.raises(DatasetError, match=r"orders__refunds: found no table, expected the 1 rows"):
         drain_dataset(stage.deployment, "orders")
     reset(stage.deployment, stage.deployment.dataset("orders"))
     assert stage.value("select count(*) from staging.orders__items") == 0
