@@ -1,6 +1,17 @@
 """The types and helpers for a declaration's contract; declarations import them from here."""
 
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.debezium_types import (
+    EpochDate,
+    JsonText,
+    MicroTime,
+    MicroTimestamp,
+    MilliTime,
+    MilliTimestamp,
+    NanoTime,
+    NanoTimestamp,
+    scaled,
+)
 from headrace.contracts.flattened import Flatten
 from headrace.contracts.masks import Masked
 from headrace.contracts.places import Header, Key, Path
@@ -25,6 +36,7 @@ __all__ = [
     "Boolean",
     "Contract",
     "Date",
+    "EpochDate",
     "EpochMilliseconds",
     "EpochSeconds",
     "Flatten",
@@ -32,9 +44,16 @@ __all__ = [
     "Header",
     "Identifier",
     "Integer",
+    "JsonText",
     "Key",
     "Masked",
+    "MicroTime",
+    "MicroTimestamp",
+    "MilliTime",
+    "MilliTimestamp",
     "Money",
+    "NanoTime",
+    "NanoTimestamp",
     "Numeric",
     "Path",
     "Rejection",
@@ -44,5 +63,6 @@ __all__ = [
     "Timestamp",
     "parse_epoch_ms",
     "parse_timestamp",
+    "scaled",
     "storable",
 ]

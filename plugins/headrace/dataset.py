@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 from headrace.command import Command
 from headrace.contracts import masks
 from headrace.contracts.annotations import metadata
+from headrace.contracts.changes import Changes
 from headrace.contracts.children import Child as Child
 from headrace.contracts.children import Children, compile_children
 from headrace.contracts.columns import Column, columns_of
@@ -156,9 +157,11 @@ class Dataset:
         return contract
 
     @cached_property
-    def filter(self) -> Where | None:
+    def filter(self) -> Where | Changes | None:
         """Tells which records of the source do not belong to the dataset; None if all do."""
-        return None if self.where is None else Where(self.where, self.compiled)
+        where = None if self.where is None else Where(self.where, self.compiled)
+        changes = self.compiled.changes
+        return where if changes is None else Changes(self.compiled, changes, where)
 
     @cached_property
     def of_masked(self) -> Contract:

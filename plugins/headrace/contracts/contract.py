@@ -18,8 +18,9 @@ from headrace.contracts.annotations import InvalidColumn
 from headrace.contracts.children import Children, ParentRow
 from headrace.contracts.column_types import Unstorable, store_document
 from headrace.contracts.columns import Column, columns_of
+from headrace.contracts.faults import lacking, malformed, undecodable
 from headrace.contracts.flattened import Leftovers
-from headrace.contracts.key_columns import key_fault, key_length_faults
+from headrace.contracts.key_columns import key_faults
 from headrace.contracts.key_parts import KeyParts
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
 from headrace.contracts.masks import HIDDEN, masked_before
@@ -29,11 +30,15 @@ from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.storing import storing, storing_unmasked
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import DatasetError, HeadraceError
-from headrace.formats import JSON, Format
-from headrace.formats.base import Decoder, Undecodable
+from headrace.formats import JSON, Debezium, Format
+from headrace.formats.base import ChangeDecoder, Decoder, Undecodable
 from headrace.record import Headers
 
 Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None; a ParentRow of one with children
+
+
+class Deletion(Row):
+    """A row that deletes its key: of a tombstone, or of a deletion's change event. Only the key has values."""
 
 
 class Contract:
@@ -52,6 +57,7 @@ class Contract:
     key_index: the index of the field that a record's key must equal; None if there is none, or several are.
     places: of fields that are not under a name of the document; None if there are none. leftovers: of what flattened
     models do not name; likewise.
+    changes: the decoder, if values are change events. has_positions: whether these order the versions of a row.
 
     Raises DatasetError with all faults of the model.
     """
@@ -77,19 +83,16 @@ class Contract:
         self.strict = strict or bool(model.model_config.get("strict"))
         self.has_schema_ids = format.has_schema_ids
         self.decoder = format.decoder()
+        self.changes = self.decoder if isinstance(self.decoder, ChangeDecoder) else None
+        self.has_positions = isinstance(format, Debezium) and format.versions == "position"
+        if key_format is None and isinstance(format, Debezium):
+            key_format = format.key_format
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
         self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
         self.key_fields = (key,) if isinstance(key, str) else tuple(key or ())
-        for name in self.key_fields:
-            if name not in model.model_fields:
-                faults.append(f"key {name!r} is not a field of the contract")
-            elif any(column.field == name and column.inner for column in columns):
-                faults.append(f"key {name!r} is flattened, expected a field of its own: Path(...)")
-            elif name in fields and (fault := key_fault(model, columns[fields.index(name)])):
-                faults.append(fault)
-        faults += key_length_faults(model, [column for column in columns if column.field in self.key_fields])
+        faults += key_faults(model, columns, self.key_fields)
         self.places = Places(columns) if any(column.place for column in columns) else None
         self.leftovers = Leftovers(columns) if any(column.inner for column in columns) else None
         is_structured = len(self.key_fields) > 1 or (self.places is not None and self.places.read_key_documents)
@@ -106,9 +109,13 @@ class Contract:
             faults.append(str(error))
         if faults:
             raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
+        by_name = {column.field: column for column in columns}
         indexes = [fields.index(name) for name in self.key_fields if keyed]
         self.key_index = indexes[0] if len(indexes) == 1 else None
         self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
+        self._deleted = KeyParts(
+            {fields.index(name): by_name[name] for name in self.key_fields if name in by_name}, self._value_of
+        )
         self.json_columns: Sequence[int] = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
         self._stores = [(column.field, storing(column, zone, masking_key, is_json=is_json)) for column in columns]
@@ -122,9 +129,8 @@ class Contract:
         self._masked_fields = self._masked_names.union(hidden) if hidden else frozenset()
         self.children = children
         is_masked = bool(self._masked_names) or (children is not None and children.are_masked)
-        self.masks: MaskedRecords | None = None
-        if is_masked and not is_of_masked:
-            self.masks = MaskedRecords(self, masking_key)
+        masks = MaskedRecords(self, masking_key) if is_masked and not is_of_masked else None
+        self.masks: MaskedRecords | None = masks
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
@@ -143,11 +149,15 @@ class Contract:
         if len(value) > self.max_value_bytes:
             return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
-            document, prefix, _ = self.decoder.decode(value, headers)
+            document, prefix, _, change = self.decoder.decode(value, headers)
         except Undecodable as error:
-            return _undecodable(error)
+            return undecodable(error)
+        if change is not None and change.is_deletion:
+            return self._deletion(document, key, headers)
         key_document = self._key_document(key, headers) if self._reads_keys else None
         row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
+        if change is not None and change.unavailable and (found := lacking(change, self.columns, self.children)):
+            return found
         if isinstance(row, Rejection):
             return row
         if self.key_parts is not None:
@@ -156,23 +166,27 @@ class Contract:
             return row
         return self._other_key(key, prefix, row[self.key_index], headers) or row
 
+    def is_text(self, document: Any) -> bool:
+        """Whether a document is JSON text."""
+        return self.decoder.json_text is not None or (self.changes is not None and isinstance(document, str))
+
     def _key_document(self, key: bytes | None, headers: Headers) -> Any:
         """A record's key, decoded, if fields are compared with it or come from it; or the rejection of the record."""
         try:
             return key_document(key, self.key_decoder, headers)
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except Malformed as error:
             return Rejection(error.reason, storable(f"the record's key: {error.detail}"), "key")
 
     def _row(self, document: Any, key: Any, headers: Headers) -> Row | Rejection:
         try:
-            if self.decoder.json_text is not None:
+            if self.is_text(document):
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
         except Malformed as error:
-            return _malformed(error)
+            return malformed(error)
         if self.children is None:
             return self.row_of(document, key, headers)
         row = self.row_of(self.children.without(document), key, headers)
@@ -197,7 +211,7 @@ class Contract:
                 extra = self.leftovers.added(model, extra)
             row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
-            return _malformed(error)
+            return malformed(error)
         except ValidationError as error:
             errors = error.errors(include_url=False)
             errors = without_values(errors, self._masked_fields) if self._masked_fields else errors
@@ -232,7 +246,7 @@ class Contract:
         try:
             is_same = key is not None and self._decoded_key(decoder, key, headers) == value
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except HeadraceError:
             raise
         except Exception:  # no value of the field, or a validator's own error
@@ -275,8 +289,19 @@ class Contract:
         """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
         return storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
 
+    def _deletion(self, document: Any, key: bytes | None, headers: Headers) -> Row | Rejection:
+        """The row of an event that deletes; its key is the record's, or that of the row before."""
+        if not self.key_fields or (key is not None and (self.key_index is not None or self.key_parts is not None)):
+            return self._tombstone(key, headers)
+        row = Deletion([None] * (len(self.columns) + 1))
+        try:
+            document = strict_json.parse(document) if self.is_text(document) else document
+        except Malformed as error:
+            return Rejection(error.reason, storable(error.detail))
+        return self._deleted.fill(document, row) or row
+
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
-        row: Row = [None] * (len(self.columns) + 1)
+        row = Deletion([None] * (len(self.columns) + 1))
         if self.key_parts is not None and key is not None:
             document = self._key_document(key, headers)
             return document if isinstance(document, Rejection) else self.key_parts.fill(document, row) or row
@@ -294,7 +319,7 @@ class Contract:
             if row[self.key_index] is None:
                 raise ValueError("expected a value")
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
         except Unstorable as error:
@@ -314,16 +339,6 @@ class Contract:
         found = "no key" if key is None else f"key {HIDDEN if column.masked else repr(key[:60])}"
         wanted = column.field if column.masked else f"{column.field} {expected[:60]!r}"
         return Rejection(Reason.KEY_MISMATCH, storable(f"found {found}, expected {wanted}"), f"$.{column.field}")
-
-
-def _malformed(error: Malformed) -> Rejection:
-    where = error.location
-    path = storable(where) if isinstance(where, str) else rejection.json_path(where)
-    return Rejection(error.reason, storable(error.detail), path)
-
-
-def _undecodable(error: Undecodable, where: str = "") -> Rejection:
-    return Rejection(Reason[error.fault.name], storable(where + error.detail))
 
 
 def _only_value(document: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import Cursor
 
 from headrace.contracts.children import Elements, ParentRow
-from headrace.contracts.contract import Row
+from headrace.contracts.contract import Deletion, Row
 from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
@@ -150,7 +150,7 @@ class Batch:
         extra = decoded.pop()
         for i in contract.json_columns:
             decoded[i] = json_text(decoded[i])
-        deleted = record.value is None
+        deleted = isinstance(decoded, Deletion)
         self.tombstones += deleted
         decoded += (
             self.generation,
@@ -165,6 +165,10 @@ class Batch:
         )
         if self.dataset.format.has_schema_ids:
             decoded.append(self._schema_id(record))
+        if contract.changes is not None:
+            change = None if record.value is None else contract.changes.change(record.value, record.headers)
+            position = None if change is None or change.position is None else list(change.position)
+            decoded += (position, None if change is None else change.op)
         if contract.children is not None:
             self._add_elements(decoded, len(contract.children.each))
         self.rows.append(decoded)
@@ -211,7 +215,7 @@ class Batch:
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
         """Turn rows that Postgres rejected, by index, into dead letters; all rows are rows of values by then."""
         for index, rejection in rejections.items():
-            self.tombstones -= self.accepted[index].value is None
+            self.tombstones -= isinstance(self.rows[index], Deletion)
             self._reject_record(self.accepted[index], rejection)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.elements = [elements for index, elements in enumerate(self.elements) if index not in rejections]

@@ -29,6 +29,8 @@ BOOKKEEPING_COLUMNS: tuple[Definition, ...] = (
     ("_batch_id", "uuid", "not null"),
 )
 SCHEMA_ID_COLUMN = ("_schema_id", "integer", "")  # behind them, where values name schemas of a registry
+# and behind these, where values are change events: what formats.base.Change has of them
+CHANGE_COLUMNS: tuple[Definition, ...] = (("_position", "bigint[]", ""), ("_op", "text", ""))
 ELEMENT_COLUMNS: tuple[Definition, ...] = (*COORDINATES, ("_index", "integer", "not null"), ("_extra", "jsonb", ""))
 
 
@@ -82,9 +84,11 @@ def count_column(child: str) -> str:
 
 
 def later_columns(dataset: Dataset) -> tuple[Definition, ...]:
-    """Bookkeeping columns that only some datasets have: of a format with schemas, of children."""
+    """Bookkeeping columns that only some datasets have: of a format with schemas, of change events, of children."""
+    schema_ids = (SCHEMA_ID_COLUMN,) if dataset.format.has_schema_ids else ()
+    changes = CHANGE_COLUMNS if dataset.compiled.changes is not None else ()
     counts = tuple((count_column(child.name), "integer", "") for child in dataset.children)
-    return (*((SCHEMA_ID_COLUMN,) if dataset.format.has_schema_ids else ()), *counts)
+    return (*schema_ids, *changes, *counts)
 
 
 def records_table(dataset: Dataset) -> StagedTable:

@@ -15,6 +15,7 @@ from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 
 from headrace.contracts.children import ParentRow
+from headrace.contracts.contract import Deletion
 from headrace.dataset import Dataset
 from headrace.postgres.dead_letters import headers_json
 from headrace.postgres.staged_tables import count_column
@@ -82,10 +83,10 @@ class CanonicalRow:
             _Form([*(column.sql_type for column in child.contract.columns), "jsonb"]) for child in children
         ]
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
+        self._contract = dataset.compiled
         self._decode = dataset.compiled.decode
         self._filter = dataset.filter
         self._masks = dataset.compiled.masks
-        self._decoder = dataset.compiled.decoder
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._form = _Form(types)
 
@@ -95,8 +96,8 @@ class CanonicalRow:
         decoded = getattr(headers, "rejection", None) or self._decode(key, value, headers)
         if not isinstance(decoded, list):
             return f"{decoded.reason}: {decoded.detail}"
-        extra = decoded.pop()
-        decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), value is None, extra)
+        extra, deleted = decoded.pop(), isinstance(decoded, Deletion)
+        decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), deleted, extra)
         row = list(self._form.decoded(decoded))
         if not self._elements:
             return row
@@ -129,8 +130,8 @@ class CanonicalRow:
     def document(self, record: VisibleRecord) -> Any:
         """A record's document, for comparison."""
         _, _, value, headers, _ = record
-        document = self._decoder.decode(value or b"", headers).document
-        return document if self._decoder.json_text is None else json_value(document)
+        document = self._contract.decoder.decode(value or b"", headers).document
+        return json_value(document) if self._contract.is_text(document) else document
 
     def of_stored(self, values: Sequence[Any], elements: Sequence[Sequence[Sequence[Any]]] = ()) -> list[Any]:
         """What Postgres stores, read through cursors of `canonical_cursor`. elements: of each child."""
