@@ -28,7 +28,7 @@ from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
 from headrace.contracts.where import Where, parse
 from headrace.exceptions import DatasetError
-from headrace.formats import JSON, Format
+from headrace.formats import JSON, Debezium, Format
 from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
@@ -107,6 +107,8 @@ class Dataset:
                 faults.append(f"{limit} is {value}, expected more than 0")
         if self.format.has_schema_ids and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        elif isinstance(self.format, Debezium) and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one of documents: only topics have change events")
         has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
         is_compared = bool(self.key) and self.keyed
         if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
@@ -120,8 +122,6 @@ class Dataset:
             self._zone()
         except (ValueError, OSError):
             faults.append(f"zone is {self.zone!r}, expected a name such as Europe/Berlin")
-        if any(len(self.child_table_name(child.name)) > CHILD_TABLE_LENGTH_MAX for child in self.children):
-            faults.append(f"a child's table has a longer name than {CHILD_TABLE_LENGTH_MAX} characters, expected less")
         if faults:
             raise DatasetError(f"{self.name}: {'; '.join(faults)}")
 
@@ -137,6 +137,11 @@ class Dataset:
         """The contract, compiled; it decodes records."""
         contract = self._compiled()
         for child in contract.children.each if contract.children is not None else ():
+            if len(table := self.child_table_name(child.name)) > CHILD_TABLE_LENGTH_MAX:
+                raise DatasetError(
+                    f"{self.name}: child {child.name!r} has a table of {len(table)} characters, {table}, expected at "
+                    f"most {CHILD_TABLE_LENGTH_MAX}; give it a shorter name"
+                )
             if taken := {column.name for column in child.contract.columns} & set(self.key_columns):
                 raise DatasetError(
                     f"{self.name}: child {child.name!r} has a field {sorted(taken)[0]!r} as the key has; marts show "

@@ -176,6 +176,16 @@ def test_children_that_cannot_be_staged_are_refused(children: tuple[Child, ...],
         _ = dataset(*children).compiled
 
 
+def test_a_childs_table_has_a_name_that_postgres_keeps() -> None:
+    declared = Dataset(name="o" * 30, contract=Order, source=KafkaTopic(topic="orders"), children=(ITEMS,))
+    assert declared.compiled
+
+    with pytest.raises(DatasetError, match="has a table of 51 characters"):
+        _ = Dataset(name="o" * 41, contract=Order, source=KafkaTopic(topic="o"), children=(
+            Child(name="abcdefgh", contract=Item, explode="$.a"),
+        )).compiled  # fmt: skip
+
+
 def test_an_element_has_no_field_of_the_keys_name() -> None:
     child = Child(name="guests", contract=Order, explode="$.guests")
 

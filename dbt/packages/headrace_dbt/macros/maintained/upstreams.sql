@@ -31,7 +31,7 @@
             {%- set own = headrace_dbt.relation_of(node) -%}
             {%- set parent = (node.config.get('meta') or node.get('meta') or {}).get('parent') if node.resource_type == 'source' else none -%}
             {%- set relation = own.incorporate(path={'identifier': parent}) if parent else own -%}
-            {%- set is_dataset = node.resource_type == 'source' and node.schema == 'staging' -%}
+            {%- set is_dataset = node.resource_type == 'source' and node.schema == headrace_dbt.staging_schema() -%}
             {%- set is_model = node.config.get('materialized') == 'maintained' -%}
             {%- do found.update({unique_id: {
                 'name': parent or node.name,
