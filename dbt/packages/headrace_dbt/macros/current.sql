@@ -10,8 +10,13 @@
 
     key, wins and versions are by default those of the source's meta; unit tests do not see sources and need them here.
     Without a key every record is an entity. No CTEs: each subquery lets a condition on the key through to the index.
+
+    current('orders.items') are the elements of the child `items` that belong to current versions of orders.
 #}
 {% macro current(dataset, key=none, wins=none, versions=none) -%}
+    {%- if '.' in dataset -%}
+        {{ return(headrace_dbt.current_elements(dataset.split('.')[0], dataset.split('.')[1], key, wins, versions)) }}
+    {%- endif -%}
     {%- set meta = headrace_dbt.dataset_meta(dataset) -%}
     {%- set key = key or meta.get('key') -%}
     {%- set columns = headrace_dbt.column_list(headrace_dbt.key_columns(key)) -%}
@@ -39,6 +44,32 @@
         where not _deleted
     ) as {{ headrace_dbt.exactly(dataset) }}
     {%- endif -%}
+{%- endmacro %}
+
+
+{#
+    The elements of a child whose records are current versions: with the record's key and time in front, and their place
+    in the array, _index. Those of an older version, and of a deleted record, are not among them.
+#}
+{% macro current_elements(dataset, child, key, wins, versions) -%}
+    {%- set key = key or headrace_dbt.dataset_meta(dataset).get('key') -%}
+    (
+        select
+            {%- if key %}
+            {{ headrace_dbt.column_list(headrace_dbt.key_columns(key), 'records') }},
+            {%- endif %}
+            records._timestamp,
+            elements.*
+        from (
+            select *
+            from {{ headrace_dbt.current(dataset, key, wins, versions) }}
+        ) as records
+        inner join {{ source('staging', dataset ~ '__' ~ child) }} as elements
+            on
+                records._generation = elements._generation
+                and records._partition = elements._partition
+                and records._offset = elements._offset
+    ) as {{ headrace_dbt.exactly(child) }}
 {%- endmacro %}
 
 

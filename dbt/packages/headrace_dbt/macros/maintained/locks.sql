@@ -66,6 +66,9 @@
             {%- do locked.append(headrace_dbt.log_of(upstream.relation)) -%}
         {%- elif upstream.kind == 'dataset' -%}
             {%- do locked.append(headrace_dbt.replaced_of(upstream.relation)) -%}
+            {%- for elements in upstream.elements -%}
+                {%- do locked.append(elements.include(database=false) | string) -%}
+            {%- endfor -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(locked) }}
