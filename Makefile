@@ -122,14 +122,16 @@ format: install-dev ## Format the code and apply ruff's fixes
 clean: down ## Stop the services; remove their data and all generated files
 	rm -rf .venv .venv-* .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
+# what the demo needs of the package: all but other workers and another client of Kafka
+EXTRAS := $(addprefix --extra ,airflow dbt files local redis registry)
 lock: ## Renew the locked requirements
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.txt
+		--custom-compile-command "make lock" $(EXTRAS) --group build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build --extra celery -c requirements.txt pyproject.toml \
+		--custom-compile-command "make lock" $(EXTRAS) --group build --extra celery -c requirements.txt pyproject.toml \
 		-o requirements-celery.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build --group dev -c requirements.txt pyproject.toml \
+		--custom-compile-command "make lock" $(EXTRAS) --group build --group dev -c requirements.txt pyproject.toml \
 		-o requirements-dev.txt
 
 lock-jars: install-dev ## Renew the checksums of Kafka's jars and of the benchmarks' peer, from Maven Central

@@ -13,6 +13,7 @@ from uuid import UUID
 from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import AVRO, SchemaText, parsed_json
 from headrace.formats.values import Nanoseconds
+from headrace.optional import needs
 
 OURS = "headrace-"  # before the names of the logical types that are read here
 DEPTH_MAX = 100  # types inside each other in a schema
@@ -34,8 +35,9 @@ class AvroSchema:
 
 def parse(schema: SchemaText, what: str) -> AvroSchema:
     """Parse a registered schema with its imports; raises Undecodable where it is none that can be read."""
-    from fastavro import parse_schema
-    from fastavro.schema import SchemaParseException
+    with needs("registry"):
+        from fastavro import parse_schema
+        from fastavro.schema import SchemaParseException
 
     if schema.kind != AVRO:
         raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{what} is of type {schema.kind}, expected {AVRO}")

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from headrace import masking
 from headrace.exceptions import RegistryRefused, RegistryUnavailable, SettingError
 from headrace.formats.base import Fault, Undecodable
+from headrace.optional import needs
 from headrace.settings import PREFIX, Settings
 
 TIMEOUT_S = 10.0
@@ -177,7 +178,8 @@ def _no_answer(url: str, error: BaseException) -> RegistryUnavailable | Registry
 
 
 def _opened(settings: Settings) -> Any:
-    from confluent_kafka.schema_registry import SchemaRegistryClient
+    with needs("registry"):
+        from confluent_kafka.schema_registry import SchemaRegistryClient
 
     try:
         return SchemaRegistryClient(configuration(settings))

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.marts.claims import SCHEMA, NodeResult
+from headrace.optional import needs
 from headrace.output import shown
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
@@ -114,7 +115,8 @@ class DbtRunner:
         }
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:
-        from dbt.cli.main import dbtRunner  # 2.5 s of imports
+        with needs("dbt"):
+            from dbt.cli.main import dbtRunner  # 2.5 s of imports
 
         _spare_logs()
         outcome = dbtRunner(manifest=manifest).invoke([*arguments, *self._options])
