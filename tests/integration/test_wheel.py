@@ -57,8 +57,8 @@ print(json.dumps({
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: setuptools writes build/ and *.egg-info beside what it builds."""
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("plugins", "dbt/packages"):
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "target", "logs")
+    for name in ("plugins", "dbt"):  # links lead from one to the other
         shutil.copytree(ROOT / name, source / name, ignore=ignore, symlinks=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
@@ -97,17 +97,22 @@ def test_wheel_has_all_files_of_the_package(wheel: Path) -> None:
     expected = {
         f"headrace/{path.relative_to(library)}"
         for path in library.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and "dbt_packages" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts
     }
     expected |= {
-        f"headrace/dbt_packages/headrace_dbt/{path.relative_to(package)}"
+        f"headrace/new/project/dbt/packages/headrace_dbt/{path.relative_to(package)}"
         for path in package.rglob("*")
         if path.is_file()
     }
     assert expected - packed == set()
     others = {name for name in packed - expected if ".dist-info/" not in name}
     assert others == set(), "the wheel has what is no part of the package"
-    for name in ("postgres/sql/migrations/0001_bookkeeping.sql", "airflow/templates/page.html", "py.typed"):
+    for name in (
+        "postgres/sql/migrations/0001_bookkeeping.sql",
+        "airflow/templates/page.html",
+        "py.typed",
+        "new/project/dbt/profiles.yml",
+    ):
         assert f"headrace/{name}" in packed
 
 
@@ -118,7 +123,9 @@ def test_core_alone_imports_and_brings_no_server_and_no_airflow(installed: Path,
     assert FORBIDDEN & set(found["distributions"]) == set()
     assert found["version"] == headrace.__version__
     assert len(found["imported"]) > 150
-    assert "console_scripts:headrace" in found["entry_points"]
+    assert found["entry_points"] == [
+        "airflow.plugins:headrace", "apache_airflow_provider:provider_info", "console_scripts:headrace",
+    ]  # fmt: skip
     assert Path(found["file"]).is_relative_to(installed)
     assert found["paths"] == [str(tmp_path / name) for name in (".headrace", "datasets", "dbt", "data-files")]
 
@@ -133,11 +140,11 @@ def test_core_alone_names_the_extra_of_a_command(installed: Path, tmp_path: Path
     assert _run(installed, tmp_path, "headrace", "--version").stdout.split()[-1] == headrace.__version__
 
 
-def test_core_alone_checks_declarations_from_below_the_project(installed: Path, tmp_path: Path) -> None:
-    datasets, below = tmp_path / "project" / "datasets", tmp_path / "project" / "dbt" / "models"
-    datasets.mkdir(parents=True)
-    below.mkdir(parents=True)
-    shutil.copyfile(ROOT / "plugins" / "datasets" / "telemetry.py", datasets / "telemetry.py")
-    described = _run(installed, below, "headrace", "describe", "telemetry")
+def test_core_alone_describes_a_dataset_from_below_a_new_project(installed: Path, tmp_path: Path) -> None:
+    made = _run(installed, tmp_path, "headrace", "new", "project")
+    assert made.returncode == 0, made.stderr
+    described = _run(installed, tmp_path / "project" / "dbt" / "models", "headrace", "describe", "orders")
     assert described.returncode == 0, described.stderr
-    assert "stream telemetry_stream" in described.stdout
+    assert "topic orders" in described.stdout
+    checked = _run(installed, tmp_path / "project", "headrace", "check")
+    assert "headrace[dbt]: found no package dbt" in checked.stderr

@@ -101,6 +101,10 @@ class Registry:
             if found is not None:
                 yield found.schema_id, self._with_imports(found.schema, f"subject {subject}", ())
 
+    def subjects(self) -> list[str]:
+        """The names of all subjects; raises what `schema` raises because of the registry."""
+        return list(self._asked(self._client.get_subjects) or ())
+
     def _with_imports(self, schema: Any, what: str, above: tuple[tuple[str, int], ...]) -> SchemaText:
         imports: dict[str, SchemaText] = {}
         for reference in schema.references or ():
