@@ -22,6 +22,13 @@ manager = ProvidersManager()
 told = {"hooks": sorted(name for name in manager.hooks if name.startswith("headrace"))}
 told["fields"] = sorted(name for name in manager.connection_form_widgets if "headrace" in name)
 told["hidden"] = manager.field_behaviours["headrace_kafka"]["hidden_fields"]
+# as Airflow 3.1 asks: only a class's own methods
+from headrace.airflow import hooks
+told["own"] = [
+    name for name, hook in vars(hooks).items()
+    if name.startswith("Headrace") and {"get_ui_field_behaviour", "get_connection_form_widgets"} <= set(vars(hook))
+]
+told["labels"] = hooks.HeadraceKafkaHook.get_ui_field_behaviour()["relabeling"]
 told["links"] = [name for name in manager.extra_links_class_names if "headrace" in name]
 for name, fields in given["tested"].items():
     connection = Connection(conn_id=name, **fields)
@@ -102,6 +109,8 @@ def told(postgres_dsn: str, bootstrap_servers: str, redis_url: str, tmp_path_fac
 def test_connection_types_have_forms(told: dict[str, Any]) -> None:
     assert told["hooks"] == ["headrace_kafka", "headrace_postgres", "headrace_redis", "headrace_registry"]
     assert {"extra__headrace_kafka__bootstrap_servers", "extra__headrace_registry__token"} <= set(told["fields"])
+    assert len(told["own"]) == len(told["hooks"])
+    assert told["labels"] == {"login": "SASL user", "password": "SASL password"}
     assert told["hidden"] == ["host", "port", "schema"]
     assert told["links"] == ["headrace.airflow.links.HeadraceLink"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import structlog
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk import Connection as AirflowConnection
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 from psycopg import Connection
 
 from headrace import logs, masking
 from headrace.airflow import extras
+from headrace.airflow.compat import AirflowException, AirflowFailException, AirflowNotFoundException
 from headrace.airflow.provider import KAFKA, POSTGRES, REDIS, REGISTRY
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError, SettingError

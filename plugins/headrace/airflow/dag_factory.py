@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, dag, task
+from airflow.sdk import DAG, dag, task
 
 from headrace.airflow.audit_dag import audit_dag
+from headrace.airflow.compat import AssetOrTimeSchedule, CronTriggerTimetable
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, OWNER, START, staging_asset
 from headrace.airflow.follow_dag import follow_dag
 from headrace.airflow.freshness_dag import freshness_dag
@@ -125,7 +126,7 @@ In a shell: `headrace describe {fault.name}`.
         @task(task_id="load" if fault.is_file else "plan")
         def fail() -> None:
             """Fail with the reason."""
-            from airflow.sdk.exceptions import AirflowFailException
+            from headrace.airflow.compat import AirflowFailException
 
             raise AirflowFailException(text)
 

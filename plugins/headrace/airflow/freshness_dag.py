@@ -38,8 +38,7 @@ def freshness_dag(project: AirflowProject = AirflowProject()) -> DAG:  # noqa: B
         @task
         def check() -> str:
             """Compare figures with thresholds."""
-            from airflow.sdk.exceptions import AirflowFailException
-
+            from headrace.airflow.compat import AirflowFailException
             from headrace.airflow.connections import deployment, task_errors
             from headrace.monitor.problems import find_problems, over_thresholds
             from headrace.monitor.status import read_status

@@ -17,6 +17,38 @@ from headrace.settings import Settings
 TIMEOUT_S = 8
 
 
+def _behaviour(hook: Any) -> dict[str, Any]:
+    """The labels of a form's fields."""
+    described = TYPES[hook.conn_type]["ui-field-behaviour"]
+    return {
+        "hidden_fields": described.get("hidden-fields", []),
+        "relabeling": described.get("relabeling", {}),
+        "placeholders": described.get("placeholders", {}),
+    }
+
+
+def _widgets(hook: Any) -> dict[str, Any]:
+    """A form's own fields."""
+    from wtforms import BooleanField, IntegerField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
+
+    widgets: dict[str, Any] = {}
+    for name, field in TYPES[hook.conn_type]["conn-fields"].items():
+        kind, schema = StringField, field["schema"]
+        if schema.get("format") == "password":
+            kind = PasswordField
+        elif "boolean" in schema["type"]:
+            kind = BooleanField
+        elif "integer" in schema["type"]:
+            kind = IntegerField
+        validators = [Optional()] + ([any_of(schema["enum"])] if "enum" in schema else [])
+        widgets[name] = kind(field["label"], validators=validators, description=field.get("description", ""))
+    return widgets
+
+
+_FORM: dict[str, Any] = {"get_ui_field_behaviour": _behaviour, "get_connection_form_widgets": _widgets}
+
+
 class _ServiceHook(BaseHook):
     """A hook whose connection can be tested."""
 
@@ -28,33 +60,10 @@ class _ServiceHook(BaseHook):
         super().__init__()
         self.conn_id = conn_id or self.conn_type
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The labels of the form's fields, for Airflow 3.1."""
-        described = TYPES[cls.conn_type]["ui-field-behaviour"]
-        return {
-            "hidden_fields": described.get("hidden-fields", []),
-            "relabeling": described.get("relabeling", {}),
-            "placeholders": described.get("placeholders", {}),
-        }
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's own fields, for Airflow 3.1."""
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
-
-        widgets: dict[str, Any] = {}
-        for name, field in TYPES[cls.conn_type]["conn-fields"].items():
-            kind, schema = StringField, field["schema"]
-            if schema.get("format") == "password":
-                kind = PasswordField
-            elif "boolean" in schema["type"]:
-                kind = BooleanField
-            elif "integer" in schema["type"]:
-                kind = IntegerField
-            widgets[name] = kind(field["label"], validators=[Optional()], description=field.get("description", ""))
-        return widgets
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in _FORM.items():  # Airflow 3.1 asks only a class's own methods, not those of its bases
+            setattr(cls, name, classmethod(method))
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the service answers, and what it says; no secret is in it."""

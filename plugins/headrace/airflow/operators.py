@@ -78,8 +78,7 @@ class DrainOperator(HeadraceOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Read and commit; the result has the numbers of staged records and dead letters, and the seconds."""
-        from airflow.sdk.exceptions import AirflowSkipException
-
+        from headrace.airflow.compat import AirflowSkipException
         from headrace.airflow.connections import run_context, task_errors
         from headrace.ingest import runner as ingest
         from headrace.ingest.plan import Plan
@@ -197,8 +196,7 @@ class VerifyOperator(HeadraceOperator):
 
     def execute(self, context: Any) -> str:
         """Compare everything."""
-        from airflow.sdk.exceptions import AirflowFailException
-
+        from headrace.airflow.compat import AirflowFailException
         from headrace.airflow.connections import build_settings, deployment, task_errors
         from headrace.exceptions import SourceUnavailable
         from headrace.verify import verify
@@ -242,8 +240,7 @@ def _opened(datasets: str | None, name: str) -> "tuple[Deployment, Dataset]":
 
 
 def _plan(deployment: "Deployment", dataset: "Dataset", parts: int | None = None) -> list[dict[str, Any]]:
-    from airflow.sdk.exceptions import AirflowSkipException
-
+    from headrace.airflow.compat import AirflowSkipException
     from headrace.airflow.connections import run_context
     from headrace.exceptions import TopicMissing
     from headrace.follow.leases import held_lease
