@@ -110,6 +110,10 @@ def shell(warehouse: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         terminal.stop()
 
 
+def _dag_ids(api: Api) -> set[str]:
+    return {dag["dag_id"] for dag in api.get("/api/v2/dags")["dags"]}
+
+
 def _rows(warehouse: dict[str, str], query: str) -> list[tuple[object, ...]]:
     with psycopg.connect(
         host=warehouse["WAREHOUSE_HOST"], port=warehouse["WAREHOUSE_PORT"], dbname=warehouse["WAREHOUSE_DB"],
@@ -134,8 +138,7 @@ def test_page_leads_from_an_airflow_to_a_mart_an_upgrade_and_the_removal(
     shell.start(*COMPONENTS)
     api = Api(shell.variables["AIRFLOW__API__BASE_URL"])
     waited("health", lambda: api.get("/api/v2/monitor/health")["scheduler"]["status"] == "healthy", shell)
-    known = lambda: {dag["dag_id"] for dag in api.get("/api/v2/dags")["dags"]}  # noqa: E731
-    waited("DAGs", lambda: {"existing", "ingest_orders", "build_marts"} <= known(), shell)
+    waited("DAGs", lambda: {"existing", "ingest_orders", "build_marts"} <= _dag_ids(api), shell)
     assert api.get("/api/v2/importErrors")["total_entries"] == 0
     for block in steps["First run"]:
         shell.run(block)

@@ -34,7 +34,8 @@ class HeadraceOperator(BaseOperator):
 
     def __init__(self, *, datasets: Path | str | None = None, **options: Any) -> None:
         of_dag = options.get("default_args") or {}  # Airflow passes the DAG's; they precede ours
-        super().__init__(**({name: value for name, value in DEFAULT_ARGS.items() if name not in of_dag} | options))
+        defaults: dict[str, Any] = {name: value for name, value in DEFAULT_ARGS.items() if name not in of_dag}
+        super().__init__(**(defaults | options))
         self.datasets = None if datasets is None else str(datasets)
 
 
@@ -114,8 +115,8 @@ class LoadOperator(HeadraceOperator, ShortCircuitOperator):
         again: Flag = False,
         **options: Any,
     ) -> None:
-        options = {"ignore_downstream_trigger_rules": False, "python_callable": _nothing} | options
-        super().__init__(**options)
+        ours: dict[str, Any] = {"ignore_downstream_trigger_rules": False, "python_callable": _nothing}
+        super().__init__(**(ours | options))
         self.dataset, self.file = dataset, file
         self.replace, self.max_removed, self.again = replace, max_removed, again
 
