@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -61,6 +61,9 @@ mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
 
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
+
+your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13: other versions than 3.1 and 3.11
+	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
 
 celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
@@ -116,14 +119,16 @@ format: install-dev ## Format the code and apply ruff's fixes
 clean: down ## Stop the services; remove their data and all generated files
 	rm -rf .venv .venv-* .headrace dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
+# what the demo needs of the package: all but other workers and another client of Kafka
+EXTRAS := $(addprefix --extra ,airflow dbt files local redis registry)
 lock: ## Renew the locked requirements
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.txt
+		--custom-compile-command "make lock" $(EXTRAS) --group build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build --extra celery -c requirements.txt pyproject.toml \
+		--custom-compile-command "make lock" $(EXTRAS) --group build --extra celery -c requirements.txt pyproject.toml \
 		-o requirements-celery.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" --group build --group dev -c requirements.txt pyproject.toml \
+		--custom-compile-command "make lock" $(EXTRAS) --group build --group dev -c requirements.txt pyproject.toml \
 		-o requirements-dev.txt
 
 lock-jars: install-dev ## Renew the checksums of Kafka's jars and of the benchmarks' peer, from Maven Central
@@ -134,9 +139,9 @@ install: .venv/installed
 install-dev: .venv/installed-dev
 
 .venv/installed: requirements.txt requirements-uv.txt pyproject.toml
-	@./install.sh "$(PYTHON)" requirements.txt
+	@./install.sh "$(PYTHON:3.%=python3.%)" requirements.txt
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	@./install.sh "$(PYTHON)" requirements-dev.txt
+	@./install.sh "$(PYTHON:3.%=python3.%)" requirements-dev.txt
 	@touch $@

@@ -210,6 +210,12 @@ class Dataset:
         return replace(self, format=format, key_format=key_format, masking_key=masking_key)
 
     @property
+    def asks_registry(self) -> bool:
+        """Whether a format of it reads schemas of a registry."""
+        formats = [self.format] if self.key_format is None else [self.format, self.key_format]
+        return any(format.connected(Settings()) is not format for format in formats)
+
+    @property
     def is_keyed_by_setting(self) -> bool:
         """Whether a mask of the contract needs HEADRACE_MASKING_KEY."""
         return bool(self._keyed_by_setting)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from headrace import __version__
 from headrace.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +96,20 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
     for (file, line, text), (wanted_file, wanted_line, beginning) in zip(listed, expected, strict=True):
         assert (file, line) == (wanted_file, wanted_line)
         assert text.startswith(beginning), listed
+
+
+def test_check_of_a_new_project_finds_nothing_and_an_outdated_package(tmp_path: Path) -> None:
+    project = tmp_path / "sales"
+    assert CliRunner().invoke(main, ["new", str(project)]).exit_code == 0
+    variables = {"HEADRACE_PROJECT": str(project)}
+    clean = check(variables)
+    assert (clean.exit_code, clean.output) == (0, "no faults in declarations and models\n")
+    package = project / "dbt" / "packages" / "headrace_dbt"
+    (package / "README.md").write_text("what it says is no code")
+    (package / "dbt_project.yml").write_text("name: headrace_dbt\nversion: 0.9.0\nconfig-version: 2\n")
+    outdated = check(variables)
+    assert outdated.exit_code == 1
+    assert outdated.output.splitlines()[0] == (
+        f"{package}: found the dbt package of another version of Headrace, expected that of {__version__}; "
+        f"`headrace new {project} --upgrade` replaces it"
+    )

@@ -14,6 +14,7 @@ from headrace.formats import connect_values
 from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import AVRO, SchemaText, parsed_json
 from headrace.formats.values import Nanoseconds
+from headrace.optional import needs
 
 OURS = "headrace-"  # before the names of the logical types that are read here
 DEPTH_MAX = 100  # types inside each other in a schema
@@ -38,8 +39,9 @@ def parse(schema: SchemaText, what: str, *, is_connect: bool = False) -> AvroSch
 
     is_connect: what Kafka Connect calls a type (connect.name) says what its values are, as a logical type does.
     """
-    from fastavro import parse_schema
-    from fastavro.schema import SchemaParseException
+    with needs("registry"):
+        from fastavro import parse_schema
+        from fastavro.schema import SchemaParseException
 
     if schema.kind != AVRO:
         raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{what} is of type {schema.kind}, expected {AVRO}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from headrace.contracts.columns import Column
 from headrace.exceptions import DatasetError, FileSourceError
+from headrace.optional import needs
 from headrace.settings import Settings
 from headrace.sources.base import Source
 from headrace.sources.bounds import Bounds
@@ -196,7 +197,8 @@ class RedisStream:
 
     def open(self, services: Services, _columns: Sequence[Column], bounds: Bounds, _path: Path | None = None) -> Source:
         """Open it; it connects at the first request."""
-        from headrace.sources.redis import RedisSource
+        with needs("redis"):
+            from headrace.sources.redis import RedisSource
 
         return RedisSource(self.stream, services.redis(), bounds=bounds)
 
