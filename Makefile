@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -76,6 +76,10 @@ celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 
 
 test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
+
+formats: install-dev ## Drain a million records of each format under kills, 200,000 of Protobuf; FORMAT=avro RECORDS=20000 SEED=5
+	@FORMATS_ONLY=$(FORMAT) FORMATS_RECORDS=$(RECORDS) FORMATS_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
+		-p no:randomly tests/faults/test_formats.py -m faults
 
 fuzz: install-dev ## Drain a million broken records and account for each; RECORDS=5000 SEED=7: fewer
 	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))

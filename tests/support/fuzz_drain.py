@@ -23,7 +23,6 @@ from typing import Any
 
 import psycopg
 from kafka import KafkaAdminClient, KafkaProducer
-from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier
 
 from headrace.deployment import Deployment
@@ -34,6 +33,7 @@ from headrace.settings import Settings
 from tests.support import fuzz_oracle, fuzz_shapes
 from tests.support.fuzz_payloads import Header, Payload, payloads
 from tests.support.fuzz_shapes import PayloadShape
+from tests.support.offset_rows import OffsetRows
 
 PARTITIONS = 3
 BYTES_MAX = 20_000_000
@@ -138,8 +138,8 @@ def _check(deployment: Deployment, target: FuzzTarget, records: Iterable[Payload
     ]
     with ExitStack() as stack:
         connection = stack.enter_context(psycopg.connect(deployment.settings.require_postgres_dsn()))
-        rows = [_Cursor(stack, connection, _staged_query(target, fields, p)) for p in range(PARTITIONS)]
-        dead = [_Cursor(stack, connection, _dead_query(target, p)) for p in range(PARTITIONS)]
+        rows = [OffsetRows(stack, connection, _staged_query(target, fields, p)) for p in range(PARTITIONS)]
+        dead = [OffsetRows(stack, connection, _dead_query(target, p)) for p in range(PARTITIONS)]
         for number, payload in enumerate(records):
             partition, offset = number % PARTITIONS, number // PARTITIONS
             where = f"{target.name}[{partition}] offset {offset} ({payload.defect}): {payload!r:.2000}"
@@ -167,28 +167,6 @@ def _check(deployment: Deployment, target: FuzzTarget, records: Iterable[Payload
         for cursor in (*rows, *dead):
             assert cursor.is_exhausted, "rows that were never produced"
     return DrainTotals(staged, tombstones, reasons, drain_s)
-
-
-class _Cursor:
-    """Rows in offset order, taken by offset."""
-
-    def __init__(self, stack: ExitStack, connection: Connection[Any], query: Composed) -> None:
-        cursor = stack.enter_context(connection.cursor(f"fuzz_{id(self)}"))
-        cursor.itersize = 50
-        self._rows = iter(cursor.execute(query))
-        self._next = next(self._rows, None)
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self._next is None
-
-    def take(self, offset: int) -> tuple[Any, ...] | None:
-        """The row of an offset without the offset, or None when the next row is another's."""
-        found = self._next
-        if found is None or found[0] != offset:
-            return None
-        self._next = next(self._rows, None)
-        return tuple(found[1:])
 
 
 def _staged_query(target: FuzzTarget, fields: list[tuple[str, str, str]], partition: int) -> Composed:
