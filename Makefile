@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -33,20 +33,10 @@ producer: install ## Produce events until Ctrl-C, some of them invalid; DATASET=
 consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
-# Two halves run at once, each with its own services, because tests mostly wait for these. The halves take about equally long.
-SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/cost tests/integration/test_build_*.py tests/integration/test_maintained_*.py tests/integration/test_verify*.py \
-	tests/integration/test_drain_killed.py tests/integration/test_drain_cut_off.py tests/integration/test_infrastructure_errors.py tests/integration/test_*roles.py \
-	tests/integration/test_kafka_*.py tests/integration/test_pgbouncer.py tests/integration/test_postgres_versions.py \
-	tests/integration/test_originals.py tests/integration/test_follow.py)
-
+# More workers than cores, each with services of its own, because tests mostly wait for these.
+WORKERS := $(shell expr $$(nproc) \* 3 / 2)
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
-
-test-first-half: install-dev
-	@$(BIN)/python -m pytest --durations=15 tests/unit tests/integration $(addprefix --ignore=,$(SECOND_HALF))
-
-test-second-half: install-dev
-	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 
 test-unit: install-dev ## Run the unit tests, which need no services
 	@$(BIN)/python -m pytest -q --numprocesses auto tests/unit

@@ -28,7 +28,7 @@ from headrace.sources import kafka
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import topics
-from tests.support.databases import create_database, make_owner_superuser, passing_database
+from tests.support.databases import create_database, make_owner_superuser, passing_database, stop_syncing
 from tests.support.drained_topic import Drained, drained_topic
 from tests.support.local_servers import BOTH, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
@@ -52,6 +52,7 @@ def local_settings(session_home: Path) -> Iterator[Settings]:
 def postgres_dsn(local_settings: Settings) -> str:
     """The DSN of a real PostgreSQL 18, whose owner is made a superuser."""
     services.up(local_settings, only=("postgres",), print_line=_quiet)
+    stop_syncing(local_settings.home)
     return make_owner_superuser(local_settings.home)
 
 
