@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,7 @@ def run_format(servers: Servers, folder: Path, case: FormatCase, options: RunOpt
     topics.create(servers.address("kafka"), topic, PARTITIONS, retention_ms="-1")
     stage = Stage(Deployment.from_settings(settings), settings.require_postgres_dsn())
     made, found = _declared(stage, topic, case, is_newer=False), Drained()
-    steps = (
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("produced", lambda: _produce(made, case, options)),
         ("drained", lambda: _drain(made, case, options, found)),
         ("compared", lambda: _compare(made, case, options, found)),

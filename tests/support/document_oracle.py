@@ -41,7 +41,7 @@ def order_row(document: Document) -> Document:
     if not -(2**63) <= row["id"] < 2**63 or not -(2**63) <= (row["nanos"] or 0) < 2**63:
         raise ValueError("no bigint")
     amount = row["amount"]
-    if amount and (amount.adjusted() >= 30 or EXACT.normalize(amount).as_tuple().exponent < -60):
+    if amount and (amount.adjusted() >= 30 or int(EXACT.normalize(amount).as_tuple().exponent) < -60):
         raise ValueError("no numeric that all can show")
     for name in ("at", "seen"):
         if row[name] is not None and not FIRST <= row[name] <= LAST:
@@ -124,7 +124,8 @@ def _indexes(payload: bytes) -> tuple[tuple[int, ...], int]:
     """The indexes of a message, and where they end."""
     if payload[0] == 0:
         return (0,), 1
-    numbers, end = [], 0
+    numbers: list[int] = []
+    end = 0
     while not numbers or len(numbers) <= numbers[0]:
         number = shift = 0
         while payload[end] >= 0x80:

@@ -14,6 +14,7 @@ from tests.support.format_writers import TEXTS
 from tests.support.fuzz_payloads import Payload, payloads
 from tests.support.fuzz_schemas import CONFLUENT_HEADER, Headers, SchemaFuzz
 from tests.support.fuzz_shapes import PayloadShape
+from tests.support.order_schemas import json_schema
 from tests.support.orders import DECLARATION
 from tests.support.schemas import wire
 
@@ -113,7 +114,8 @@ def registry_targets(registry: Registers) -> Iterator[FuzzTarget]:
         subject = f"fuzz-{kind.lower()}"
         return Headers([header(subject, text, kind) for text in texts], foreign, wire(UNKNOWN_ID, b""))
 
-    json_schemas = headers("JSON", ['{"title": "A"}', '{"title": "B"}'], header("fuzz-long", '"long"', "AVRO"))
+    documents = [json_schema("id", title=title) for title in ("Job", "Work")]
+    json_schemas = headers("JSON", documents, header("fuzz-long", '"long"', "AVRO"))
     avro_headers = headers("AVRO", fuzz_schemas.avro().schemas, json_schemas.known[0])
     message_headers = headers("PROTOBUF", fuzz_schemas.protobuf().schemas, json_schemas.known[0])
     single_object = Headers(fuzz_schemas.single_object_headers(), b"\xc3\x01" + bytes(8), UNKNOWN_FINGERPRINT)
