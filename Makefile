@@ -38,8 +38,9 @@ WORKERS := $(shell expr $$(nproc) \* 3 / 2)
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 
+# worksteal leaves most modules whole to one process: what a module imports or sets up is mostly paid for once
 test-unit: install-dev ## Run the unit tests, which need no services
-	@$(BIN)/python -m pytest -q --numprocesses auto tests/unit
+	@$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal tests/unit
 
 PYTHONS := 3.11 3.12 3.13
 test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 to 3.13 on this machine, each in its own .venv
@@ -49,7 +50,7 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 		[ -n "$$python" ] || python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
 			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
 		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
-			.venv-$$version/bin/python -m pytest -q --numprocesses auto tests/unit || exit 1; \
+			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
@@ -84,8 +85,11 @@ rounds: install-dev ## Compare marts and random models after random builds with 
 		$(if $(filter models,$(ONLY)),,tests/integration/test_build_rounds.py) \
 		$(if $(filter marts,$(ONLY)),,tests/integration/test_random_models.py)
 
+debezium: install-dev ## Compare mart and table after random transactions through a real Debezium connector, ROUNDS=100; SEED=5 repeats
+	@DEBEZIUM_ROUNDS=$(ROUNDS) DEBEZIUM_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/faults/test_debezium.py -m faults
+
 bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
-	@$(BIN)/python -m tests.benchmarks --only freshness
+	@$(BIN)/python -m tests.benchmarks --only freshness $(if $(FOR_S),--seconds $(FOR_S))
 
 bench: install-dev ## Measure throughput and cost; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \

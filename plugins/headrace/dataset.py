@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
 from headrace.contracts import masks
+from headrace.contracts.changes import Changes
 from headrace.contracts.columns import Column, metadata
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
 from headrace.contracts.where import Where, parse
 from headrace.exceptions import DatasetError
-from headrace.formats import JSON, Format
+from headrace.formats import JSON, Debezium, Format
 from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
@@ -100,6 +101,8 @@ class Dataset:
                 faults.append(f"{limit} is {value}, expected more than 0")
         if self.format.has_schema_ids and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        elif isinstance(self.format, Debezium) and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one of documents: only topics have change events")
         has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
         is_compared = bool(self.key) and self.keyed
         if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
@@ -150,9 +153,11 @@ class Dataset:
         return contract
 
     @cached_property
-    def filter(self) -> Where | None:
+    def filter(self) -> Where | Changes | None:
         """Tells which records of the source do not belong to the dataset; None if all do."""
-        return None if self.where is None else Where(self.where, self.compiled)
+        where = None if self.where is None else Where(self.where, self.compiled)
+        changes = self.compiled.changes
+        return where if changes is None else Changes(self.compiled, changes, where)
 
     @cached_property
     def of_masked(self) -> Contract:

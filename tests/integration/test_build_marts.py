@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,35 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
     result = warehouse.build()
     assert result.passes == ()
     assert result.summary() == "build: nothing new; every model has built every batch"
+
+
+def test_warm_build_makes_no_debug_messages_and_opens_one_connection_per_thread(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbt.adapters.postgres.connections import PostgresConnectionManager
+    from dbt_common.events import event_manager
+
+    levels: list[str] = []
+    opened: list[Any] = []
+    make: Any = vars(event_manager)["msg_from_base_event"]
+    open_connection: Any = vars(PostgresConnectionManager)["open"].__func__
+
+    def note_message(event: Any, level: Any = None) -> Any:
+        message = make(event, level=level)
+        levels.append(message.info.level)
+        return message
+
+    def note_connection(connection: Any) -> Any:
+        opened.append(connection)
+        return open_connection(PostgresConnectionManager, connection)
+
+    monkeypatch.setattr(event_manager, "msg_from_base_event", note_message)
+    monkeypatch.setattr(PostgresConnectionManager, "open", staticmethod(note_connection))
+    warehouse.jobs((0, 1, job()))
+    warehouse.build(select=ALL_OF_JOBS)
+    assert "info" in levels and "debug" not in levels
+    assert 2 <= len(opened) <= 4  # two builders, the main thread, one that lists relations; not one for each model
+    warehouse.assert_right(*DOWNSTREAM)
 
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:
@@ -249,17 +279,30 @@ def test_models_pass_their_unit_tests(warehouse: Warehouse) -> None:
     assert succeeded, messages
 
 
-def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
+def test_build_forgets_claims_state_and_logs_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
     claim = (
         "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
         "values (%s, %s, 'jobs', 0, '{\"headrace.datasets\": \"before a rename\"}')"
     )
     for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
         warehouse.execute(claim, schema, model)
+    warehouse.execute(
+        "create table marts.renamed (); create table marts_log.renamed (); create table marts_log._turn_renamed (); "
+        "insert into headrace.model_states "
+        "select 'marts', 'renamed', 'marts.renamed'::regclass, '', '{}', 1, 1, 0, false"
+    )
     warehouse.jobs((0, 1, job()))
     lines: list[str] = []
     warehouse.build(select="jobs", print_line=lines.append)
-    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
+    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs and dropped") for line in lines)
+    gone = "select to_regclass(name)::text from unnest(%s::text[]) as name"
+    assert warehouse.query(gone, ["marts_log.renamed", "marts_log._turn_renamed", "marts.renamed"]) == [
+        (None,),
+        (None,),
+        ("marts.renamed",),
+    ]
+    warehouse.execute("drop table marts.renamed")
+    assert not warehouse.query("select from headrace.model_states where identifier = 'renamed'")
     assert {model for model, _ in warehouse.claims()} == set(MARTS)
     assert warehouse.value("select count(*) from headrace.claims where schema = 'marts_dev'") == 1
     warehouse.build()

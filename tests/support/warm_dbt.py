@@ -7,22 +7,20 @@ from functools import cache
 from typing import Any
 
 from dbt.cli.main import dbtRunner
-from dbt.plugins.manager import PluginManager
 from dbt_common.tests import enable_test_caching
 
-from headrace.marts.dbt import _spare_logs
+from headrace.marts.dbt_costs import spare_costs
 
 
 @cache
 def spare_dbt() -> None:
     """Spare dbt most of what a small run takes.
 
-    Messages are not made that are not written, plugins are searched for once, and a macro's text is parsed once in
-    this process, not once per invocation: dbt's own tests do so.
+    As builds are spared it, and a macro's text is parsed once in this process, not once per invocation: dbt's own tests
+    do so.
     """
-    _spare_logs()
+    spare_costs()
     enable_test_caching()
-    PluginManager.get_prefixed_modules = staticmethod(cache(PluginManager.get_prefixed_modules))  # type: ignore[method-assign]
 
 
 def spared_runner(manifest: Any = None) -> dbtRunner:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +18,6 @@ from headrace.marts.claims import (
     SCHEMA,
     NodeResult,
     claims,
-    forget_claims,
     is_up_to_date,
     newest_batches,
     record,
@@ -26,6 +25,8 @@ from headrace.marts.claims import (
     unclaimed,
 )
 from headrace.marts.dbt import DbtRunner, fingerprint
+from headrace.marts.readers import Readers
+from headrace.marts.removed import forget_removed
 from headrace.postgres.connection import Connect, connector, database, translated_errors
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 from headrace.settings import Settings
@@ -37,11 +38,15 @@ NAMED_FAILURES = 3  # how many failures a message names before it counts the oth
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build did: its passes, and what each did with each model."""
+    """What a build did: its passes, and what each did with each model.
+
+    readers: the models behind each dataset; empty where dbt did not run.
+    """
 
     build_id: UUID
     passes: tuple[tuple[NodeResult, ...], ...]
     seconds: float
+    readers: Mapping[str, Readers] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -73,7 +78,7 @@ def build(
     nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
     A selection of nothing is refused as a misspelt one, unless it may_be_empty.
 
-    Claims of models that the project no longer has are deleted.
+    Claims, state and logs of models that the project no longer has are deleted.
 
     Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
     failed model's claim was rolled back with its rows. Raises UsageError for a selection or vars that cannot be used:
@@ -91,7 +96,7 @@ def build(
         if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
         refuse_foreign_objects(connection, SCHEMA, "build")
-        with _exclusive_build(connect, print_line), DbtRunner(settings, connection, vars) as dbt:
+        with _exclusive_build(connect, print_line), DbtRunner(settings, connection, vars, project) as dbt:
             if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
             newest = newest_batches(connection)
@@ -107,7 +112,7 @@ def build(
                         record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
                     raise
                 if not passes and not vars:  # which may enable models, and disable others
-                    _forget_claims(connection, dbt, print_line)
+                    _forget_removed(connection, dbt, print_line)
                 passes.append(nodes)
                 _print_taken_over(stateless - stateless_models(connection), print_line)
                 record(connection, build_id, len(passes), nodes, selection, project, tests)
@@ -116,7 +121,8 @@ def build(
                 after = claims(connection, newest)
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
-    return BuildResult(build_id, tuple(passes), time.monotonic() - began)
+            found = dbt.readers()
+    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found)
 
 
 def _print_taken_over(models: set[str], print_line: PrintLine) -> None:
@@ -127,13 +133,13 @@ def _print_taken_over(models: set[str], print_line: PrintLine) -> None:
         )
 
 
-def _forget_claims(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:
+def _forget_removed(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:
     claiming = dbt.claiming_models()
-    forgotten = forget_claims(connection, claiming) if claiming else []
+    forgotten = forget_removed(connection, claiming) if claiming else []
     if forgotten:
         print_line(
-            f"build: forgot the claims of {', '.join(forgotten)}: no models of the project claim batches under these "
-            "names; their tables stay"
+            f"build: forgot the claims of {', '.join(forgotten)} and dropped their logs: no models of the project "
+            "claim batches under these names; their tables stay"
         )
 
 

@@ -103,8 +103,13 @@ def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
 def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, key: str) -> None:
     """Check that the mart's keys are those of staging's current versions without a tombstone."""
     subject = snapshot.subject
+    has_positions = subject.declared is not None and subject.declared.compiled.has_positions
+    versions = SQL(query("versions_by_position")).format(key=Identifier(key), staging=subject.staging)
     compared = SQL(query("mart_keys")).format(
-        key=Identifier(key), mart=Identifier(PRODUCTION_SCHEMA, subject.name), staging=subject.staging
+        key=Identifier(key),
+        mart=Identifier(PRODUCTION_SCHEMA, subject.name),
+        staging=versions if has_positions else subject.staging,
+        newest=SQL("_newest" if has_positions else "null::bigint[]"),
     )
     with snapshot.connection.cursor(row_factory=dict_row) as cursor:
         totals = cursor.execute(

@@ -6,7 +6,8 @@ with partition_winners as (
         _partition,
         _offset,
         _timestamp,
-        _deleted
+        _deleted,
+        {newest} as _newest
     from {staging}
     where {key} is not null
     order by {key}, _generation desc, _partition desc, _offset desc
@@ -15,7 +16,7 @@ with partition_winners as (
 winners as (
     select distinct on ({key}) *
     from partition_winners
-    order by {key}, _generation desc, _timestamp desc nulls last, _partition desc
+    order by {key}, _generation desc, _newest desc nulls last, _timestamp desc nulls last, _partition desc
 ),
 
 compared as (
