@@ -8,6 +8,7 @@ from uuid import uuid4
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from headrace.command import Command
 from headrace.exceptions import DatabaseError
 
 STAGING = "staging"
@@ -104,7 +105,10 @@ def copied(connection: Connection[Any], schema: str, name: str, meta: dict[str, 
     """
     found = connection.execute("select to_regclass(format('%%I.%%I', %s::text, %s::text))", (STAGING, name))
     if found.fetchone() == (None,):
-        raise DatabaseError(f"check: found no table {STAGING}.{name}, expected one to copy; run `headrace init`")
+        raise DatabaseError(
+            f"check: found no table {STAGING}.{name}, expected one to copy; run `headrace init`",
+            command=Command("init"),
+        )
     key = meta.get("key") or []
     key = [key] if isinstance(key, str) else key
     for table in (name, f"_replaced_{name}"):
