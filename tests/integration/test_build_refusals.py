@@ -94,7 +94,7 @@ def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
 
 
 def test_build_of_an_unknown_selection_is_refused(warehouse: Warehouse) -> None:
-    with pytest.raises(UsageError, match="--select jobz: found nothing of that name, expected a model"):
+    with pytest.raises(UsageError, match="--select jobz: found nothing of that name, did you mean jobs"):
         warehouse.build(select="jobz")
 
 

@@ -14,6 +14,7 @@ from headrace.cli import (  # noqa: F401 - registers them
     ingest,
     inspect,
     marts,
+    new,
     repair,
     services,
 )

@@ -7,6 +7,7 @@ import click
 from headrace.cli.group import main, open_deployment, read_settings
 from headrace.cli.names import KAFKA_TOOL
 from headrace.cli.report import JSON, report
+from headrace.optional import needs
 from headrace.output import complain, say
 
 
@@ -21,7 +22,9 @@ def up(only: tuple[str, ...]) -> None:
     from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
     from headrace.ingest.prepare import initialise
-    from headrace.local import services
+
+    with needs("local"):
+        from headrace.local import services
 
     settings = read_settings()
     wanted = only or services.SERVICES
@@ -41,7 +44,8 @@ def up(only: tuple[str, ...]) -> None:
 @main.command()
 def down() -> None:
     """Stop the local services, and nothing else."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     services.down(read_settings(), print_line=say)
 
@@ -50,7 +54,8 @@ def down() -> None:
 @JSON
 def env(as_json: bool) -> None:
     """Print `export NAME='value'` lines for a shell: eval "$(headrace env)"."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     environment = services.environment(read_settings())
     if as_json:
@@ -75,7 +80,8 @@ def init(as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; arguments go to psql."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     command = services.psql_command(read_settings())
     os.execv(command[0], [*command, *arguments])
@@ -89,11 +95,13 @@ def kafka(tool: str, arguments: tuple[str, ...]) -> None:
 
     The broker's address is filled in.
     """
-    from headrace.local.home import locked
-    from headrace.local.jars import tool_command
     from headrace.local.kafka_tools import tool_class
 
     tool_class(tool)  # a misspelt name is reported before anything is downloaded
+    with needs("local"):
+        from headrace.local.home import locked
+        from headrace.local.jars import tool_command
+
     settings = read_settings()
     servers = settings.require_kafka_bootstrap_servers()
     with locked(settings.home, complain) as home:
