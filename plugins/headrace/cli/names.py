@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -12,10 +12,17 @@ from headrace.dataset_files import dataset_names
 from headrace.exceptions import HeadraceError
 from headrace.settings import Settings
 
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+    _Items = list[CompletionItem[str]]
+else:  # neither is generic before click 8.4, which the constraints of Airflow 3.1 exclude
+    _Text = click.ParamType
+    _Items = list
+
 _OPERATORS = re.compile(r"(?:\S+\s+)*[+@]?")
 
 
-class ProjectName(click.ParamType[str]):
+class ProjectName(_Text):
     """A name that a shell completes; whether it exists is the command's question, which has the better message."""
 
     def names(self, settings: Settings, ctx: click.Context) -> Iterable[str]:
@@ -26,7 +33,7 @@ class ProjectName(click.ParamType[str]):
         """Return the text as it is."""
         return str(value)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> _Items:
         """The names that begin so; none if the settings cannot be used."""
         try:
             names = sorted(set(self.names(Settings.from_environment(), ctx)))
@@ -55,7 +62,7 @@ class DatasetOrFile(DatasetName):
 
     name = "dataset or file"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> _Items:
         """Datasets that begin so; paths if none does."""
         return super().shell_complete(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
 
