@@ -236,6 +236,15 @@ class Dataset:
         if self._keyed_by_setting and self.masking_key is None:
             raise masks.no_key(self._keyed_by_setting)
 
+    @property
+    def masking_key_id(self) -> str | None:
+        """The id of the key of its masks, which tells keys apart; None if no mask needs a key.
+
+        Raises SettingError where a mask has no key.
+        """
+        self.require_masking_key()
+        return masks.key_id(self.masking_key) if self.masking_key is not None else None
+
     @cached_property
     def copy_line_binder(self) -> "Binder | None":
         """The contract's fast path from records to lines of COPY text; None if it has none."""

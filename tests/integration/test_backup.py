@@ -25,6 +25,7 @@ from headrace.postgres import staging
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import LOADER, ROLES
+from headrace.postgres.staged_tables import all_tables
 from headrace.settings import Settings
 from headrace.verify import verify
 from tests.support import topics
@@ -68,7 +69,7 @@ def test_upgrade_from_an_older_version_keeps_the_data_while_a_drain_goes_on(
             connection.execute(statement.encode())
         with connection.transaction():
             Checkpoints(connection, "jobs").register()
-            staging.ensure_table(connection, jobs)
+            staging.ensure_tables(connection, all_tables(jobs))
         with closing(open_source(ours, jobs)) as source:
             state = source.describe()
             generation = prepare_generation(Checkpoints(connection, "jobs"), jobs, source, state, RunContext())

@@ -20,9 +20,9 @@ from headrace.postgres import ledger, staging
 from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
-from headrace.postgres.masking_keys import check_masking_key
 from headrace.postgres.migrations import locked, migrate, while_locked
 from headrace.postgres.roles import separate
+from headrace.postgres.staged_tables import all_tables
 from headrace.sources.base import Source, SourceState
 
 
@@ -60,7 +60,7 @@ def initialise(deployment: Deployment, print_line: Callable[[str], None] = lambd
 def _make_table(connection: Connection[Any], dataset: Dataset) -> None:
     with locked(connection, f"staging.{dataset.name}"):
         Checkpoints(connection, dataset.name).register()
-        staging.ensure_table(connection, dataset)
+        staging.ensure_tables(connection, all_tables(dataset))
 
 
 def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms: int | None = None) -> None:
@@ -72,9 +72,10 @@ def prepare_table(connection: Connection[Any], dataset: Dataset, lock_timeout_ms
     with connection.transaction():
         if lock_timeout_ms is not None:
             connection.execute(SQL("set local lock_timeout = {}").format(f"{lock_timeout_ms}ms"))
-        Checkpoints(connection, dataset.name).register()
-        check_masking_key(connection, dataset)
-        staging.ensure_table(connection, dataset)
+        stored = Checkpoints(connection, dataset.name, dataset.masking_key_id)
+        stored.register()
+        stored.check_masking_key()
+        staging.ensure_tables(connection, all_tables(dataset))
 
 
 def prepare_generation(

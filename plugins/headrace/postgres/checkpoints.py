@@ -9,7 +9,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from headrace.exceptions import CheckpointMoved, Where
+from headrace.command import Command
+from headrace.exceptions import CheckpointMoved, DatasetError, Where
 from headrace.postgres.ledger import LedgerLine
 
 
@@ -31,10 +32,14 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """The generations of one dataset and their checkpoints, over one connection."""
+    """The generations of one dataset and their checkpoints, over one connection.
+
+    masking_key_id: the id of the key that this process has for the dataset's masks; None if no mask needs one.
+    """
 
     connection: Connection[Any]
     dataset: str
+    masking_key_id: str | None = None
 
     def register(self) -> None:
         """Insert the dataset's row if there is none; waits for no lock.
@@ -46,6 +51,31 @@ class Checkpoints:
             "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
             {"dataset": self.dataset},
         )
+
+    def check_masking_key(self) -> None:
+        """Raise DatasetError for another key of the dataset's masks than that of what is staged.
+
+        Equal values would have two masks. The first key is remembered by its id. Nothing was staged in this transaction
+        yet.
+        """
+        key_id = self.masking_key_id
+        if key_id is None:
+            return
+        self.connection.execute(
+            "update headrace.datasets set masking_key_id = %s where dataset = %s and masking_key_id is null",
+            (key_id, self.dataset),
+        )
+        row = self.connection.execute(
+            "select masking_key_id from headrace.datasets where dataset = %s", (self.dataset,)
+        ).fetchone()
+        if row is not None and row[0] != key_id:
+            reset = Command("reset", self.dataset)
+            raise DatasetError(
+                f"{self.dataset}: HEADRACE_MASKING_KEY is the key {key_id}, what is staged was masked by {row[0]}: "
+                f"equal values would have two masks; nothing was changed; restore the key, or `{reset}` forgets what "
+                "was staged and the next run reads the source from its start",
+                command=reset,
+            )
 
     def lock(self) -> None:
         """Lock the dataset's row until the transaction ends: a first contact excludes commits."""

@@ -58,9 +58,14 @@ class StagedTable:
         return Identifier(SCHEMA, self.name)
 
     @property
+    def replaced_name(self) -> str:
+        """The name of the table of its rows that a reload or load replaced."""
+        return replaced_name(self.name)
+
+    @property
     def replaced(self) -> Identifier:
         """The table of its rows that a reload or load replaced."""
-        return Identifier(SCHEMA, replaced_name(self.name))
+        return Identifier(SCHEMA, self.replaced_name)
 
     @property
     def columns(self) -> list[tuple[str, str]]:

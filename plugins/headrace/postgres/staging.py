@@ -1,6 +1,6 @@
 """Staging tables: created from the contracts, and compared with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,29 +48,29 @@ def copy_target(connection: Connection[Any], dataset: Dataset, all_rejected: str
     )
 
 
-def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: bool = False) -> None:
-    """Create the dataset's staging tables, or add the columns of new optional fields.
+def ensure_tables(connection: Connection[Any], tables: Iterable[StagedTable], *, recreate: bool = False) -> None:
+    """Create staging tables, or add the columns of new optional fields.
 
     Raises DatasetError, with the migration to write, for any other difference, and for a missing table whose rows are
     in the ledger. recreate: create such tables from scratch.
     """
-    for each in all_tables(dataset):
+    for each in tables:
         if not recreate:
-            _ensure(connection, dataset, each)
+            _ensure(connection, each)
             continue
         try:
             with connection.transaction():
-                _ensure(connection, dataset, each)
+                _ensure(connection, each)
         except DatasetError:
             with _as_owner(f"staging.{each.name}: found other columns"):
                 connection.execute(SQL("drop table if exists {}").format(each.identifier))
                 _create(connection, each)
 
 
-def _ensure(connection: Connection[Any], dataset: Dataset, each: StagedTable) -> None:
+def _ensure(connection: Connection[Any], each: StagedTable) -> None:
     found = _found_columns(connection, each.name)
     if not found:
-        _refuse_lost_table(connection, dataset, each)
+        _refuse_lost_table(connection, each)
         with _as_owner(f"staging.{each.name}: found no table"):
             _create(connection, each)
         return
@@ -88,9 +88,9 @@ def _ensure(connection: Connection[Any], dataset: Dataset, each: StagedTable) ->
                 f"staging.{each.name}: has no column {column.name}, which the contract requires; nothing was "
                 f"changed; give the field a default, or write a migration: {_migration(each, clause)}"
             )
-    replaced = replaced_name(each.name)
+    replaced = each.replaced_name
     if not _found_columns(connection, replaced):
-        _refuse_former_name(connection, each.name)
+        _refuse_former_name(connection, each)
         with _as_owner(f"staging.{replaced}: found no table"):
             _create_replaced(connection, each)
     for target in (each.name, replaced):
@@ -149,15 +149,15 @@ def _check(connection: Connection[Any], each: StagedTable) -> None:
     _check_types(each, each.name, found)
 
 
-def _refuse_lost_table(connection: Connection[Any], dataset: Dataset, each: StagedTable) -> None:
+def _refuse_lost_table(connection: Connection[Any], each: StagedTable) -> None:
     # an empty table would silently miss the rows below its checkpoint
     row = connection.execute(
         "select case when %(child)s::text is null then sum(staged + tombstones) "
         "else sum((elements ->> %(child)s::text)::bigint) end from headrace.batches where dataset = %(dataset)s",
-        {"dataset": dataset.name, "child": each.child},
+        {"dataset": each.dataset, "child": each.child},
     ).fetchone()
     if row and row[0]:
-        reset = Command("reset", dataset.name)
+        reset = Command("reset", each.dataset)
         raise DatasetError(
             f"staging.{each.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
             f"nothing was changed; restore it from a backup, or `{reset}` deletes their ledger lines "
@@ -166,12 +166,13 @@ def _refuse_lost_table(connection: Connection[Any], dataset: Dataset, each: Stag
         )
 
 
-def _refuse_former_name(connection: Connection[Any], name: str) -> None:
+def _refuse_former_name(connection: Connection[Any], each: StagedTable) -> None:
     # up to 0.1 its name was <dataset>_replaced; no dataset's own table has this column
-    if "_replaced_by" in _found_columns(connection, f"{name}_replaced"):
+    if "_replaced_by" in _found_columns(connection, f"{each.name}_replaced"):
         raise DatasetError(
-            f"staging.{replaced_name(name)}: found no table, expected staging.{name}_replaced under this name; nothing "
-            "was changed; run `headrace init` as the owner of the schema staging, then the same command again",
+            f"staging.{each.replaced_name}: found no table, expected staging.{each.name}_replaced under this "
+            "name; nothing was changed; run `headrace init` as the owner of the schema staging, then the same command "
+            "again",
             command=Command("init"),
         )
 
@@ -219,7 +220,7 @@ def _refuse_former_fields(each: StagedTable, found: Mapping[str, str]) -> None:
 
 
 def _migration(each: StagedTable, clause: str) -> str:
-    tables = (each.name, replaced_name(each.name))
+    tables = (each.name, each.replaced_name)
     return "; ".join(f"alter table {SCHEMA}.{quoted(name)} {clause}" for name in tables)
 
 
@@ -259,7 +260,7 @@ def _create(connection: Connection[Any], each: StagedTable) -> None:
 
 
 def _create_replaced(connection: Connection[Any], each: StagedTable) -> None:
-    name = replaced_name(each.name)
+    name = each.replaced_name
     connection.execute(_create_table(name, [*_definitions(each), SQL("_replaced_by uuid not null")]))
     # it has no key, because a row may be replaced more than once; a publication for all tables would refuse updates and
     # deletes

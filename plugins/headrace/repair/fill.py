@@ -1,6 +1,6 @@
 """The fill: move a field's values from `_extra` into its column, after the field was added to the contract.
 
-`staging.ensure_table` adds the column when it first sees the new contract; rows that were staged before have the value
+`staging.ensure_tables` adds the column when it first sees the new contract; rows that were staged before have the value
 in `_extra` until they are filled.
 """
 
@@ -27,7 +27,7 @@ from headrace.postgres.connection import database
 from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows, json_text
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
-from headrace.postgres.masking_keys import check_masking_key
+from headrace.postgres.staged_tables import all_tables
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 
 PAGE_ROWS = 5_000
@@ -142,9 +142,10 @@ def fill(
     connect = deployment.connect(f"headrace fill {dataset.name}")
     with database(connect) as connection:
         with connection.transaction():
-            Checkpoints(connection, dataset.name).register()
-            check_masking_key(connection, dataset)
-            staging.ensure_table(connection, dataset)
+            stored = Checkpoints(connection, dataset.name, dataset.masking_key_id)
+            stored.register()
+            stored.check_masking_key()
+            staging.ensure_tables(connection, all_tables(dataset))
         with connection.transaction():
             # read and validate first, without locks that a drain needs: drains wait only while rows are moved
             _create_table(connection, column)

@@ -121,7 +121,7 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
     name = dataset.name
     with exclusive(deployment, dataset, "reset") as connection:
         found = _found(connection, dataset)
-        staging.ensure_table(connection, dataset, recreate=True)
+        staging.ensure_tables(connection, all_tables(dataset), recreate=True)
         if not any(found.values()):
             return found
         # truncate, like the case's SQL; running drains have ended, and the fence stops later ones of this generation

@@ -25,7 +25,7 @@ from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine
 from headrace.postgres.lock_watchdog import drain_name, watch_locks
-from headrace.postgres.masking_keys import check_masking_key
+from headrace.postgres.staged_tables import all_tables
 from headrace.repair import restage
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.repair.reload_request import check_source_kind, parse, ranges
@@ -89,13 +89,14 @@ def reload_range(
 def _check_generation(connection: Connection[Any], dataset: Dataset, state: SourceState) -> Generation:
     """The open generation, if it is the source's. Adds columns for new optional fields to the staging table."""
     with connection.transaction():
-        generation = Checkpoints(connection, dataset.name).open_generation()
+        stored = Checkpoints(connection, dataset.name, dataset.masking_key_id)
+        generation = stored.open_generation()
         if generation is None:
             drain = Command("drain", dataset.name)
             raise DatasetError(f"{dataset.name}: nothing was ingested yet; `{drain}` begins", command=drain)
         check_identity(generation, state)
-        check_masking_key(connection, dataset)
-        staging.ensure_table(connection, dataset)
+        stored.check_masking_key()
+        staging.ensure_tables(connection, all_tables(dataset))
     return generation
 
 

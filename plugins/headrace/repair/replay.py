@@ -21,6 +21,7 @@ from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Batch
 from headrace.ingest.exclusive import exclusive
 from headrace.postgres import ledger, staging
+from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.copy import copy_in_savepoint
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
@@ -34,7 +35,7 @@ from headrace.postgres.dead_letter_pages import (
 )
 from headrace.postgres.dead_letters import COLUMNS
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
-from headrace.postgres.masking_keys import check_masking_key
+from headrace.postgres.staged_tables import all_tables
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.times import record_time
 
@@ -177,8 +178,8 @@ def replay(
         if not total:
             result.reason_counts = count_reasons(connection, dataset.name)
             return result
-        check_masking_key(connection, dataset)
-        staging.ensure_table(connection, dataset)  # today's contract may have a new column
+        Checkpoints(connection, dataset.name, dataset.masking_key_id).check_masking_key()
+        staging.ensure_tables(connection, all_tables(dataset))  # today's contract may have a new column
         staging.lock_tables(connection, dataset)
         staging.check_table(connection, dataset)
         lines: dict[GenerationPartition, _LedgerSums] = {}

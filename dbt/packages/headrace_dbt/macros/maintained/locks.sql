@@ -82,7 +82,6 @@
 {% macro make_turn(has_schema) -%}
     {%- call statement('make_turn') -%}
         {{ headrace_dbt.lock_row('logs of ' ~ this.schema) }};
-        lock table headrace.model_states in access share mode; -- so that Postgres notices a schema made while it waited
         {%- if not has_schema %}
         {#- CREATE SCHEMA asks the session's cache, which learns only at the lock of another table what committed meanwhile #}
         select from pg_catalog.pg_namespace limit 0;
