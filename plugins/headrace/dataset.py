@@ -54,8 +54,8 @@ class Dataset:
     zone: the time zone of times that name none. Defaults to UTC.
     format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
     key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
-    where: which records belong to the dataset, if several share the source: "$.type = 'order'". The others are
-    counted as ignored. Defaults to all.
+    where: which records belong to the dataset, if several share the source: "$.type = 'order'", "header.type = 'order'"
+    or "schema = 'com.acme.Order'". The others are counted as ignored. Defaults to all.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
@@ -106,7 +106,7 @@ class Dataset:
             faults.append("key_format is set, expected a key that the records of a topic carry too")
         if self.where is not None:
             try:
-                parse(self.where)
+                parse(self.where, has_schemas=self.format.has_schema_ids)
             except DatasetError as fault:
                 faults.append(str(fault))
         try:
