@@ -29,6 +29,7 @@ from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
+from headrace.sources.declarations import KafkaTopics as KafkaTopics
 from headrace.sources.declarations import RedisStream as RedisStream
 from headrace.sources.declarations import SourceDeclaration
 
@@ -98,7 +99,7 @@ class Dataset:
         for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
-        if self.format.has_schema_ids and self.source.kind != "topic":
+        if self.format.has_schema_ids and not self.source.has_record_keys:
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
         has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
         is_compared = bool(self.key) and self.keyed

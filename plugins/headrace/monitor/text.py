@@ -119,7 +119,7 @@ def _datasets(overview: Overview, partitions: bool) -> "Table":
         )
         for each in dataset.partitions if partitions else ():
             table.add_row(
-                Text(f"  [{each.partition}]", style="dim"),
+                Text(shown(f"  {each.label}"), style="dim"),
                 Text(f"at {each.next_offset}", style="dim"),
                 count(each.lag),
                 duration(each.lag_s) if each.lag else "",
