@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-first-half test-second-half test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -33,23 +33,14 @@ producer: install ## Produce events until Ctrl-C, some of them invalid; DATASET=
 consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
-# Two halves run at once, each with its own services, because tests mostly wait for these. The halves take about equally long.
-SECOND_HALF := $(wildcard tests/integration/test_source_conformance.py tests/system tests/faults tests/cost tests/integration/test_build_*.py tests/integration/test_maintained_*.py tests/integration/test_verify*.py \
-	tests/integration/test_drain_killed.py tests/integration/test_drain_cut_off.py tests/integration/test_infrastructure_errors.py tests/integration/test_*roles.py \
-	tests/integration/test_kafka_*.py tests/integration/test_pgbouncer.py tests/integration/test_postgres_versions.py \
-	tests/integration/test_originals.py tests/integration/test_follow.py)
-
+# More workers than cores, each with services of its own, because tests mostly wait for these.
+WORKERS := $(shell expr $$(nproc) \* 3 / 2)
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-first-half test-second-half
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 
-test-first-half: install-dev
-	@$(BIN)/python -m pytest --durations=15 tests/unit tests/integration $(addprefix --ignore=,$(SECOND_HALF))
-
-test-second-half: install-dev
-	@$(BIN)/python -m pytest --durations=15 $(SECOND_HALF) -m "not faults"
-
+# worksteal leaves most modules whole to one process: what a module imports or sets up is mostly paid for once
 test-unit: install-dev ## Run the unit tests, which need no services
-	@$(BIN)/python -m pytest -q --numprocesses auto tests/unit
+	@$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal tests/unit
 
 PYTHONS := 3.11 3.12 3.13
 test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 to 3.13 on this machine, each in its own .venv
@@ -59,7 +50,7 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 		[ -n "$$python" ] || python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || \
 			{ echo "Python $$version: NOT RUN, not on this machine"; continue; }; \
 		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
-			.venv-$$version/bin/python -m pytest -q --numprocesses auto tests/unit || exit 1; \
+			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
@@ -88,8 +79,11 @@ rounds: install-dev ## Compare marts and random models after random builds with 
 		$(if $(filter models,$(ONLY)),,tests/integration/test_build_rounds.py) \
 		$(if $(filter marts,$(ONLY)),,tests/integration/test_random_models.py)
 
+debezium: install-dev ## Compare mart and table after random transactions through a real Debezium connector, ROUNDS=100; SEED=5 repeats
+	@DEBEZIUM_ROUNDS=$(ROUNDS) DEBEZIUM_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/debezium -m faults
+
 bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
-	@$(BIN)/python -m tests.benchmarks --only freshness
+	@$(BIN)/python -m tests.benchmarks --only freshness $(if $(FOR_S),--seconds $(FOR_S))
 
 bench: install-dev ## Measure throughput and cost; ONLY=growth HISTORY=1000000, ONLY=throughput RECORDS=200000 ROUNDS=3: quicker
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) \

@@ -1,24 +1,62 @@
 """What every suite shares: an environment without our settings, folders that other users can reach."""
 
+import gc
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from headrace.local import ports
 
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
 
 
+TESTS = Path(__file__).parent
+SUITES = ("system", "faults", "integration", "cost", "unit")  # those that take long first: small ones fill the end
 SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
 GONE_WITHIN_S = 15
+
+
+class DeploymentScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Give each worker a file at a time, and tests/system, which share a deployment, to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/system" if nodeid.startswith("tests/system/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> DeploymentScheduling | None:
+    """How `make test` hands out tests."""
+    return DeploymentScheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among modules and tests: they stay, and each search would visit all of them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the suites, after the shuffle of pytest-randomly."""
+    items.sort(key=lambda item: SUITES.index(_suite(item)))
+
+
+def _suite(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

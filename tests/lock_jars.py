@@ -6,8 +6,13 @@ from pathlib import Path
 
 from headrace.local import jars, registry
 from tests.benchmarks.peers import debezium
+from tests.debezium import connector
 
-LISTS = {jars.PINS: (jars.BROKER, jars.TOOLS), debezium.PINS: (debezium.CONNECT, debezium.SINK)}
+LISTS = {
+    jars.PINS: (jars.BROKER, jars.TOOLS),
+    debezium.PINS: (debezium.CONNECT, debezium.SINK),
+    connector.PINS: (connector.CONNECT, connector.SOURCE),
+}
 
 
 def main() -> None:

@@ -53,6 +53,8 @@ def _module(path: Path, folder: Path) -> Iterator[tuple[str, str]]:
 def _functions(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
     """The findings below a node; `name` is its path with the names of the classes and functions around it."""
     for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            continue  # an expression holds no definition
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _functions(child, name)
             continue

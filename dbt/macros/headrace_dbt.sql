@@ -1,8 +1,8 @@
 {# The macros of packages/headrace_dbt that models use, without its prefix. #}
 
 
-{% macro current(dataset, key=none, wins=none) -%}
-    {{ headrace_dbt.current(dataset, key, wins) }}
+{% macro current(dataset, key=none, wins=none, versions=none) -%}
+    {{ headrace_dbt.current(dataset, key, wins, versions) }}
 {%- endmacro %}
 
 

@@ -1,6 +1,17 @@
 """The types and helpers for a declaration's contract; declarations import them from here."""
 
 from headrace.contracts.contract import Contract, Row
+from headrace.contracts.debezium_types import (
+    EpochDate,
+    JsonText,
+    MicroTime,
+    MicroTimestamp,
+    MilliTime,
+    MilliTimestamp,
+    NanoTime,
+    NanoTimestamp,
+    scaled,
+)
 from headrace.contracts.masks import Masked
 from headrace.contracts.places import Header, Key, Path
 from headrace.contracts.rejection import Rejection, storable
@@ -24,15 +35,23 @@ __all__ = [
     "Boolean",
     "Contract",
     "Date",
+    "EpochDate",
     "EpochMilliseconds",
     "EpochSeconds",
     "Float",
     "Header",
     "Identifier",
     "Integer",
+    "JsonText",
     "Key",
     "Masked",
+    "MicroTime",
+    "MicroTimestamp",
+    "MilliTime",
+    "MilliTimestamp",
     "Money",
+    "NanoTime",
+    "NanoTimestamp",
     "Numeric",
     "Path",
     "Rejection",
@@ -42,5 +61,6 @@ __all__ = [
     "Timestamp",
     "parse_epoch_ms",
     "parse_timestamp",
+    "scaled",
     "storable",
 ]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
 from headrace.contracts import masks
+from headrace.contracts.changes import Changes
 from headrace.contracts.columns import Column, metadata
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
@@ -151,9 +152,11 @@ class Dataset:
         return contract
 
     @cached_property
-    def filter(self) -> Where | None:
+    def filter(self) -> Where | Changes | None:
         """Tells which records of the source do not belong to the dataset; None if all do."""
-        return None if self.where is None else Where(self.where, self.compiled)
+        where = None if self.where is None else Where(self.where, self.compiled)
+        changes = self.compiled.changes
+        return where if changes is None else Changes(self.compiled, changes, where)
 
     @cached_property
     def of_masked(self) -> Contract:

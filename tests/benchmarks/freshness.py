@@ -30,7 +30,7 @@ from tests.faults.servers import Servers
 PER_SECOND = 1_000
 WARM_UP_S = 30
 SETTLE_S = {"`headrace follow`": 10, "Airflow, every minute": 150}  # until the last job is in its mart
-LIMITS = {"`headrace follow`": {"p50": 1.0, "p95": 2.0}, "Airflow, every minute": {"p95": 90.0}}  # seconds
+LIMITS = {"`headrace follow`": {"p50": 1.0, "p95": 1.0}, "Airflow, every minute": {"p95": 90.0}}  # seconds
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LATENCIES = """
 select

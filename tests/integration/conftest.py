@@ -28,9 +28,9 @@ from headrace.sources import kafka
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import topics
-from tests.support.databases import create_database, make_owner_superuser, passing_database
+from tests.support.databases import create_database, make_owner_superuser, passing_database, stop_syncing
 from tests.support.drained_topic import Drained, drained_topic
-from tests.support.local_servers import BOTH, server_pids
+from tests.support.local_servers import BOTH, discard, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
 from tests.support.random_project import RandomProject
 from tests.support.role_checks import RECORDS
@@ -45,13 +45,14 @@ def local_settings(session_home: Path) -> Iterator[Settings]:
     """Settings of a session's own home; nothing runs until a test asks for a service."""
     settings = Settings(home=session_home)
     yield settings
-    services.down(settings, print_line=_quiet)
+    discard(settings)
 
 
 @pytest.fixture(scope="session")
 def postgres_dsn(local_settings: Settings) -> str:
     """The DSN of a real PostgreSQL 18, whose owner is made a superuser."""
     services.up(local_settings, only=("postgres",), print_line=_quiet)
+    stop_syncing(local_settings.home)
     return make_owner_superuser(local_settings.home)
 
 
@@ -153,17 +154,17 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 
 
 @pytest.fixture(scope="session")
-def migrated_database(postgres_dsn: str, session_home: Path) -> str:
-    """The name of a migrated database to copy."""
-    dsn = create_database(postgres_dsn, "migrated")
+def with_datasets(postgres_dsn: str, session_home: Path) -> str:
+    """The name of a database with the tables of every dataset, to copy."""
+    dsn = create_database(postgres_dsn, "with_datasets")
     initialise(Deployment.from_settings(Settings(home=session_home, postgres_dsn=dsn)))
-    return "migrated"
+    return "with_datasets"
 
 
 @pytest.fixture
-def project(postgres_dsn: str, migrated_database: str, tmp_path: Path) -> Iterator[RandomProject]:
+def project(postgres_dsn: str, with_datasets: str, tmp_path: Path) -> Iterator[RandomProject]:
     """A dbt project without models, and a database of its own."""
-    with passing_database(postgres_dsn, f"project_{next(_numbers)}", template=migrated_database) as dsn:
+    with passing_database(postgres_dsn, f"project_{next(_numbers)}", template=with_datasets) as dsn:
         yield RandomProject(tmp_path / "project", Warehouse(Settings(home=tmp_path, postgres_dsn=dsn), dsn), ())
 
 
@@ -272,7 +273,7 @@ def make_home() -> Iterator[Callable[[], Settings]]:
 
     yield make
     for settings in made:
-        services.down(settings, print_line=lambda line: None)
+        discard(settings)
         shutil.rmtree(settings.home)
 
 
@@ -285,7 +286,7 @@ def home_settings() -> Iterator[Settings]:
     umask = os.umask(0)  # of a careless user
     yield home_settings
     os.umask(umask)
-    services.down(home_settings, print_line=lambda line: None)
+    discard(home_settings)
     shutil.rmtree(root)
 
 

@@ -51,8 +51,8 @@ SINCE = (
 )
 
 
-@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_upgrade_from_any_version_keeps_the_data_while_a_drain_goes_on(
+@pytest.mark.parametrize("version", [1, *range(len(MIGRATIONS) - 1, 1, -4)])  # every fourth, the latest among them
+def test_upgrade_from_an_older_version_keeps_the_data_while_a_drain_goes_on(
     version: int, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The drain begins on the old tables, and commits before, while and after they are altered."""

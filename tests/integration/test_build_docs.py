@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from dbt.cli.main import dbtRunner
-
 from tests.support.mart_rows import reading
 from tests.support.warehouse import Warehouse
+from tests.support.warm_dbt import spared_runner
 
 
 def run_dbt(warehouse: Warehouse, target: Path, *command: str) -> Any:
     folder = str(warehouse.settings.dbt_dir)
     options = ["--project-dir", folder, "--profiles-dir", folder, "--target", "prod", "--log-level", "none"]
     with mock.patch.dict(os.environ, warehouse.environment()):
-        return dbtRunner().invoke([*command, *options, "--target-path", str(target), "--log-path", str(target)])
+        return spared_runner().invoke([*command, *options, "--target-path", str(target), "--log-path", str(target)])
 
 
 def test_docs_describe_every_mart_and_every_column_of_it(warehouse: Warehouse, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,35 @@ def test_first_build_makes_every_mart_and_the_next_one_does_not_start_dbt(
     result = warehouse.build()
     assert result.passes == ()
     assert result.summary() == "build: nothing new; every model has built every batch"
+
+
+def test_warm_build_makes_no_debug_messages_and_opens_one_connection_per_thread(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbt.adapters.postgres.connections import PostgresConnectionManager
+    from dbt_common.events import event_manager
+
+    levels: list[str] = []
+    opened: list[Any] = []
+    make: Any = vars(event_manager)["msg_from_base_event"]
+    open_connection: Any = vars(PostgresConnectionManager)["open"].__func__
+
+    def note_message(event: Any, level: Any = None) -> Any:
+        message = make(event, level=level)
+        levels.append(message.info.level)
+        return message
+
+    def note_connection(connection: Any) -> Any:
+        opened.append(connection)
+        return open_connection(PostgresConnectionManager, connection)
+
+    monkeypatch.setattr(event_manager, "msg_from_base_event", note_message)
+    monkeypatch.setattr(PostgresConnectionManager, "open", staticmethod(note_connection))
+    warehouse.jobs((0, 1, job()))
+    warehouse.build(select=ALL_OF_JOBS)
+    assert "info" in levels and "debug" not in levels
+    assert 2 <= len(opened) <= 4  # two builders, the main thread, one that lists relations; not one for each model
+    warehouse.assert_right(*DOWNSTREAM)
 
 
 def test_build_with_something_dropped_makes_it_again(warehouse: Warehouse) -> None:

@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from headrace.exceptions import BuildError, UsageError
+from headrace.marts import dbt
 from headrace.marts.build import build
 from headrace.marts.claims import NodeResult, record
+from headrace.marts.enforced import enforced_tests
 from tests.support.mart_rows import START, job
 from tests.support.warehouse import Warehouse
 
@@ -65,6 +67,20 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     assert f"marts.jobs_per_minute: test {failed[0][0]} found, expected none" in str(failure.value)
     warehouse.build(select="jobs jobs_per_minute", full_refresh=True, tests=True)
     warehouse.assert_right("jobs", "jobs_per_minute")
+    # a test whose constraint the table has is left out, and only then
+    assert "not_null_jobs_userid" in _enforced(warehouse)
+    warehouse.execute("alter table marts.jobs alter column userid drop not null")
+    warehouse.tamper("update marts.jobs set userid = null where jobidentifier = 1")
+    assert "not_null_jobs_userid" not in _enforced(warehouse)
+    warehouse.users((1, 9, "C"))
+    with pytest.raises(BuildError, match="not_null_jobs_userid: 1 rows"):
+        warehouse.build(tests=True)
+
+
+def _enforced(warehouse: Warehouse) -> set[str]:
+    (manifest,) = dbt._manifests.values()
+    with psycopg.connect(warehouse.dsn) as connection:
+        return {manifest.nodes[test].name for test in enforced_tests(connection, manifest)}
 
 
 def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:

@@ -49,10 +49,11 @@ def test_drain_of_a_large_backlog_in_many_partitions_stays_within_its_memory(sta
 @pytest.mark.parametrize(
     ("client", "compression", "records"),
     [
-        ("kafka-python", None, 12), ("kafka-python", "gzip", 30), ("kafka-python", "zstd", 30),
-        ("confluent", None, 12), ("confluent", "zstd", 12),
+        ("kafka-python", None, 12),
+        ("kafka-python", "gzip", 30),
+        ("confluent", None, 12),
     ],
-)  # fmt: skip
+)
 def test_drain_of_records_of_10_mb_stays_within_its_memory(
     stage: Stage, client: str, compression: str | None, records: int
 ) -> None:

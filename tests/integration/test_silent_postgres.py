@@ -96,7 +96,7 @@ def test_loader_and_dbt_are_told_when_the_other_machine_is_gone(
     with connected(connector(dsn, "test")) as connection:
         migrate(connection)
         assert limits_of(connection.fileno()) == expected
-        with DbtRunner(Settings(home=tmp_path, postgres_dsn=dsn), connection, None):
+        with DbtRunner(Settings(home=tmp_path, postgres_dsn=dsn), connection, None, ""):
             environment = os.environ
             opened = psycopg2.connect(
                 host=environment["HEADRACE_DBT_HOST"],

@@ -21,6 +21,7 @@ from headrace.settings import Settings
 from tests.support import streams
 from tests.support.interrupts import at, drain
 from tests.support.ledger_checks import assert_ledger
+from tests.support.local_servers import discard
 from tests.support.stage import Stage, telemetry_stage
 from tests.support.stream_checks import assert_ingested
 
@@ -51,7 +52,7 @@ def home() -> Iterator[Settings]:
     path.chmod(0o755)
     settings = Settings(home=path)
     yield settings
-    services.down(settings, print_line=lambda _: None)
+    discard(settings)
     shutil.rmtree(path)
 
 

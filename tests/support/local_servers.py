@@ -1,5 +1,9 @@
 """What local services of a home are and hold: their processes, topics and rows."""
 
+import os
+import signal
+from contextlib import suppress
+
 import psycopg
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
@@ -15,6 +19,14 @@ def server_pids(settings: Settings) -> dict[str, int]:
     home = settings.home.resolve()
     found = {"postgres": postgres.service(home).pid(), "kafka": kafka.service(home).pid()}
     return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def discard(settings: Settings) -> None:
+    """Stop the servers of a home whose data goes with it: none of them need write what it holds."""
+    for name, pid in server_pids(settings).items():
+        with suppress(ProcessLookupError):  # Postgres ends its processes and its shared memory when told to quit
+            os.kill(pid, signal.SIGQUIT if name == "postgres" else signal.SIGKILL)
+    services.down(settings, print_line=lambda _line: None)
 
 
 def query(settings: Settings, sql: str) -> list[tuple[object, ...]]:

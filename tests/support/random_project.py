@@ -5,14 +5,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from headrace.marts.dbt import _spare_logs
 from headrace.settings import ROOT
 from tests.support.interrupts import apart
 from tests.support.marts_oracle import current
@@ -96,16 +94,15 @@ class RandomProject:
 
     def invoke(self, command: str, *arguments: str, threads: int = 2) -> dict[str, str]:
         """dbt in this process, warm; of each model its status, or the message of its error."""
-        from dbt.cli.main import dbtRunner
+        from tests.support.warm_dbt import spared_runner  # dbt takes 2.5 s to import
 
-        _spare_dbt()
         with self._environment():
             if self.manifest is None:
-                parsed = dbtRunner().invoke(["parse", *self._options()])
+                parsed = spared_runner().invoke(["parse", *self._options()])
                 if parsed.exception is not None:
                     raise parsed.exception
                 self.manifest = parsed.result
-            outcome = dbtRunner(manifest=self.manifest).invoke(
+            outcome = spared_runner(self.manifest).invoke(
                 [command, "--threads", str(threads), "--no-write-json", *self._options(), *arguments]
             )
         if outcome.exception is not None:
@@ -190,12 +187,3 @@ class RandomProject:
                 str(self.folder / "logs"),
             ),
         ]
-
-
-@cache
-def _spare_dbt() -> None:
-    """Spare dbt a third of the time of a small run: messages that are not written, and a search for plugins."""
-    from dbt.plugins.manager import PluginManager
-
-    _spare_logs()
-    PluginManager.get_prefixed_modules = staticmethod(cache(PluginManager.get_prefixed_modules))  # type: ignore[method-assign]

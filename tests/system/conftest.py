@@ -1,4 +1,7 @@
-"""A whole deployment of its own: PostgreSQL, Kafka and Airflow on free ports, once per session."""
+"""A whole deployment of its own: PostgreSQL, Kafka and Airflow on free ports, once for this package.
+
+It does not outlive the package: an idle Airflow takes a fifth of a core.
+"""
 
 import os
 import subprocess
@@ -11,36 +14,50 @@ import pytest
 
 from headrace.sample.airflow_api import AirflowApi
 from headrace.settings import Settings
+from tests.support.databases import stop_syncing
 from tests.support.system import HEADRACE, System
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(session_home: Path) -> Iterator[System]:
-    """`headrace up` on an empty home; `headrace down` at the end, whatever happened."""
+    """`headrace up` on an empty home; `headrace down` at the end of this package, whatever happened."""
     home = session_home / "system"
     home.mkdir()
-    environment = {**os.environ, "HEADRACE_HOME": str(home)}
+    environment = {
+        **os.environ,
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_DATASETS_DIR": str(rarely_scheduled(session_home / "datasets")),
+    }
     try:
         subprocess.run([HEADRACE, "up"], env=environment, check=True, timeout=400)
+        stop_syncing(home)
         settings = Settings.from_environment({"HEADRACE_HOME": str(home)})
         yield System(home, AirflowApi.from_settings(settings), environment)
     finally:
         subprocess.run([HEADRACE, "down"], env=environment, check=True, timeout=120)
 
 
-@pytest.fixture(scope="session")
+def rarely_scheduled(folder: Path) -> Path:
+    """The project's declarations, drained every quarter of an hour: tests trigger the runs that they want."""
+    folder.mkdir()
+    for path in Settings().datasets_dir.glob("*.py"):
+        (folder / path.name).write_text(path.read_text().replace(" = Dataset(", " = Dataset(schedule_s=900, "))
+    return folder
+
+
+@pytest.fixture(scope="package")
 def url(system: System) -> str:
     """The address of Airflow."""
     return system.settings.require_airflow_url()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin_password(system: System) -> str:
     """The password of the user admin."""
     return (system.home / "airflow" / "password").read_text().strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin_token(url: str, admin_password: str) -> str:
     """A token of the user admin."""
     response = httpx.post(
@@ -49,7 +66,7 @@ def admin_token(url: str, admin_password: str) -> str:
     return str(response.json()["access_token"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def get_page(url: str, admin_token: str) -> Callable[..., httpx.Response]:
     """GET below /headrace/, as the admin unless another token is given."""
 
@@ -61,7 +78,7 @@ def get_page(url: str, admin_token: str) -> Callable[..., httpx.Response]:
     return get_page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token_of(system: System, admin_token: str) -> Callable[[str | None], str]:
     """A token of a user with another role, signed with this Airflow's key."""
     key = (system.home / "airflow" / "jwt_secret").read_text().strip()

@@ -14,9 +14,10 @@ from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
-from headrace.formats import Avro, Json, JsonSchema, KeyedJson, PlainText, Protobuf
+from headrace.formats import Avro, Debezium, Json, JsonSchema, KeyedJson, PlainText, Protobuf
 from headrace.formats.base import Decoded, Fault, Format, Undecodable
 from headrace.formats.registry import JSON_SCHEMA, PROTOBUF, SchemaText
+from tests.support.change_events import envelope, text, with_schema
 from tests.support.schemas import Schemas
 
 SEED = 20_261_126
@@ -34,6 +35,23 @@ SAMPLES: list[tuple[Format, bytes, Decoded, dict[bytes, Fault]]] = [
     (KeyedJson("#"), b' {"id":"#"}', Decoded(' {"id":"#"}'), {}),
     (PlainText(), "ä".encode(), Decoded({"value": "ä"}), {b"\xff": Fault.INVALID_UTF8}),
     (PlainText("line"), b"", Decoded({"line": ""}), {}),
+    (
+        Debezium(),
+        text(envelope("c", {"id": 1})),
+        Decoded('{"id":1}'),
+        {
+            b"{": Fault.INVALID_JSON,
+            b'{"id":"\xff"}': Fault.INVALID_UTF8,
+            text(envelope("t", None)): Fault.TRUNCATED,
+            text({"ts_ms": 1}): Fault.UNDECODABLE,
+        },
+    ),
+    (
+        Debezium(),
+        text(with_schema(envelope("u", {"id": 1}))),
+        Decoded({"id": 1}),
+        {text(with_schema(envelope("u", 1))): Fault.UNDECODABLE},
+    ),
     (
         JSON_SCHEMAS,
         b'\0\0\0\0\1{"id":1}',

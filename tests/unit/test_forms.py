@@ -1,23 +1,29 @@
 """The values that forms, the API and scripts send, and what is made of them."""
 
+from importlib import import_module
 from typing import Any
 
-import jsonschema
 import pytest
 
 from headrace.airflow import forms
 from headrace.exceptions import UsageError
 
 
+@pytest.fixture(scope="module")
+def jsonschema() -> Any:
+    """What Airflow validates with at the trigger; imported here because that takes as long as a hundred tests."""
+    return import_module("jsonschema")
+
+
 @pytest.mark.parametrize("value", [5, 5.0, "5", " 5 ", "5.0", "5.", "005"])
-def test_whole_number_that_converts_without_loss_is_accepted(value: Any) -> None:
+def test_whole_number_that_converts_without_loss_is_accepted(jsonschema: Any, value: Any) -> None:
     jsonschema.validate(value, forms.whole_number(minimum=1, maximum=1000))  # what Airflow does at the trigger
     found = forms.read_whole_number({"limit": value}, "limit", minimum=1, maximum=1000)
     assert (found, type(found)) == (5, int)
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_whole_number_that_is_not_given_is_none(value: Any) -> None:
+def test_whole_number_that_is_not_given_is_none(jsonschema: Any, value: Any) -> None:
     jsonschema.validate(value, forms.whole_number(minimum=0, optional=True))
     assert forms.read_whole_number({"partition": value}, "partition", minimum=0) is None
 
@@ -79,7 +85,7 @@ def test_names_of_another_kind_are_refused_in_one_line(value: Any) -> None:
         forms.read_names({"datasets": value}, "datasets")
 
 
-def test_choice_of_all_may_be_null_or_blank_and_no_other_name() -> None:
+def test_choice_of_all_may_be_null_or_blank_and_no_other_name(jsonschema: Any) -> None:
     schema = forms.choice(["jobs", "users"], all_of_them="all")
     for value in (None, "", "jobs"):
         jsonschema.validate(value, schema)

@@ -11,7 +11,7 @@ from headrace.contract import Contract, Rejection
 from headrace.dataset import load_dataset
 from tests.support import fuzz_oracle, fuzz_shapes
 from tests.support.fuzz_drain import TARGETS, FuzzTarget
-from tests.support.fuzz_payloads import payloads
+from tests.support.fuzz_payloads import Payload, payloads
 
 SEED = 20_261_121
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").iterdir())
@@ -27,13 +27,15 @@ def _contract(target: FuzzTarget) -> Contract:
     return load_dataset(target.declaration.parent, target.declaration.stem).compiled
 
 
-def _row(contract: Contract, decoded: list[Any]) -> dict[str, Any]:
-    row = dict(zip([*(column.field for column in contract.columns), "_extra"], decoded, strict=True))
-    kinds = {column.field: column.sql_type for column in contract.columns} | {"_extra": "jsonb"}
+def _row(kinds: dict[str, str], decoded: list[Any]) -> dict[str, Any]:
     return {
-        field: fuzz_oracle.exact_json(value) if kinds[field] == "jsonb" and value is not None else value
-        for field, value in row.items()
+        field: fuzz_oracle.exact_json(value) if kind == "jsonb" and value is not None else value
+        for (field, kind), value in zip(kinds.items(), decoded, strict=True)
     }
+
+
+def _said(payload: Payload, decoded: object) -> str:
+    return f"{payload!r:.1000} became {decoded!r:.500}"
 
 
 def _assert_storable(rejection: Rejection) -> None:
@@ -47,19 +49,19 @@ def _assert_storable(rejection: Rejection) -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_contract_given_fuzzed_payloads_agrees_with_the_oracle(target: FuzzTarget) -> None:
     contract = _contract(target)
+    kinds = {column.field: column.sql_type for column in contract.columns} | {"_extra": "jsonb"}
     reasons: Counter[str] = Counter()
     for payload in payloads(target.shape, SEED, 6_000):
         decoded = contract.decode(payload.key, payload.value)
         expected = target.oracle(payload.key, payload.value)
-        said = f"{payload!r:.1000} became {decoded!r:.500}"
         if isinstance(decoded, Rejection):
-            assert expected is None, said
-            assert REASON.fullmatch(decoded.reason), said
+            assert expected is None, _said(payload, decoded)
+            assert REASON.fullmatch(decoded.reason), _said(payload, decoded)
             _assert_storable(decoded)
             reasons[decoded.reason] += 1
         else:
-            assert expected is not None, said
-            assert _row(contract, decoded) == expected, said
+            assert expected is not None, _said(payload, decoded)
+            assert _row(kinds, decoded) == expected, _said(payload, decoded)
     assert set(reasons) == REASONS
     assert 2_400 < reasons.total() < 4_800
 

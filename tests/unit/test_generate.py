@@ -5,7 +5,9 @@ import json
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,16 @@ DATA_DIR = Settings().data_dir
 USERS = DATA_DIR / "users.ndjson"
 
 
-def generated(records: int, seed: int = 1, bad_percent: float = 0) -> list[bytes]:
-    return list(generate_jobs(records, seed, bad_percent, USERS))
+@cache
+def generated(records: int, seed: int = 1, bad_percent: float = 0) -> tuple[bytes, ...]:
+    return tuple(generate_jobs(records, seed, bad_percent, USERS))
 
 
-def documents(lines: list[bytes]) -> list[dict[str, Any]]:
+def documents(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     return [json.loads(line.partition(b"|")[2]) for line in lines]
 
 
-def decoded(lines: list[bytes]) -> list[dict[str, Any]]:
+def decoded(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     return [jobs_oracle.decode_job(str(job["JOBIDENTIFIER"]), json.dumps(job)) for job in documents(lines)]
 
 
@@ -52,13 +55,15 @@ def test_generate_gives_as_many_lines_as_asked_for(records: int) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize(("bad_percent", "least", "most"), [(0, 0, 0), (5, 200, 300), (100, 5_000, 5_000)])
+@pytest.mark.parametrize(
+    ("records", "bad_percent", "least", "most"), [(2_000, 0, 0, 0), (5_000, 5, 200, 300), (2_000, 100, 2_000, 2_000)]
+)
 def test_records_are_valid_or_rejected_as_their_producer_says(
-    dataset: str, bad_percent: float, least: int, most: int
+    dataset: str, records: int, bad_percent: float, least: int, most: int
 ) -> None:
     contract = load_dataset(Settings().datasets_dir, dataset).compiled
     bad = 0
-    for record in generate_records(dataset, 5_000, 1, bad_percent, DATA_DIR):
+    for record in generate_records(dataset, records, 1, bad_percent, DATA_DIR):
         found = contract.decode(record.key, record.value)
         assert (found.reason if isinstance(found, Rejection) else None) == record.reason, (record, found)
         bad += record.reason is not None

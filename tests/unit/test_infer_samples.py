@@ -80,21 +80,23 @@ def debezium(number: int) -> dict[str, Any]:
         (clickstream, "messageId", "timestamp", {"messageid": "uuid", "timestamp": "timestamptz", "userid": "jsonb"}),
         (
             debezium,
+            "id",
             None,
-            "ts_ms",
-            {"before": "jsonb", "after": "jsonb", "ts_ms": "timestamptz", "transaction": "jsonb"},
+            {"id": "bigint", "name": "text", "amount": "text", "updated_at": "bigint"},  # of the rows in them
         ),
     ],
 )
 def test_inference_stages_all_records_of_a_known_producer(
-    tmp_path: Path, make: Any, key: str | None, time_column: str, expected: dict[str, str]
+    tmp_path: Path, make: Any, key: str, time_column: str | None, expected: dict[str, str]
 ) -> None:
     dataset, trial, draft = inferred(json_records([make(number) for number in range(200)]), tmp_path)
     assert (trial.staged, trial.dead) == (200, 0)
     assert (dataset.key, dataset.time_column) == (key, time_column)
     columns = {column.name: column.sql_type for column in dataset.compiled.columns}
     assert columns | expected == columns
-    assert any("Debezium" in note for note in draft.notes) == (make is debezium)
+    assert draft.format_text == ("Debezium()" if make is debezium else None)
+    source = yaml.safe_load(model_texts(draft)["models/staging/stg_kafka__things.yml"])["sources"][0]["tables"][0]
+    assert source["config"]["meta"] == {"key": key.lower()} | ({"versions": "position"} if make is debezium else {})
 
 
 @pytest.mark.parametrize("name", ["jobs", "events", "rides", "telemetry"])

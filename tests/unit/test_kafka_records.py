@@ -94,7 +94,8 @@ def _read(records: Any, n: int = 7) -> tuple[list[KafkaRecord], list[int]]:
 
 def _random_fields(rng: Random, time: int) -> BatchFields:
     def some() -> bytes | None:
-        size = rng.choice((None, 0, 1, 63, 64, 190, 8_191, 8_192, 20_000))
+        # lengths whose varints have one, two and three bytes; the long ones are rare, because gzip is slow
+        size = rng.choice((None, 0, 1, 63, 64, 190)) if rng.random() < 0.97 else rng.choice((8_191, 8_192, 20_000))
         return None if size is None else rng.randbytes(size)
 
     headers = [(rng.choice(("", "a", "é" * 40)), some()) for _ in range(rng.choice((0, 0, 0, 1, 3, 70)))]
@@ -106,9 +107,9 @@ def _random_fields(rng: Random, time: int) -> BatchFields:
 def test_records_are_those_that_kafka_python_unpacks(seed: int, compression: int) -> None:
     rng = Random(seed)
     data, offset = b"", rng.choice((0, 2**40))
-    for _ in range(6):
+    for count in rng.sample((1, 3, 150) * 2, 6):
         step = rng.choice((0, 1, 50, 10_000, 2**33))  # times that lie 1, 2, 3 and 5 bytes apart, and backwards
-        times = [1_700_000_000_000 + rng.randrange(-step, step + 1) for _ in range(rng.choice((1, 3, 150)))]
+        times = [1_700_000_000_000 + rng.randrange(-step, step + 1) for _ in range(count)]
         data += _batch((_random_fields(rng, time) for time in times), offset=offset, compression=compression)
         offset += len(times)
     start = offset - rng.randrange(150)

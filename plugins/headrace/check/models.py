@@ -88,6 +88,13 @@ def _of_source(source: Any, declarations: Declarations, settings: Settings) -> I
     for column in [key] if isinstance(key, str) else key or []:
         if str(column).strip('"') not in columns:
             yield f"key {column!r} of source staging.{name}", _one_of(dataset, columns), "correct meta.key"
+    expected = "position" if dataset.compiled.has_positions else "offset"
+    if (found := meta.get("versions", "offset")) != expected:
+        yield (
+            f"versions {found!r} of source staging.{name}",
+            f"{expected!r}: the format is {dataset.format.name}",
+            f"write meta: {{versions: {expected}}}",
+        )
     for column in source.columns:
         if column.strip('"') not in columns and not column.startswith("_"):
             yield f"column {column!r} of source staging.{name}", _one_of(dataset, columns), "correct its name"

@@ -5,7 +5,7 @@ behind lossless conversions (conversions); and the columns get what the
 model holds then, also where validators changed it. Nothing is looked up in the document again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
@@ -14,21 +14,26 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
-from headrace.contracts.column_types import Unstorable, column_type, store_document
+from headrace.contracts.column_types import Unstorable, store_document
 from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault, key_length_faults
 from headrace.contracts.key_parts import KeyParts
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
-from headrace.contracts.masks import HIDDEN, How, Mask, MaskedText, mask_of, masked_before
-from headrace.contracts.places import Key, Places, at, key_document, located
+from headrace.contracts.masks import HIDDEN, masked_before
+from headrace.contracts.places import Key, Path, Places, at, key_document, located
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
+from headrace.contracts.storing import storing, storing_unmasked
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import DatasetError, HeadraceError
-from headrace.formats import JSON, Format
-from headrace.formats.base import Decoder, Undecodable
+from headrace.formats import JSON, Debezium, Format
+from headrace.formats.base import Change, ChangeDecoder, Decoder, Undecodable
 from headrace.record import Headers
 
 Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None
+
+
+class Deletion(Row):
+    """A row that deletes its key: of a tombstone, or of a deletion's change event. Only the key has values."""
 
 
 class Contract:
@@ -45,6 +50,7 @@ class Contract:
     json_columns: the indexes of a row's JSON columns.
     key_index: the index of the field that a record's key must equal; None if there is none, or several are.
     places: of fields that are not under a name of the document; None if there are none.
+    changes: the decoder, if values are change events. has_positions: whether these order the versions of a row.
 
     Raises DatasetError with all faults of the model.
     """
@@ -69,6 +75,10 @@ class Contract:
         self.strict = strict or bool(model.model_config.get("strict"))
         self.has_schema_ids = format.has_schema_ids
         self.decoder = format.decoder()
+        self.changes = self.decoder if isinstance(self.decoder, ChangeDecoder) else None
+        self.has_positions = isinstance(format, Debezium) and format.versions == "position"
+        if key_format is None and isinstance(format, Debezium):
+            key_format = format.key_format
         self.key_decoder = key_format.decoder() if key_format is not None else None
         columns, faults = columns_of(model)
         self.columns: Sequence[Column] = tuple(columns)
@@ -95,12 +105,16 @@ class Contract:
             faults.append(str(error))
         if faults:
             raise DatasetError(f"{model.__name__}: {'; '.join(faults)}")
+        by_name = {column.field: column for column in columns}
         indexes = [fields.index(name) for name in self.key_fields if keyed]
         self.key_index = indexes[0] if len(indexes) == 1 else None
         self.key_parts = KeyParts({i: columns[i] for i in indexes}, self._value_of) if len(indexes) > 1 else None
+        self._deleted = KeyParts(
+            {fields.index(name): by_name[name] for name in self.key_fields if name in by_name}, self._value_of
+        )
         self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
-        self._stores = [(column.field, _storing(column, zone, masking_key, is_json=is_json)) for column in columns]
+        self._stores = [(column.field, storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
         self._reads_keys = self.key_parts is not None or (self.places is not None and self.places.read_keys)
         self._key_validators: Mapping[str, SchemaValidator] | None = None
@@ -128,11 +142,15 @@ class Contract:
         if len(value) > self.max_value_bytes:
             return Rejection(Reason.TOO_LARGE, f"value has {len(value)} bytes, expected at most {self.max_value_bytes}")
         try:
-            document, prefix, _ = self.decoder.decode(value, headers)
+            document, prefix, _, change = self.decoder.decode(value, headers)
         except Undecodable as error:
             return _undecodable(error)
+        if change is not None and change.is_deletion:
+            return self._deletion(document, key, headers)
         key_document = self._key_document(key, headers) if self._reads_keys else None
         row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
+        if change is not None and change.unavailable and (lacking := self._lacking(change)):
+            return lacking
         if isinstance(row, Rejection):
             return row
         if self.key_parts is not None:
@@ -140,6 +158,10 @@ class Contract:
         if self.key_index is None or isinstance(self.columns[self.key_index].place, Key):
             return row
         return self._other_key(key, prefix, row[self.key_index], headers) or row
+
+    def is_text(self, document: Any) -> bool:
+        """Whether a document is JSON text."""
+        return self.decoder.json_text is not None or (self.changes is not None and isinstance(document, str))
 
     def _key_document(self, key: bytes | None, headers: Headers) -> Any:
         """A record's key, decoded, if fields are compared with it or come from it; or the rejection of the record."""
@@ -152,7 +174,7 @@ class Contract:
 
     def _row(self, document: Any, key: Any, headers: Headers) -> Row | Rejection:
         try:
-            if self.decoder.json_text is not None:
+            if self.is_text(document):
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
@@ -245,10 +267,30 @@ class Contract:
 
     def stored(self, column: Column, value: Any) -> Any:
         """What a column would hold of a validated value, were it not masked; raises Unstorable where it holds none."""
-        return _storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
+        return storing_unmasked(column, self.zone, is_json=self.decoder.json_text is not None)(value)
+
+    def _deletion(self, document: Any, key: bytes | None, headers: Headers) -> Row | Rejection:
+        """The row of an event that deletes; its key is the record's, or that of the row before."""
+        if not self.key_fields or (key is not None and (self.key_index is not None or self.key_parts is not None)):
+            return self._tombstone(key, headers)
+        row = Deletion([None] * (len(self.columns) + 1))
+        try:
+            document = strict_json.parse(document) if self.is_text(document) else document
+        except Malformed as error:
+            return Rejection(error.reason, storable(error.detail))
+        return self._deleted.fill(document, row) or row
+
+    def _lacking(self, change: Change) -> Rejection | None:
+        """The rejection of an event without the value of a field; None if the contract does not name it."""
+        for column in self.columns:
+            names = column.place.names[:1] if isinstance(column.place, Path) else column.source_names
+            if not change.unavailable.isdisjoint(names):
+                detail = "the event has no value, which did not change; give the table REPLICA IDENTITY FULL"
+                return Rejection(Reason.UNAVAILABLE_VALUE, detail, rejection.json_path((column.field,)))
+        return None
 
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
-        row: Row = [None] * (len(self.columns) + 1)
+        row = Deletion([None] * (len(self.columns) + 1))
         if self.key_parts is not None and key is not None:
             document = self._key_document(key, headers)
             return document if isinstance(document, Rejection) else self.key_parts.fill(document, row) or row
@@ -296,46 +338,3 @@ def _only_value(document: Mapping[str, Any]) -> Any:
     if len(document) != 1:
         raise ValueError(f"found {len(document)} fields, expected the key's alone or one")
     return next(iter(document.values()))
-
-
-_Storing = Callable[[Any], Any]  # from a field's value to its column's
-
-
-def _storing(column: Column, zone: tzinfo, masking_key: bytes | None, *, is_json: bool) -> _Storing:
-    store = _storing_unmasked(column, zone, is_json=is_json)
-    if column.masked is None:
-        return store
-    return partial(_store_masked, store, mask_of(column.field, column.masked, masking_key), column.masked.how)
-
-
-def _store_masked(store: _Storing, mask: Mask, how: How, value: Any) -> Any:
-    if isinstance(value, MaskedText):
-        return None if how == "drop" else str(value)
-    value = store(value)
-    return None if value is None else mask(value)
-
-
-def _storing_unmasked(column: Column, zone: tzinfo, *, is_json: bool = True) -> _Storing:
-    sql_type, _, is_array = column.value_type.partition("[")
-    kind_store = column_type(sql_type).store if is_json or sql_type != "jsonb" else store_document
-    store: _Storing = partial(kind_store, column.field, sql_type, zone)
-    if is_array:
-        store = partial(_store_array, column.field, store)
-    # a validator may leave None behind in any field; a column that records must fill does not take it
-    return partial(_store_nullable if column.nullable or not column.required else _store_required, column.field, store)
-
-
-def _store_nullable(_field: str, store: _Storing, value: Any) -> Any:
-    return None if value is None else store(value)
-
-
-def _store_required(field: str, store: _Storing, value: Any) -> Any:
-    if value is None:
-        raise Unstorable(field, None, "a value: a validator left none")
-    return store(value)
-
-
-def _store_array(field: str, store: _Storing, value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise Unstorable(field, value, "a list")
-    return [None if item is None else store(item) for item in value]

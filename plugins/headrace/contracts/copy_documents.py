@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
+from headrace.contracts import strict_json
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NULL, NotPlain, cleaned, escaped
@@ -48,6 +49,8 @@ def compile_documents(contract: Contract) -> Binder | None:
         "decode": contract.decoder.decode,
         "has_key": contract.has_key,
         "cleaned": cleaned,
+        "escaped": escaped,
+        "parse": strict_json.parse,
         "extra_of": _no_extra if is_closed else lambda document: json_text("_extra", contract, document),
     }
     for i, each in enumerate(written):
@@ -65,6 +68,8 @@ def _source(contract: Contract, written: list[_Written]) -> str:
     steps = "".join(_steps(i, each, is_key=i == contract.key_index) for i, each in enumerate(written))
     columns = r"\t".join(f"{{v{i}}}" for i in range(len(written)))
     number = r"\t{number}" if contract.has_schema_ids else ""
+    change = r"\t{position}\t{op}" if contract.changes is not None else ""
+    end = f"{{tail}}{number}{change}\\n"
     return f"""
 def bind(generation, partition, batch_id):
     place = f"\\t{{generation}}\\t{{partition}}\\t"
@@ -74,7 +79,8 @@ def bind(generation, partition, batch_id):
         if value is None or len(value) > {contract.max_value_bytes}:
             return None
         try:
-            document, _, number = decode(value, ())
+            document, _, number, change = decode(value, ())
+{indent(_change_source(contract), " " * 12)}
             pop = document.pop
 {indent(steps, " " * 12)}
             extra = extra_of(document) if document else {NULL!r}
@@ -83,9 +89,24 @@ def bind(generation, partition, batch_id):
             raise
         except Exception:  # Contract.decode meets the same error and gives it a reason
             return None
-        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{{tail}}{number}\\n"
+        return f"{columns}{{place}}{{offset}}\\t{{at}}\\t{{key_text}}\\t{{headers}}\\tf\\t{{extra}}{end}"
 
     return make_line
+"""
+
+
+def _change_source(contract: Contract) -> str:
+    """Statements that leave a change's position and op as COPY text; other events are the contract's."""
+    if contract.changes is None:
+        return ""
+    return f"""
+if change.is_deletion or change.unavailable:
+    return None
+if document.__class__ is str:
+    document = parse(document)
+position, op = change.position, change.op
+position = {NULL!r} if position is None else "{{" + ",".join(map(str, position)) + "}}"
+op = {NULL!r} if op is None else escaped(op)
 """
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from headrace.contracts.column_types import Unstorable
 from headrace.contracts.columns import Column
 from headrace.contracts.masks import HIDDEN
-from headrace.contracts.places import Key, at, is_absent
+from headrace.contracts.places import Key, Path, at, is_absent
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, json_path, shown, storable
 
@@ -45,7 +45,10 @@ class KeyParts:
         return None
 
     def _value(self, key: Any, index: int, column: Column) -> Any:
-        names = [column.place.names] if isinstance(column.place, Key) else [(name,) for name in column.source_names]
+        if isinstance(column.place, Key | Path):  # the latter in the document of a row that was deleted
+            names = [column.place.names]
+        else:
+            names = [(name,) for name in column.source_names]
         raw = next((found for each in names if not is_absent(found := at(key, each))), None)
         try:
             if raw is not None and (value := self._value_of(index, raw)) is not None:

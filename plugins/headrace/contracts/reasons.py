@@ -15,6 +15,7 @@ class Scope(StrEnum):
     SCHEMA = "a record whose schema is in a registry"
     KEY = "a record whose key must equal a field"
     ROW = "a row of a table that is no document"
+    CHANGE = "a change event of Debezium"
     FIELD = "a field"
     SERVER = "a row that Postgres does not store"
 
@@ -47,6 +48,13 @@ class Reason(StrEnum):
 
     KEY_MISMATCH = "key_mismatch", Scope.KEY, "the record's key is not the one that its document names"
     MISSING_KEY = "missing_key", Scope.KEY, "a tombstone has no key"
+
+    TRUNCATED = "truncated", Scope.CHANGE, "the source's table was truncated; no row is deleted"
+    UNAVAILABLE_VALUE = (
+        "unavailable_value",
+        Scope.CHANGE,
+        "the event lacks a field's value, which did not change: a large value of Postgres",
+    )
 
     MALFORMED_ROW = "malformed_row", Scope.ROW, "a row of a .csv has more or fewer cells than its header, or bad quotes"
 

@@ -1,9 +1,8 @@
 """Following: drain and build as records arrive, in one process that keeps its connections and dbt's manifest.
 
 A thread per dataset waits at the source until something can be read and notifies the main thread, which drains these
-datasets and builds the models that read them. Under a steady flow, models that read staging are built each time and
-models that read models every FURTHER_S, so that these do not delay the others. An error of one dataset or declaration
-is reported once and retried after growing pauses; the other datasets continue.
+datasets and builds the models that read them (`schedule` has the order). An error of one dataset or declaration is
+reported once and retried after growing pauses; the other datasets continue.
 """
 
 import os
@@ -24,10 +23,11 @@ from headrace.follow.backoff import Backoff, unexpected_error
 from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
 from headrace.follow.notifier import WAIT_S, Notifier
+from headrace.follow.schedule import Schedule
 from headrace.ingest.opening import open_source
 from headrace.ingest.runner import RunOptions, drain_plan, plan
-from headrace.marts.build import BuildResult, build
-from headrace.marts.claims import first_models, unclaimed_datasets
+from headrace.marts.build import build
+from headrace.marts.claims import unclaimed_datasets
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import RunContext
 from headrace.publish.dead_letter_topic import publish_after_drain
@@ -36,7 +36,6 @@ from headrace.sources.base import Source
 
 RECHECK_S = 15.0  # between checks for new partitions, lapsed leases and batches of other runs
 DRAIN_S = 2.0  # limit of one drain: with a backlog, marts are built in between
-FURTHER_S = 2.0  # minimum between builds of models that read models
 BOOTSTRAP_TIMEOUT_MS = 2_000
 _BUILD = "build"  # the key of the builds' backoff, besides those of the datasets
 _RECHECK = "follow"
@@ -146,11 +145,7 @@ class _Follower:
         for name, fault in faults.items():
             self._backoffs[name].print_once(fault)
         self._sources: dict[str, Source] = {}
-        self._first_models: dict[str, set[str]] = {}
-        self._to_build = {_BUILD}  # the first build covers everything
-        self._to_build_further: set[str] = set()  # only their models that read staging are built so far
-        self._further_at = 0.0
-        self._broken: set[str] = set()  # datasets of which a model failed
+        self._schedule = Schedule()
         self._result = FollowResult()
 
     def run(self, max_seconds: float | None) -> FollowResult:
@@ -162,12 +157,11 @@ class _Follower:
                 if now >= recheck:
                     self._recheck()
                     recheck = now + RECHECK_S
-                further = self._further_at if self._to_build_further else ends
-                for name in self._due(min(recheck, ends, further)):
+                for name in self._due(min(recheck, ends, now + self._seconds_to_build())):
                     self._drain(name)
                 self._build()
-            if self._to_build_further:
-                self._further_at = 0.0
+            for _ in range(2):  # new batches, then all models that are due
+                self._schedule.build_due()
                 self._build()
         finally:
             for notifier in self._notifiers.values():
@@ -193,7 +187,7 @@ class _Follower:
                 self._notifiers[name] = Notifier(self._deployment, self._datasets[name], self._notified)
             for name in self._notifiers:
                 self._notified.put(name)
-            self._to_build |= unclaimed_datasets(connection) | self._broken  # also batches of other runs
+            self._schedule.recheck(unclaimed_datasets(connection))  # also batches of other runs
 
     def _load_corrected(self) -> None:
         """Add the datasets whose declarations were corrected."""
@@ -238,8 +232,7 @@ class _Follower:
             )
             if result.batches:
                 self._print_line(result.summary(planned))
-                if name not in self._broken:
-                    self._to_build.add(name)
+                self._schedule.add(name)
                 self._result.records += result.records
                 self._result.batches += result.batches
             if result.dead:
@@ -254,53 +247,32 @@ class _Follower:
             with suppress(HeadraceError):
                 source.close()
 
+    def _seconds_to_build(self) -> float:
+        """Seconds until models are due although no record arrives."""
+        backoff = self._backoffs[_BUILD]
+        if backoff.is_waiting:
+            return backoff.seconds_left
+        due = self._schedule.seconds_left
+        return float("inf") if due is None else due
+
     def _build(self) -> None:
         backoff = self._backoffs[_BUILD]
-        if self._stop.is_set() or backoff.is_waiting or not (self._to_build or self._to_build_further):
-            return
-        fed, is_whole = set(self._to_build), _BUILD in self._to_build
-        is_first = not is_whole and time.monotonic() < self._further_at
-        select: list[str] | None = None
-        if is_first:
-            select = sorted(model for name in fed for model in self._first_models.get(name, ()))
-        elif not is_whole:
-            fed |= self._to_build_further
-            select = [f"source:staging.{name}+,resource_type:model" for name in sorted(fed)]
-        if select == []:  # models that read models are not yet due
-            self._to_build_further |= fed
-            self._to_build.clear()
+        if self._stop.is_set() or backoff.is_waiting or (selection := self._schedule.next()) is None:
             return
         with interrupt_build_on(self._stop):
             try:
-                made = self._built(select)
+                made = build(self._build_settings, select=selection.select, tests=False, may_be_empty=True)
             except BuildError as error:
                 # the other models were built; these are retried with the next recheck
                 backoff.print_once(error)
-                self._broken |= fed
-                self._to_build.clear()
+                self._schedule.failed(selection)
             except HeadraceError as error:
                 backoff.failed(error)
             except Exception as error:
                 backoff.failed(unexpected_error(_BUILD, error))
             else:
-                self._to_build.clear()
-                if is_first:
-                    self._to_build_further |= fed
-                else:
-                    self._to_build_further.clear()
-                    self._further_at = time.monotonic() + FURTHER_S
-                    self._broken -= self._broken if is_whole else fed
-                    if not self._broken:
-                        backoff.succeeded()
+                if self._schedule.built(selection, made):
+                    backoff.succeeded()
                 if made.passes:
                     self._result.builds += 1
                     self._print_line(made.summary())
-
-    def _built(self, select: list[str] | None) -> BuildResult:
-        """Build a selection, or everything; it also determines the claiming models, even if a model failed."""
-        try:
-            return build(self._build_settings, select=select, tests=False, may_be_empty=True)
-        finally:
-            if select is None:
-                with database(self._deployment.connect("headrace follow")) as connection:
-                    self._first_models = first_models(connection)

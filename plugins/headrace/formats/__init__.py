@@ -6,6 +6,7 @@ all of them keep, and tests/unit/test_formats.py the tests that all of them pass
 
 from headrace.formats.avro import Avro as Avro
 from headrace.formats.base import Format as Format
+from headrace.formats.debezium import Debezium as Debezium
 from headrace.formats.json_schema import JsonSchema as JsonSchema
 from headrace.formats.json_text import Json as Json
 from headrace.formats.json_text import KeyedJson as KeyedJson

@@ -42,6 +42,8 @@ class Avro:
     subject: str | None = None
     schemas: Schemas = field(default_factory=Unconnected, compare=False, repr=False)
     is_second: bool = field(default=False, compare=False, repr=False)  # whether fastavro's Python code reads values
+    # whether the names that Kafka Connect gives to types (connect.name) say what their values are
+    is_connect: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.encoding not in ("confluent", "single_object"):
@@ -68,7 +70,7 @@ class Avro:
     def decoder(self) -> "AvroDecoder":
         """Reads each value by its writer's schema."""
         fingerprints = None if self.subject is None else Fingerprints(self.schemas, self.subject)
-        return AvroDecoder(self.schemas, fingerprints, in_python=self.is_second)
+        return AvroDecoder(self.schemas, fingerprints, in_python=self.is_second, is_connect=self.is_connect)
 
 
 class AvroDecoder:
@@ -77,8 +79,16 @@ class AvroDecoder:
     json_text: JsonText | None = None
     reads_headers: bool = False
 
-    def __init__(self, schemas: Schemas, fingerprints: Fingerprints | None, *, in_python: bool = False) -> None:
+    def __init__(
+        self,
+        schemas: Schemas,
+        fingerprints: Fingerprints | None,
+        *,
+        in_python: bool = False,
+        is_connect: bool = False,
+    ) -> None:
         self._in_python = in_python
+        self._is_connect = is_connect
         self._schemas = schemas
         self._fingerprints = fingerprints
         self._header = HEADER_BYTES if fingerprints is None else SINGLE_OBJECT_BYTES
@@ -134,7 +144,7 @@ class AvroDecoder:
         return self._fingerprints.schema_id(value[2:SINGLE_OBJECT_BYTES])
 
     def _reader(self, number: int) -> _Read:
-        schema = parse(self._schemas.schema(number), f"schema {number}")
+        schema = parse(self._schemas.schema(number), f"schema {number}", is_connect=self._is_connect)
         self._names[number] = schema.name
         self._read[number] = found = _reader_of(schema, in_python=self._in_python)
         return found

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from headrace.formats import connect_values
 from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import AVRO, SchemaText, parsed_json
 from headrace.formats.values import Nanoseconds
@@ -39,8 +40,11 @@ class AvroSchema:
         return self.parsed if isinstance(self.parsed, str) else None
 
 
-def parse(schema: SchemaText, what: str) -> AvroSchema:
-    """Parse a registered schema with its imports; raises Undecodable where it is none that can be read."""
+def parse(schema: SchemaText, what: str, *, is_connect: bool = False) -> AvroSchema:
+    """Parse a registered schema with its imports; raises Undecodable where it is none that can be read.
+
+    is_connect: what Kafka Connect calls a type (connect.name) says what its values are, as a logical type does.
+    """
     from fastavro import parse_schema
     from fastavro.schema import SchemaParseException
 
@@ -50,8 +54,8 @@ def parse(schema: SchemaText, what: str) -> AvroSchema:
     named: dict[str, Any] = {}
     try:
         for imported in _in_order(schema):
-            parse_schema(_exact(parsed_json(imported.text, what)), named_schemas=named)
-        parsed = parse_schema(_exact(parsed_json(schema.text, what)), named_schemas=named)
+            parse_schema(_exact(parsed_json(imported.text, what), is_connect), named_schemas=named)
+        parsed = parse_schema(_exact(parsed_json(schema.text, what), is_connect), named_schemas=named)
     except (SchemaParseException, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, Undecodable):
             raise
@@ -92,17 +96,21 @@ def _in_order(schema: SchemaText) -> list[SchemaText]:
     return list(found.values())
 
 
-def _exact(node: Any) -> Any:
-    """A schema whose logical types of _EXACT carry our names."""
+def _exact(node: Any, is_connect: bool) -> Any:
+    """A schema whose logical types of _EXACT, and the types of Kafka Connect, carry our names."""
     if isinstance(node, list):
-        return [_exact(item) for item in node]
+        return [_exact(item, is_connect) for item in node]
     if not isinstance(node, dict):
         return node
     made = {
-        name: _exact(item) if name in ("type", "items", "values", "fields") else item for name, item in node.items()
+        name: _exact(item, is_connect) if name in ("type", "items", "values", "fields") else item
+        for name, item in node.items()
     }
     logical, kind = made.get("logicalType"), made.get("type")
-    if logical in _EXACT and (kind, logical) in _READERS:
+    named = made.get("connect.name")
+    if is_connect and logical is None and isinstance(kind, str) and (kind, named) in _CONNECT:
+        logical = made["logicalType"] = OURS + str(named)
+    elif logical in _EXACT and (kind, logical) in _READERS:
         made["logicalType"] = OURS + logical
     return made
 
@@ -167,9 +175,19 @@ _READERS = {
 }
 
 
+def _connect_reader(read: connect_values.Reader) -> Any:
+    return lambda data, writer_schema=None, _=None: read(data, (writer_schema or {}).get("connect.parameters") or {})
+
+
+_AVRO_KINDS = {"int32": "int", "int64": "long", "bytes": "bytes"}
+_CONNECT = {
+    (_AVRO_KINDS[kind], name): _connect_reader(read) for (kind, name), read in connect_values.READERS.items()
+} | {("record", connect_values.VARIABLE_SCALE_DECIMAL): lambda data, *_: connect_values.variable_scale_decimal(data)}
+
+
 def _register_readers() -> None:
     from fastavro import _read_py, read
 
     for readers in (read.LOGICAL_READERS, vars(_read_py)["LOGICAL_READERS"]):
-        for (kind, logical), reader in _READERS.items():
+        for (kind, logical), reader in (_READERS | _CONNECT).items():
             readers.setdefault(f"{kind}-{OURS}{logical}", reader)

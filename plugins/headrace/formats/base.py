@@ -6,6 +6,7 @@ schema that its producer wrote it by, and the contract takes its fields by name,
 conversions; what it does not name is kept in `_extra`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -19,10 +20,12 @@ class Fault(Enum):
     """Why a value is none of its format's; contracts.reasons has the reason of the same name."""
 
     INVALID_UTF8 = auto()
+    INVALID_JSON = auto()
     UNDECODABLE = auto()
     UNKNOWN_SCHEMA = auto()
     INCOMPATIBLE_SCHEMA = auto()
     OUT_OF_RANGE = auto()
+    TRUNCATED = auto()
 
 
 class Undecodable(ValueError):
@@ -34,17 +37,33 @@ class Undecodable(ValueError):
         self.detail = detail
 
 
+class Change(NamedTuple):
+    """What a change event says beside its row.
+
+    op: c, u, d or r (created, updated, deleted, read by a snapshot); None where the event does not say. position: where
+    the source's log has the change. is_deletion: whether the row is gone. unavailable: fields of whose values the event
+    says only that they did not change.
+    """
+
+    op: str | None
+    position: tuple[int, ...] | None = None
+    is_deletion: bool = False
+    unavailable: frozenset[str] = frozenset()
+
+
 class Decoded(NamedTuple):
     """A document, and what was found beside it.
 
     document: JSON text, which the contract parses exactly; or what a schema made of the value: a mapping of names to
     None, bool, int, float, str, bytes, Decimal, UUID, date, time, datetime, Nanoseconds, lists and mappings. A key may
     be one of these alone. prefix: a key that stood before the document. schema_id: what Decoder.schema_id gives.
+    change: of a change event; the document of a deletion may hold the key alone, or be None.
     """
 
     document: Any
     prefix: bytes | None = None
     schema_id: int | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +117,9 @@ class Format(Protocol):
     name: ClassVar[str]
     """One word, for people."""
 
-    has_schema_ids: ClassVar[bool]
-    """Whether values name schemas of a registry: then the staging table has `_schema_id`."""
+    @property
+    def has_schema_ids(self) -> bool:
+        """Whether values name schemas of a registry: then the staging table has `_schema_id`."""
 
     @property
     def description(self) -> str:
@@ -150,6 +170,40 @@ class PlainDecoder:
     def is_known(self, _value: bytes) -> bool:
         """There is nothing to know."""
         return True
+
+
+class ChangeDecoder(ABC):
+    """A decoder of change events, whose documents are JSON text or what a schema made, each on its own.
+
+    The staging table of such a dataset has `_position` and `_op`.
+    """
+
+    json_text: JsonText | None = None
+    reads_headers: bool = False
+
+    @abstractmethod
+    def decode(self, value: bytes, headers: Headers) -> Decoded:
+        """As Decoder.decode; the document is that of the row."""
+
+    @abstractmethod
+    def change(self, value: bytes, headers: Headers) -> Change | None:
+        """What an event says beside its row; None where it cannot be read."""
+
+    @abstractmethod
+    def ignored(self, value: bytes, headers: Headers) -> str | None:
+        """What an event is that changes no row, in words; None for others, and where it cannot be read."""
+
+    @abstractmethod
+    def schema_id(self, value: bytes, headers: Headers) -> int | None:
+        """As Decoder.schema_id."""
+
+    @abstractmethod
+    def schema_name(self, value: bytes, headers: Headers) -> str | None:
+        """As Decoder.schema_name."""
+
+    @abstractmethod
+    def is_known(self, value: bytes) -> bool:
+        """As Decoder.is_known."""
 
 
 def text_of(value: bytes) -> str:

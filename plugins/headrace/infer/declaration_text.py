@@ -1,6 +1,7 @@
 """The text of a declaration, plugins/datasets/NAME.py, formatted as ruff does."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from headrace.contracts.columns import KEY_LENGTH_MAX
@@ -79,7 +80,8 @@ def _imports(draft: Draft) -> Iterator[str]:
     if used:
         yield f"from headrace.contract import {', '.join(used)}"
     yield f"from headrace.dataset import CONTRACT_CONFIG, Dataset, {type(draft.source).__name__}"
-    formats = {text.partition("(")[0] for text in (draft.format_text, draft.key and draft.key.format) if text}
+    texts = [text for text in (draft.format_text, draft.key and draft.key.format) if text]
+    formats = {name for text in texts for name in re.findall(r"[A-Z]\w+(?=\()", text)}
     if formats:
         yield f"from headrace.formats import {', '.join(sorted(formats))}"
 

@@ -8,8 +8,9 @@ from typing import Any
 from headrace.contracts import strict_json
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import DatasetError
-from headrace.formats import JSON, Avro, Format, JsonSchema, KeyedJson, Protobuf
+from headrace.formats import JSON, Avro, Debezium, Format, JsonSchema, KeyedJson, Protobuf
 from headrace.formats.base import Decoder, Undecodable
+from headrace.formats.debezium import INNER
 from headrace.formats.registry import AVRO, JSON_SCHEMA, PROTOBUF, Registry
 from headrace.formats.wire import schema_id
 from headrace.record import Record
@@ -45,6 +46,8 @@ def read_documents(where: str, records: Sequence[Record], settings: Settings) ->
     """
     values = [record.value for record in records if record.value is not None]
     format, text = _format(values, settings)
+    if format.name in INNER and _are_changes(values, Debezium(format)):
+        format, text = Debezium(format), f"Debezium({text or ''})"
     decoder = format.decoder()
     documents = [_document(decoder, record) for record in records]
     if values and not any(document is not None for document in documents):
@@ -80,6 +83,17 @@ def _format(values: Sequence[bytes], settings: Settings) -> tuple[Format, str | 
     return JSON, None
 
 
+def _are_changes(values: Sequence[bytes], format: Debezium) -> bool:
+    """Whether most values are Debezium's change events, or have the schema part of Connect's JSON converter."""
+    decoder = format.decoder()
+    changes = [decoder.change(value, ()) for value in values]
+    found = sum(
+        (change is not None and change.op is not None) or value.startswith(b'{"schema":{')
+        for value, change in zip(values, changes, strict=True)
+    )
+    return found * 2 > len(values)
+
+
 def _kind(registry: Registry, ids: Sequence[int]) -> str:
     """The type of the first schema that the registry knows; raises DatasetError where it knows none of them."""
     for number in dict.fromkeys(ids):
@@ -96,8 +110,10 @@ def _document(decoder: Decoder, record: Record) -> Mapping[str, Any] | None:
     if record.value is None:
         return None
     try:
-        document = decoder.decode(record.value, record.headers).document
-        if decoder.json_text is not None:
+        document, _, _, change = decoder.decode(record.value, record.headers)
+        if change is not None and change.is_deletion:
+            return None  # of the row before it has the key alone
+        if decoder.json_text is not None or (change is not None and isinstance(document, str)):
             return strict_json.parse(document)
     except (Undecodable, Malformed):
         return None

@@ -144,8 +144,6 @@ def fill_draft(draft: Draft, sample: Sample, documents: Documents, *, all_text: 
         draft.notes.append(f"{len(found) - len(kept)} records have other fields than the others and are left out")
     draft.fields, notes = fields_of(kept, all_text=all_text)
     draft.notes += notes
-    if {"before", "after", "op", "source"} <= {field.source_name for field in draft.fields}:
-        draft.notes.append("records look like Debezium's change events: before and after are kept whole, as jsonb")
     if not draft.fields:
         raise DatasetError(f"{draft.source.target}: found records without fields, expected JSON objects with fields")
     draft.format_text = documents.text

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace.contracts import strict_json
-from headrace.formats import Json
+from headrace.formats import Debezium, Json
 from headrace.formats.base import Decoder, Format, Undecodable
 from headrace.formats.wire import schema_id
 from headrace.infer.documents import WIRE_FORMATS
@@ -63,7 +63,9 @@ def _record_key(
     if not keyed or len(keyed) < MATCHING_MIN * len(pairs):
         return None
     readers: list[tuple[str | None, Callable[[Record, FieldDraft], str | None]]] = [(None, lambda r, _: _text(r.key))]
-    if all(schema_id(record.key or b"") is not None for record, _ in keyed):
+    if isinstance(format, Debezium):  # the format says how its keys are read
+        readers = [(None, lambda r, field: _decoded(format.key_format.decoder(), r, field))]
+    elif all(schema_id(record.key or b"") is not None for record, _ in keyed):
         text = next((text for _, text in WIRE_FORMATS.values() if text[:-2] == type(format).__name__), None)
         readers = [(text, lambda r, field: _decoded(format.decoder(), r, field))] if text else []
     elif all((record.key or b"")[:1] in (b'"', b"{") for record, _ in keyed):
@@ -84,7 +86,7 @@ def _decoded(decoder: Decoder, record: Record, field: FieldDraft) -> str | None:
     """The value of the field in a key: by its name, or the only one there is."""
     try:
         document = decoder.decode(record.key or b"", record.headers).document
-        if decoder.json_text is not None:
+        if decoder.json_text is not None and isinstance(document, str):
             document = strict_json.parse_value(document)
     except (Undecodable, ValueError):
         return None

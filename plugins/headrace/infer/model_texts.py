@@ -29,6 +29,11 @@ def _key(draft: Draft) -> str | None:
     return draft.key.field.column if draft.key else None
 
 
+def _versions(draft: Draft) -> str:
+    """How `current` orders versions: the changes of a source have its own positions."""
+    return ", versions: position" if (draft.format_text or "").startswith("Debezium(") else ""
+
+
 def _columns(draft: Draft) -> list[str]:
     """The columns of the mart: a row without a key is known by its coordinates."""
     return [field.column for field in draft.fields] + ([] if draft.key else list(COORDINATES))
@@ -76,7 +81,7 @@ def _staged_yaml(draft: Draft, staged: str) -> str:
     return _STAGED_YAML.substitute(
         name=draft.name,
         description=json.dumps(f"One row per staged record of {draft.source.target}, tombstones included."),
-        meta=f"          meta: {{key: {_key(draft)}}}\n" if draft.key else "",
+        meta=f"          meta: {{key: {_key(draft)}{_versions(draft)}}}\n" if draft.key else "",
         staged=staged,
         grain=_grain(draft),
         columns="".join(_column(name, text) for name, text in _described(draft).items()),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.catalog import load_declaration
+from headrace.contracts.contract import Deletion
 from headrace.contracts.rejection import Rejection
 from headrace.infer.sample import Sample
 from headrace.settings import Settings
@@ -19,6 +20,7 @@ class Trial:
 
     staged: int = 0
     tombstones: int = 0
+    ignored: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -29,7 +31,10 @@ class Trial:
 
     def lines(self) -> list[str]:
         """The result in lines."""
-        lines = [f"of the sample: {self.staged} staged, {self.tombstones} tombstones, {self.dead} dead letters"]
+        ignored = f", {self.ignored} ignored" if self.ignored else ""
+        lines = [
+            f"of the sample: {self.staged} staged, {self.tombstones} tombstones, {self.dead} dead letters{ignored}"
+        ]
         lines += [
             f"  {reason}: {count}, such as {self.examples[reason]}" for reason, count in self.reasons.most_common()
         ]
@@ -40,14 +45,18 @@ def try_sample(text: str, name: str, sample: Sample, settings: Settings) -> Tria
     """Decode the sample by a declaration's text, as a drain would; raises DatasetError if the text is not one."""
     with tempfile.TemporaryDirectory(prefix="headrace-infer-") as folder:
         Path(folder, f"{name}.py").write_text(text)
-        contract = load_declaration(Path(folder), name).connected(settings).compiled
+        dataset = load_declaration(Path(folder), name).connected(settings)
+    contract, filter = dataset.compiled, dataset.filter
     trial = Trial()
     for partition, record in sample.records:
+        if filter is not None and filter.ignores(record.key, record.value, record.headers):
+            trial.ignored += 1
+            continue
         row = getattr(record, "rejection", None) or contract.decode(record.key, record.value, record.headers)
         if isinstance(row, Rejection):
             trial.reasons[row.reason] += 1
             trial.examples.setdefault(row.reason, f"{partition}:{record.offset} {row.json_path}: {row.detail}")
-        elif record.value is None:
+        elif isinstance(row, Deletion):
             trial.tombstones += 1
         else:
             trial.staged += 1

@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg import Cursor
 from psycopg.sql import Identifier
 
+from headrace.contracts.contract import Deletion
 from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
@@ -140,7 +141,7 @@ class Batch:
         extra = decoded.pop()
         for i in contract.json_columns:
             decoded[i] = json_text(decoded[i])
-        deleted = record.value is None
+        deleted = isinstance(decoded, Deletion)
         self.tombstones += deleted
         decoded += (
             self.generation,
@@ -155,6 +156,10 @@ class Batch:
         )
         if self.dataset.format.has_schema_ids:
             decoded.append(self._schema_id(record))
+        if contract.changes is not None:
+            change = None if record.value is None else contract.changes.change(record.value, record.headers)
+            position = None if change is None or change.position is None else list(change.position)
+            decoded += (position, None if change is None else change.op)
         self.rows.append(decoded)
         self.accepted.append(record)
 
@@ -177,7 +182,7 @@ class Batch:
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
         """Turn rows that Postgres rejected, by index, into dead letters; all rows are rows of values by then."""
         for index, rejection in rejections.items():
-            self.tombstones -= self.accepted[index].value is None
+            self.tombstones -= isinstance(self.rows[index], Deletion)
             self._reject_record(self.accepted[index], rejection)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]

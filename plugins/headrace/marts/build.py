@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from headrace.marts.claims import (
     unclaimed,
 )
 from headrace.marts.dbt import DbtRunner, fingerprint
+from headrace.marts.readers import Readers
 from headrace.postgres.connection import Connect, connector, database, translated_errors
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 from headrace.settings import Settings
@@ -37,11 +38,15 @@ NAMED_FAILURES = 3  # how many failures a message names before it counts the oth
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build did: its passes, and what each did with each model."""
+    """What a build did: its passes, and what each did with each model.
+
+    readers: the models behind each dataset; empty where dbt did not run.
+    """
 
     build_id: UUID
     passes: tuple[tuple[NodeResult, ...], ...]
     seconds: float
+    readers: Mapping[str, Readers] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -91,7 +96,7 @@ def build(
         if may_skip and is_up_to_date(connection, project, tests):
             return BuildResult(build_id, (), time.monotonic() - began)
         refuse_foreign_objects(connection, SCHEMA, "build")
-        with _exclusive_build(connect, print_line), DbtRunner(settings, connection, vars) as dbt:
+        with _exclusive_build(connect, print_line), DbtRunner(settings, connection, vars, project) as dbt:
             if may_skip and is_up_to_date(connection, project, tests):
                 return BuildResult(build_id, (), time.monotonic() - began)
             newest = newest_batches(connection)
@@ -116,7 +121,8 @@ def build(
                 after = claims(connection, newest)
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
-    return BuildResult(build_id, tuple(passes), time.monotonic() - began)
+            found = dbt.readers()
+    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found)
 
 
 def _print_taken_over(models: set[str], print_line: PrintLine) -> None:

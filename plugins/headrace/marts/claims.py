@@ -164,16 +164,6 @@ def unclaimed(connection: Connection[Any], newest: Mapping[str, int], models: se
     return {model for model, _ in _unclaimed(connection, newest) if models is None or model in models}
 
 
-def first_models(connection: Connection[Any]) -> dict[str, set[str]]:
-    """Per dataset the models that claim its batches from the ledger, before others claim them from these."""
-    found: dict[str, set[str]] = {}
-    for model, dataset in connection.execute(
-        "select identifier, dataset from headrace.claims where schema = %s and seen ? 'headrace.datasets'", (SCHEMA,)
-    ):
-        found.setdefault(dataset, set()).add(model)
-    return found
-
-
 def unclaimed_datasets(connection: Connection[Any]) -> set[str]:
     """The datasets of which some model has batches to build."""
     return {dataset for _, dataset in _unclaimed(connection, newest_batches(connection))}

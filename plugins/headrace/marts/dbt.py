@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.marts.claims import SCHEMA, NodeResult
+from headrace.marts.dbt_costs import spare_costs
+from headrace.marts.enforced import enforced_tests
+from headrace.marts.readers import Readers, readers
 from headrace.output import shown
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
@@ -26,6 +28,9 @@ from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_fol
 from headrace.service_urls import libpq_variables
 from headrace.settings import Settings
 
+_ENFORCED = "headrace_enforced"  # the tag of tests that a constraint makes superfluous
+# materializations that ask Postgres for relations, not dbt's cache of them
+_CACHELESS = frozenset({"maintained", "ephemeral"})
 _REFUSAL = re.compile(
     r"Compilation Error in model \S+ \((?P<path>[^)]+)\) (?P<text>.*?)(?: > (?:in|called by) macro .*)?"
 )
@@ -36,14 +41,17 @@ _manifests: dict[tuple[str, ...], Any] = {}
 class DbtRunner:
     """dbt in this process, with the profile's environment; a context manager that puts the environment back."""
 
-    def __init__(self, settings: Settings, connection: Connection[Any], vars: Mapping[str, Any] | str | None) -> None:
+    def __init__(
+        self, settings: Settings, connection: Connection[Any], vars: Mapping[str, Any] | str | None, project: str
+    ) -> None:
+        """project: the `fingerprint` of the project, by which its manifest is kept."""
         self._connection = connection
         self._home = settings.home / "dbt"
         self._target = _target_folder(self._home)
         self._environment = profile_environment(settings, connection) | _service(settings, self._target)
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
-        self._manifest_key = (str(settings.dbt_dir), _files_digest(settings.dbt_dir), self._vars, *where)
+        self._manifest_key = (str(settings.dbt_dir), project, self._vars, *where)
         self._options = [
             *("--project-dir", str(settings.dbt_dir), "--profiles-dir", str(settings.dbt_dir), "--target", "prod"),
             *("--target-path", str(self._target), "--log-path", str(self._home / "logs")),
@@ -89,12 +97,25 @@ class DbtRunner:
         for node in manifest.nodes.values():
             if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
                 node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
+        if tests and not select and self._vars == "{}":  # an audit reads everything, a selection may name a test
+            arguments += self._exclude(enforced_tests(self._connection, manifest), manifest)
+        if all(node.config.materialized in _CACHELESS for node in manifest.nodes.values() if node.is_relational):
+            arguments += ["--no-populate-cache"]
         result = self._invoke(arguments, manifest)
         if select and not result.results and not may_be_empty:
             raise UsageError(
                 f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
             )
         return _node_results(result.results, manifest)
+
+    @staticmethod
+    def _exclude(tests: set[str], manifest: Any) -> list[str]:
+        """Arguments that leave these tests out: dbt searches once for a tag, and once for each name."""
+        for unique_id, node in manifest.nodes.items():
+            if str(node.resource_type) == "test":
+                others = [tag for tag in node.tags if tag != _ENFORCED]
+                node.tags = [*others, _ENFORCED] if unique_id in tests else others
+        return ["--exclude", f"tag:{_ENFORCED}"]
 
     def claiming_models(self) -> set[str]:
         """The tables of the project's models that claim batches, once a pass has parsed it; disabled ones are not."""
@@ -113,10 +134,14 @@ class DbtRunner:
             and (node.config.materialized == "maintained" or claiming & set(node.depends_on.macros))
         }
 
+    def readers(self) -> dict[str, Readers]:
+        """The models behind each dataset, once a pass has parsed the project."""
+        return readers(_manifests[self._manifest_key])
+
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:
         from dbt.cli.main import dbtRunner  # 2.5 s of imports
 
-        _spare_logs()
+        spare_costs()
         outcome = dbtRunner(manifest=manifest).invoke([*arguments, *self._options])
         if outcome.exception is not None:
             if not isinstance(outcome.exception, Exception):
@@ -165,27 +190,6 @@ def _is_usage(error: Exception, arguments: Sequence[str]) -> bool:
     return isinstance(error, DbtUsageException | InvalidSelectorError) or any(
         method in argument for argument in arguments for method in needs_artifacts
     )
-
-
-@cache
-def _spare_logs() -> None:
-    """Spare dbt what it does for a log that is not written: of 0.8 s of a small warm build 0.1 s.
-
-    It makes a message of every event of level debug before it asks whether a log wants it, and for each flag of the
-    adapter walks the whole stack, files and all, to name the module that made it.
-    """
-    from dbt_common.behavior_flags import BehaviorFlagRendered
-    from dbt_common.events.base_types import EventLevel
-    from dbt_common.events.event_manager import EventManager
-
-    fire_event = EventManager.fire_event
-
-    def fire_logged_events(self: Any, e: Any, level: Any = None, *arguments: Any, **options: Any) -> None:
-        if (level or e.level_tag()) != EventLevel.DEBUG or self.callbacks:
-            fire_event(self, e, level, *arguments, **options)
-
-    EventManager.fire_event = fire_logged_events  # type: ignore[method-assign]
-    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
 
 
 def fingerprint(settings: Settings) -> str:

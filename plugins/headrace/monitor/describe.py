@@ -30,6 +30,8 @@ BOOKKEEPING_MEANING = {
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
     "_schema_id": "the registry's id of the schema that the record was written by",
+    "_position": "where the source's log has the change; the first number is the log",
+    "_op": "c, u, d or r: the row was created, updated, deleted, or read by a snapshot",
 }
 MASK_WORDS = {
     "hmac": "stored as an HMAC of the value",
@@ -224,6 +226,8 @@ def _record_reasons(dataset: Dataset) -> list[str]:
         found += Reason.of(Scope.ROW)
     if dataset.format.has_schema_ids:
         found += Reason.of(Scope.SCHEMA)
+    if dataset.compiled.changes is not None:
+        found += [word for word in (Reason.UNDECODABLE, *Reason.of(Scope.CHANGE)) if word not in found]
     return [*found, *Reason.of(Scope.SERVER)]
 
 

@@ -27,10 +27,19 @@ BOOKKEEPING_COLUMNS = (
 )
 SCHEMA_ID_COLUMN = ("_schema_id", "integer", "")  # behind them, where values name schemas of a registry
 
+# and behind these, where values are change events: what formats.base.Change has of them
+CHANGE_COLUMNS = (("_position", "bigint[]", ""), ("_op", "text", ""))
+
 
 def bookkeeping_columns(dataset: Dataset) -> tuple[tuple[str, str, str], ...]:
     """Name, Postgres type and constraint of the columns behind the contract's."""
-    return (*BOOKKEEPING_COLUMNS, SCHEMA_ID_COLUMN) if dataset.format.has_schema_ids else BOOKKEEPING_COLUMNS
+    return (*BOOKKEEPING_COLUMNS, *_format_columns(dataset))
+
+
+def _format_columns(dataset: Dataset) -> tuple[tuple[str, str, str], ...]:
+    """The bookkeeping columns that the dataset's format needs."""
+    schema_ids = (SCHEMA_ID_COLUMN,) if dataset.format.has_schema_ids else ()
+    return schema_ids + (CHANGE_COLUMNS if dataset.compiled.changes is not None else ())
 
 
 def table(dataset: Dataset) -> Identifier:
@@ -95,7 +104,7 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
     for target in (dataset.name, replaced):
         present = _found_columns(connection, target)
         added = [(column.name, column.sql_type) for column in dataset.compiled.columns]
-        added += [SCHEMA_ID_COLUMN[:2]] if dataset.format.has_schema_ids else []  # of a format that the dataset had not
+        added += [column[:2] for column in _format_columns(dataset)]  # of a format that the dataset had not
         for name, sql_type in added:
             if name not in present:
                 with _as_owner(f"staging.{target}: found no column {name}"):

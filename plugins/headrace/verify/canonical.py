@@ -14,6 +14,7 @@ from psycopg import Connection, ServerCursor
 from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 
+from headrace.contracts.contract import Deletion
 from headrace.dataset import Dataset
 from headrace.postgres.dead_letters import headers_json
 from headrace.record import Headers
@@ -50,10 +51,10 @@ class CanonicalRow:
         columns = dataset.compiled.columns
         self.names = [column.name for column in columns] + list(BOOKKEEPING)
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
+        self._contract = dataset.compiled
         self._decode = dataset.compiled.decode
         self._filter = dataset.filter
         self._masks = dataset.compiled.masks
-        self._decoder = dataset.compiled.decoder
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
         self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
         self._json = [index for index, name in enumerate(types) if name == "jsonb"]
@@ -64,8 +65,8 @@ class CanonicalRow:
         decoded = getattr(headers, "rejection", None) or self._decode(key, value, headers)
         if not isinstance(decoded, list):
             return f"{decoded.reason}: {decoded.detail}"
-        extra = decoded.pop()
-        decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), value is None, extra)
+        extra, deleted = decoded.pop(), isinstance(decoded, Deletion)
+        decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), deleted, extra)
         for index in self._times:
             decoded[index] = _microseconds(decoded[index])
         return self._parsed(decoded)
@@ -88,8 +89,8 @@ class CanonicalRow:
     def document(self, record: VisibleRecord) -> Any:
         """A record's document, for comparison."""
         _, _, value, headers, _ = record
-        document = self._decoder.decode(value or b"", headers).document
-        return document if self._decoder.json_text is None else json_value(document)
+        document = self._contract.decoder.decode(value or b"", headers).document
+        return json_value(document) if self._contract.is_text(document) else document
 
     def of_stored(self, values: Sequence[Any]) -> list[Any]:
         """What Postgres stores, read through a cursor of `canonical_cursor`."""

@@ -108,13 +108,16 @@ def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, keys: Se
     subject = snapshot.subject
     names = [Identifier(key) for key in keys]
     texts = [SQL("coalesce(winners.{0}, m.{0})::text").format(name) for name in names]
+    has_positions = subject.declared is not None and subject.declared.compiled.has_positions
+    versions = SQL(query("versions_by_position")).format(keys=SQL(", ").join(names), staging=subject.staging)
     compared = SQL(query("mart_keys")).format(
         keys=SQL(", ").join(names),
         first_key=names[0],
         key_text=texts[0] if len(texts) == 1 else SQL("concat_ws(', ', {})").format(SQL(", ").join(texts)),
         same_key=SQL(" and ").join(SQL("winners.{0} = m.{0}").format(name) for name in names),
         mart=Identifier(PRODUCTION_SCHEMA, subject.name),
-        staging=subject.staging,
+        staging=versions if has_positions else subject.staging,
+        newest=SQL("_newest" if has_positions else "null::bigint[]"),
     )
     with snapshot.connection.cursor(row_factory=dict_row) as cursor:
         totals = cursor.execute(

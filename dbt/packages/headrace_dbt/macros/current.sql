@@ -4,17 +4,22 @@
     coordinates, so an old one never beats a newer version or a tombstone. wins='first' reverses the order: of events
     that were sent twice the first one stays, and tombstones are ignored.
 
-    key and wins are by default those of the source's meta; unit tests do not see sources and need the key here. Without
-    a key every record is an entity. No CTEs: each subquery lets a condition on the key through to the index.
+    versions='position', for change events: the source's own position orders versions. A change whose position lies
+    before that of an earlier record of its key was sent again, and is passed over; between partitions the newest
+    position wins. Reads of a snapshot and tombstones have no place among the changes: of these the offset decides.
+
+    key, wins and versions are by default those of the source's meta; unit tests do not see sources and need them here.
+    Without a key every record is an entity. No CTEs: each subquery lets a condition on the key through to the index.
 #}
-{% macro current(dataset, key=none, wins=none) -%}
-    {%- set staged = source('staging', dataset) -%}
+{% macro current(dataset, key=none, wins=none, versions=none) -%}
     {%- set meta = headrace_dbt.dataset_meta(dataset) -%}
     {%- set key = key or meta.get('key') -%}
     {%- set columns = headrace_dbt.column_list(headrace_dbt.key_columns(key)) -%}
+    {%- set by_position = (versions or meta.get('versions', 'offset')) == 'position' -%}
+    {%- set staged = headrace_dbt.positioned(dataset, columns) if by_position else source('staging', dataset) -%}
     {%- set newest, unknown = ('desc', 'last') if (wins or meta.get('wins', 'newest')) == 'newest' else ('asc', 'first') -%}
     {%- if not key -%}
-    (select * from {{ staged }} where not _deleted) as {{ headrace_dbt.exactly(dataset) }}
+    (select * from {{ source('staging', dataset) }} where not _deleted) as {{ headrace_dbt.exactly(dataset) }}
     {%- else -%}
     (
         select *
@@ -28,11 +33,36 @@
                     {{- ' and not _deleted' if newest == 'asc' }}
                 order by {{ columns }}, _generation {{ newest }}, _partition, _offset {{ newest }}
             ) as partition_winners
-            order by {{ columns }}, _generation {{ newest }}, _timestamp {{ newest }} nulls {{ unknown }}, _partition {{ newest }}
+            order by {{ columns }}, _generation {{ newest }}
+                {{- ', _newest desc nulls last' if by_position }}, _timestamp {{ newest }} nulls {{ unknown }}, _partition {{ newest }}
         ) as winners
         where not _deleted
     ) as {{ headrace_dbt.exactly(dataset) }}
     {%- endif -%}
+{%- endmacro %}
+
+
+{#
+    The records of a dataset without those that were sent again: _newest_change is the greatest position of a key's
+    changes so far, _newest that of its records. Of MySQL's binlogs the first number tells one server's from another's.
+#}
+{% macro positioned(dataset, columns) -%}
+    (
+        select *
+        from (
+            select
+                staged.*,
+                max(_position) filter (where _op is distinct from 'r') over so_far as _newest_change,
+                max(_position) over so_far as _newest
+            from {{ source('staging', dataset) }} as staged
+            window so_far as (partition by {{ columns }}, _generation, _partition order by _offset)
+        ) as sent
+        where
+            _position is null
+            or _op = 'r'
+            or _position >= _newest_change
+            or _position[1] <> _newest_change[1]
+    ) as positioned
 {%- endmacro %}
 
 

@@ -6,7 +6,8 @@ with partition_winners as (
         _partition,
         _offset,
         _timestamp,
-        _deleted
+        _deleted,
+        {newest} as _newest
     from {staging}
     where ({keys}) is not null
     order by {keys}, _generation desc, _partition desc, _offset desc
@@ -15,7 +16,7 @@ with partition_winners as (
 winners as (
     select distinct on ({keys}) *
     from partition_winners
-    order by {keys}, _generation desc, _timestamp desc nulls last, _partition desc
+    order by {keys}, _generation desc, _newest desc nulls last, _timestamp desc nulls last, _partition desc
 ),
 
 compared as (

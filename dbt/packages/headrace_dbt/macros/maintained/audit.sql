@@ -6,12 +6,13 @@
     {%- set is_whole = var('headrace_audit', '') == 'all' and not build.is_partial -%}
     {%- if is_whole or build.action == 'grains' -%}
         {%- set audited = build.copy() -%}
-        {%- do headrace_dbt.run_sql('drop table if exists pg_temp._headrace_new, pg_temp._headrace_difference') -%}
+        {%- set drop = 'drop table if exists pg_temp._headrace_new, pg_temp._headrace_difference' -%}
         {%- if is_whole -%}
+            {%- do headrace_dbt.run_sql(drop) -%}
             {%- do audited.update({'action': 'whole'}) -%}
             {%- do headrace_dbt.compute_whole(sql) -%}
         {%- else -%}
-            {%- do headrace_dbt.compute_sample(audited, sql) -%}
+            {%- do headrace_dbt.compute_sample(audited, sql, drop) -%}
         {%- endif -%}
         {%- if audited.action != 'unaffected' -%}
             {%- do audited.update({'columns': build.state.columns | map(attribute='name') | list}) -%}
@@ -21,16 +22,19 @@
 {%- endmacro %}
 
 
-{# The new rows of three random grains of the table, all from one random page; nothing where that would take long. #}
-{% macro compute_sample(build, sql) -%}
+{#
+    The new rows of three random grains of the table, all from one random page; nothing where that would take long.
+    `before` are statements that run first.
+#}
+{% macro compute_sample(build, sql, before) -%}
     {%- set grains = headrace_dbt.column_list(build.grains | map(attribute='name') | list) -%}
     {%- set table = build.relation.include(database=false) | string -%}
-    {%- do headrace_dbt.run_sql(
-        'truncate pg_temp._headrace_touched; insert into pg_temp._headrace_touched select distinct * from (select ' ~ grains ~ ' from ' ~ table
+    {%- set patterns = headrace_dbt.fetch_json(
+        before ~ '; truncate pg_temp._headrace_touched; insert into pg_temp._headrace_touched select distinct * from (select ' ~ grains ~ ' from ' ~ table
         ~ ", (select floor(random() * pg_relation_size(" ~ headrace_dbt.literal(table) ~ ") / current_setting('block_size')::int)::bigint as page offset 0) as pages"
-        ~ " where ctid >= format('(%s,0)', page)::tid and ctid < format('(%s,0)', page + 1)::tid order by random() limit 3) as sample"
+        ~ " where ctid >= format('(%s,0)', page)::tid and ctid < format('(%s,0)', page + 1)::tid order by random() limit 3) as sample; "
+        ~ headrace_dbt.patterns_sql(build.grains)
     ) -%}
-    {%- set patterns = headrace_dbt.patterns_of(build.grains) -%}
     {%- do build.update({'patterns': patterns, 'action': 'grains' if patterns else 'unaffected'}) -%}
     {%- for pattern in patterns -%}
         {%- set lateral = headrace_dbt.lateral_sql(build.grains, pattern, sql) -%}

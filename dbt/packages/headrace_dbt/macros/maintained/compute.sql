@@ -1,7 +1,7 @@
 {# Computes the new rows into pg_temp._headrace_new; nothing where the table is created from the SELECT. #}
 {% macro compute(build, sql) -%}
     {%- if build.action == 'grains' -%}
-        {%- do headrace_dbt.collect_touched(build) -%}
+        {%- do build.update({'patterns': headrace_dbt.collect_touched(build)}) -%}
         {%- do headrace_dbt.compute_grains(build, sql) -%}
     {%- endif -%}
     {%- if build.action in ('whole', 'try') -%}
@@ -21,17 +21,15 @@
     condition of its own: `is null` uses an index, `is not distinct from` does not.
 #}
 {% macro compute_grains(build, sql) -%}
-    {%- set patterns = headrace_dbt.patterns_of(build.grains) -%}
-    {%- do build.update({'patterns': patterns}) -%}
-    {%- if not patterns -%}
+    {%- if not build.patterns -%}
         {%- do build.update({'action': 'unaffected'}) -%}
     {%- endif -%}
-    {%- for pattern in patterns if build.action == 'grains' -%}
+    {%- for pattern in build.patterns if build.action == 'grains' -%}
         {%- set lateral = headrace_dbt.lateral_sql(build.grains, pattern, sql) -%}
         {%- set semi_join = headrace_dbt.semi_join_sql(build.grains, pattern, sql) -%}
         {%- set cost = headrace_dbt.cost_of(lateral) -%}
         {%- set semi_cost = headrace_dbt.cost_of(semi_join) -%}
-        {%- if [cost, semi_cost] | min > headrace_dbt.cost_of('select * from (' ~ sql ~ '\n) as _q') * 0.5 and loop.first and pattern.rows > 100 -%}
+        {%- if loop.first and pattern.rows > 100 and [cost, semi_cost] | min > headrace_dbt.cost_of('select * from (' ~ sql ~ '\n) as _q') * 0.5 -%}
             {%- do build.update({'action': 'whole'}) -%}
         {%- else -%}
             {%- do headrace_dbt.run_sql(
@@ -43,17 +41,20 @@
 {%- endmacro %}
 
 
-{# The combinations of null columns among the touched grains: a list of {nulls, rows}; nulls is a list of names. #}
-{% macro patterns_of(grains) -%}
+{#
+    A query of the combinations of null columns among the touched grains, their patterns: a JSON list of {nulls, rows};
+    nulls is a list of names.
+#}
+{% macro patterns_sql(grains) -%}
     {%- set nulls = [] -%}
     {%- for grain in grains -%}
         {%- do nulls.append("case when " ~ headrace_dbt.exactly(grain.name) ~ " is null then " ~ headrace_dbt.literal(grain.name) ~ " end") -%}
     {%- endfor -%}
-    {{ return(headrace_dbt.fetch_json(
+    {{ return(
         "select coalesce(json_agg(json_build_object('nulls', nulls, 'rows', rows) order by nulls), '[]')::text from ("
         ~ "select array_remove(array[" ~ nulls | join(', ') ~ "], null) as nulls, count(*) as rows"
         ~ " from pg_temp._headrace_touched group by 1) as patterns"
-    )) }}
+    ) }}
 {%- endmacro %}
 
 

@@ -224,8 +224,8 @@
 {# Writes what this build has seen, in its transaction. #}
 {% macro write_state(build) -%}
     {%- set model = headrace_dbt.literal(build.relation.schema) ~ ', ' ~ headrace_dbt.literal(build.relation.identifier) -%}
-    {%- if build.action != 'nothing' -%}
-        {%- call statement('write_state') -%}
+    {%- call statement('write_state') -%}
+        {%- if build.action != 'nothing' %}
         insert into headrace.model_states as kept (
             schema, identifier, table_oid, definition, settings, build, floor, logged, is_distrusted
         )
@@ -262,18 +262,17 @@
         on conflict (schema, identifier, upstream) do update
         set kind = excluded.kind, identity = excluded.identity, position = excluded.position;
         {%- endfor %}
-        {%- endcall -%}
-    {%- endif -%}
-    {%- do headrace_dbt.write_claims(build, model) -%}
+        {%- endif %}
+        {{ headrace_dbt.claims_sql(build, model) }}
+    {%- endcall -%}
 {%- endmacro %}
 
 
 {#
-    The batches of each dataset that the model's rows are of: the ledger's newest for a model that reads staging, the
-    fewest of its upstreams for one that reads models. Status and checks read them; builds do not.
+    The statement that writes of which batches of each dataset the model's rows are: the ledger's newest for a model that
+    reads staging, the fewest of its upstreams for one that reads models. Status and checks read them; builds do not.
 #}
-{% macro write_claims(build, model) -%}
-    {%- call statement('write_claims') -%}
+{% macro claims_sql(build, model) %}
     with
 
     available as (
@@ -319,5 +318,4 @@
         -- when it reached to_seq: a build without new batches does not change the time
         claimed_at = case when excluded.to_seq = kept.to_seq then kept.claimed_at else excluded.claimed_at end
     where (kept.to_seq, kept.seen, kept.settings, {{ build.rows > 0 and build.action != 'grains' }}) is distinct from (excluded.to_seq, excluded.seen, excluded.settings, false)
-    {%- endcall -%}
 {%- endmacro %}

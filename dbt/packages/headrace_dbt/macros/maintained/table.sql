@@ -6,7 +6,7 @@
     {%- do headrace_dbt.read_columns(build) -%}
     {%- do build.update({'rows': rows, 'columns': build.state.columns | map(attribute='name') | list}) -%}
     {%- do headrace_dbt.check_grain_columns(build, build.columns) -%}
-    {%- do headrace_dbt.check_duplicates(build, relation.include(database=false) | string) -%}
+    {%- do headrace_dbt.make_indexes(build) -%}
     {%- do headrace_dbt.make_log(build) -%}
     {%- do headrace_dbt.finish_table(build) -%}
 {%- endmacro %}
@@ -39,6 +39,21 @@
         ~ ' for each statement execute function headrace.refuse_manual_change()') -%}
     {%- do apply_grants(relation, config.get('grants'), should_revoke=true) -%}
     {%- do persist_docs(relation, model) -%}
+{%- endmacro %}
+
+
+{#
+    Makes the indexes of a new table. The unique ones find duplicates; only where they do does a query name them, which
+    groups the whole table.
+#}
+{% macro make_indexes(build) -%}
+    {%- do headrace_dbt.run_sql(
+        "select set_config('headrace.duplicates', '', true); do $headrace$ begin " ~ headrace_dbt.index_sql(build)
+        ~ "exception when unique_violation then perform set_config('headrace.duplicates', 'found', true); end $headrace$"
+    ) -%}
+    {%- if headrace_dbt.fetch_values("select current_setting('headrace.duplicates')")[0] -%}
+        {%- do headrace_dbt.check_duplicates(build, build.relation.include(database=false) | string) -%}
+    {%- endif -%}
 {%- endmacro %}
 
 

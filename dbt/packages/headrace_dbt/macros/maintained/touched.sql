@@ -40,17 +40,22 @@
 {%- endmacro %}
 
 
-{# Makes the temporary table of the grains that the changed rows touch, in their old and new images. #}
+{#
+    Makes the temporary table of the grains that the changed rows touch, in their old and new images; returns their
+    patterns.
+#}
 {% macro collect_touched(build) -%}
     {%- set names = headrace_dbt.column_list(build.grains | map(attribute='name') | list) -%}
-    {%- call statement('touched') -%}
+    {%- set sql -%}
     create temporary table _headrace_touched on commit drop as
     {%- for upstream in build.changed %}
     ({{ headrace_dbt.touched_by_batches(build, upstream) if upstream.kind == 'dataset' else headrace_dbt.touched_by_changes(build, upstream, names) }})
     {{ 'union' if not loop.last }}
     {%- endfor %};
-    analyze pg_temp._headrace_touched
-    {%- endcall -%}
+    analyze pg_temp._headrace_touched;
+    {{ headrace_dbt.patterns_sql(build.grains) }}
+    {%- endset -%}
+    {{ return(headrace_dbt.fetch_json(sql)) }}
 {%- endmacro %}
 
 

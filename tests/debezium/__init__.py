@@ -1,0 +1,1 @@
+"""A real Debezium connector for PostgreSQL between a table and a mart: `make debezium`."""
