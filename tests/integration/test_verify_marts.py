@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from headrace.catalog import Declarations
+from headrace.formats import JSON
 from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import reset
 from headrace.verify import verification as verify_module
@@ -88,11 +89,12 @@ def test_verify_of_a_built_mart_names_the_row_that_should_be_deleted(drained: Dr
 
 
 def test_verify_compares_a_mart_whose_key_has_several_fields(drained: Drained, monkeypatch: pytest.MonkeyPatch) -> None:
-    two_fields = replace(drained.stage.deployment.dataset("jobs"), key=("JOBIDENTIFIER", "USERID"), keyed=False)
+    jobs, keys_of = drained.stage.deployment.dataset("jobs"), ("JOBIDENTIFIER", "USERID")
+    two_fields = replace(jobs, key=keys_of, keyed=False, format=JSON)
     monkeypatch.setattr(verify_module, "load_declarations", lambda _: Declarations({"jobs": two_fields}, {}))
     # a tombstone has one of the two fields, and deletes nothing
     drained.execute(
-        "create table marts.jobs as select distinct jobidentifier, userid from staging.jobs where userid > 0"
+        "create table marts.jobs as select distinct jobidentifier, userid from staging.jobs where userid >= 0"
     )
     drained.execute(CLAIM)
     result = drained.verify()
@@ -102,6 +104,6 @@ def test_verify_compares_a_mart_whose_key_has_several_fields(drained: Drained, m
     drained.execute("update marts.jobs set userid = userid + 1 where jobidentifier = 20")
     found = [finding.found for finding in drained.verify().findings]
     assert found == [
-        f"no row of jobidentifier, userid 20, 7 in marts.jobs, which has {keys}",
-        f"a row of jobidentifier, userid 20, 8 in marts.jobs, which has {keys}",
+        f"no row of jobidentifier, userid 20, 20 in marts.jobs, which has {keys}",
+        f"a row of jobidentifier, userid 20, 21 in marts.jobs, which has {keys}",
     ]

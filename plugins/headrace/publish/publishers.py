@@ -51,8 +51,8 @@ def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_
     publisher = _PUBLISHERS.get(dataset.source.kind)
     if publisher is None:
         raise DatasetError(
-            f"{dataset.name}: reads {dataset.source.target}, expected one topic or stream to produce to; use a "
-            "producer that names the topic, such as `headrace kafka console-producer --topic TOPIC`"
+            f"{dataset.name}: reads {dataset.source.target}, expected one topic or stream to produce to; use another "
+            "producer, which names the topic"
         )
     return publisher(deployment, dataset, transactional_id)
 

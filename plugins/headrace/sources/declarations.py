@@ -208,7 +208,7 @@ class KafkaTopics:
     @property
     def target(self) -> str:
         """The topics, for messages."""
-        return f"topics {self.name}"
+        return f"topics {self.name}" if self.pattern is None else f"topics that match {self.pattern}"
 
     def commands(self, dataset: str) -> Sequence[str]:
         """The command that drains them."""
