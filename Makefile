@@ -80,7 +80,7 @@ rounds: install-dev ## Compare marts and random models after random builds with 
 		$(if $(filter marts,$(ONLY)),,tests/integration/test_random_models.py)
 
 debezium: install-dev ## Compare mart and table after random transactions through a real Debezium connector, ROUNDS=100; SEED=5 repeats
-	@DEBEZIUM_ROUNDS=$(ROUNDS) DEBEZIUM_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/debezium -m faults
+	@DEBEZIUM_ROUNDS=$(ROUNDS) DEBEZIUM_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/faults/test_debezium.py -m faults
 
 bench-freshness: install-dev ## Measure the time from record to mart at 1,000 records a second, followed and scheduled
 	@$(BIN)/python -m tests.benchmarks --only freshness $(if $(FOR_S),--seconds $(FOR_S))

@@ -25,7 +25,7 @@ from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
 from headrace.contracts.where import Where, parse
 from headrace.exceptions import DatasetError
-from headrace.formats import JSON, Format
+from headrace.formats import JSON, Debezium, Format
 from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
@@ -102,6 +102,8 @@ class Dataset:
                 faults.append(f"{limit} is {value}, expected more than 0")
         if self.format.has_schema_ids and not self.source.has_record_keys:
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
+        elif isinstance(self.format, Debezium) and self.source.kind != "topic":
+            faults.append(f"format is {self.format.name}, expected one of documents: only topics have change events")
         has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
         is_compared = bool(self.key) and self.keyed
         if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):

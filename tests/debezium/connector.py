@@ -44,6 +44,7 @@ class Connector:
             "offset.flush.interval.ms": 1_000,
             "key.converter": CONVERTER,
             "value.converter": CONVERTER,
+            "topic.creation.enable": "false",
             "plugin.discovery": "service_load",  # a scan of all classes takes half a minute
         }
         (self._room / "worker.properties").write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
@@ -62,7 +63,6 @@ class Connector:
             "slot.drop.on.stop": "false",
             "retriable.restart.connector.wait.ms": 500,
             "poll.interval.ms": 50,
-            "topic.creation.enable": "false",
             **config,
         }
         text = json.dumps({"name": PREFIX, "config": {name: str(value) for name, value in connector.items()}})

@@ -129,9 +129,10 @@ def _values(rng: random.Random, key: int) -> dict[str, Any]:
         "visits": rng.randrange(-(2**31), 2**31),
         "revenue": f"{rng.randrange(-(10**9), 10**9)}e-3",
         "weight": f"{rng.randrange(10**18)}.{rng.randrange(10**9)}",
-        "seen": f"{rng.randrange(1, 9999):04}-0{rng.randrange(1, 10)}-11 10:11:12.{rng.randrange(10**6):06}",
+        # not before 1583: the connector's snapshots then send days of the Julian calendar
+        "seen": f"{rng.randrange(1583, 9999):04}-0{rng.randrange(1, 10)}-11 10:11:12.{rng.randrange(10**6):06}",
         "joined": f"2026-11-{rng.randrange(1, 28):02} 23:59:59.{rng.randrange(10**6):06}+0{rng.randrange(9)}",
-        "born": f"{rng.randrange(1, 9999):04}-02-03",
+        "born": f"{rng.randrange(1583, 9999):04}-02-03",
         "wakes": f"{rng.randrange(24):02}:00:00.{rng.randrange(10**6):06}",
         "detail": f'{{"a": [{rng.randrange(100)}.10, null], "b": "x"}}',
         "mood": rng.choice(["calm", "cross"]),

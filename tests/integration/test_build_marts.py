@@ -279,17 +279,30 @@ def test_models_pass_their_unit_tests(warehouse: Warehouse) -> None:
     assert succeeded, messages
 
 
-def test_build_forgets_claims_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
+def test_build_forgets_claims_state_and_logs_of_models_that_are_gone_or_no_longer_claim(warehouse: Warehouse) -> None:
     claim = (
         "insert into headrace.claims (schema, identifier, dataset, to_seq, seen) "
         "values (%s, %s, 'jobs', 0, '{\"headrace.datasets\": \"before a rename\"}')"
     )
     for schema, model in (("marts", "renamed"), ("marts", "stg_kafka__jobs"), ("marts_dev", "renamed")):
         warehouse.execute(claim, schema, model)
+    warehouse.execute(
+        "create table marts.renamed (); create table marts_log.renamed (); create table marts_log._turn_renamed (); "
+        "insert into headrace.model_states "
+        "select 'marts', 'renamed', 'marts.renamed'::regclass, '', '{}', 1, 1, 0, false"
+    )
     warehouse.jobs((0, 1, job()))
     lines: list[str] = []
     warehouse.build(select="jobs", print_line=lines.append)
-    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs:") for line in lines)
+    assert any(line.startswith("build: forgot the claims of renamed, stg_kafka__jobs and dropped") for line in lines)
+    gone = "select to_regclass(name)::text from unnest(%s::text[]) as name"
+    assert warehouse.query(gone, ["marts_log.renamed", "marts_log._turn_renamed", "marts.renamed"]) == [
+        (None,),
+        (None,),
+        ("marts.renamed",),
+    ]
+    warehouse.execute("drop table marts.renamed")
+    assert not warehouse.query("select from headrace.model_states where identifier = 'renamed'")
     assert {model for model, _ in warehouse.claims()} == set(MARTS)
     assert warehouse.value("select count(*) from headrace.claims where schema = 'marts_dev'") == 1
     warehouse.build()

@@ -98,3 +98,23 @@ def test_full_refresh_keeps_the_rights_that_others_were_granted(warehouse: Wareh
             warehouse.execute(f"drop owned by {role}")
             warehouse.execute(f"drop role {role}")
         warehouse.execute("revoke all on marts.users from public; grant select on marts.users to headrace_reader")
+
+
+def test_table_of_an_earlier_version_is_taken_over_once_and_named(warehouse: Warehouse) -> None:
+    warehouse.execute("delete from headrace.model_states where (schema, identifier) = ('marts', 'users')")
+    warehouse.execute("alter table marts.users add column former text; grant select on marts.users to public")
+    lines: list[str] = []
+    warehouse.build(select="users", print_line=lines.append)
+    assert (
+        "build: took over users, built by an earlier version: compared as a whole, and altered in place; "
+        "grants and views stay"
+    ) in lines
+    warehouse.assert_right("users")
+    former = "select from pg_attribute where attrelid = 'marts.users'::regclass and attname = 'former'"
+    assert warehouse.query(former) == []
+    assert warehouse.value("select has_table_privilege('public', 'marts.users', 'select')")
+    warehouse.execute("revoke select on marts.users from public")
+    warehouse.users((1, 2, "B"))
+    lines.clear()
+    warehouse.build(select="users", print_line=lines.append)
+    assert not any("took over" in line for line in lines), lines

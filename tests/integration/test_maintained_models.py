@@ -68,8 +68,7 @@ def test_models_equal_their_selects_after_every_change(trial: Trial) -> None:
 def test_only_rows_that_differ_are_written_and_logged(trial: Trial) -> None:
     trial.build()
     trial.execute("update raw.visits set minutes = minutes + 1 where id = 7")
-    # without a unique key the old and the new image are two rows
-    assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 2, "ranks": 0, "total": 2}
+    assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 1, "ranks": 0, "total": 1}
     logged = "select _headrace_is_new, id, minutes from trial_log.visits order by 1"
     assert trial.query(logged) == [(False, 7, 7), (True, 7, 8)]
     assert trial.query("select count(*) from trial_log.places") == [(0,)]  # no model reads it
@@ -81,7 +80,7 @@ def test_only_rows_that_differ_are_written_and_logged(trial: Trial) -> None:
     trial.execute("update raw.visits set minutes = minutes + 1 where id = 10")
     trial.build("--select", "visits", "places")
     assert {row[1] for row in trial.query(logged)} == {9, 10}  # guests have not
-    assert trial.build()["guests"] == 4
+    assert trial.build()["guests"] == 2
     trial.assert_equal(*MODELS)
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from headrace.catalog import load_declarations
 from headrace.check.declarations import declaration_findings
 from headrace.check.finding import Finding
+from headrace.cli import main
 from headrace.settings import Settings
 
 GOOD = '''"""Payments."""
@@ -84,3 +86,9 @@ def test_check_reports_all_faults_of_all_declarations_at_once(tmp_path: Path) ->
 def test_check_without_the_folder_names_its_setting(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path / "none")
     assert "HEADRACE_DATASETS_DIR" in finding.text()
+
+
+def test_check_of_named_models_without_marts_is_a_usage_error() -> None:
+    refused = CliRunner().invoke(main, ["check", "jobs_per_minute"])
+    assert refused.exit_code == 2
+    assert "MODELS and --seed need --marts" in refused.output

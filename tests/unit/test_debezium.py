@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from headrace.contract import Identifier, Integer, Path, Text
 from headrace.contracts.contract import Deletion
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
+from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic, RedisStream
 from headrace.exceptions import DatasetError
 from headrace.formats import Avro, Debezium, KeyedJson, PlainText
 from headrace.formats.base import Change
@@ -298,3 +298,8 @@ def test_avro_event_is_read_by_its_schema_and_the_key_beside_it() -> None:
 def test_format_with_wrong_parameters_is_refused(make: Any, fault: str) -> None:
     with pytest.raises(DatasetError, match=fault):
         make()
+
+
+def test_change_events_come_from_topics_alone() -> None:
+    with pytest.raises(DatasetError, match="format is debezium, expected one of documents: only topics have change"):
+        Dataset(name="customers", contract=Customer, source=RedisStream(stream="customers"), format=Debezium())

@@ -1,7 +1,7 @@
 """Commands that only read: status, verify, describe."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, that of the page's /headrace/status.")
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @click.option("--partitions", is_flag=True, help="Also a line for each partition.")
-def status(as_json: bool, watch: bool, partitions: bool) -> None:
+@click.option(
+    "--check",
+    is_flag=True,
+    help="One line for Nagios, Icinga and the like; exit status 0 OK, 1 warnings, 2 errors, 3 unknown.",
+)
+def status(as_json: bool, watch: bool, partitions: bool, check: bool) -> None:
     """Show problems, and per dataset lag, rows, dead letters and freshness."""
     if as_json and watch:
         raise click.UsageError("--json and --watch exclude each other")
+    if check:
+        if as_json or watch or partitions:
+            raise click.UsageError("--check excludes --json, --watch and --partitions")
+        _check()
     from headrace.monitor import text
     from headrace.monitor.problems import find_problems
     from headrace.monitor.status import read_status
@@ -37,6 +46,21 @@ def status(as_json: bool, watch: bool, partitions: bool) -> None:
         text.watch(read, partitions=partitions)
     else:
         text.render(overview, partitions=partitions)
+
+
+def _check() -> NoReturn:
+    """Print the line of a monitoring plugin, and exit with its status: no fault of ours may pass for a state."""
+    from headrace.monitor.plugin_line import plugin_line, unknown
+    from headrace.monitor.problems import find_problems
+    from headrace.monitor.status import read_status
+
+    try:
+        deployment = open_deployment()
+        found = plugin_line(find_problems(read_status(deployment.connect("headrace status")), deployment.settings))
+    except Exception as error:
+        found = unknown(error)
+    say(found.text)
+    sys.exit(found.status)
 
 
 @main.command()

@@ -18,7 +18,6 @@ from headrace.marts.claims import (
     SCHEMA,
     NodeResult,
     claims,
-    forget_claims,
     is_up_to_date,
     newest_batches,
     record,
@@ -27,6 +26,7 @@ from headrace.marts.claims import (
 )
 from headrace.marts.dbt import DbtRunner, fingerprint
 from headrace.marts.readers import Readers
+from headrace.marts.removed import forget_removed
 from headrace.postgres.connection import Connect, connector, database, translated_errors
 from headrace.postgres.foreign_objects import refuse_foreign_objects
 from headrace.settings import Settings
@@ -78,7 +78,7 @@ def build(
     nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
     A selection of nothing is refused as a misspelt one, unless it may_be_empty.
 
-    Claims of models that the project no longer has are deleted.
+    Claims, state and logs of models that the project no longer has are deleted.
 
     Raises BuildError, naming the models and tests that failed; what other models built stays built, and a
     failed model's claim was rolled back with its rows. Raises UsageError for a selection or vars that cannot be used:
@@ -112,7 +112,7 @@ def build(
                         record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
                     raise
                 if not passes and not vars:  # which may enable models, and disable others
-                    _forget_claims(connection, dbt, print_line)
+                    _forget_removed(connection, dbt, print_line)
                 passes.append(nodes)
                 _print_taken_over(stateless - stateless_models(connection), print_line)
                 record(connection, build_id, len(passes), nodes, selection, project, tests)
@@ -133,13 +133,13 @@ def _print_taken_over(models: set[str], print_line: PrintLine) -> None:
         )
 
 
-def _forget_claims(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:
+def _forget_removed(connection: Connection[Any], dbt: DbtRunner, print_line: PrintLine) -> None:
     claiming = dbt.claiming_models()
-    forgotten = forget_claims(connection, claiming) if claiming else []
+    forgotten = forget_removed(connection, claiming) if claiming else []
     if forgotten:
         print_line(
-            f"build: forgot the claims of {', '.join(forgotten)}: no models of the project claim batches under these "
-            "names; their tables stay"
+            f"build: forgot the claims of {', '.join(forgotten)} and dropped their logs: no models of the project "
+            "claim batches under these names; their tables stay"
         )
 
 

@@ -1,6 +1,6 @@
 """What dbt has built and what it has not: headrace.claims against the ledger, and headrace.builds."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,28 +109,6 @@ def _has_unseen_changes(connection: Connection[Any]) -> bool:
         (SCHEMA,),
     ).fetchone()
     return row == (True,)
-
-
-def forget_claims(connection: Connection[Any], claiming: Collection[str]) -> list[str]:
-    """Delete the claims of models that are no longer in the project, or no longer claim; return the models.
-
-    No build raises such a claim: it would keep its datasets stale, and every check running dbt. A model that
-    comes back has no claim and so starts from zero. The tables stay.
-    """
-    rows = connection.execute(
-        "delete from headrace.claims where schema = %s and identifier <> all(%s::text[]) returning identifier",
-        (SCHEMA, list(claiming)),
-    ).fetchall()
-    rows += connection.execute(
-        "delete from headrace.model_states where schema = %s and identifier <> all(%s::text[]) returning identifier",
-        (SCHEMA, list(claiming)),
-    ).fetchall()
-    # a developer who dropped a table reads nothing more: its upstreams' logs need not wait
-    connection.execute(
-        "delete from headrace.model_states where schema <> %s and table_oid not in (select oid from pg_class)",
-        (SCHEMA,),
-    )
-    return sorted({identifier for (identifier,) in rows})
 
 
 def stateless_models(connection: Connection[Any]) -> set[str]:

@@ -19,6 +19,7 @@ from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
 from headrace.marts.claims import SCHEMA, NodeResult
 from headrace.marts.dbt_costs import spare_costs
 from headrace.marts.enforced import enforced_tests
+from headrace.marts.profile import PRODUCTION, Profile
 from headrace.marts.readers import Readers, readers
 from headrace.output import shown
 from headrace.postgres.connection import translated_errors
@@ -42,7 +43,12 @@ class DbtRunner:
     """dbt in this process, with the profile's environment; a context manager that puts the environment back."""
 
     def __init__(
-        self, settings: Settings, connection: Connection[Any], vars: Mapping[str, Any] | str | None, project: str
+        self,
+        settings: Settings,
+        connection: Connection[Any],
+        vars: Mapping[str, Any] | str | None,
+        project: str,
+        profile: Profile | None = None,
     ) -> None:
         """project: the `fingerprint` of the project, by which its manifest is kept."""
         self._connection = connection
@@ -52,8 +58,11 @@ class DbtRunner:
         self._vars = vars if isinstance(vars, str) else json.dumps(dict(vars or {}))
         where = [self._environment[name] for name in ("HEADRACE_DBT_HOST", "HEADRACE_DBT_PORT", "HEADRACE_DBT_DBNAME")]
         self._manifest_key = (str(settings.dbt_dir), project, self._vars, *where)
+        self._is_production = profile is None
+        profile = profile or Profile(settings.dbt_dir, PRODUCTION)
         self._options = [
-            *("--project-dir", str(settings.dbt_dir), "--profiles-dir", str(settings.dbt_dir), "--target", "prod"),
+            *("--project-dir", str(settings.dbt_dir), "--profiles-dir", str(profile.folder)),
+            *("--target", profile.target),
             *("--target-path", str(self._target), "--log-path", str(self._home / "logs")),
             *("--log-level", "none", "--log-level-file", "info", "--no-version-check", "--vars", self._vars),
         ]
@@ -82,10 +91,6 @@ class DbtRunner:
         Raises BuildError when dbt itself fails, not when a model does; UsageError for a selection or vars that dbt
         cannot use.
         """
-        if self._manifest_key not in _manifests:
-            _manifests.clear()  # of another project or database: it will not be asked for again
-            _manifests[self._manifest_key] = self._invoke(["parse", *self._parse_cache()], None)
-            self._keep_parse_cache()
         arguments = ["build", "--no-write-json", "--exclude-resource-type", "unit_test"]
         if not tests:
             arguments += ["--exclude-resource-type", "test"]
@@ -93,7 +98,7 @@ class DbtRunner:
             arguments += ["--select", *([select] if isinstance(select, str) else select)]
         if full_refresh:
             arguments += ["--full-refresh"]
-        manifest = _manifests[self._manifest_key]
+        manifest = self.manifest()
         for node in manifest.nodes.values():
             if hasattr(node, "extra_ctes"):  # else the next run leaves the ephemeral models out of its SQL
                 node.extra_ctes, node.extra_ctes_injected, node.compiled, node.compiled_code = [], False, False, None
@@ -107,6 +112,14 @@ class DbtRunner:
                 f"--select {select}: found nothing of that name, expected a model; `dbt ls` names them all"
             )
         return _node_results(result.results, manifest)
+
+    def manifest(self) -> Any:
+        """The manifest of the project, parsed when it is first asked for."""
+        if self._manifest_key not in _manifests:
+            _manifests.clear()  # of another project or database: it will not be asked for again
+            _manifests[self._manifest_key] = self._invoke(["parse", *self._parse_cache()], None)
+            self._keep_parse_cache()
+        return _manifests[self._manifest_key]
 
     @staticmethod
     def _exclude(tests: set[str], manifest: Any) -> list[str]:
@@ -171,11 +184,11 @@ class DbtRunner:
 
     def _parse_cache(self) -> list[str]:
         cache = self._home / "partial_parse.msgpack"
-        return ["--partial-parse-file-path", str(cache)] if cache.exists() else []
+        return ["--partial-parse-file-path", str(cache)] if cache.exists() and self._is_production else []
 
     def _keep_parse_cache(self) -> None:
         made = self._target / "partial_parse.msgpack"
-        if made.exists():
+        if made.exists() and self._is_production:
             copy = made.with_suffix(".copy")
             shutil.copyfile(made, copy)
             copy.replace(self._home / "partial_parse.msgpack")

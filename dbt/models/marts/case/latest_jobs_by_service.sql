@@ -5,9 +5,7 @@ with
 ranked as (
     select
         servicename,
-        cast(
-            row_number() over (partition by servicename order by jobdate desc nulls last, jobidentifier) as integer
-        ) as rank,
+        row_number() over (partition by servicename order by jobdate desc nulls last, jobidentifier) as rank,
         jobidentifier,
         userid,
         jobstatus,
@@ -16,5 +14,13 @@ ranked as (
     from {{ ref('jobs') }}
 )
 
-select * from ranked
+select
+    servicename,
+    cast(rank as integer) as rank,
+    jobidentifier,
+    userid,
+    jobstatus,
+    revenue,
+    jobdate
+from ranked
 where rank <= {{ ranks_held() }}

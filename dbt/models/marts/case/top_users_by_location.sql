@@ -5,11 +5,16 @@ with
 ranked as (
     select
         location,
-        cast(row_number() over (partition by location order by revenue desc, userid) as integer) as rank,
+        row_number() over (partition by location order by revenue desc, userid) as rank,
         userid,
         revenue
     from {{ ref('visitor_revenues') }}
 )
 
-select * from ranked
+select
+    location,
+    cast(rank as integer) as rank,
+    userid,
+    revenue
+from ranked
 where rank <= {{ ranks_held() }}

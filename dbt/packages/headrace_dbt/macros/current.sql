@@ -68,7 +68,7 @@
 
 {# The meta of a dataset's source; empty while dbt parses, and in unit tests, which do not see sources. #}
 {% macro dataset_meta(dataset) -%}
-    {%- for source in (graph.get('sources') or {}).values() if source.schema == 'staging' and source.identifier == dataset -%}
+    {%- for source in (graph.get('sources') or {}).values() if source.schema == headrace_dbt.staging_schema() and source.identifier == dataset -%}
         {{ return(source.config.get('meta') or source.meta or {}) }}
     {%- endfor -%}
     {{ return({}) }}

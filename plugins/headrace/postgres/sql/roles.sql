@@ -29,7 +29,7 @@ grant select on headrace.datasets, headrace.batches, headrace.claims, headrace.b
 grant insert, update, delete on headrace.claims to headrace_dbt;
 grant select, insert, update, delete on headrace.model_states, headrace.model_upstreams to headrace_dbt;
 grant update on headrace.build_lock to headrace_dbt;
-grant select, insert, update on headrace.model_locks to headrace_dbt;
+grant select, insert, update, delete on headrace.model_locks to headrace_dbt;
 grant insert on headrace.builds to headrace_dbt;
 grant select on all tables in schema staging, marts to headrace_dbt;
 

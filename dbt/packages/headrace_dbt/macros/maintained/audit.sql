@@ -37,11 +37,11 @@
     ) -%}
     {%- do build.update({'patterns': patterns, 'action': 'grains' if patterns else 'unaffected'}) -%}
     {%- for pattern in patterns -%}
-        {%- set lateral = headrace_dbt.lateral_sql(build.grains, pattern, sql) -%}
-        {%- if headrace_dbt.cost_of(lateral) > 50000 -%}
+        {%- set lateral = headrace_dbt.planned_lateral(build.grains, pattern, sql) -%}
+        {%- if lateral.cost > 50000 -%}
             {%- do build.update({'action': 'unaffected'}) -%}
         {%- elif build.action == 'grains' -%}
-            {%- do headrace_dbt.run_sql(('create temporary table _headrace_new on commit drop as ' if loop.first else 'insert into pg_temp._headrace_new ') ~ lateral) -%}
+            {%- do headrace_dbt.keep_new(lateral.sql, lateral.settings, loop.first) -%}
         {%- endif -%}
     {%- endfor -%}
 {%- endmacro %}

@@ -25,19 +25,46 @@
         {%- do build.update({'action': 'unaffected'}) -%}
     {%- endif -%}
     {%- for pattern in build.patterns if build.action == 'grains' -%}
-        {%- set lateral = headrace_dbt.lateral_sql(build.grains, pattern, sql) -%}
+        {%- set lateral = headrace_dbt.planned_lateral(build.grains, pattern, sql) -%}
         {%- set semi_join = headrace_dbt.semi_join_sql(build.grains, pattern, sql) -%}
-        {%- set cost = headrace_dbt.cost_of(lateral) -%}
-        {%- set semi_cost = headrace_dbt.cost_of(semi_join) -%}
-        {%- if loop.first and pattern.rows > 100 and [cost, semi_cost] | min > headrace_dbt.cost_of('select * from (' ~ sql ~ '\n) as _q') * 0.5 -%}
+        {%- set semi_cost = headrace_dbt.cost_of(semi_join) if lateral.cost else 0 -%}
+        {%- if lateral.cost and loop.first and pattern.rows > 100 and [lateral.cost, semi_cost] | min > headrace_dbt.cost_of('select * from (' ~ sql ~ '\n) as _q') * 0.5 -%}
             {%- do build.update({'action': 'whole'}) -%}
         {%- else -%}
-            {%- do headrace_dbt.run_sql(
-                ('create temporary table _headrace_new on commit drop as ' if loop.first else 'insert into pg_temp._headrace_new ')
-                ~ (lateral if cost <= semi_cost else semi_join)
-            ) -%}
+            {%- do headrace_dbt.keep_new(semi_join if semi_cost < lateral.cost else lateral.sql, lateral.settings if lateral.cost <= semi_cost else [], loop.first) -%}
         {%- endif -%}
     {%- endfor -%}
+{%- endmacro %}
+
+
+{# Writes the rows of a query into pg_temp._headrace_new, with these parameters off. Its first line stays the first one. #}
+{% macro keep_new(sql, settings, is_first) -%}
+    {%- set before, after = [], [] -%}
+    {%- for name in settings -%}
+        {%- do before.append('set local ' ~ name ~ ' = off; ') -%}
+        {%- do after.append('; set local ' ~ name ~ ' = default') -%}
+    {%- endfor -%}
+    {%- do headrace_dbt.run_sql(before | join
+        ~ ('create temporary table _headrace_new on commit drop as ' if is_first else 'insert into pg_temp._headrace_new ') ~ sql ~ after | join) -%}
+{%- endmacro %}
+
+
+{#
+    The SELECT for one touched grain after the other, as {sql, cost, settings}; settings are parameters to turn off. The
+    cost is 0 where only the first rows of a grain are read, in the order of an index: a rank with a highest one
+    (where rank <= 20). Postgres's estimate, by which it would rather sort, is of all rows of the grain.
+#}
+{% macro planned_lateral(grains, pattern, sql) -%}
+    {%- set lateral = headrace_dbt.lateral_sql(grains, pattern, sql) -%}
+    {%- set plan = headrace_dbt.plan_of(lateral) -%}
+    {%- if headrace_dbt.ends_at_a_rank(plan) -%}
+        {%- set ordered = headrace_dbt.plan_of(lateral, 'set local enable_sort = off; set local enable_bitmapscan = off; ') -%}
+        {%- do headrace_dbt.run_sql('set local enable_sort = default; set local enable_bitmapscan = default') -%}
+        {%- if headrace_dbt.ends_at_a_rank(ordered, in_index_order=true) -%}
+            {{ return({'sql': lateral, 'cost': 0, 'settings': ['enable_sort', 'enable_bitmapscan']}) }}
+        {%- endif -%}
+    {%- endif -%}
+    {{ return({'sql': lateral, 'cost': plan['Total Cost'], 'settings': []}) }}
 {%- endmacro %}
 
 
@@ -103,6 +130,32 @@
 
 {# What Postgres estimates that a query costs. #}
 {% macro cost_of(sql) -%}
-    {%- set line = headrace_dbt.fetch_values('explain ' ~ sql)[0] -%}
-    {{ return(modules.re.search('cost=[0-9.]+[.][.]([0-9.]+)', line).group(1) | float) }}
+    {{ return(headrace_dbt.plan_of(sql)['Total Cost']) }}
+{%- endmacro %}
+
+
+{# Postgres's plan of a query; `before` are statements that run first. #}
+{% macro plan_of(sql, before='') -%}
+    {{ return(headrace_dbt.fetch_json(before ~ 'explain (format json) ' ~ sql)[0].Plan) }}
+{%- endmacro %}
+
+
+{# Whether somewhere in a plan a window ends at its highest rank (and reads an index, not the result of a sort). #}
+{% macro ends_at_a_rank(plan, in_index_order=false) -%}
+    {%- if plan['Node Type'] == 'WindowAgg' and 'Run Condition' in plan and (not in_index_order or headrace_dbt.is_in_index_order(plan.Plans[0])) -%}
+        {{ return(true) }}
+    {%- endif -%}
+    {%- for part in plan.get('Plans', []) if headrace_dbt.ends_at_a_rank(part, in_index_order) -%}
+        {{ return(true) }}
+    {%- endfor -%}
+    {{ return(false) }}
+{%- endmacro %}
+
+
+{# Whether a plan reads an index, row by row as they are asked for. #}
+{% macro is_in_index_order(plan) -%}
+    {%- if plan['Node Type'] in ('Subquery Scan', 'WindowAgg', 'Result') and 'Plans' in plan -%}
+        {{ return(headrace_dbt.is_in_index_order(plan.Plans[0])) }}
+    {%- endif -%}
+    {{ return(plan['Node Type'] in ('Index Scan', 'Index Only Scan')) }}
 {%- endmacro %}

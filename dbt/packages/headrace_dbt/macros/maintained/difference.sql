@@ -1,4 +1,4 @@
-{# Makes the table equal to the new rows and returns the number of rows that changed. #}
+{# Makes the table equal to the new rows and returns the number of rows that changed: a row with another value is one. #}
 {% macro apply(build, sql) -%}
     {%- if build.action == 'create' -%}
         {%- do headrace_dbt.create_table(build, sql) -%}
@@ -34,6 +34,10 @@
             'insert into ' ~ table ~ ' (' ~ columns ~ ') select ' ~ columns ~ ' from pg_temp._headrace_new as _new'
             ~ ' where _new.ctid = any (array(select new_at from pg_temp._headrace_difference where new_at is not null))')) -%}
         {%- do build.update({'logged': build.logged + (deleted + inserted if is_logged else 0)}) -%}
+        {%- if not build.unique_key -%}
+            {#- nothing says which row a changed one was: a deleted and an inserted row count as one that changed -#}
+            {%- do build.update({'rows': [deleted, inserted] | max}) -%}
+        {%- endif -%}
         {%- do headrace_dbt.trim_log(build) -%}
     {%- endif -%}
 {%- endmacro %}

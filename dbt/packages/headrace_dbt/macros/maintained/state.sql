@@ -71,9 +71,9 @@
     {%- set table = headrace_dbt.literal(upstream.relation.include(database=false)) -%}
     {%- if upstream.kind == 'dataset' -%}
         select json_build_object('identity', d.built, 'position', coalesce((
-            select max(b.seq) from headrace.batches as b where b.dataset = d.dataset
+            select max(b.seq) from {{ headrace_dbt.ledger_table('batches') }} as b where b.dataset = d.dataset
         ), 0)::text, 'floor', 0)
-        from headrace.datasets as d
+        from {{ headrace_dbt.ledger_table('datasets') }} as d
         where d.dataset = {{ headrace_dbt.literal(upstream.relation.identifier) }}
     {%- elif upstream.kind == 'model' -%}
         select json_build_object('identity', s.table_oid::text, 'position', s.build::text, 'floor', s.floor)
@@ -263,7 +263,7 @@
         set kind = excluded.kind, identity = excluded.identity, position = excluded.position;
         {%- endfor %}
         {%- endif %}
-        {{ headrace_dbt.claims_sql(build, model) }}
+        {{ headrace_dbt.claims_sql(build, model) if not var('headrace_copy', none) else 'select 1' }}
     {%- endcall -%}
 {%- endmacro %}
 

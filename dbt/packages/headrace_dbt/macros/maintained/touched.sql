@@ -97,7 +97,7 @@
 
     new_batches as materialized (
         select batch_id, generation, partition, start_offset, end_offset
-        from headrace.batches
+        from {{ headrace_dbt.ledger_table('batches') }}
         where
             dataset = {{ headrace_dbt.literal(upstream.relation.identifier) }}
             and seq > {{ upstream.seen }} and seq <= {{ upstream.position }}

@@ -20,7 +20,7 @@
             {%- do headrace_dbt.collect_upstreams(node.depends_on.nodes, found) -%}
         {%- elif node -%}
             {%- set relation = headrace_dbt.relation_of(node) -%}
-            {%- set is_dataset = node.resource_type == 'source' and node.schema == 'staging' -%}
+            {%- set is_dataset = node.resource_type == 'source' and node.schema == headrace_dbt.staging_schema() -%}
             {%- set is_model = node.config.get('materialized') == 'maintained' -%}
             {%- do found.update({unique_id: {
                 'name': node.name,

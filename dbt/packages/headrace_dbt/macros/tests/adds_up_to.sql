@@ -44,7 +44,7 @@ compared as (
 {%- else %}
 
 grains as (
-    select distinct {{ expressions | join(', ') }} from {{ headrace_dbt.last_changes(upstream) }} as upstream
+    select distinct {{ expressions | join(', ') }} from {{ headrace_dbt.last_changes(upstream) }} as upstream where {{ only }}
 ),
 
 compared as (

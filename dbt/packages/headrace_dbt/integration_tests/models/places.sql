@@ -1,0 +1,8 @@
+{{ config(grain='place', unique_key='place') }}
+
+select
+    place,
+    count(*) as visits,
+    sum(minutes) as minutes
+from {{ ref('visits') }}
+group by place
