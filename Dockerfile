@@ -28,7 +28,8 @@ COPY pyproject.toml README.md ./
 COPY plugins plugins
 # Editable, and so the one copy that Airflow's plugins folder and `import headrace` share: settings.py finds the
 # checkout from its own place, and the numbered SQL files are beside it. setuptools comes from the lock.
-RUN pip install --no-deps --no-build-isolation --editable . && pip check
+# Its egg-info would be a second copy of the entry points, which Airflow reports.
+RUN pip install --no-deps --no-build-isolation --editable . && rm -rf plugins/headrace.egg-info && pip check
 COPY dags dags
 # written to as well: dbt/target and dbt/logs, generated records
 COPY --chown=headrace:headrace dbt dbt

@@ -28,3 +28,5 @@ else
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$requirements"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 fi
+# beside the metadata in the environment, a second copy on the path: Airflow would find each entry point twice
+rm -rf plugins/headrace.egg-info

@@ -51,6 +51,10 @@ class SettingError(PermanentError):
     """a setting is unknown or has a value that cannot be used"""
 
 
+class ExtraMissing(PermanentError):
+    """a package that an extra of Headrace installs is missing"""
+
+
 class DatasetError(PermanentError):
     """a dataset's declaration cannot be used"""
 

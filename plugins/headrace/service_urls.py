@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from headrace.exceptions import SettingError
 from headrace.masking import is_secret
+from headrace.optional import needs
 
 _ESCAPES = "in a password @ is written %40, : %3A, / %2F, ? %3F, # %23 and % %25"
 # libpq ends the password at the first @ and the hosts at the first /: the rest would be read as a host or a name
@@ -38,7 +39,8 @@ def libpq_dsn(parameters: Mapping[str, str]) -> str:
 
 def redis_options(url: str) -> dict[str, Any]:
     """A Redis URL as redis-py's options; SettingError if it cannot be parsed or is ambiguous."""
-    from redis.connection import parse_url
+    with needs("redis"):
+        from redis.connection import parse_url
 
     try:
         parts = urlsplit(url)

@@ -12,35 +12,44 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
 from headrace import masking
 from headrace.command import Command
 from headrace.exceptions import SettingError
-from headrace.private_files import check_home, read_bounded
+from headrace.private_files import check_home
+from headrace.project import PATHS, PROJECT, project_paths
+from headrace.setting_values import (
+    ADDRESSES,
+    Count,
+    is_the_same_address,
+    parse_names,
+    parse_number,
+    parse_value,
+    read_secret,
+    threshold_variables,
+)
+from headrace.setting_values import KPIS as KPIS  # for declarations
+from headrace.setting_values import PREFIX as PREFIX
+from headrace.setting_values import SECRET_BYTES_MAX as SECRET_BYTES_MAX
 
-PREFIX = "HEADRACE_"
-Count = Annotated[int, "may be 0"]  # all other integers must be above 0
 LogFormat = Literal["text", "json"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-ADDRESSES = ("postgres_dsn", "dbt_dsn", "redis_url")  # may hold a password
 _PASSWORDS = ("kafka_sasl_password", "kafka_ssl_password", "registry_password", "registry_ssl_password")
 SECRETS = (*ADDRESSES, *_PASSWORDS, "registry_token", "masking_key")
 KafkaClient = Literal["kafka-python", "confluent"]
 LOCAL_DSN = re.compile(
     r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
 )
+_KPIS = "HEADRACE_TELEMETRY_KPIS"
 _USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
-KPIS = ("temperature", "humidity", "pressure", "vibration")  # of telemetry; HEADRACE_TELEMETRY_KPIS adds others
-NAME_LENGTH_MAX = 255
-SECRET_BYTES_MAX = 64 * 1024  # size limit of a file that a _FILE variable names
 COMPOSED = ("services", "added_thresholds")  # fields without a variable of the same name
-ROOT = Path(__file__).resolve().parents[2]  # the checkout
+ROOT = PROJECT  # the checkout, or the project that the current folder belongs to
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,8 @@ class Settings:
     default.
     """
 
-    home: Path = ROOT / ".headrace"  # data, logs and pid files of local services. Defaults to .headrace/
+    project: Path = PROJECT  # the folder of datasets/, dbt/ and data-files/. Defaults to headrace.project's
+    home: Path = PATHS["home"]  # data, logs and pid files of local services. Defaults to .headrace/
     # a libpq connection string. Defaults to the local server
     postgres_dsn: str | None = field(default=None, repr=False)
     # the DSN for builds, of a member of headrace_dbt. Defaults to HEADRACE_POSTGRES_DSN
@@ -84,10 +94,10 @@ class Settings:
     airflow_port: int | None = None  # of the local Airflow. Defaults to 8080, or a free port
     redis_port: int | None = None  # of the local Valkey. Defaults to 6379, or a free port
     registry_port: int | None = None  # of the local registry. Defaults to 8085, or a free port
-    datasets_dir: Path = ROOT / "plugins" / "datasets"  # the declarations. Defaults to plugins/datasets
-    dbt_dir: Path = ROOT / "dbt"  # the dbt project. Defaults to dbt/
+    datasets_dir: Path = PATHS["datasets_dir"]  # the declarations. Defaults to datasets/
+    dbt_dir: Path = PATHS["dbt_dir"]  # the dbt project. Defaults to dbt/
     # the folder that paths of file sources are relative to. Defaults to data-files/
-    data_dir: Path = ROOT / "data-files"
+    data_dir: Path = PATHS["data_dir"]
     batch_rows: int = 20_000  # a batch ends at this many records. Defaults to 20000
     batch_bytes: int = 16 * 1024 * 1024  # or at this many bytes. Defaults to 16 MiB
     # size limit of a record (key, value and headers), at least 2 * max_value_bytes of its dataset. Defaults to 32 MiB
@@ -125,7 +135,7 @@ class Settings:
         environ = os.environ if environ is None else environ
         kinds = {name: kind for name, kind in cls.__annotations__.items() if name not in COMPOSED}
         values: dict[str, Any] = {}
-        thresholds = _threshold_variables(_names("HEADRACE_TELEMETRY_KPIS", environ.get("HEADRACE_TELEMETRY_KPIS", "")))
+        thresholds = threshold_variables(parse_names(_KPIS, environ.get(_KPIS, "")))
         added = thresholds.keys() - {PREFIX + name.upper() for name in kinds}
         added_thresholds: dict[str, Decimal] = {}
         for variable in sorted(environ):
@@ -135,12 +145,12 @@ class Settings:
             text = environ[variable]
             if variable in added:
                 if text:
-                    added_thresholds[variable] = _number(variable, text)
+                    added_thresholds[variable] = parse_number(variable, text)
                 continue
             if name.endswith("_file") and (secret := name.removesuffix("_file")) in SECRETS:
                 beside = text and environ.get(variable.removesuffix("_FILE"), "")
-                name, text = secret, text and _read_secret(variable, text)
-                if beside and not _is_the_same(secret, beside, text):
+                name, text = secret, text and read_secret(variable, text)
+                if beside and not is_the_same_address(secret, beside, text):
                     raise SettingError(
                         f"{variable}: found {variable.removesuffix('_FILE')} too, expected one of them, or the same "
                         "address without its secrets"
@@ -153,14 +163,15 @@ class Settings:
                     f"{variable}: not a setting; expected one of {', '.join(expected)}; unset it or correct its name"
                 )
             if text:
-                values[name] = _parse(variable, text.strip() if name in ADDRESSES else text, kinds[name])
+                values[name] = parse_value(variable, text.strip() if name in ADDRESSES else text, kinds[name])
         for service in ("AIRFLOW", "REGISTRY"):
             if _USER_INFO.search(values.get(f"{service.lower()}_url", "")):
                 raise SettingError(
                     f"HEADRACE_{service}_URL: found a user in it, expected http://host:port alone; name the user in "
                     f"HEADRACE_{service}_USER and the password's file in HEADRACE_{service}_PASSWORD_FILE"
                 )
-        home = values.get("home", ROOT / ".headrace")
+        values = {**project_paths(values.get("project", PROJECT)), **values}
+        home = values["home"]
         check_home(home)
         settings = cls(**values, added_thresholds=added_thresholds, services=read_services(home))
         settings.mask_secrets()
@@ -256,95 +267,3 @@ def read_services(home: Path) -> dict[str, Any]:
     if not isinstance(services, dict):
         return {}
     return {name: record for name, record in services.items() if isinstance(record, dict)}
-
-
-def _parse(variable: str, text: str, kind: Any) -> Any:
-    if kind is Decimal:
-        return _number(variable, text)
-    if get_origin(kind) is tuple:
-        return _names(variable, text)
-    if "Path" in str(kind):
-        return Path(text).expanduser().absolute()
-    choices = _choices(kind)
-    if choices and text not in choices:
-        raise SettingError(f"{variable}: found {text!r}, expected {' or '.join(choices)}")
-    if "int" in str(kind):
-        minimum = 0 if kind is Count else 1
-        try:
-            number = int(text)
-        except ValueError:
-            number = minimum - 1
-        if number < minimum:
-            wanted = "0 or a whole number above it" if kind is Count else "a whole number above 0"
-            raise SettingError(f"{variable}: found {text!r}, expected {wanted}")
-        return number
-    return text
-
-
-def _names(variable: str, text: str) -> tuple[str, ...]:
-    """The names of a comma-separated list, stripped and without repeats."""
-    names = tuple(name for part in text.split(",") if (name := part.strip()))
-    for name in names:
-        if not name.isprintable() or len(name) > NAME_LENGTH_MAX:
-            raise SettingError(
-                f"{variable}: found {name[:60]!r}, expected names of at most {NAME_LENGTH_MAX} printable characters, "
-                "separated by commas"
-            )
-    return tuple(dict.fromkeys(names))
-
-
-def _threshold_variables(kpis: tuple[str, ...]) -> dict[str, str]:
-    """The threshold variables, each with its KPI, as dbt/macros/telemetry.sql names them."""
-    named = {f"{PREFIX}THRESHOLD_{kpi.upper()}": kpi for kpi in KPIS}
-    for kpi in kpis:
-        variable = f"{PREFIX}THRESHOLD_{re.sub('[^A-Z0-9]', '_', kpi.upper())}"
-        other = named.setdefault(variable, kpi)
-        if other != kpi:
-            raise SettingError(
-                f"HEADRACE_TELEMETRY_KPIS: found {kpi!r} and {other!r}, whose thresholds both have the variable "
-                f"{variable}; expected names that differ in more than case and punctuation"
-            )
-    return named
-
-
-def _choices(kind: Any) -> tuple[str, ...]:
-    """The values of a Literal or of an optional Literal; empty for other types."""
-    kinds = (kind, *get_args(kind)) if get_origin(kind) is not Literal else (kind,)
-    return tuple(word for each in kinds if get_origin(each) is Literal for word in get_args(each))
-
-
-def _read_secret(variable: str, name: str) -> str:
-    """The secret in a file: UTF-8, with or without a byte order mark, without line breaks at its ends."""
-    # a value that is not like a path may be the secret itself, set in the wrong variable: never show it
-    is_path = name.startswith(("/", "~/", "./", "../"))
-    shown = name if is_path else "the file that it names"
-    try:
-        text = read_bounded(Path(name).expanduser(), SECRET_BYTES_MAX).decode("utf-8-sig").strip("\r\n")
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise SettingError(f"{variable}: {shown} cannot be read: {reason}; name a file that this user may read") from (
-            error if is_path else None
-        )
-    if not text:
-        raise SettingError(f"{variable}: {shown} is empty, expected the secret")
-    return text
-
-
-def _is_the_same(name: str, given: str, secret: str) -> bool:
-    """Whether a given address equals the one from a file, with or without its secrets."""
-    if name not in ADDRESSES or given.strip() == secret.strip():
-        return given.strip() == secret.strip()
-    from headrace.service_urls import without_secret
-
-    is_the_same = without_secret(name, given.strip()) == without_secret(name, secret.strip())
-    return is_the_same and not masking.holds_secret(given)
-
-
-def _number(variable: str, text: str) -> Decimal:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("nan")
-    if not number.is_finite():
-        raise SettingError(f"{variable}: found {text!r}, expected a number")
-    return number

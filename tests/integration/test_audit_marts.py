@@ -18,7 +18,7 @@ from tests.support.warehouse import Warehouse, shared_warehouse
 ROOT = Path(__file__).parents[2]
 RUN_TASK = """
 import runpy, sys
-dag = runpy.run_path(sys.argv[1])["audit_marts"]()
+dag = runpy.run_path(sys.argv[1])["audit_marts"]
 for line in sys.stdin:
     try:
         print("result", dag.get_task("audit").python_callable({"select": "jobs_per_minute"}), flush=True)

@@ -278,24 +278,22 @@ RUN_TASKS = """
 import runpy, sys
 from pathlib import Path
 import headrace.airflow.connections as connections
-from headrace.airflow.dag_factory import ingest_dag
+from headrace.airflow.operators import DrainOperator, PlanOperator
 from headrace.postgres.ledger import RunContext
-from headrace.dataset import load_dataset
 
 connections.run_context = lambda: RunContext("the_dag", "the_run", "the_task", 1)
 folder, dags = map(Path, sys.argv[1:])
-ingest = ingest_dag(load_dataset(folder, "jobs"))
-plan, drain = (ingest.get_task(name).python_callable for name in ("plan", "drain"))
-for share in plan():
-    print("drained", drain(share)["dead"])
-print("planned", plan())
+plan = PlanOperator(task_id="plan", dataset="jobs")
+for share in plan.execute({}):
+    print("drained", DrainOperator(task_id="drain", dataset="jobs", share=share).execute({})["dead"])
+print("planned", plan.execute({}))
 with connections.deployment().connect("test")() as connection:
     connection.execute("update headrace.dead_letters set published_at = null")
-print("planned", plan())  # there is nothing to drain, and two to publish
+print("planned", plan.execute({}))  # there is nothing to drain, and two to publish
 
 declared = folder / "jobs.py"
 declared.write_text(declared.read_text().replace("Annotated[Numeric, Field(ge=0)]", "Numeric"))
-replay = runpy.run_path(str(dags / "replay_dead_letters.py"))["replay_dead_letters"]()
+replay = runpy.run_path(str(dags / "replay_dead_letters.py"))["replay_dead_letters"]
 
 
 class Events(dict):

@@ -114,14 +114,14 @@ def test_loader_and_dbt_are_told_when_the_other_machine_is_gone(
 
 PRINT_LIMITS = """
 import json, os
-from headrace.airflow.connections import _connect
+from headrace.airflow.connections import deployment
 from tests.integration.test_silent_postgres import limits_of
-with _connect() as connection:
+with deployment().connect("test")() as connection:
     print(json.dumps(limits_of(connection.fileno())))
 """
 
 
-def test_airflows_hook_is_told_when_the_other_machine_is_gone(database: str, tmp_path: Path) -> None:
+def test_airflows_connection_is_told_when_the_other_machine_is_gone(database: str, tmp_path: Path) -> None:
     given = conninfo_to_dict(database)
     connection = {
         "conn_type": "postgres", "host": given["host"], "port": int(given["port"] or 0), "login": given["user"],

@@ -60,10 +60,18 @@ def test_verify_command_ends_with_1_and_a_summary_where_something_is_wrong(drain
 
 RUN_TASK = """
 import runpy, sys
-dag = runpy.run_path(sys.argv[1])["verify_ingestion"]()
+verify = runpy.run_path(sys.argv[1])["verify_ingestion"].get_task("verify")
+
+
+def run(**params):
+    task = verify.prepare_for_execution()
+    task.render_template_fields({"params": params})
+    print("result", task.execute({}))
+
+
 try:
-    print("result", dag.get_task("verify").python_callable({"dataset": "users", "deep": True}))
-    print("result", dag.get_task("verify").python_callable({"dataset": "", "deep": False}))
+    run(dataset="users", deep=True)
+    run(dataset=None, deep=False)
 except Exception as error:
     print("raised", type(error).__name__, error)
 """

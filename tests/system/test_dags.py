@@ -29,13 +29,15 @@ print("kafka", kafka.__file__)
 from unittest import mock
 params = {{name: bag.dags["load_users"].params[name] for name in bag.dags["load_users"].params}}
 with (
-    mock.patch("airflow.sdk.get_current_context", lambda: {{"params": params | {{"replace": True}}}}),
-    mock.patch("headrace.airflow.connections.deployment"),
+    mock.patch("headrace.airflow.connections.deployment") as opened,
     mock.patch("headrace.airflow.connections.run_context"),
     mock.patch("headrace.ingest.load.load_file") as load_file,
 ):
     load_file.return_value.summary.return_value = "loaded"
-    next(task for task in bag.dags["load_users"].tasks if task.task_id == "load").python_callable()
+    opened.return_value.dataset.return_value.source.name = "users.ndjson"
+    load = bag.dags["load_users"].get_task("load")
+    load.render_template_fields({{"params": params | {{"replace": True}}}})
+    load.execute_callable()
 _, given = load_file.call_args
 options = {{name: getattr(given["options"], name) for name in ("replace", "max_removed", "again")}}
 print("loaded", *(f"{{name}}={{value}}" for name, value in ({{"path": given["path"]}} | options).items()))
@@ -143,7 +145,7 @@ def test_declarations_that_cannot_be_used_have_dags_that_say_so_and_leave_all_ot
 
 
 def test_dag_that_loads_a_file_has_the_guards_of_the_command(dagbag: str) -> None:
-    assert "loaded path=None replace=True max_removed=10 again=False" in dagbag.splitlines()
+    assert "loaded path=None replace=True max_removed=10.0 again=False" in dagbag.splitlines()
 
 
 def test_dags_without_a_dataset_import_without_errors(dagbag: str) -> None:

@@ -25,7 +25,7 @@ def test_plugin_is_imported_without_the_page() -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import airflow.plugins_manager; import airflow.sdk; "
         "airflow.sdk.BaseOperatorLink; before = set(sys.modules); "
-        "import headrace_plugin; print(sorted(set(sys.modules) - before))"
+        "import headrace.airflow.plugin; print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(ROOT / "plugins")], capture_output=True, text=True, check=True, timeout=60
@@ -33,7 +33,8 @@ def test_plugin_is_imported_without_the_page() -> None:
     imported = ast.literal_eval(done.stdout.splitlines()[-1])
     assert "headrace.airflow.lazy_app" in imported
     assert {name for name in imported if name.split(".")[0] != "asyncio"} <= {
-        "headrace", "headrace.airflow", "headrace.airflow.lazy_app", "headrace.airflow.links", "headrace_plugin",
+        "headrace", "headrace.airflow", "headrace.airflow.lazy_app", "headrace.airflow.links",
+        "headrace.airflow.plugin",
     }  # fmt: skip
 
 

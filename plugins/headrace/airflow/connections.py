@@ -1,9 +1,10 @@
-"""The services by Airflow's connections: headrace_postgres, headrace_kafka and headrace_redis.
+"""The services by Airflow's connections: headrace_postgres, headrace_kafka, headrace_redis and headrace_registry.
 
-headrace_dbt is for deployments whose loader has no rights on the marts.
+headrace_dbt is for deployments whose loader has no rights on the marts. A HEADRACE_* variable overrides a service's
+connection, so that a worker can have an address of its own. psycopg connects, not the hook of Airflow's Postgres
+provider: beside Airflow 3.1 that gives connections of psycopg2.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,35 +14,37 @@ from typing import Any
 import structlog
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk import Connection as AirflowConnection
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 from psycopg import Connection
-from psycopg.conninfo import make_conninfo
 
 from headrace import logs, masking
 from headrace.airflow import extras
+from headrace.airflow.compat import AirflowException, AirflowFailException, AirflowNotFoundException
+from headrace.airflow.provider import KAFKA, POSTGRES, REDIS, REGISTRY
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError, SettingError
 from headrace.output import quoted
-from headrace.postgres.connection import opened
+from headrace.postgres.connection import Connect, connector
 from headrace.postgres.ledger import RunContext
-from headrace.postgres.liveness import with_limits
 from headrace.settings import Settings
-from headrace.sources.kafka_security import CONNECTION as KAFKA
-from headrace.sources.kafka_security import from_connection
+from headrace.sources.kafka_security import from_connection, from_settings
 
-POSTGRES = "headrace_postgres"
 DBT = "headrace_dbt"  # a role that may build and read marts, if the loader's may not
-REDIS = "headrace_redis"
 
 
-def deployment() -> Deployment:
-    """The deployment of a task: settings from the environment, services from connections."""
-    settings = Settings.from_environment()
+def deployment(settings: Settings | None = None, *, registry: bool = False) -> Deployment:
+    """The deployment of a task: settings from the environment, services from variables or connections.
+
+    settings: of a project. Defaults to the environment's. registry: whether the run decodes by a schema registry.
+    """
+    settings = settings or Settings.from_environment()
+    if registry:
+        settings = _with_registry(settings)
     for secret in masking.known():  # Airflow masks those of connections itself
         mask_secret(secret)
     logs.use(_TaskLog())
-    return Deployment(settings, lambda _name: _connect, _kafka_config, _redis_url)
+    ours = settings
+    return Deployment(ours, lambda name: _connect(ours, name), lambda: _kafka_config(ours), lambda: _redis_url(ours))
 
 
 class _TaskLog(logging.Handler):
@@ -52,18 +55,16 @@ class _TaskLog(logging.Handler):
         structlog.get_logger(record.name).log(record.levelno, event, **fields)
 
 
-def build_settings() -> Settings:
-    """Settings with dbt's DSN from the connection headrace_dbt, or headrace_postgres if that is not defined.
+def build_settings(settings: Settings | None = None) -> Settings:
+    """Settings with dbt's DSN: HEADRACE_DBT_DSN, else the connection headrace_dbt, else what `deployment` connects to.
 
     dbt opens its own connections, so it needs a DSN.
     """
-    try:
-        connection = BaseHook.get_connection(DBT)
-    except AirflowNotFoundException:
-        connection = BaseHook.get_connection(POSTGRES)
-    masking.remember(connection.password)
-    parameters = extras.libpq_parameters(connection.conn_id, connection)
-    return replace(Settings.from_environment(), dbt_dsn=make_conninfo("", **parameters))
+    settings = settings or Settings.from_environment()
+    if settings.dbt_dsn:
+        return settings
+    builder = _find(DBT)
+    return replace(settings, dbt_dsn=extras.dsn(DBT, builder) if builder is not None else _postgres_dsn(settings))
 
 
 def run_context() -> RunContext:
@@ -99,29 +100,50 @@ def task_errors() -> Iterator[None]:
         raise stand_in from stand_in.__cause__
 
 
-def _connect() -> Connection[Any]:
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-    given = BaseHook.get_connection(POSTGRES)
-    parameters = with_limits(extras.libpq_parameters(POSTGRES, given))
-    fields: dict[str, Any] = {field: parameters.pop(parameter, None) for parameter, field in extras.FIELDS.items()}
-    # the hook would pass all extras on, and return dictionaries if a cursor is chosen
-    stripped = AirflowConnection(conn_id=POSTGRES, conn_type="postgres", extra=json.dumps(parameters), **fields)
-    connection = PostgresHook(postgres_conn_id=POSTGRES, connection=stripped).get_conn()
-    if not isinstance(connection, Connection):
-        raise SettingError(
-            f"{POSTGRES}: the hook gave a {type(connection).__module__} connection, expected psycopg 3; install "
-            "psycopg and SQLAlchemy 2"
-        )
-    return opened(connection)
-
-
-def _redis_url() -> str:
-    connection = BaseHook.get_connection(REDIS)
+def _find(name: str) -> AirflowConnection | None:
+    """A connection, whose password is masked from now on; None if it is not defined."""
+    try:
+        connection = BaseHook.get_connection(name)
+    except AirflowNotFoundException:
+        return None
     masking.remember(connection.password)
-    return extras.redis_url(REDIS, connection)
+    return connection
 
 
-def _kafka_config() -> Mapping[str, Any]:
-    connection = BaseHook.get_connection(KAFKA)
+def _require(name: str, variable: str) -> AirflowConnection:
+    connection = _find(name)
+    if connection is None:
+        raise SettingError(
+            f"{name}: found no connection of this name and no {variable}, expected one of them; add the connection "
+            "(Admin > Connections), or set the variable where tasks run"
+        )
+    return connection
+
+
+def _connect(settings: Settings, application_name: str) -> Connect:
+    def connect() -> Connection[Any]:  # the connection is read when it is used: a task may connect again hours later
+        return connector(_postgres_dsn(settings), application_name)()
+
+    return connect
+
+
+def _postgres_dsn(settings: Settings) -> str:
+    if settings.postgres_dsn:
+        return settings.require_postgres_dsn()
+    return extras.dsn(POSTGRES, _require(POSTGRES, "HEADRACE_POSTGRES_DSN"))
+
+
+def _redis_url(settings: Settings) -> str:
+    return settings.redis_url or extras.redis_url(REDIS, _require(REDIS, "HEADRACE_REDIS_URL"))
+
+
+def _kafka_config(settings: Settings) -> Mapping[str, Any]:
+    if settings.kafka_bootstrap_servers:
+        return from_settings(settings)
+    connection = _require(KAFKA, "HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
     return from_connection(connection.extra_dejson, connection.login, connection.password)
+
+
+def _with_registry(settings: Settings) -> Settings:
+    connection = None if settings.registry_url else _find(REGISTRY)
+    return settings if connection is None else extras.registry_settings(REGISTRY, connection, settings)

@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, dag, task
+from airflow.sdk import DAG, dag, task
 
+from headrace.airflow.audit_dag import audit_dag
+from headrace.airflow.compat import AssetOrTimeSchedule, CronTriggerTimetable
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, OWNER, START, staging_asset
 from headrace.airflow.follow_dag import follow_dag
+from headrace.airflow.freshness_dag import freshness_dag
 from headrace.airflow.ingest_dag import ingest_dag
 from headrace.airflow.load_dag import load_dag
-from headrace.catalog import Declarations, InvalidDeclaration, load_declarations
+from headrace.airflow.operators import BuildOperator
+from headrace.airflow.project import AirflowProject
+from headrace.airflow.reload_dag import reload_dag
+from headrace.airflow.replay_dag import replay_dag
+from headrace.airflow.verify_dag import verify_dag
+from headrace.catalog import Declarations, InvalidDeclaration
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
-from headrace.output import say
-from headrace.settings import Settings
 
 __all__ = [
     "DEFAULT_ARGS",
@@ -29,30 +35,48 @@ __all__ = [
     "follow_dag",
     "ingest_dag",
     "ingest_dags",
-    "known_reasons",
     "load_dag",
     "load_dags",
+    "project_dags",
     "staging_asset",
 ]
 
+HERE = AirflowProject()
 BROKEN_EVERY = timedelta(minutes=10)  # how often the DAG of an invalid declaration fails
 
 
 def declarations() -> Declarations:
     """Every declaration of this deployment, usable or not."""
-    return load_declarations(Settings.from_environment().datasets_dir)
+    return HERE.declarations()
 
 
-def ingest_dags(declared: Declarations) -> dict[str, DAG]:
+def project_dags(project: AirflowProject) -> dict[str, DAG]:
+    """Every DAG of a project, by dag_id."""
+    declared = project.declarations()
+    made = [
+        build_dag(declared, project),
+        follow_dag(declared, project),
+        verify_dag(declared, project),
+        replay_dag(declared, project),
+        reload_dag(declared, project),
+        freshness_dag(project),
+        audit_dag(project),
+    ]
+    return ingest_dags(declared, project) | load_dags(declared, project) | {each.dag_id: each for each in made}
+
+
+def ingest_dags(declared: Declarations, project: AirflowProject = HERE) -> dict[str, DAG]:
     """ingest_<dataset> of every dataset that comes from a topic or a stream, by dag_id."""
     streams = [dataset for dataset in declared.datasets.values() if not dataset.source.is_file]
-    return _dags(ingest_dag, streams, [fault for fault in declared.faults.values() if not fault.is_file])
+    faults = [fault for fault in declared.faults.values() if not fault.is_file]
+    return _dags(lambda dataset: ingest_dag(dataset, project), streams, faults)
 
 
-def load_dags(declared: Declarations) -> dict[str, DAG]:
+def load_dags(declared: Declarations, project: AirflowProject = HERE) -> dict[str, DAG]:
     """load_<dataset> of every dataset that comes from a file, by dag_id."""
     files = [dataset for dataset in declared.datasets.values() if dataset.source.is_file]
-    return _dags(load_dag, files, [fault for fault in declared.faults.values() if fault.is_file])
+    faults = [fault for fault in declared.faults.values() if fault.is_file]
+    return _dags(lambda dataset: load_dag(dataset, project), files, faults)
 
 
 def _dags(
@@ -102,7 +126,7 @@ In a shell: `headrace describe {fault.name}`.
         @task(task_id="load" if fault.is_file else "plan")
         def fail() -> None:
             """Fail with the reason."""
-            from airflow.sdk.exceptions import AirflowFailException
+            from headrace.airflow.compat import AirflowFailException
 
             raise AirflowFailException(text)
 
@@ -111,17 +135,7 @@ In a shell: `headrace describe {fault.name}`.
     return broken()
 
 
-def known_reasons(declared: Declarations) -> list[str]:
-    """The reasons of the contracts, for the description of a form."""
-    from headrace.monitor.describe import reasons
-
-    found: set[str] = set()
-    for dataset in declared.datasets.values():
-        found |= set(reasons(dataset))
-    return sorted(found)
-
-
-def build_dag(declared: Declarations) -> DAG:
+def build_dag(declared: Declarations, project: AirflowProject = HERE) -> DAG:
     """build_marts: build all committed batches that are not yet built, until no claim advances."""
     # asset events coalesce and can strand (airflow #56050): the schedule makes up for it
     clock = CronTriggerTimetable("*/10 * * * *", timezone="UTC")
@@ -145,15 +159,6 @@ that do not depend on it are built.
 """,
     )
     def build_marts() -> None:
-        @task(task_id="build")
-        def build_task() -> str:
-            """One in-process dbt invocation, repeated until no claim advances."""
-            from headrace.airflow.connections import build_settings, task_errors
-            from headrace.marts.build import build
-
-            with task_errors():
-                return build(build_settings(), print_line=say).summary()
-
-        build_task()
+        BuildOperator(task_id="build", datasets=project.datasets)
 
     return build_marts()

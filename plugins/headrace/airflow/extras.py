@@ -1,14 +1,17 @@
-"""The extras of Airflow's connections for libpq and Redis: used, ignored on purpose, or refused."""
+"""The extras of Airflow's connections for libpq, Redis and the registry: used, ignored on purpose, or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from headrace import masking
 from headrace.exceptions import SettingError
 from headrace.private_files import open_regular
+from headrace.settings import Settings
 
 # the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
 IGNORED = frozenset(
@@ -24,6 +27,7 @@ FIELDS = {"host": "host", "port": "port", "user": "login", "password": "password
 
 REDIS_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 REDIS_FILES = REDIS_TLS[:3]
+REGISTRY = ("url", "token", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -57,7 +61,7 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
                     "expires while a follower or dbt still needs it; remove it"
                 )
             continue
-        if extra in IGNORED or value is None:
+        if extra in IGNORED or value is None or value == "":  # an empty field of the form
             continue
         if extra not in known:
             raise SettingError(
@@ -77,9 +81,36 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
     return parameters
 
 
+def dsn(name: str, connection: AirflowConnection) -> str:
+    """A Postgres connection as libpq's connection string; raises SettingError as `libpq_parameters` does."""
+    return make_conninfo("", **dict[str, Any](libpq_parameters(name, connection)))
+
+
+def registry_settings(name: str, connection: AirflowConnection, settings: Settings) -> Settings:
+    """The settings with the registry of a connection; raises SettingError for an unknown extra, or none that names it.
+
+    Whole: nothing of the registry in `settings` is kept, so that no password is sent to another server.
+    """
+    extra = {option: value for option, value in connection.extra_dejson.items() if value not in (None, "")}
+    if unknown := sorted(extra.keys() - set(REGISTRY)):
+        raise SettingError(
+            f"{name}: found {unknown[0]!r} in its extra, expected some of {', '.join(REGISTRY)}; remove it"
+        )
+    if "url" not in extra:
+        raise SettingError(f"{name}: found no url in its extra, expected http(s)://host:port; add it")
+    values: dict[str, Any] = {f"registry_{option}": extra.get(option) for option in REGISTRY}
+    for option in ("registry_ssl_cafile", "registry_ssl_certfile", "registry_ssl_keyfile"):
+        values[option] = Path(values[option]) if values[option] else None
+    made = replace(
+        settings, registry_user=connection.login or None, registry_password=connection.password or None, **values
+    )
+    made.mask_secrets()
+    return made
+
+
 def redis_url(name: str, connection: AirflowConnection) -> str:
     """A Redis connection as redis-py's URL; raises SettingError for an unknown extra."""
-    extra = {option: value for option, value in connection.extra_dejson.items() if value is not None}
+    extra = {option: value for option, value in connection.extra_dejson.items() if value not in (None, "")}
     if unknown := sorted(extra.keys() - {"db", "ssl", *REDIS_TLS}):
         raise SettingError(
             f"{name}: found {unknown[0]!r} in its extra, expected some of db, ssl, {', '.join(REDIS_TLS)}; remove it"

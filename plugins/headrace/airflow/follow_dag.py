@@ -6,6 +6,7 @@ from airflow.sdk import DAG, Param, dag, task
 
 from headrace.airflow import forms
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START
+from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
 from headrace.output import say
 from headrace.retries import FOLLOW_TASK_RETRIES
@@ -14,7 +15,7 @@ FOLLOW_MINUTES = 10
 FOLLOW_S_MAX = 4 * 3600  # the longest session
 
 
-def follow_dag(declared: Declarations) -> DAG:
+def follow_dag(declared: Declarations, project: AirflowProject = AirflowProject()) -> DAG:  # noqa: B008 - frozen
     """follow_topics: drain and build as records arrive; each run is a session, and the next one succeeds it."""
 
     @dag(
@@ -40,7 +41,7 @@ that is down is reported once, and retried. A dataset that still fails at the se
         @task(task_id="follow")
         def follow_task() -> str:
             """One session."""
-            return _follow()
+            return _follow(project)
 
         follow_task()
 
@@ -66,7 +67,7 @@ def _params(names: list[str]) -> dict[str, Param]:
     }
 
 
-def _follow() -> str:
+def _follow(project: AirflowProject) -> str:
     from airflow.sdk import get_current_context
 
     from headrace.airflow.connections import build_settings, deployment, run_context, task_errors
@@ -76,13 +77,14 @@ def _follow() -> str:
     params = get_current_context()["params"]
     with task_errors(), stopped_by_signals() as stop:
         minutes = forms.read_whole_number(params, "minutes", minimum=1, maximum=FOLLOW_S_MAX // 60 - 5)
+        settings = project.settings()
         result = follow(
-            deployment(),
+            deployment(settings, registry=True),
             forms.read_names(params, "datasets"),
             stop=stop,
             options=FollowOptions(
                 max_seconds=(FOLLOW_MINUTES if minutes is None else minutes) * 60,
-                build_settings=build_settings(),
+                build_settings=build_settings(settings),
                 run=run_context(),
                 print_line=say,
             ),

@@ -66,6 +66,26 @@ def read_names(params: Mapping[str, Any], name: str) -> list[str]:
     return [each.strip() for each in value or () if each.strip()]
 
 
+def read_flag(params: Mapping[str, Any], name: str) -> bool:
+    """A flag; "true" and "True", as templates render it, are true."""
+    value = params[name]
+    text = str(value).strip().lower()
+    if isinstance(value, bool | str) and text in ("true", "false"):
+        return text == "true"
+    raise UsageError(f"parameter {name}: found {value!r:.80}, expected true or false")
+
+
+def read_number(params: Mapping[str, Any], name: str) -> float:
+    """A number; "10" and "12.5", as templates render them, are numbers."""
+    value = params[name]
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float | str):
+            return float(value)
+    except ValueError:
+        pass
+    raise UsageError(f"parameter {name}: found {value!r:.80}, expected a number")
+
+
 def _whole_number(value: Any) -> int | None:
     if isinstance(value, bool):
         return None

@@ -7,18 +7,19 @@ from airflow.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
-TAG = "headrace"  # every DAG of Headrace has this tag; tasks of other DAGs get no button
+OPERATORS = frozenset({"PlanOperator", "DrainOperator", "LoadOperator", "BuildOperator", "VerifyOperator"})
+TAG = "headrace"  # every DAG of Headrace has this tag; other tasks of other DAGs get no button
 
 
 class HeadraceLink(BaseOperatorLink):
-    """Shown at every task of a Headrace DAG, during and after its run; the API server computes it."""
+    """Shown at every task of a Headrace DAG and at Headrace's operators; the API server computes it."""
 
     name = "Headrace"
 
     def get_link(self, operator: Any, *, ti_key: "TaskInstanceKey") -> str:
-        """The page's address; empty for a task of another DAG, so that Airflow shows no button."""
+        """The page's address; empty for another operator of another DAG, so that Airflow shows no button."""
         from airflow.configuration import conf
 
-        if operator.dag is None or TAG not in operator.dag.tags:
+        if operator.task_type not in OPERATORS and (operator.dag is None or TAG not in operator.dag.tags):
             return ""
         return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/plugin/headrace"

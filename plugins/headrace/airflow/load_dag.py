@@ -2,13 +2,15 @@
 
 from airflow.sdk import DAG, Param, dag, task
 
-from headrace.airflow import forms
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, staging_asset
+from headrace.airflow.operators import LoadOperator
+from headrace.airflow.project import AirflowProject
 from headrace.dataset import Dataset
-from headrace.output import say
+
+FIELDS = ("file", "replace", "max_removed", "again")
 
 
-def load_dag(dataset: Dataset) -> DAG:
+def load_dag(dataset: Dataset, project: AirflowProject = AirflowProject()) -> DAG:  # noqa: B008 - frozen
     """The DAG load_<dataset>: load the file, then update the asset staging/<dataset>."""
     declared_path = dataset.source.name
 
@@ -25,16 +27,18 @@ def load_dag(dataset: Dataset) -> DAG:
         doc_md=f"Loads a file into `staging.{dataset.name}`. Lines that break the contract become dead letters.",
     )
     def load() -> None:
-        @task.short_circuit(task_id="load", ignore_downstream_trigger_rules=False)
-        def load_task() -> bool:
-            """Load the file; False if it was unchanged: then the run ends here."""
-            return _load(dataset.name, declared_path)
+        load_task = LoadOperator(
+            task_id="load",
+            dataset=dataset.name,
+            datasets=project.datasets,
+            **{name: f"{{{{ params.{name} if params.{name} is not none else '' }}}}" for name in FIELDS},
+        )
 
         @task(task_id="announce", outlets=[staging_asset(dataset.name)])
         def announce_task() -> None:
             """Update the asset, which starts build_marts."""
 
-        load_task() >> announce_task()
+        load_task >> announce_task()
 
     return load()
 
@@ -68,30 +72,3 @@ def _params(declared_path: str) -> dict[str, Param]:
             description="Load an unchanged file again, over one that was loaded since.",
         ),
     }
-
-
-def _load(name: str, declared_path: str) -> bool:
-    from airflow.sdk import get_current_context
-
-    from headrace.airflow.connections import deployment, run_context, task_errors
-    from headrace.ingest.load import LoadOptions, load_file
-    from headrace.sources.file import below
-
-    params = get_current_context()["params"]
-    with task_errors():
-        ours = deployment()
-        file = forms.read_text(params, "file")
-        path = None if file is None or file == declared_path else below(ours.settings.data_dir, file)
-        outcome = load_file(
-            ours,
-            name,
-            path=path,
-            options=LoadOptions(
-                replace=params["replace"],
-                max_removed=params["max_removed"],
-                again=params["again"],
-                run=run_context(),
-            ),
-        )
-    say(outcome.summary())
-    return not outcome.unchanged or bool(outcome.replaced)

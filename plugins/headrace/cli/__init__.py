@@ -4,7 +4,7 @@ A command parses options, calls one function of the package that owns the subjec
 function inside the command, so that `headrace --help` takes at most 0.3 s. May import all packages; none imports it.
 """
 
-from headrace.cli import check, data, dead_letters, infer, ingest, inspect, marts, repair, services  # noqa: F401 - registers them
+from headrace.cli import check, data, dead_letters, infer, ingest, inspect, marts, new, repair, services  # noqa: F401 - registers them
 from headrace.cli.group import main
 
 __all__ = ["main"]

@@ -1,7 +1,7 @@
 """Commands that fill staging tables: load, drain, follow."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,8 +9,13 @@ from headrace.cli.group import main, open_deployment
 from headrace.cli.progress import progress_bar
 from headrace.output import say
 
+if TYPE_CHECKING:
+    _NumberType = click.ParamType[float]
+else:
+    _NumberType = click.ParamType  # not generic before click 8.4, which the constraints of Airflow 3.1 exclude
 
-class Percent(click.ParamType[float]):
+
+class Percent(_NumberType):
     """A percentage, with or without its sign."""
 
     name = "percent"

@@ -5,6 +5,7 @@ import os
 import click
 
 from headrace.cli.group import main, open_deployment, read_settings
+from headrace.optional import needs
 from headrace.output import complain, say
 
 
@@ -19,7 +20,9 @@ def up(only: tuple[str, ...]) -> None:
     from headrace.deployment import Deployment
     from headrace.exceptions import DatasetsRejected
     from headrace.ingest.prepare import initialise
-    from headrace.local import services
+
+    with needs("local"):
+        from headrace.local import services
 
     settings = read_settings()
     wanted = only or services.SERVICES
@@ -39,7 +42,8 @@ def up(only: tuple[str, ...]) -> None:
 @main.command()
 def down() -> None:
     """Stop the local services, and nothing else."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     services.down(read_settings(), print_line=say)
 
@@ -47,7 +51,8 @@ def down() -> None:
 @main.command()
 def env() -> None:
     """Print `export NAME='value'` lines for a shell: eval "$(headrace env)"."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     for name, value in services.environment(read_settings()).items():
         click.echo(f"export {name}={_quoted(value)}")  # for a shell, so not escaped for a terminal
@@ -66,7 +71,8 @@ def init() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; arguments go to psql."""
-    from headrace.local import services
+    with needs("local"):
+        from headrace.local import services
 
     command = services.psql_command(read_settings())
     os.execv(command[0], [*command, *arguments])
@@ -80,8 +86,9 @@ def kafka(tool: str, arguments: tuple[str, ...]) -> None:
 
     The broker's address is filled in.
     """
-    from headrace.local.home import locked
-    from headrace.local.jars import tool_command
+    with needs("local"):
+        from headrace.local.home import locked
+        from headrace.local.jars import tool_command
 
     settings = read_settings()
     servers = settings.require_kafka_bootstrap_servers()

@@ -6,7 +6,7 @@ meaning, and no value is read from the document a second time.
 https://docs.pydantic.dev/latest/api/pydantic_core_schema/ lists the types and their fields.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, time
 from functools import partial
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, SchemaValidator
 
+from headrace.contracts.annotations import InvalidColumn
 from headrace.contracts.column_types import COLUMN_TYPES, Convert, bytes_of_text, integer_of, text_of
-from headrace.contracts.columns import InvalidColumn
 from headrace.contracts.numbers import wrong
 from headrace.contracts.reasons import Reason
 from headrace.contracts.times import PARSERS
@@ -37,8 +37,7 @@ def validator(
     strict: accept only JSON's own types. Raises InvalidColumn for a model that is not validated by its schema.
     """
     schema = _converting(_checked(model.__pydantic_core_schema__, checks, aliases), strict=strict)
-    # the models' own validators, which pydantic would reuse, know nothing of conversions
-    return SchemaValidator(schema, _use_prebuilt=False)
+    return _built(schema)
 
 
 def field_validators(
@@ -118,7 +117,7 @@ def _may_be_null(schema: Schema) -> bool:
 def _one_field(schema: Schema, definitions: list[Any]) -> SchemaValidator:
     if definitions:
         schema = {"type": "definitions", "schema": schema, "definitions": definitions}
-    return SchemaValidator(schema, _use_prebuilt=False)
+    return _built(schema)
 
 
 # where a core schema holds others
@@ -248,3 +247,34 @@ def _choice(choices: Mapping[tuple[type, Any], Any], strict: bool, value: Any) -
 
 def _is_hashable(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or value is None
+
+
+def _built(schema: Any) -> SchemaValidator:
+    """A validator of exactly this schema: the models' own, which pydantic would reuse, know nothing of conversions."""
+    try:
+        return SchemaValidator(schema, _use_prebuilt=False)
+    except TypeError as error:
+        if "_use_prebuilt" not in str(error):
+            raise
+    # before pydantic 2.13, which the constraints of Airflow 3.1 have, only a model that is not complete is not reused
+    models = {each["cls"] for each in _models(schema)}
+    complete = [model for model in models if vars(model).get("__pydantic_complete__")]
+    try:
+        for model in complete:
+            model.__pydantic_complete__ = False
+        return SchemaValidator(schema)
+    finally:
+        for model in complete:
+            model.__pydantic_complete__ = True
+
+
+def _models(schema: Any) -> Iterator[Any]:
+    """The schemas of models in a schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "model":
+            yield schema
+        for each in schema.values():
+            yield from _models(each)
+    elif isinstance(schema, list | tuple):
+        for each in schema:
+            yield from _models(each)

@@ -16,6 +16,7 @@ from typing import Any
 from headrace.exceptions import RegistryRefused
 from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import PROTOBUF, SchemaText
+from headrace.optional import needs
 
 PROTOC_LIMIT_S = 60.0  # it takes 0.2 s
 MAIN, SERIALIZED = "headrace_schema.proto", "serialized.bin"
@@ -70,7 +71,8 @@ class MessageTypes:
 
 def compiled(schema: SchemaText, what: str) -> MessageTypes:
     """Compile a registered schema with its imports; raises Undecodable where it is none that can be compiled."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    with needs("registry"):
+        from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     if schema.kind != PROTOBUF:
         raise Undecodable(Fault.INCOMPATIBLE_SCHEMA, f"{what} is of type {schema.kind}, expected {PROTOBUF}")

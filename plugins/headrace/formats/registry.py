@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from headrace import masking
 from headrace.exceptions import RegistryRefused, RegistryUnavailable, SettingError
 from headrace.formats.base import Fault, Undecodable
+from headrace.optional import needs
 from headrace.settings import PREFIX, Settings
 
 TIMEOUT_S = 10.0
@@ -100,6 +101,10 @@ class Registry:
             if found is not None:
                 yield found.schema_id, self._with_imports(found.schema, f"subject {subject}", ())
 
+    def subjects(self) -> list[str]:
+        """The names of all subjects; raises what `schema` raises because of the registry."""
+        return list(self._asked(self._client.get_subjects) or ())
+
     def _with_imports(self, schema: Any, what: str, above: tuple[tuple[str, int], ...]) -> SchemaText:
         imports: dict[str, SchemaText] = {}
         for reference in schema.references or ():
@@ -177,7 +182,8 @@ def _no_answer(url: str, error: BaseException) -> RegistryUnavailable | Registry
 
 
 def _opened(settings: Settings) -> Any:
-    from confluent_kafka.schema_registry import SchemaRegistryClient
+    with needs("registry"):
+        from confluent_kafka.schema_registry import SchemaRegistryClient
 
     try:
         return SchemaRegistryClient(configuration(settings))

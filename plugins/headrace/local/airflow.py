@@ -18,7 +18,7 @@ from headrace.local.airflow_options import DATABASE, full_environment, options, 
 from headrace.local.home import Home, Surroundings, write_file
 from headrace.local.process import Service
 from headrace.private_files import make_folder
-from headrace.settings import ROOT, Settings
+from headrace.settings import Settings
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -59,7 +59,7 @@ def prepare(home: Home, settings: Settings, print_line: PrintLine) -> None:
         _airflow("db", "migrate"),
         doing="airflow: db migrate",
         limit_s=MIGRATE_LIMIT_S,
-        within=Surroundings(env=full_environment(settings), cwd=ROOT),
+        within=Surroundings(env=full_environment(settings), cwd=settings.project),
     )
     _comment(settings, _made_by(version))
 
@@ -84,7 +84,7 @@ def start(home: Home, settings: Settings, port: int, print_line: PrintLine) -> d
         stop(home.path)
     for name, process in components.items():
         if process.pid() is None:
-            process.start(_airflow(*COMPONENTS[name]), ports=[port], env=env, cwd=ROOT)
+            process.start(_airflow(*COMPONENTS[name]), ports=[port], env=env, cwd=settings.project)
     try:
         for process in components.values():
             process.wait(lambda: why_not_ready(home.path, port), READY_LIMIT_S)

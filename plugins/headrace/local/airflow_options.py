@@ -14,7 +14,7 @@ from headrace.exceptions import SettingError
 from headrace.local.addresses import address, airflow_password_file, dsn_parameters, environment
 from headrace.local.home import secret
 from headrace.service_urls import redis_options
-from headrace.settings import COMPOSED, PREFIX, ROOT, SECRETS, Settings, builder_dsn, read_services
+from headrace.settings import COMPOSED, PREFIX, SECRETS, Settings, builder_dsn, read_services
 from headrace.sources.kafka_security import OPTIONS, from_settings
 
 DATABASE = "airflow"
@@ -38,8 +38,8 @@ def _configuration(settings: Settings, url: str, parameters: Mapping[str, str]) 
     room = settings.home.resolve() / "airflow"
     return {
         "AIRFLOW_HOME": str(room),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.project / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.project / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",

@@ -21,6 +21,7 @@ from headrace.marts.dbt_costs import spare_costs
 from headrace.marts.enforced import enforced_tests
 from headrace.marts.profile import PRODUCTION, Profile
 from headrace.marts.readers import Readers, readers
+from headrace.optional import needs
 from headrace.output import shown
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
@@ -152,7 +153,8 @@ class DbtRunner:
         return readers(_manifests[self._manifest_key])
 
     def _invoke(self, arguments: list[str], manifest: Any) -> Any:
-        from dbt.cli.main import dbtRunner  # 2.5 s of imports
+        with needs("dbt"):
+            from dbt.cli.main import dbtRunner  # 2.5 s of imports
 
         spare_costs()
         outcome = dbtRunner(manifest=manifest).invoke([*arguments, *self._options])

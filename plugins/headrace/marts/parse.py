@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace.optional import needs
 from headrace.output import shown
 
 FAULTS_MAX = 100
@@ -65,7 +66,8 @@ def parse_project(project: Path) -> Parsed:
 
 
 def _parse(project: Path, folder: Path) -> tuple[Any, BaseException | None, list[ParseFault]]:
-    from dbt.cli.main import dbtRunner  # 2.5 s of imports
+    with needs("dbt"):
+        from dbt.cli.main import dbtRunner  # 2.5 s of imports
 
     warnings: list[ParseFault] = []
     options = [

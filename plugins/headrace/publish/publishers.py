@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError, HeadraceError, SourceUnavailable
+from headrace.optional import needs
 from headrace.sources.declarations import SourceDeclaration
 from headrace.sources.kafka_security import refusal
 
@@ -181,7 +182,8 @@ class StreamPublisher:
         self._added = 0
 
     def __enter__(self) -> Self:
-        import redis
+        with needs("redis"):
+            import redis
 
         self._client = redis.Redis.from_url(self._url, socket_connect_timeout=5, socket_timeout=30, retry=None)
         self._pipeline = self._client.pipeline(transaction=self._is_atomic)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from headrace.contracts.columns import Column
 from headrace.exceptions import DatasetError, FileSourceError
+from headrace.optional import needs
 from headrace.settings import Settings
 from headrace.sources.base import Source
 from headrace.sources.bounds import Bounds
@@ -270,7 +271,8 @@ class RedisStream:
 
     def open(self, services: Services, _columns: Sequence[Column], bounds: Bounds, _path: Path | None = None) -> Source:
         """Open it; it connects at the first request."""
-        from headrace.sources.redis import RedisSource
+        with needs("redis"):
+            from headrace.sources.redis import RedisSource
 
         return RedisSource(self.stream, services.redis(), bounds=bounds)
 
@@ -323,8 +325,12 @@ class File:
                 raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
         return FileSource(
             path,
-            {name: column.value_type for column in columns for name in column.source_names},
-            [column.source_names for column in columns if column.required],
+            {
+                name: "jsonb" if column.inner else column.value_type  # a flattened object is JSON in one cell
+                for column in columns
+                for name in column.document_names
+            },
+            [column.document_names for column in columns if column.required and column.document_names],
             unpacked_bytes=settings.unpacked_bytes_max,
         )
 

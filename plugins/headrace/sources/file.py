@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headrace.exceptions import FileSourceError, SourceChanged
+from headrace.optional import needs
 from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.file_lines import FIRST_LINE, UNREADABLE, FileLine, numbered_lines, open_regular, unreadable
 
@@ -166,11 +167,13 @@ def _format(
     if suffix in ([".ndjson"], [".jsonl"]):
         return JsonLines(path, unpacked_bytes)
     if suffix == [".csv"]:
-        from headrace.sources.file_csv import CsvRows  # pandas takes 1.5 s to import
+        with needs("files"):
+            from headrace.sources.file_csv import CsvRows  # pandas takes 1.5 s to import
 
         return CsvRows(path, types, required, unpacked_bytes)
     if suffix == [".parquet"] and not is_packed:
-        from headrace.sources.file_parquet import ParquetRows
+        with needs("files"):
+            from headrace.sources.file_parquet import ParquetRows
 
         return ParquetRows(path, types, required, unpacked_bytes)
     raise FileSourceError(

@@ -50,6 +50,8 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
     """
     config: dict[str, Any] = {}
     for name, value in extra.items():
+        if value is None or value == "":  # an empty field of the form
+            continue
         ours = _OURS.get(name, name.replace(".", "_"))
         if ours not in OPTIONS:
             raise SettingError(

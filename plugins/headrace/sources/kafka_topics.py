@@ -49,6 +49,17 @@ def max_message_bytes(client_config: Mapping[str, Any], topic: str) -> int | Non
     return int(limit) if limit else None
 
 
+def cluster(client_config: Mapping[str, Any], timeout_s: float) -> tuple[int, str]:
+    """The number of brokers and the cluster's id; raises SourceUnavailable or SourceRefused after timeout_s."""
+    timeouts = {"bootstrap_timeout_ms": int(timeout_s * 1000), "request_timeout_ms": int(timeout_s * 1000)}
+    try:
+        with closing(_admin({**client_config, **timeouts})) as admin:
+            described = admin.describe_cluster()
+    except KafkaError as error:
+        raise as_source_error(error, client_config, "kafka") from error
+    return len(described["brokers"]), str(described["cluster_id"])
+
+
 def _admin(client_config: Mapping[str, Any]) -> KafkaAdminClient:
     timeouts = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "request_timeout_ms": REQUEST_TIMEOUT_MS}
     return KafkaAdminClient(**{**timeouts, **client_config})

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
+from headrace.optional import needs
 from headrace.origin import Origin
 from headrace.record import Headers
 from headrace.sources import file_lines
 from headrace.sources.bounds import Bounds, oversized_entry
 from headrace.sources.kafka_security import refusal
-from headrace.sources.redis_answers import bytes_of, client, is_whole
 
 # offset, key, value, headers, timestamp in milliseconds
 VisibleRecord = tuple[int, bytes | None, bytes | None, Headers, int | None]
@@ -199,7 +199,10 @@ class StreamReader:
         self._until = until
         self._stored = stored
         self._bounds = bounds or Bounds()
-        self._client = client(url, self._bounds.record_bytes, socket_connect_timeout=5, socket_timeout=30)
+        with needs("redis"):
+            from headrace.sources import redis_answers
+        self._answers = redis_answers
+        self._client = redis_answers.client(url, self._bounds.record_bytes, socket_connect_timeout=5, socket_timeout=30)
 
     def has_deletions(self) -> bool:
         """Whether entries were ever deleted one by one, by XDEL."""
@@ -209,6 +212,7 @@ class StreamReader:
         """Yield the entries; raises SourceUnavailable when no server answers or the stream was trimmed meanwhile."""
         info, entries = self._page("-", 1)
         counts = info["max-deleted-entry-id"] == b"0-0"
+        is_whole = self._answers.is_whole
         offset = info["entries-added"] - info["length"] - 1
         ordinals = None if counts else _StoredOrdinals(self._stored(start, end), start)
         while entries:
@@ -221,9 +225,9 @@ class StreamReader:
                 if offset >= start and is_whole(fields):
                     yield offset, entry_id, self._value(fields), (), int(entry_id.split(b"-")[0])
                 elif offset >= start:
-                    large = oversized_entry(self._bounds, offset, entry_id, bytes_of(fields))
+                    large = oversized_entry(self._bounds, offset, entry_id, self._answers.bytes_of(fields))
                     yield offset, entry_id, None, large.headers, large.timestamp
-            heaviest = max(bytes_of(fields) for _, fields in entries)
+            heaviest = max(self._answers.bytes_of(fields) for _, fields in entries)
             room = min(2 * len(entries), PAGE_ENTRIES, PAGE_BYTES // max(heaviest, 1))
             info, entries = self._page(f"({entries[-1][0].decode()}", max(room, 1))
             if counts and (

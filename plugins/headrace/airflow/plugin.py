@@ -1,4 +1,7 @@
-"""Airflow's plugin `headrace`: registers the page "Headrace"; plugins/headrace/airflow/page.py is the page."""
+"""Airflow's plugin `headrace`: registers the page "Headrace", which `headrace.airflow.page` serves.
+
+Airflow finds it by the package's entry point `airflow.plugins`.
+"""
 
 from airflow.plugins_manager import AirflowPlugin
 

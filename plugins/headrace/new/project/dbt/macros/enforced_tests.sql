@@ -1,0 +1,1 @@
+../../../../../../dbt/macros/enforced_tests.sql

@@ -1,0 +1,1 @@
+../../../../../../dbt/macros/functions.sql

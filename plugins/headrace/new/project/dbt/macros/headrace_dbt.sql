@@ -1,0 +1,1 @@
+../../../../../../dbt/macros/headrace_dbt.sql

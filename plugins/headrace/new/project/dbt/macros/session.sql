@@ -1,0 +1,1 @@
+../../../../../../dbt/macros/session.sql

@@ -1,0 +1,192 @@
+"""docs/your-airflow.md, to the letter: a new Airflow, the wheel, one dataset, a first run, upgrade, removal.
+
+`make your-airflow AIRFLOW=3.1 PYTHON=3.11`. Two things differ from the page: its first block, which says to set one's
+own values, is replaced by them; and the address of Airflow's constraints, which cannot be reached here, by a file of
+what PyPI had at the release. `pip install headrace` finds the wheel by PIP_FIND_LINKS.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from headrace.local import services
+from headrace.settings import Settings
+from tests.support.your_airflow import (
+    PAGE,
+    RELEASES,
+    UV,
+    Api,
+    Shell,
+    blocks,
+    build_wheel,
+    free_port,
+    waited,
+    write_constraints,
+)
+
+AIRFLOW, PYTHON = os.environ.get("YOUR_AIRFLOW") or "3.1", os.environ.get("YOUR_PYTHON") or "3.11"
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+EXISTING = """
+import pendulum
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1))
+def existing():
+    @task
+    def work():
+        pass
+
+    work()
+
+
+existing()
+"""
+
+
+def test_page_has_a_command_for_each_step() -> None:
+    found = blocks()
+    assert [heading for heading, commands in found.items() if commands] == [
+        "", "Airflow", "Install", "A project", "Connections", "Tables", "First run", "Upgrade", "Uninstall",
+    ]  # fmt: skip
+    assert "tests/system/test_your_airflow.py" in PAGE.read_text()
+
+
+@pytest.fixture(scope="module")
+def warehouse(session_home: Path) -> Iterator[dict[str, str]]:
+    """A PostgreSQL and a broker, as the page's variables name them."""
+    home = session_home / "services"
+    settings = Settings(home=home)
+    try:
+        started = services.up(settings, only=("postgres", "kafka"), print_line=lambda _line: None)
+        address = urlsplit(started["postgres"]["address"])
+        (passfile,) = parse_qs(address.query)["passfile"]
+        password = Path(passfile).read_text().splitlines()[0].rpartition(":")[2]
+        yield {
+            "WAREHOUSE_HOST": str(address.hostname), "WAREHOUSE_PORT": str(address.port),
+            "WAREHOUSE_DB": address.path.strip("/"), "WAREHOUSE_USER": str(address.username),
+            "WAREHOUSE_PASSWORD": password, "BROKERS": started["kafka"]["address"],
+        }  # fmt: skip
+    finally:
+        services.down(settings, print_line=lambda _line: None)
+
+
+@pytest.fixture(scope="module")
+def shell(warehouse: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A user's terminal: an empty home, the Python of that version, and the wheel."""
+    folder = tmp_path_factory.mktemp("yours")
+    home, airflow_home = folder / "home", folder / "home" / "airflow"
+    (airflow_home / "dags").mkdir(parents=True)
+    (airflow_home / "dags" / "existing.py").write_text(EXISTING)
+    build_wheel(folder, "0.1.0")
+    version, day = RELEASES[AIRFLOW]
+    write_constraints(folder / "constraints.txt", version, day, PYTHON)
+    command = [str(UV), "python", "find", "--no-python-downloads", "--no-project", "--system", PYTHON]
+    python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    port = free_port()
+    variables = {
+        "HOME": str(home), "PATH": f"{Path(python).parent}:{os.defpath}", "LANG": "C.UTF-8",
+        "PIP_FIND_LINKS": str(folder / "wheels"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "1",
+        **{name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT") if name in os.environ},
+        "AIRFLOW_VERSION": version, "PYTHON_VERSION": PYTHON, "AIRFLOW_HOME": str(airflow_home), **warehouse,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+        "AIRFLOW__API__HOST": "127.0.0.1", "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}", "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5", "PYTHONDONTWRITEBYTECODE": "1", "DO_NOT_TRACK": "1",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
+    }  # fmt: skip
+    terminal = Shell(home, variables, folder / "constraints.txt")
+    try:
+        yield terminal
+    finally:
+        terminal.stop()
+
+
+def _dag_ids(api: Api) -> set[str]:
+    return {dag["dag_id"] for dag in api.get("/api/v2/dags")["dags"]}
+
+
+def _rows(warehouse: dict[str, str], query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(
+        host=warehouse["WAREHOUSE_HOST"], port=warehouse["WAREHOUSE_PORT"], dbname=warehouse["WAREHOUSE_DB"],
+        user=warehouse["WAREHOUSE_USER"], password=warehouse["WAREHOUSE_PASSWORD"],
+    ) as connection:  # fmt: skip
+        found = connection.execute("select to_regclass('marts.orders') is not null").fetchone()
+        return connection.execute(query.encode()).fetchall() if found and found[0] else []
+
+
+@pytest.mark.faults
+def test_page_leads_from_an_airflow_to_a_mart_an_upgrade_and_the_removal(
+    shell: Shell, warehouse: dict[str, str]
+) -> None:
+    steps = blocks()
+    for heading in ("Airflow", "Install", "A project", "Connections", "Tables"):
+        for block in steps[heading]:
+            shell.run(block)
+    assert "0.1.0" in shell.run("headrace --version")
+    project = shell.home / "airflow" / "dags" / "sales"
+    before = sorted(project.rglob("*"))
+
+    shell.start(*COMPONENTS)
+    api = Api(shell.variables["AIRFLOW__API__BASE_URL"])
+    waited("health", lambda: api.get("/api/v2/monitor/health")["scheduler"]["status"] == "healthy", shell)
+    waited("DAGs", lambda: {"existing", "ingest_orders", "build_marts"} <= _dag_ids(api), shell)
+    assert api.get("/api/v2/importErrors")["total_entries"] == 0
+    for block in steps["First run"]:
+        shell.run(block)
+    rows = waited("mart", lambda: _rows(warehouse, "select order_id, customer, amount::text from marts.orders"), shell)
+    assert rows == [(1, "Ada", "12.5")]
+    assert _rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
+    assert sorted(project.rglob("*")) == before, "the project's folder may be read-only"
+    _check_page_and_connections(api, shell, warehouse)
+    shell.stop()
+    _upgrade_and_remove(shell, warehouse)
+
+
+def _check_page_and_connections(api: Api, shell: Shell, warehouse: dict[str, str]) -> None:
+    document = waited("figures", lambda: api.get("/headrace/status").get("datasets"), shell)
+    assert [each["dataset"] for each in document] == ["orders"]
+    assert "Headrace" in [plugin["name"].title() for plugin in api.get("/api/v2/plugins")["plugins"]]
+    body = {
+        "connection_id": "tried", "conn_type": "headrace_kafka",
+        "extra": f'{{"bootstrap_servers": "{warehouse["BROKERS"]}"}}',
+    }  # fmt: skip
+    tested = api.call("POST", "/api/v2/connections/test", body).json()
+    assert tested["status"], tested
+    assert tested["message"].startswith("Kafka: 1 brokers")
+    types = {each["connection_type"]: each for each in api.get("/ui/connections/hook_meta")}
+    assert types["headrace_kafka"]["hook_name"] == "Headrace Kafka"
+    assert "bootstrap_servers" in types["headrace_kafka"]["extra_fields"]
+
+
+def _upgrade_and_remove(shell: Shell, warehouse: dict[str, str]) -> None:
+    steps = blocks()
+    package = Path("dbt", "packages", "headrace_dbt", "dbt_project.yml")
+
+    def change(source: Path) -> None:
+        text = (source / package).read_text()
+        (source / package).write_text(text.replace("version: 1.0.0", "version: 1.0.1"))
+
+    build_wheel(Path(shell.variables["PIP_FIND_LINKS"]).parent, "0.1.1", change)
+    for block in steps["Upgrade"]:
+        shell.run(block)
+    assert "0.1.1" in shell.run("headrace --version")
+    project = shell.home / "airflow" / "dags" / "sales"
+    assert "version: 1.0.1" in (project / package).read_text()
+    assert "no faults" in shell.run("headrace check")
+    assert _rows(warehouse, "select order_id from marts.orders") == [(1,)]
+
+    shell.run('cd "$AIRFLOW_HOME"')
+    for block in steps["Uninstall"]:
+        shell.run(block)
+    shell.run("! python -c 'import headrace'")
+    assert "existing" in shell.run("airflow dags reserialize && airflow dags list --output plain")
+    assert _rows(warehouse, "select order_id from marts.orders") == [(1,)]
