@@ -67,13 +67,15 @@ def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **
 
 def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import dead_letter_document, dead_letter_lines
+    from headrace.postgres.checkpoints import origin_texts
     from headrace.postgres.dead_letter_pages import find
 
     dead_letter = find(connection, dataset, coordinate)
+    topic = origin_texts(connection, dataset).get((dead_letter.generation, dead_letter.partition))
     if as_json:
-        print(json_text(dead_letter_document(dead_letter)))
+        print(json_text(dead_letter_document(dead_letter, topic)))
     else:
-        for line in dead_letter_lines(dead_letter):
+        for line in dead_letter_lines(dead_letter, topic):
             say(line, keep="\n\t")  # a body of several lines
 
 
