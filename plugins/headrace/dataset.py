@@ -238,10 +238,7 @@ class Dataset:
 
     @property
     def masking_key_id(self) -> str | None:
-        """The id of the key of its masks, which tells keys apart; None if no mask needs a key.
-
-        Raises SettingError where a mask has no key.
-        """
+        """Tells the keys of its masks apart; None if no mask needs one. Raises as `require_masking_key`."""
         self.require_masking_key()
         return masks.key_id(self.masking_key) if self.masking_key is not None else None
 
@@ -332,18 +329,16 @@ def dataset_names(datasets_dir: Path) -> list[str]:
 def field_contract(dataset: Dataset, column: Column) -> Contract:
     """The contract of a single field: the field's own validators, and the dataset's strictness."""
     info = dataset.contract.model_fields[column.field]
-    validators: dict[str, Any] = {
-        # pydantic has bound it to the class; create_model binds again, so it must be static
+    validators: dict[str, Any] = {  # pydantic has bound it to the class, create_model binds again: so it is static
         name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
         for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
         if column.field in found.info.fields or "*" in found.info.fields
     }
-    definition: Any = (info.annotation, info)
     model = create_model(
         f"{dataset.contract.__name__}{column.field}",
         __config__=CONTRACT_CONFIG,
         __validators__=validators,
-        **{column.field: definition},
+        **{column.field: (info.annotation, info)},  # type: ignore[call-overload]
     )
     return Contract(
         model,
