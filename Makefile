@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow test-compose fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -57,7 +57,8 @@ faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=dra
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
 mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
-	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py tests/faults/test_mart_mutants.py -m faults
+	@FAULTS_SEED=$(SEED) FAULTS_MUTANT="$(MUTANT)" $(BIN)/python -m pytest --timeout=0 tests/faults/test_mutants.py \
+		tests/faults/test_mart_mutants.py tests/faults/test_format_mutants.py -m faults
 
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
@@ -71,8 +72,13 @@ celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 
 test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
 
-fuzz: install-dev ## Drain a million broken records and account for each; RECORDS=5000 SEED=7: fewer
-	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED))
+formats: install-dev ## Drain a million records of each format under kills, 200,000 of Protobuf; FORMAT=avro RECORDS=20000 SEED=5
+	@FORMATS_ONLY=$(FORMAT) FORMATS_RECORDS=$(RECORDS) FORMATS_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
+		-p no:randomly tests/faults/test_formats.py -m faults
+
+fuzz: install-dev ## Drain a million broken records of all formats and account for each; FORMAT=avro RECORDS=5000 SEED=7: fewer
+	@$(BIN)/python -m tests.support.fuzz_drain --records $(or $(RECORDS),1000000) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FORMAT),--format $(FORMAT))
 
 docs: install-dev ## Generate the documentation of the marts as one HTML file, from the running database
 	@eval "$$($(BIN)/headrace env)" && cd dbt && "$(CURDIR)/$(BIN)/dbt" docs generate --static --quiet && echo "docs: dbt/target/static_index.html"

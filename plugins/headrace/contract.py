@@ -12,6 +12,7 @@ from headrace.contracts.debezium_types import (
     NanoTimestamp,
     scaled,
 )
+from headrace.contracts.flattened import Flatten
 from headrace.contracts.masks import Masked
 from headrace.contracts.places import Header, Key, Path
 from headrace.contracts.rejection import Rejection, storable
@@ -38,6 +39,7 @@ __all__ = [
     "EpochDate",
     "EpochMilliseconds",
     "EpochSeconds",
+    "Flatten",
     "Float",
     "Header",
     "Identifier",

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from headrace.command import Command
 from headrace.contracts import masks
+from headrace.contracts.annotations import metadata
 from headrace.contracts.changes import Changes
-from headrace.contracts.columns import Column, metadata
+from headrace.contracts.children import Child as Child
+from headrace.contracts.children import Children, compile_children
+from headrace.contracts.columns import Column, columns_of
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
+CHILD_TABLE_LENGTH_MAX = 50  # a name in Postgres has 63, and names of objects made for a table are longer
 MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
 # allow: fields that the contract does not name are kept in _extra, never dropped, also without this config
@@ -59,6 +63,7 @@ class Dataset:
     counted as ignored. Defaults to all.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
+    children: arrays whose elements are rows of tables of their own. Defaults to none.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
     schedule_s: seconds between the runs of its DAG. Defaults to 60.
     max_lag: more unread records are a problem, and the DAG check_freshness fails. Defaults to no limit.
@@ -82,6 +87,7 @@ class Dataset:
     max_freshness_s: float | None = None
     where: str | None = None
     description: str = ""
+    children: tuple[Child, ...] = ()
     masking_key: bytes | None = field(default=None, repr=False)  # of the deployment: see `connected`
 
     def __post_init__(self) -> None:
@@ -129,17 +135,18 @@ class Dataset:
     @cached_property
     def compiled(self) -> Contract:
         """The contract, compiled; it decodes records."""
-        contract = Contract(
-            self.contract,
-            key=self.key,
-            keyed=self.keyed and self.source.has_record_keys,
-            zone=self._zone(),
-            max_value_bytes=self.max_value_bytes,
-            strict=self.strict,
-            format=self.format,
-            key_format=self.key_format,
-            masking_key=self.masking_key,
-        )
+        contract = self._compiled()
+        for child in contract.children.each if contract.children is not None else ():
+            if len(table := self.child_table_name(child.name)) > CHILD_TABLE_LENGTH_MAX:
+                raise DatasetError(
+                    f"{self.name}: child {child.name!r} has a table of {len(table)} characters, {table}, expected at "
+                    f"most {CHILD_TABLE_LENGTH_MAX}; give it a shorter name"
+                )
+            if taken := {column.name for column in child.contract.columns} & set(self.key_columns):
+                raise DatasetError(
+                    f"{self.name}: child {child.name!r} has a field {sorted(taken)[0]!r} as the key has; marts show "
+                    "both; give it another name and Field(validation_alias=...)"
+                )
         if self.where is not None and self.source.is_file:
             raise DatasetError(f"{self.name}: where is set, expected none: a file is not shared")
         for column in contract.columns:
@@ -150,6 +157,8 @@ class Dataset:
                 )
             if column.masked and column.field == self.time_column:
                 raise DatasetError(f"{self.name}: time_column {column.field!r} is masked, expected one that is stored")
+            if column.inner and column.field == self.time_column:
+                raise DatasetError(f"{self.name}: time_column {column.field!r} is flattened, expected one column")
         return contract
 
     @cached_property
@@ -162,17 +171,30 @@ class Dataset:
     @cached_property
     def of_masked(self) -> Contract:
         """The contract for masked dead letters, which takes masks for values."""
-        return Contract(
+        return self._compiled(is_of_masked=True)
+
+    def _compiled(self, *, is_of_masked: bool = False) -> Contract:
+        def compiled(model: type[BaseModel], **options: Any) -> Contract:
+            return Contract(
+                model,
+                zone=self._zone(),
+                max_value_bytes=self.max_value_bytes + (MASKS_BYTES_MAX if is_of_masked else 0),
+                strict=self.strict,
+                format=self.format,
+                masking_key=self.masking_key,
+                is_of_masked=is_of_masked,
+                **options,
+            )
+
+        children: Children | None = None
+        if self.children:
+            children = compile_children(self.children, compiled, columns_of(self.contract)[0])
+        return compiled(
             self.contract,
             key=self.key,
             keyed=self.keyed and self.source.has_record_keys,
-            zone=self._zone(),
-            max_value_bytes=self.max_value_bytes + MASKS_BYTES_MAX,
-            strict=self.strict,
-            format=self.format,
             key_format=self.key_format,
-            masking_key=self.masking_key,
-            is_of_masked=True,
+            children=children,
         )
 
     def connected(self, settings: Settings) -> "Dataset":
@@ -196,20 +218,29 @@ class Dataset:
     @property
     def is_keyed_by_setting(self) -> bool:
         """Whether a mask of the contract needs HEADRACE_MASKING_KEY."""
-        return any(column.masked == masks.Masked("hmac") for column in self.compiled.columns)
+        return bool(self._keyed_by_setting)
+
+    @property
+    def _keyed_by_setting(self) -> list[str]:
+        """The fields of the contract and of its children whose mask needs the key."""
+        children = self.compiled.children
+        found = [(self.name, self.compiled.columns)]
+        for child in children.each if children is not None else ():
+            found.append((self.child_table_name(child.name), child.contract.columns))
+        hmac = masks.Masked("hmac")
+        return [f"{name}.{column.field}" for name, columns in found for column in columns if column.masked == hmac]
 
     def require_masking_key(self) -> None:
         """Raise SettingError where a mask has no key; called before anything is written."""
-        if self.is_keyed_by_setting and self.masking_key is None:
-            names = [column.field for column in self.compiled.columns if column.masked == masks.Masked("hmac")]
-            raise masks.no_key([f"{self.name}.{name}" for name in names])
+        if self._keyed_by_setting and self.masking_key is None:
+            raise masks.no_key(self._keyed_by_setting)
 
     @cached_property
     def copy_line_binder(self) -> "Binder | None":
         """The contract's fast path from records to lines of COPY text; None if it has none."""
         from headrace.contracts.copy_text import compile_lines  # 10 ms, saved when a drain finds nothing
 
-        return compile_lines(self.compiled)
+        return None if self.children else compile_lines(self.compiled)
 
     def decode_masked(self, record: Record, rejection: Rejection) -> Row | Rejection:
         """Decode a dead letter whose masked fields hold masks; its own rejection where it cannot be judged again.
@@ -227,6 +258,10 @@ class Dataset:
         if self.source.is_file:
             load = Command("load", self.name)
             raise DatasetError(f"{self.name}: comes from a file, expected a topic; use `{load}`", command=load)
+
+    def child_table_name(self, child: str) -> str:
+        """The name of a child's staging table."""
+        return f"{self.name}__{child}"
 
     @property
     def key_fields(self) -> tuple[str, ...]:
@@ -267,6 +302,10 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
     dataset = getattr(module, "DATASET", None)
     if not isinstance(dataset, Dataset) or dataset.name != name:
         raise DatasetError(f"{path}: expected `DATASET = Dataset(name={name!r}, ...)`, found {dataset!r}")
+    for child in dataset.children:
+        if (datasets_dir / f"{dataset.child_table_name(child.name)}.py").is_file():
+            taken = dataset.child_table_name(child.name)
+            raise DatasetError(f"{path}: child {child.name!r} has the table of dataset {taken}, expected another name")
     return dataset
 
 

@@ -96,6 +96,13 @@ def write(dsn: str, rng: random.Random, transactions: int) -> None:
         writer.join()
 
 
+def widen(dsn: str, rng: random.Random) -> None:
+    """Give some rows a value of the column that was added; a default is in no row's change."""
+    with psycopg.connect(dsn) as connection:
+        for key in rng.sample(range(KEYS), 5):
+            connection.execute("update public.customers set added = %s where id = %s", (rng.randrange(10**15), key))
+
+
 def _write(dsn: str, rng: random.Random, transactions: int) -> None:
     with psycopg.connect(dsn) as connection:
         for _ in range(transactions):

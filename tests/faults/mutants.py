@@ -62,7 +62,7 @@ APPEND = """\
             self._barrier("before_commit")
         self._barrier("committed")
 """
-COPY = "                    batch.copy(cursor, table(batch.dataset))\n"
+COPY = "                    batch.copy(cursor, target)\n"
 COPY_DEAD = "                    copy_dead_letters(cursor, batch.dead)\n"
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.faults import schedule
 from tests.faults.checks import Violation
+from tests.faults.format_mutants import FORMAT_MUTANTS
 from tests.faults.loaders import ROOT
 from tests.faults.mart_mutants import MART_MUTANTS
 from tests.faults.mutants import MUTANTS, Mutant
@@ -99,10 +100,10 @@ def _rank(violation: Violation) -> tuple[bool, bool]:
 
 @pytest.mark.faults
 def test_mutants_are_all_caught(servers: Servers, tmp_path: Path, print_line: PrintLine) -> None:
-    if ONLY in {mutant.name for mutant in MART_MUTANTS}:
-        pytest.skip(f"{ONLY} is a mutant of the marts")
+    if ONLY in {mutant.name for mutant in (*MART_MUTANTS, *FORMAT_MUTANTS)}:
+        pytest.skip(f"{ONLY} is a mutant of marts or formats")
     wanted = [mutant for mutant in MUTANTS if ONLY in (None, mutant.name)]
-    names = ", ".join(mutant.name for mutant in (*MUTANTS, *MART_MUTANTS))
+    names = ", ".join(mutant.name for mutant in (*MUTANTS, *MART_MUTANTS, *FORMAT_MUTANTS))
     assert wanted, f"MUTANT: found {ONLY!r}, expected one of {names}"
     print_line(f"\nmutants: seed {SEED}, {len(wanted)} mutants")
     outcomes: dict[str, MutantResult] = {}

@@ -36,6 +36,12 @@ def keep_users_only(project: Path) -> None:
             path.unlink()
 
 
+def add_child(declaration: Path) -> None:
+    child = 'Child(name="cars", contract=type("Car", (BaseModel,), {}), explode="$.cars")'
+    text = declaration.read_text().replace("DATASET = Dataset(", f"DATASET = Dataset(\n    children=({child},),")
+    declaration.write_text(text.replace("import CONTRACT_CONFIG", "import CONTRACT_CONFIG, Child"))
+
+
 def check(variables: dict[str, str], *options: str) -> Result:
     return CliRunner().invoke(main, ["check", *options], env=variables)
 
@@ -56,12 +62,15 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
     (models / "broken.yml").write_text("models:\n  - name: without\n   columns: []\n")
     (models / "refunds.yml").write_text(
         "sources:\n  - name: staging\n    tables:\n      - name: refunds\n"
+        "      - name: users__cars\n        config: {meta: {parent: users}}\n        columns: [{name: wheel}]\n"
+        "      - name: users__pets\n        config: {meta: {parent: users}}\n"
         "models:\n  - name: no_such_model\n    description: nothing\n"
     )
     (tmp_path / "dbt" / "models" / "staging" / "__sources.yml").write_text(
         "sources:\n  - name: staging\n    schema: staging\n    tables:\n      - name: users\n"
         "        config: {meta: {key: user}}\n"
     )
+    add_child(tmp_path / "plugins" / "datasets" / "users.py")
     jobs = tmp_path / "plugins" / "datasets" / "jobs.py"
     jobs.write_text(jobs.read_text().replace("    USERID: Integer", "    USERID: complex"))
 
@@ -78,6 +87,8 @@ def test_check_without_services_finds_every_fault_and_nothing_else(tmp_path: Pat
         ("reads_it.sql", None, "no YAML"),
         ("refunds.yml", None, "dbt: Did not find matching node for patch with name 'no_such_model'"),
         ("refunds.yml", 4, "source staging.refunds, which no dataset fills"),
+        ("refunds.yml", 5, "column 'wheel' of source staging.users__cars"),
+        ("refunds.yml", 8, "source staging.users__pets of users"),
         ("unknown_ref.sql", None, "dbt: Compilation Error Model 'model.headrace.unknown_ref'"),
         ("without_yaml.sql", None, "no YAML"),
     ]

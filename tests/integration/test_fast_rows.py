@@ -38,7 +38,7 @@ def test_rows_of_both_ways_are_stored_alike(name: str, database: str, tmp_path: 
     with psycopg.connect(database, autocommit=True) as connection:
         for _ in range(2):
             with connection.cursor() as cursor:
-                batch.copy(cursor, staging.table(dataset))
+                batch.copy(cursor, staging.copy_target(connection, dataset))
             stored.append(_rows(connection, dataset.name))
             connection.execute(SQL("truncate {}").format(staging.table(dataset)))
             assert batch.decode_by_contract() == (

@@ -15,11 +15,14 @@ from confluent_kafka.serialization import MessageField
 from headrace.deployment import Deployment
 from headrace.exceptions import RegistryUnavailable
 from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.local import registry as local_registry
 from headrace.local import services
 from headrace.repair.replay import replay
 from headrace.settings import Settings
 from headrace.verify.verification import verify
+from tests.support.fuzz_drain import run
+from tests.support.fuzz_targets import FORMATS, PLAIN_FORMATS, targets
 from tests.support.interrupts import drain_that_gets
 from tests.support.ledger_checks import assert_ledger
 from tests.support.order_schemas import NAMES, avro_schema, json_schema, json_value
@@ -200,6 +203,21 @@ def test_drain_killed_stages_each_record_once(case: Case, made: Orders, step: st
     assert_ledger(made.stage, dataset="orders")
     assert [number for (number,) in made.query("id")] == [order["id"] for order in sent if order["id"] % 50]
     assert made.stage.value("select count(*) from headrace.dead_letters") == 8
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in PLAIN_FORMATS])
+def test_broken_values_become_what_another_reader_makes_of_them(
+    stage: Stage, topic: str, registry_url: str, format: str
+) -> None:
+    (target,) = targets(format, registry_url)
+    target.declare(stage.deployment.settings.datasets_dir, f"{topic}-fuzzed")
+    deployment = Deployment.from_settings(replace(stage.deployment.settings, registry_url=registry_url, batch_rows=500))
+    initialise(deployment)
+    account = run(deployment, target, f"{topic}-fuzzed", 20_261_126, 600)
+    assert account.staged > 120
+    assert account.dead > 120
+    assert account.undecided < 30
+    assert len(account.reasons) >= 3
 
 
 def test_dataset_that_changes_to_a_format_with_schemas_gets_their_column(

@@ -19,4 +19,4 @@ def test_package_passes_its_integration_tests(project: RandomProject, tmp_path: 
     changed = project.warehouse.query(
         "select _headrace_is_new, id from headrace_dbt_tests_log.visits order by _headrace_is_new, id"
     )
-    assert changed == [(False, 3), (False, 4), (True, 3), (True, 5)]
+    assert changed == [(False, 3), (False, 4), (False, 6), (True, 3), (True, 5), (True, 6)]

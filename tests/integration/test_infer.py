@@ -1,6 +1,7 @@
 """`headrace infer` on a topic, a stream, a file and a table, and what it does to files that exist."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,10 +16,16 @@ from redis import Redis
 
 from headrace.catalog import load_declaration
 from headrace.cli import main
+from headrace.deployment import Deployment
+from headrace.ingest.parallel import drain_dataset
 from headrace.local import services
 from headrace.sample.generate import generate_records
 from headrace.settings import Settings
+from tests.support.known_producers import clickstream, github, stripe
 from tests.support.ledger_checks import environment
+from tests.support.order_schemas import NAMES
+from tests.support.orders import Orders, orders
+from tests.support.protobuf_orders import protobuf_writer
 from tests.support.stage import Stage
 
 
@@ -81,6 +88,31 @@ def test_infer_a_topic_reads_starts_and_ends_and_writes_once(
     assert declaration.read_text() == "# mine\n"
     assert infer(variables, topic, "--name", "work", "--yes").exit_code == 0
     assert "class Work(" in declaration.read_text()
+
+
+@pytest.mark.parametrize("name", ["events", "rides", "stripe", "github", "clickstream"])
+def test_inferred_declaration_stages_all_good_records_of_its_topic(
+    variables: dict[str, str], topic: str, bootstrap_servers: str, stage: Stage, tmp_path: Path, name: str
+) -> None:
+    make = {"stripe": stripe, "github": github, "clickstream": clickstream}.get(name)
+    if make is None:
+        made = [(r.key, r.value, r.reason is None) for r in generate_records(name, 1_200, 5, 1, Settings().data_dir)]
+    else:
+        made = [(None, json.dumps(make(number)).encode(), True) for number in range(300)]
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    for number, (key, value, _) in enumerate(made):
+        producer.send(topic, key=key, value=value, partition=number % 3)
+    producer.close()
+    written = infer(variables, topic, "--name", name)
+    assert written.exit_code == 0, written.output
+    settings = replace(stage.deployment.settings, datasets_dir=tmp_path / "none")
+    drain_dataset(Deployment.from_settings(settings), name)
+    rows = set(stage.query(f"select _partition, _offset from staging.{name}"))
+    good = {(number % 3, number // 3) for number, (_, _, is_good) in enumerate(made) if is_good}
+    assert good <= rows
+    dead = set(stage.query('select partition, "offset" from headrace.dead_letters'))
+    assert rows | dead == {(number % 3, number // 3) for number in range(len(made))}
+    assert not rows & dead
 
 
 def test_infer_a_stream_reads_text_as_numbers(
@@ -173,6 +205,28 @@ def test_infer_a_subject_and_its_topic(
         assert (dataset.key, dataset.time_column, dataset.format.name) == ("id", "placed_at", "avro")
         found = {column.name: column.sql_type for column in dataset.compiled.columns}
         assert found == expected | ({"note": "jsonb"} if name == "by_topic" else {})  # only null in the sample
+
+
+def test_infer_a_subject_of_messages_stages_all_of_its_topic(
+    variables: dict[str, str], stage: Stage, topic: str, registry_url: str, tmp_path: Path
+) -> None:
+    made = Orders(stage, topic, SchemaRegistryClient({"url": registry_url}))
+    writers = [protobuf_writer(made, *NAMES), protobuf_writer(made, "id", "amount", "at")]  # the newest has all
+    sent = [order | {"nanos": 1_700_000_000_123_456_789} for order in orders(60, 24)]
+    made.send((str(order["id"]).encode(), writers[order["id"] % 2](order)) for order in sent)
+    variables["HEADRACE_REGISTRY_URL"] = registry_url
+    written = infer(variables, f"{topic}-value", "--name", "paid")
+    assert written.exit_code == 0, written.output
+    assert "60 staged, 0 tombstones, 0 dead letters" in written.output
+    dataset = load_declaration(tmp_path / "none", "paid")
+    assert (dataset.key, dataset.format.name) == ("id", "protobuf")
+    found = {column.name: (column.sql_type, column.required) for column in dataset.compiled.columns}
+    assert found == {
+        "id": ("bigint", True), "amount": ("numeric", False), "at": ("timestamptz", False),
+        "nanos": ("timestamptz", False), "seen": ("timestamptz", False), "day": ("text", False),
+        "clock": ("text", False), "uid": ("text", False), "raw": ("bytea", False), "ratio": ("double precision", False),
+        "tags": ("jsonb", False), "attributes": ("jsonb", False), "note": ("text", False), "status": ("text", False),
+    }  # fmt: skip
 
 
 def test_infer_what_is_not_there_or_empty_is_refused(variables: dict[str, str], topic: str) -> None:

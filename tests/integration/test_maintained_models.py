@@ -123,7 +123,7 @@ def test_changed_select_is_compared_as_a_whole_and_readers_stay_incremental(tria
     where = "select oid from pg_class where oid = 'trial.visits'::regclass"
     before = trial.query(where)
     trial.write(visits=VISITS + " where id <> 7")
-    assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 2, "ranks": 0, "total": 2}
+    assert trial.build() == {"visits": 1, "people": 0, "places": 1, "guests": 1, "ranks": 0, "total": 1}
     trial.assert_equal(*MODELS)
     assert trial.query(where) == before
 
@@ -139,7 +139,7 @@ def test_few_touched_grains_are_looked_up_by_the_index_of_the_upstream(trial: Tr
     trial.execute("analyze trial.visits; update raw.visits set minutes = 2, person = 5001 where id = 5000")
     trial.build("--select", "visits")
     trial.execute("select pg_stat_reset()")
-    assert trial.build("--select", "places") == {"places": 3}
+    assert trial.build("--select", "places") == {"places": 2}
     read = trial.query("select seq_tup_read from pg_stat_user_tables where relid = 'trial.visits'::regclass")
     assert read == [(0,)]
 

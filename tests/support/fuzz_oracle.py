@@ -26,6 +26,22 @@ def jobs(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
     return _row(JOBS, "JOBIDENTIFIER", key, value, separator="|")
 
 
+def unseparated_jobs(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
+    """A row of jobs whose values have no key before the document."""
+    return _row(JOBS, "JOBIDENTIFIER", key, value)
+
+
+def lines(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
+    """A row of lines of text, numbered by their keys."""
+    try:
+        if key is None or (value is not None and (len(value) > BYTES_MAX or b"\0" in value)):
+            return None
+        text = None if value is None else value.decode()
+        return {"id": BIGINT(key.decode()), "value": text, EXTRA: None}
+    except (ValueError, ArithmeticError):
+        return None
+
+
 def readings(key: bytes | None, value: bytes | None) -> dict[str, Any] | None:
     """A row of tests/support/fuzz_datasets/readings.py."""
     return _row(READINGS, "ID", key, value)

@@ -34,9 +34,29 @@ AVRO_FIELDS: dict[str, Any] = {
 }
 
 
-def avro_schema(*names: str) -> str:
-    fields = [{"name": name, "type": AVRO_FIELDS[name]} for name in names]
+def avro_schema(*names: str, is_narrow: bool = False) -> str:
+    """The schema of these fields; is_narrow: the id has 32 bits."""
+    kinds = AVRO_FIELDS | ({"id": "int"} if is_narrow else {})
+    fields = [{"name": name, "type": kinds[name]} for name in names]
     return json.dumps({"type": "record", "name": "Order", "fields": fields})
+
+
+def plain_avro(schema: str) -> str:
+    """A schema whose logical types are what they are written as, without their names.
+
+    Apache's package for Python leaves {"type": "long"} of a logical type in the canonical form; it has to be "long".
+    """
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, list):
+            return [plain(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "logicalType" in node:
+            return node["type"]
+        return {name: plain(item) if name in ("type", "fields") else item for name, item in node.items()}
+
+    return json.dumps(plain(json.loads(schema)))
 
 
 JSON_FIELDS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Orders as a second client writes them: confluent-kafka's serializers, with schemas that it registers itself."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -86,9 +86,11 @@ class Orders:
         assert producer.flush(30) == 0
 
 
-def declared(stage: Stage, topic: str, registry_url: str, format: str, key_format: str = "None") -> Orders:
+def declared(
+    stage: Stage, topic: str, registry_url: str, format: str, key_format: str = "None", text: str = DECLARATION
+) -> Orders:
     """Declare orders in a stage whose settings name the registry."""
-    text = DECLARATION.replace("TOPIC", topic).replace("KEY_FORMAT", key_format).replace("FORMAT", format)
+    text = text.replace("TOPIC", topic).replace("KEY_FORMAT", key_format).replace("FORMAT", format)
     (stage.deployment.settings.datasets_dir / "orders.py").write_text(text)
     initialise(stage.deployment)
     return Orders(stage, topic, SchemaRegistryClient({"url": registry_url}))
@@ -96,8 +98,14 @@ def declared(stage: Stage, topic: str, registry_url: str, format: str, key_forma
 
 def orders(count: int, seed: int, *, first: int = 1) -> list[Order]:
     """Random orders, with values at the ends of what their types hold among them."""
+    return list(each_order(count, seed, first=first))
+
+
+def each_order(count: int, seed: int, *, first: int = 1) -> Iterator[Order]:
+    """The same, one after the other."""
     rng = random.Random(seed)
-    return [_order(rng, number) for number in range(first, first + count)]
+    for number in range(first, first + count):
+        yield _order(rng, number)
 
 
 def _order(rng: random.Random, number: int) -> Order:

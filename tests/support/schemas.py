@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from confluent_kafka.schema_registry import Schema
+
 from headrace.formats.base import Fault, Undecodable
 from headrace.formats.registry import AVRO, SchemaText
 
@@ -30,6 +32,25 @@ class Schemas:
         if self.failure is not None:
             raise self.failure
         yield from ((number, self.schema(number)) for number in self.schemas)
+
+
+class Registered(Schemas):
+    """A registry in memory in which schemas are registered as by confluent-kafka's client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subjects: dict[str, list[int]] = {}
+
+    def register_schema(self, subject_name: str, schema: Schema) -> int:
+        """The schema's id, the same for the same schema."""
+        found = SchemaText(str(schema.schema_type), str(schema.schema_str), {})
+        number = next((n for n, known in self.schemas.items() if known == found), len(self.schemas) + 1)
+        self.schemas[number] = found
+        self.subjects.setdefault(subject_name, []).append(number)
+        return number
+
+    def versions(self, subject: str) -> Iterator[tuple[int, SchemaText]]:
+        yield from ((number, self.schema(number)) for number in self.subjects.get(subject, ()))
 
 
 def wire(schema_id: int, payload: bytes) -> bytes:

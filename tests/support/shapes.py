@@ -4,8 +4,8 @@ from pathlib import Path
 
 from headrace.settings import Settings
 from tests.support import fuzz_shapes
-from tests.support.fuzz_drain import DATASETS_DIR
 from tests.support.fuzz_shapes import PayloadShape
+from tests.support.fuzz_targets import DATASETS_DIR
 
 DECLARED = Settings().datasets_dir
 

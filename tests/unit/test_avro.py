@@ -11,7 +11,17 @@ import fastavro
 import pytest
 from pydantic import create_model
 
-from headrace.contract import Contract, Date, EpochMilliseconds, EpochSeconds, Identifier, Integer, Numeric, Timestamp
+from headrace.contract import (
+    Contract,
+    Date,
+    EpochMilliseconds,
+    EpochSeconds,
+    Identifier,
+    Integer,
+    Numeric,
+    TimeOfDay,
+    Timestamp,
+)
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic, RedisStream
@@ -72,6 +82,7 @@ def test_avro_decimal_keeps_every_digit(kind: Any, stored: bytes, value: str) ->
         (logical("long", "timestamp-millis"), -1, datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
         (logical("long", "local-timestamp-micros"), NANOS // 1000, AT.replace(tzinfo=None)),
         (logical("long", "time-micros"), 86_399_999_999, time(23, 59, 59, 999_999)),
+        (logical("int", "time-millis"), 3_600_001, time(1, 0, 0, 1_000)),
         (logical("int", "date"), -1, date(1969, 12, 31)),
         (logical("string", "uuid"), str(UUID(int=5)), UUID(int=5)),
         (logical("fixed", "uuid", name="U", size=16), UUID(int=7).bytes, UUID(int=7)),
@@ -288,3 +299,11 @@ def test_avro_time_of_a_far_year_is_out_of_range() -> None:
     micros = record(at=logical("long", "timestamp-micros"))
     rejection = row(wire(1, written(micros, {"at": far * 1_000_000})), Schemas({1: micros}), at=(Timestamp, ...))
     assert rejection.reason == Reason.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize("stored", [-1, 86_400_000_000, 2**62])
+def test_avro_time_beyond_a_day_is_out_of_range(stored: int) -> None:
+    schema = record(clock=logical("long", "time-micros"))
+    rejection = row(wire(1, written(schema, {"clock": stored})), Schemas({1: schema}), clock=(TimeOfDay, ...))
+    assert rejection.reason == Reason.OUT_OF_RANGE
+    assert f"a time of {stored} microseconds after midnight" in rejection.detail

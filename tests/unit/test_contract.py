@@ -10,7 +10,7 @@ import pytest
 from pydantic import AliasPath, BaseModel, Field, create_model, model_validator
 
 from headrace.contract import Contract, EpochMilliseconds, Float, Integer, Money, Text, Timestamp
-from headrace.contracts.columns import SqlType
+from headrace.contracts.annotations import SqlType
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
 from tests.support.contracts import JOBS, contract, rejected, row

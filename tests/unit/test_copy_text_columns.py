@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from headrace.contract import Contract, Float, Identifier, Integer, Money, Text, Timestamp
-from headrace.contracts.columns import SqlType
+from headrace.contracts.annotations import SqlType
 from headrace.contracts.copy_text import compile_lines
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.formats import KeyedJson

@@ -103,7 +103,7 @@ catalog = load_declarations(Path(sys.argv[1]))
 decode = dataset.compiled.decode
 accepted = decode(None, b'{"id": "a", "took": "5 s", "waited": "", "each": ["1 s", "2 s"]}')
 rejected = decode(None, b'{"id": "a", "took": 5}')
-definitions = ", ".join(each.as_string() for each in staging._definitions(dataset))
+definitions = ", ".join(each.as_string() for each in staging._definitions(staging.records_table(dataset)))
 deployment = Deployment.from_settings(Settings())
 print(json.dumps({
     "accepted": repr(accepted[:4]),

@@ -7,7 +7,7 @@ import pytest
 
 from headrace.exceptions import DatasetError
 from headrace.formats.registry import AVRO, JSON_SCHEMA, PROTOBUF, SchemaText
-from headrace.infer.subjects import schema_fields, topic_of
+from headrace.infer.subjects import schema_fields, subject_fields, topic_of
 from tests.support.inferred import shown
 
 
@@ -48,10 +48,50 @@ def test_fields_of_a_json_schema() -> None:
     }  # fmt: skip
 
 
+PROTO = """\
+syntax = "proto3";
+import "confluent/type/decimal.proto";
+import "google/protobuf/struct.proto";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/wrappers.proto";
+message Order {
+  int64 a = 1;
+  uint64 b = 2;
+  optional string c = 3;
+  google.protobuf.Timestamp d = 4;
+  confluent.type.Decimal e = 5;
+  Colour f = 6;
+  repeated Buyer g = 7;
+  map<string, int32> h = 8;
+  Buyer i = 9;
+  google.protobuf.StringValue j = 10;
+  google.protobuf.Value k = 11;
+  bytes l = 12;
+  float m = 13;
+  oneof either { bool n = 14; sint32 o = 15; }
+}
+message Buyer { string name = 1; }
+enum Colour { RED = 0; }
+"""
+
+
+def test_fields_of_a_protobuf_message_may_be_absent_if_it_knows_so_or_an_older_version_lacks_them() -> None:
+    older = PROTO.replace("  uint64 b = 2;\n", "")
+    found = subject_fields([SchemaText(PROTOBUF, text, {}) for text in (older, "no schema", PROTO)], "orders-value")
+    assert {field.source_name: shown(field) for field in found} == {
+        "a": "Integer", "b": "Numeric?", "c": "str?", "d": "Timestamp?", "e": "Numeric?", "f": "Text", "g": "list[Any]",
+        "h": "dict[str, Any]", "i": "dict[str, Any]?", "j": "str?", "k": "Any?", "l": "bytes", "m": "Float",
+        "n": "Boolean?", "o": "Integer?",
+    }  # fmt: skip
+    with pytest.raises(
+        DatasetError, match=r"subject orders-value is no Protobuf schema: .*expected the text of a \.pro"
+    ):
+        subject_fields([SchemaText(PROTOBUF, "no schema", {})], "orders-value")
+
+
 @pytest.mark.parametrize(
     ("kind", "schema", "expected"),
     [
-        (PROTOBUF, "", "infer from its topic's records"),
         (AVRO, "long", "a schema without fields"),
         (JSON_SCHEMA, {}, "without"),
     ],

@@ -59,6 +59,11 @@ def test_type_of_a_number_that_may_be_a_time_says_so() -> None:
     assert "microseconds" in type_of("updated_at", [1_700_000_000_123_456]).comment
 
 
+def test_type_of_arrays_of_objects_says_how_they_become_rows() -> None:
+    assert 'Child(explode="$.line_items"' in type_of("line_items", [[], [{"sku": "a"}]]).comment
+    assert not type_of("tags", [[], [{"sku": "a"}, 1]]).comment
+
+
 def test_type_of_text_only_sources_reads_numbers_in_text() -> None:
     assert type_of("value", ["1.5", "2"], all_text=True).expression == "Numeric"
     assert type_of("ts", ["1705312803.45"], all_text=True).expression == "EpochSeconds"

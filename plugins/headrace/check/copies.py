@@ -143,6 +143,20 @@ def copied(connection: Connection[Any], schema: str, name: str, meta: dict[str, 
     return copy
 
 
+def copy_elements(connection: Connection[Any], schema: str, name: str, parent: str) -> None:
+    """Copy the elements of a child that belong to the copied rows of its dataset; they do not change.
+
+    New records have none: what models show of elements goes with the versions that they belong to.
+    """
+    connection.execute(
+        SQL(
+            "create table {copy} (like {table} including defaults including indexes); "
+            "insert into {copy} select elements.* from {table} as elements "
+            "inner join {parent} as records using (_generation, _partition, _offset)"
+        ).format(copy=Identifier(schema, name), table=Identifier(STAGING, name), parent=Identifier(schema, parent))
+    )
+
+
 def _read(connection: Connection[Any], copy: TableCopy) -> None:
     texts = SQL(", ").join(SQL("{}::text").format(Identifier(name)) for name in copy.types)
     for row in connection.execute(SQL("select {} from {}").format(texts, Identifier(copy.schema, copy.name))):

@@ -83,14 +83,16 @@ def _models(module: ModuleType | None) -> list[type[BaseModel]]:
         and issubclass(value, BaseModel)
         and module is not None
         and value.__module__ == module.__name__
-        and value is _contract(module, value)
+        and value in _contracts(module, value)
     ]
 
 
-def _contract(module: ModuleType, model: type[BaseModel]) -> type[BaseModel]:
-    """The dataset's contract; the model itself where there is no dataset. Nested models become no columns."""
+def _contracts(module: ModuleType, model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The contracts of a dataset and its children; the model itself without a dataset. Others become no columns."""
     dataset = getattr(module, "DATASET", None)
-    return dataset.contract if isinstance(dataset, Dataset) else model
+    if not isinstance(dataset, Dataset):
+        return [model]
+    return [dataset.contract, *(child.contract for child in dataset.children)]
 
 
 def _line_of_error(path: Path, error: BaseException | None) -> int | None:

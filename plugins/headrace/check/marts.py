@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from headrace.callbacks import PrintLine
 from headrace.check.changes import RandomChanges
-from headrace.check.copies import STAGING, TableCopy, copied, prepare
+from headrace.check.copies import STAGING, TableCopy, copied, copy_elements, prepare
 from headrace.check.finding import Finding
 from headrace.check.models import MAINTAINED
 from headrace.check.scratch import scratch_schema
@@ -69,7 +69,11 @@ def check_marts(settings: Settings, scope: Scope, print_line: PrintLine) -> Mart
         staging = f"{schema}_staging"
         sources = _redirect(dbt.manifest(), _with_upstreams(dbt.manifest(), models), schema, staging)
         prepare(connection, staging)
-        copies = [copied(connection, staging, source.identifier, _meta(source), scope.rows) for source in sources]
+        children = [source for source in sources if "parent" in _meta(source)]
+        records = [source for source in sources if source not in children]
+        copies = [copied(connection, staging, source.identifier, _meta(source), scope.rows) for source in records]
+        for child in children:
+            copy_elements(connection, staging, child.identifier, _meta(child)["parent"])
         print_line(f"check: copied {_counts(copies)}; seed {scope.seed}")
         checked = _play(connection, dbt, models, copies, scope)
     for model, finding in checked.findings.items():

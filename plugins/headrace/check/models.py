@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.catalog import Declarations
 from headrace.check.finding import Finding
+from headrace.contracts.columns import columns_of
 from headrace.dataset import Dataset
 from headrace.marts.parse import Parsed, parse_project
 from headrace.settings import Settings
@@ -65,7 +66,7 @@ def _of_model(node: Any, parsed: Parsed) -> Iterator[_Fault]:
     if node.config.materialized != MAINTAINED:
         return
     sources = [parsed.manifest.sources[name] for name in node.depends_on.nodes if name in parsed.manifest.sources]
-    staged = sorted(source.name for source in sources if source.schema == SCHEMA)
+    staged = sorted({_meta(source).get("parent") or source.name for source in sources if source.schema == SCHEMA})
     grain = node.config.get("grain")
     if len(staged) > 1 and not grain:
         yield (
@@ -76,14 +77,16 @@ def _of_model(node: Any, parsed: Parsed) -> Iterator[_Fault]:
 
 
 def _of_source(source: Any, declarations: Declarations, settings: Settings) -> Iterator[_Fault]:
-    name = source.identifier
+    name, meta = source.identifier, _meta(source)
+    if meta.get("parent") in declarations.names:
+        yield from _of_elements(source, declarations.datasets.get(meta["parent"]))
+        return
     if name not in declarations.names:
         yield f"source staging.{name}, which no dataset fills", f"{settings.datasets_dir / name}.py", "declare it"
     dataset = declarations.datasets.get(name)
     if dataset is None:
         return
     columns = _columns(dataset)
-    meta = (source.config.meta if source.config else None) or source.meta or {}
     key = meta.get("key")
     for column in [key] if isinstance(key, str) else key or []:
         if str(column).strip('"') not in columns:
@@ -98,6 +101,27 @@ def _of_source(source: Any, declarations: Declarations, settings: Settings) -> I
     for column in source.columns:
         if column.strip('"') not in columns and not column.startswith("_"):
             yield f"column {column!r} of source staging.{name}", _one_of(dataset, columns), "correct its name"
+
+
+def _of_elements(source: Any, dataset: Dataset | None) -> Iterator[_Fault]:
+    """The faults of a source whose rows are the elements of a dataset's child."""
+    if dataset is None:
+        return
+    children = {dataset.child_table_name(child.name): child for child in dataset.children}
+    child = children.get(source.identifier)
+    if child is None:
+        names = ", ".join(children) or "none"
+        yield f"source staging.{source.identifier} of {dataset.name}", f"a child's table: {names}", "declare the child"
+        return
+    columns = {column.name for column in columns_of(child.contract)[0]}
+    for column in source.columns:
+        if column.strip('"') not in columns and not column.startswith("_"):
+            expected = f"a column of {child.contract.__name__}: {', '.join(sorted(columns))}"
+            yield f"column {column!r} of source staging.{source.identifier}", expected, "correct its name"
+
+
+def _meta(source: Any) -> dict[str, Any]:
+    return (source.config.meta if source.config else None) or source.meta or {}
 
 
 def _columns(dataset: Dataset) -> set[str]:

@@ -14,22 +14,27 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaError, SchemaValidator
 
 from headrace.contracts import conversions, rejection, strict_json
+from headrace.contracts.annotations import InvalidColumn
+from headrace.contracts.children import Children, ParentRow
 from headrace.contracts.column_types import Unstorable, store_document
-from headrace.contracts.columns import Column, InvalidColumn, columns_of, key_fault, key_length_faults
+from headrace.contracts.columns import Column, columns_of
+from headrace.contracts.faults import lacking, malformed, undecodable
+from headrace.contracts.flattened import Leftovers
+from headrace.contracts.key_columns import key_faults
 from headrace.contracts.key_parts import KeyParts
 from headrace.contracts.masked_records import MaskedRecords, names_in, without_values
 from headrace.contracts.masks import HIDDEN, masked_before
-from headrace.contracts.places import Key, Path, Places, at, key_document, located
+from headrace.contracts.places import Key, Places, at, key_document, located
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection, storable
 from headrace.contracts.storing import storing, storing_unmasked
 from headrace.contracts.strict_json import Malformed
 from headrace.exceptions import DatasetError, HeadraceError
 from headrace.formats import JSON, Debezium, Format
-from headrace.formats.base import Change, ChangeDecoder, Decoder, Undecodable
+from headrace.formats.base import ChangeDecoder, Decoder, Undecodable
 from headrace.record import Headers
 
-Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None
+Row = list[Any]  # the contract's columns in order, then _extra as JSON text or None; a ParentRow of one with children
 
 
 class Deletion(Row):
@@ -45,11 +50,13 @@ class Contract:
     max_value_bytes: a longer value is a dead letter, `too_large`.
     strict: accept only JSON's own types: no "5" for 5.
     format, key_format: how values and keys are decoded; without the latter a key is the text of the field's value.
+    children: the arrays whose elements are rows of their own; None if there are none.
     masking_key: the key of the masks. is_of_masked: decode dead letters, whose masked fields hold masks.
     has_schema_ids: whether rows have the id of a schema behind them.
     json_columns: the indexes of a row's JSON columns.
     key_index: the index of the field that a record's key must equal; None if there is none, or several are.
-    places: of fields that are not under a name of the document; None if there are none.
+    places: of fields that are not under a name of the document; None if there are none. leftovers: of what flattened
+    models do not name; likewise.
     changes: the decoder, if values are change events. has_positions: whether these order the versions of a row.
 
     Raises DatasetError with all faults of the model.
@@ -68,6 +75,7 @@ class Contract:
         key_format: Format | None = None,
         masking_key: bytes | None = None,
         is_of_masked: bool = False,
+        children: Children | None = None,
     ) -> None:
         self.model = model
         self.zone = zone
@@ -84,13 +92,9 @@ class Contract:
         self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
         self.key_fields = (key,) if isinstance(key, str) else tuple(key or ())
-        for name in self.key_fields:
-            if name not in model.model_fields:
-                faults.append(f"key {name!r} is not a field of the contract")
-            elif name in fields and (fault := key_fault(model, columns[fields.index(name)])):
-                faults.append(fault)
-        faults += key_length_faults(model, [column for column in columns if column.field in self.key_fields])
+        faults += key_faults(model, columns, self.key_fields)
         self.places = Places(columns) if any(column.place for column in columns) else None
+        self.leftovers = Leftovers(columns) if any(column.inner for column in columns) else None
         is_structured = len(self.key_fields) > 1 or (self.places is not None and self.places.read_key_documents)
         if self.key_decoder is None and is_structured:
             self.key_decoder = JSON.decoder()
@@ -112,7 +116,7 @@ class Contract:
         self._deleted = KeyParts(
             {fields.index(name): by_name[name] for name in self.key_fields if name in by_name}, self._value_of
         )
-        self.json_columns = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
+        self.json_columns: Sequence[int] = [i for i, column in enumerate(columns) if column.sql_type == "jsonb"]
         is_json = self.decoder.json_text is not None
         self._stores = [(column.field, storing(column, zone, masking_key, is_json=is_json)) for column in columns]
         self._store_extra = strict_json.dumps if is_json else partial(store_document, "_extra", "jsonb", zone)
@@ -123,7 +127,10 @@ class Contract:
         # a dead letter's masks tell nothing
         hidden = () if is_of_masked else [column.field for column in columns if column.masked]
         self._masked_fields = self._masked_names.union(hidden) if hidden else frozenset()
-        self.masks = MaskedRecords(self, masking_key) if self._masked_names and not is_of_masked else None
+        self.children = children
+        is_masked = bool(self._masked_names) or (children is not None and children.are_masked)
+        masks = MaskedRecords(self, masking_key) if is_masked and not is_of_masked else None
+        self.masks: MaskedRecords | None = masks
 
     def decode(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> Row | Rejection:
         """Turn a record into a row or a rejection; raises nothing because of a record or a validator.
@@ -144,13 +151,13 @@ class Contract:
         try:
             document, prefix, _, change = self.decoder.decode(value, headers)
         except Undecodable as error:
-            return _undecodable(error)
+            return undecodable(error)
         if change is not None and change.is_deletion:
             return self._deletion(document, key, headers)
         key_document = self._key_document(key, headers) if self._reads_keys else None
         row = key_document if isinstance(key_document, Rejection) else self._row(document, key_document, headers)
-        if change is not None and change.unavailable and (lacking := self._lacking(change)):
-            return lacking
+        if change is not None and change.unavailable and (found := lacking(change, self.columns, self.children)):
+            return found
         if isinstance(row, Rejection):
             return row
         if self.key_parts is not None:
@@ -168,7 +175,7 @@ class Contract:
         try:
             return key_document(key, self.key_decoder, headers)
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except Malformed as error:
             return Rejection(error.reason, storable(f"the record's key: {error.detail}"), "key")
 
@@ -178,6 +185,19 @@ class Contract:
                 document = strict_json.parse(document)
             elif not isinstance(document, Mapping):
                 raise Malformed(Reason.WRONG_TYPE, f"expected a record, found {rejection.shown(document)}")
+        except Malformed as error:
+            return malformed(error)
+        if self.children is None:
+            return self.row_of(document, key, headers)
+        row = self.row_of(self.children.without(document), key, headers)
+        if isinstance(row, Rejection):
+            return row
+        elements = self.children.rows(document)
+        return elements if isinstance(elements, Rejection) else ParentRow(row, elements)
+
+    def row_of(self, document: Mapping[str, Any], key: Any = None, headers: Headers = ()) -> Row | Rejection:
+        """Turn a document into a row without elements, or a rejection; raises what `decode` does."""
+        try:
             if self.places is not None:
                 document = self.places.placed(document, key, headers)
             model = self._validate(document)
@@ -187,18 +207,18 @@ class Contract:
             row = [store(values.get(field)) for field, store in self._stores]
             if extra and self._masked_names:  # under an alias that did not count
                 extra = {name: value for name, value in extra.items() if name not in self._masked_names}
+            if self.leftovers is not None:
+                extra = self.leftovers.added(model, extra)
             row.append(self._store_extra(extra) if extra else None)
         except Malformed as error:
-            where = error.location
-            path = storable(where) if isinstance(where, str) else rejection.json_path(where)
-            return Rejection(error.reason, storable(error.detail), path)
+            return malformed(error)
         except ValidationError as error:
             errors = error.errors(include_url=False)
             errors = without_values(errors, self._masked_fields) if self._masked_fields else errors
             return rejection.of_errors(errors if self.places is None else located(errors))
         except Unstorable as error:
             detail = f"{error.field}: not storable" if error.field in self._masked_fields else error.detail
-            return Rejection(error.reason, storable(detail), rejection.json_path((error.field,)))
+            return Rejection(error.reason, storable(detail), rejection.json_path(tuple(error.field.split("."))))
         except HeadraceError:
             raise
         except (Exception, SystemExit) as error:
@@ -226,7 +246,7 @@ class Contract:
         try:
             is_same = key is not None and self._decoded_key(decoder, key, headers) == value
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except HeadraceError:
             raise
         except Exception:  # no value of the field, or a validator's own error
@@ -280,15 +300,6 @@ class Contract:
             return Rejection(error.reason, storable(error.detail))
         return self._deleted.fill(document, row) or row
 
-    def _lacking(self, change: Change) -> Rejection | None:
-        """The rejection of an event without the value of a field; None if the contract does not name it."""
-        for column in self.columns:
-            names = column.place.names[:1] if isinstance(column.place, Path) else column.source_names
-            if not change.unavailable.isdisjoint(names):
-                detail = "the event has no value, which did not change; give the table REPLICA IDENTITY FULL"
-                return Rejection(Reason.UNAVAILABLE_VALUE, detail, rejection.json_path((column.field,)))
-        return None
-
     def _tombstone(self, key: bytes | None, headers: Headers) -> Row | Rejection:
         row = Deletion([None] * (len(self.columns) + 1))
         if self.key_parts is not None and key is not None:
@@ -308,7 +319,7 @@ class Contract:
             if row[self.key_index] is None:
                 raise ValueError("expected a value")
         except Undecodable as error:
-            return _undecodable(error, "the record's key: ")
+            return undecodable(error, "the record's key: ")
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
         except Unstorable as error:
@@ -328,10 +339,6 @@ class Contract:
         found = "no key" if key is None else f"key {HIDDEN if column.masked else repr(key[:60])}"
         wanted = column.field if column.masked else f"{column.field} {expected[:60]!r}"
         return Rejection(Reason.KEY_MISMATCH, storable(f"found {found}, expected {wanted}"), f"$.{column.field}")
-
-
-def _undecodable(error: Undecodable, where: str = "") -> Rejection:
-    return Rejection(Reason[error.fault.name], storable(where + error.detail))
 
 
 def _only_value(document: Mapping[str, Any]) -> Any:

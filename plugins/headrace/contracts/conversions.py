@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, SchemaValidator
 
+from headrace.contracts.annotations import InvalidColumn
 from headrace.contracts.column_types import COLUMN_TYPES, Convert, bytes_of_text, integer_of, text_of
-from headrace.contracts.columns import InvalidColumn
 from headrace.contracts.numbers import wrong
 from headrace.contracts.reasons import Reason
 from headrace.contracts.times import PARSERS

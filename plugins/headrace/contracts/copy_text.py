@@ -31,6 +31,8 @@ def compile_lines(contract: Contract) -> Binder | None:
     """Compile a contract; None where something in it is known to Contract.decode alone."""
     if contract.decoder.reads_headers or contract.places is not None or contract.key_parts is not None:
         return None
+    if contract.leftovers is not None:
+        return None
     if contract.decoder.json_text is None:
         return None if contract.masks is not None else compile_documents(contract)
     if contract.key_decoder is not None and contract.decoder.json_text.separator is not None:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
 from headrace.contracts import conversions, strict_json
+from headrace.contracts.children import Children
 from headrace.contracts.columns import Column
 from headrace.contracts.copy_cells import escaped
 from headrace.contracts.masks import HIDDEN, NOT_VALID, Mask, forms, mask_of
@@ -41,6 +42,7 @@ class MaskedContract(Protocol):
     max_value_bytes: int
     decoder: Decoder
     key_decoder: Decoder | None
+    children: Children | None
 
     def stored(self, column: Column, value: Any) -> Any:
         """What a column would hold of a validated value, were it not masked."""
@@ -62,7 +64,14 @@ class MaskedRecords:
         self._columns = columns
         self.is_key_masked = any(column.field in contract.key_fields for column in columns)
         self._validators: Mapping[str, Any] | None = None
+        self._children = [
+            child for child in (contract.children.each if contract.children else ()) if child.contract.masks
+        ]
         self.can_be_replayed = conversions.judges_fields_alone(contract.model)
+        for child in self._children:
+            assert child.contract.masks is not None
+            self.names += [f"{child.name}.{name}" for name in child.contract.masks.names]
+            self.can_be_replayed = self.can_be_replayed and child.contract.masks.can_be_replayed
 
     def key(self, key: bytes | None, headers: Headers = ()) -> bytes | None:
         """A record's key as it is stored: masked if it is the masked field; None if its format cannot hold a mask."""
@@ -80,7 +89,7 @@ class MaskedRecords:
             return None
         if not isinstance(document, dict):
             return strict_json.dumps(self._masked(column, document))
-        self._mask_members(document)
+        self.mask_members(document)
         return strict_json.dumps(document)
 
     def value(self, value: bytes | None, headers: Headers) -> bytes | None:
@@ -92,7 +101,7 @@ class MaskedRecords:
         head = value[: len(value) - len(str(text).encode())]
         if prefix is not None and self.is_key_masked:
             head = (self.key(prefix) or b"") + head[len(prefix) :]
-        self._mask_members(document)
+        self.mask_members(document)
         try:
             return head + strict_json.dumps(document)
         except (Malformed, TypeError, ValueError):
@@ -113,7 +122,7 @@ class MaskedRecords:
         if found is None and self._contract.decoder.json_text is None:
             detail = f"{rejection.reason}: the message is {NOT_KEPT}"
         if found is not None:
-            for text in sorted(self._texts(found[2]), key=len, reverse=True):
+            for text in sorted(self.texts(found[2]), key=len, reverse=True):
                 detail = detail.replace(text, HIDDEN)
         return replace(rejection, detail=storable(detail))
 
@@ -135,12 +144,18 @@ class MaskedRecords:
         mask = self._masks[column.field]
         return lambda text: escaped(mask(text) or "")
 
-    def _mask_members(self, document: dict[str, Any]) -> None:
+    def mask_members(self, document: dict[str, Any]) -> None:
+        """Put masks in the places of a document's values."""
+        for child in self._children:
+            child.mask(document)
         for column in self._columns:
             for names in _paths(self._contract.model, column):
                 replaced(document, names, partial(self._masked, column))
 
-    def _texts(self, document: Mapping[str, Any]) -> Iterable[str]:
+    def texts(self, document: Mapping[str, Any]) -> Iterable[str]:
+        """A document's masked values, as messages may quote them."""
+        for child in self._children:
+            yield from child.masked_texts(document)
         for column in self._columns:
             for names in _paths(self._contract.model, column):
                 value = at(document, names)

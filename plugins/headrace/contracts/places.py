@@ -98,8 +98,8 @@ class PlacedColumn(Protocol):
         """The field's name."""
 
     @property
-    def source_names(self) -> Names:
-        """Its names in documents."""
+    def document_names(self) -> Names:
+        """Its names in documents; none if it has a place."""
 
     @property
     def value_type(self) -> str:
@@ -151,7 +151,7 @@ class Places:
         left = dict(document)
         for _, names, is_inside in self._paths:
             if not is_inside:
-                left = _without(left, names)
+                left = without(left, names)
         return left | {alias: value for alias, value in found if value is not _ABSENT}
 
 
@@ -237,18 +237,22 @@ def _is_inside(column: PlacedColumn, columns: Sequence[PlacedColumn]) -> bool:
     """Whether another field holds what is around the value."""
     if not isinstance(column.place, Path):
         return False
-    names = column.place.names
-    outer: set[Names] = {(name,) for other in columns if other.place is None for name in other.source_names}
-    outer |= {other.place.names for other in columns if isinstance(other.place, Path)}
+    names, outer = column.place.names, outer_names(columns)
     return any(names[:length] in outer for length in range(1, len(names)))
 
 
-def _without(document: Mapping[str, Any], names: Names) -> dict[str, Any]:
+def outer_names(columns: Sequence[PlacedColumn]) -> set[Names]:
+    """What documents hold in fields of a contract, by the names from the outside in."""
+    found: set[Names] = {(name,) for column in columns if column.place is None for name in column.document_names}
+    return found | {column.place.names for column in columns if isinstance(column.place, Path)}
+
+
+def without(document: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """A copy of a document without a value, and without outer objects that it leaves empty."""
     if at(document, names) is _ABSENT:
         return dict(document)
     copy = dict(document)
-    inner = _without(copy[names[0]], names[1:]) if len(names) > 1 else {}
+    inner = without(copy[names[0]], names[1:]) if len(names) > 1 else {}
     if inner:
         copy[names[0]] = inner
     else:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, PlainValidator
 
+from headrace.contracts.annotations import SqlType
 from headrace.contracts.column_types import INT64_MAX
-from headrace.contracts.columns import KEY_LENGTH_MAX, SqlType
+from headrace.contracts.columns import KEY_LENGTH_MAX
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 
 Text = Annotated[str, Field(max_length=KEY_LENGTH_MAX)]

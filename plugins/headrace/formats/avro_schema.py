@@ -1,11 +1,12 @@
 """From an Avro schema's text to what fastavro reads by; refuses a schema whose values cannot be read in bounded time.
 
 Logical types are renamed for readers of ours where fastavro's are not exact: its decimal rounds to the precision
-that the schema states, and it does not know nanoseconds. https://avro.apache.org/docs/1.12.0/specification/
+that the schema states, it does not know nanoseconds, and a time below zero is for it one before the next midnight. https://avro.apache.org/docs/1.12.0/specification/
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,8 @@ from headrace.optional import needs
 
 OURS = "headrace-"  # before the names of the logical types that are read here
 DEPTH_MAX = 100  # types inside each other in a schema
-_EXACT = ("decimal", "timestamp-nanos", "local-timestamp-nanos", "uuid")
+DAY_MICROSECONDS = 86_400_000_000
+_EXACT = ("decimal", "timestamp-nanos", "local-timestamp-nanos", "time-micros", "time-millis", "uuid")
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -156,6 +158,16 @@ def _local_nanoseconds(data: Any, _writer_schema: Any = None, _reader_schema: An
     return Nanoseconds(data, has_zone=False)
 
 
+def _time_micros(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> time:
+    if not 0 <= data < DAY_MICROSECONDS:
+        raise OverflowError(f"a time of {data} microseconds after midnight")
+    return (datetime.min + timedelta(microseconds=data)).time()
+
+
+def _time_millis(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> time:
+    return _time_micros(data * 1_000)
+
+
 def _uuid(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> UUID:
     return UUID(data) if isinstance(data, str) else UUID(bytes=bytes(data))
 
@@ -165,6 +177,8 @@ _READERS = {
     ("fixed", "decimal"): _decimal,
     ("long", "timestamp-nanos"): _nanoseconds,
     ("long", "local-timestamp-nanos"): _local_nanoseconds,
+    ("long", "time-micros"): _time_micros,
+    ("int", "time-millis"): _time_millis,
     ("string", "uuid"): _uuid,
     ("fixed", "uuid"): _uuid,
 }

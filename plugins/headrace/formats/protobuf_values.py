@@ -27,24 +27,21 @@ class Converters:
         if name not in self._made:
             special = _special(name)
             if special is not None:
-                self._made[name] = special
+                self._made[name] = _known(name, special)
             else:
                 self._made[name] = lambda message: self._made[name](message)  # until it is made, for types that recur
                 self._made[name] = self._message(descriptor)
         return lambda message: self._made[name](message)
 
     def _message(self, descriptor: Any) -> Convert:
-        from google.protobuf.unknown_fields import UnknownFieldSet
-
         always: list[tuple[str, Convert | None]] = []
         if_set: list[tuple[str, Convert | None]] = []
         for field in descriptor.fields:
             (if_set if field.has_presence else always).append((field.name, self._field(field)))
-        full_name = descriptor.full_name
+        full_name, refuse_unknown = descriptor.full_name, _refuse_unknown()
 
         def convert(message: Any) -> dict[str, Any]:
-            for unknown in UnknownFieldSet(message):
-                raise Undecodable(Fault.UNDECODABLE, f"field {unknown.field_number} is not in message {full_name}")
+            refuse_unknown(message, full_name)
             document = {}
             for name, of in always:
                 value = getattr(message, name)
@@ -82,6 +79,28 @@ class Converters:
 def _key(key: Any) -> str:
     """The key of a map as JSON has it."""
     return {True: "true", False: "false"}[key] if isinstance(key, bool) else str(key)
+
+
+def _refuse_unknown() -> Callable[[Any, str], None]:
+    """A function that raises Undecodable for a message with a field that its type does not have."""
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    def refuse(message: Any, name: str) -> None:
+        for unknown in UnknownFieldSet(message):
+            raise Undecodable(Fault.UNDECODABLE, f"field {unknown.field_number} is not in message {name}")
+
+    return refuse
+
+
+def _known(name: str, convert: Convert) -> Convert:
+    """The conversion of a well-known type, for a message without other fields: a damaged tag would lose its value."""
+    refuse_unknown = _refuse_unknown()
+
+    def checked(message: Any) -> Any:
+        refuse_unknown(message, name)
+        return convert(message)
+
+    return checked
 
 
 def _special(name: str) -> Convert | None:

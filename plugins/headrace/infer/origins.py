@@ -7,7 +7,7 @@ from headrace.exceptions import DatasetError, SettingError
 from headrace.formats.registry import Registry
 from headrace.infer.options import Kind
 from headrace.infer.sample import exists
-from headrace.infer.subjects import newest_schema
+from headrace.infer.subjects import versions
 from headrace.sources.declarations import TOPIC, KafkaTopic, RedisStream
 
 FILE_SUFFIXES = frozenset({".ndjson", ".jsonl", ".csv", ".parquet"})
@@ -44,4 +44,4 @@ def _is_there(deployment: Deployment, kind: Kind, name: str) -> bool:
         return bool(TOPIC.fullmatch(name)) and exists(deployment, KafkaTopic(topic=name))
     if kind == "stream":
         return exists(deployment, RedisStream(stream=name))
-    return newest_schema(Registry(deployment.settings), name) is not None
+    return bool(versions(Registry(deployment.settings), name))

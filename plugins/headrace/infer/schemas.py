@@ -9,7 +9,7 @@ from headrace.infer.keys import KEY_TYPES, find_key, find_time_column
 from headrace.infer.names import dataset_name
 from headrace.infer.options import InferOptions
 from headrace.infer.sample import Sample, exists, read_sample
-from headrace.infer.subjects import newest_schema, schema_fields, topic_of
+from headrace.infer.subjects import subject_fields, topic_of, versions
 from headrace.infer.tables import Table
 from headrace.postgres.connection import database
 from headrace.settings import Settings
@@ -18,8 +18,8 @@ from headrace.sources.declarations import KafkaTopic
 
 def of_subject(deployment: Deployment, subject: str, options: InferOptions) -> tuple[Draft, Sample]:
     """The fields of the schema; the key from the topic's records, if there are any."""
-    schema = newest_schema(Registry(deployment.settings), subject)
-    if schema is None:
+    schemas = versions(Registry(deployment.settings), subject)
+    if not schemas:
         raise DatasetError(f"subject {subject}: found no such subject in the registry; name one that it has")
     topic = options.topic or topic_of(subject)
     source = KafkaTopic(topic=topic)
@@ -28,8 +28,8 @@ def of_subject(deployment: Deployment, subject: str, options: InferOptions) -> t
         source,
         f'KafkaTopic(topic="{topic}")',
         f"subject {subject}",
-        schema_fields(schema, subject),
-        WIRE_FORMATS[schema.kind][1],
+        subject_fields(schemas, subject),
+        WIRE_FORMATS[schemas[-1].kind][1],
     )
     sample = Sample([], 0)
     if exists(deployment, source):

@@ -1,12 +1,13 @@
-"""The fields of a subject's newest schema in a registry: Avro and JSON Schema."""
+"""The fields of a subject's newest schema in a registry: Avro, JSON Schema and Protobuf."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.exceptions import DatasetError
-from headrace.formats.registry import AVRO, JSON_SCHEMA, Registry, SchemaText
+from headrace.formats.registry import AVRO, JSON_SCHEMA, PROTOBUF, Registry, SchemaText
 from headrace.infer.draft import FieldDraft
+from headrace.infer.messages import message_fields
 from headrace.infer.names import name_fields
 
 _AVRO = {
@@ -25,11 +26,12 @@ _JSON = {
 }  # fmt: skip
 _JSON_FORMATS = {"date-time": "Timestamp", "date": "Date", "uuid": "UUID"}
 
+VERSIONS_MAX = 20  # of a subject that are compared: each Protobuf schema takes 0.2 s
 
-def newest_schema(registry: Registry, subject: str) -> SchemaText | None:
-    """The newest schema of a subject; None if there is no such subject."""
-    schemas = [schema for _, schema in registry.versions(subject)]
-    return schemas[-1] if schemas else None
+
+def versions(registry: Registry, subject: str) -> list[SchemaText]:
+    """The schemas of a subject, the newest last; none if there is no such subject."""
+    return [schema for _, schema in registry.versions(subject)]
 
 
 def topic_of(subject: str) -> str:
@@ -37,15 +39,26 @@ def topic_of(subject: str) -> str:
     return subject.removesuffix("-value")
 
 
+def subject_fields(schemas: Sequence[SchemaText], subject: str) -> list[FieldDraft]:
+    """The fields of the newest schema. One that an older version lacks may be absent: records keep their schema."""
+    fields = schema_fields(schemas[-1], subject)
+    for older in schemas[-VERSIONS_MAX:-1]:
+        try:
+            names = {field.source_name for field in schema_fields(older, subject)}
+        except DatasetError:  # records of a schema that cannot be read are dead letters anyhow
+            continue
+        for field in fields:
+            field.is_optional = field.is_optional or field.source_name not in names
+    return fields
+
+
 def schema_fields(schema: SchemaText, subject: str) -> list[FieldDraft]:
-    """The fields of a record; raises DatasetError for a schema that is no record's, or a type that is not read here."""
-    read = {AVRO: _avro_fields, JSON_SCHEMA: _json_fields}.get(schema.kind)
-    if read is None:
-        raise DatasetError(
-            f"subject {subject}: found a schema of type {schema.kind}, expected {AVRO} or {JSON_SCHEMA}; infer from "
-            "its topic's records: headrace infer TOPIC"
-        )
-    fields = read(json.loads(schema.text))
+    """The fields of a record; raises DatasetError for a schema that is no record's."""
+    if schema.kind == PROTOBUF:
+        fields = message_fields(schema, subject)
+    else:
+        read = {AVRO: _avro_fields, JSON_SCHEMA: _json_fields}[schema.kind]
+        fields = read(json.loads(schema.text))
     if not fields:
         raise DatasetError(f"subject {subject}: found a schema without fields, expected that of a record")
     name_fields(fields)

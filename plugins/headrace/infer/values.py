@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from headrace.contracts.column_types import INT64_MAX
 from headrace.contracts.numbers import bounded, exact
-from headrace.contracts.rejection import shown
+from headrace.contracts.rejection import json_path, shown
 from headrace.contracts.strict_json import Number
 from headrace.contracts.times import parse_date, parse_epoch_ms, parse_epoch_s, parse_time, parse_timestamp
 from headrace.formats.values import Nanoseconds
@@ -113,6 +113,10 @@ def _refined(name: str, expression: str, values: Sequence[Any]) -> TypeFound:
         return TypeFound(expression, comment="microseconds since 1970, as it seems: kept as a number")
     if expression == "Timestamp" and any(isinstance(v, str) and parse_timestamp(v).tzinfo is None for v in values):
         return TypeFound(expression, comment="without a time zone: UTC, unless Dataset(zone=...) says another")
+    items = [item for value in values for item in value] if expression == "list[Any]" else []
+    if items and all(isinstance(item, Mapping) for item in items):
+        path = json_path((name,))
+        return TypeFound(expression, comment=f'objects: Child(explode="{path}", ...) stages each as a row of its own')
     return TypeFound(expression)
 
 

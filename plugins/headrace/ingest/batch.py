@@ -9,17 +9,16 @@ from typing import Any, cast
 from uuid import UUID
 
 from psycopg import Cursor
-from psycopg.sql import Identifier
 
-from headrace.contracts.contract import Deletion
+from headrace.contracts.children import Elements, ParentRow
+from headrace.contracts.contract import Deletion, Row
 from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.rejection import Rejection
 from headrace.dataset import Dataset
 from headrace.postgres import ledger
-from headrace.postgres.copy import copy_lines, copy_rows, json_text
+from headrace.postgres.copy import CopyTarget, copy_lines, copy_rows, find_rejected, json_text
 from headrace.postgres.dead_letters import dead_letter_row, headers_json
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
-from headrace.postgres.staging import columns
 from headrace.record import HEADER_BYTES, KafkaRecord, Record
 from headrace.times import TimeTexts, record_time
 
@@ -30,8 +29,9 @@ class Batch:
 
     batch_id is chosen here, before the transaction: it later decides whether a commit in doubt happened. rows: each is
     a line of COPY text from the fast path, or a list of values. accepted: the records of the rows, in the same order;
-    used if Postgres rejects rows. position: the source's own position of end_offset, if it has positions. size_bytes:
-    memory of the batch: bytes of keys, values and headers.
+    used if Postgres rejects rows. elements: likewise those of the rows, if the dataset has children. position: the
+    source's own position of end_offset, if it has positions. size_bytes: memory of the batch: bytes of keys, values
+    and headers.
     """
 
     dataset: Dataset
@@ -42,6 +42,7 @@ class Batch:
     batch_id: UUID = field(default_factory=ledger.new_batch_id)
     rows: list[str | list[Any]] = field(default_factory=list)
     accepted: list[Record] = field(default_factory=list)
+    elements: list[Elements] = field(default_factory=list)
     dead: list[Any] = field(default_factory=list)
     tombstones: int = 0
     ignored: int = 0
@@ -58,6 +59,14 @@ class Batch:
     def records(self) -> int:
         """The number of rows (tombstones included), dead letters and ignored records."""
         return len(self.rows) + len(self.dead) + self.ignored
+
+    @property
+    def element_counts(self) -> dict[str, int] | None:
+        """The number of elements by child; None for a dataset without children."""
+        children = self.dataset.children
+        if not children:
+            return None
+        return {child.name: sum(len(each[i]) for each in self.elements) for i, child in enumerate(children)}
 
     @property
     def first_record_at(self) -> datetime | None:
@@ -160,24 +169,48 @@ class Batch:
             change = None if record.value is None else contract.changes.change(record.value, record.headers)
             position = None if change is None or change.position is None else list(change.position)
             decoded += (position, None if change is None else change.op)
+        if contract.children is not None:
+            self._add_elements(decoded, len(contract.children.each))
         self.rows.append(decoded)
         self.accepted.append(record)
+
+    def _add_elements(self, row: Row, children: int) -> None:
+        """Keep the elements of a row, and put their numbers behind it; a tombstone has none."""
+        elements = row.elements if isinstance(row, ParentRow) else None
+        self.elements.append(elements or [()] * children)
+        row += [None] * children if elements is None else map(len, elements)
 
     def decode_by_contract(self) -> bool:
         """Decode the lines of the fast path again, by the contract, into rows of values; False if there are none."""
         accepted, used_fast_path = self.accepted, any(isinstance(row, str) for row in self.rows)
-        self.rows, self.accepted, self.tombstones = [], [], 0
+        self.rows, self.accepted, self.elements, self.tombstones = [], [], [], 0
         for record in accepted:
             self._decode(record)
         return used_fast_path
 
-    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+    def copy(self, cursor: Cursor[Any], target: CopyTarget) -> None:
         """COPY the rows into a table: first the text lines, then the rows of values."""
         lines = [row for row in self.rows if isinstance(row, str)]
         if lines:
-            copy_lines(cursor, target, columns(self.dataset), lines)
+            copy_lines(cursor, target.table, target.columns, lines)
         if len(lines) < len(self.rows):
-            copy_rows(cursor, target, columns(self.dataset), [row for row in self.rows if not isinstance(row, str)])
+            copy_rows(cursor, target.table, target.columns, [row for row in self.rows if not isinstance(row, str)])
+
+    def copy_elements(self, cursor: Cursor[Any], target: CopyTarget) -> None:
+        """COPY the elements of the rows into the tables of the children."""
+        for number, (table, typed_columns) in enumerate(target.children):
+            if elements := [row for _, row in element_rows(self, number)]:
+                copy_rows(cursor, table, typed_columns, elements)
+
+    def rejected_elements(self, target: CopyTarget) -> dict[int, Rejection]:
+        """Rows, by index, of whose elements Postgres refuses one."""
+        found: dict[int, Rejection] = {}
+        for number, (table, typed_columns) in enumerate(target.children):
+            elements = list(element_rows(self, number))
+            rejections = find_rejected(target.connection, table, typed_columns, [row for _, row in elements])
+            for index, rejection in rejections.items():
+                found.setdefault(elements[index][0], rejection)
+        return found
 
     def reject(self, rejections: Mapping[int, Rejection]) -> None:
         """Turn rows that Postgres rejected, by index, into dead letters; all rows are rows of values by then."""
@@ -185,6 +218,7 @@ class Batch:
             self.tombstones -= isinstance(self.rows[index], Deletion)
             self._reject_record(self.accepted[index], rejection)
         self.rows = [row for index, row in enumerate(self.rows) if index not in rejections]
+        self.elements = [elements for index, elements in enumerate(self.elements) if index not in rejections]
         self.accepted = [record for index, record in enumerate(self.accepted) if index not in rejections]
 
     def _schema_id(self, record: Record) -> int | None:
@@ -217,6 +251,7 @@ class Batch:
             dead=len(self.dead),
             tombstones=self.tombstones,
             empty=self.end_offset - self.start_offset - self.records,
+            elements=self.element_counts,
             ignored=self.ignored,
             bytes=self.bytes,
             first_record_at=self.first_record_at,
@@ -224,6 +259,17 @@ class Batch:
             position=self.position,
             run=run,
         )
+
+
+def element_rows(batch: Batch, number: int) -> Iterator[tuple[int, Row]]:
+    """The rows of one child's table, each with the index of its record's row in the batch."""
+    children = batch.dataset.compiled.children
+    json_columns = children.each[number].contract.json_columns if children is not None else ()
+    for at, (record, elements) in enumerate(zip(batch.accepted, batch.elements, strict=True)):
+        for index, (*values, extra) in enumerate(elements[number]):
+            for i in json_columns:
+                values[i] = json_text(values[i])
+            yield at, [*values, batch.generation, batch.partition, record.offset, index, json_text(extra)]
 
 
 def _no_line(*_: Any) -> None:

@@ -16,7 +16,7 @@ from headrace.postgres.copy import CopyTarget, copy_accepted
 from headrace.postgres.dead_letters import copy_dead_letters
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.lock_watchdog import LockTimeouts, drain_name, watch_locks
-from headrace.postgres.staging import check_table, columns, table
+from headrace.postgres.staging import check_table, copy_target
 from headrace.retries import Retries
 
 
@@ -84,15 +84,16 @@ class Committer:
         """Commit the batch; a second time, without the rows that Postgres does not store, where it rejects any."""
         line = batch.line(kind, run)
         where = f"{line.dataset}[{line.partition}] [{line.start_offset}, {line.end_offset})"
-        target = CopyTarget(connection, table(batch.dataset), columns(batch.dataset), all_rejected=where)
+        target = copy_target(connection, batch.dataset, all_rejected=where)
 
         def commit() -> tuple[LedgerLine, int]:
             line = batch.line(kind, run)
-            return line, self._run_transaction(connection, batch, line)
+            return line, self._run_transaction(target, batch, line)
 
         return copy_accepted(target, batch, commit, partial(self._bisecting, connection, batch, line))
 
-    def _run_transaction(self, connection: Connection[Any], batch: Batch, line: LedgerLine) -> int:
+    def _run_transaction(self, target: CopyTarget, batch: Batch, line: LedgerLine) -> int:
+        connection = target.connection
         # psycopg does not check COMMIT's command tag, so no error may be swallowed in here
         with connection.transaction():
             with self._watch_locks(connection, line.dataset):
@@ -100,7 +101,10 @@ class Committer:
             self._barrier("advanced")
             with connection.cursor() as cursor:
                 if batch.rows:
-                    batch.copy(cursor, table(batch.dataset))
+                    batch.copy(cursor, target)
+                if target.children:
+                    self._barrier("rows_copied")
+                    batch.copy_elements(cursor, target)
                 # the table is locked by now, so its columns stay until this commits
                 check_table(connection, batch.dataset)
                 self._barrier("staged")

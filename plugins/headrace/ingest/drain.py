@@ -32,6 +32,7 @@ class DrainResult:
     empty: int = 0
     ignored: int = 0
     bytes: int = 0
+    elements: Counter[str] = field(default_factory=Counter)  # staged, by child
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)  # of the dead letters
     next_offsets: dict[int, int] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class DrainResult:
         self.empty += counted.empty
         self.ignored += counted.ignored
         self.bytes += counted.bytes
+        self.elements.update(counted.elements or {})
 
     def summary(self, plan: Plan) -> str:
         """The result in one line."""
@@ -96,7 +98,8 @@ class DrainResult:
 
     @property
     def _others(self) -> str:
-        return f", {self.ignored} ignored" if self.ignored else ""
+        ignored = f", {self.ignored} ignored" if self.ignored else ""
+        return ignored + "".join(f", {number} {child}" for child, number in self.elements.items())
 
     @property
     def _pace(self) -> str:

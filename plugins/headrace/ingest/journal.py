@@ -39,6 +39,7 @@ class Journal:
             ignored=line.ignored,
             bytes=line.bytes,
             seconds=round(seconds, 3),
+            **({} if line.elements is None else {"elements": dict(line.elements)}),
         )
 
     def end(self, plan: Plan, result: DrainResult, error: BaseException | None = None) -> None:

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
+from headrace.contracts.annotations import SqlType, metadata
 from headrace.contracts.column_types import column_type
-from headrace.contracts.columns import Column, SqlType, metadata
-from headrace.contracts.places import words_of
+from headrace.contracts.columns import Column
+from headrace.contracts.flattened import owner
 from headrace.contracts.reasons import Reason, Scope
 from headrace.contracts.rejection import json_path
 from headrace.contracts.times import PARSERS
@@ -26,7 +27,7 @@ BOOKKEEPING_MEANING = {
     "_timestamp": "the record's time at the source",
     "_key": "the record's key, unchanged or masked",
     "_headers": "the record's headers, in order",
-    "_deleted": "a tombstone: the record had no value",
+    "_deleted": "the record deletes its key: a tombstone, or the event of a deletion",
     "_extra": "fields that the contract does not name",
     "_batch_id": "the line of headrace.batches that staged it",
     "_schema_id": "the registry's id of the schema that the record was written by",
@@ -70,10 +71,21 @@ def fields(dataset: Dataset) -> list[FieldDescription]:
     return [_field(dataset.contract, column) for column in dataset.compiled.columns]
 
 
+def child_fields(dataset: Dataset) -> dict[str, list[FieldDescription]]:
+    """The fields of each child's contract, by the child's name."""
+    compiled = dataset.compiled.children.each if dataset.compiled.children is not None else ()
+    return {
+        child.name: [_field(child.contract, column) for column in found.contract.columns]
+        for child, found in zip(dataset.children, compiled, strict=True)
+    }
+
+
 def reasons(dataset: Dataset) -> list[str]:
     """Every reason that a dead letter of the dataset may have, in alphabetical order."""
-    own = {reason for _, found in _model_rules(dataset.contract) for reason in found}
-    of_fields = {reason for field in fields(dataset) for reason in field.reasons}
+    models = [dataset.contract, *(child.contract for child in dataset.children)]
+    own = {reason for model in models for _, found in _model_rules(model) for reason in found}
+    every = [*fields(dataset), *(field for found in child_fields(dataset).values() for field in found)]
+    of_fields = {reason for field in every for reason in field.reasons}
     return sorted({*_record_reasons(dataset), *of_fields, *own})
 
 
@@ -83,6 +95,22 @@ def lines(dataset: Dataset) -> Iterator[str]:
     yield ""
     yield from aligned(list(_facts(dataset)))
     yield ""
+    yield from _field_lines(fields(dataset))
+    yield ""
+    yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
+    for rule, found in _model_rules(dataset.contract):
+        yield f"a rule over several fields: {rule}: {', '.join(found)}"
+    yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
+    yield ""
+    yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
+    yield from aligned([(f"  {name}", kind, _meaning(name)) for name, kind, _ in bookkeeping_columns(dataset)])
+    yield ""
+    yield from _child_lines(dataset)
+    yield "commands"
+    yield from (f"  {command}" for command in _commands(dataset))
+
+
+def _field_lines(described: Sequence[FieldDescription]) -> Iterator[str]:
     rows = [("field", "column", "type", "required", "asked for", "a breach is")]
     rows += [
         (
@@ -93,21 +121,22 @@ def lines(dataset: Dataset) -> Iterator[str]:
             ", ".join(field.constraints),
             ", ".join(field.reasons),
         )
-        for field in fields(dataset)
+        for field in described
     ]
     yield from aligned(rows)
-    yield ""
-    yield "a record as a whole: " + ", ".join(_record_reasons(dataset))
-    for rule, found in _model_rules(dataset.contract):
-        yield f"a rule over several fields: {rule}: {', '.join(found)}"
-    yield f"other fields are kept in {SCHEMA}.{dataset.name}._extra"
-    yield ""
-    yield f"behind the contract's columns {SCHEMA}.{dataset.name} has"
-    columns = bookkeeping_columns(dataset)
-    yield from aligned([(f"  {name}", kind, BOOKKEEPING_MEANING[name]) for name, kind, _ in columns])
-    yield ""
-    yield "commands"
-    yield from (f"  {command}" for command in _commands(dataset))
+
+
+def _child_lines(dataset: Dataset) -> Iterator[str]:
+    for child in dataset.children:
+        optional = "" if child.required else "; without the array a record has none"
+        yield f"each element of {child.explode} is a row of {SCHEMA}.{dataset.child_table_name(child.name)}{optional}"
+        yield from _field_lines(child_fields(dataset)[child.name])
+        yield "behind them are the record's _generation, _partition and _offset, the element's _index and _extra"
+        yield ""
+
+
+def _meaning(column: str) -> str:
+    return BOOKKEEPING_MEANING.get(column) or f"the number of its {column.removeprefix('_count_')}"
 
 
 def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
@@ -156,8 +185,9 @@ def _commands(dataset: Dataset) -> Iterator[str]:
     yield f"headrace verify {name}"
 
 
-def _field(model: type[BaseModel], column: Column) -> FieldDescription:
-    info = model.model_fields[column.field]
+def _field(contract: type[BaseModel], column: Column) -> FieldDescription:
+    model, name = owner(contract, column)
+    info = model.model_fields[name]
     constraints: list[str] = []
     found: list[str] = [Reason.MISSING_FIELD] if column.required else []
     choices = _choices(info.annotation)
@@ -188,16 +218,16 @@ def _field(model: type[BaseModel], column: Column) -> FieldDescription:
     if column_type(column.value_type).has_bounds:
         found.append(Reason.OUT_OF_RANGE)
     for decorator in model.__pydantic_decorators__.field_validators.values():
-        if column.field in decorator.info.fields or "*" in decorator.info.fields:
+        if name in decorator.info.fields or "*" in decorator.info.fields:
             words, its_reasons = _rule(decorator.func)
             constraints.append(words)
             found += its_reasons
-    if column.place is not None:
-        constraints.append(f"at {json_path(words_of(column.place))}")
+    if column.place is not None or column.inner:
+        constraints.append(f"at {json_path(column.path)}")
     if column.masked is not None:
         constraints.append(MASK_WORDS[column.masked.how])
     return FieldDescription(
-        column.field, column.name, column.sql_type, column.required, _once(constraints), _once(found)
+        column.title, column.name, column.sql_type, column.required, _once(constraints), _once(found)
     )
 
 

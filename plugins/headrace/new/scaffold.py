@@ -38,7 +38,9 @@ def upgrade(project: Path) -> bool:
     dbt = project / "dbt"
     if not (dbt / "dbt_project.yml").is_file():
         raise UsageError(
-            f"{project}: found no dbt/dbt_project.yml, expected a project of `headrace new`; name its folder"
+            f"{project}: found no dbt/dbt_project.yml, expected a project made by `{Command('new', str(project))}`; "
+            "name its folder",
+            command=Command("new", str(project)),
         )
     if not package_differs(dbt):
         return False

@@ -35,8 +35,14 @@ class CopyRows(Protocol):
     def rows(self) -> Sequence[Any]:
         """All rows, each a sequence of values; before `decode_by_contract`, some may be lines of COPY text."""
 
-    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+    def copy(self, cursor: Cursor[Any], target: "CopyTarget") -> None:
         """COPY all rows into a table."""
+
+    def copy_elements(self, cursor: Cursor[Any], target: "CopyTarget") -> None:
+        """COPY the elements of the rows into the tables of the children."""
+
+    def rejected_elements(self, target: "CopyTarget") -> Mapping[int, Rejection]:
+        """Rows, by index, of whose elements the server refuses one."""
 
     def decode_by_contract(self) -> bool:
         """Turn lines of COPY text into rows of values; return whether there were any."""
@@ -49,6 +55,7 @@ class CopyRows(Protocol):
 class CopyTarget:
     """The target of a COPY: an open connection, a table, and its columns with types, in the rows' order.
 
+    children: tables and columns for the elements of the rows, in the order of the children.
     all_rejected: what an error names if the table rejects all of several rows; None: that is no error.
     """
 
@@ -56,6 +63,7 @@ class CopyTarget:
     table: Identifier
     columns: Sequence[tuple[str, str]]
     all_rejected: str | None = None
+    children: Sequence[tuple[Identifier, Sequence[tuple[str, str]]]] = ()
 
 
 def copy_accepted(
@@ -80,6 +88,7 @@ def copy_accepted(
         had_lines = rows.decode_by_contract()
         with bisect_inside():
             rejections = find_rejected(target.connection, target.table, target.columns, rows.rows)
+            rejections = {**rows.rejected_elements(target), **rejections}
         if not rejections and not had_lines:
             raise
         if target.all_rejected and len(rejections) == len(rows.rows) > 1:
@@ -97,7 +106,8 @@ def copy_in_savepoint(target: CopyTarget, rows: CopyRows) -> None:
 
     def copy() -> None:
         with target.connection.transaction(), target.connection.cursor() as cursor:
-            rows.copy(cursor, target.table)
+            rows.copy(cursor, target)
+            rows.copy_elements(cursor, target)
 
     copy_accepted(target, rows, copy)
 

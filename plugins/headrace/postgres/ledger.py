@@ -3,6 +3,7 @@
 No function here begins or ends a transaction; it runs in the caller's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import uuid6
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from headrace.exceptions import DatabaseError
 
@@ -81,6 +83,7 @@ class LedgerLine:
     dead: int = 0
     tombstones: int = 0
     empty: int = 0
+    elements: Mapping[str, int] | None = None  # rows of each child's table; None if the batch wrote none
     ignored: int = 0  # records that the dataset's condition `where` leaves out
     bytes: int = 0
     first_record_at: datetime | None = None
@@ -97,12 +100,12 @@ with counted as (
 
 insert into headrace.batches (
     batch_id, dataset, seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty, ignored,
-    bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
+    elements, bytes, first_record_at, last_record_at, started_at, kind, dag_id, run_id, task_id, try_number, map_index,
     note
 )
 select
     %(batch_id)s, %(dataset)s, counted.last_seq, %(generation)s, %(partition)s, %(start)s, %(end)s, %(staged)s,
-    %(dead)s, %(tombstones)s, %(empty)s, %(ignored)s, %(bytes)s, %(first)s, %(last)s,
+    %(dead)s, %(tombstones)s, %(empty)s, %(ignored)s, %(elements)s, %(bytes)s, %(first)s, %(last)s,
     clock_timestamp() - make_interval(secs => %(elapsed_s)s), %(kind)s, %(dag_id)s, %(run_id)s, %(task_id)s,
     %(try_number)s, %(map_index)s, %(note)s
 from counted
@@ -130,6 +133,7 @@ def append_line(connection: Connection[Any], line: LedgerLine) -> int:
             "tombstones": line.tombstones,
             "empty": line.empty,
             "ignored": line.ignored,
+            "elements": None if line.elements is None else Jsonb(dict(line.elements)),
             "bytes": line.bytes,
             "first": line.first_record_at,
             "last": line.last_record_at,

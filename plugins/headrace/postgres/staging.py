@@ -10,36 +10,16 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.exceptions import DatasetError
-
-SCHEMA = "staging"
-
-# name, Postgres type and constraint of the columns that follow the contract's in every staging table
-BOOKKEEPING_COLUMNS = (
-    ("_generation", "integer", "not null"),
-    ("_partition", "integer", "not null"),
-    ("_offset", "bigint", "not null"),
-    ("_timestamp", "timestamptz", ""),
-    ("_key", "bytea", ""),
-    ("_headers", "jsonb", ""),
-    ("_deleted", "boolean", "not null default false"),
-    ("_extra", "jsonb", ""),
-    ("_batch_id", "uuid", "not null"),
-)
-SCHEMA_ID_COLUMN = ("_schema_id", "integer", "")  # behind them, where values name schemas of a registry
-
-# and behind these, where values are change events: what formats.base.Change has of them
-CHANGE_COLUMNS = (("_position", "bigint[]", ""), ("_op", "text", ""))
+from headrace.postgres.copy import CopyTarget
+from headrace.postgres.staged_tables import BOOKKEEPING_COLUMNS as BOOKKEEPING_COLUMNS
+from headrace.postgres.staged_tables import SCHEMA as SCHEMA
+from headrace.postgres.staged_tables import Definition, StagedTable, all_tables, child_tables, records_table
+from headrace.postgres.staged_tables import replaced_name as replaced_name
 
 
-def bookkeeping_columns(dataset: Dataset) -> tuple[tuple[str, str, str], ...]:
+def bookkeeping_columns(dataset: Dataset) -> tuple[Definition, ...]:
     """Name, Postgres type and constraint of the columns behind the contract's."""
-    return (*BOOKKEEPING_COLUMNS, *_format_columns(dataset))
-
-
-def _format_columns(dataset: Dataset) -> tuple[tuple[str, str, str], ...]:
-    """The bookkeeping columns that the dataset's format needs."""
-    schema_ids = (SCHEMA_ID_COLUMN,) if dataset.format.has_schema_ids else ()
-    return schema_ids + (CHANGE_COLUMNS if dataset.compiled.changes is not None else ())
+    return records_table(dataset).bookkeeping
 
 
 def table(dataset: Dataset) -> Identifier:
@@ -49,22 +29,23 @@ def table(dataset: Dataset) -> Identifier:
 
 def columns(dataset: Dataset) -> list[tuple[str, str]]:
     """Names and types of a staging table's columns, in the order in which rows are copied."""
-    contract = [(column.name, column.sql_type) for column in dataset.compiled.columns]
-    return contract + [(name, sql_type) for name, sql_type, _ in bookkeeping_columns(dataset)]
-
-
-def replaced_name(name: str) -> str:
-    """The name of the table of a dataset's replaced rows.
-
-    Names of datasets and fields begin with a letter of the alphabet. Names of objects made for a dataset begin with an
-    underscore, so that no declaration can use them; dbt/packages/headrace_dbt has the same rule.
-    """
-    return f"_replaced_{name}"
+    return records_table(dataset).columns
 
 
 def replaced_table(dataset: Dataset) -> Identifier:
     """The table of rows that a reload or load replaced; marts read it to correct the buckets of these rows."""
     return Identifier(SCHEMA, replaced_name(dataset.name))
+
+
+def copy_target(connection: Connection[Any], dataset: Dataset, all_rejected: str | None = None) -> CopyTarget:
+    """The dataset's staging table, with those of its children, as the target of a COPY."""
+    return CopyTarget(
+        connection,
+        table(dataset),
+        columns(dataset),
+        all_rejected,
+        [(each.identifier, each.columns) for each in child_tables(dataset)],
+    )
 
 
 def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: bool = False) -> None:
@@ -73,38 +54,49 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
     Raises DatasetError, with the migration to write, for any other difference, and for a missing table whose rows are
     in the ledger. recreate: create such tables from scratch.
     """
-    if recreate:
+    for each in all_tables(dataset):
+        if not recreate:
+            _ensure(connection, dataset, each)
+            continue
         try:
             with connection.transaction():
-                ensure_table(connection, dataset)
+                _ensure(connection, dataset, each)
         except DatasetError:
-            with _as_owner(f"staging.{dataset.name}: found other columns"):
-                connection.execute(SQL("drop table if exists {}").format(table(dataset)))
-                _create(connection, dataset)
-        return
-    found = _found_columns(connection, dataset.name)
+            with _as_owner(f"staging.{each.name}: found other columns"):
+                connection.execute(SQL("drop table if exists {}").format(each.identifier))
+                _create(connection, each)
+
+
+def _ensure(connection: Connection[Any], dataset: Dataset, each: StagedTable) -> None:
+    found = _found_columns(connection, each.name)
     if not found:
-        _refuse_lost_table(connection, dataset)
-        with _as_owner(f"staging.{dataset.name}: found no table"):
-            _create(connection, dataset)
+        _refuse_lost_table(connection, dataset, each)
+        with _as_owner(f"staging.{each.name}: found no table"):
+            _create(connection, each)
         return
-    _refuse_former_fields(dataset, found)
-    for column in dataset.compiled.columns:
+    if ("_index" in found) != (each.child is not None):
+        raise DatasetError(
+            f"staging.{each.name}: found the table of {'elements' if each.child is None else 'a dataset'}, expected "
+            f"that of {'a dataset' if each.child is None else 'elements'}; nothing was changed; give the child another "
+            "name"
+        )
+    _refuse_former_fields(each, found)
+    for column in each.contract:
         if column.name not in found and column.required:
             clause = f"add column {quoted(column.name)} {column.sql_type}"
             raise DatasetError(
-                f"staging.{dataset.name}: has no column {column.name}, which the contract requires; nothing was "
-                f"changed; give the field a default, or write a migration: {_migration(dataset, clause)}"
+                f"staging.{each.name}: has no column {column.name}, which the contract requires; nothing was "
+                f"changed; give the field a default, or write a migration: {_migration(each, clause)}"
             )
-    replaced = replaced_name(dataset.name)
+    replaced = replaced_name(each.name)
     if not _found_columns(connection, replaced):
-        _refuse_former_name(connection, dataset.name)
+        _refuse_former_name(connection, each.name)
         with _as_owner(f"staging.{replaced}: found no table"):
-            _create_replaced(connection, dataset)
-    for target in (dataset.name, replaced):
+            _create_replaced(connection, each)
+    for target in (each.name, replaced):
         present = _found_columns(connection, target)
-        added = [(column.name, column.sql_type) for column in dataset.compiled.columns]
-        added += [column[:2] for column in _format_columns(dataset)]  # of a format that the dataset had not
+        added = [(column.name, column.sql_type) for column in each.contract]
+        added += [(name, sql_type) for name, sql_type, _ in each.later]
         for name, sql_type in added:
             if name not in present:
                 with _as_owner(f"staging.{target}: found no column {name}"):
@@ -113,8 +105,8 @@ def ensure_table(connection: Connection[Any], dataset: Dataset, *, recreate: boo
                             Identifier(SCHEMA, target), Identifier(name), SQL(sql_type)
                         )
                     )
-    check_table(connection, dataset)
-    _check_types(dataset, replaced, _found_columns(connection, replaced))
+    _check(connection, each)
+    _check_types(each, replaced, _found_columns(connection, replaced))
 
 
 @contextmanager
@@ -130,31 +122,44 @@ def _as_owner(found: str) -> Iterator[None]:
         ) from error
 
 
+def lock_tables(connection: Connection[Any], dataset: Dataset) -> None:
+    """Keep the definitions of the staging tables until the transaction ends."""
+    names = SQL(", ").join(each.identifier for each in all_tables(dataset))
+    connection.execute(SQL("lock table {} in row exclusive mode").format(names))
+
+
 def check_table(connection: Connection[Any], dataset: Dataset) -> None:
-    """Raise DatasetError unless the staging table has the contract's columns and types, and the bookkeeping ones.
+    """Raise DatasetError unless the staging tables have the contract's columns and types, and the bookkeeping ones.
 
     Binary COPY would write the eight bytes of one type into a column of another without an error.
     """
-    found = _found_columns(connection, dataset.name)
-    for name, sql_type in columns(dataset):
+    for each in all_tables(dataset):
+        _check(connection, each)
+
+
+def _check(connection: Connection[Any], each: StagedTable) -> None:
+    found = _found_columns(connection, each.name)
+    for name, sql_type in each.columns:
         if name not in found:
             clause = f"add column {quoted(name)} {sql_type}"
             raise DatasetError(
-                f"staging.{dataset.name}: found no column {name}, expected {_canonical(sql_type)}; nothing was "
-                f"changed; write a migration: {_migration(dataset, clause)}"
+                f"staging.{each.name}: found no column {name}, expected {_canonical(sql_type)}; nothing was "
+                f"changed; write a migration: {_migration(each, clause)}"
             )
-    _check_types(dataset, dataset.name, found)
+    _check_types(each, each.name, found)
 
 
-def _refuse_lost_table(connection: Connection[Any], dataset: Dataset) -> None:
+def _refuse_lost_table(connection: Connection[Any], dataset: Dataset, each: StagedTable) -> None:
     # an empty table would silently miss the rows below its checkpoint
     row = connection.execute(
-        "select sum(staged + tombstones) from headrace.batches where dataset = %s", (dataset.name,)
+        "select case when %(child)s::text is null then sum(staged + tombstones) "
+        "else sum((elements ->> %(child)s::text)::bigint) end from headrace.batches where dataset = %(dataset)s",
+        {"dataset": dataset.name, "child": each.child},
     ).fetchone()
     if row and row[0]:
         reset = Command("reset", dataset.name)
         raise DatasetError(
-            f"staging.{dataset.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
+            f"staging.{each.name}: found no table, expected the {row[0]} rows that the ledger says were staged; "
             f"nothing was changed; restore it from a backup, or `{reset}` deletes their ledger lines "
             "and the next run reads the source from its start",
             command=reset,
@@ -171,50 +176,50 @@ def _refuse_former_name(connection: Connection[Any], name: str) -> None:
         )
 
 
-def _check_types(dataset: Dataset, target: str, found: Mapping[str, str]) -> None:
-    for name, sql_type in columns(dataset):
+def _check_types(each: StagedTable, target: str, found: Mapping[str, str]) -> None:
+    for name, sql_type in each.columns:
         if found.get(name) != _canonical(sql_type):
             clause = f"alter column {quoted(name)} type {sql_type} using {quoted(name)}::{sql_type}"
             rebuild = Command("build", "--full-refresh")
             otherwise = (
-                f"; where a text does not convert, `{Command('reset', dataset.name)}` deletes what was staged and the "
+                f"; where a text does not convert, `{Command('reset', each.dataset)}` deletes what was staged and the "
                 "next run reads the source from its start"
             )
             raise DatasetError(
                 f"staging.{target}.{name}: found {found.get(name, 'no column')}, expected {_canonical(sql_type)}; "
-                f"nothing was changed; restore the field, or write a migration: {_migration(dataset, clause)}; then "
+                f"nothing was changed; restore the field, or write a migration: {_migration(each, clause)}; then "
                 f"rebuild the marts: `{rebuild}`{otherwise if found.get(name) == 'text' else ''}",
                 command=rebuild,
             )
 
 
-def _refuse_former_fields(dataset: Dataset, found: Mapping[str, str]) -> None:
+def _refuse_former_fields(each: StagedTable, found: Mapping[str, str]) -> None:
     """Refuse columns that the contract no longer names: marts would read null instead of their values.
 
     A column whose name begins with an underscore is no field: a migration may keep a former field under such a name.
     """
-    names = {column.name for column in dataset.compiled.columns}
+    names = {column.name for column in each.contract}
     for former in found:
         if former in names or former.startswith("_"):
             continue
         renamed = [
             column.name
-            for column in dataset.compiled.columns
+            for column in each.contract
             if column.name not in found and _canonical(column.sql_type) == found[former]
         ]
         clauses = [f"rename column {quoted(former)} to {quoted(f'_former_{former}')}"]
         if len(renamed) == 1:
             clauses.append(f"rename column {quoted(former)} to {quoted(renamed[0])}")
-        migrations = ", or, as the field of another name, ".join(_migration(dataset, clause) for clause in clauses)
+        migrations = ", or, as the field of another name, ".join(_migration(each, clause) for clause in clauses)
         raise DatasetError(
-            f"staging.{dataset.name}.{former}: found a column that the contract does not name, expected its field; "
+            f"staging.{each.name}.{former}: found a column that the contract does not name, expected its field; "
             "nothing was changed; restore the field (it may be optional), or write a migration that keeps what was "
             f"staged under another name: {migrations}"
         )
 
 
-def _migration(dataset: Dataset, clause: str) -> str:
-    tables = (dataset.name, replaced_name(dataset.name))
+def _migration(each: StagedTable, clause: str) -> str:
+    tables = (each.name, replaced_name(each.name))
     return "; ".join(f"alter table {SCHEMA}.{quoted(name)} {clause}" for name in tables)
 
 
@@ -223,10 +228,10 @@ def quoted(name: str) -> str:
     return Identifier(name).as_string()
 
 
-def shared_columns(connection: Connection[Any], dataset: Dataset) -> list[str]:
-    """The columns that the staging table and the table of replaced rows share: a replacement moves these."""
-    replaced = _found_columns(connection, replaced_name(dataset.name))
-    return [name for name in _found_columns(connection, dataset.name) if name in replaced]
+def shared_columns(connection: Connection[Any], name: str) -> list[str]:
+    """The columns that a staging table and the table of its replaced rows share: a replacement moves these."""
+    replaced = _found_columns(connection, replaced_name(name))
+    return [column for column in _found_columns(connection, name) if column in replaced]
 
 
 def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
@@ -240,31 +245,32 @@ def _found_columns(connection: Connection[Any], name: str) -> dict[str, str]:
     )
 
 
-def _create(connection: Connection[Any], dataset: Dataset) -> None:
-    name = dataset.name
-    primary_key = SQL("constraint {} primary key (_generation, _partition, _offset)").format(
-        Identifier(f"_pkey_{name}")
+def _create(connection: Connection[Any], each: StagedTable) -> None:
+    name = each.name
+    primary_key = SQL("constraint {} primary key ({})").format(
+        Identifier(f"_pkey_{name}"), SQL(", ").join(map(Identifier, each.primary_key))
     )
-    connection.execute(_create_table(name, [*_definitions(dataset), primary_key]))
-    if dataset.key_columns:
-        _create_index(connection, f"_key_{name}", name, *dataset.key_columns)
+    connection.execute(_create_table(name, [*_definitions(each), primary_key]))
+    if each.key:
+        _create_index(connection, f"_key_{name}", name, *each.key)
     # of an earlier staging table that was dropped
-    connection.execute(SQL("drop table if exists {}").format(replaced_table(dataset)))
-    _create_replaced(connection, dataset)
+    connection.execute(SQL("drop table if exists {}").format(each.replaced))
+    _create_replaced(connection, each)
 
 
-def _create_replaced(connection: Connection[Any], dataset: Dataset) -> None:
-    name = replaced_name(dataset.name)
-    connection.execute(_create_table(name, [*_definitions(dataset), SQL("_replaced_by uuid not null")]))
+def _create_replaced(connection: Connection[Any], each: StagedTable) -> None:
+    name = replaced_name(each.name)
+    connection.execute(_create_table(name, [*_definitions(each), SQL("_replaced_by uuid not null")]))
     # it has no key, because a row may be replaced more than once; a publication for all tables would refuse updates and
     # deletes
     connection.execute(SQL("alter table {} replica identity full").format(Identifier(SCHEMA, name)))
     # a batch's staged rows are found by their range in the primary key: an index of _batch_id would cost a drain a
     # tenth of its time
-    _create_index(connection, f"_rby_{dataset.name}", name, "_replaced_by")
-    _create_index(connection, f"_rbatch_{dataset.name}", name, "_batch_id")
-    if dataset.key_columns:
-        _create_index(connection, f"_rkey_{dataset.name}", name, *dataset.key_columns)
+    _create_index(connection, f"_rby_{each.name}", name, "_replaced_by")
+    if each.child is None:
+        _create_index(connection, f"_rbatch_{each.name}", name, "_batch_id")
+    if each.key:
+        _create_index(connection, f"_rkey_{each.name}", name, *each.key)
 
 
 def _create_index(connection: Connection[Any], name: str, table_name: str, *columns: str) -> None:
@@ -276,13 +282,13 @@ def _create_index(connection: Connection[Any], name: str, table_name: str, *colu
     )
 
 
-def _definitions(dataset: Dataset) -> list[Composable]:
+def _definitions(each: StagedTable) -> list[Composable]:
     contract: list[Composable] = [
-        SQL("{} {}").format(Identifier(column.name), SQL(column.sql_type)) for column in dataset.compiled.columns
+        SQL("{} {}").format(Identifier(column.name), SQL(column.sql_type)) for column in each.contract
     ]
     bookkeeping: list[Composable] = [
         SQL("{} {} {}").format(Identifier(name), SQL(sql_type), SQL(constraint))
-        for name, sql_type, constraint in bookkeeping_columns(dataset)
+        for name, sql_type, constraint in each.bookkeeping
     ]
     return [*contract, *bookkeeping]
 

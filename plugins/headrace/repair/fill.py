@@ -89,9 +89,16 @@ class _Values:
     rows: list[list[Any]]
     result: FillResult
 
-    def copy(self, cursor: Cursor[Any], target: Identifier) -> None:
+    def copy(self, cursor: Cursor[Any], target: CopyTarget) -> None:
         """COPY them into a table."""
-        copy_rows(cursor, target, self.columns, self.rows)
+        copy_rows(cursor, target.table, self.columns, self.rows)
+
+    def copy_elements(self, cursor: Cursor[Any], target: CopyTarget) -> None:
+        """Do nothing: values have no elements."""
+
+    def rejected_elements(self, _target: CopyTarget) -> Mapping[int, Rejection]:
+        """Return none: values have no elements."""
+        return {}
 
     def decode_by_contract(self) -> bool:
         """Return False: they are values already."""
@@ -147,14 +154,14 @@ def fill(
 
 def _column(dataset: Dataset, name: str) -> Column:
     for column in dataset.compiled.columns:
-        if column.field == name and column.place is not None:
+        if column.field == name and (column.place is not None or column.inner):
             raise DatasetError(
                 f"{dataset.name}: {name} is at a place of its own, expected a field that _extra holds under its name; "
                 "nothing was changed; `headrace reload` reads whole records"
             )
         if column.field == name:
             return column
-    known = ", ".join(column.field for column in dataset.compiled.columns)
+    known = ", ".join(dict.fromkeys(column.field for column in dataset.compiled.columns))
     raise DatasetError(f"{dataset.name}: the contract names no field {name!r}, expected one of {known}")
 
 
@@ -235,7 +242,7 @@ def _move(
             "group by _generation, _partition order by _generation, _partition"
         ).format(VALUES)
     ).fetchall()
-    names = staging.shared_columns(connection, dataset)
+    names = staging.shared_columns(connection, dataset.name)
     for generation, partition, start, end, rows in groups:
         line = LedgerLine(
             batch_id=ledger.new_batch_id(),

@@ -23,6 +23,7 @@ from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
+from headrace.postgres.staged_tables import all_tables
 from headrace.sources.base import Source, SourceState
 
 
@@ -124,7 +125,8 @@ def reset(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = 
         if not any(found.values()):
             return found
         # truncate, like the case's SQL; running drains have ended, and the fence stops later ones of this generation
-        connection.execute(SQL("truncate {}, {}").format(staging.table(dataset), staging.replaced_table(dataset)))
+        tables = [table for each in all_tables(dataset) for table in (each.identifier, each.replaced)]
+        connection.execute(SQL("truncate {}").format(SQL(", ").join(tables)))
         for table in ("dead_letters", "checkpoints", "observations", "loaded_files"):
             connection.execute(SQL("delete from headrace.{} where dataset = %s").format(SQL(table)), (name,))
         connection.execute("delete from headrace.batches where dataset = %s and kind <> 'reset'", (name,))

@@ -123,6 +123,7 @@ class _ReloadJob:
             empty=restaged.end
             - restaged.start
             - (restaged.staged + restaged.dead + restaged.tombstones + restaged.ignored),
+            elements=dict(restaged.elements) if self.dataset.children else None,
             ignored=restaged.ignored,
             bytes=restaged.bytes,
             first_record_at=restaged.first_record_at,
@@ -173,7 +174,7 @@ def _exclusive(connection: Connection[Any], job: _ReloadJob) -> Iterator[None]:
                 f"{dataset.name}: generation {generation.generation} was closed while it was read again: the dataset "
                 "was adopted or reset meanwhile; nothing was changed"
             )
-        connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
+        staging.lock_tables(connection, dataset)
         staging.check_table(connection, dataset)
         yield
 
@@ -199,5 +200,5 @@ def _read(connection: Connection[Any], job: _ReloadJob) -> None:
             del batch, chunk  # frees their memory while the next chunk is fetched
             job.options.on_progress(done, total)
             job.options.barrier("shelved")
-    for target in (restage.ROWS, restage.DEAD_LETTERS):
+    for target in (restage.ROWS, restage.DEAD_LETTERS, *restage.element_tables(job.dataset)):
         connection.execute(SQL("analyze {}").format(target))

@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection, Rollback
-from psycopg.sql import SQL
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
@@ -22,7 +21,7 @@ from headrace.exceptions import DatabaseError
 from headrace.ingest.batch import Batch
 from headrace.ingest.exclusive import exclusive
 from headrace.postgres import ledger, staging
-from headrace.postgres.copy import CopyTarget, copy_in_savepoint
+from headrace.postgres.copy import copy_in_savepoint
 from headrace.postgres.dead_letter_pages import (
     PAGE_BYTES,
     PAGE_ROWS,
@@ -104,6 +103,7 @@ class _LedgerSums:
     bytes: int = 0
     first_record_at: datetime | None = None
     last_record_at: datetime | None = None
+    elements: Counter[str] = field(default_factory=Counter)
 
     def add(self, batch: Batch) -> None:
         """Count the staged rows of a batch."""
@@ -113,6 +113,7 @@ class _LedgerSums:
         self.end_offset = offsets[-1] + 1
         self.rows += len(offsets)
         self.tombstones += batch.tombstones
+        self.elements.update(batch.element_counts or {})
         self.bytes += sum(len(record.key or b"") + len(record.value or b"") for record in batch.accepted)
         times = [at for record in batch.accepted if (at := record_time(record.timestamp)) is not None]
         if times:
@@ -132,6 +133,7 @@ class _LedgerSums:
             elapsed_s=elapsed_s,
             staged=self.rows - self.tombstones,
             tombstones=self.tombstones,
+            elements=dict(self.elements) if dataset.children else None,
             bytes=self.bytes,
             first_record_at=self.first_record_at,
             last_record_at=self.last_record_at,
@@ -164,7 +166,7 @@ def replay(
             return result
         check_masking_key(connection, dataset)
         staging.ensure_table(connection, dataset)  # today's contract may have a new column
-        connection.execute(SQL("lock table {} in row exclusive mode").format(staging.table(dataset)))
+        staging.lock_tables(connection, dataset)
         staging.check_table(connection, dataset)
         lines: dict[GenerationPartition, _LedgerSums] = {}
         rows, max_bytes = min(settings.batch_rows, PAGE_ROWS), min(settings.batch_bytes, PAGE_BYTES)
@@ -201,8 +203,9 @@ def _replay_dead_letters(
     for dead_letter in dead_letters:
         batch.add(dead_letter)
     if batch.rows:
-        target = CopyTarget(connection, staging.table(dataset), staging.columns(dataset))
-        copy_in_savepoint(target, batch)  # rows that Postgres rejects stay dead letters
+        copy_in_savepoint(
+            staging.copy_target(connection, dataset), batch
+        )  # rows that Postgres rejects stay dead letters
     reasons = {dead_letter.offset: dead_letter.reason for dead_letter in dead_letters}
     for dead in batch.dead:
         old, new = reasons[dead[OFFSET]], dead[REASON]

@@ -1,7 +1,8 @@
 """Temporary tables of a reload, and the statements that replace staged rows and dead letters with their contents."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +14,8 @@ from headrace.dataset import Dataset
 from headrace.ingest.batch import Batch
 from headrace.postgres import dead_letters, staging
 from headrace.postgres.checkpoints import Generation
-from headrace.postgres.copy import CopyTarget, check_stored, copy_in_savepoint, copy_rows
+from headrace.postgres.copy import check_stored, copy_in_savepoint, copy_rows
+from headrace.postgres.staged_tables import StagedTable, child_tables, records_table
 from headrace.repair.reload_request import RequestedRange
 
 ROWS = Identifier("pg_temp", "reloaded_rows")
@@ -108,6 +110,7 @@ class Restaged:
     staged: int = 0
     tombstones: int = 0
     ignored: int = 0
+    elements: Counter[str] = field(default_factory=Counter)
     dead: int = 0
     still_dead: int = 0
     resolved: int = 0
@@ -138,6 +141,7 @@ class Restaged:
         self.staged += len(batch.rows) - batch.tombstones
         self.tombstones += batch.tombstones
         self.ignored += batch.ignored
+        self.elements.update(batch.element_counts or {})
         self.bytes += batch.bytes
         first, last = batch.first_record_at, batch.last_record_at
         if first is not None and (self.first_record_at is None or first < self.first_record_at):
@@ -164,14 +168,23 @@ class Restaged:
 def create_tables(connection: Connection[Any], dataset: Dataset) -> None:
     """Create the temporary tables, which are dropped when the transaction ends."""
     # with the staging table's indexes: a row that they reject must fail here, not when the rows are moved
-    for target, like in ((ROWS, staging.table(dataset)), (DEAD_LETTERS, dead_letters.TABLE)):
+    tables = [(ROWS, staging.table(dataset)), (DEAD_LETTERS, dead_letters.TABLE)]
+    children = [each.identifier for each in child_tables(dataset)]
+    for target, like in (*tables, *zip(element_tables(dataset), children, strict=True)):
         connection.execute(SQL("create temporary table {} (like {} including all) on commit drop").format(target, like))
+
+
+def element_tables(dataset: Dataset) -> list[Identifier]:
+    """The temporary tables of the children's elements."""
+    return [Identifier("pg_temp", f"reloaded_elements_{number}") for number, _ in enumerate(dataset.children)]
 
 
 def buffer_batch(connection: Connection[Any], batch: Batch) -> None:
     """COPY a batch into the temporary tables; rows that Postgres does not store become dead letters."""
-    where = f"{batch.dataset.name}[{batch.partition}]"
-    copy_in_savepoint(CopyTarget(connection, ROWS, staging.columns(batch.dataset), all_rejected=where), batch)
+    target = staging.copy_target(connection, batch.dataset, f"{batch.dataset.name}[{batch.partition}]")
+    columns = [typed_columns for _, typed_columns in target.children]
+    children = list(zip(element_tables(batch.dataset), columns, strict=True))
+    copy_in_savepoint(replace(target, table=ROWS, children=children), batch)
     with connection.cursor() as cursor:
         copy_rows(cursor, DEAD_LETTERS, dead_letters.COLUMNS, batch.dead)
 
@@ -185,20 +198,10 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         "end": each.end,
         "batch_id": each.batch_id,
     }
-    moving = _listed_columns(staging.shared_columns(connection, dataset))
-    moved = connection.execute(
-        MOVE_ROWS.format(
-            table=staging.table(dataset),
-            replaced=staging.replaced_table(dataset),
-            rows=ROWS,
-            dead_letters=DEAD_LETTERS,
-            moving=moving,
-        ),
-        parameters,
-    ).fetchone()
-    assert moved is not None
-    each.replaced = int(moved[0])
-    check_stored(staging.replaced_table(dataset), *moved)
+    each.replaced = _move(connection, records_table(dataset), parameters)
+    children = child_tables(dataset)
+    for child in children:
+        _move(connection, child, parameters)
     each.kept = _count(
         connection,
         SQL(
@@ -207,15 +210,41 @@ def replace_rows(connection: Connection[Any], dataset: Dataset, generation: Gene
         ).format(staging.table(dataset)),
         parameters,
     )
-    stored = connection.execute(
-        SQL("insert into {table} ({names}) select {names} from {rows} where _partition = %(partition)s").format(
-            table=staging.table(dataset),
-            names=_listed_columns([name for name, _ in staging.columns(dataset)]),
+    _insert(connection, records_table(dataset), ROWS, parameters, each.staged + each.tombstones)
+    for child, source in zip(children, element_tables(dataset), strict=True):
+        _insert(connection, child, source, parameters, each.elements[child.child or ""])
+
+
+def _move(connection: Connection[Any], table: StagedTable, parameters: Mapping[str, Any]) -> int:
+    """Move the rows of the records that were read again to the table of replaced rows; return their number."""
+    moved = connection.execute(
+        MOVE_ROWS.format(
+            table=table.identifier,
+            replaced=table.replaced,
             rows=ROWS,
+            dead_letters=DEAD_LETTERS,
+            moving=_listed_columns(staging.shared_columns(connection, table.name)),
+        ),
+        parameters,
+    ).fetchone()
+    assert moved is not None
+    check_stored(table.replaced, *moved)
+    return int(moved[0])
+
+
+def _insert(
+    connection: Connection[Any], table: StagedTable, source: Identifier, parameters: Mapping[str, Any], expected: int
+) -> None:
+    """Insert a partition's rows of a temporary table."""
+    stored = connection.execute(
+        SQL("insert into {table} ({names}) select {names} from {source} where _partition = %(partition)s").format(
+            table=table.identifier,
+            names=_listed_columns([name for name, _ in table.columns]),
+            source=source,
         ),
         parameters,
     ).rowcount
-    check_stored(staging.table(dataset), each.staged + each.tombstones, stored)
+    check_stored(table.identifier, expected, stored)
 
 
 def replace_dead_letters(connection: Connection[Any], dataset: Dataset, generation: Generation, each: Restaged) -> None:

@@ -251,8 +251,12 @@ class File:
                 raise FileSourceError(f"{path}: leads to {path.resolve()}, expected a file below {settings.data_dir}")
         return FileSource(
             path,
-            {name: column.value_type for column in columns for name in column.source_names},
-            [column.source_names for column in columns if column.required],
+            {
+                name: "jsonb" if column.inner else column.value_type  # a flattened object is JSON in one cell
+                for column in columns
+                for name in column.document_names
+            },
+            [column.document_names for column in columns if column.required and column.document_names],
             unpacked_bytes=settings.unpacked_bytes_max,
         )
 

@@ -14,9 +14,11 @@ from psycopg import Connection, ServerCursor
 from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 
+from headrace.contracts.children import ParentRow
 from headrace.contracts.contract import Deletion
 from headrace.dataset import Dataset
 from headrace.postgres.dead_letters import headers_json
+from headrace.postgres.staged_tables import count_column
 from headrace.record import Headers
 from headrace.times import record_time
 from headrace.verify.readers import VisibleRecord
@@ -44,20 +46,49 @@ class _JsonText(Loader):
         return bytes(data)[1:]
 
 
+class _Form:
+    """Which values of a row are times, and which JSON, by their Postgres types."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
+        self._json = [index for index, name in enumerate(types) if name == "jsonb"]
+
+    def decoded(self, row: list[Any]) -> list[Any]:
+        """A row that a contract made."""
+        for index in self._times:
+            row[index] = _microseconds(row[index])
+        return self.stored(row)
+
+    def stored(self, row: list[Any]) -> list[Any]:
+        """A row that `canonical_cursor` read."""
+        for index in self._json:
+            if row[index] is not None:
+                row[index] = json_value(row[index])
+        return row
+
+
 class CanonicalRow:
-    """The canonical form of a dataset's rows: the contract's columns, then those of BOOKKEEPING."""
+    """The canonical form of a dataset's rows: the contract's columns, then those of BOOKKEEPING.
+
+    names: of the columns that are read. titles: of the values of a row: behind these, the elements of each child.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         columns = dataset.compiled.columns
-        self.names = [column.name for column in columns] + list(BOOKKEEPING)
+        children = dataset.compiled.children.each if dataset.compiled.children is not None else ()
+        self.count_names = [count_column(child.name) for child in children]
+        self.names = [column.name for column in columns] + list(BOOKKEEPING) + self.count_names
+        self.titles = self.names + [dataset.child_table_name(child.name) for child in children]
+        self._elements = [
+            _Form([*(column.sql_type for column in child.contract.columns), "jsonb"]) for child in children
+        ]
         self.fields = {column.name: column.source_names[0] for column in columns if not column.required}
         self._contract = dataset.compiled
         self._decode = dataset.compiled.decode
         self._filter = dataset.filter
         self._masks = dataset.compiled.masks
         types = [column.sql_type for column in columns] + ["timestamptz", "bytea", "jsonb", "boolean", "jsonb"]
-        self._times = [index for index, name in enumerate(types) if name in ("timestamptz", "timestamptz[]")]
-        self._json = [index for index, name in enumerate(types) if name == "jsonb"]
+        self._form = _Form(types)
 
     def of_record(self, record: VisibleRecord) -> list[Any] | str:
         """The row that today's contract makes of a record, or the reason of its rejection."""
@@ -67,9 +98,19 @@ class CanonicalRow:
             return f"{decoded.reason}: {decoded.detail}"
         extra, deleted = decoded.pop(), isinstance(decoded, Deletion)
         decoded += (record_time(timestamp), self.stored_key(key, headers), headers_json(headers), deleted, extra)
-        for index in self._times:
-            decoded[index] = _microseconds(decoded[index])
-        return self._parsed(decoded)
+        row = list(self._form.decoded(decoded))
+        if not self._elements:
+            return row
+        elements = decoded.elements if isinstance(decoded, ParentRow) else None
+        counts = [None if elements is None else len(elements[i]) for i, _ in enumerate(self._elements)]
+        return (
+            row
+            + counts
+            + [
+                [form.decoded(list(each)) for each in (elements[i] if elements is not None else ())]
+                for i, form in enumerate(self._elements)
+            ]
+        )
 
     @property
     def masked(self) -> list[str] | None:
@@ -92,9 +133,19 @@ class CanonicalRow:
         document = self._contract.decoder.decode(value or b"", headers).document
         return json_value(document) if self._contract.is_text(document) else document
 
-    def of_stored(self, values: Sequence[Any]) -> list[Any]:
-        """What Postgres stores, read through a cursor of `canonical_cursor`."""
-        return self._parsed(list(values))
+    def of_stored(self, values: Sequence[Any], elements: Sequence[Sequence[Sequence[Any]]] = ()) -> list[Any]:
+        """What Postgres stores, read through cursors of `canonical_cursor`. elements: of each child."""
+        row = self._form.stored(list(values))
+        return row + [
+            [form.stored(list(each)) for each in rows] for form, rows in zip(self._elements, elements, strict=True)
+        ]
+
+    def is_before_children(self, stored: Sequence[Any], differing: Sequence[int]) -> bool:
+        """Whether a row differs only by elements of a child that was declared later: it counts none."""
+        names = {self.titles[i] for i in differing}
+        later = {name for name in self.count_names if stored[self.titles.index(name)] is None}
+        tables = {self.titles[len(self.names) + i] for i, name in enumerate(self.count_names) if name in later}
+        return bool(later & names) and names <= later | tables | {"_extra"}
 
     def of_dead_letter(self, record: VisibleRecord, *, is_masked: bool = False) -> list[Any]:
         """The expected contents of a record's dead letter: key, value, headers and time, unchanged or masked."""
@@ -114,12 +165,6 @@ class CanonicalRow:
         """The same of headrace.dead_letters, read through a cursor of `canonical_cursor`."""
         key, value, headers, at = values
         return [key, value, None if headers is None else json_value(headers), at]
-
-    def _parsed(self, row: list[Any]) -> list[Any]:
-        for index in self._json:
-            if row[index] is not None:
-                row[index] = json_value(row[index])
-        return row
 
 
 def canonical_cursor(connection: Connection[Any], name: str) -> ServerCursor[Any]:

@@ -1,17 +1,19 @@
 """The deep check: every visible record, read again, is compared with its row or dead letter."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import ServerCursor
 from psycopg.sql import SQL, Identifier
 
 from headrace.contracts.columns import NUL
 from headrace.contracts.rejection import NOT_KEPT
+from headrace.postgres.staged_tables import child_tables
 from headrace.verify.canonical import CanonicalRow, canonical_cursor, digest, shown
+from headrace.verify.elements import stored_elements
 from headrace.verify.readers import RecordReader, VisibleRecord
 from headrace.verify.report import DatasetReport
 from headrace.verify.snapshot import Snapshot
@@ -68,11 +70,18 @@ class RecordCheck:
         self._report = report
         self._is_compacted = cache(is_compacted)  # asked only where a record is missing at the source
         self._restage_record = snapshot.subject.restage_record
+        declared = snapshot.subject.declared
+        self._children = child_tables(declared) if declared is not None else []
 
     def compare(self, part: GenerationRange, reader: RecordReader) -> Iterator[int]:
         """Compare one range; yields now and then how many of its offsets are done."""
-        with self._staged(part) as staged, self._dead_letters(part) as dead_letters, self._lines(part) as lines:
-            rows, dead, batches = _Stream(staged), _Stream(dead_letters), _EmptyOffsets(self, part, lines)
+        with ExitStack() as stack:
+            rows = _Stream(stack.enter_context(self._staged(part)))
+            dead = _Stream(stack.enter_context(self._dead_letters(part)))
+            batches = _EmptyOffsets(self, part, stack.enter_context(self._lines(part)))
+            bounds = (part.generation, part.partition, part.start, part.end)
+            cursors = [stored_elements(self._snapshot, child, bounds) for child in self._children]
+            children = [_Stream(stack.enter_context(cursor)) for cursor in cursors]
             offset = part.start - 1
             with closing(_generator(reader.visible_records(part.partition, part.start, part.end))) as records:
                 for record in records:
@@ -84,16 +93,20 @@ class RecordCheck:
                     row, dead_letter = rows.take(offset), dead.take(offset)
                     is_ignored = row is None and dead_letter is None and self._canonical.is_ignored(record)
                     batches.saw(offset, is_ignored=is_ignored)
+                    elements = [child.take_all(offset) for child in children]
                     if not is_ignored:
-                        self._compare_record(part, record, row, dead_letter)
+                        self._compare_record(part, record, _Stored(row, elements), dead_letter)
                     if self.counts.records % PROGRESS_RECORDS == 0:
                         yield offset - part.start
             self._lost(part, rows, dead, part.end)
             batches.finish()
         yield part.end - part.start
 
-    def _compare_record(self, part: GenerationRange, record: VisibleRecord, row: Any, dead_letter: Any) -> None:
+    def _compare_record(
+        self, part: GenerationRange, record: VisibleRecord, stored: "_Stored", dead_letter: Any
+    ) -> None:
         self.counts.records += 1
+        row = stored.row
         if dead_letter is not None:
             self._compare_dead_letter(part, record, dead_letter)
             is_replayed = dead_letter[-1]
@@ -113,19 +126,19 @@ class RecordCheck:
                 "the row or the dead letter",
             )
             return
-        self._compare_row(part, record, row)
+        self._compare_row(part, record, stored)
 
-    def _compare_row(self, part: GenerationRange, record: VisibleRecord, row: Any) -> None:
+    def _compare_row(self, part: GenerationRange, record: VisibleRecord, held: "_Stored") -> None:
         expected = self._canonical.of_record(record)
         if isinstance(expected, str):
             self.counts.rejected_today += 1
             self.counts.example("rejected", f"[{part.partition}] {record[0]} ({expected:.80})")
             return
-        stored = self._canonical.of_stored(row[1:])
+        stored = self._canonical.of_stored(held.row[1:], held.elements)
         if stored == expected:
             self.counts.equal += 1
             return
-        names = self._canonical.names
+        names = self._canonical.titles
         differing = [i for i, value in enumerate(expected) if value != stored[i]]
         if self._is_older_contract(record, stored, expected, differing):
             self.counts.older_contract += 1
@@ -140,9 +153,12 @@ class RecordCheck:
     ) -> bool:
         # A field that the contract has named since is null in its column. Where the record has it, _extra keeps it as
         # the record has it; where it has not, today's contract would store the field's default.
-        names = self._canonical.names
+        if self._canonical.is_before_children(stored, differing):
+            return True
+        names = self._canonical.titles
         fields = {self._canonical.fields.get(names[i]) for i in differing if names[i] != "_extra"}
-        extra, value = stored[-1] or {}, record[2]
+        at = names.index("_extra")
+        extra, value = stored[at] or {}, record[2]
         if value is None or not isinstance(extra, dict) or None in fields or not fields:
             return False
         document = self._canonical.document(record)
@@ -151,7 +167,7 @@ class RecordCheck:
         if any(name is not None and name.startswith(NUL) for name in fields):  # it was inside another one before
             return all(stored[i] is None for i in differing if names[i] != "_extra")
         kept = {name for name in fields if name in document}
-        newer = expected[-1] or {}
+        newer = expected[at] or {}
         return (
             all(stored[i] is None for i in differing if names[i] != "_extra")
             and extra.keys() == newer.keys() | kept
@@ -251,6 +267,13 @@ class RecordCheck:
             )
 
 
+class _Stored(NamedTuple):
+    """A staged row, if there is one, and the elements of each child at its coordinate."""
+
+    row: Any
+    elements: list[list[Any]]
+
+
 class _Stream:
     """Rows in offset order, looked at one ahead."""
 
@@ -269,6 +292,12 @@ class _Stream:
             return None
         self._next = next(self._rows, None)
         return row
+
+    def take_all(self, offset: int) -> list[Any]:
+        """The values behind the offset of all rows at it; rows below are passed over."""
+        for _ in self.below(offset):
+            pass
+        return [row[1:] for row in self.below(offset + 1)]
 
 
 class _EmptyOffsets:

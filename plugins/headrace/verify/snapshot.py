@@ -1,23 +1,24 @@
 """A snapshot of the database: a read-only REPEATABLE READ transaction, which does not affect drains."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.postgres.connection import Connect, database
-from headrace.postgres.staging import SCHEMA, replaced_name
+from headrace.postgres.staged_tables import SCHEMA, child_tables, replaced_name
 from headrace.sql_files import read_sql
 from headrace.verify.mart import become_dbt, kind_of, lock_definition
 
 # sorts and hashes over every staged row: with Postgres's default of 4 MB they would go through the disk
 WORK_MEM = "64MB"
+NO_NAMES: Mapping[str, Composable] = {}
 
 
 def query(name: str) -> LiteralString:
@@ -68,9 +69,11 @@ class Snapshot:
     subject: Subject
     has_tables: bool  # staging.<dataset> and staging._replaced_<dataset> exist
 
-    def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
-        """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own."""
-        composed = SQL(statement).format(staging=self.subject.staging, replaced=self.subject.replaced)
+    def rows(
+        self, statement: LiteralString, names: Mapping[str, Composable] = NO_NAMES, **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """Rows of a query; {staging}, {replaced} and %(dataset)s stand for the dataset's own, names for others."""
+        composed = SQL(statement).format(staging=self.subject.staging, replaced=self.subject.replaced, **names)
         with self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(composed, {"dataset": self.subject.name, **parameters}).fetchall()
 
@@ -92,6 +95,8 @@ def snapshot(
         wanted = [(SCHEMA, subject.name), (SCHEMA, replaced_name(subject.name))]
         existing = [table for table in wanted if exists(connection, *table)]
         has_tables = len(existing) == len(wanted)
+        children = [(SCHEMA, child.name) for child in (child_tables(subject.declared) if subject.declared else ())]
+        existing += [table for table in children if exists(connection, *table)]
         locks_mart = (
             mart is not None
             and exists(connection, *mart)

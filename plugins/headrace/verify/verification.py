@@ -12,6 +12,7 @@ from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow
 from headrace.verify.claims import PRODUCTION_SCHEMA, check_claims, check_mart, orphaned_claims
 from headrace.verify.coordinates import check_checkpoint, check_exactly_one, check_rows_outside_batch
+from headrace.verify.elements import check_elements
 from headrace.verify.ledger import check_arithmetic, check_chain, check_generations, check_seq
 from headrace.verify.readers import RecordReader
 from headrace.verify.records import RecordCheck, RecordCounts
@@ -100,6 +101,7 @@ def _verify_one(run: _Run, subject: Subject) -> DatasetReport:
             check_rows_outside_batch(view, report)
             check_checkpoint(view, report)
             check_exactly_one(view, report)
+            check_elements(view, report)
         check_claims(view, report)
         check_source(run.deployment, view, report, deep=run.deep)
     # in a moment of its own: a full refresh waits for it, and must not wait for a deep check

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from headrace.contract import EpochMilliseconds, Float, Identifier, Integer, Money, Text, Timestamp
-from headrace.contracts.columns import SqlType
+from headrace.contracts.annotations import SqlType
 from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
 
 

@@ -10,8 +10,13 @@
 
     key, wins and versions are by default those of the source's meta; unit tests do not see sources and need them here.
     Without a key every record is an entity. No CTEs: each subquery lets a condition on the key through to the index.
+
+    current('orders.items') are the elements of the child `items` that belong to current versions of orders.
 #}
 {% macro current(dataset, key=none, wins=none, versions=none) -%}
+    {%- if '.' in dataset -%}
+        {{ return(headrace_dbt.current_elements(dataset.split('.')[0], dataset.split('.')[1], key, wins, versions)) }}
+    {%- endif -%}
     {%- set meta = headrace_dbt.dataset_meta(dataset) -%}
     {%- set key = key or meta.get('key') -%}
     {%- set columns = headrace_dbt.column_list(headrace_dbt.key_columns(key)) -%}
@@ -43,6 +48,32 @@
 
 
 {#
+    The elements of a child whose records are current versions: with the record's key and time in front, and their place
+    in the array, _index. Those of an older version, and of a deleted record, are not among them.
+#}
+{% macro current_elements(dataset, child, key, wins, versions) -%}
+    {%- set key = key or headrace_dbt.dataset_meta(dataset).get('key') -%}
+    (
+        select
+            {%- if key %}
+            {{ headrace_dbt.column_list(headrace_dbt.key_columns(key), 'records') }},
+            {%- endif %}
+            records._timestamp,
+            elements.*
+        from (
+            select *
+            from {{ headrace_dbt.current(dataset, key, wins, versions) }}
+        ) as records
+        inner join {{ source('staging', dataset ~ '__' ~ child) }} as elements
+            on
+                records._generation = elements._generation
+                and records._partition = elements._partition
+                and records._offset = elements._offset
+    ) as {{ headrace_dbt.exactly(child) }}
+{%- endmacro %}
+
+
+{#
     The records of a dataset without those that were sent again: _newest_change is the greatest position of a key's
     changes so far, _newest that of its records. Of MySQL's binlogs the first number tells one server's from another's.
 #}
@@ -51,10 +82,10 @@
         select *
         from (
             select
-                staged.*,
+                *,
                 max(_position) filter (where _op is distinct from 'r') over so_far as _newest_change,
                 max(_position) over so_far as _newest
-            from {{ source('staging', dataset) }} as staged
+            from {{ source('staging', dataset) }}
             window so_far as (partition by {{ columns }}, _generation, _partition order by _offset)
         ) as sent
         where

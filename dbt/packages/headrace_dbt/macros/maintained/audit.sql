@@ -24,15 +24,17 @@
 
 {#
     The new rows of three random grains of the table, all from one random page; nothing where that would take long.
-    `before` are statements that run first.
+    `before` are statements that run first. The page's rows are named one by one: Postgres would read the whole table for a
+    range of ctid that a subquery gives.
 #}
 {% macro compute_sample(build, sql, before) -%}
     {%- set grains = headrace_dbt.column_list(build.grains | map(attribute='name') | list) -%}
     {%- set table = build.relation.include(database=false) | string -%}
     {%- set patterns = headrace_dbt.fetch_json(
         before ~ '; truncate pg_temp._headrace_touched; insert into pg_temp._headrace_touched select distinct * from (select ' ~ grains ~ ' from ' ~ table
-        ~ ", (select floor(random() * pg_relation_size(" ~ headrace_dbt.literal(table) ~ ") / current_setting('block_size')::int)::bigint as page offset 0) as pages"
-        ~ " where ctid >= format('(%s,0)', page)::tid and ctid < format('(%s,0)', page + 1)::tid order by random() limit 3) as sample; "
+        ~ " where ctid = any (array(select format('(%s,%s)', page, line)::tid from (select floor(random() * pg_relation_size(" ~ headrace_dbt.literal(table)
+        ~ ") / current_setting('block_size')::int)::bigint as page offset 0) as pages cross join generate_series(1, 300) as lines (line)))"
+        ~ " order by random() limit 3) as sample; "
         ~ headrace_dbt.patterns_sql(build.grains)
     ) -%}
     {%- do build.update({'patterns': patterns, 'action': 'grains' if patterns else 'unaffected'}) -%}

@@ -66,6 +66,9 @@
             {%- do locked.append(headrace_dbt.log_of(upstream.relation)) -%}
         {%- elif upstream.kind == 'dataset' -%}
             {%- do locked.append(headrace_dbt.replaced_of(upstream.relation)) -%}
+            {%- for elements in upstream.elements -%}
+                {%- do locked.append(elements.include(database=false) | string) -%}
+            {%- endfor -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(locked) }}
@@ -79,7 +82,10 @@
 {% macro make_turn(has_schema) -%}
     {%- call statement('make_turn') -%}
         {{ headrace_dbt.lock_row('logs of ' ~ this.schema) }};
+        lock table headrace.model_states in access share mode; -- so that Postgres notices a schema made while it waited
         {%- if not has_schema %}
+        {#- CREATE SCHEMA asks the session's cache, which learns only at the lock of another table what committed meanwhile #}
+        select from pg_catalog.pg_namespace limit 0;
         create schema if not exists {{ headrace_dbt.exactly(headrace_dbt.log_schema(this)) }};
         {%- endif %}
         create table if not exists {{ headrace_dbt.turn_of(this) }} ();

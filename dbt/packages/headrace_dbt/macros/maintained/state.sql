@@ -191,7 +191,8 @@
 {% macro compare_upstream(build, upstream, reasons) -%}
     {%- set available = build.state.available[upstream.key] -%}
     {%- if not available and upstream.kind == 'dataset' -%}
-        {%- do headrace_dbt.refuse(build.relation, 'found no dataset ' ~ upstream.relation.identifier ~ ' in headrace.datasets, expected one; run `headrace init`') -%}
+        {%- do headrace_dbt.refuse(build.relation, 'found no dataset ' ~ upstream.relation.identifier ~ ' in headrace.datasets, expected one; run `headrace init`'
+            ~ ('; or, if it has the elements of a dataset, write meta: {parent: <dataset>} to its source' if '__' in upstream.relation.identifier else '')) -%}
     {%- elif not available -%}
         {%- set available = {'identity': 'content', 'position': headrace_dbt.content_of(upstream.relation), 'floor': 0} -%}
         {%- do upstream.update({'kind': 'content'}) -%}

@@ -1,14 +1,23 @@
 {#
-    What a model reads, also through ephemeral models: a list of {name, key, kind, relation, columns}. The kind is
+    What a model reads, also through ephemeral models: a list of {name, key, kind, relation, elements}. The kind is
 
     dataset    a table of the loader, `source('staging', ...)`; new are the batches that the model has not claimed
     model      a maintained model; new are the changes in its log
     content    anything else: a view, a seed, another source; new is a different content
+
+    The table of a dataset's elements (meta.parent of the source) is part of the dataset: its batches are the dataset's.
 #}
 {% macro upstreams() -%}
-    {%- set found = {} -%}
+    {%- set found, merged = {}, {} -%}
     {%- do headrace_dbt.collect_upstreams(model.depends_on.nodes, found) -%}
-    {{ return(found.values() | list) }}
+    {%- for upstream in found.values() -%}
+        {%- if upstream.key in merged -%}
+            {%- do merged[upstream.key].elements.extend(upstream.elements) -%}
+        {%- else -%}
+            {%- do merged.update({upstream.key: upstream}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(merged.values() | list) }}
 {%- endmacro %}
 
 
@@ -19,11 +28,14 @@
         {%- if node and node.config.get('materialized') == 'ephemeral' -%}
             {%- do headrace_dbt.collect_upstreams(node.depends_on.nodes, found) -%}
         {%- elif node -%}
-            {%- set relation = headrace_dbt.relation_of(node) -%}
+            {%- set own = headrace_dbt.relation_of(node) -%}
+            {%- set parent = (node.config.get('meta') or node.get('meta') or {}).get('parent') if node.resource_type == 'source' else none -%}
+            {%- set relation = own.incorporate(path={'identifier': parent}) if parent else own -%}
             {%- set is_dataset = node.resource_type == 'source' and node.schema == headrace_dbt.staging_schema() -%}
             {%- set is_model = node.config.get('materialized') == 'maintained' -%}
             {%- do found.update({unique_id: {
-                'name': node.name,
+                'name': parent or node.name,
+                'elements': [own] if parent else [],
                 'key': relation.schema ~ '.' ~ relation.identifier,
                 'kind': 'dataset' if is_dataset else 'model' if is_model else 'content',
                 'relation': relation,
