@@ -35,6 +35,7 @@ from headrace.record import Record
 from headrace.settings import Settings
 from headrace.sources.declarations import File as File
 from headrace.sources.declarations import KafkaTopic as KafkaTopic
+from headrace.sources.declarations import KafkaTopics as KafkaTopics
 from headrace.sources.declarations import RedisStream as RedisStream
 from headrace.sources.declarations import SourceDeclaration
 
@@ -60,8 +61,8 @@ class Dataset:
     zone: the time zone of times that name none. Defaults to UTC.
     format: how the bytes of a value encode its document (headrace.formats). Defaults to Json().
     key_format: how the bytes of a key encode it. Defaults to none: a key is the text of the field's value.
-    where: which records belong to the dataset, if several share the source: "$.type = 'order'". The others are
-    counted as ignored. Defaults to all.
+    where: which records belong to the dataset, if several share the source: "$.type = 'order'", "header.type = 'order'"
+    or "schema = 'com.acme.Order'". The others are counted as ignored. Defaults to all.
     strict: accept only JSON's own types: no "5" for 5, no 5 for a text. Defaults to False: a value that converts to
     the field's type without loss is accepted.
     children: arrays whose elements are rows of tables of their own. Defaults to none.
@@ -106,7 +107,7 @@ class Dataset:
         for limit, value in numbers:
             if value is not None and value <= 0:
                 faults.append(f"{limit} is {value}, expected more than 0")
-        if self.format.has_schema_ids and self.source.kind != "topic":
+        if self.format.has_schema_ids and not self.source.has_record_keys:
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
         elif isinstance(self.format, Debezium) and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one of documents: only topics have change events")
@@ -116,7 +117,7 @@ class Dataset:
             faults.append("key_format is set, expected a key that the records of a topic carry too")
         if self.where is not None:
             try:
-                parse(self.where)
+                parse(self.where, has_schemas=self.format.has_schema_ids)
             except DatasetError as fault:
                 faults.append(str(fault))
         try:
@@ -238,10 +239,7 @@ class Dataset:
 
     @property
     def masking_key_id(self) -> str | None:
-        """The id of the key of its masks, which tells keys apart; None if no mask needs a key.
-
-        Raises SettingError where a mask has no key.
-        """
+        """Tells the keys of its masks apart; None if no mask needs one. Raises as `require_masking_key`."""
         self.require_masking_key()
         return masks.key_id(self.masking_key) if self.masking_key is not None else None
 
@@ -326,18 +324,16 @@ def module_name(name: str) -> str:
 def field_contract(dataset: Dataset, column: Column) -> Contract:
     """The contract of a single field: the field's own validators, and the dataset's strictness."""
     info = dataset.contract.model_fields[column.field]
-    validators: dict[str, Any] = {
-        # pydantic has bound it to the class; create_model binds again, so it must be static
+    validators: dict[str, Any] = {  # pydantic has bound it to the class, create_model binds again: so it is static
         name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
         for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
         if column.field in found.info.fields or "*" in found.info.fields
     }
-    definition: Any = (info.annotation, info)
     model = create_model(
         f"{dataset.contract.__name__}{column.field}",
         __config__=CONTRACT_CONFIG,
         __validators__=validators,
-        **{column.field: definition},
+        **{column.field: (info.annotation, info)},  # type: ignore[call-overload]
     )
     return Contract(
         model,

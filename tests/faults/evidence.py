@@ -44,6 +44,7 @@ class LedgerRow:
     dead: int
     tombstones: int
     empty: int
+    ignored: int
     bytes: int
     first_record_at: datetime | None
     last_record_at: datetime | None

@@ -104,7 +104,8 @@ class _Child:
         self._barrier("planned")
         self._hook_copies()
         result = drain_plan(deployment, dataset, planned, options=RunOptions(run=run, barrier=self._barrier))
-        return {name: getattr(result, name) for name in ("batches", "staged", "dead", "tombstones", "empty", "bytes")}
+        counts = ("batches", "staged", "dead", "tombstones", "empty", "ignored", "bytes")
+        return {name: getattr(result, name) for name in counts}
 
     def _connect(self, name: str) -> Connect:
         dsn = self._request["settings"]["postgres_dsn"]

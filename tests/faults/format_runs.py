@@ -38,7 +38,9 @@ KILLS = 16
 BATCHES = 200  # of a whole topic, about
 RUN_OF_A_SCHEMA = 1_000  # records, then the next schema
 SCHEMAS_IN_TURN = (0, 1, 2, 1)  # of VERSIONS: each is followed by an older and by a newer one
-MOMENT_MAX_S = 4.0  # a kill that is at no step comes within this after the plan
+MOMENT_MAX_US = (
+    1  # per record: a kill that is at no step comes within this after the plan; a drain takes ten times that
+)
 END_LIMIT_S = 3_600.0
 BROKEN = b"\xff\xfe"  # what no format begins with
 
@@ -156,7 +158,7 @@ def _drain(made: Orders, case: FormatCase, options: RunOptions, found: Drained) 
             action = {"step": step, "nth": rng.randint(1, BATCHES // KILLS), "do": "kill"}
             run = server.fork(request | {"run_id": f"kill-{number}", "actions": [action] if step else []})
             if not step and run.wait_until_planned() is not None:
-                time.sleep(rng.uniform(0, MOMENT_MAX_S))
+                time.sleep(rng.uniform(0, MOMENT_MAX_US * options.records / 1e6))
                 run.signal(signal.SIGKILL)
             found.kills += _ended(run) == "killed"
         while _ended(server.fork(request | {"run_id": "last"})) != "done":

@@ -13,7 +13,7 @@ def wrong_claims(runs: list[RunEnd], evidence: Evidence) -> list[str]:
             said = run.result
             stored = {"batches": len(lines)} | {
                 name: sum(getattr(line, name) for line in lines)
-                for name in ("staged", "dead", "tombstones", "empty", "bytes")
+                for name in ("staged", "dead", "tombstones", "empty", "ignored", "bytes")
             }
             if said != stored:
                 found.append(f"{run.run_id}: the run says {said}, expected what the ledger holds of it: {stored}")

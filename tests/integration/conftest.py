@@ -303,3 +303,9 @@ def warehouse(postgres_dsn: str, session_home: Path) -> Warehouse:
     warehouse = shared_warehouse(postgres_dsn, session_home)
     warehouse.empty()
     return warehouse
+
+
+@pytest.fixture(scope="session")
+def registry_url(local_settings: Settings) -> str:
+    """The address of a real schema registry."""
+    return str(services.up(local_settings, only=("registry",), print_line=lambda _line: None)["registry"]["address"])

@@ -32,12 +32,6 @@ from tests.support.schemas import wire
 from tests.support.stage import Stage
 
 
-@pytest.fixture(scope="session")
-def registry_url(local_settings: Settings) -> str:
-    """The address of a real schema registry."""
-    return str(services.up(local_settings, only=("registry",), print_line=lambda _line: None)["registry"]["address"])
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A format: how it is declared, how the second client writes all of an order, and some fields of it."""

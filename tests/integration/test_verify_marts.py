@@ -1,7 +1,14 @@
 """`headrace verify` compares the claims of marts with the ledger, and marts with their staged rows."""
 
+from dataclasses import replace
+
+import pytest
+
+from headrace.catalog import Declarations
+from headrace.formats import JSON
 from headrace.ingest.parallel import drain_dataset
 from headrace.repair.generations import reset
+from headrace.verify import verification as verify_module
 from headrace.verify import verify
 from tests.support.drained_topic import TOMBSTONE, Drained
 
@@ -79,3 +86,24 @@ def test_verify_of_a_built_mart_names_the_row_that_should_be_deleted(drained: Dr
     drained.execute(CLAIM)
     drained.execute("insert into marts.jobs values (3, 0), (98, 0)")
     assert drained.assert_found("marts", TOMBSTONE).found.startswith("a row of jobidentifier 3 ")
+
+
+def test_verify_compares_a_mart_whose_key_has_several_fields(drained: Drained, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, keys_of = drained.stage.deployment.dataset("jobs"), ("JOBIDENTIFIER", "USERID")
+    two_fields = replace(jobs, key=keys_of, keyed=False, format=JSON)
+    monkeypatch.setattr(verify_module, "load_declarations", lambda _: Declarations({"jobs": two_fields}, {}))
+    # a tombstone has one of the two fields, and deletes nothing
+    drained.execute(
+        "create table marts.jobs as select distinct jobidentifier, userid from staging.jobs where userid >= 0"
+    )
+    drained.execute(CLAIM)
+    result = drained.verify()
+    assert result.is_clean, list(result.lines())
+    (keys,) = drained.stage.query("select count(*) from marts.jobs")[0]
+    assert result.reports[0].counts["keys of marts.jobs equal to staging's"] == keys > 40
+    drained.execute("update marts.jobs set userid = userid + 1 where jobidentifier = 20")
+    found = [finding.found for finding in drained.verify().findings]
+    assert found == [
+        f"no row of jobidentifier, userid 20, 20 in marts.jobs, which has {keys}",
+        f"a row of jobidentifier, userid 20, 21 in marts.jobs, which has {keys}",
+    ]

@@ -1,10 +1,16 @@
 """Two datasets that share a topic: each counts what it ignores, and both are proven."""
 
 import json
+from dataclasses import replace
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.schema_registry import SchemaRegistryClient, record_subject_name_strategy
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 
+from headrace.deployment import Deployment
 from headrace.ingest.observations import update_totals
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
@@ -91,3 +97,37 @@ def test_verify_names_a_record_that_was_not_ignored_when_it_was_read(shared: Sta
     found = verify(shared.deployment, "orders", deep=True).findings
 
     assert {finding.check for finding in found} == {"records", "empty"}
+
+
+def test_records_of_several_subjects_are_told_apart_by_the_names_of_their_schemas(
+    stage: Stage, registry_url: str
+) -> None:
+    stage = Stage(Deployment.from_settings(replace(stage.deployment.settings, registry_url=registry_url)), stage.dsn)
+    topic, registry = topic_of(stage), SchemaRegistryClient({"url": registry_url})
+    for name in ("orders", "clients"):
+        text = DECLARATION.format(name=name, kind="Integer", topic=topic)
+        text = text.replace(f"$.type = '{name}'", f"schema = 'com.acme.{name.title()}'").replace(
+            "source=", "format=Avro(), source="
+        )
+        path = stage.deployment.settings.datasets_dir / f"{name}.py"
+        path.write_text(f"from headrace.formats import Avro\n{text}")
+    initialise(stage.deployment)
+    producer = Producer({"bootstrap.servers": servers(stage)})
+    context = SerializationContext(topic, MessageField.VALUE)
+    for kind, numbers in (("Orders", range(10)), ("Clients", range(10, 16)), ("Others", range(16, 20))):
+        fields = [{"name": "id", "type": "long"}, {"name": "type", "type": "string"}]
+        schema = {"type": "record", "name": kind, "namespace": "com.acme", "fields": fields}
+        write = AvroSerializer(
+            registry, json.dumps(schema), conf={"subject.name.strategy": record_subject_name_strategy}
+        )
+        for n in numbers:
+            value = write({"id": n, "type": kind}, context)
+            producer.produce(topic, key=str(n), value=value[:-1] if n % 8 == 0 else value)  # 0, 8, 16 are cut off
+    producer.produce(topic, key="20", value=b"{}")
+    assert producer.flush(30) == 0
+    assert {"com.acme.Orders", "com.acme.Clients"} <= set(registry.get_subjects())
+    for name, staged, dead in (("orders", 8, 3), ("clients", 6, 1)):  # the last one names no schema
+        drain_dataset(stage.deployment, name)
+        assert counts(stage, name) == (staged, dead, 0, 21 - staged - dead, 0, 21)
+        report = verify(stage.deployment, name, deep=True)
+        assert report.is_clean, report

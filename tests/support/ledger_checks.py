@@ -41,7 +41,8 @@ def totals(stage: Stage, dataset: str = "jobs") -> dict[str, Any]:
             dataset,
         ),
         "sums": stage.query(
-            "select sum(staged), sum(dead), sum(tombstones), sum(empty) from headrace.batches where dataset = %s",
+            "select sum(staged), sum(dead), sum(tombstones), sum(empty), sum(ignored) from headrace.batches "
+            "where dataset = %s",
             dataset,
         ),
     }
@@ -52,19 +53,20 @@ def assert_ledger(stage: Stage, sent: Iterable[tuple[int, int]] | None = None, d
     if sent is not None:
         assert coordinates(stage, dataset) == sorted(sent)
     lines = stage.query(
-        "select seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty, kind, batch_id "
+        "select seq, generation, partition, start_offset, end_offset, staged, dead, tombstones, empty, ignored, kind, "
+        "batch_id "
         "from headrace.batches where dataset = %s order by seq",
         dataset,
     )
     assert [line[0] for line in lines] == list(range(1, len(lines) + 1))
     assert stage.query("select last_seq from headrace.datasets where dataset = %s", dataset) == [(len(lines),)]
     ends: dict[tuple[int, int], int] = {}
-    for _, generation, partition, start, end, staged, dead, tombstones, empty, kind, batch_id in lines:
+    for _, generation, partition, start, end, staged, dead, tombstones, empty, ignored, kind, batch_id in lines:
         if kind not in ("replay", "reload", "fill", "reset"):  # they move no checkpoint
             assert start == ends.get((generation, partition), 1 if kind == "load" else 0)
             ends[generation, partition] = end
         if kind in ("drain", "load", "replace"):
-            assert end - start == staged + dead + tombstones + empty
+            assert end - start == staged + dead + tombstones + empty + ignored
         assert (staged, tombstones) == stage.query(
             f"select count(*) filter (where not _deleted), count(*) filter (where _deleted) from staging.{dataset} "
             "where _batch_id = %s and _generation = %s and _partition = %s and _offset >= %s and _offset < %s",

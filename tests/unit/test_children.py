@@ -83,6 +83,15 @@ def test_one_bad_element_rejects_the_whole_record(array: Any, reason: str, path:
     assert detail in found.detail
 
 
+def test_a_field_of_the_arrays_own_name_is_named_in_full() -> None:
+    class Box(BaseModel):
+        boxes: Integer
+
+    found = decoded({"id": 1, "boxes": [{"boxes": "x"}]}, dataset(Child(name="b", contract=Box, explode="$.boxes")))
+
+    assert found.json_path == "$.boxes[0].boxes"
+
+
 def test_a_required_array_is_missing() -> None:
     declared = dataset(Child(name="items", contract=Item, explode="$.cart['line items']", required=True))
 

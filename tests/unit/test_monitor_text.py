@@ -26,6 +26,7 @@ BUSY = find_problems_by(
             last_error="no broker\x1b[2J `headrace up`",
             last_command=Command("up"),
             dead_by_reason={"wrong_type": 7},
+            ignored=2_000,
             followed_by="host:1",
             partitions=[partition(0, lag=12_345_678, lag_s=200_000.0)],
         ),
@@ -62,6 +63,7 @@ def test_status_begins_with_problems_and_their_commands() -> None:
     assert found[0].startswith("error: telemetry: no broker\\x1b[2J")
     assert found[1] == "  -> headrace up"
     assert any(line.startswith("marts: 1 models, 0 failing") for line in found)
+    assert "telemetry: 2,000 records ignored, which its condition leaves out" in found
 
 
 def test_status_shows_names_of_others_as_they_are_and_visible() -> None:

@@ -9,9 +9,12 @@ from pydantic import BaseModel
 from headrace.contract import Integer, Text
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.exceptions import DatasetError
+from headrace.formats import Avro, JsonSchema, Protobuf
+from headrace.formats.registry import JSON_SCHEMA, PROTOBUF, SchemaText
 from headrace.ingest.batch import Batch
 from headrace.postgres.ledger import LedgerKind, RunContext
 from headrace.record import KafkaRecord
+from tests.support.schemas import Schemas, wire
 
 
 class Order(BaseModel):
@@ -67,6 +70,65 @@ def test_value_that_is_no_document_is_not_ignored(value: bytes) -> None:
     assert not declared.ignores(b"1", value, ())
 
 
+SHOP = 'syntax = "proto3"; package com.acme; message Order { message Line {} } message Client {}'
+SCHEMAS = Schemas(
+    {
+        1: {"type": "record", "name": "Order", "namespace": "com.acme", "fields": []},
+        2: {"type": "record", "name": "com.acme.Client", "fields": []},
+        3: ["null", {"type": "record", "name": "com.acme.Order", "fields": []}],
+        4: "string",
+        5: SchemaText(JSON_SCHEMA, '{"title": "com.acme.Order"}', {}),
+        6: SchemaText(JSON_SCHEMA, '{"title": 5}', {}),
+        7: SchemaText(PROTOBUF, SHOP, {}),
+    }
+)
+NAMES: dict[Any, dict[bytes, str | None]] = {  # by format, the names of values
+    Avro(schemas=SCHEMAS): {
+        wire(1, b""): "com.acme.Order",
+        wire(2, b"damaged"): "com.acme.Client",
+        wire(3, b""): None,
+        wire(4, b""): "string",
+    },
+    JsonSchema(schemas=SCHEMAS): {wire(5, b"{}"): "com.acme.Order", wire(6, b"{"): None},
+    Protobuf(schemas=SCHEMAS): {  # behind the id stand a message's indexes: one zero byte, [0, 0], [1]
+        wire(7, b"\0"): "com.acme.Order",
+        wire(7, b"\4\0\0"): "com.acme.Order.Line",
+        wire(7, b"\2\2damaged"): "com.acme.Client",
+    },
+}
+
+
+@pytest.mark.parametrize("format", NAMES, ids=lambda format: str(format.name))
+def test_name_of_a_schema(format: Any) -> None:
+    decoder = format.decoder()
+    assert {value: decoder.schema_name(value, ()) for value in NAMES[format]} == NAMES[format]
+
+
+def test_condition_on_the_name_of_a_schema() -> None:
+    format = Avro(schemas=SCHEMAS)
+    for value, name in NAMES[format].items():
+        for where, belongs in (
+            ("schema = 'com.acme.Order'", name == "com.acme.Order"),
+            ("schema in ('com.acme.Order.Line', 'string')", name == "string"),
+            ("schema != 'com.acme.Client'", name != "com.acme.Client"),
+            ("schema = null", name is None),
+        ):
+            found = dataset(where, format=format, max_value_bytes=6).filter  # of a large value it is known, too
+            assert found is not None
+            assert found.ignores(b"1", value, ()) is not belongs, where
+    declared = dataset("schema = 'com.acme.Order'", format=format).filter
+    assert declared is not None
+    for foreign in (b"{}", b"", wire(99, b""), wire(5, b"")):  # of no schema, or of one that cannot be read
+        assert not declared.ignores(b"1", foreign, ())  # a dead letter
+    assert not declared.ignores(b"1", None, ())
+    assert declared.ignores(b"client-1", None, ())
+
+
+def test_condition_on_a_schema_asks_for_a_format_that_has_them() -> None:
+    with pytest.raises(DatasetError, match="expected a format with schemas: values of this one name none"):
+        dataset("schema = 'com.acme.Order'")
+
+
 def test_tombstone_belongs_to_the_dataset_whose_key_it_has() -> None:
     declared = dataset("$.type = 'order'").filter
     assert declared is not None
@@ -78,7 +140,17 @@ def test_tombstone_belongs_to_the_dataset_whose_key_it_has() -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["type = 'order'", "$.type", "$.type = order", "$.type in 'a'", "$.type = 'a', 'b'", "$ = 1", "$.n = 1.5", ""],
+    [
+        "type = 'order'",
+        "$.type",
+        "$.type = order",
+        "$.type in 'a'",
+        "$.type = 'a', 'b'",
+        "$ = 1",
+        "$.n = 1.5",
+        "",
+        "schemas = 'a'",
+    ],
 )
 def test_condition_that_is_none_is_refused(where: str) -> None:
     with pytest.raises(DatasetError, match=r"expected"):

@@ -68,11 +68,17 @@ def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **
 
 def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import dead_letter_document, dead_letter_lines
+    from headrace.postgres.checkpoints import origin_texts
     from headrace.postgres.dead_letter_pages import find
 
     dead_letter = find(connection, dataset, coordinate)
-    # keep: a body of several lines
-    report(as_json, lambda: dead_letter_document(dead_letter), lambda: dead_letter_lines(dead_letter), keep="\n\t")
+    topic = origin_texts(connection, dataset).get((dead_letter.generation, dead_letter.partition))
+    report(
+        as_json,
+        lambda: dead_letter_document(dead_letter, topic),
+        lambda: dead_letter_lines(dead_letter, topic),
+        keep="\n\t",  # a body of several lines
+    )
 
 
 def _export(connection: "Connection[Any]", declared: "Dataset", reason: str | None, out: Path, as_json: bool) -> None:

@@ -108,10 +108,14 @@ class CompiledChild:
             missing = Rejection(Reason.MISSING_FIELD, f"{self._title}: missing", json_path(self.path.names))
             return missing if self.required else ()
         if not isinstance(array, list):
-            return self._wrong(array, "an array")
+            return self._wrong(array, "an array", json_path(self.path.names))
         rows: list[Row] = []
         for index, element in enumerate(array):
-            row = self.contract.row_of(element) if isinstance(element, Mapping) else self._wrong(element, "an object")
+            row = (
+                self.contract.row_of(element)
+                if isinstance(element, Mapping)
+                else self._wrong(element, "an object", "$")
+            )
             if isinstance(row, Rejection):
                 return self._inside(index, row)
             rows.append(row)
@@ -147,15 +151,15 @@ class CompiledChild:
     def _title(self) -> str:
         return ".".join(self.path.names)
 
-    def _wrong(self, value: Any, expected: str) -> Rejection:
+    def _wrong(self, value: Any, expected: str, path: str) -> Rejection:
         found = type(value).__name__ if self.contract.masks is not None else shown(value)
         detail = f"{self._title}: found {found}, expected {expected}"
-        return Rejection(Reason.WRONG_TYPE, storable(detail), json_path(self.path.names))
+        return Rejection(Reason.WRONG_TYPE, storable(detail), path)
 
     def _inside(self, index: int, found: Rejection) -> Rejection:
         """A rejection of one element as one of its record."""
         array = json_path(self.path.names)
-        inner = found.json_path.removeprefix(array).removeprefix("$")
+        inner = found.json_path.removeprefix("$")
         return replace(
             found,
             detail=storable(f"element {index} of {self._title}: {found.detail}"),

@@ -16,7 +16,8 @@ from headrace.formats.base import Undecodable
 from headrace.record import Headers
 
 _CONDITION = re.compile(
-    r"(?P<operand>\$(?:\.\w+|\['[^']+'\])+|header\.[\w.-]+)\s*(?P<operator>!=|=|\bin\b)\s*(?P<values>\S.*)", re.DOTALL
+    r"(?P<operand>\$(?:\.\w+|\['[^']+'\])+|header\.[\w.-]+|schema\b)\s*(?P<operator>!=|=|\bin\b)\s*(?P<values>\S.*)",
+    re.DOTALL,
 )
 _VALUE = re.compile(r"'((?:[^']|'')*)'|(true|false|null)|(-?\d{1,18})(?![\d.eE])")
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None}
@@ -26,13 +27,14 @@ Value = tuple[type, Any]  # 1 is not true
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on one value of a document, or on one header.
+    """A condition on one value of a document, on one header, or on the name of the value's schema.
 
     names: where the value is in the document; header: the name of the header instead. An absent value counts as null.
     """
 
     names: Names
     header: str | None
+    is_of_schema: bool
     is_negated: bool
     values: frozenset[Value]
 
@@ -69,6 +71,8 @@ class Where:
         if value is None:
             found = self._contract.decode(key, None, headers)
             return isinstance(found, Rejection) and found.reason != Reason.MISSING_KEY
+        if self._condition.is_of_schema:
+            return self._ignores_schema(value, headers)
         if len(value) > self._contract.max_value_bytes:
             return False
         try:
@@ -78,20 +82,29 @@ class Where:
             return False
         return isinstance(document, Mapping) and not self._condition.holds_for_document(document)
 
+    def _ignores_schema(self, value: bytes, headers: Headers) -> bool:
+        try:
+            return not self._condition.holds(self._contract.decoder.schema_name(value, headers))
+        except Undecodable:
+            return False
 
-def parse(text: str) -> Condition:
-    """Read a condition; raises DatasetError for another text."""
+
+def parse(text: str, *, has_schemas: bool = True) -> Condition:
+    """Read a condition; raises DatasetError for another text, or for a schema's name of a format without schemas."""
     found = _CONDITION.fullmatch(text.strip())
     values = _values(found["values"], is_list=found["operator"] == "in") if found else None
     if found is None or not values:
         raise DatasetError(
-            f"where is {text!r}, expected $.path or header.name, then = or != and a value, or in and values in "
+            f"where is {text!r}, expected $.path, header.name or schema, then = or != and a value, or in and values in "
             "brackets; a value is a text in single quotes, a whole number, true, false or null"
         )
     operand = found["operand"]
     header = operand.removeprefix("header.") if operand.startswith("header.") else None
-    names = () if header is not None else Path(operand).names
-    return Condition(names, header, found["operator"] == "!=", frozenset(values))
+    is_of_schema = operand == "schema"
+    if is_of_schema and not has_schemas:
+        raise DatasetError(f"where is {text!r}, expected a format with schemas: values of this one name none")
+    names = () if header is not None or is_of_schema else Path(operand).names
+    return Condition(names, header, is_of_schema, found["operator"] == "!=", frozenset(values))
 
 
 def _values(text: str, *, is_list: bool) -> list[Value] | None:

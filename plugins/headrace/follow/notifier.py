@@ -9,7 +9,8 @@ from headrace.deployment import Deployment
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan
-from headrace.sources.base import Source, SourcePosition
+from headrace.origin import Origin
+from headrace.sources.base import Source, SourcePosition, assign
 
 WAIT_S = 1.0  # a source waits for this long at a time; the thread ends within it
 
@@ -22,6 +23,7 @@ class Notifier:
         self._armed = threading.Event()
         self._ended = threading.Event()
         self._behind: Mapping[int, SourcePosition] = {}
+        self._origins: Mapping[int, Origin] = {}
         self._pause = 0.0
         self._thread = threading.Thread(target=self._wait, name=f"follow {dataset.name}", daemon=True)
         self._thread.start()
@@ -31,7 +33,7 @@ class Notifier:
         if any(result.next_offsets.get(p) != bounds.end for p, bounds in planned.ranges.items()):
             self._notified.put(self._dataset.name)  # the drain ran out of time: more can be read
             return
-        self._behind, self._pause = planned.behind, 0.0
+        self._origins, self._behind, self._pause = planned.origins, planned.behind, 0.0
         self._armed.set()
 
     def notify_in(self, seconds: float) -> None:
@@ -53,6 +55,7 @@ class Notifier:
                 break
             try:
                 source = source or open_source(self._deployment, self._dataset)
+                assign(source, self._origins)
                 while self._behind and not self._ended.is_set() and not source.wait(self._behind, WAIT_S):
                     if self._armed.is_set():
                         break

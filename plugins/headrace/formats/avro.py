@@ -93,13 +93,12 @@ class AvroDecoder:
         self._fingerprints = fingerprints
         self._header = HEADER_BYTES if fingerprints is None else SINGLE_OBJECT_BYTES
         self._read: dict[int, _Read] = {}  # by the schema's id
+        self._names: dict[int, str | None] = {}
 
     def decode(self, value: bytes, _headers: Headers) -> Decoded:
         """The document of a value: a mapping, or for a key whose schema is no record's a value alone."""
-        number = require_schema_id(value) if self._fingerprints is None else self._single_object_id(value)
-        found = self._read.get(number)
-        if found is None:
-            found = self._read[number] = self._reader(number)
+        number = self._require_id(value)
+        found = self._read.get(number) or self._reader(number)
         data = BytesIO(value)
         data.seek(self._header)
         try:
@@ -122,9 +121,19 @@ class AvroDecoder:
             return schema_id(value)
         return self._fingerprints.known(value[2:SINGLE_OBJECT_BYTES]) if value[:2] == SINGLE_OBJECT else None
 
+    def schema_name(self, value: bytes, _headers: Headers) -> str | None:
+        """The full name of the record; None of a union."""
+        number = self._require_id(value)
+        if number not in self._names:
+            self._reader(number)
+        return self._names[number]
+
     def is_known(self, value: bytes) -> bool:
         """Whether the value's schema was parsed."""
         return self.schema_id(value, ()) in self._read
+
+    def _require_id(self, value: bytes) -> int:
+        return require_schema_id(value) if self._fingerprints is None else self._single_object_id(value)
 
     def _single_object_id(self, value: bytes) -> int:
         if len(value) < SINGLE_OBJECT_BYTES or value[:2] != SINGLE_OBJECT:
@@ -136,7 +145,9 @@ class AvroDecoder:
 
     def _reader(self, number: int) -> _Read:
         schema = parse(self._schemas.schema(number), f"schema {number}", is_connect=self._is_connect)
-        return _reader_of(schema, in_python=self._in_python)
+        self._names[number] = schema.name
+        self._read[number] = found = _reader_of(schema, in_python=self._in_python)
+        return found
 
 
 def _reader_of(schema: AvroSchema, *, in_python: bool) -> _Read:

@@ -35,6 +35,13 @@ class AvroSchema:
     parsed: Any
     is_recursive: bool
 
+    @property
+    def name(self) -> str | None:
+        """The full name, with the namespace; of a primitive its type; None of a union."""
+        if isinstance(self.parsed, dict):
+            return str(self.parsed.get("name") or self.parsed["type"])
+        return self.parsed if isinstance(self.parsed, str) else None
+
 
 def parse(schema: SchemaText, what: str, *, is_connect: bool = False) -> AvroSchema:
     """Parse a registered schema with its imports; raises Undecodable where it is none that can be read.

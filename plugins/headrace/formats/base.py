@@ -98,6 +98,12 @@ class Decoder(Protocol):
     def schema_id(self, value: bytes, headers: Headers) -> int | None:
         """The registry's id of the schema of a value, for `_schema_id`; None where it names none. Never raises."""
 
+    def schema_name(self, value: bytes, headers: Headers) -> str | None:
+        """The full name of the record or message that a value is, as its schema has it; None where it has no name.
+
+        Raises what `decode` raises, for a value that names no schema too.
+        """
+
     def is_known(self, value: bytes) -> bool:
         """Whether the schema of a value is known, so that its JSON text may be read without `decode`."""
 
@@ -157,6 +163,10 @@ class PlainDecoder:
         """None: there is no schema."""
         return None
 
+    def schema_name(self, _value: bytes, _headers: Headers) -> str | None:
+        """None: there is no schema."""
+        return None
+
     def is_known(self, _value: bytes) -> bool:
         """There is nothing to know."""
         return True
@@ -186,6 +196,10 @@ class ChangeDecoder(ABC):
     @abstractmethod
     def schema_id(self, value: bytes, headers: Headers) -> int | None:
         """As Decoder.schema_id."""
+
+    @abstractmethod
+    def schema_name(self, value: bytes, headers: Headers) -> str | None:
+        """As Decoder.schema_name."""
 
     @abstractmethod
     def is_known(self, value: bytes) -> bool:

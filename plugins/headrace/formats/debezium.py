@@ -115,6 +115,10 @@ class DebeziumDecoder(ChangeDecoder):
         """The registry's id of the schema of the event."""
         return self._decoder.schema_id(value, headers)
 
+    def schema_name(self, value: bytes, headers: Headers) -> str | None:
+        """The name of the schema of the event."""
+        return self._decoder.schema_name(value, headers)
+
     def is_known(self, value: bytes) -> bool:
         """Whether the event's schema is known."""
         return self._decoder.is_known(value)
@@ -184,6 +188,10 @@ class DebeziumKeyDecoder:
     def schema_id(self, value: bytes, headers: Headers) -> int | None:
         """The registry's id of the schema of the key."""
         return self._decoder.schema_id(value, headers)
+
+    def schema_name(self, value: bytes, headers: Headers) -> str | None:
+        """The name of the schema of the key."""
+        return self._decoder.schema_name(value, headers)
 
     def is_known(self, value: bytes) -> bool:
         """Whether the key's schema is known."""

@@ -64,11 +64,7 @@ class ProtobufDecoder:
         from google.protobuf.message import DecodeError
 
         number = require_schema_id(value)
-        end = _indexes_end(value)
-        found = self._read.get(value[:end])
-        if found is None:
-            found = self._read[value[:end]] = self._reader(number, value, end)
-        message_class, convert = found
+        message_class, convert, end = self._message(number, value)
         try:
             message = message_class.FromString(value[end:])
         except DecodeError as error:
@@ -79,9 +75,22 @@ class ProtobufDecoder:
         """The id that the value names."""
         return schema_id(value)
 
+    def schema_name(self, value: bytes, _headers: Headers) -> str | None:
+        """The full name of the message, with its package and the messages that it nests in."""
+        message_class, _, _ = self._message(require_schema_id(value), value)
+        return str(message_class.DESCRIPTOR.full_name)
+
     def is_known(self, value: bytes) -> bool:
         """Whether the value's schema was compiled."""
         return schema_id(value) in self._types
+
+    def _message(self, number: int, value: bytes) -> tuple[Any, Convert, int]:
+        """The class of a value's message, its converter, and where the message begins."""
+        end = _indexes_end(value)
+        found = self._read.get(value[:end])
+        if found is None:
+            found = self._read[value[:end]] = self._reader(number, value, end)
+        return *found, end
 
     def _reader(self, number: int, value: bytes, end: int) -> tuple[Any, Convert]:
         from google.protobuf.message_factory import GetMessageClass

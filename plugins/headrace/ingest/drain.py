@@ -81,7 +81,7 @@ class DrainResult:
         return (
             f"{self.dataset}: {self.records} records in {self._pace}, {self.batches} batches: "
             f"{self.staged} staged, {self.dead} dead, {self.tombstones} tombstones, {self.empty} empty{self._others}; "
-            f"next offsets {self._ends}{waiting}"
+            f"next offsets {self._ends(plan)}{waiting}"
         )
 
     def document(self, plan: Plan) -> dict[str, Any]:
@@ -105,14 +105,16 @@ class DrainResult:
 
     def log_lines(self, plan: Plan) -> list[str]:
         """The result in five lines for a task's log: range, rows, dead letters by reason, seconds, next offsets."""
-        ranges = ", ".join(f"[{p}] {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items()))
+        ranges = ", ".join(
+            f"{plan.label(p)} {bounds.start} to {bounds.end}" for p, bounds in sorted(plan.ranges.items())
+        )
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
         return [
             f"{self.dataset}: generation {plan.generation} of {plan.topic}, offsets {ranges or 'none'}",
             f"staged {self.staged}, tombstones {self.tombstones}, empty {self.empty}{self._others}",
             f"dead letters {self.dead}{': ' if reasons else ''}{reasons}",
             f"{self.batches} batches in {self._pace}",
-            f"next offsets {self._ends or 'unchanged'}",
+            f"next offsets {self._ends(plan) or 'unchanged'}",
         ]
 
     @property
@@ -125,9 +127,8 @@ class DrainResult:
         rate = f"{self.records / self.seconds:,.0f}" if self.seconds else "-"
         return f"{self.seconds:.1f} s ({rate}/s)"
 
-    @property
-    def _ends(self) -> str:
-        return ", ".join(f"[{partition}] {offset}" for partition, offset in sorted(self.next_offsets.items()))
+    def _ends(self, plan: Plan) -> str:
+        return ", ".join(f"{plan.label(partition)} {offset}" for partition, offset in sorted(self.next_offsets.items()))
 
 
 DrainCallback = Callable[[DrainResult], None]

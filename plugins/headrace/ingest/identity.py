@@ -1,13 +1,15 @@
 """Checks that a source is the one that a generation's checkpoints belong to, and still serves the next offsets."""
 
 from headrace.command import Command
-from headrace.exceptions import AnotherCluster, SourceChanged, TopicMissing, Where
+from headrace.exceptions import AnotherCluster, CheckpointMoved, SourceChanged, TopicMissing, Where
+from headrace.origin import Origin
 from headrace.postgres.checkpoints import Generation
-from headrace.sources.base import PartitionState, Source, SourceState
+from headrace.sources.base import PartitionState, Source, SourceState, assign
 
 
 def describe(source: Source, generation: Generation | None) -> SourceState:
     """Ask the source for its state; raise SourceChanged when another cluster answers, with or without the topic."""
+    assign(source, *((generation.origins, generation.first_free) if generation is not None else ({}, 0)))
     try:
         state = source.describe()
     except TopicMissing:
@@ -58,6 +60,11 @@ def check_identity(generation: Generation, state: SourceState) -> None:
     """Raise SourceChanged if the source is not that of the checkpoints, or lost the offsets that come next."""
     name, adopt, command = generation.dataset, _adopt(generation), Command("adopt", generation.dataset)
     check_cluster(generation, state.cluster_id)
+    if generation.has_several_topics and state.origins:
+        for refused in changed_topics(generation, state).values():
+            raise refused
+        _check_new_partitions(generation, state)
+        return
     if state.topic != generation.topic:
         raise SourceChanged(
             f"{name}: the topic is {state.topic}, generation {generation.generation} belongs to {generation.topic}; "
@@ -81,11 +88,66 @@ def check_identity(generation: Generation, state: SourceState) -> None:
                 **_where(generation, partition, next_offset),
             )
         _check_offsets(generation, partition, next_offset, found)
+    _check_new_partitions(generation, state)
+
+
+def changed_topics(generation: Generation, state: SourceState) -> dict[str, SourceChanged]:
+    """Why topics of a dataset of several are refused, by topic: gone, created again, or without offsets that come next.
+
+    Raises CheckpointMoved if another run numbered the partitions meanwhile.
+    """
+    numbers = {origin: number for number, origin in state.origins.items()}
+    changed: dict[str, SourceChanged] = {}
+    for partition, origin in sorted(generation.origins.items()):
+        if numbers.get(origin, partition) != partition or state.origins.get(partition, origin) != origin:
+            raise CheckpointMoved(
+                f"{generation.where(partition)}: another run numbered the partitions of new topics meanwhile; nothing "
+                "was changed; run the same command again",
+                **_where(generation),
+            )
+        if origin.topic in changed:
+            continue
+        try:
+            if partition not in state.partitions:
+                raise _gone(generation, partition, origin, state)
+            _check_offsets(generation, partition, generation.next_offsets[partition], state.partitions[partition])
+        except SourceChanged as error:
+            changed[origin.topic] = error
+    return changed
+
+
+def _gone(generation: Generation, partition: int, origin: Origin, state: SourceState) -> SourceChanged:
+    """Why a partition of one of several topics is not among those of the source."""
+    ids = {each.topic_id for each in state.origins.values() if each.topic == origin.topic}
+    what = f"topic {origin.topic} is gone, or the declaration does not name it any more"
+    if origin.topic_id in ids:
+        what = f"the partition {origin} is gone"
+    elif ids:
+        what = f"topic {origin.topic} has id {ids.pop()}, expected {origin.topic_id}: it was deleted and created again"
+    return SourceChanged(
+        f"{generation.dataset}: {what}; at risk: {_at_risk(generation, origin.topic)}; "
+        f"{_adopt(generation, origin.topic)}",
+        command=Command("adopt", generation.dataset),
+        **_where(generation, partition, generation.next_offsets[partition]),
+    )
+
+
+def is_new_topic(generation: Generation, origin: Origin | None) -> bool:
+    """Whether none of the partitions of a partition's topic was read yet."""
+    return origin is not None and all(known[:2] != origin[:2] for known in generation.origins.values())
+
+
+def _check_new_partitions(generation: Generation, state: SourceState) -> None:
+    """Refuse a new partition of a known topic that lost its first offsets; a new topic begins at its log starts."""
     for partition, found in sorted(state.partitions.items()):
-        if partition not in generation.next_offsets and found.log_start_offset > 0:
-            accept = accept_loss_command(name, partition, found.log_start_offset)
+        origin = state.origins.get(partition)
+        if partition in generation.next_offsets or is_new_topic(generation, origin):
+            continue
+        if found.log_start_offset > 0:
+            accept = accept_loss_command(generation.dataset, partition, found.log_start_offset)
+            where = f"{generation.dataset}[{partition}]{f' ({origin})' if origin else ''}"
             raise SourceChanged(
-                f"{name}[{partition}]: a new partition whose log starts at {found.log_start_offset}, expected 0: "
+                f"{where}: a new partition whose log starts at {found.log_start_offset}, expected 0: "
                 f"[0, {found.log_start_offset}) is lost; `{accept}` continues after it",
                 command=accept,
                 **_where(generation, partition, 0),
@@ -98,7 +160,8 @@ def accept_loss_command(dataset: str, partition: int, to: int) -> Command:
 
 
 def _check_offsets(generation: Generation, partition: int, next_offset: int, found: PartitionState) -> None:
-    where = f"{generation.dataset}[{partition}]"
+    where, origin = generation.where(partition), generation.origins.get(partition)
+    topic = origin.topic if origin else None
     if next_offset < found.log_start_offset:
         accept = accept_loss_command(generation.dataset, partition, found.log_start_offset)
         raise SourceChanged(
@@ -110,7 +173,7 @@ def _check_offsets(generation: Generation, partition: int, next_offset: int, fou
     if next_offset > found.high_watermark:
         raise SourceChanged(
             f"{where}: the checkpoint is {next_offset}, the log ends at {found.high_watermark}: "
-            f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {_adopt(generation)}",
+            f"[{found.high_watermark}, {next_offset}) was read and the source lost it; {_adopt(generation, topic)}",
             command=Command("adopt", generation.dataset),
             **_where(generation, partition, found.high_watermark),
         )
@@ -121,12 +184,17 @@ def _where(generation: Generation, partition: int | None = None, offset: int | N
     return where if partition is None or offset is None else {**where, "partition": partition, "offset": offset}
 
 
-def _adopt(generation: Generation) -> str:
+def _adopt(generation: Generation, topic: str | None = None) -> str:
     adopt = Command("adopt", generation.dataset)
+    if topic is not None:
+        numbers = ", ".join(str(p) for p, origin in sorted(generation.origins.items()) if origin.topic == topic)
+        return f"`{adopt}` closes its partitions, {numbers}, and reads the new one, if there is one, from its start"
     return f"`{adopt}` closes generation {generation.generation} and reads the new one from its start"
 
 
-def _at_risk(generation: Generation) -> str:
+def _at_risk(generation: Generation, topic: str | None = None) -> str:
     return ", ".join(
-        f"{generation.topic}[{p}] from {offset} on" for p, offset in sorted(generation.next_offsets.items())
+        f"{generation.origins.get(p) or f'{generation.topic}[{p}]'} from {offset} on"
+        for p, offset in sorted(generation.next_offsets.items())
+        if topic is None or generation.origins[p].topic == topic
     )

@@ -73,7 +73,7 @@ def save_observation(stored: Checkpoints) -> None:
             inner join headrace.generations as g
                 on g.dataset = c.dataset and g.generation = c.generation and g.is_open
             inner join headrace.observations as o on o.dataset = c.dataset and o.partition = c.partition
-            where c.dataset = %(dataset)s and o.end_offset is not null
+            where c.dataset = %(dataset)s and o.end_offset is not null and not c.is_closed
             order by c.partition
             on conflict (dataset, generation, partition, minute) do update set
                 end_offset = excluded.end_offset,

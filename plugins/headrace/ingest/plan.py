@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from headrace.origin import Origin
 from headrace.postgres.checkpoints import Generation
 from headrace.sources.base import Range, SourcePosition, SourceState
 
@@ -20,6 +21,12 @@ class Plan:
     waiting: int = 0  # offsets from the last stable offset on: a transaction is open
     # per partition the offset and position after this plan, also for partitions with nothing to read
     behind: Mapping[int, SourcePosition] = field(default_factory=dict)
+    origins: Mapping[int, Origin] = field(default_factory=dict)  # of a dataset of several topics
+
+    def label(self, partition: int) -> str:
+        """A partition for people: `[3]`, of several topics `[3] orders_eu[1]`."""
+        origin = self.origins.get(partition)
+        return f"[{partition}]{f' {origin}' if origin else ''}"
 
     @property
     def lag(self) -> int:
@@ -63,7 +70,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan in JSON types, to pass it between tasks."""
-        values = asdict(self) | {"ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()}}
+        values = asdict(self) | {
+            "ranges": {str(p): list(bounds) for p, bounds in self.ranges.items()},
+            "origins": {str(p): list(origin) for p, origin in self.origins.items()},
+        }
         del values["behind"]
         return values
 
@@ -71,7 +81,8 @@ class Plan:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The plan from the result of to_dict."""
         ranges = {int(partition): Range(*bounds) for partition, bounds in values["ranges"].items()}
-        return cls(**{**values, "ranges": ranges})
+        origins = {int(partition): Origin(*origin) for partition, origin in values.get("origins", {}).items()}
+        return cls(**{**values, "ranges": ranges, "origins": origins})
 
 
 def make_plan(generation: Generation, state: SourceState) -> Plan:
@@ -96,4 +107,13 @@ def make_plan(generation: Generation, state: SourceState) -> Plan:
         for partition in state.partitions
     }
     waiting = sum(max(p.high_watermark - p.end_offset, 0) for p in state.partitions.values())
-    return Plan(generation.dataset, generation.generation, state.topic, state.topic_id, ranges, waiting, behind)
+    return Plan(
+        generation.dataset,
+        generation.generation,
+        state.topic,
+        state.topic_id,
+        ranges,
+        waiting,
+        behind,
+        generation.origins,
+    )

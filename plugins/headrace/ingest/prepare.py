@@ -14,10 +14,10 @@ from psycopg.sql import SQL
 from headrace.command import Command
 from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment
-from headrace.exceptions import DatasetError, DatasetsRejected
-from headrace.ingest.identity import check_identity, seen_from
+from headrace.exceptions import CheckpointMoved, DatasetError, DatasetsRejected
+from headrace.ingest.identity import check_identity, is_new_topic, seen_from
 from headrace.postgres import ledger, staging
-from headrace.postgres.checkpoints import Checkpoints, Generation
+from headrace.postgres.checkpoints import SEVERAL_TOPICS, Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.migrations import locked, migrate, while_locked
@@ -100,7 +100,7 @@ def prepare_generation(
         check_identity(generation, seen_from(source, generation, state))
         if generation.cluster_id is None and state.cluster_id is not None:
             stored.store_cluster_id(generation.generation, state.cluster_id)
-        return _with_new_partitions(stored, generation, state)
+        return _with_new_partitions(stored, generation, state, run)
 
 
 class AdoptLines(Enum):
@@ -123,29 +123,34 @@ def begin_generation(
 
     Offsets before a log start were never readable: an `adopt` line [0, log start) records that, with `note`.
     """
-    number = stored.start_generation(state.topic, state.topic_id, state.cluster_id)
+    topic_id = SEVERAL_TOPICS if state.origins else state.topic_id
+    number = stored.start_generation(state.topic, topic_id, state.cluster_id)
     for partition, found in sorted(state.partitions.items()):
         start = found.log_start_offset
-        stored.start_partition(number, partition, start, found.start_position)
-        if lines is AdoptLines.NONE or (lines is AdoptLines.OF_LOST and start == 0):
-            continue
-        ledger.append_line(
-            stored.connection,
-            LedgerLine(
-                batch_id=ledger.new_batch_id(),
-                dataset=stored.dataset,
-                generation=number,
-                partition=partition,
-                start_offset=0,
-                end_offset=start,
-                kind=LedgerKind.ADOPT,
-                run=run,
-                note=note,
-            ),
-        )
+        stored.start_partition(number, partition, start, found.start_position, state.origins.get(partition))
+        if lines is AdoptLines.ALL or (lines is AdoptLines.OF_LOST and start > 0):
+            append_adopt_line(stored, number, partition, start, run, note)
     generation = stored.open_generation()
     assert generation is not None
     return generation
+
+
+def append_adopt_line(
+    stored: Checkpoints, generation: int, partition: int, start: int, run: RunContext, note: str | None = None
+) -> None:
+    """Write the first line of a partition whose log starts at `start`."""
+    line = LedgerLine(
+        batch_id=ledger.new_batch_id(),
+        dataset=stored.dataset,
+        generation=generation,
+        partition=partition,
+        start_offset=0,
+        end_offset=start,
+        kind=LedgerKind.ADOPT,
+        run=run,
+        note=note,
+    )
+    ledger.append_line(stored.connection, line)
 
 
 def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState) -> bool:
@@ -153,12 +158,30 @@ def _is_new(dataset: Dataset, generation: Generation | None, state: SourceState)
     return generation is None or (dataset.source.is_file and generation.topic_id != state.topic_id)
 
 
-def _with_new_partitions(stored: Checkpoints, generation: Generation, state: SourceState) -> Generation:
+def _with_new_partitions(
+    stored: Checkpoints, generation: Generation, state: SourceState, run: RunContext
+) -> Generation:
+    if state.origins and state.topic != generation.topic:
+        stored.store_topic(generation.generation, state.topic)
     new = sorted(set(state.partitions) - set(generation.next_offsets))
-    for partition in new:
-        stored.start_partition(generation.generation, partition, 0)
     if not new:
         return generation
+    if state.origins:
+        stored.hold()  # its numbers are given once; and lines are the last statements before COMMIT
+        generation = stored.open_generation() or generation
+    starts: dict[int, int] = {}
+    for partition in new:
+        origin = state.origins.get(partition)
+        if is_new_topic(generation, origin):
+            starts[partition] = state.partitions[partition].log_start_offset
+        stored.start_partition(generation.generation, partition, starts.get(partition, 0), origin=origin)
     found = stored.open_generation()
-    assert found is not None
+    if found is None or any(found.origins.get(p) != state.origins.get(p) or p not in found.next_offsets for p in new):
+        raise CheckpointMoved(
+            f"{stored.dataset}: another run numbered the partitions of new topics meanwhile; nothing was changed; run "
+            "the same command again"
+        )
+    for partition, start in starts.items():
+        if start > 0 and partition not in generation.next_offsets:
+            append_adopt_line(stored, generation.generation, partition, start, run)
     return found

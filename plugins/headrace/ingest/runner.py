@@ -22,7 +22,7 @@ from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.lock_watchdog import drain_name
-from headrace.sources.base import Source
+from headrace.sources.base import Source, assign
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,7 @@ def drain_plan(
 
     def work() -> None:
         with _opened(source, deployment, dataset, path) as opened:
+            assign(opened, plan.origins)
             if dataset.source.is_file:
                 opened.describe()  # stores the file's identity, to notice a change while it is read
             remaining = plan.remaining(result.next_offsets, result.positions)

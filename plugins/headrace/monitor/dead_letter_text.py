@@ -10,6 +10,7 @@ import orjson
 from psycopg import Connection
 
 from headrace.escaping import visible, visible_json
+from headrace.postgres.checkpoints import origin_texts
 from headrace.postgres.dead_letter_pages import DeadLetter, DeadLetterOverview, DeadLetterSelection, pages
 from headrace.times import record_time
 
@@ -37,7 +38,7 @@ def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator
         yield "the newest, by generation:partition:offset"
     for line in overview.newest:
         path = f" at {visible(line.json_path)}" if line.json_path else ""
-        coordinate = f"{line.generation}:{line.partition}:{line.offset}"
+        coordinate = f"{line.generation}:{line.partition}:{line.offset}{f' ({line.topic})' if line.topic else ''}"
         yield f"  {coordinate:<14} {line.reason}{path}: {visible(line.detail)}"
 
 
@@ -45,20 +46,26 @@ def json_lines(connection: Connection[Any], selection: DeadLetterSelection) -> I
     """Each selected dead letter as a line of JSON, in one snapshot; memory holds one page."""
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
+        topics = origin_texts(connection, selection.dataset)
         for page in pages(connection, selection):
             for dead_letter in page:
-                line = orjson.dumps(dead_letter_document(dead_letter), option=orjson.OPT_APPEND_NEWLINE)
+                topic = topics.get((dead_letter.generation, dead_letter.partition))
+                line = orjson.dumps(dead_letter_document(dead_letter, topic), option=orjson.OPT_APPEND_NEWLINE)
                 yield line if _PLAIN.fullmatch(line) else visible_json(line.decode()).encode()
 
 
-def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter as JSON types: `key` and `value` are text, or base64 as `key_base64` and `value_base64`."""
+def dead_letter_document(dead_letter: DeadLetter, topic: str | None = None) -> dict[str, Any]:
+    """A dead letter as JSON types: `key` and `value` are text, or base64 as `key_base64` and `value_base64`.
+
+    topic: and its partition, of a dataset of several topics.
+    """
     at = record_time(dead_letter.timestamp)
     return {
         "dataset": dead_letter.dataset,
         "generation": dead_letter.generation,
         "partition": dead_letter.partition,
         "offset": dead_letter.offset,
+        **({} if topic is None else {"topic": topic}),
         "timestamp": None if at is None else at.isoformat(timespec="milliseconds"),
         "reason": dead_letter.reason,
         "detail": dead_letter.detail,
@@ -72,13 +79,15 @@ def dead_letter_document(dead_letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def dead_letter_lines(dead_letter: DeadLetter) -> Iterator[str]:
+def dead_letter_lines(dead_letter: DeadLetter, topic: str | None = None) -> Iterator[str]:
     """A complete dead letter as lines of text: all bytes of its key and its value."""
     at = record_time(dead_letter.timestamp)
     yield (
         f"{dead_letter.dataset}[{dead_letter.partition}] offset {dead_letter.offset} "
         f"of generation {dead_letter.generation}"
     )
+    if topic is not None:
+        yield f"topic     {topic}"
     yield f"time      {'none' if at is None else at.isoformat(sep=' ', timespec='milliseconds')}"
     yield f"reason    {dead_letter.reason}" + (f" at {visible(dead_letter.json_path)}" if dead_letter.json_path else "")
     yield f"detail    {visible(dead_letter.detail)}"

@@ -27,6 +27,14 @@ class PartitionStatus:
     staging_freshness_s: float | None
     last_committed_at: datetime | None
     observed_at: datetime | None
+    partition_topic: str | None = None  # of a dataset of several topics, with its partition
+    topic_partition: int | None = None
+
+    @property
+    def label(self) -> str:
+        """`[3]`, of several topics `[3] orders_eu[1]`."""
+        topic = "" if self.partition_topic is None else f" {self.partition_topic}[{self.topic_partition}]"
+        return f"[{self.partition}]{topic}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,7 @@ def _datasets(overview: Overview, partitions: bool) -> "Table":
         )
         for each in dataset.partitions if partitions else ():
             table.add_row(
-                Text(f"  [{each.partition}]", style="dim"),
+                Text(shown(f"  {each.label}"), style="dim"),
                 Text(f"at {each.next_offset}", style="dim"),
                 count(each.lag),
                 duration(each.lag_s) if each.lag else "",
@@ -137,6 +137,8 @@ def _remarks(overview: Overview) -> Iterator[str]:
         if dataset.dead_by_reason:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in dataset.dead_by_reason.items())
             yield f"{dataset.dataset}: dead letters: {reasons}"
+        if dataset.ignored:
+            yield f"{dataset.dataset}: {dataset.ignored:,} records ignored, which its condition leaves out"
         if dataset.behind_open_transaction:
             yield f"{dataset.dataset}: {dataset.behind_open_transaction:,} offsets wait behind an open transaction"
         if dataset.followed_by:

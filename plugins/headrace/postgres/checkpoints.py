@@ -3,7 +3,7 @@
 Nothing here begins or ends a transaction; the caller's covers it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,11 @@ from psycopg import Connection
 
 from headrace.command import Command
 from headrace.exceptions import CheckpointMoved, DatasetError, Where
+from headrace.origin import Origin
 from headrace.postgres.ledger import LedgerLine
+
+# The topic_id of a generation that reads several topics: each has its own id, beside its checkpoints
+SEVERAL_TOPICS = "several topics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,9 @@ class Generation:
     """One identity of a dataset's source: a topic by its id and its cluster's, or a file by its sha256.
 
     cluster_id: None where the source has none, and for topics that were last read before it was stored.
+    origins: of a generation of several topics, where each partition is. A topic that was replaced has closed
+    partitions: they are neither here nor among the offsets, and their numbers, which are below first_free, are not used
+    again.
     """
 
     dataset: str
@@ -28,6 +35,18 @@ class Generation:
     next_offsets: Mapping[int, int] = field(default_factory=dict)
     positions: Mapping[int, str | None] = field(default_factory=dict)
     cluster_id: str | None = None
+    origins: Mapping[int, Origin] = field(default_factory=dict)
+    first_free: int = 0
+
+    @property
+    def has_several_topics(self) -> bool:
+        """Whether each partition says which topic it is of."""
+        return self.topic_id == SEVERAL_TOPICS
+
+    def where(self, partition: int) -> str:
+        """A partition for messages: `orders[3]`, of several topics `orders[3] (orders_eu[1])`."""
+        origin = self.origins.get(partition)
+        return f"{self.dataset}[{partition}]{f' ({origin})' if origin else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +123,22 @@ class Checkpoints:
             return None
         generation, topic, topic_id, cluster_id = found
         checkpoints = self.connection.execute(
-            "select partition, next_offset, source_position from headrace.checkpoints "
-            "where dataset = %s and generation = %s",
+            "select partition, next_offset, source_position, topic, topic_id, topic_partition, is_closed "
+            "from headrace.checkpoints where dataset = %s and generation = %s",
             (self.dataset, generation),
         ).fetchall()
-        next_offsets = {partition: next_offset for partition, next_offset, _ in checkpoints}
-        positions = {partition: position for partition, _, position in checkpoints}
-        return Generation(self.dataset, generation, topic, topic_id, next_offsets, positions, cluster_id)
+        open_ones = [row[:-1] for row in checkpoints if not row[-1]]
+        return Generation(
+            self.dataset,
+            generation,
+            topic,
+            topic_id,
+            next_offsets={partition: next_offset for partition, next_offset, *_ in open_ones},
+            positions={partition: position for partition, _, position, *_ in open_ones},
+            cluster_id=cluster_id,
+            origins={partition: Origin(*origin) for partition, _, _, *origin in open_ones if origin[0] is not None},
+            first_free=max((row[0] for row in checkpoints), default=-1) + 1,
+        )
 
     def start_generation(self, topic: str, topic_id: str, cluster_id: str | None = None) -> int:
         """Close the open generation, if any, and open the next; return its number."""
@@ -132,12 +160,34 @@ class Checkpoints:
         assert row is not None
         return int(row[0])
 
-    def start_partition(self, generation: int, partition: int, next_offset: int, position: str | None = None) -> None:
+    def start_partition(
+        self,
+        generation: int,
+        partition: int,
+        next_offset: int,
+        position: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
         """Give a partition its first checkpoint, unless another run was first."""
         self.connection.execute(
-            "insert into headrace.checkpoints (dataset, generation, partition, next_offset, source_position) "
-            "values (%s, %s, %s, %s, %s) on conflict do nothing",
-            (self.dataset, generation, partition, next_offset, position),
+            "insert into headrace.checkpoints (dataset, generation, partition, next_offset, source_position, topic, "
+            "topic_id, topic_partition) values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+            (self.dataset, generation, partition, next_offset, position, *(origin or (None, None, None))),
+        )
+
+    def close_partitions(self, generation: int, partitions: Collection[int]) -> None:
+        """End partitions of a topic that was replaced: no batch of theirs commits from now on."""
+        self.connection.execute(
+            "update headrace.checkpoints set is_closed = true, updated_at = clock_timestamp() "
+            "where dataset = %s and generation = %s and partition = any(%s)",
+            (self.dataset, generation, list(partitions)),
+        )
+
+    def store_topic(self, generation: int, topic: str) -> None:
+        """Store how a declaration now names its several topics."""
+        self.connection.execute(
+            "update headrace.generations set topic = %s where dataset = %s and generation = %s",
+            (topic, self.dataset, generation),
         )
 
     def store_cluster_id(self, generation: int, cluster_id: str) -> None:
@@ -147,6 +197,16 @@ class Checkpoints:
             "where dataset = %s and generation = %s and cluster_id is null",
             (cluster_id, self.dataset, generation),
         )
+
+
+def origin_texts(connection: Connection[Any], dataset: str) -> dict[tuple[int, int], str]:
+    """Of a dataset of several topics, as `orders_eu[1]` by generation and partition; closed partitions included."""
+    found = connection.execute(
+        "select generation, partition, topic, topic_id, topic_partition from headrace.checkpoints "
+        "where dataset = %s and topic is not null",
+        (dataset,),
+    ).fetchall()
+    return {(generation, partition): str(Origin(*origin)) for generation, partition, *origin in found}
 
 
 def advance(connection: Connection[Any], line: LedgerLine) -> None:
@@ -175,7 +235,7 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
     # generation open when what it waited for was the adoption that closed it.
     found = connection.execute(
         """
-        select c.next_offset, g.is_open
+        select c.next_offset, g.is_open and not c.is_closed, c.is_closed
         from headrace.checkpoints as c
         inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation
         where c.dataset = %s and c.generation = %s and c.partition = %s
@@ -184,9 +244,10 @@ def advance(connection: Connection[Any], line: LedgerLine) -> None:
     ).fetchone()
     subject = f"{line.dataset}[{line.partition}]"
     if found is None or not found[1]:
+        what = "the partition" if found and found[2] else f"generation {line.generation}"
         raise CheckpointMoved(
-            f"{subject}: generation {line.generation} is closed or gone, this batch belongs to it: the dataset was "
-            "adopted or reset meanwhile; run the drain again",
+            f"{subject}: {what} is closed or gone, this batch belongs to it: the dataset was adopted or reset "
+            "meanwhile; run the drain again",
             **where,
         )
     if moved != 1:

@@ -182,6 +182,7 @@ class DeadLetterHeadline:
     reason: str
     detail: str
     json_path: str | None
+    topic: str | None = None  # and its partition, of a dataset of several topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,17 @@ def overview(connection: Connection[Any], dataset: str, reason: str | None, limi
         newest = cursor.execute(
             SQL(
                 """
-                select generation, partition, "offset", reason, detail, json_path
+                select
+                    generation, partition, "offset", reason, detail, json_path,
+                    (
+                        select format('%%s[%%s]', c.topic, c.topic_partition)
+                        from headrace.checkpoints as c
+                        where
+                            c.dataset = dead_letters.dataset
+                            and c.generation = dead_letters.generation
+                            and c.partition = dead_letters.partition
+                            and c.topic is not null
+                    ) as topic
                 from (select * from headrace.dead_letters where {}) as dead_letters
                 inner join (select batch_id, seq from headrace.batches) as batches using (batch_id)
                 order by seq desc, "offset" desc

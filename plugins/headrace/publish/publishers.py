@@ -49,7 +49,13 @@ def open_publisher(deployment: "Deployment", dataset: Dataset, *, transactional_
             f"{dataset.name}: its format is {dataset.format.name}, whose values a serializer writes that knows the "
             "registry; `headrace produce` sends lines of text; use a producer of your own"
         )
-    return _PUBLISHERS[dataset.source.kind](deployment, dataset, transactional_id)
+    publisher = _PUBLISHERS.get(dataset.source.kind)
+    if publisher is None:
+        raise DatasetError(
+            f"{dataset.name}: reads {dataset.source.target}, expected one topic or stream to produce to; use another "
+            "producer, which names the topic"
+        )
+    return publisher(deployment, dataset, transactional_id)
 
 
 def split_line(line: bytes, key_fields: tuple[str, ...]) -> tuple[bytes | None, bytes] | None:

@@ -16,36 +16,45 @@ from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SourceChanged
 from headrace.ingest.exclusive import exclusive
-from headrace.ingest.identity import check_cluster, check_identity, seen_from
+from headrace.ingest.identity import changed_topics, check_cluster, check_identity, seen_from
 from headrace.ingest.opening import open_source
 from headrace.ingest.prepare import AdoptLines, begin_generation
+from headrace.origin import Origin
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Checkpoints, Generation
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.postgres.staged_tables import all_tables
-from headrace.sources.base import Source, SourceState
+from headrace.repair.topics import adopt_topics, adopts_topics, preview_topics, staged_rows
+from headrace.sources.base import Source, SourceState, assign
 
 
 def preview_adopt(deployment: Deployment, dataset: Dataset) -> list[str]:
     """The effects of `adopt`, one per line; raises DatasetError if it is not needed."""
     with closing(_topic(deployment, dataset)) as source, database(deployment.connect("headrace adopt")) as connection:
-        state = source.describe()
+        state = _described(connection, dataset, source)
         generation, reason = _reason_to_adopt(connection, dataset, source, state)
+        if adopts_topics(generation, state):
+            return preview_topics(connection, generation, state)
         return [f"{dataset.name}: {reason}", *_adoption(connection, generation, state)]
 
 
 def adopt(deployment: Deployment, dataset: Dataset, *, run: RunContext | None = None) -> int:
     """Close the open generation and begin the next at the current source; return its number.
 
-    Raises DatasetError unless the source's identity, log end or retention shows that it was replaced: otherwise the
-    same records would be staged twice.
+    Of a dataset of several topics only those that were replaced are adopted, and the generation stays open. Raises
+    DatasetError unless the source's identity, log end or retention shows that it was replaced: otherwise the same
+    records would be staged twice.
     """
     with closing(_topic(deployment, dataset)) as source:
-        state = source.describe()
+        with database(deployment.connect("headrace adopt")) as connection:
+            state = _described(connection, dataset, source)
         with exclusive(deployment, dataset, "adopt") as connection:
-            _, reason = _reason_to_adopt(connection, dataset, source, state)
+            generation, reason = _reason_to_adopt(connection, dataset, source, state)
             stored = Checkpoints(connection, dataset.name)
+            if adopts_topics(generation, state):
+                adopt_topics(stored, generation, state, run or RunContext())
+                return generation.generation
             begun = begin_generation(stored, state, run or RunContext(), lines=AdoptLines.ALL, note=reason)
             return begun.generation
 
@@ -56,8 +65,9 @@ def preview_accept_loss(deployment: Deployment, dataset: Dataset, partition: int
         closing(open_source(deployment, dataset)) as source,
         database(deployment.connect("headrace accept-loss")) as connection,
     ):
-        loss = _loss(connection, dataset, source, source.describe(), partition, to)
-    where = f"{dataset.name}[{partition}]"
+        state = _described(connection, dataset, source)
+        loss = _loss(connection, dataset, source, state, partition, to)
+    where = f"{dataset.name}[{partition}]{f' ({loss.origin})' if loss.origin else ''}"
     return [f"{where}: {loss.note}", f"{where}: the next run continues at {to}"]
 
 
@@ -69,11 +79,13 @@ def accept_loss(
     Raises DatasetError if the source still serves any offset of the range.
     """
     with closing(open_source(deployment, dataset)) as source:
-        state = source.describe()
+        with database(deployment.connect("headrace accept-loss")) as connection:
+            state = _described(connection, dataset, source)
         with exclusive(deployment, dataset, "accept-loss") as connection:
             loss = _loss(connection, dataset, source, state, partition, to)
             if partition not in loss.generation.next_offsets:
-                Checkpoints(connection, dataset.name).start_partition(loss.generation.generation, partition, 0)
+                stored, number = Checkpoints(connection, dataset.name), loss.generation.generation
+                stored.start_partition(number, partition, 0, origin=loss.origin)
             line = LedgerLine(
                 batch_id=ledger.new_batch_id(),
                 dataset=dataset.name,
@@ -170,6 +182,14 @@ def _topic(deployment: Deployment, dataset: Dataset) -> Source:
     return open_source(deployment, dataset)
 
 
+def _described(connection: Connection[Any], dataset: Dataset, source: Source) -> SourceState:
+    """The source's state, with the numbers that the partitions of several topics have."""
+    generation = Checkpoints(connection, dataset.name).open_generation()
+    if generation is not None:
+        assign(source, generation.origins, generation.first_free)
+    return source.describe()
+
+
 def _reason_to_adopt(
     connection: Connection[Any], dataset: Dataset, source: Source, state: SourceState
 ) -> tuple[Generation, str]:
@@ -181,9 +201,13 @@ def _reason_to_adopt(
     try:
         check_identity(generation, seen_from(source, generation, state))
     except SourceChanged as error:
+        if adopts_topics(generation, state) and not changed_topics(generation, state):
+            raise  # a new partition that lost its first offsets: no topic was replaced
         reason = str(error).removeprefix(f"{dataset.name}: ").partition("; nothing was changed")[0]
         return generation, reason.partition("; `headrace")[0]
-    again = sum(max(generation.next_offsets[p] - found.log_start_offset, 0) for p, found in state.partitions.items())
+    again = sum(
+        max(generation.next_offsets.get(p, 0) - found.log_start_offset, 0) for p, found in state.partitions.items()
+    )
     raise DatasetError(
         f"{dataset.name}: found {state.topic} unchanged since generation {generation.generation} read it, expected "
         f"another topic or id, or offsets that do not match a checkpoint; nothing was changed: {again} offsets would "
@@ -197,14 +221,7 @@ def _adoption(connection: Connection[Any], generation: Generation, state: Source
     is_same = (generation.topic, generation.topic_id) == (state.topic, state.topic_id)
     if None not in (generation.cluster_id, state.cluster_id):
         is_same = is_same and generation.cluster_id == state.cluster_id
-    staged = dict(
-        connection.execute(
-            "select partition, sum(staged + tombstones) from headrace.batches "
-            "where dataset = %s and generation = %s and kind in ('drain', 'load', 'replace', 'replay') "
-            "group by partition",
-            (name, generation.generation),
-        ).fetchall()
-    )
+    staged = staged_rows(connection, generation)
     lines = []
     for partition in sorted({*state.partitions, *generation.next_offsets}):
         found, checkpoint = state.partitions.get(partition), generation.next_offsets.get(partition, 0)
@@ -229,6 +246,7 @@ class _Loss:
     start: int
     position: str | None
     note: str
+    origin: Origin | None
 
 
 def _loss(
@@ -238,7 +256,8 @@ def _loss(
     where = f"{dataset.name}[{partition}]"
     if generation is not None:
         check_cluster(generation, state.cluster_id)
-    if generation is None or partition not in state.partitions or state.topic_id != generation.topic_id:
+    origin = state.origins.get(partition)
+    if generation is None or partition not in state.partitions or not _is_its_own(generation, state, partition):
         drain = Command("drain", dataset.name)
         raise DatasetError(f"{where}: no such partition in an open generation; run `{drain}`", command=drain)
     found = seen_from(source, generation, state).partitions[partition]
@@ -254,7 +273,16 @@ def _loss(
         found.start_position if to == found.log_start_offset else None,
         f"abandons [{start}, {to}), {to - start} offsets that were never read: the log starts at "
         f"{found.log_start_offset}",
+        origin,
     )
+
+
+def _is_its_own(generation: Generation, state: SourceState, partition: int) -> bool:
+    """Whether a partition of the source is, or may become, one of the generation."""
+    if not generation.has_several_topics:
+        return state.topic_id == generation.topic_id
+    origin = state.origins.get(partition)
+    return origin is not None and generation.origins.get(partition, origin) == origin
 
 
 def _found(connection: Connection[Any], dataset: Dataset) -> dict[str, int]:

@@ -30,7 +30,7 @@ from headrace.repair import restage
 from headrace.repair.options import DEFAULT_OPTIONS, RepairOptions
 from headrace.repair.reload_request import check_source_kind, parse, ranges
 from headrace.repair.restage import Restaged
-from headrace.sources.base import Range, ReloadableSource, SourceState
+from headrace.sources.base import Range, ReloadableSource, SourceState, assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,14 @@ def reload_range(
     request = parse(dataset, start, end, partition)
     source = cast(ReloadableSource, open_source(deployment, dataset))
     try:
-        state = source.describe()
         with database(deployment.connect(f"headrace reload {dataset.name}")) as connection:
+            if (known := Checkpoints(connection, dataset.name).open_generation()) is not None:
+                assign(source, known.origins, known.first_free)
+            state = source.describe()
             generation = _check_generation(connection, dataset, state)
             wanted = [Restaged(requested) for requested in ranges(connection, generation, state, source, request)]
             if wanted:
-                job = _ReloadJob(deployment, dataset, source, generation, wanted, options)
+                job = _ReloadJob(deployment, dataset, source, generation, wanted, options, state.topic_id)
                 _reload(connection, job)
     finally:
         source.close()
@@ -110,6 +112,7 @@ class _ReloadJob:
     generation: Generation
     wanted: Sequence[Restaged]
     options: RepairOptions
+    topic_id: str
 
     def line(self, restaged: Restaged, elapsed_s: float) -> LedgerLine:
         """The ledger line of one partition."""
@@ -143,7 +146,7 @@ def _reload(connection: Connection[Any], job: _ReloadJob) -> None:
     with connection.transaction():
         restage.create_tables(connection, dataset)
         _read(connection, job)
-        if job.source.topic_id() != generation.topic_id:
+        if job.source.topic_id() != job.topic_id:
             drain = Command("drain", dataset.name)
             raise SourceChanged(
                 f"{dataset.name}: {generation.topic} was replaced while it was read; nothing was changed; "

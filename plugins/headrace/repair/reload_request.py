@@ -148,7 +148,7 @@ def _range_of_offsets(
             f"{_listed(generation)}; times reload them all"
         )
     partition = _known(generation, next(iter(generation.next_offsets)) if partition is None else partition)
-    where, next_offset = f"{generation.dataset}[{partition}]", generation.next_offsets[partition]
+    where, next_offset = generation.where(partition), generation.next_offsets[partition]
     served = state.partitions[partition].log_start_offset
     if start >= next_offset:
         drain = Command("drain", generation.dataset)
@@ -183,7 +183,7 @@ def _ranges_of_times(
         served = state.partitions[each].log_start_offset
         unserved = _unserved(connection, generation, each, served, times)
         if unserved is not None:
-            where = f"{generation.dataset}[{each}]"
+            where = generation.where(each)
             _refuse_unserved(generation.dataset, where, f"offset {unserved}, of that time,", served, wanted)
     return wanted
 
@@ -240,4 +240,5 @@ def _known(generation: Generation, partition: int) -> int:
 
 
 def _listed(generation: Generation) -> str:
-    return ", ".join(str(partition) for partition in sorted(generation.next_offsets))
+    origins = generation.origins
+    return ", ".join(f"{p} ({origins[p]})" if p in origins else str(p) for p in sorted(generation.next_offsets))

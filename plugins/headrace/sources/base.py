@@ -5,9 +5,10 @@ against it.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from headrace.origin import Origin
 from headrace.record import Record
 
 
@@ -30,12 +31,17 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """A source's identity (topic, topic_id) and readable offsets at one moment."""
+    """A source's identity (topic, topic_id) and readable offsets at one moment.
+
+    origins: of a source of several topics, where each partition is. Then `topic` names all of them, and `topic_id` has
+    the ids of all of them.
+    """
 
     topic: str
     topic_id: str
     partitions: Mapping[int, PartitionState]
     cluster_id: str | None = None  # of the cluster that answered; None if it reports none
+    origins: Mapping[int, Origin] = field(default_factory=dict)
 
 
 class Range(NamedTuple):
@@ -122,3 +128,20 @@ class ReloadableSource(Source, Protocol):
 
     def offsets_at(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
         """Per partition the first offset whose record time is at or after timestamp_ms; None if there is none."""
+
+
+@runtime_checkable
+class SourceOfTopics(Protocol):
+    """A source of several topics, whose partitions have numbers that are stored elsewhere."""
+
+    def assign(self, origins: Mapping[int, Origin], first_free: int) -> None:
+        """Take the numbers of the partitions that are read; `describe` numbers new ones from first_free on.
+
+        Called before every other method, and again when the stored numbers have changed.
+        """
+
+
+def assign(source: Source, origins: Mapping[int, Origin], first_free: int = 0) -> None:
+    """Give a source of several topics the numbers of its partitions; others need none."""
+    if isinstance(source, SourceOfTopics):
+        source.assign(origins, first_free)

@@ -21,7 +21,7 @@ from kafka.errors import (
     for_code,
 )
 
-from headrace.exceptions import SourceUnavailable, TopicMissing
+from headrace.exceptions import HeadraceError, SourceUnavailable, TopicMissing
 from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, is_kept
 from headrace.sources.kafka_batches import UnreadableBatch, tolerate
@@ -81,22 +81,13 @@ class KafkaSource:
         try:
             cluster_id = self._cluster_id()
             described = self._describe_topic()
-            partitions = [TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]]
-            starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
-            # watermarks first: records that arrive in between must not count as part of an open transaction
-            watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
-            ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+            states = self._states([TopicPartition(self.topic, p["partition_index"]) for p in described["partitions"]])
         except KafkaError as error:
             self._raise(error)
         return SourceState(
             topic=self.topic,
             topic_id=str(described["topic_id"]),
-            partitions={
-                tp.partition: PartitionState(
-                    starts[tp], max(ends[tp], starts[tp]), max(watermarks[tp], ends[tp], starts[tp])
-                )
-                for tp in sorted(partitions)
-            },
+            partitions={tp.partition: states[tp] for tp in sorted(states)},
             cluster_id=cluster_id,
         )
 
@@ -125,16 +116,16 @@ class KafkaSource:
 
         The broker finds it by record timestamps: if these are out of order, later records may have earlier times.
         """
-        wanted = {TopicPartition(self.topic, p): OffsetTimestamp(max(timestamp_ms, 0)) for p in partitions}
+        wanted = {self._place(p): OffsetTimestamp(max(timestamp_ms, 0)) for p in partitions}
         try:
             found = self._admin_client().list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
         except KafkaError as error:
             self._raise(error)
-        return {tp.partition: found[tp].offset if found[tp].offset >= 0 else None for tp in wanted}
+        return {self._number(tp): found[tp].offset if found[tp].offset >= 0 else None for tp in wanted}
 
     def read(self, ranges: Mapping[int, Range]) -> Generator[Chunk]:
         """Yield each range's records as polls bring them; see `Source.read`."""
-        wanted = {TopicPartition(self.topic, p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
+        wanted = {self._place(p): bounds for p, bounds in ranges.items() if bounds[0] < bounds[1]}
         if not wanted:
             return
         try:
@@ -159,7 +150,7 @@ class KafkaSource:
                 except UnreadableBatch as error:
                     # the other partitions first: an unreadable batch must not block them
                     unreadable = unreadable or error
-                    del positions[TopicPartition(self.topic, error.partition)]
+                    del positions[TopicPartition(error.topic, error.partition)]
                     consumer.close(autocommit=False)  # after such an error its poll() may spin
                     if positions:
                         consumer, goes_on = self._consumer(positions, meter)
@@ -181,7 +172,7 @@ class KafkaSource:
                     if position == end:
                         del positions[tp]
                         consumer.pause(tp)
-                    yield Chunk(tp.partition, records, position)
+                    yield Chunk(self._number(tp), records, position)
                     del records
                 yield from self._silence(silent_polls, positions)
                 if not goes_on and self._is_full(meter, silent_polls) and positions:
@@ -207,9 +198,9 @@ class KafkaSource:
         """Chunks without records, while nothing comes; raises SourceUnavailable when it takes too long."""
         if silent_polls and positions and silent_polls % (WAIT_AT_BROKER_MS // POLL_TIMEOUT_MS) == 0:
             waiting, position = next(iter(positions.items()))
-            yield Chunk(waiting.partition, (), position)
+            yield Chunk(self._number(waiting), (), position)
         if silent_polls >= SILENT_POLLS_MAX:
-            stuck = ", ".join(f"{self.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
+            stuck = ", ".join(f"{tp.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
             raise SourceUnavailable(
                 f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
                 f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
@@ -217,7 +208,7 @@ class KafkaSource:
 
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:
         """Wait with a consumer that is kept until `close`; its records are discarded."""
-        wanted = {TopicPartition(self.topic, p): offset for p, (offset, _) in source_positions.items()}
+        wanted = {self._place(p): offset for p, (offset, _) in source_positions.items()}
         try:
             if self._waiting is None or self._waiting.assignment() != set(wanted):
                 self._stop_waiting()
@@ -245,7 +236,7 @@ class KafkaSource:
 
     def mirror(self, group: str, next_offsets: Mapping[int, int], positions: Mapping[int, str | None]) -> None:
         """Commit the group's offsets, for kafka-consumer-groups and the like."""
-        offsets = {TopicPartition(self.topic, p): OffsetAndMetadata(o, "", -1) for p, o in next_offsets.items()}
+        offsets = {self._place(p): OffsetAndMetadata(o, "", -1) for p, o in next_offsets.items()}
         try:
             self._admin_client().alter_group_offsets(group, offsets)
         except KafkaError as error:
@@ -263,16 +254,20 @@ class KafkaSource:
         return found or None
 
     def _describe_topic(self) -> dict[str, Any]:
-        described: dict[str, Any] = self._admin_client().describe_topics([self.topic])[0]
+        return self._checked(self._admin_client().describe_topics([self.topic])[0])
+
+    def _checked(self, described: dict[str, Any]) -> dict[str, Any]:
+        """A topic's metadata; raises the error that the broker gave instead."""
+        topic = described["name"]
         if described["error_code"] == UnknownTopicOrPartitionError.errno:
             raise TopicMissing(
-                f"{self.topic}: no such topic at {address(self._config)}; create it, or `headrace produce` into it, "
+                f"{topic}: no such topic at {address(self._config)}; create it, or `headrace produce` into it, "
                 "or correct the dataset's topic"
             )
         if issubclass(for_code(described["error_code"]), AuthorizationError):
-            raise for_code(described["error_code"])(f"to describe topic {self.topic}")
+            raise for_code(described["error_code"])(f"to describe topic {topic}")
         if described["error_code"]:
-            raise SourceUnavailable(f"{self.topic}: describing the topic gave error {described['error_code']}; retry")
+            raise SourceUnavailable(f"{topic}: describing the topic gave error {described['error_code']}; retry")
         return described
 
     def _admin_client(self) -> KafkaAdminClient:
@@ -321,8 +316,29 @@ class KafkaSource:
         found = self._admin_client().list_partition_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation)
         return {tp: found[tp].offset for tp in partitions}
 
+    def _states(self, partitions: list[TopicPartition]) -> dict[TopicPartition, PartitionState]:
+        starts = self._offsets(partitions, OffsetSpec.EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+        # watermarks first: records that arrive in between must not count as part of an open transaction
+        watermarks = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+        ends = self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+        return {
+            tp: PartitionState(starts[tp], max(ends[tp], starts[tp]), max(watermarks[tp], ends[tp], starts[tp]))
+            for tp in partitions
+        }
+
+    def _place(self, partition: int) -> TopicPartition:
+        """Where a partition of the source is."""
+        return TopicPartition(self.topic, partition)
+
+    def _number(self, place: TopicPartition) -> int:
+        """The partition of the source that is there."""
+        return int(place.partition)
+
     def _raise(self, error: KafkaError) -> NoReturn:
-        raise as_source_error(error, self._config, self.topic) from error
+        raise self._as_ours(error) from error
+
+    def _as_ours(self, error: KafkaError) -> HeadraceError:
+        return as_source_error(error, self._config, self.topic)
 
 
 def _below(end: int, records: Sequence[Any]) -> Sequence[Any]:

@@ -8,8 +8,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from headrace.exceptions import TopicMissing
-from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, KafkaSource
+from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
 from headrace.sources.kafka_errors import as_source_error
 
 
@@ -20,14 +19,10 @@ def ensure_topic(
 
     Raises SourceUnavailable if no broker answers.
     """
-    with closing(KafkaSource(topic, client_config)) as source:
-        try:
-            source.describe()
-            return False
-        except TopicMissing:
-            pass
     try:
         with closing(_admin(client_config)) as admin:
+            if topic in admin.list_topics():
+                return False
             wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
             admin.create_topics(wanted, wait_for_metadata=True)
         return True

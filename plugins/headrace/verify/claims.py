@@ -1,5 +1,6 @@
 """Checks of marts: claims against the ledger, marts against staging."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -53,16 +54,16 @@ def _claims(snapshot: Snapshot) -> list[dict[str, Any]]:
 def check_mart(snapshot: Snapshot, report: DatasetReport) -> None:
     """If marts.<dataset> has built every batch, check that its keys are those of current, undeleted versions."""
     subject = snapshot.subject
-    key = subject.declared.key_column if subject.declared else None
+    keys = subject.declared.key_columns if subject.declared else ()
     claim = next((c for c in _claims(snapshot) if c["model"] == f"{PRODUCTION_SCHEMA}.{subject.name}"), None)
     newest = snapshot.row("select max(seq) as seq from headrace.batches where dataset = %(dataset)s")["seq"]
-    if key is None or claim is None or claim["is_stale"] or claim["to_seq"] != newest or not snapshot.has_tables:
+    if not keys or claim is None or claim["is_stale"] or claim["to_seq"] != newest or not snapshot.has_tables:
         return
-    if _is_comparable(snapshot, report, key):
-        _compare_keys(snapshot, report, f"{PRODUCTION_SCHEMA}.{subject.name}", key)
+    if _is_comparable(snapshot, report, keys):
+        _compare_keys(snapshot, report, f"{PRODUCTION_SCHEMA}.{subject.name}", keys)
 
 
-def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
+def _is_comparable(snapshot: Snapshot, report: DatasetReport, keys: Sequence[str]) -> bool:
     """Whether the mart is a table with the key that this role may read; if not, report what it is."""
     subject = snapshot.subject
     mart = f"{PRODUCTION_SCHEMA}.{subject.name}"
@@ -71,10 +72,11 @@ def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
     ):
         report.notes.append(f"{mart} may not be read by this role: not compared; {DBT_LOGIN}")
         return False
-    has_key = snapshot.rows(
-        "select from pg_attribute where attrelid = to_regclass(%(mart)s) and attname = %(key)s and not attisdropped",
+    found = snapshot.rows(
+        "select attname from pg_attribute "
+        "where attrelid = to_regclass(%(mart)s) and attname = any(%(keys)s) and not attisdropped",
         mart=mart,
-        key=key,
+        keys=list(keys),
     )
     report.checks.append("marts")
     if (kind := kind_of(snapshot.connection, PRODUCTION_SCHEMA, subject.name)) is not None:
@@ -85,28 +87,34 @@ def _is_comparable(snapshot: Snapshot, report: DatasetReport, key: str) -> bool:
             remedy=f"`headrace build --full-refresh --select {subject.name}+`",
         )
         return False
-    if not has_key:
+    if len(found) < len(keys):
         report.add(
             "marts",
-            found=f"no table {mart} with a column {key}, and a claim that it is built",
+            found=f"no table {mart} with a column {', '.join(keys)}, and a claim that it is built",
             expected=f"{mart} as dbt builds it",
             remedy=f"`{_rebuild(subject.name)}`",
         )
         return False
-    if (code := foreign_code(snapshot.connection, PRODUCTION_SCHEMA, subject.name, key)) is not None:
+    codes = (foreign_code(snapshot.connection, PRODUCTION_SCHEMA, subject.name, key) for key in keys)
+    if (code := next(filter(None, codes), None)) is not None:
         report.checks.remove("marts")
         report.notes.append(f"{mart} has {code}, who may do less than this user: not compared; {DBT_LOGIN}")
         return False
     return True
 
 
-def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, key: str) -> None:
+def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, keys: Sequence[str]) -> None:
     """Check that the mart's keys are those of staging's current versions without a tombstone."""
     subject = snapshot.subject
+    names = [Identifier(key) for key in keys]
+    texts = [SQL("coalesce(winners.{0}, m.{0})::text").format(name) for name in names]
     has_positions = subject.declared is not None and subject.declared.compiled.has_positions
-    versions = SQL(query("versions_by_position")).format(key=Identifier(key), staging=subject.staging)
+    versions = SQL(query("versions_by_position")).format(keys=SQL(", ").join(names), staging=subject.staging)
     compared = SQL(query("mart_keys")).format(
-        key=Identifier(key),
+        keys=SQL(", ").join(names),
+        first_key=names[0],
+        key_text=texts[0] if len(texts) == 1 else SQL("concat_ws(', ', {})").format(SQL(", ").join(texts)),
+        same_key=SQL(" and ").join(SQL("winners.{0} = m.{0}").format(name) for name in names),
         mart=Identifier(PRODUCTION_SCHEMA, subject.name),
         staging=versions if has_positions else subject.staging,
         newest=SQL("_newest" if has_positions else "null::bigint[]"),
@@ -137,7 +145,7 @@ def _compare_keys(snapshot: Snapshot, report: DatasetReport, mart: str, key: str
             generation=row["generation"],
             partition=row["partition"],
             offset=row["at"],
-            found=f"{what} of {key} {row['key']:.80} in {mart}, which has {totals['found']}",
+            found=f"{what} of {', '.join(keys)} {row['key']:.80} in {mart}, which has {totals['found']}",
             expected=f"{'one' if row['is_expected'] else 'none'}: {totals['expected']} keys are current in staging",
             remedy=f"`{_rebuild(subject.name)}`",
         )

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from headrace.exceptions import FileSourceError, SourceError, SourceUnavailable
 from headrace.optional import needs
+from headrace.origin import Origin
 from headrace.record import Headers
 from headrace.sources import file_lines
 from headrace.sources.bounds import Bounds, oversized_entry
@@ -110,6 +111,26 @@ class TopicReader:
             )
             tolerate(self._consumer, self._bounds or Bounds())
         return self._consumer
+
+
+class TopicsReader:
+    """The same of several topics: a reader for each, and the partitions by their numbers in the dataset."""
+
+    def __init__(self, origins: Mapping[int, Origin], client_config: Mapping[str, Any], bounds: Bounds) -> None:
+        self._origins = origins
+        self._readers = {
+            topic: TopicReader(topic, client_config, bounds) for topic in {origin.topic for origin in origins.values()}
+        }
+
+    def visible_records(self, partition: int, start: int, end: int) -> Iterator[VisibleRecord]:
+        """Yield the visible records of the topic's partition that has this number."""
+        origin = self._origins[partition]
+        yield from self._readers[origin.topic].visible_records(origin.partition, start, end)
+
+    def close(self) -> None:
+        """Close the consumers."""
+        for reader in self._readers.values():
+            reader.close()
 
 
 def raw_names(headers: Headers) -> Headers:

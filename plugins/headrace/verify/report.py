@@ -1,7 +1,7 @@
 """What a verification found, as values, as lines for people and as one JSON document."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict, Unpack
 
@@ -12,7 +12,8 @@ LISTED_MAX = 20  # findings of one check that are listed; the others are counted
 class Finding:
     """One thing that is wrong: where, what was found, what was expected, what to do.
 
-    offset is the first one that is wrong; None where no single offset is, as for a claim.
+    offset is the first one that is wrong; None where no single offset is, as for a claim. topic: and its partition, of
+    a dataset of several topics.
     """
 
     dataset: str
@@ -23,11 +24,13 @@ class Finding:
     generation: int | None = None
     partition: int | None = None
     offset: int | None = None
+    topic: str | None = None
 
     @property
     def where(self) -> str:
         """`jobs[1] offset 117 of generation 2`, or as much of it as is known."""
         subject = self.dataset if self.partition is None else f"{self.dataset}[{self.partition}]"
+        subject += "" if self.topic is None else f" ({self.topic})"
         subject += "" if self.offset is None else f" offset {self.offset}"
         return subject + ("" if self.generation is None else f" of generation {self.generation}")
 
@@ -35,6 +38,10 @@ class Finding:
     def order(self) -> tuple[bool, int, int, int]:
         """By generation, partition and offset; what has none comes last."""
         return self.offset is None, self.generation or 0, self.partition or 0, self.offset or 0
+
+    def document(self) -> dict[str, Any]:
+        """The finding as plain JSON types."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("topic", None)}
 
     def line(self) -> str:
         """The finding in one line."""
@@ -53,8 +60,8 @@ class Coordinates(TypedDict, total=False):
 class DatasetReport:
     """What was compared of one dataset, and what did not tie.
 
-    checks: the names of those that ran. notes: worth knowing, not wrong. counts: what was compared. error: why not
-    all of it could be compared; None where all was.
+    checks: the names of those that ran. notes: worth knowing, not wrong. counts: what was compared. topics: of a
+    dataset of several, by generation and partition. error: why not all of it could be compared; None where all was.
     """
 
     dataset: str
@@ -65,6 +72,7 @@ class DatasetReport:
     counts: dict[str, int] = field(default_factory=dict)
     ranges: list[str] = field(default_factory=list)
     error: str | None = None
+    topics: Mapping[tuple[int, int], str] = field(default_factory=dict)
     _listed: Counter[str] = field(default_factory=Counter, repr=False)
 
     @property
@@ -86,6 +94,7 @@ class DatasetReport:
         if self._listed[check] > LISTED_MAX:
             self.hidden[check] += 1
             return
+        partition = where.get("partition")
         self.findings.append(
             Finding(
                 dataset=self.dataset,
@@ -93,6 +102,7 @@ class DatasetReport:
                 found=" ".join(found.split()),
                 expected=" ".join(expected.split()),
                 remedy=remedy,
+                topic=self.topics.get((where.get("generation") or 0, -1 if partition is None else partition)),
                 **where,
             )
         )
@@ -176,5 +186,5 @@ class Verification:
             "deep": self.deep,
             "summary": self.summary(),
             "datasets": [report.document() for report in self.reports],
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.document() for finding in self.findings],
         }

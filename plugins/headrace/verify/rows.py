@@ -117,4 +117,7 @@ def _count(snapshot: Snapshot, report: DatasetReport) -> None:
         order by c.generation, c.partition
         """
     )
-    report.ranges += [f"[{row['partition']}] [{row['start_offset']}, {row['next_offset']})" for row in partitions]
+    for row in partitions:
+        topic = report.topics.get((row["generation"], row["partition"]))
+        label = f"[{row['partition']}]{f' {topic}' if topic else ''}"
+        report.ranges.append(f"{label} [{row['start_offset']}, {row['next_offset']})")

@@ -8,6 +8,7 @@ from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.dataset_files import similar
 from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError, DatasetError, HeadraceError
+from headrace.postgres.checkpoints import origin_texts
 from headrace.postgres.connection import Connect, connector, database
 from headrace.settings import Settings
 from headrace.verify.canonical import CanonicalRow
@@ -18,9 +19,10 @@ from headrace.verify.ledger import check_arithmetic, check_chain, check_generati
 from headrace.verify.readers import RecordReader
 from headrace.verify.records import RecordCheck, RecordCounts
 from headrace.verify.report import DatasetReport, Verification
+from headrace.verify.rereading import plan_records
 from headrace.verify.rows import check_counts, check_tables, missing_columns
 from headrace.verify.snapshot import Subject, snapshot
-from headrace.verify.sources import check_source, plan_records
+from headrace.verify.sources import check_source
 
 ReaderFactory = Callable[[Subject], RecordReader]
 
@@ -94,6 +96,7 @@ def _verify_one(run: _Run, subject: Subject) -> DatasetReport:
     connect = run.deployment.connect(f"headrace verify {subject.name}")
     lock_timeout_ms = run.deployment.settings.lock_timeout_ms
     with snapshot(connect, subject, lock_timeout_ms) as view:
+        report.topics = origin_texts(view.connection, subject.name)
         check_generations(view, report)
         check_seq(view, report)
         check_chain(view, report)

@@ -33,7 +33,7 @@ left join lateral (
         on g.dataset = f.dataset and g.generation = f.generation and g.is_open
     inner join headrace.checkpoints as c
         on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
-    where f.dataset = d.dataset and c.next_offset < f.end_offset
+    where f.dataset = d.dataset and c.next_offset < f.end_offset and not c.is_closed
     order by f.failed_at desc
     limit 1
 ) as failed on true
@@ -53,6 +53,6 @@ left join lateral (
             and b.partition = c.partition
             and b.kind in ('drain', 'load', 'replace')
     ) as rest on true
-    where c.dataset = d.dataset
+    where c.dataset = d.dataset and not c.is_closed
 ) as counted on true
 order by d.dataset

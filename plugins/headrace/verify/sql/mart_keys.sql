@@ -1,7 +1,7 @@
 -- the rule of dbt/packages/headrace_dbt/macros/current.sql
 with partition_winners as (
-    select distinct on ({key}, _generation, _partition)
-        {key},
+    select distinct on ({keys}, _generation, _partition)
+        {keys},
         _generation,
         _partition,
         _offset,
@@ -9,14 +9,14 @@ with partition_winners as (
         _deleted,
         {newest} as _newest
     from {staging}
-    where {key} is not null
-    order by {key}, _generation desc, _partition desc, _offset desc
+    where ({keys}) is not null
+    order by {keys}, _generation desc, _partition desc, _offset desc
 ),
 
 winners as (
-    select distinct on ({key}) *
+    select distinct on ({keys}) *
     from partition_winners
-    order by {key}, _generation desc, _newest desc nulls last, _timestamp desc nulls last, _partition desc
+    order by {keys}, _generation desc, _newest desc nulls last, _timestamp desc nulls last, _partition desc
 ),
 
 compared as (
@@ -24,9 +24,9 @@ compared as (
         winners._generation as generation,
         winners._partition as partition,
         winners._offset as at,
-        coalesce(winners.{key}, m.{key})::text as key,
+        {key_text} as key,
         coalesce(not winners._deleted, false) as is_expected,
-        m.{key} is not null as is_found
+        m.{first_key} is not null as is_found
     from winners
-    full join only {mart} as m on winners.{key} = m.{key}
+    full join only {mart} as m on {same_key}
 )

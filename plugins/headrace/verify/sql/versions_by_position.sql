@@ -7,8 +7,8 @@
             max(_position) filter (where _op is distinct from 'r') over so_far as _newest_change,
             max(_position) over so_far as _newest
         from {staging} as staged
-        where {key} is not null
-        window so_far as (partition by {key}, _generation, _partition order by _offset)
+        where ({keys}) is not null
+        window so_far as (partition by {keys}, _generation, _partition order by _offset)
     ) as positioned
     where
         _position is null
