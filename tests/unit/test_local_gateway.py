@@ -22,6 +22,7 @@ from tests.other_user import UID, as_other_user, only_as_root
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)  # for what never connects: accepting it would wait for ever
         yield listener
 
 

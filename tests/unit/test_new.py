@@ -53,5 +53,5 @@ def test_upgrade_replaces_the_dbt_package_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_upgrade_refuses_what_is_no_project(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"found no dbt/dbt_project.yml, expected a project of `headrace new`"):
+    with pytest.raises(UsageError, match=r"found no dbt/dbt_project.yml, expected a project made by `headrace new"):
         upgrade(tmp_path)
