@@ -29,11 +29,9 @@ FORMAT_MUTANTS = (
         "a value is read by the schema that the value before it had",
         (
             "formats/avro.py",
-            "        found = self._read.get(number)\n        if found is None:\n"
-            "            found = self._read[number] = self._reader(number)\n",
-            "        found = self._read.get(0) or self._read.get(number)\n        if found is None:\n"
-            "            found = self._read[number] = self._reader(number)\n"
-            "        self._read[0] = self._read.get(number) or self._reader(number)\n",
+            "        found = self._read.get(number) or self._reader(number)\n        data = BytesIO(value)\n",
+            "        found = self._read.get(0) or self._read.get(number) or self._reader(number)\n"
+            "        self._read[0] = self._read.get(number) or self._reader(number)\n        data = BytesIO(value)\n",
         ),
     ),
     _mutant("magic byte not checked", "avro", "what is no value of the wire format is read as one", MAGIC),
@@ -113,7 +111,7 @@ FORMAT_MUTANTS = (
         "kind of a schema not checked",
         "json_schema",
         "a value by a schema of Avro is read as JSON",
-        ("formats/json_schema.py", "            if kind != JSON_SCHEMA:\n", "            if not kind:\n"),
+        ("formats/json_schema.py", "        if schema.kind != JSON_SCHEMA:\n", "        if not schema.kind:\n"),
     ),
     _mutant(
         "unknown schema without a registry",

@@ -46,6 +46,10 @@ MIGRATIONS = database._migrations()
 SINCE = (
     "alter table headrace.batches add column if not exists note text, add column if not exists map_index integer",
     "alter table headrace.batches add column if not exists ignored bigint not null default 0",
+    "alter table headrace.batches add column if not exists elements jsonb",
+    "alter table headrace.checkpoints add column if not exists topic text, add column if not exists topic_id text",
+    "alter table headrace.checkpoints add column if not exists topic_partition integer",
+    "alter table headrace.checkpoints add column if not exists is_closed boolean not null default false",
     "alter table headrace.generations add column if not exists cluster_id text",
     "alter table if exists headrace.observations add column if not exists command text[]",
     "alter table if exists headrace.failures add column if not exists command text[]",

@@ -98,7 +98,7 @@ def _drain_after_one_batch(stage: Stage, *, barrier: Any) -> None:
 def test_replay_and_reload_take_the_elements_along(orders: Stage) -> None:
     path = orders.deployment.settings.datasets_dir / "orders.py"
     drain_dataset(orders.deployment, "orders")
-    path.write_text(path.read_text().replace("Field(ge=1)", "Field(ge=0)"))
+    path.write_text(path.read_text().replace("Field(ge=1)", "Field(ge=-1)"))
 
     assert replay(orders.deployment, orders.deployment.dataset("orders")).passed == 3
     assert_proven(orders)
@@ -117,7 +117,7 @@ def test_replay_and_reload_take_the_elements_along(orders: Stage) -> None:
     deep = verify(orders.deployment, "orders", deep=True)
     assert any("hashes" in line and "orders__items" in line for line in deep.reports[0].lines())
 
-    path.write_text(path.read_text().replace("Field(ge=0)", "Field(ge=1)"))
+    path.write_text(path.read_text().replace("Field(ge=-1)", "Field(ge=1)"))
     reload_range(orders.deployment, orders.deployment.dataset("orders"), "1970-01-01", "2100-01-01")
     assert_proven(orders)
     assert len(orders.query(ELEMENTS)) == EXPECTED

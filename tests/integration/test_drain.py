@@ -285,4 +285,4 @@ def test_drain_with_a_smaller_byte_limit_comes_to_the_same_in_more_batches(stage
     _, result = drain_dataset(deployment, "jobs")
     assert result.batches >= 15
     assert_ledger(stage, sent)
-    assert totals(stage)["sums"] == [(300, 0, 0, 0)]
+    assert totals(stage)["sums"] == [(300, 0, 0, 0, 0)]

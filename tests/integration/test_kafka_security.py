@@ -20,9 +20,11 @@ from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SettingError, SourceRefused
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
+from headrace.ingest.runner import plan
 from headrace.local.services import postgres_binary
 from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import DBT, LOADER
 from headrace.publish.dead_letter_topic import publish
 from headrace.sample.generate import generate, generate_jobs
@@ -246,7 +248,7 @@ def secrets(stage: Stage, broker: SecuredKafka, redis_url: str, tmp_path: Path) 
             "POSTGRES_DSN": logins.enter_context(login(stage.dsn, LOADER, "canary_etl", f"canary-postgres{ODD}")),
             "DBT_DSN": logins.enter_context(login(stage.dsn, DBT, "canary_builder", f"canary-builder{ODD}")),
         }
-        dsns["DBT_DSN"] = as_url(dsns["DBT_DSN"])
+        dsns["DBT_DSN"] = f"postgresql:///?{urlencode(conninfo_to_dict(dsns['DBT_DSN']), quote_via=quote)}"
         files = dsns | {
             "REDIS_URL": f"{redis_url}?username=etl&password={quote(f'canary-redis{ODD}')}",
             "KAFKA_SASL_PASSWORD": PASSWORD,
@@ -319,6 +321,11 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     for variable, value in mistaken_addresses(stage, redis_url):
         dataset = "telemetry" if "REDIS" in variable else "jobs"
         run("drain", dataset, status=1, HEADRACE_LOG_FORMAT="json", **{variable: value})
+    mistaken = {name: text for name, text in secrets.items() if not name.startswith("HEADRACE_KAFKA_SASL_PASSWORD")}
+    mistaken["HEADRACE_KAFKA_SASL_PASSWORD"] = f"canary-mistaken{ODD}"
+    task = Deployment.from_settings(Settings.from_environment(mistaken))
+    with pytest.raises(SourceRefused):  # what a shell's own settings cause is not stored
+        plan(task, task.dataset("jobs"), run=RunContext("a"))
     overview = find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)
     said += [render_page("1", render_figures(overview, [])), json.dumps(overview.document())]
     said.append(
@@ -332,11 +339,6 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     assert stage.value("select count(*) from headrace.observations where error is not null") > 0
     for canary in CANARIES:
         assert [text[max(text.find(canary) - 200, 0) :][:400] for text in said if canary in text] == []
-
-
-def as_url(dsn: str) -> str:
-    """The same as a URL that has everything in its query."""
-    return f"postgresql:///?{urlencode(conninfo_to_dict(dsn), quote_via=quote)}"
 
 
 def stage_of(stage: Stage, environ: dict[str, str]) -> Stage:
