@@ -22,15 +22,26 @@ pytest.register_assert_rewrite("tests.support")  # before anything of it is impo
 
 TESTS = Path(__file__).parent
 SUITES = ("system", "faults", "integration", "cost", "unit")  # those that take long first: small ones fill the end
+# a schema registry takes 10 s of CPU to start
+REGISTRY_TESTS = {
+    "test_airflow_connections.py",
+    "test_format_conformance.py",
+    "test_fuzz_drain.py",
+    "test_infer.py",
+    "test_where.py",
+}
 SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
 GONE_WITHIN_S = 15
 
 
 class DeploymentScheduling(LoadFileScheduling):  # type: ignore[misc]
-    """Give each worker a file at a time, and tests/system, which share a deployment, to one."""
+    """Give each worker a file at a time; tests/system, which share a deployment, and what needs a registry to one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/system" if nodeid.startswith("tests/system/") else str(super()._split_scope(nodeid))
+        path = str(super()._split_scope(nodeid))
+        if path.startswith("tests/system/"):
+            return "tests/system"
+        return "registry" if Path(path).name in REGISTRY_TESTS else path
 
 
 @pytest.hookimpl(optionalhook=True)

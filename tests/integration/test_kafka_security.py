@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import pytest
 import redis
 from kafka.errors import KafkaError
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from headrace.airflow.page_template import render_figures, render_page
 from headrace.deployment import Deployment
@@ -39,6 +39,7 @@ from tests.support.databases import passing_database
 from tests.support.jobs import jobs
 from tests.support.ledger_checks import assert_ledger
 from tests.support.logins import login
+from tests.support.mistaken_settings import ODD, mistaken_addresses, with_mistaken_password
 from tests.support.secured_kafka import (
     BOOTSTRAP_TIMEOUT_MS,
     PASSWORD,
@@ -232,7 +233,6 @@ def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broke
     refused(secured_stage(Stage(deployment, stage.dsn)), "found a listener that speaks TLS, expected PLAINTEXT")
 
 
-ODD = "#é \"x'\\/ @:%?&<"  # what is written otherwise in URLs, connection strings, JSON, shells and pages
 CANARIES = ("canary-postgres", "canary-builder", "canary-redis", PASSWORD, "canary-mistaken")
 
 
@@ -269,24 +269,6 @@ def secrets(stage: Stage, broker: SecuredKafka, redis_url: str, tmp_path: Path) 
         client.delete("canary_stream")
 
 
-def mistaken_addresses(stage: Stage, redis_url: str) -> list[tuple[str, str]]:
-    """Variables and their values: passwords that are wrong, addresses that cannot be read."""
-    wrong = {
-        "HEADRACE_POSTGRES_DSN": make_conninfo(stage.dsn, password=f"canary-mistaken{ODD}"),
-        "HEADRACE_REDIS_URL": redis_url.replace("redis://", f"redis://etl:{quote(f'canary-mistaken{ODD}', safe='')}@"),
-        "HEADRACE_KAFKA_SASL_PASSWORD": f"canary-mistaken{ODD}",
-    }
-    return [
-        *wrong.items(),
-        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@[db/sales"),
-        ("HEADRACE_POSTGRES_DSN", "postgresql://etl:canary-mistaken@canary-mistaken@db/sales"),
-        ("HEADRACE_POSTGRES_DSN_FILE", "postgresql://etl:canary-mistaken@db/sales"),
-        ("HEADRACE_REDIS_URL", "canary://etl:canary-mistaken@cache"),
-        ("HEADRACE_REDIS_URL", "redis://etl:1#canary-mistaken@cache"),
-        ("HEADRACE_AIRFLOW_URL", "http://ops:canary-mistaken@airflow"),
-    ]
-
-
 @pytest.mark.security("M1")
 def test_secrets_are_in_no_output_log_table_nor_page(
     stage: Stage,
@@ -321,9 +303,7 @@ def test_secrets_are_in_no_output_log_table_nor_page(
     for variable, value in mistaken_addresses(stage, redis_url):
         dataset = "telemetry" if "REDIS" in variable else "jobs"
         run("drain", dataset, status=1, HEADRACE_LOG_FORMAT="json", **{variable: value})
-    mistaken = {name: text for name, text in secrets.items() if not name.startswith("HEADRACE_KAFKA_SASL_PASSWORD")}
-    mistaken["HEADRACE_KAFKA_SASL_PASSWORD"] = f"canary-mistaken{ODD}"
-    task = Deployment.from_settings(Settings.from_environment(mistaken))
+    task = with_mistaken_password(secrets)
     with pytest.raises(SourceRefused):  # what a shell's own settings cause is not stored
         plan(task, task.dataset("jobs"), run=RunContext("a"))
     overview = find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings)

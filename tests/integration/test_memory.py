@@ -34,7 +34,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def test_drain_of_a_large_backlog_in_many_partitions_stays_within_its_memory(stage: Stage) -> None:
-    partitions, records, topic = 12, 120_000, topic_of(stage)
+    partitions, records, topic = 12, 60_000, topic_of(stage)
     topics.delete(servers(stage), topic)
     topics.create(servers(stage), topic, partitions)
     lines = generate_jobs(records, 5, 1, stage.deployment.settings.data_dir / "users.ndjson")
@@ -71,10 +71,7 @@ def test_drain_of_records_of_10_mb_stays_within_its_memory(
 @pytest.mark.parametrize(
     ("client", "compression"),
     [
-        ("kafka-python", "gzip"),
-        ("kafka-python", "snappy"),
-        ("kafka-python", "lz4"),
-        ("kafka-python", "zstd"),
+        ("kafka-python", "lz4"),  # the other codecs: tests/cost/test_batch_bombs.py
         ("confluent", "zstd"),
     ],
 )
