@@ -1,5 +1,6 @@
 """Trying something as another user of the machine."""
 
+import encodings.idna  # noqa: F401 # for host names: the other user may not be able to import it
 import os
 import pickle
 from collections.abc import Callable
