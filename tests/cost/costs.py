@@ -15,7 +15,7 @@ from typing import Any
 
 SIZES = (10_000, 100_000, 1_000_000)  # bytes
 # Ten times as many bytes: 10 where the cost is linear, 13 where it is n log n, 100 where it is quadratic
-GROWTH_MAX = 30
+GROWTH_MAX = 50  # what does not fit into a cache that others use, too, costs three times as much a byte
 # A cost a byte, in those of Python's own JSON parser for small numbers: finds what is linear only beyond 4 kB
 BYTE_COST_MAX = 70
 # How anything cheaper a byte grows is not looked at: of large inputs the memory is new to a process, of small ones not
