@@ -3,9 +3,9 @@
         grain=['location', 'userid'],
         touched={
             'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)",
-            'jobs': "select c.location, c.userid from changed as c inner join {{ ref('users') }} as u using (userid) where u.location <> c.location",
         },
-        unique_key=['userid', 'location'], indexes=[{'columns': ['location', 'revenue desc', 'userid']}],
+        unique_key=['userid', 'location'],
+        indexes=[{'columns': ['location', 'revenue desc', 'userid']}],
     )
 }}
 
