@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import AliasPath, BaseModel, Field, create_model, model_validator
 
-from headrace.contract import Contract, EpochMilliseconds, Float, Integer, Money, Text, Timestamp
+from headrace.contract import Contract, EpochMilliseconds, Float, Integer, Money, Numeric, Text, Timestamp
 from headrace.contracts.annotations import SqlType
 from headrace.dataset import CONTRACT_CONFIG
 from headrace.exceptions import DatasetError
@@ -258,12 +258,32 @@ def test_contract_given_several_defects_names_the_first_and_lists_the_others() -
             {"A": (Annotated[Decimal, Field(max_digits=10, decimal_places=3), SqlType("numeric(10,2)")], ...)},
             "allows max_digits 10, decimal_places 3",
         ),
+        (
+            {"A": (list[Annotated[Decimal, SqlType("numeric(10,2)")]] | None, None)},
+            "field 'A' is numeric(10,2)[] and allows max_digits None",
+        ),
     ],
 )
 def test_contract_that_no_column_can_hold_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError) as caught:
         contract(**fields)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field_type", "sql_type", "found"),
+    [
+        (list[Numeric], "numeric[]", [[Decimal("1.50")], None]),
+        (list[Money] | None, "numeric(15,2)[]", [[Decimal("1.50")], None]),
+        (list[Annotated[Decimal, SqlType("numeric")] | None], "numeric[]", [[Decimal("1.50")], None]),
+        (list[list[Numeric]], "jsonb", [b"[[1.50]]", None]),
+        (Annotated[list[Numeric], SqlType("jsonb")], "jsonb", [b"[1.50]", None]),
+    ],
+)
+def test_type_of_items_is_no_type_of_their_list(field_type: Any, sql_type: str, found: Any) -> None:
+    made = contract(A=(field_type, ...))
+    assert [column.sql_type for column in made.columns] == [sql_type]
+    assert made.decode(None, b'{"A":[[1.50]]}' if found[0] == b"[[1.50]]" else b'{"A":[1.50]}') == found
 
 
 @pytest.mark.parametrize("config", [{}, {"extra": "allow"}, {"strict": True}, {"strict": True, "extra": "ignore"}])

@@ -5,6 +5,7 @@ declared: a record must never fail in COPY.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from typing import Any, TypeVar
@@ -120,7 +121,8 @@ def _add_columns(model: type[BaseModel], found: _Found, outer: _Outer | None = N
                 _add_columns(_inner_model(info, models), found, _Outer(column, prefix, models))
                 continue
             _check_name(title, name, found.by_name)
-            marked = next((item.name for item in metadata(info) if isinstance(item, SqlType)), None)
+            # of the field's own Annotated alone: that of a list's items is the type of the items
+            marked = next((item.name for item in info.metadata if isinstance(item, SqlType)), None)
             sql_type = marked or sql_type_of(info.annotation)
             _check_digits(sql_type, info)
             found.columns.append(_column(name, field, info, sql_type, outer))
@@ -227,16 +229,21 @@ def _source_names(field: str, info: FieldInfo) -> tuple[str, ...]:
 
 def limits(info: FieldInfo, name: str) -> list[Any]:
     """The values of a limit in a field's metadata."""
-    return [limit for item in metadata(info) if (limit := getattr(item, name, None)) is not None]
+    return _limits(metadata(info), name)
+
+
+def _limits(marks: Iterable[Any], name: str) -> list[Any]:
+    return [limit for item in marks if (limit := getattr(item, name, None)) is not None]
 
 
 def _check_digits(sql_type: str, info: FieldInfo) -> None:
     # Postgres rounds what has too many decimals, in silence, and refuses what has too many digits, for good
-    match = re.fullmatch(r"numeric\((\d+),\s*(\d+)\)", sql_type)
+    match = re.fullmatch(r"numeric\((\d+),\s*(\d+)\)(?:\[\])?", sql_type)
     if match is None:
         return
     precision, scale = int(match[1]), int(match[2])
-    digits, places = min(limits(info, "max_digits"), default=None), min(limits(info, "decimal_places"), default=None)
+    marks = [*metadata(info), *inner_marks(info.annotation)]
+    digits, places = (min(_limits(marks, name), default=None) for name in ("max_digits", "decimal_places"))
     if digits is None or places is None or places > scale or digits - places > precision - scale:
         raise InvalidColumn(
             f"is {sql_type} and allows max_digits {digits}, decimal_places {places}; "
