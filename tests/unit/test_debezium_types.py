@@ -66,6 +66,9 @@ CASES: list[Case] = [
     ("bytes", f"{CONNECT}.Decimal", {"scale": "3"}, base64(UNSCALED), None, Numeric, Decimal("-123.456")),
     ("bytes", f"{CONNECT}.Decimal", {"scale": "0"}, base64(b"\x7f" * 12), None, Numeric,
      Decimal(int.from_bytes(b"\x7f" * 12, "big"))),
+    ("bytes", f"{CONNECT}.Decimal", {"scale": "2"}, 12.34, None, Numeric, Decimal("12.34")),
+    ("bytes", f"{CONNECT}.Decimal", {"scale": "0"}, 5, None, Numeric, Decimal(5)),
+    ("bytes", f"{CONNECT}.Decimal", {"scale": "2"}, 0.0, None, Numeric, Decimal(0)),
     ("bytes", f"{DATA}.Bits", {"length": "12"}, base64(b"\x05\x08"), b"\x05\x08", Text, "100000000101"),
     ("bytes", None, {}, base64(b"\xde\xad"), b"\xde\xad", bytes, b"\xde\xad"),
     ("string", f"{DATA}.Uuid", {}, "06335e84-2872-4914-8c5d-3ed07d2a2f16", None, UUID,
@@ -114,6 +117,25 @@ def test_name_in_an_avro_schema_says_it_too(
         out = BytesIO()
         fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {"value": in_avro})
         assert row_of(format, field_type, b"\0\0\0\0\1" + out.getvalue()) == expected
+
+
+def test_decimal_as_a_number_keeps_digits_that_no_double_holds() -> None:
+    field = {"type": "bytes", "name": f"{CONNECT}.Decimal", "parameters": {"scale": "2"}, "field": "value"}
+    event = text(with_schema(envelope("c", {"value": 5}), [field])).replace(
+        b'"value":5', b'"value":123456789012345678.90'
+    )
+    assert row_of(Debezium(), Numeric, event) == Decimal("123456789012345678.90")
+
+
+@pytest.mark.parametrize("number", [b"1e999999999", b"-1E99999999999999999999"])
+def test_number_that_no_double_holds_is_a_dead_letter_before_its_digits_are_written(number: bytes) -> None:
+    class Row(BaseModel):
+        value: Text
+
+    event = text(with_schema(envelope("c", {"value": 5}))).replace(b'"value":5', b'"value":' + number)
+    found = Contract(Row, format=Debezium()).decode(None, event)
+    assert isinstance(found, Rejection)
+    assert (found.reason, "is out of range" in found.detail) == ("invalid_json", True)
 
 
 def test_decimal_that_brings_its_scale_is_exact_in_both() -> None:

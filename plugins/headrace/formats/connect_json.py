@@ -4,7 +4,9 @@ A part without a schema stays JSON text, which the contract parses exactly. With
 are what their schema says.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from math import isinf
 from typing import Any, Protocol
 
 import msgspec
@@ -18,9 +20,20 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder().decode
 
 
-def _value(text: bytes | str | msgspec.Raw) -> Any:
+def _number(text: str) -> Decimal | float:
+    """A number as it is written; of a double's range, so that its exponent is never worked out."""
+    found = float(text)
+    if isinf(found):
+        raise ValueError(f"number {text[:40]} is out of range")
+    return Decimal(text) if found else found
+
+
+_decode_exact = msgspec.json.Decoder(float_hook=_number).decode  # decimal.format=NUMERIC writes decimals as numbers
+
+
+def _value(text: bytes | str | msgspec.Raw, decode: Callable[[Any], Any] = _decode) -> Any:
     try:
-        return _decode(text)
+        return decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Undecodable(Fault.INVALID_JSON, str(error)) from error
 
@@ -171,7 +184,7 @@ class SchemaPayload(ValuePayload):
     """JSON with a schema part; the members of an event are converted where they are asked for."""
 
     def __init__(self, text: str, schema: ConnectSchema) -> None:
-        super().__init__(_value(text))
+        super().__init__(_value(text, _decode_exact))
         self._schema = schema
 
     def document(self, name: str) -> Any:

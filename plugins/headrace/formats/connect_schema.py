@@ -6,6 +6,7 @@ https://debezium.io/documentation/reference/3.3/connectors/postgresql.html#postg
 
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +52,8 @@ def _converter(node: Mapping[str, Any], depth: int) -> Convert:
     logical = connect_values.READERS.get((str(kind), str(name)))
     if logical is not None:
         parameters = node.get("parameters") or {}
+        if name == connect_values.DECIMAL:
+            return _decimal(logical, parameters)
         return _of_bytes(logical, parameters) if kind == "bytes" else lambda value: logical(value, parameters)
     if kind == "struct":
         return _struct(node, depth)
@@ -97,6 +100,12 @@ def _map(key: Convert, value: Convert) -> Convert:
 
 def _of_bytes(read: connect_values.Reader, parameters: Mapping[str, str]) -> Convert:
     return lambda value: read(_bytes(value), parameters)
+
+
+def _decimal(read: connect_values.Reader, parameters: Mapping[str, str]) -> Convert:
+    of_bytes = _of_bytes(read, parameters)
+    # bytes, or a number where the converter has decimal.format=NUMERIC
+    return lambda value: Decimal(value) if type(value) in (int, float, Decimal) else of_bytes(value)
 
 
 def _bytes(value: Any) -> bytes:

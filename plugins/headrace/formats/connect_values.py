@@ -15,6 +15,7 @@ Reader = Callable[[Any, Mapping[str, Any]], Any]  # from a value and the paramet
 
 TIME, DATA = "io.debezium.time", "io.debezium.data"
 CONNECT = "org.apache.kafka.connect.data"
+DECIMAL = f"{CONNECT}.Decimal"
 VARIABLE_SCALE_DECIMAL = f"{DATA}.VariableScaleDecimal"
 EPOCH = datetime(1970, 1, 1)  # without a zone, as these times are
 FIRST_DAY = date(1970, 1, 1)
@@ -78,7 +79,7 @@ def _bits(value: bytes, parameters: Mapping[str, Any]) -> str:
 
 
 READERS: Mapping[tuple[str, str], Reader] = {
-    ("bytes", f"{CONNECT}.Decimal"): _decimal,
+    ("bytes", DECIMAL): _decimal,
     ("int32", f"{CONNECT}.Date"): _date,
     ("int32", f"{CONNECT}.Time"): _time(1_000),
     ("int64", f"{CONNECT}.Timestamp"): _timestamp(1_000, has_zone=True),
