@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from headrace.contract import Identifier, Integer, Path, Text
 from headrace.contracts.contract import Deletion
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic, RedisStream
+from headrace.dataset import CONTRACT_CONFIG, Child, Dataset, KafkaTopic, RedisStream
 from headrace.exceptions import DatasetError
 from headrace.formats import Avro, Debezium, KeyedJson, PlainText
 from headrace.formats.base import Change
@@ -213,6 +213,20 @@ def test_value_that_did_not_change_and_is_not_sent_overwrites_nothing(wrap: Any)
     other = Debezium(unavailable="?")
     assert isinstance(decoded(wrap(envelope("u", ANNE | {"email": "?"})), format=other), Rejection)
     assert decoded(wrap(envelope("u", ANNE | {"email": absent})), format=other)[2] == absent
+
+
+def test_elements_that_are_not_sent_are_those_of_the_row_before_or_reject_the_record() -> None:
+    class Item(BaseModel):
+        number: Integer
+
+    absent, before = "__debezium_unavailable_value", ANNE | {"items": [{"number": 7}]}
+    children = (Child(name="items", contract=Item, explode="$.items"),)
+    for placeholder in (absent, [absent]):
+        event = envelope("u", ANNE | {"items": placeholder})
+        found = decoded(event, children=children)
+        assert isinstance(found, Rejection)
+        assert (found.reason, found.json_path) == ("unavailable_value", "$.items")
+        assert decoded(event | {"before": before}, children=children).elements == [[[7, None]]]
 
 
 def test_fields_of_the_envelope_are_added_where_they_are_wanted() -> None:
