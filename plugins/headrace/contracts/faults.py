@@ -29,7 +29,10 @@ def lacking(change: Change, columns: Sequence[Column], children: Children | None
     named += [(child.path.names[0], child.path.names[:1]) for child in (children.each if children is not None else ())]
     for field, names in named:
         if not change.unavailable.isdisjoint(names):
-            detail = "the event has no value, which did not change; give the table REPLICA IDENTITY FULL"
+            detail = (
+                "the event has no value, which did not change; expected one: give the table REPLICA IDENTITY FULL "
+                "(Postgres), or the connector a ReselectColumnsPostProcessor, and load the table again by a snapshot"
+            )
             return Rejection(Reason.UNAVAILABLE_VALUE, detail, json_path((field,)))
     return None
 
