@@ -19,7 +19,29 @@ INNER = ("json", "json_schema", "avro", "protobuf")
 
 
 @dataclass(frozen=True, slots=True)
-class Debezium:
+class Around:
+    """A format around another one, which has the registry and the readers."""
+
+    format: Format = field(default_factory=Json)
+
+    @property
+    def has_schema_ids(self) -> bool:
+        """Whether values name schemas of a registry."""
+        return self.format.has_schema_ids
+
+    def connected(self, settings: Settings) -> Self:
+        """The format with the deployment's registry, if it has one."""
+        inner = self.format.connected(settings)
+        return self if inner is self.format else replace(self, format=inner)
+
+    def second(self) -> Self:
+        """The format around another reader."""
+        inner = self.format.second()
+        return self if inner is self.format else replace(self, format=inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Debezium(Around):
     """A record's value is a change event of Debezium, in another format; so is its key.
 
     format: how the converter of Kafka Connect writes values and keys. Defaults to Json(), with or without its schema
@@ -30,7 +52,6 @@ class Debezium:
 
     name: ClassVar[str] = "debezium"
 
-    format: Format = field(default_factory=Json)
     versions: Literal["position", "offset"] = "position"
     add_fields: tuple[str, ...] = ()
     unavailable: str = PLACEHOLDER
@@ -48,11 +69,6 @@ class Debezium:
             object.__setattr__(self, "format", replace(self.format, is_connect=True))
 
     @property
-    def has_schema_ids(self) -> bool:
-        """Whether the events name schemas of a registry."""
-        return self.format.has_schema_ids
-
-    @property
     def description(self) -> str:
         """What a value is, in words."""
         return f"a change event of Debezium: {self.format.description}"
@@ -61,16 +77,6 @@ class Debezium:
     def key_format(self) -> "DebeziumKey":
         """How a record's key is written: as its value is, without an envelope."""
         return DebeziumKey(self.format)
-
-    def connected(self, settings: Settings) -> Self:
-        """The format with the deployment's registry, if it has one."""
-        inner = self.format.connected(settings)
-        return self if inner is self.format else replace(self, format=inner)
-
-    def second(self) -> Self:
-        """The format around another reader."""
-        inner = self.format.second()
-        return self if inner is self.format else replace(self, format=inner)
 
     def decoder(self) -> "DebeziumDecoder":
         """Reads events."""
@@ -135,32 +141,15 @@ class DebeziumDecoder(ChangeDecoder):
 
 
 @dataclass(frozen=True, slots=True)
-class DebeziumKey:
+class DebeziumKey(Around):
     """A record's key beside a change event: in its format, with or without the JSON converter's schema part."""
 
     name: ClassVar[str] = "debezium_key"
-
-    format: Format
-
-    @property
-    def has_schema_ids(self) -> bool:
-        """Whether keys name schemas of a registry."""
-        return self.format.has_schema_ids
 
     @property
     def description(self) -> str:
         """What a key is, in words."""
         return f"a key of Debezium: {self.format.description}"
-
-    def connected(self, settings: Settings) -> Self:
-        """The format with the deployment's registry, if it has one."""
-        inner = self.format.connected(settings)
-        return self if inner is self.format else replace(self, format=inner)
-
-    def second(self) -> Self:
-        """The format around another reader."""
-        inner = self.format.second()
-        return self if inner is self.format else replace(self, format=inner)
 
     def decoder(self) -> "DebeziumKeyDecoder":
         """Reads keys."""
