@@ -1,5 +1,6 @@
 """Extras of Airflow's connections: what they become, what is ignored, what is refused and how."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Given:
     password: str | None = None
     schema: str | None = None
     extra_dejson: dict[str, Any] = field(default_factory=dict)
+    conn_type: str | None = None
+    extra: str | None = None
 
 
 AWKWARD = "p @:/?#[]%'\\\" é"
@@ -142,3 +145,31 @@ def test_redis_connection_that_cannot_be_used_is_refused_in_one_line(given: Give
         redis_url("headrace_redis", given)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [libpq_parameters, redis_url])
+@pytest.mark.parametrize(("text", "decoded"), [("sslmode=require,p4ssword", {}), ('["p4ssword"]', ["p4ssword"])])
+def test_extra_that_is_no_json_object_is_refused_and_not_taken_for_an_empty_one(
+    read: Callable[..., Any], text: str, decoded: Any
+) -> None:
+    with pytest.raises(SettingError, match="its_name: found an extra that is no JSON object") as caught:
+        read("its_name", Given("h", extra_dejson=decoded, extra=text))
+    assert "p4ssword" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "decoded"), [("", {}), (" ", {}), ("{ }", {}), ("null", None)])
+def test_empty_extra_is_none(text: str, decoded: Any) -> None:
+    assert libpq_parameters("its_name", Given("h", extra_dejson=decoded, extra=text)) == {"host": "h"}
+
+
+def test_redis_uri_of_tls_is_tls(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    found = parse_url(
+        redis_url(
+            "headrace_redis",
+            Given("h", conn_type="rediss", extra_dejson={"ssl_ca_certs": str(tmp_path / "ca.pem")}),
+        )
+    )
+    assert (found["connection_class"], found["ssl_ca_certs"]) == (SSLConnection, str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingError, match='headrace_redis: found rediss:// and "ssl": false in its extra'):
+        redis_url("headrace_redis", Given("h", conn_type="rediss", extra_dejson={"ssl": False}))
