@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from headrace import masking
 from headrace.exceptions import SettingError
 from headrace.private_files import open_regular
-from headrace.settings import Settings
+from headrace.settings import USER_INFO, Settings
 
 # the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
 IGNORED = frozenset(
@@ -112,7 +112,16 @@ def registry_settings(name: str, connection: AirflowConnection, settings: Settin
         )
     if "url" not in extra:
         raise SettingError(f"{name}: found no url in its extra, expected http(s)://host:port; add it")
-    values: dict[str, Any] = {f"registry_{option}": extra.get(option) for option in REGISTRY}
+    for option, value in extra.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SettingError(f"{name}: {option}: found {type(value).__name__}, expected text; correct it")
+    if USER_INFO.search(str(extra["url"])):  # errors, the page and logs show the URL
+        raise SettingError(
+            f"{name}: found a user in the url of its extra, expected http(s)://host:port alone; move user and password "
+            "to the connection's own fields"
+        )
+    texts = {option: str(value) for option, value in extra.items()}
+    values: dict[str, Any] = {f"registry_{option}": texts.get(option) for option in REGISTRY}
     for option in ("registry_ssl_cafile", "registry_ssl_certfile", "registry_ssl_keyfile"):
         values[option] = Path(values[option]) if values[option] else None
     made = replace(
@@ -134,6 +143,8 @@ def redis_url(name: str, connection: AirflowConnection) -> str:
         masking.remember_address(connection.host)
         raise SettingError(f"{name}: found host {connection.host!r}, expected a name or an address alone; correct it")
     database = str(extra.get("db", connection.schema or 0))
+    if connection.schema and database != connection.schema:
+        raise SettingError(f"{name}: found 'db' in its extra and another value in its field schema; remove one of them")
     if not database.isascii() or not database.isdigit():
         raise SettingError(f"{name}: db: found {database!r}, expected a number; correct it")
     is_rediss = connection.conn_type == "rediss"  # AIRFLOW_CONN_HEADRACE_REDIS=rediss://...
