@@ -46,7 +46,7 @@ LOCAL_DSN = re.compile(
     r"postgresql://(?P<user>headrace)@127\.0\.0\.1:(?P<port>\d+)/[^?]*\?passfile=(?P<passfile>[^&]*)"
 )
 _KPIS = "HEADRACE_TELEMETRY_KPIS"
-_USER_INFO = re.compile(r"//[^/]*@")
+USER_INFO = re.compile(r"//[^/]*@")
 ZONES = ("zone-a", "zone-b", "zone-c", "zone-d")  # of telemetry; HEADRACE_TELEMETRY_ZONES adds others
 COMPOSED = ("services", "added_thresholds")  # fields without a variable of the same name
 ROOT = PROJECT  # the checkout, or the project that the current folder belongs to
@@ -165,7 +165,7 @@ class Settings:
             if text:
                 values[name] = parse_value(variable, text.strip() if name in ADDRESSES else text, kinds[name])
         for service in ("AIRFLOW", "REGISTRY"):
-            if _USER_INFO.search(values.get(f"{service.lower()}_url", "")):
+            if USER_INFO.search(values.get(f"{service.lower()}_url", "")):
                 raise SettingError(
                     f"HEADRACE_{service}_URL: found a user in it, expected http://host:port alone; name the user in "
                     f"HEADRACE_{service}_USER and the password's file in HEADRACE_{service}_PASSWORD_FILE"

@@ -11,6 +11,19 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+PEOPLE = """
+from typing import Annotated
+from pydantic import BaseModel
+from headrace.contract import Masked, Text
+from headrace.dataset import Dataset, KafkaTopic
+from headrace.formats import Avro
+
+class Person(BaseModel):
+    email: Annotated[Text, Masked("hmac")]
+
+DATASET = Dataset(name="people", contract=Person, source=KafkaTopic(topic="people"), format=Avro())
+"""
+
 # as Airflow's API server tests a connection: from its environment, under an id of its own
 SCRIPT = """
 import json, os, sys
@@ -42,6 +55,11 @@ with ours.connect("a name")() as connection:
 used = {"kafka": ours.kafka()["bootstrap_servers"], "redis": ours.redis()}
 used["registry"] = [ours.settings.registry_url, ours.settings.registry_user, ours.settings.registry_password]
 told["used"] = used
+os.environ["HEADRACE_MASKING_KEY"] = given["masking_key"]
+from headrace.airflow.operators import _opened
+ours, opened = _opened(given["datasets"], "people")
+told["opened"] = [type(opened.format.schemas).__name__, ours.settings.registry_url, opened.masking_key is not None]
+del os.environ["HEADRACE_MASKING_KEY"]
 os.environ |= given["variables"]
 ours = deployment(registry=True)
 told["overridden"] = [*ours.kafka()["bootstrap_servers"], ours.redis(), ours.settings.registry_url]
@@ -101,7 +119,10 @@ def told(postgres_dsn: str, bootstrap_servers: str, redis_url: str, tmp_path_fac
     tested = {name.removeprefix("headrace_"): each for name, each in connections.items()}
     tested["closed"] = connections["headrace_postgres"] | {"port": 1, "password": "canary-two"}
     tested["misspelt"] = {"conn_type": "headrace_kafka", "extra": json.dumps({"bootstrap_server": "x:1"})}
-    given = {"tested": tested, "variables": VARIABLES}
+    datasets = tmp_path_factory.mktemp("project") / "datasets"
+    datasets.mkdir()
+    (datasets / "people.py").write_text(PEOPLE)
+    given = {"tested": tested, "variables": VARIABLES, "datasets": str(datasets), "masking_key": "canary of all masks"}
     found = _ask(tmp_path_factory.mktemp("airflow"), given, connections)
     return found | {"bootstrap_servers": bootstrap_servers, "redis_port": urlsplit(redis_url).port}
 
@@ -148,3 +169,7 @@ def test_tasks_use_the_connections_and_variables_override_them(told: dict[str, A
     assert told["used"]["registry"] == ["http://127.0.0.1:1", "me", "canary-one"]
     assert told["overridden"] == ["other:9", "redis://other:7/0", "http://other:8"]
     assert told["built"] == "dbname=other"
+
+
+def test_dataset_of_a_task_has_its_registry_and_the_key_of_its_masks(told: dict[str, Any]) -> None:
+    assert told["opened"] == ["Registry", "http://127.0.0.1:1", True]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatasetError, SettingError
 from headrace.follow.follower import FollowOptions, FollowResult, follow
 from headrace.follow.leases import held_lease
 from headrace.ingest.runner import drain_plan
@@ -134,6 +134,29 @@ def test_follow_without_a_broker_says_so_once_and_goes_on_when_it_is_back(ready:
         config.update(ready.deployment.kafka())
         until(lambda: staged(ready) == 1)
         until(lambda: following.said("jobs: continues"))
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_follow_stores_errors_of_its_settings_and_finds_the_key_of_masks(ready: Stage) -> None:
+    declared = ready.deployment.settings.datasets_dir / "jobs.py"
+    masked = declared.read_text().replace("SERVICENAME: Text", 'SERVICENAME: Annotated[Text, Masked("hmac")]')
+    declared.write_text(masked.replace("import Integer,", "import Integer, Masked,"))
+    is_renewed = threading.Event()
+    stored = "select count(*) from headrace.observations where dataset = 'jobs' and error ~ 'c.pem has expired'"
+
+    def kafka() -> Mapping[str, Any]:
+        if not is_renewed.is_set():
+            raise SettingError("HEADRACE_KAFKA_SSL_CERTFILE: c.pem has expired")
+        return ready.deployment.kafka()
+
+    settings = replace(ready.deployment.settings, masking_key="a key of the test's own")
+    with Following(replace(ready.deployment, settings=settings, kafka=kafka)) as following:
+        until(lambda: following.said("c.pem has expired"))
+        until(lambda: ready.value(stored))
+        is_renewed.set()
+        until(lambda: following.said("jobs: continues"))
+    assert ready.value("select servicename from staging.jobs") != "S"
+    assert not ready.value(stored)
 
 
 @pytest.mark.usefixtures("no_builds")

@@ -55,7 +55,7 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 
     with pytest.raises(HeadraceError) as caught:
         load_file(stage.deployment, "users", path=path)
-    observations.save_failure(stage.deployment.connect("test"), "users", caught.value, is_task=True)
+    observations.save_failure(stage.deployment.connect("test"), "users", caught.value, is_service=True)
     overview = overview_of(stage)
     assert [str(problem.command) for problem in overview.problems] == ["headrace load users"]
     assert copied(overview) == {"headrace load users", "headrace build"}

@@ -1,5 +1,6 @@
 """Extras of Airflow's connections: what they become, what is ignored, what is refused and how."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from redis.connection import SSLConnection, parse_url
 
-from headrace.airflow.extras import libpq_parameters, redis_url
+from headrace.airflow.extras import libpq_parameters, redis_url, registry_settings
 from headrace.exceptions import SettingError
+from headrace.settings import Settings
 
 
 @dataclass
@@ -22,6 +24,8 @@ class Given:
     password: str | None = None
     schema: str | None = None
     extra_dejson: dict[str, Any] = field(default_factory=dict)
+    conn_type: str | None = None
+    extra: str | None = None
 
 
 AWKWARD = "p @:/?#[]%'\\\" é"
@@ -118,6 +122,10 @@ def test_redis_private_authority_and_client_certificate_reach_the_client(tmp_pat
         (Given(), "headrace_redis: found host None, expected a name or an address alone; correct it"),
         (Given("redis://h"), "headrace_redis: found host 'redis://h', expected a name or an address alone; correct it"),
         (Given("h", extra_dejson={"ssl": "maybe"}), "headrace_redis: ssl: found 'maybe', expected true or false"),
+        (
+            Given("h", schema="1", extra_dejson={"db": 2}),
+            "headrace_redis: found 'db' in its extra and another value in",
+        ),
         (Given("h", extra_dejson={"db": "x"}), "headrace_redis: db: found 'x', expected a number; correct it"),
         (
             Given("h", extra_dejson={"sssl": True}),
@@ -142,3 +150,59 @@ def test_redis_connection_that_cannot_be_used_is_refused_in_one_line(given: Give
         redis_url("headrace_redis", given)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [libpq_parameters, redis_url])
+@pytest.mark.parametrize(("text", "decoded"), [("sslmode=require,p4ssword", {}), ('["p4ssword"]', ["p4ssword"])])
+def test_extra_that_is_no_json_object_is_refused_and_not_taken_for_an_empty_one(
+    read: Callable[..., Any], text: str, decoded: Any
+) -> None:
+    with pytest.raises(SettingError, match="its_name: found an extra that is no JSON object") as caught:
+        read("its_name", Given("h", extra_dejson=decoded, extra=text))
+    assert "p4ssword" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "decoded"), [("", {}), (" ", {}), ("{ }", {}), ("null", None)])
+def test_empty_extra_is_none(text: str, decoded: Any) -> None:
+    assert libpq_parameters("its_name", Given("h", extra_dejson=decoded, extra=text)) == {"host": "h"}
+
+
+def test_redis_uri_of_tls_is_tls(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    found = parse_url(
+        redis_url(
+            "headrace_redis",
+            Given("h", conn_type="rediss", extra_dejson={"ssl_ca_certs": str(tmp_path / "ca.pem")}),
+        )
+    )
+    assert (found["connection_class"], found["ssl_ca_certs"]) == (SSLConnection, str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingError, match='headrace_redis: found rediss:// and "ssl": false in its extra'):
+        redis_url("headrace_redis", Given("h", conn_type="rediss", extra_dejson={"ssl": False}))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            {"url": "https://u:p4ssword@h,https://g"},
+            "headrace_registry: found a user in the url of its extra, expected",
+        ),
+        (
+            {"url": "https://h,https://u:p4ssword@g"},
+            "headrace_registry: found a user in the url of its extra, expected",
+        ),
+        ({"url": ["https://h"]}, "headrace_registry: url: found list, expected text; correct it"),
+    ],
+)
+def test_registry_connection_that_cannot_be_used_is_refused_in_one_line(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        registry_settings("headrace_registry", Given(extra_dejson=extra), Settings())
+    assert str(caught.value).startswith(message)
+    assert "p4ssword" not in str(caught.value)
+
+
+def test_registry_token_of_digits_is_text_and_nothing_of_other_settings_is_kept() -> None:
+    others = Settings(registry_password="theirs", registry_ssl_password="theirs")
+    made = registry_settings("headrace_registry", Given(extra_dejson={"url": "https://h", "token": 123456}), others)
+    assert (made.registry_url, made.registry_token) == ("https://h", "123456")
+    assert (made.registry_password, made.registry_ssl_password, made.registry_ssl_cafile) == (None, None, None)

@@ -46,6 +46,10 @@ def test_settings_and_connection_say_the_same(tmp_path: Path) -> None:
     assert from_connection({"bootstrap.servers": "a:1"} | SASL, None, None) == expected
     without = {name: value for name, value in SASL.items() if name not in ("sasl.username", "sasl.password")}
     assert from_connection({"bootstrap.servers": "a:1"} | without, "etl", "canary-0f-kafka") == expected
+    of_librdkafka = SASL | {"security.protocol": "sasl_plaintext", "sasl.mechanisms": "scram-sha-512"}
+    assert from_connection({"bootstrap.servers": "a:1"} | of_librdkafka, None, None) == expected
+    as_number = from_connection({"bootstrap.servers": "a:1"} | SASL | {"sasl.password": 12345}, None, None)
+    assert as_number == expected | {"sasl_plain_password": "12345"}
     assert from_connection({"bootstrap_servers": "a:1"}, "etl", "x") == {"bootstrap_servers": ["a:1"]}
     assert "canary-0f-kafka" in masking.known()
 
@@ -57,6 +61,12 @@ def test_settings_and_connection_say_the_same(tmp_path: Path) -> None:
         ({"sasl.pasword": "x"}, r"^headrace_kafka: found 'sasl.pasword' in its extra"),
         ({"security.protocol": "TLS"}, r"^headrace_kafka: security.protocol: found 'TLS', expected PLAINTEXT or SSL"),
         (SASL | {"sasl.mechanisms": "GSSAPI"}, r"^headrace_kafka: sasl.mechanism: found 'GSSAPI', expected PLAIN or "),
+        (
+            SASL | {"sasl.mechanism": "PLAIN"},
+            "headrace_kafka: found two values of sasl.mechanism in its extra, expected one; remove sasl.mechanism",
+        ),
+        ({"bootstrap_servers": "b:1"}, "headrace_kafka: found two values of bootstrap.servers in its extra"),
+        ({"bootstrap.servers": ["a:1", "b:1"]}, "headrace_kafka: bootstrap.servers: found list, expected text"),
         (
             {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN"},
             "SASL_SSL without headrace_kafka: sasl.username",

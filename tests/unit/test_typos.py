@@ -75,15 +75,15 @@ def test_similar_names_are_asked_for_in_any_case() -> None:
 
 @pytest.mark.parametrize("kind", [SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused])
 def test_error_of_a_shells_own_settings_is_not_stored(kind: type[HeadraceError]) -> None:
-    assert _stored(kind("wrong"), is_task=False) == 0
-    assert _stored(kind("wrong"), is_task=True) == 2
+    assert _stored(kind("wrong"), is_service=False) == 0
+    assert _stored(kind("wrong"), is_service=True) == 2
 
 
 def test_error_of_the_source_is_stored_from_a_shell_too() -> None:
-    assert _stored(SourceUnavailable("no broker"), is_task=False) == 2
+    assert _stored(SourceUnavailable("no broker"), is_service=False) == 2
 
 
-def _stored(error: HeadraceError, *, is_task: bool) -> int:
+def _stored(error: HeadraceError, *, is_service: bool) -> int:
     """How often storing a plan's and a drain's error asks for a connection."""
     asked = []
 
@@ -91,6 +91,6 @@ def _stored(error: HeadraceError, *, is_task: bool) -> int:
         asked.append(True)
         raise OSError("no database here")
 
-    observations.save_failure(connect, "jobs", error, is_task=is_task)  # type: ignore[arg-type]
-    observations.save_drain_failure(connect, "jobs", 1, {0: 5}, error, is_task=is_task)  # type: ignore[arg-type]
+    observations.save_failure(connect, "jobs", error, is_service=is_service)  # type: ignore[arg-type]
+    observations.save_drain_failure(connect, "jobs", 1, {0: 5}, error, is_service=is_service)  # type: ignore[arg-type]
     return len(asked)

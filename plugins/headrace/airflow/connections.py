@@ -141,7 +141,7 @@ def _kafka_config(settings: Settings) -> Mapping[str, Any]:
     if settings.kafka_bootstrap_servers:
         return from_settings(settings)
     connection = _require(KAFKA, "HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
-    return from_connection(connection.extra_dejson, connection.login, connection.password)
+    return from_connection(extras.decoded(KAFKA, connection), connection.login, connection.password)
 
 
 def _with_registry(settings: Settings) -> Settings:

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from headrace import masking
 from headrace.exceptions import SettingError
 from headrace.private_files import open_regular
-from headrace.settings import Settings
+from headrace.settings import USER_INFO, Settings
 
 # the Postgres provider's own, and those of every SQL hook: they choose cursors and SQLAlchemy's URL, which are not used
 IGNORED = frozenset(
@@ -28,12 +28,15 @@ FIELDS = {"host": "host", "port": "port", "user": "login", "password": "password
 REDIS_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 REDIS_FILES = REDIS_TLS[:3]
 REGISTRY = ("url", "token", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
+EMPTY = ("", "{}", "null")
 WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 class AirflowConnection(Protocol):
-    """The attributes of a connection that are read."""
+    """The attributes of a connection that are read. extra: JSON; conn_type: of a URI, its scheme."""
 
+    conn_type: str | None
+    extra: str | None
     host: str | None
     port: int | None
     login: str | None
@@ -45,6 +48,17 @@ class AirflowConnection(Protocol):
         """The connection's extra, decoded from JSON."""
 
 
+def decoded(name: str, connection: AirflowConnection) -> dict[str, Any]:
+    """The connection's extra; raises SettingError where it is no JSON object, which Airflow takes for an empty one."""
+    extra = connection.extra_dejson or {}
+    if not isinstance(extra, dict) or (not extra and "".join((connection.extra or "").split()) not in EMPTY):
+        raise SettingError(
+            f'{name}: found an extra that is no JSON object, expected names and values such as {{"name": "value"}}; '
+            "correct it"
+        )
+    return extra
+
+
 def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]:
     """A Postgres connection as libpq's parameters.
 
@@ -53,7 +67,7 @@ def libpq_parameters(name: str, connection: AirflowConnection) -> dict[str, str]
     given = {parameter: getattr(connection, field) for parameter, field in FIELDS.items()}
     parameters = {parameter: str(value) for parameter, value in given.items() if value not in (None, "")}
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    for extra, value in connection.extra_dejson.items():
+    for extra, value in decoded(name, connection).items():
         if extra in TOKENS:
             if _flag(name, extra, value):
                 raise SettingError(
@@ -91,14 +105,23 @@ def registry_settings(name: str, connection: AirflowConnection, settings: Settin
 
     Whole: nothing of the registry in `settings` is kept, so that no password is sent to another server.
     """
-    extra = {option: value for option, value in connection.extra_dejson.items() if value not in (None, "")}
+    extra = {option: value for option, value in decoded(name, connection).items() if value not in (None, "")}
     if unknown := sorted(extra.keys() - set(REGISTRY)):
         raise SettingError(
             f"{name}: found {unknown[0]!r} in its extra, expected some of {', '.join(REGISTRY)}; remove it"
         )
     if "url" not in extra:
         raise SettingError(f"{name}: found no url in its extra, expected http(s)://host:port; add it")
-    values: dict[str, Any] = {f"registry_{option}": extra.get(option) for option in REGISTRY}
+    for option, value in extra.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SettingError(f"{name}: {option}: found {type(value).__name__}, expected text; correct it")
+    if USER_INFO.search(str(extra["url"])):  # errors, the page and logs show the URL
+        raise SettingError(
+            f"{name}: found a user in the url of its extra, expected http(s)://host:port alone; move user and password "
+            "to the connection's own fields"
+        )
+    texts = {option: str(value) for option, value in extra.items()}
+    values: dict[str, Any] = {f"registry_{option}": texts.get(option) for option in REGISTRY}
     for option in ("registry_ssl_cafile", "registry_ssl_certfile", "registry_ssl_keyfile"):
         values[option] = Path(values[option]) if values[option] else None
     made = replace(
@@ -109,8 +132,8 @@ def registry_settings(name: str, connection: AirflowConnection, settings: Settin
 
 
 def redis_url(name: str, connection: AirflowConnection) -> str:
-    """A Redis connection as redis-py's URL; raises SettingError for an unknown extra."""
-    extra = {option: value for option, value in connection.extra_dejson.items() if value not in (None, "")}
+    """A Redis connection as redis-py's URL: of TLS by rediss:// or the extra ssl; raises SettingError for others."""
+    extra = {option: value for option, value in decoded(name, connection).items() if value not in (None, "")}
     if unknown := sorted(extra.keys() - {"db", "ssl", *REDIS_TLS}):
         raise SettingError(
             f"{name}: found {unknown[0]!r} in its extra, expected some of db, ssl, {', '.join(REDIS_TLS)}; remove it"
@@ -120,11 +143,16 @@ def redis_url(name: str, connection: AirflowConnection) -> str:
         masking.remember_address(connection.host)
         raise SettingError(f"{name}: found host {connection.host!r}, expected a name or an address alone; correct it")
     database = str(extra.get("db", connection.schema or 0))
+    if connection.schema and database != connection.schema:
+        raise SettingError(f"{name}: found 'db' in its extra and another value in its field schema; remove one of them")
     if not database.isascii() or not database.isdigit():
         raise SettingError(f"{name}: db: found {database!r}, expected a number; correct it")
-    is_tls = _flag(name, "ssl", extra.get("ssl", False))
+    is_rediss = connection.conn_type == "rediss"  # AIRFLOW_CONN_HEADRACE_REDIS=rediss://...
+    is_tls = _flag(name, "ssl", extra.get("ssl", is_rediss))
+    if is_rediss and not is_tls:
+        raise SettingError(f'{name}: found rediss:// and "ssl": false in its extra, expected one of them; remove it')
     options = {option: str(extra[option]) for option in REDIS_TLS if option in extra}
-    if options and "ssl" not in extra:
+    if options and not is_rediss and "ssl" not in extra:
         raise SettingError(
             f'{name}: found {next(iter(options))!r} in its extra, expected "ssl": true beside it; add it'
         )

@@ -113,7 +113,7 @@ class HeadraceKafkaHook(_ServiceHook):
         from headrace.sources.kafka_topics import cluster
 
         brokers, cluster_id = cluster(
-            from_connection(connection.extra_dejson, connection.login, connection.password), TIMEOUT_S
+            from_connection(extras.decoded(KAFKA, connection), connection.login, connection.password), TIMEOUT_S
         )
         return f"Kafka: {brokers} brokers, cluster {cluster_id}"
 

@@ -24,6 +24,7 @@ from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
 from headrace.follow.notifier import WAIT_S, Notifier
 from headrace.follow.schedule import Schedule
+from headrace.ingest.observations import save_failure
 from headrace.ingest.opening import open_source
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import build
@@ -137,7 +138,9 @@ class _Follower:
         self._deployment = _without_retries(deployment)
         self._datasets, self._leases, self._stop = datasets, leases, stop
         self._build_settings = options.build_settings or deployment.settings
-        self._run, self._print_line = options.run, options.print_line
+        # never None: `status` tells of the errors of a follower's own settings too, as those of a task
+        self._run = options.run or RunContext()
+        self._print_line = options.print_line
         self._notified: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._notifiers: dict[str, Notifier] = {}
         self._faulty = set(faults)
@@ -195,7 +198,7 @@ class _Follower:
             try:
                 dataset = self._deployment.dataset(name)
                 dataset.refuse_file()
-            except DatasetError as error:
+            except HeadraceError as error:
                 self._backoffs[name].print_once(error)
                 continue
             self._faulty.remove(name)
@@ -215,13 +218,12 @@ class _Follower:
         return sorted(names - set(waiting))
 
     def _drain(self, name: str) -> None:
-        dataset, notifier = self._datasets[name], self._notifiers.get(name)
+        notifier = self._notifiers.get(name)
         if notifier is None or self._stop.is_set():
             return
         with self._backoffs[name].catch_errors():
-            if name not in self._sources:
-                self._sources[name] = open_source(self._deployment, dataset)
-            source = self._sources[name]
+            source = self._sources[name] if name in self._sources else self._open_source(name)
+            dataset = self._datasets[name]
             planned = plan(self._deployment, dataset, source=source, run=self._run)
             result = drain_plan(
                 self._deployment,
@@ -241,6 +243,16 @@ class _Follower:
         if self._backoffs[name].error is not None:
             self._close_source(name)
             notifier.notify_in(self._backoffs[name].seconds_left)
+
+    def _open_source(self, name: str) -> Source:
+        """Open the source of a dataset, and connect its formats and masks; store the error for `status`."""
+        try:
+            self._datasets[name] = self._datasets[name].connected(self._deployment.settings)
+            self._sources[name] = open_source(self._deployment, self._datasets[name])
+        except Exception as error:
+            save_failure(self._deployment.connect("headrace follow"), name, error, is_service=True)
+            raise
+        return self._sources[name]
 
     def _close_source(self, name: str) -> None:
         if (source := self._sources.pop(name, None)) is not None:

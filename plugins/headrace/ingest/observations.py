@@ -23,7 +23,7 @@ from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
 KEEP = "1 day"
-# errors about addresses, users and arguments of one process: a shell has its own, Airflow's tasks the deployment's
+# errors about addresses, users and arguments of one process: a shell has its own, services the deployment's
 OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
 TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
@@ -137,13 +137,13 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
     )
 
 
-def save_failure(connect: Connect, dataset: str, error: Exception, *, is_task: bool) -> None:
+def save_failure(connect: Connect, dataset: str, error: Exception, *, is_service: bool) -> None:
     """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
-    A missing topic that was never read is not an error: it has no records yet. OWN_SETTINGS are errors of the dataset
-    only with is_task: the shell's user reads the message.
+    A missing topic that was never read is not an error: it has no records yet. is_service: whether a task of Airflow or
+    a follower met it. OWN_SETTINGS are errors of the dataset only then: a shell's user reads the message.
     """
-    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_task):
+    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_service):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
@@ -177,16 +177,16 @@ def save_drain_failure(
     end_offsets: Mapping[int, int],
     error: BaseException,
     *,
-    is_task: bool = True,
+    is_service: bool = True,
 ) -> None:
     """Store the error of a drain until its planned ranges are committed; do nothing if Postgres cannot be reached.
 
-    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_task:
+    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_service:
     as for `save_failure`.
     """
     if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
         return
-    if isinstance(error, OWN_SETTINGS) and not is_task:
+    if isinstance(error, OWN_SETTINGS) and not is_service:
         return
     with suppress(Exception), database(connect) as connection:
         connection.execute(

@@ -53,8 +53,9 @@ def plan(
 ) -> Plan:
     """Prepare the dataset and pin the offsets of a drain; store the observation, or the error.
 
-    source: an open source; it stays open. Raises the errors of `prepare.prepare_generation`. Nothing is retried: a
-    service that is down from the start is reported at once.
+    source: an open source; it stays open. run: of a task or a follower; None for a shell's, whose own settings' errors
+    are not stored. Raises the errors of `prepare.prepare_generation`. Nothing is retried: a service that is down from
+    the start is reported at once.
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
@@ -69,7 +70,7 @@ def plan(
             return planned
     except Exception as error:
         if path is None:  # the error of a file given by path says nothing about the dataset
-            observations.save_failure(connect, dataset.name, error, is_task=run is not None)
+            observations.save_failure(connect, dataset.name, error, is_service=run is not None)
         raise
 
 
@@ -139,8 +140,9 @@ def drain_plan(
     except BaseException as error:
         journal.end(plan, result, error)
         if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-            is_task = options.run is not None
-            observations.save_drain_failure(connect, dataset.name, plan.generation, plan.ends, error, is_task=is_task)
+            observations.save_drain_failure(
+                connect, dataset.name, plan.generation, plan.ends, error, is_service=options.run is not None
+            )
         raise
     finally:
         committer.close()

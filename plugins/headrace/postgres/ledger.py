@@ -58,7 +58,7 @@ def new_batch_id() -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The Airflow task that commits; all None on the command line."""
+    """The Airflow task that commits; all None outside Airflow."""
 
     dag_id: str | None = None
     run_id: str | None = None

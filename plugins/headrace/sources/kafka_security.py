@@ -31,6 +31,7 @@ OPTIONS = {
 _OURS = {librdkafka: name for name, librdkafka in OPTIONS.items()} | {"sasl.mechanisms": "sasl_mechanism"}
 SECRETS = ("sasl_plain_password", "ssl_password")
 SASL = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+WORDS = ("security_protocol", "sasl_mechanism")
 TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 
 
@@ -46,7 +47,7 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
     """kafka-python's options from an Airflow connection's extra, in librdkafka's names or kafka-python's.
 
     login and password are used for SASL unless the extra has them. Raises SettingError for other options: a connection
-    must not change how records are read.
+    must not change how records are read. So it does for two values of one option, by both of its names.
     """
     config: dict[str, Any] = {}
     for name, value in extra.items():
@@ -57,13 +58,19 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
             raise SettingError(
                 f"{CONNECTION}: found {name!r} in its extra, expected some of {', '.join(OPTIONS.values())}; remove it"
             )
-        config[ours] = value
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SettingError(f"{CONNECTION}: {name}: found {type(value).__name__}, expected text; correct it")
+        text = str(value).upper() if ours in WORDS else str(value)  # librdkafka documents sasl_ssl
+        if config.setdefault(ours, text) != text:
+            raise SettingError(
+                f"{CONNECTION}: found two values of {OPTIONS[ours]} in its extra, expected one; remove {name}"
+            )
     if "bootstrap_servers" not in config:
         raise SettingError(f"{CONNECTION}: its extra has no bootstrap.servers; add the brokers' addresses")
     for name, value in (("sasl_plain_username", login), ("sasl_plain_password", password)):
-        if value and str(config.get("security_protocol", "")).startswith("SASL"):
+        if value and config.get("security_protocol", "").startswith("SASL"):
             config.setdefault(name, value)
-    config["bootstrap_servers"] = str(config["bootstrap_servers"]).split(",")
+    config["bootstrap_servers"] = config["bootstrap_servers"].split(",")
     return _checked(config, lambda name: f"{CONNECTION}: {OPTIONS[name]}")
 
 
