@@ -33,8 +33,8 @@ producer: install ## Produce events until Ctrl-C, some of them invalid; DATASET=
 consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
-# More workers than cores, each with services of its own, because tests mostly wait for these.
-WORKERS := $(shell expr $$(nproc) \* 3 / 2)
+# More workers than cores, because tests often wait for services; each has its own, so no more than six.
+WORKERS := $(shell echo $$(($$(nproc) > 3 ? 6 : $$(nproc) * 3 / 2)))
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 

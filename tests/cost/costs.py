@@ -15,12 +15,12 @@ from typing import Any
 
 SIZES = (10_000, 100_000, 1_000_000)  # bytes
 # Ten times as many bytes: 10 where the cost is linear, 13 where it is n log n, 100 where it is quadratic
-GROWTH_MAX = 50  # what does not fit into a cache that others use, too, costs three times as much a byte
+GROWTH_MAX = 30
 # A cost a byte, in those of Python's own JSON parser for small numbers: finds what is linear only beyond 4 kB
 BYTE_COST_MAX = 70
 # How anything cheaper a byte grows is not looked at: of large inputs the memory is new to a process, of small ones not
 BYTE_COST_FLOOR = 1
-ROUNDS = 8  # as many as confirm that a cost is too high; one within the limit ends them
+ROUNDS = 24  # as many as confirm that a cost is too high; one within the limit ends them
 HOPELESS = 10  # two rounds are enough for a cost of so many times its limit
 MEASURED_S, MEASURED_AGAIN_S = 0.0005, 0.005  # at least; a shorter run is repeated
 
