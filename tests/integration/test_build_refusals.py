@@ -72,6 +72,8 @@ def test_build_runs_the_data_tests_and_names_those_that_fail(warehouse: Warehous
     warehouse.execute("alter table marts.jobs alter column userid drop not null")
     warehouse.tamper("update marts.jobs set userid = null where jobidentifier = 1")
     assert "not_null_jobs_userid" not in _enforced(warehouse)
+    warehouse.execute("alter table marts.jobs add constraint later not null userid not valid")
+    assert "not_null_jobs_userid" not in _enforced(warehouse)
     warehouse.users((1, 9, "C"))
     with pytest.raises(BuildError, match="not_null_jobs_userid: 1 rows"):
         warehouse.build(tests=True)

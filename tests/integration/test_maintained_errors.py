@@ -99,8 +99,9 @@ def test_data_tests_are_constraints_of_the_table(trial: Trial) -> None:
     assert 'violates check constraint "visits_place_accepted_' in trial.error("visits")
     trial.execute("update raw.visits set place = null where id = 7")
     assert 'null value in column "place" of relation "visits" violates not-null constraint' in trial.error("visits")
-    (trial.folder / "models" / "visits.yml").write_text(tests % "not_null: {config: {severity: warn}}")
-    trial.build()
+    for config in ("severity: warn", "error_if: '> 10'"):  # these find rows that may be there
+        (trial.folder / "models" / "visits.yml").write_text(tests % f"not_null: {{config: {{{config}}}}}")
+        trial.build()
     trial.assert_equal("visits", "places")
 
 

@@ -161,3 +161,19 @@ def test_table_of_another_materialization_is_taken_over_with_its_grants_and_view
     assert trial.query("select count(*) from raw.places") == [(7,)]
     indexes = "select indexrelid::regclass::text from pg_index where indrelid = 'trial.places'::regclass"
     assert trial.query(indexes) == [("trial.places_place_key",)]
+
+
+def test_first_ranks_are_read_in_the_order_of_an_index_that_has_the_grain(trial: Trial) -> None:
+    ranked = "row_number() over (partition by place order by minutes desc, id) as rank from {{ ref('visits') }}"
+    trial.write(ranks=f"{{{{ config(grain='place') }}}} select * from (select place, {ranked}) as r where rank <= 3")
+    scans = "select sum(idx_scan) > 0 from pg_stat_all_indexes where schemaname = 'trial' and indexrelname ~ 'minutes'"
+    for has_grain in (False, True):  # without it, each grain would read rows of the others
+        columns = ["place"] * has_grain + ["minutes desc", "id"]
+        trial.write(
+            visits=f"{{{{ config(unique_key='id', indexes=[{{'columns': {columns}}}]) }}}}" + VISITS.partition("}}")[2]
+        )
+        trial.build("--full-refresh", "--select", "visits", "ranks")
+        trial.execute(f"update raw.visits set minutes = {1000 + has_grain} where id = 7")
+        trial.build("--select", "visits", "ranks")
+        trial.assert_equal("ranks")
+        assert trial.query(scans) == [(has_grain,)]

@@ -130,6 +130,7 @@ def test_plan_names_topics_and_passes_from_task_to_task() -> None:
         ({"topics": "eu"}, "expected two topics or more, or a pattern"),
         ({}, "expected two topics or more, or a pattern"),
         ({"topics": ("eu", "us"), "pattern": "e."}, "expected two topics or more, or a pattern"),
+        ({"topics": ("eu",), "pattern": "u."}, "expected two topics or more, or a pattern"),
         ({"topics": ("eu", "us", "eu")}, "expected each of them once"),
         ({"topics": ("eu", "u s")}, "expected .* as Kafka does"),
         ({"pattern": "("}, "expected a regular expression"),

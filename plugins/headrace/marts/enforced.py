@@ -16,7 +16,11 @@ inner join pg_catalog.pg_class as c on c.oid = to_regclass(format('%%I.%%I', tes
 inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = test."column"
 where
     case test.kind
-        when 'not_null' then a.attnotnull
+        when 'not_null' then
+            a.attnotnull and not exists (  -- from Postgres 18 on such a constraint may be not valid
+                select from pg_catalog.pg_constraint as n
+                where n.conrelid = c.oid and n.contype = 'n' and n.conkey[1] = a.attnum and not n.convalidated
+            )
         else exists (
             select from pg_catalog.pg_index as i
             where
@@ -45,7 +49,7 @@ def enforced_tests(connection: Connection[Any], manifest: Any) -> set[str]:
 
 
 def _is_enforceable(test: Any, manifest: Any) -> bool:
-    """Whether a maintained model makes a constraint of a test: one with a condition, or that warns, stays a test."""
+    """Whether a maintained model makes a constraint of a test; with a condition, a warning or error_if it stays one."""
     metadata = getattr(test, "test_metadata", None)
     model = manifest.nodes.get(getattr(test, "attached_node", None) or "")
     return (
@@ -57,6 +61,7 @@ def _is_enforceable(test: Any, manifest: Any) -> bool:
         and model.config.materialized == "maintained"
         and not test.config.where
         and (test.config.severity or "error").lower() == "error"
+        and (test.config.error_if or "!= 0") == "!= 0"
     )
 
 

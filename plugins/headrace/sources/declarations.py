@@ -181,7 +181,8 @@ class KafkaTopics:
         for topic in (*self.topics, *filter(None, (self.dead_letter_topic,))):
             if not TOPIC.fullmatch(topic) or topic in (".", ".."):
                 raise DatasetError(f"topic {topic!r}: expected {TOPIC.pattern}, as Kafka does")
-        if isinstance(self.topics, str) or (self.pattern is None) != (len(set(self.topics)) > 1):
+        is_whole = len(set(self.topics)) > 1 if self.pattern is None else not self.topics
+        if isinstance(self.topics, str) or not is_whole:
             raise DatasetError(
                 f"KafkaTopics: found topics {self.topics!r} and pattern {self.pattern!r}, expected two topics or more, "
                 "or a pattern; one topic is a KafkaTopic"

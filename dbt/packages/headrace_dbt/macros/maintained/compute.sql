@@ -152,10 +152,13 @@
 {%- endmacro %}
 
 
-{# Whether a plan reads an index, row by row as they are asked for. #}
+{#
+    Whether a plan reads the rows of a condition from an index, one by one as they are asked for. Without a condition it
+    would read other grains' rows, too, as far as the last one that is asked for.
+#}
 {% macro is_in_index_order(plan) -%}
     {%- if plan['Node Type'] in ('Subquery Scan', 'WindowAgg', 'Result') and 'Plans' in plan -%}
         {{ return(headrace_dbt.is_in_index_order(plan.Plans[0])) }}
     {%- endif -%}
-    {{ return(plan['Node Type'] in ('Index Scan', 'Index Only Scan')) }}
+    {{ return(plan['Node Type'] in ('Index Scan', 'Index Only Scan') and 'Index Cond' in plan) }}
 {%- endmacro %}

@@ -16,8 +16,8 @@
             'relkind', (select relkind from pg_class where oid = to_regclass({{ table }})),
             'not_null', (
                 select coalesce(json_agg(attname), '[]')
-                from pg_attribute
-                where attrelid = to_regclass({{ table }}) and attnum > 0 and attnotnull
+                from pg_attribute as a
+                where attrelid = to_regclass({{ table }}) and attnum > 0 and {{ headrace_dbt.is_not_null('a') }}
             ),
             'checks', (
                 select coalesce(json_agg(conname), '[]')
