@@ -6,7 +6,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from headrace.sources.kafka import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
 from headrace.sources.kafka_errors import as_source_error
@@ -17,14 +17,21 @@ def ensure_topic(
 ) -> bool:
     """Create a topic with the declared partitions and configs unless it exists; return whether it was created.
 
-    Raises SourceUnavailable if no broker answers.
+    Raises SourceUnavailable if no broker answers, and SourceRefused without the right to create. A broker lists only
+    topics that the client may describe.
     """
     try:
         with closing(_admin(client_config)) as admin:
             if topic in admin.list_topics():
                 return False
             wanted = {topic: {"num_partitions": partitions, "configs": dict(configs or {})}}
-            admin.create_topics(wanted, wait_for_metadata=True)
+            (answer,) = admin.create_topics(wanted, raise_errors=False)["topics"]
+            if answer["error_code"]:  # kafka-python's own error has the whole request and response
+                found = answer["error_message"] or "no reason was given"
+                raise for_code(answer["error_code"])(
+                    f"to create topic {topic}, which this client does not see: {found}"
+                )
+            admin.wait_for_topics([topic])
         return True
     except TopicAlreadyExistsError:  # another process created it meanwhile
         return False
