@@ -1,13 +1,13 @@
-{{
-    config(
-        grain=['location', 'userid'],
-        touched={
-            'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)",
-        },
-        unique_key=['userid', 'location'],
-        indexes=[{'columns': ['location', 'revenue desc', 'userid']}],
-    )
-}}
+{{ config(
+    grain=['location', 'userid'],
+    touched={
+        'users': "select jobs.location, changed.userid from changed inner join {{ ref('jobs') }} as jobs using (userid)",
+        'jobs': "select c.location, c.userid from changed as c inner join {{ ref('users') }} as u using (userid) where u.location <> c.location"
+            " union select location, userid from changed inner join {{ this }} as held using (location, userid)",
+    },
+    unique_key=['userid', 'location'],
+    indexes=[{'columns': ['location', 'revenue desc', 'userid']}],
+) }}
 
 with
 
