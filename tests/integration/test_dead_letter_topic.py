@@ -194,14 +194,13 @@ def test_publishers_at_once_send_each_dead_letter_once(declared: Stage, monkeypa
 
 
 def test_publishing_that_fails_neither_fails_the_drain_nor_loses_a_dead_letter(
-    declared: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    declared: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("publish.dead_letter_topic", "sources.kafka"):
-        monkeypatch.setattr(f"headrace.{module}.BOOTSTRAP_TIMEOUT_MS", 500)
     drain_bad(declared, 8)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port = listener.getsockname()[1]
-    unreachable = replace(declared.deployment, kafka=lambda: {"bootstrap_servers": [f"127.0.0.1:{closed_port}"]})
+    options = {"bootstrap_servers": [f"127.0.0.1:{closed_port}"], "bootstrap_timeout_ms": 500}
+    unreachable = replace(declared.deployment, kafka=lambda: options)
     with caplog.at_level(logging.WARNING, "headrace"):
         assert publish_after_drain(unreachable, declared.deployment.dataset("jobs")) == 0
     logged = [record.getMessage() for record in caplog.records if record.name == "headrace.publish.dead_letter_topic"]
