@@ -167,7 +167,7 @@ def test_mart_equals_the_table_after_every_round(site: Site, print_line: PrintLi
                 shop.write(site.source, rng, TRANSACTIONS)
             site.connector.start()
         with apart(_drain, site.stage) as process:
-            process.join(rng.random() * 0.4)
+            process.join(rng.random() * 1.5)
             drains += process.exitcode is None
         if rng.random() < 0.3:
             site.project.run()
