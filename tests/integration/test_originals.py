@@ -30,7 +30,7 @@ from tests.support.warehouse import Warehouse
 
 CASES = Path(__file__).parents[1] / "cases" / "originals"
 TOPICS = ("jobs", "events", "rides")
-RECORDS = 3_000
+RECORDS = 2_000
 BAD_PERCENT = 2
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

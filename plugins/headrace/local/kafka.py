@@ -59,6 +59,7 @@ share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+metadata.max.idle.interval.ms=5000
 """
 
 # PLAIN, not SCRAM: it needs nothing in the log directory, so one of an earlier version will do, and no other user can
