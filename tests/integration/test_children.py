@@ -46,6 +46,13 @@ def orders(stage: Stage) -> Stage:
 
 
 ELEMENTS = "select _partition, _offset, _index, sku, quantity, price::text from staging.orders__items order by 1, 2, 3"
+ELEMENTS_BY_TOPIC = """
+select c.topic, c.topic_partition, i._offset, i._index, i.sku
+from staging.orders__items as i
+inner join headrace.checkpoints as c
+    on c.dataset = 'orders' and c.generation = i._generation and c.partition = i._partition
+order by c.topic collate "C", 2, 3, 4
+"""
 EXPECTED = sum(n % 5 for n in range(30) if n % 10) + 1
 
 
@@ -82,6 +89,27 @@ def test_drain_killed_between_the_rows_and_their_elements_loses_and_doubles_noth
     assert_proven(orders)
     assert len(orders.query(ELEMENTS)) == EXPECTED
     assert len(coordinates(orders, "orders")) == len(set(coordinates(orders, "orders"))) == 32
+
+
+def test_elements_of_several_topics_are_staged_once_with_the_record_of_their_topic(stage: Stage) -> None:
+    prefix = f"{topic_of(stage)}_"
+    path = stage.deployment.settings.datasets_dir / "orders.py"
+    text = DECLARATION.replace("File, KafkaTopic", "KafkaTopics")
+    path.write_text(text.replace("SOURCE", f"KafkaTopics(pattern='{prefix}.*')"))
+    regions = {"eu": range(40), "us": range(100, 120)}
+    for region, numbers in regions.items():
+        topics.create(servers(stage), prefix + region, 2)
+        topics.send(servers(stage), prefix + region, [(n % 2, b"%d" % n, order(n, n % 3)) for n in numbers])
+    initialise(stage.deployment)
+    killed_at("rows_copied", _drain_after_one_batch, with_batch_rows(stage, 4))
+    drain_dataset(stage.deployment, "orders")
+    assert_proven(stage)
+    assert stage.query(ELEMENTS_BY_TOPIC) == sorted(
+        (prefix + region, n % 2, place // 2, index, f"s{n}-{index}")
+        for region, numbers in regions.items()
+        for place, n in enumerate(numbers)
+        for index in range(n % 3)
+    )
 
 
 def _drain_after_one_batch(stage: Stage, *, barrier: Any) -> None:
