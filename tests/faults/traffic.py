@@ -162,6 +162,7 @@ class Traffic:
         self._rng = rng
         self._lines = itertools.cycle(list(generate_jobs(200, rng.randrange(2**31), 14, users_file)))
         self._keys: list[bytes] = []
+        self._odd_keys = itertools.cycle([b"", None, b"\xff\xfe", b"k\0"])  # in turn: each trial has the first ones
 
     def batch(self, count: int, partitions: int) -> list[tuple[int, Produced]]:
         """Records and the partitions that they go to."""
@@ -192,7 +193,7 @@ class Traffic:
         if roll < 0.06 and self._keys:
             key, value = rng.choice(self._keys), None
         elif roll < 0.07:
-            key, value = rng.choice([None, b"", b"\xff\xfe", b"k\0"]), rng.choice([None, value])
+            key, value = next(self._odd_keys), rng.choice([None, value])
         elif roll < 0.075:
             value = value[:-1] + b',"NOTE":["' + b"x" * rng.choice([300, 20_000]) + b'"]}'
         else:
