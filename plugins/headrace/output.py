@@ -1,12 +1,18 @@
 """Output to terminals and logs: without secrets, in visible characters only."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO, overload
 
 from headrace.escaping import visible, visible_json
 from headrace.masking import mask
+
+
+class OutputNotWritten(Exception):
+    """What a command prints cannot be written: the disk is full."""
 
 
 def shown(text: str, *, keep: str = "") -> str:
@@ -15,8 +21,26 @@ def shown(text: str, *, keep: str = "") -> str:
 
 
 def say(text: str, *, keep: str = "", file: TextIO | None = None) -> None:
-    """Print one line, to stdout unless `file` names another stream."""
-    print(shown(text, keep=keep), file=file, flush=True)
+    """Print one line, to stdout unless `file` names another stream. Raises OutputNotWritten, as on a full disk."""
+    _print(shown(text, keep=keep), file or sys.stdout)
+
+
+def say_json(document: Any) -> None:
+    """Print a document over several lines; the caller has masked errors in it. Raises OutputNotWritten, as `say`."""
+    _print(json_text(document, indent=2), sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:  # `headrace ... | head`: the reader has enough
+        raise
+    except OSError as error:
+        with Path(os.devnull).open("wb") as nowhere:  # what is buffered would fail again when the process ends
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise OutputNotWritten(
+            f"output: cannot be written: {error.strerror}; make room where it goes, and run the command again"
+        ) from error
 
 
 def complain(text: str) -> None:

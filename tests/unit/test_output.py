@@ -163,3 +163,16 @@ def test_aligned_pads_each_column_to_its_widest_cell_and_leaves_no_blanks_at_the
     rows = [("a", "count", "note"), ("longer", "1", ""), ("b", "1,000", "x")]
     assert list(aligned(rows)) == ["a       count  note", "longer  1", "b       1,000  x"]
     assert list(aligned([])) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("arguments", [["datasets"], ["datasets", "--json"], ["describe", "jobs"]])
+def test_output_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", "from headrace.cli import main; main()", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "headrace: output: cannot be written: No space left on device; make room where it goes, "
+        "and run the command again\n"
+    )

@@ -6,7 +6,7 @@ import click
 
 from headrace import __version__, logs
 from headrace.exceptions import HeadraceError
-from headrace.output import complain, shown
+from headrace.output import OutputNotWritten, complain, shown
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,11 +17,14 @@ class HeadraceGroup(click.Group):
     """A group whose commands end with one line and status 1 for a HeadraceError."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; print a HeadraceError in one line and exit with status 1."""
+        """Run the command; print a HeadraceError, or that output cannot be written, in one line; exit with status 1."""
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
             refuse(error)
+            ctx.exit(1)
+        except OutputNotWritten as error:
+            complain(f"headrace: {error}")
             ctx.exit(1)
         except click.UsageError as error:  # it quotes arguments, which may come from a shell's pattern
             raise click.UsageError(shown(error.format_message()), error.ctx) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from headrace.output import json_text, say
+from headrace.output import say, say_json
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
@@ -15,7 +15,7 @@ def report(
 ) -> None:
     """Print a document, or lines; only the one that is asked for is made. keep: what lines may contain unescaped."""
     if as_json:
-        print(json_text(document(), indent=2))
+        say_json(document())
         return
     for line in lines():
         say(line, keep=keep)
