@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, overload
 
@@ -36,7 +37,8 @@ def _print(text: str, stream: TextIO) -> None:
     except BrokenPipeError:  # `headrace ... | head`: the reader has enough
         raise
     except OSError as error:
-        with Path(os.devnull).open("wb") as nowhere:  # what is buffered would fail again when the process ends
+        # what is buffered would fail again when the process ends; a stream of Airflow's has no file
+        with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         raise OutputNotWritten(
             f"output: cannot be written: {error.strerror}; make room where it goes, and run the command again"

@@ -1,5 +1,6 @@
 """What leaves the process: no character that is not visible, whoever wrote it."""
 
+import errno
 import io
 import json
 import logging
@@ -16,7 +17,7 @@ from headrace.cli import main
 from headrace.escaping import visible, visible_json
 from headrace.monitor.metrics import exposition
 from headrace.monitor.problems import AlertThresholds, find_problems_by
-from headrace.output import Quoted, aligned, json_text, quoted, say, traceback_lines
+from headrace.output import OutputNotWritten, Quoted, aligned, json_text, quoted, say, traceback_lines
 from headrace.sample.case_answers import render
 from tests.support.statuses import dataset, status
 
@@ -176,3 +177,15 @@ def test_output_that_cannot_be_written_is_one_line(arguments: list[str]) -> None
         "headrace: output: cannot be written: No space left on device; make room where it goes, "
         "and run the command again\n"
     )
+
+
+class FullStream(io.StringIO):
+    """A stream without a file, as Airflow's, whose disk is full."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_stream_without_a_file_that_cannot_be_written_says_the_same() -> None:
+    with pytest.raises(OutputNotWritten, match="output: cannot be written: No space left on device; make room"):
+        say("jobs: nothing new", file=FullStream())
