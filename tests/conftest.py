@@ -22,7 +22,6 @@ pytest.register_assert_rewrite("tests.support")  # before anything of it is impo
 from tests.support import shared_broker  # noqa: E402
 from tests.support.shared_broker import SESSION_VARIABLE  # noqa: E402
 
-
 TESTS = Path(__file__).parent
 SUITES = ("system", "faults", "integration", "cost", "unit")  # those that take long first: small ones fill the end
 # a schema registry takes 10 s of CPU to start
