@@ -110,7 +110,17 @@ def test_prometheus_evaluates_each_alert(scraped: SimpleNamespace) -> None:
 
 def test_dashboard_is_unchanged_by_grafanas_own_types() -> None:
     uv = Path(sys.executable).parent / "uv"
-    argv = [uv, "run", "--no-project", "--isolated", "--quiet", "--with", SDK, "--python", sys.executable]
+    argv: list[str | Path] = [
+        uv,
+        "run",
+        "--no-project",
+        "--isolated",
+        "--quiet",
+        "--with",
+        SDK,
+        "--python",
+        sys.executable,
+    ]
     program = Path(__file__).parents[1] / "support/grafana_types.py"
     result = subprocess.run(
         [*argv, "python", program, DASHBOARD], capture_output=True, text=True, check=False, timeout=600
