@@ -40,13 +40,15 @@ NAMED_FAILURES = 3  # how many failures a message names before it counts the oth
 class BuildResult:
     """What a build did: its passes, and what each did with each model.
 
-    readers: the models behind each dataset; empty where dbt did not run.
+    readers: the models behind each dataset; empty where dbt did not run. manifest: dbt's, with the SQL that it ran;
+    None where it did not run.
     """
 
     build_id: UUID
     passes: tuple[tuple[NodeResult, ...], ...]
     seconds: float
     readers: Mapping[str, Readers] = field(default_factory=dict)
+    manifest: Any = field(default=None, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -131,8 +133,8 @@ def build(
                 after = claims(connection, newest)
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
-            found = dbt.readers()
-    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found)
+            found, manifest = dbt.readers(), dbt.manifest()
+    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found, manifest)
 
 
 def _print_taken_over(models: set[str], print_line: PrintLine) -> None:
