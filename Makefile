@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow alerts lineage tools test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons test-postgres lint audit sbom format psql stats faults mutants kills celery your-airflow alerts lineage tools test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -53,6 +53,9 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
+test-postgres: install-dev ## Compare the way from topic to mart on PostgreSQL 15, 16 and 18
+	@$(BIN)/python -m pytest -p no:randomly -m "faults or not faults" tests/integration/test_postgres_versions.py
+
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
@@ -63,8 +66,8 @@ mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
-your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13: other versions than 3.1 and 3.11
-	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
+your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13 EXECUTOR=celery
+	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_EXECUTOR=$(EXECUTOR) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
 
 celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
