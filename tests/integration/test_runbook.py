@@ -12,6 +12,7 @@ import pytest
 
 from headrace.deployment import Deployment
 from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.runner import plan
 from headrace.local import postgres
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import LOADER
@@ -61,6 +62,45 @@ def service_down(stage: Stage) -> Iterator[str]:
     assert postgres.stop(stage.deployment.settings.home)
     yield refused(stage)
     assert len(coordinates(stage)) == 30
+
+
+def refusing(stage: Stage, message: str, errcode: str) -> str:
+    """What a drain says while Postgres refuses to write dead letters so; afterwards it does not."""
+    stage.execute(
+        f"create function headrace.refuse() returns trigger language plpgsql as "
+        f"$$begin raise '{message}' using errcode = '{errcode}'; end$$",
+        "create trigger refuse before insert on staging.jobs execute function headrace.refuse()",
+    )
+    said = refused(stage)
+    (problem,) = overview(stage)
+    assert (problem.kind, problem.dataset) == ("drain", "jobs")
+    stage.execute("drop trigger refuse on staging.jobs")
+    return said
+
+
+@incident("The database's disk is full")
+def disk_full(stage: Stage) -> Iterator[str]:
+    sent = send_jobs(stage, 30)
+    yield refusing(stage, 'could not extend file "base/5/16": No space left on device', "53100")
+    assert coordinates(stage) == sorted(sent)
+
+
+@incident("The database accepts no writes")
+def read_only(stage: Stage) -> Iterator[str]:
+    sent = send_jobs(stage, 30)
+    yield refusing(stage, "cannot execute INSERT in a read-only transaction", "25006")
+    assert coordinates(stage) == sorted(sent)
+
+
+@incident("A dataset is late")
+def late(stage: Stage) -> Iterator[str]:
+    change_contract(stage, ("time_column=", "max_lag=5, time_column="))
+    drained(stage)
+    sent = send_jobs(stage, 30)
+    plan(stage.deployment, stage.deployment.dataset("jobs"))
+    (problem,) = overview(stage)
+    yield problem.text
+    assert len(coordinates(stage)) == 30 + len(sent)
 
 
 @incident("Another run committed first")
@@ -298,6 +338,9 @@ def test_incident_of_the_runbook_looks_as_it_says_and_is_repaired_by_its_command
 
 
 def test_every_section_of_the_runbook_is_rehearsed() -> None:
-    elsewhere = {"The database was restored from a backup"}  # test_backup.py
+    elsewhere = {
+        "The database was restored from a backup",  # test_backup.py
+        "A model or its test fails",  # test_incidents.py
+    }
     assert set(SECTIONS) == set(INCIDENTS) | elsewhere
     assert len(SECTIONS) >= 12

@@ -30,7 +30,7 @@ from headrace.airflow.connections import deployment
 from headrace.airflow.page_declarations import DeclarationCache
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
-from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.airflow.page_template import render_figures, render_login, render_page, render_runbook
 from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.status import read_status
 
@@ -147,6 +147,15 @@ async def metrics() -> Response:
     overview = snapshot.overview
     body = await _rendered(lambda: _bodies.get(overview, "metrics", lambda: exposition(overview)))
     return _streamed(body, CONTENT_TYPE)
+
+
+@app.get("/runbook")
+async def runbook() -> Response:
+    """The runbook, to whose sections the problems lead."""
+    try:
+        return HTMLResponse(await _rendered(lambda: render_runbook(VERSION)), headers=HEADERS)
+    except FileNotFoundError as error:
+        raise HTTPException(404, "this installation has no docs/runbook.md") from error
 
 
 @app.get("/static/{name}")

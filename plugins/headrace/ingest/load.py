@@ -165,7 +165,7 @@ def _opened(load: _Load, stack: ExitStack) -> tuple[Source, SourceState]:
             prepare_table(connection, load.dataset)
     except Exception as error:
         if load.path is None:
-            observations.save_failure(load.connect, load.dataset.name, error, is_service=load.options.run is not None)
+            observations.save_failure(load.connect, load.dataset.name, error, load.options.run)
         raise
     return source, state
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from headrace.command import Command
 from headrace.escaping import visible
+from headrace.postgres.ledger import RunContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class DatasetStatus:
     stale_s: age of the oldest record that is not in every mart; 0 if all observed records are.
     rows_per_s: while draining, over the last hour. batches: number of ledger lines.
     last_error: why the last plan failed. drain_error: why a drain failed, until its offsets are committed.
-    last_command, drain_command: the remedy, if the error has one.
+    last_command, drain_command: the remedy, if the error has one. last_cause, drain_cause: what it has in common with
+    errors of other datasets; None if nothing. error_since, drain_failing_since: when it began. last_run, drain_run: the
+    task that met it last; None outside Airflow.
     """
 
     dataset: str
@@ -73,9 +76,15 @@ class DatasetStatus:
     observed_at: datetime | None = None
     last_error: str | None = None
     last_command: Command | None = None
+    last_cause: str | None = None
+    error_since: datetime | None = None
+    last_run: RunContext | None = None
     drain_error: str | None = None
     drain_command: Command | None = None
     drain_failed_at: datetime | None = None
+    drain_cause: str | None = None
+    drain_failing_since: datetime | None = None
+    drain_run: RunContext | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
     partitions: Sequence[PartitionStatus] = ()
@@ -127,7 +136,9 @@ class BatchStatus:
 class ModelStatus:
     """The last build of a model; failed_tests are those of its last build with tests.
 
-    message: why it failed; the first line of Postgres's message.
+    message: why it failed; the first line of Postgres's message. behind: of one that was skipped, the models whose
+    failure is why. failing_since: when the failure began. reads: the datasets whose batches it claims. run: the task
+    that built it last; None outside Airflow.
     """
 
     model: str
@@ -139,6 +150,10 @@ class ModelStatus:
     message: str | None
     finished_at: datetime
     unbuilt_batches: int
+    behind: Sequence[str] = ()
+    failing_since: datetime | None = None
+    reads: Sequence[str] = ()
+    run: RunContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

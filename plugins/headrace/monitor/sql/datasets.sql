@@ -5,9 +5,23 @@ select
     o.observed_at,
     refused.error,
     refused.command,
+    refused.cause,
+    refused.error_since,
+    refused.dag_id as run_dag_id,
+    refused.run_id as run_run_id,
+    refused.task_id as run_task_id,
+    refused.try_number as run_try_number,
+    refused.map_index as run_map_index,
     failed.error as drain_error,
     failed.command as drain_command,
     failed.failed_at as drain_failed_at,
+    failed.cause as drain_cause,
+    coalesce(failed.failing_since, failed.failed_at) as drain_failing_since,
+    failed.dag_id as drain_run_dag_id,
+    failed.run_id as drain_run_run_id,
+    failed.task_id as drain_run_task_id,
+    failed.try_number as drain_run_try_number,
+    failed.map_index as drain_run_map_index,
     l.holder_name,
     l.lapses_at,
     l.lapses_at > clock_timestamp() as is_held
@@ -19,7 +33,7 @@ left join lateral (
     where o.dataset = d.dataset
 ) as o on true
 left join lateral (
-    select r.error, r.command
+    select r.error, r.command, r.cause, r.error_since, r.dag_id, r.run_id, r.task_id, r.try_number, r.map_index
     from headrace.observations as r
     where r.dataset = d.dataset and r.error is not null
     order by r.error desc
@@ -27,7 +41,9 @@ left join lateral (
 ) as refused on true
 left join lateral (
     -- until what it was to read is committed, or the generation is closed
-    select f.error, f.command, f.failed_at
+    select
+        f.error, f.command, f.failed_at, f.cause, f.failing_since,
+        f.dag_id, f.run_id, f.task_id, f.try_number, f.map_index
     from headrace.failures as f
     inner join headrace.generations as g
         on g.dataset = f.dataset and g.generation = f.generation and g.is_open
