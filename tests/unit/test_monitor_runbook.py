@@ -22,6 +22,8 @@ KINDS = {
     "A dataset is late": "lag",
     "A model or its test fails": "model",
     "A topic is not checked": "unseen",
+    "Airflow itself does not run": "airflow",
+    "Airflow cannot import a DAG file": "import_error",
 }
 
 

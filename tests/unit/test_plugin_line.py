@@ -23,7 +23,7 @@ def overview(*, limits: AlertThresholds | None = None, **values: Any) -> Overvie
 
 def check(monkeypatch: pytest.MonkeyPatch, found: Overview) -> Result:
     monkeypatch.setattr(status_module, "read_status", lambda _connect: found.status)
-    monkeypatch.setattr(problems_module, "find_problems", lambda _status, _settings: found)
+    monkeypatch.setattr(problems_module, "find_problems", lambda _status, _settings, _health: found)
     return CliRunner().invoke(
         main, ["status", "--check"], env={"HEADRACE_HOME": "/nonexistent", "HEADRACE_POSTGRES_DSN": "postgresql:///x"}
     )

@@ -11,7 +11,7 @@ ARGUMENTS_MAX = 20  # datasets that a command names
 _FOR_SEVERAL = frozenset({"drain", "load", "describe", "follow"})  # commands that take several datasets
 _BLOCKING: frozenset[ProblemKind] = frozenset({"declaration", "source", "drain"})
 _OF_READING: frozenset[ProblemKind] = frozenset({"lag", "freshness", "unseen", "follower"})
-_ORDER: Sequence[ProblemKind] = ("declaration", "source", "drain")
+_ORDER: Sequence[ProblemKind] = ("airflow", "declaration", "source", "drain", "import_error")
 
 
 def without_consequences(found: Sequence[Problem]) -> list[Problem]:

@@ -96,6 +96,7 @@ class _Collector(Collector):
         yield from _limits(datasets, self._overview)
         yield from _dead_letters(datasets)
         yield from _models(self._overview)
+        yield from _airflow(self._overview)
         yield from _problems(self._overview)
 
 
@@ -178,6 +179,28 @@ def _models(overview: Overview) -> Iterator[Metric]:
     models = [model for model in overview.status.models if model.kind == "model"]
     for name, text, value in _OF_MODELS:
         yield _gauge(name, text, {each.model: value(each) for each in models}, "model")
+
+
+def _airflow(overview: Overview) -> Iterator[Metric]:
+    health = overview.airflow
+    if health is None or health.error is not None:
+        return
+    known = [each for each in health.components if each.is_healthy is not None]
+    yield _gauge(
+        "headrace_airflow_up",
+        "Whether a component of Airflow that was ever started has a recent heartbeat.",
+        {each.name: each.is_healthy for each in known},
+        "component",
+    )
+    yield _gauge(
+        "headrace_airflow_heartbeat_timestamp_seconds",
+        "The last heartbeat of a component of Airflow.",
+        {each.name: _epoch(each.heartbeat_at) for each in known},
+        "component",
+    )
+    yield GaugeMetricFamily(
+        "headrace_dag_import_errors", "DAG files that Airflow cannot import.", value=len(health.import_errors)
+    )
 
 
 def _problems(overview: Overview) -> Iterator[Metric]:

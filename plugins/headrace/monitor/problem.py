@@ -11,6 +11,11 @@ from headrace.monitor.runbook import address
 from headrace.output import shown
 from headrace.postgres.ledger import RunContext
 
+# causes that several datasets share
+UNSEEN = "sources are not checked"
+LOST = "a follower was lost"
+BEHIND = "the marts are behind"
+
 Severity = Literal["error", "warning"]
 ProblemKind = Literal[
     "source",
@@ -24,6 +29,8 @@ ProblemKind = Literal[
     "follower",
     "dead_letters",
     "declaration",
+    "airflow",
+    "import_error",
 ]
 
 

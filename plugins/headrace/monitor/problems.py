@@ -10,19 +10,16 @@ from headrace.catalog import InvalidDeclaration, dag_of, load_declarations
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.durations import duration
+from headrace.monitor.airflow_health import AirflowHealth, with_airflow
 from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.grouping import one_per_cause, without_consequences
 from headrace.monitor.model_problems import failed_readers, of_models
-from headrace.monitor.problem import Problem, ProblemKind, problem_of
+from headrace.monitor.problem import BEHIND, LOST, UNSEEN, Problem, ProblemKind, problem_of
 from headrace.settings import Settings
 
 UNBUILT_S = 900.0  # build_marts runs at least every ten minutes
 UNSEEN_RUNS = 3  # a source not checked for this many intervals of its DAG
 UNSEEN_S = 120.0  # and for at least this time
-# causes that several datasets share
-UNSEEN = "sources are not checked"
-LOST = "a follower was lost"
-BEHIND = "the marts are behind"
 
 DatasetState = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
 
@@ -48,7 +45,7 @@ class Overview:
     """A status with its problems, each dataset's state in a word, and the thresholds.
 
     problems: one per cause. late: for each dataset whose limits are exceeded, or not known, by which one; also if a
-    problem explains it.
+    problem explains it. airflow: None if it was not asked.
     """
 
     status: Status
@@ -57,6 +54,7 @@ class Overview:
     limits: Mapping[str, AlertThresholds]
     faults: Mapping[str, InvalidDeclaration] = field(default_factory=dict)
     late: Sequence[Problem] = ()
+    airflow: AirflowHealth | None = None
 
     def is_declared(self, dataset: str) -> bool:
         """Whether the deployment has a declaration of it, usable or not; if not, it is only in the database."""
@@ -76,22 +74,27 @@ class Overview:
             judged = {"state": self.states[name], "max_lag": limits.max_lag, "max_freshness_s": limits.max_freshness_s}
             document["datasets"][number] = {"dataset": plain["dataset"]} | judged | plain
         problems = [problem.document(self.status.at) for problem in self.problems]
-        return {"at": document.pop("at"), "problems": problems, **document}
+        airflow = {} if self.airflow is None else {"airflow": self.airflow.document()}
+        return {"at": document.pop("at"), "problems": problems, **airflow, **document}
 
 
-def find_problems(status: Status, settings: Settings) -> Overview:
-    """Find the problems of a status, with this deployment's declarations."""
+def find_problems(status: Status, settings: Settings, airflow: AirflowHealth | None = None) -> Overview:
+    """Find the problems of a status, with this deployment's declarations, and of Airflow itself."""
     declared = load_declarations(settings.datasets_dir)
     limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
-    return find_problems_by(status, limits, declared.faults)
+    return find_problems_by(status, limits, declared.faults, airflow)
 
 
 def find_problems_by(
     status: Status,
     limits: Mapping[str, AlertThresholds],
     faults: Mapping[str, InvalidDeclaration] = MappingProxyType({}),
+    airflow: AirflowHealth | None = None,
 ) -> Overview:
-    """Find the problems by these thresholds and faults; datasets that are no longer declared have neither."""
+    """Find the problems by these thresholds and faults; datasets that are no longer declared have neither.
+
+    airflow: the health of Airflow itself; None if it was not asked.
+    """
     found = [_of_fault(fault) for fault in faults.values()]
     late = list(found)
     states: dict[str, DatasetState] = {}
@@ -106,7 +109,10 @@ def find_problems_by(
         found += without_consequences(of_dataset)
         states[name] = _state(dataset, {problem.kind for problem in of_dataset})
     found += of_models(status.models)
-    return Overview(status, one_per_cause(found, failed_readers(status.models)), states, limits, faults, late)
+    if airflow is not None:
+        found = with_airflow(found, airflow)
+    problems = one_per_cause(found, failed_readers(status.models))
+    return Overview(status, problems, states, limits, faults, late, airflow)
 
 
 def over_thresholds(overview: Overview) -> list[Problem]:

@@ -35,6 +35,8 @@ _BY_KIND: Mapping[str, str] = {
     "freshness": "a-dataset-is-late",
     "unbuilt": "a-dataset-is-late",
     "model": "a-model-or-its-test-fails",
+    "airflow": "airflow-itself-does-not-run",
+    "import_error": "airflow-cannot-import-a-dag-file",
     "tests": "a-model-or-its-test-fails",
     "database": "a-service-does-not-answer",
 }
@@ -43,7 +45,7 @@ OTHER = "at-0300"  # the top of the page
 
 def section(kind: str, text: str) -> str:
     """The anchor of the section about a problem of this kind and text."""
-    if kind in ("declaration", "dead_letters"):
+    if kind in ("declaration", "dead_letters", "airflow", "import_error"):
         return _BY_KIND[kind]  # their text quotes others
     return next((anchor for words, anchor in _BY_TEXT if words in text), _BY_KIND.get(kind, OTHER))
 
