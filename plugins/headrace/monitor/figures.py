@@ -50,6 +50,7 @@ class DatasetStatus:
     last_command, drain_command: the remedy, if the error has one. last_cause, drain_cause: what it has in common with
     errors of other datasets; None if nothing. error_since, drain_failing_since: when it began. last_run, drain_run: the
     task that met it last; None outside Airflow.
+    paused_at, paused_by, pause_reason: of the pause that has not ended (`headrace pause`).
     """
 
     dataset: str
@@ -87,6 +88,9 @@ class DatasetStatus:
     drain_run: RunContext | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    pause_reason: str | None = None
     partitions: Sequence[PartitionStatus] = ()
 
     @property

@@ -8,7 +8,7 @@ from headrace.monitor.problem import Problem, ProblemKind
 
 NAMED = 5  # datasets or models that a text names before it counts the others
 ARGUMENTS_MAX = 20  # datasets that a command names
-_FOR_SEVERAL = frozenset({"drain", "load", "describe", "follow"})  # commands that take several datasets
+_FOR_SEVERAL = frozenset({"drain", "load", "describe", "follow", "resume"})  # commands that take several datasets
 _BLOCKING: frozenset[ProblemKind] = frozenset({"declaration", "source", "drain"})
 _OF_READING: frozenset[ProblemKind] = frozenset({"lag", "freshness", "unseen", "follower"})
 _ORDER: Sequence[ProblemKind] = ("airflow", "declaration", "source", "drain", "import_error")

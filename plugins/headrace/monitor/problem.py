@@ -29,6 +29,7 @@ ProblemKind = Literal[
     "follower",
     "dead_letters",
     "declaration",
+    "paused",
     "airflow",
     "import_error",
 ]

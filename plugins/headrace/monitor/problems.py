@@ -20,8 +20,12 @@ from headrace.settings import Settings
 UNBUILT_S = 900.0  # build_marts runs at least every ten minutes
 UNSEEN_RUNS = 3  # a source not checked for this many intervals of its DAG
 UNSEEN_S = 120.0  # and for at least this time
+# consequences of a pause, or what it may have been begun for: they are problems again once it ends
+UNTOLD_WHILE_PAUSED = ("source", "drain", "lag", "freshness", "unseen", "follower")
 
-DatasetState = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
+DatasetState = Literal[
+    "broken", "paused", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def find_problems_by(
         if limit is None:
             states[name] = "broken" if name in faults else "removed"
             continue
-        of_dataset = list(_of_dataset(dataset, limit, status.at))
+        of_dataset = list(_told(dataset, limit, status.at))
         late += [problem for problem in of_dataset if problem.kind in ("lag", "freshness")]
         found += without_consequences(of_dataset)
         states[name] = _state(dataset, {problem.kind for problem in of_dataset})
@@ -128,6 +132,19 @@ def _of_fault(fault: InvalidDeclaration) -> Problem:
     return problem_of(
         "error", "declaration", fault.name, text, Command("describe", fault.name), since=fault.since, cause=cause
     )
+
+
+def _told(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -> Iterator[Problem]:
+    """The problems of a dataset; of a paused one the pause instead of those that come from not reading."""
+    found = _of_dataset(dataset, limits, at)
+    if dataset.paused_at is None:
+        yield from found
+        return
+    age = duration((at - dataset.paused_at).total_seconds())
+    text = f"paused for {age} by {dataset.paused_by}: {dataset.pause_reason}; nothing is read"
+    resume = Command("resume", dataset.dataset)
+    yield problem_of("warning", "paused", dataset.dataset, text, resume, since=dataset.paused_at)
+    yield from (problem for problem in found if problem.kind not in UNTOLD_WHILE_PAUSED)
 
 
 def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -> Iterator[Problem]:
@@ -213,6 +230,8 @@ def _beyond(dataset: DatasetStatus, limits: AlertThresholds, at: datetime, read:
 
 
 def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> DatasetState:
+    if "paused" in kinds:
+        return "paused"
     if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:

@@ -88,6 +88,9 @@ def _known(found: Mapping[str, Any]) -> dict[str, Any]:
         "drain_run": _run(found, "drain_run_"),
         "followed_by": found["holder_name"] if found["is_held"] else None,
         "follower_lost_at": None if found["is_held"] else found["lapses_at"],
+        "paused_at": found["paused_at"],
+        "paused_by": found["paused_by"],
+        "pause_reason": found["pause_reason"],
     }
 
 
