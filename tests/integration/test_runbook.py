@@ -14,6 +14,7 @@ from headrace.deployment import Deployment
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.runner import plan
 from headrace.local import postgres
+from headrace.monitor.runbook import anchor
 from headrace.monitor.status import read_status
 from headrace.postgres.roles import LOADER
 from headrace.publish.dead_letter_topic import publish_after_drain
@@ -25,7 +26,7 @@ from tests.support.interrupts import at, drain, drain_that_gets, wait_until_stop
 from tests.support.jobs import job, recreate, send_jobs, servers, topic_of
 from tests.support.ledger_checks import coordinates, environment
 from tests.support.logins import login
-from tests.support.runbook import BLOCK, SECTIONS
+from tests.support.runbook import BLOCK, CARDS, SECTIONS, pattern
 from tests.support.stage import Stage
 
 RunbookIncident = Callable[[Stage], Iterator[str]]
@@ -72,8 +73,6 @@ def refusing(stage: Stage, message: str, errcode: str) -> str:
         "create trigger refuse before insert on staging.jobs execute function headrace.refuse()",
     )
     said = refused(stage)
-    (problem,) = overview(stage)
-    assert (problem.kind, problem.dataset) == ("drain", "jobs")
     stage.execute("drop trigger refuse on staging.jobs")
     return said
 
@@ -237,7 +236,10 @@ def broken_declaration(stage: Stage) -> Iterator[str]:
     text = declared.read_text()
     declared.write_text(text.replace("class Job(BaseModel):", "class Job(BaseModel:"))
     seen = refused(stage)
+    (card,) = overview(stage)
+    assert card.runbook.endswith("#a-declaration-cannot-be-used")
     declared.write_text(text)
+    assert overview(stage) == []
     yield seen
     assert coordinates(stage) == sorted(sent)
 
@@ -307,12 +309,6 @@ def overview(stage: Stage) -> Any:
     return find_problems(read_status(stage.deployment.connect("test")), stage.deployment.settings).problems
 
 
-def pattern(shown: str) -> str:
-    """What a message must look like: `...` and numbers are anybody's."""
-    escaped = re.escape(shown).replace(re.escape("..."), ".*")
-    return re.sub(r"\d+", r"\\d+", escaped)
-
-
 @pytest.mark.parametrize("title", INCIDENTS)
 def test_incident_of_the_runbook_looks_as_it_says_and_is_repaired_by_its_commands(
     title: str, request: pytest.FixtureRequest
@@ -327,11 +323,15 @@ def test_incident_of_the_runbook_looks_as_it_says_and_is_repaired_by_its_command
         if not is_stream:
             found = found.replace(topic_of(stage), "jobs")
         assert re.search(pattern(seen), found), f"found {found}, expected {seen}"
+        if title in CARDS:  # one, and it ends with the remedy
+            (card,) = overview(stage)
+            assert card.runbook == f"docs/runbook.md#{anchor(title)}"
         for command in commands.splitlines():
             program, *arguments = shlex.split(command)
             assert program == "headrace"
             said: CommandOutput = headrace(environ, *arguments)
             assert said.status == 0, said.output
+        assert title not in CARDS or overview(stage) == []
     is_deep = title != "The log is shorter than the checkpoint"  # what the source lost cannot be read again
     verification = verify(stage.deployment, "telemetry" if is_stream else "jobs", deep=is_deep)
     assert verification.is_clean, "\n".join(verification.lines())

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthW
 HOSTILE = "</pre><script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>"
 SCHEDULED = ("ingest_events", "ingest_jobs", "ingest_rides", "ingest_telemetry", "load_users", "build_marts")
 # what moves by itself between two looks
-MOVING = re.compile(r"_s$|^at$|^observed_at$|^history$|^recent_dead$")
+MOVING = re.compile(r"_s$|^at$|^observed_at$|^history$|^recent_|^dead_since$|^heartbeat_at$")
 
 
 @pytest.fixture(scope="module")

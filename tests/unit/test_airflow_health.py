@@ -1,11 +1,13 @@
 """Airflow's own health: from the REST API's documents, and the problems that it shows."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -99,7 +101,8 @@ def test_health_in_airflow_is_read_again_after_a_pause_and_its_failure_is_shown(
         asked.append(None)
         raise OSError("no database")
 
-    monkeypatch.setattr("airflow.api.common.airflow_health.get_airflow_health", fail)
+    functions = SimpleNamespace(get_airflow_health=fail)  # the module imports all of Airflow's components
+    monkeypatch.setitem(sys.modules, "airflow.api.common.airflow_health", functions)
     cache = in_airflow.HealthCache()
     for _ in range(3):
         health = cache.read(is_local=False)
@@ -107,7 +110,7 @@ def test_health_in_airflow_is_read_again_after_a_pause_and_its_failure_is_shown(
     assert health is not None
     (problem,) = overview(health).problems
     assert problem.line() == "Airflow: its database did not answer: OSError: no database; run `airflow db check`"
-    monkeypatch.setattr("airflow.api.common.airflow_health.get_airflow_health", lambda: HEALTH)
+    functions.get_airflow_health = lambda: HEALTH
     monkeypatch.setattr(in_airflow, "_import_errors", list)
     monkeypatch.setattr(in_airflow, "AGAIN_S", 0.0)
     health = cache.read(is_local=False)
@@ -118,12 +121,12 @@ def test_health_in_airflow_is_read_again_after_a_pause_and_its_failure_is_shown(
 class _Answers(BaseHTTPRequestHandler):
     """Answers like Airflow's REST API of 3.1 to 3.3."""
 
-    password: ClassVar[str] = "right"
+    password: ClassVar[str] = "let-me-in-27"
 
     def do_GET(self) -> None:
         if self.path == "/api/v2/monitor/health":
             self._answer(200, HEALTH)
-        elif self.headers["Authorization"] == "Bearer t":
+        elif self.headers["Authorization"] == "Bearer token-of-27":
             error = {"filename": "headrace.py", "stack_trace": STACK, "timestamp": BEAT}
             self._answer(200, {"import_errors": [error], "total_entries": 1})
         else:
@@ -132,7 +135,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         is_right = given == {"username": "admin", "password": self.password}
-        self._answer(201 if is_right else 401, {"access_token": "t"})
+        self._answer(201 if is_right else 401, {"access_token": "token-of-27"})
 
     def _answer(self, code: int, document: Mapping[str, Any]) -> None:
         self.send_response(code)
@@ -157,7 +160,7 @@ def test_shell_asks_for_health_without_a_login_and_for_import_errors_with_one(ai
     assert health is not None
     assert (list(health.components), list(health.import_errors)) == (components_of(HEALTH), [])
     password = tmp_path / "password"
-    for text, found in (("right\n", ["headrace.py"]), ("wrong\n", [])):
+    for text, found in (("let-me-in-27\n", ["headrace.py"]), ("let-me-in-28\n", [])):
         password.write_text(text)
         health = AirflowProbe(Settings(airflow_url=airflow_url, airflow_password_file=password)).read()
         assert health is not None

@@ -45,6 +45,8 @@ class DatasetStatus:
     lag: unread records. lag_s: age of the first of them; None if unknown.
     staging_freshness_s, mart_freshness_s: time from the source to there, of the newest batch's last record.
     stale_s: age of the oldest record that is not in every mart; 0 if all observed records are.
+    recent_dead, dead_since: dead letters of the last hour that were neither replayed nor acknowledged, and the first
+    one's batch. recent_records: all records of that hour. acknowledged: dead letters that were, and not replayed.
     rows_per_s: while draining, over the last hour. batches: number of ledger lines.
     last_error: why the last plan failed. drain_error: why a drain failed, until its offsets are committed.
     last_command, drain_command: the remedy, if the error has one. last_cause, drain_cause: what it has in common with
@@ -67,6 +69,9 @@ class DatasetStatus:
     tombstones: int = 0
     ignored: int = 0
     recent_dead: int = 0
+    recent_records: int = 0
+    dead_since: datetime | None = None
+    acknowledged: int = 0
     rows_per_s: float | None = None
     batches: int = 0
     last_committed_at: datetime | None = None
@@ -92,6 +97,13 @@ class DatasetStatus:
     paused_by: str | None = None
     pause_reason: str | None = None
     partitions: Sequence[PartitionStatus] = ()
+
+    @property
+    def recent_dead_percent(self) -> float | None:
+        """The share of the last hour's records that wait as dead letters; None without records."""
+        if not self.recent_records:
+            return None
+        return min(100.0 * self.recent_dead / self.recent_records, 100.0)
 
     @property
     def is_empty(self) -> bool:

@@ -174,6 +174,11 @@ def _limits(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metri
         {each.dataset: limits.max_lag for each in datasets if (limits := overview.limits.get(each.dataset))},
     )
     yield _gauge(
+        "headrace_max_dead_percent",
+        "The declaration's max_dead_percent.",
+        {each.dataset: limits.max_dead_percent for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
+    yield _gauge(
         "headrace_max_freshness_seconds",
         "The declaration's max_freshness_s.",
         {each.dataset: limits.max_freshness_s for each in datasets if (limits := overview.limits.get(each.dataset))},
@@ -188,6 +193,16 @@ def _dead_letters(datasets: list[DatasetStatus]) -> Iterator[Metric]:
         for reason, count in dataset.dead_by_reason.items():
             dead_letters.add_metric((dataset.dataset, reason), count)
     yield dead_letters
+    yield _gauge(
+        "headrace_acknowledged_dead_letters",
+        "Dead letters that were acknowledged and not replayed.",
+        {each.dataset: each.acknowledged for each in datasets},
+    )
+    yield _gauge(
+        "headrace_recent_dead_percent",
+        "The share of the last hour's records that are dead letters, neither replayed nor acknowledged.",
+        {each.dataset: each.recent_dead_percent for each in datasets},
+    )
 
 
 def _models(overview: Overview) -> Iterator[Metric]:

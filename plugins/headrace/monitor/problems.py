@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from headrace.catalog import InvalidDeclaration, dag_of, load_declarations
 from headrace.command import Command
-from headrace.dataset import Dataset
-from headrace.durations import duration
+from headrace.dataset import MAX_DEAD_PERCENT, Dataset
+from headrace.durations import duration, percent
 from headrace.monitor.airflow_health import AirflowHealth, with_airflow
 from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.grouping import one_per_cause, without_consequences
 from headrace.monitor.model_problems import failed_readers, of_models
-from headrace.monitor.problem import BEHIND, LOST, UNSEEN, Problem, ProblemKind, problem_of
+from headrace.monitor.problem import BEHIND, LOST, UNSEEN, Problem, ProblemKind, Severity, problem_of
 from headrace.settings import Settings
 
 UNBUILT_S = 900.0  # build_marts runs at least every ten minutes
@@ -34,6 +34,7 @@ class AlertThresholds:
 
     max_lag: int | None = None
     max_freshness_s: float | None = None
+    max_dead_percent: float = MAX_DEAD_PERCENT
     schedule_s: float = 60.0
     is_file: bool = False
 
@@ -41,7 +42,13 @@ class AlertThresholds:
     def of(cls, dataset: Dataset) -> "AlertThresholds":
         """The thresholds of a declaration."""
         is_file = dataset.source.is_file
-        return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
+        return cls(
+            dataset.max_lag,
+            dataset.max_freshness_s,
+            dataset.max_dead_percent,
+            3600.0 if is_file else dataset.schedule_s,
+            is_file,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,13 @@ class Overview:
         for number, dataset in enumerate(self.status.datasets):
             name, plain = dataset.dataset, document["datasets"][number]
             limits = self.limits.get(name, AlertThresholds())
-            judged = {"state": self.states[name], "max_lag": limits.max_lag, "max_freshness_s": limits.max_freshness_s}
+            judged = {
+                "state": self.states[name],
+                "max_lag": limits.max_lag,
+                "max_freshness_s": limits.max_freshness_s,
+                "max_dead_percent": limits.max_dead_percent,
+                "recent_dead_percent": dataset.recent_dead_percent,
+            }
             document["datasets"][number] = {"dataset": plain["dataset"]} | judged | plain
         problems = [problem.document(self.status.at) for problem in self.problems]
         airflow = {} if self.airflow is None else {"airflow": self.airflow.document()}
@@ -170,7 +183,12 @@ def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -
     if dataset.recent_dead and dataset.dead_by_reason:  # else all of them were replayed
         most = next(iter(dataset.dead_by_reason))
         text = f"{dataset.recent_dead:,} records became dead letters in the last hour, most often {most}"
-        yield problem_of("warning", "dead_letters", name, text, Command("dead-letters", name))
+        share, expected = dataset.recent_dead_percent, limits.max_dead_percent
+        if share is not None:
+            text += f": {percent(share)} of its records, expected at most {percent(expected)}"
+        is_beyond = share is not None and share > expected
+        severity: Severity = "error" if is_beyond else "warning"
+        yield problem_of(severity, "dead_letters", name, text, Command("dead-letters", name), since=dataset.dead_since)
 
 
 def _failures(dataset: DatasetStatus, read: Command) -> Iterator[Problem]:

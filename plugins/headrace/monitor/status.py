@@ -73,6 +73,9 @@ def _known(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "dataset": found["dataset"],
         "batches": found["last_seq"],
+        "recent_dead": found["recent_dead"],
+        "dead_since": found["dead_since"],
+        "acknowledged": found["acknowledged"],
         "ignored": found["ignored"],
         "last_error": found["error"],
         "last_command": Command.of_row(found["command"], found["dataset"]),
@@ -117,7 +120,7 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         staged=sum(line["staged"] for line in lines),
         dead=sum(line["dead"] for line in lines),
         tombstones=sum(line["tombstones"] for line in lines),
-        recent_dead=sum(line["recent_dead"] for line in lines),
+        recent_records=records,
         rows_per_s=round(records / seconds) if seconds else None,
         last_committed_at=newest["last_committed_at"],
         has_marts=first["has_marts"],

@@ -142,7 +142,8 @@ def _remarks(overview: Overview) -> Iterator[str]:
     for dataset in overview.status.datasets:
         if dataset.dead_by_reason:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in dataset.dead_by_reason.items())
-            yield f"{dataset.dataset}: dead letters: {reasons}"
+            known = f"; {dataset.acknowledged:,} of them acknowledged" if dataset.acknowledged else ""
+            yield f"{dataset.dataset}: dead letters: {reasons}{known}"
         if dataset.ignored:
             yield f"{dataset.dataset}: {dataset.ignored:,} records ignored, which its condition leaves out"
         if dataset.behind_open_transaction:

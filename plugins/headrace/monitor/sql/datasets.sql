@@ -1,6 +1,25 @@
+with dead as (
+    -- of the last hour's batches, what was neither replayed nor acknowledged
+    select
+        b.dataset,
+        count(*) as dead_letters,
+        min(b.committed_at) as since
+    from headrace.batches as b
+    inner join headrace.dead_letters as l on b.batch_id = l.batch_id
+    where
+        b.committed_at > now() - interval '1 hour'
+        and b.dead > 0
+        and l.replayed_by is null
+        and l.acknowledgement_id is null
+    group by b.dataset
+)
+
 select
     d.dataset,
     d.last_seq,
+    coalesce(dead.dead_letters, 0) as recent_dead,
+    dead.since as dead_since,
+    coalesce(known.dead_letters, 0) as acknowledged,
     counted.ignored,
     o.observed_at,
     refused.error,
@@ -30,6 +49,12 @@ select
     p.why as pause_reason
 from headrace.datasets as d
 left join headrace.leases as l on d.dataset = l.dataset
+left join dead on d.dataset = dead.dataset
+left join lateral (
+    select count(*) as dead_letters
+    from headrace.dead_letters as k
+    where k.dataset = d.dataset and k.acknowledgement_id is not null and k.replayed_by is null
+) as known on true
 left join headrace.pauses as p on d.dataset = p.dataset and p.resumed_at is null
 left join lateral (
     select max(o.observed_at) filter (where o.end_offset is not null) as observed_at

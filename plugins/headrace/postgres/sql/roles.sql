@@ -5,7 +5,7 @@
 -- lines and never changes them. It owns nothing: only the owner creates, alters, drops and truncates tables.
 grant usage on schema headrace, staging to headrace_loader;
 grant select on all tables in schema headrace to headrace_loader;
-grant insert on headrace.batches to headrace_loader;
+grant insert on headrace.batches, headrace.acknowledgements to headrace_loader;
 grant insert, update
 on
     headrace.datasets,
@@ -57,7 +57,8 @@ on
     headrace.status
 to headrace_reader;
 grant select (
-    dataset, generation, partition, "offset", "timestamp", reason, json_path, batch_id, replayed_by, published_at
+    dataset, generation, partition, "offset", "timestamp", reason, json_path, batch_id, replayed_by, published_at,
+    acknowledgement_id
 )
 on headrace.dead_letters
 to headrace_reader;
