@@ -84,8 +84,13 @@ def test_loader_may_acknowledge_and_readers_see_that_it_was_done(stage: Stage) -
         with pytest.raises(DatasetError, match="jobs: found no dead letter of reason wrong_type"):
             acknowledge(loader, "jobs", reason="wrong_type", why="known", actor="me")
         assert acknowledge(loader, "jobs", reason=None, why="known\x1b[2J", actor="me").why == "known\\x1b[2J"
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            loader.execute("update headrace.acknowledgements set why = 'x'")
+        for statement in (
+            "update headrace.acknowledgements set why = 'x'",
+            "insert into headrace.acknowledgements (acknowledgement_id, dataset, dead_letters, why, acknowledged_by, "
+            "acknowledged_login) values (gen_random_uuid(), 'jobs', 1, 'x', 'x', 'another')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                loader.execute(statement.encode())
     with login(stage.dsn, READER) as dsn:
         assert overview(stage, dsn).status.datasets[0].acknowledged == 2
     for group in (READER, DBT):

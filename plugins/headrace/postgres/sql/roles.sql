@@ -5,7 +5,11 @@
 -- lines and never changes them. It owns nothing: only the owner creates, alters, drops and truncates tables.
 grant usage on schema headrace, staging to headrace_loader;
 grant select on all tables in schema headrace to headrace_loader;
-grant insert on headrace.batches, headrace.acknowledgements to headrace_loader;
+grant insert on headrace.batches to headrace_loader;
+-- when and by which login is Postgres's to say
+grant insert (acknowledgement_id, dataset, reason, dead_letters, why, acknowledged_by)
+on headrace.acknowledgements
+to headrace_loader;
 grant insert, update
 on
     headrace.datasets,
@@ -52,6 +56,7 @@ on
     headrace.builds,
     headrace.leases,
     headrace.pauses,
+    headrace.acknowledgements,
     headrace.samples,
     headrace.totals,
     headrace.status
