@@ -18,7 +18,6 @@ from headrace.monitor.airflow_health import (
     ComponentHealth,
     components_of,
     import_error_of,
-    without_import_messages,
 )
 from headrace.monitor.airflow_probe import AirflowProbe
 from headrace.monitor.metrics import exposition
@@ -79,7 +78,7 @@ def test_import_errors_with_one_cause_are_one_problem_and_those_of_others_a_warn
         ("warning", "DAG files of others", None),
     ]
     assert found.problems[1].runbook == "docs/runbook.md#airflow-cannot-import-a-dag-file"
-    hidden = without_import_messages(found)
+    hidden = found.without_import_messages()
     assert "shared" not in json.dumps(hidden.document()["problems"])
     assert b"headrace_dag_import_errors 4.0" in exposition(found)
 

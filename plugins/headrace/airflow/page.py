@@ -32,7 +32,6 @@ from headrace.airflow.page_declarations import DeclarationCache
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
 from headrace.airflow.page_template import render_figures, render_login, render_page, render_runbook
-from headrace.monitor.airflow_health import without_import_messages
 from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.status import read_status
 
@@ -217,7 +216,7 @@ def _for_user(overview: Overview, user: BaseUser) -> Overview:
         return overview
     if get_auth_manager().is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user):
         return overview
-    return _bodies.get(overview, "without import errors", lambda: without_import_messages(overview))
+    return _bodies.get(overview, "without import errors", overview.without_import_messages)
 
 
 def _document(overview: Overview, user: BaseUser) -> bytes:

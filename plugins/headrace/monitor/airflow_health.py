@@ -7,14 +7,11 @@ login, and `/api/v2/importErrors`).
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headrace.command import Command, ShellCommand
 from headrace.monitor.grouping import named
 from headrace.monitor.problem import LOST, UNSEEN, Problem, problem_of
-
-if TYPE_CHECKING:
-    from headrace.monitor.problems import Overview
 
 NAMES: Mapping[str, str] = {"scheduler": "scheduler", "dag_processor": "DAG processor", "triggerer": "triggerer"}
 _PROGRAMS: Mapping[str, str] = {"scheduler": "scheduler", "dag_processor": "dag-processor", "triggerer": "triggerer"}
@@ -89,16 +86,6 @@ def with_airflow(found: Sequence[Problem], health: AirflowHealth) -> list[Proble
         replace(each, datasets=datasets, text=f"{each.text}{text}") if each.kind == "airflow" else each for each in ours
     ]
     return [*(each for each in found if each not in waiting), *ours]
-
-
-def without_import_messages(overview: "Overview") -> "Overview":
-    """The overview for users who may not see Airflow's import errors: what is wrong with which file is left out."""
-    text = "cannot be imported; who may see Airflow's import errors sees why"
-    problems = [
-        replace(each, about="a DAG file", text=text) if each.kind == "import_error" else each
-        for each in overview.problems
-    ]
-    return replace(overview, problems=problems)
 
 
 def components_of(document: Mapping[str, Any]) -> list[ComponentHealth]:

@@ -1,7 +1,7 @@
 """Problems, the most severe first: one per cause, each with one command that remedies or explains it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal
@@ -75,6 +75,15 @@ class Overview:
         """The DAG that ingests a dataset."""
         found = self.limits.get(dataset) or self.faults.get(dataset) or AlertThresholds()
         return dag_of(dataset, is_file=found.is_file)
+
+    def without_import_messages(self) -> "Overview":
+        """The overview for users who may not see Airflow's import errors: file and message are left out."""
+        text = "cannot be imported; who may see Airflow's import errors sees why"
+        problems = [
+            replace(each, about="a DAG file", text=text) if each.kind == "import_error" else each
+            for each in self.problems
+        ]
+        return replace(self, problems=problems)
 
     def document(self) -> dict[str, Any]:
         """The JSON of /headrace/status and of `headrace status --json`."""
