@@ -127,6 +127,9 @@ def test_metrics_are_those_of_the_page(ingested: System, get_page: Callable[...,
         for sample in family.samples
     }
     assert found["headrace_up",] == 1
+    components = {labels[0]: value for (name, *labels), value in found.items() if name == "headrace_airflow_up"}
+    assert (components["scheduler"], components["dag_processor"]) == (1, 1)
+    assert found["headrace_dag_import_errors",] == 0
     assert found["headrace_rows_total", "events", "staged"] == events["staged"]
     assert found["headrace_rows_total", "events", "dead"] == events["dead"]
     assert sum(value for (name, *labels), value in found.items() if name == "headrace_dead_letters") >= events["dead"]

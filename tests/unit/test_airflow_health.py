@@ -108,7 +108,11 @@ def test_health_in_airflow_is_read_again_after_a_pause_and_its_failure_is_shown(
     assert len(asked) == 1
     assert health is not None
     (problem,) = overview(health).problems
-    assert problem.line() == "Airflow: its database did not answer: OSError: no database; run `airflow db check`"
+    assert problem.line() == "Airflow: its health is not known: OSError: no database; run `airflow db check`"
+    functions.get_airflow_health = lambda: HEALTH | {"metadatabase": {"status": "unhealthy"}}
+    health = in_airflow.read_health(is_local=False)
+    assert health is not None
+    assert str(health.error).endswith("Airflow's metadata database does not answer")
     functions.get_airflow_health = lambda: HEALTH
     monkeypatch.setattr(in_airflow, "_import_errors", list)
     monkeypatch.setattr(in_airflow, "AGAIN_S", 0.0)

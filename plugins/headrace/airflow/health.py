@@ -44,7 +44,7 @@ def read_health(*, is_local: bool) -> AirflowHealth | None:
         return None
     except Exception as error:  # of Airflow's database: the figures are shown without it
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return AirflowHealth(error=mask(f"its database did not answer: {text}"), is_local=is_local)
+        return AirflowHealth(error=mask(f"its health is not known: {text}"), is_local=is_local)
 
 
 def _import_errors() -> list[DagImportError]:

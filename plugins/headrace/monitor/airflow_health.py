@@ -89,7 +89,12 @@ def with_airflow(found: Sequence[Problem], health: AirflowHealth) -> list[Proble
 
 
 def components_of(document: Mapping[str, Any]) -> list[ComponentHealth]:
-    """The components in a document of `/api/v2/monitor/health`."""
+    """The components in a document of `/api/v2/monitor/health`.
+
+    Raises ValueError if Airflow's database does not answer: the components are then unhealthy for want of it.
+    """
+    if (document.get("metadatabase") or {}).get("status") == "unhealthy":
+        raise ValueError("Airflow's metadata database does not answer")
     found: list[ComponentHealth] = []
     for name in NAMES:
         stated = document.get(name) or {}

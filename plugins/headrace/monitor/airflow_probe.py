@@ -40,7 +40,7 @@ class AirflowProbe:
         try:
             components = components_of(self._ask("/api/v2/monitor/health"))
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            if self._is_local:
+            if self._is_local and isinstance(error, OSError):
                 return None  # `headrace down`, or one that was never begun
             text = " ".join(str(error).split())
             return AirflowHealth(
