@@ -187,7 +187,7 @@ class BuildOperator(HeadraceOperator):
 
     def execute(self, context: Any) -> str:
         """Build; fail with the models and tests that failed."""
-        from headrace.airflow.connections import build_settings, task_errors
+        from headrace.airflow.connections import build_settings, run_context, task_errors
         from headrace.marts.build import build
 
         given = {"select": self.select, "full_refresh": self.full_refresh}
@@ -199,6 +199,7 @@ class BuildOperator(HeadraceOperator):
                 self.vars,
                 full_refresh=forms.read_flag(given, "full_refresh"),
                 print_line=say,
+                run=run_context(),
             )
         self._lineage = lambda: _built(settings, result)
         return result.summary()
