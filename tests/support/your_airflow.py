@@ -76,7 +76,7 @@ def read_only(folder: Path) -> Iterator[None]:
         yield
     finally:
         if done and done[0]:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a process that ends may still be in it
 
 
 @dataclass(slots=True)
