@@ -236,7 +236,7 @@ def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broke
 def test_tokens_of_an_endpoint_and_of_aws_are_taken_by_both_clients_and_are_in_no_message(
     stage: Stage, broker: SecuredKafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("INFO"):
         tokens = oauth_checks.admitted(stage, broker)
         oauth_checks.admitted_by_aws(stage, broker, monkeypatch)
         for one, error, said in oauth_checks.refusals(stage, broker):

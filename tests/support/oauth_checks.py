@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, SourceRefused, SourceUnavailable
 from headrace.ingest.parallel import drain_dataset
 from headrace.sources import kafka_oauth
@@ -33,15 +34,20 @@ def by_tokens(stage: Stage, broker: SecuredKafka, endpoint: TokenEndpoint, **set
     return secured_stage(stage, **(given | settings))
 
 
+def patient(stage: Stage) -> Deployment:
+    """The deployment with the time limits of users: nothing of it is refused."""
+    return Deployment.from_settings(stage.deployment.settings)
+
+
 def admitted(stage: Stage, broker: SecuredKafka) -> list[str]:
     """Both clients read; a token serves all their connections until most of its lifetime is over. Returns tokens."""
     with TokenEndpoint(broker.authority).serving() as endpoint:
         for client in ("kafka-python", "confluent"):
             topics.send(broker.plain, "jobs", jobs(5))
-            one = by_tokens(stage, broker, endpoint, kafka_client=client)
-            assert drain_dataset(one.deployment, "jobs")[1].records == 5
+            ours = patient(by_tokens(stage, broker, endpoint, kafka_client=client))
+            assert drain_dataset(ours, "jobs")[1].records == 5
         assert len(endpoint.issued) == 1
-        tokens = one.deployment.kafka()["sasl_oauth_token_provider"]
+        tokens = ours.kafka()["sasl_oauth_token_provider"]
         tokens._renew_at = time.time() - 1
         assert tokens.oauth_cb("") == (endpoint.issued[1], tokens._expires_at)
     assert len(endpoint.issued) == 2
@@ -64,7 +70,8 @@ def admitted_by_aws(stage: Stage, broker: SecuredKafka, monkeypatch: pytest.Monk
     aws = {"kafka_sasl_mechanism": "AWS_MSK_IAM", "kafka_sasl_username": None, "kafka_sasl_password": None}
     for client in ("kafka-python", "confluent"):
         topics.send(broker.plain, "jobs", jobs(5))
-        assert drain_dataset(secured_stage(stage, **aws, kafka_client=client).deployment, "jobs")[1].records == 5
+        ours = patient(secured_stage(stage, **aws, kafka_client=client))
+        assert drain_dataset(ours, "jobs")[1].records == 5
     assert asked == ["eu-west-1"]
 
 
