@@ -99,7 +99,7 @@ class Refresher:
             try:
                 overview, error = self._read(), None
             except Exception as found:  # from a secrets backend or a declaration: the thread must continue
-                overview, error = None, _say(found)
+                overview, error = None, error_text(found)
             now = time.monotonic()
             rest_s = max(FAILURE_S if error else CACHE_S, now - began, CPU_SHARE * (time.thread_time() - cpu_began))
             known = self._snapshot
@@ -112,7 +112,8 @@ class Refresher:
             )
 
 
-def _say(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """An error in one line, without secrets; logged with its traceback if it is not one of Headrace's."""
     if isinstance(error, HeadraceError):
         return str(error)
     logger.exception("headrace page: the figures could not be read")

@@ -22,7 +22,8 @@ from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
-KEEP = "1 day"
+KEEP = "8 days"  # the page's longest chart and a bucket before it
+KEEP_MINUTES = "1 day"  # older samples are thinned to the last of each hour
 # errors about addresses, users and arguments of one process: a shell has its own, services the deployment's
 OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
 TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
@@ -85,10 +86,33 @@ def save_observation(stored: Checkpoints) -> None:
             {"dataset": dataset},
         ).fetchall()
         if any(is_new for (is_new,) in sampled):
-            connection.execute(
-                "delete from headrace.samples where dataset = %s and minute < now() - %s::interval", (dataset, KEEP)
-            )
+            _prune_samples(connection, dataset)
         update_totals(connection, dataset)
+
+
+def _prune_samples(connection: Connection[Any], dataset: str) -> None:
+    # only the hours that have just become old are thinned: looking at all of them would cost each plan milliseconds
+    connection.execute(
+        """
+        delete from headrace.samples as s
+        where
+            s.dataset = %(dataset)s
+            and s.minute < now() - %(minutes)s::interval
+            and (
+                s.minute < now() - %(keep)s::interval
+                or s.minute > now() - %(minutes)s::interval - interval '3 hours' and exists (
+                    select from headrace.samples as later
+                    where
+                        later.dataset = s.dataset
+                        and later.generation = s.generation
+                        and later.partition = s.partition
+                        and later.minute > s.minute
+                        and later.minute < date_trunc('hour', s.minute) + interval '1 hour'
+                )
+            )
+        """,
+        {"dataset": dataset, "minutes": KEEP_MINUTES, "keep": KEEP},
+    )
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:

@@ -23,7 +23,7 @@ from headrace.monitor.figures import (
     PartitionStatus,
     Status,
 )
-from headrace.monitor.series import read_history
+from headrace.monitor.series import read_series
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.liveness import answered_within
 from headrace.sql_files import read_sql
@@ -54,7 +54,7 @@ def read_status(connect: Connect) -> Status:
             builds=_builds(connection),
             batches=_batches(connection),
             dead_letters=_dead_letters(connection, datasets),
-            history=read_history(connection, at, datasets),
+            history=read_series(connection, at, datasets),
         )
 
 
