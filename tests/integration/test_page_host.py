@@ -23,6 +23,7 @@ from headrace.settings import ROOT
 from tests.integration import many_datasets
 from tests.stalling_proxy import StallingProxy
 from tests.support import browser
+from tests.support.accessibility import serious_faults
 from tests.support.databases import passing_database
 
 MANY = 10_000
@@ -233,9 +234,17 @@ def test_datasets_are_searched_and_paged_from_the_keyboard(
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+@needs_browser
+def test_page_has_no_serious_fault_of_accessibility(many: Host, driver: webdriver.Chrome) -> None:
+    driver.get(f"{many.url}/headrace/?range=6h&q=d0001")
+    label = "svg[aria-label^='d00010, last 6 h: 600 records committed']"
+    until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, label))
+    assert serious_faults(driver) == []
+
+
 def test_ten_thousand_datasets_are_a_small_page_and_complete_for_programs(many: Host) -> None:
     many.get("")
-    for path in ("", "?page=150", "?q=d0123", "figures?q=late&page=7"):
+    for path in ("", "?page=150", "?q=d0123&range=24h&scale=shared", "figures?q=late&page=7"):
         took: list[float] = []
         while not took or (min(took) >= 0.5 and len(took) < 5):  # one of them may wait for newer figures
             began = time.monotonic()

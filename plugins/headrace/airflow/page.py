@@ -27,12 +27,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.airflow.connections import deployment
+from headrace.airflow.page_charts import NO_BUCKETS, Charted, range_of
 from headrace.airflow.page_declarations import DeclarationCache
+from headrace.airflow.page_details import DetailReader, one_connection
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
 from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.monitor.figures import TimeSeries
 from headrace.monitor.problems import Overview, find_problems_by
-from headrace.monitor.status import read_status
+from headrace.monitor.series import HOUR, TimeRange
+from headrace.monitor.status import read_range, read_status
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
@@ -69,7 +73,14 @@ app = FastAPI(
 def _read() -> Overview:
     ours = deployment()
     limits, faults = _declarations.read(ours.settings.datasets_dir)
-    return find_problems_by(read_status(ours.connect("headrace page")), limits, faults)
+    with one_connection:
+        status = read_status(ours.connect("headrace page"))
+    return find_problems_by(status, limits, faults)
+
+
+def _read_range(overview: Overview, wanted: TimeRange) -> TimeSeries:
+    with one_connection:
+        return read_range(deployment().connect("headrace page"), overview.status, wanted)
 
 
 class _Bodies:
@@ -91,6 +102,7 @@ class _Bodies:
 
 _declarations = DeclarationCache()
 _refresher = Refresher(_read)
+_details = DetailReader()
 _bodies = _Bodies()
 _renderer = ThreadPoolExecutor(1, thread_name_prefix="headrace page")
 
@@ -99,25 +111,40 @@ async def _rendered(make: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_renderer, make)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """The page's parameters. q: a search, page: the number of its result page, scale: shared, or each chart's own."""
+
+    q: str = ""
+    page: str = ""
+    range: str = ""
+    scale: str = ""
+
+
+PageView = Annotated[View, Depends(View)]
+
+
 @app.get("/")
-async def page(user: PageUser, q: str = "", page: str = "") -> Response:
-    """The page with the last figures; q: a search, page: the number of its result page."""
+async def page(user: PageUser, view: PageView) -> Response:
+    """The page with the last figures."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
         stale_reason = snapshot.stale_reason()
         html = render_page(VERSION, error=stale_reason or READING, again_s=FAILING_S if stale_reason else READING_S)
         return HTMLResponse(html, status_code=503, headers=HEADERS)
-    html = await _rendered(lambda: _figures(snapshot, user, q, page))
+    charted = await _charted(snapshot.overview, view)
+    html = await _rendered(lambda: _figures(snapshot, user, view, charted))
     return HTMLResponse(render_page(VERSION, html), headers=HEADERS)
 
 
 @app.get("/figures")
-async def figures(user: PageUser, q: str = "", page: str = "") -> Response:
+async def figures(user: PageUser, view: PageView) -> Response:
     """The part of the page that changes, which it fetches to refresh itself: the figures of /headrace/status."""
     snapshot = await _refresher.current()
     if snapshot.overview is None:
         return PlainTextResponse(snapshot.stale_reason() or READING, status_code=503, headers=HEADERS)
-    html = await _rendered(lambda: _figures(snapshot, user, q, page))
+    charted = await _charted(snapshot.overview, view)
+    html = await _rendered(lambda: _figures(snapshot, user, view, charted))
     return HTMLResponse(html, headers=HEADERS)
 
 
@@ -168,6 +195,17 @@ async def refused(request: Request, error: StarletteHTTPException) -> Response:
     return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=headers)
 
 
+async def _charted(overview: Overview, view: View) -> Charted:
+    """The charts' figures: the hour is that of the snapshot, longer ranges are read rarely and when asked for."""
+    wanted, is_shared = range_of(view.range), view.scale == "shared"
+    if wanted is HOUR:
+        return Charted(HOUR, overview.status.history, is_shared=is_shared)
+    max_age_s = wanted.bucket_s / 20
+    detail = await _details.get(wanted, lambda: _read_range(overview, wanted), max_age_s)
+    note = detail.error or (None if detail.value else f"The last {wanted.label} are being read.")
+    return Charted(wanted, detail.value or NO_BUCKETS, note, detail.next_at, is_shared)
+
+
 def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(body), CHUNK_BYTES):
@@ -180,16 +218,17 @@ def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
 # --- on the rendering thread ---
 
 
-def _figures(snapshot: FigureSnapshot, user: BaseUser, query: str, page: str) -> str:
+def _figures(snapshot: FigureSnapshot, user: BaseUser, view: View, charted: Charted) -> str:
     overview = snapshot.overview
     assert overview is not None
-    number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 1
-    selection = _bodies.get(overview, (query, number), lambda: select(overview, query, number))
+    number = int(view.page) if view.page.isascii() and view.page.isdigit() and len(view.page) < 10 else 1
+    key = view.q, number, charted.range, charted.version, charted.note, charted.is_shared
+    selection = _bodies.get(overview, key, lambda: select(overview, view.q, number, charted))
     permissions = _permissions(overview, user, selection)
     stale_reason = snapshot.stale_reason()
     return _bodies.get(
         overview,
-        (query, number, permissions, stale_reason),
+        (key, permissions, stale_reason),
         lambda: render_figures(
             overview, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
         ),

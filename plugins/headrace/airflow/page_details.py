@@ -51,8 +51,8 @@ class DetailReader:
         """
         detail = self._details.pop(key, None) or Detail()
         self._details[key] = detail  # the last one that was asked for
-        while len(self._details) > KEPT:
-            del self._details[next(iter(self._details))]
+        if len(self._details) > KEPT:
+            del self._details[next(name for name, each in self._details.items() if not each.is_running)]
         if time.monotonic() < detail.next_at and not detail.is_running:
             return detail
         if not detail.is_running:

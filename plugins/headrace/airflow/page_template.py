@@ -1,6 +1,6 @@
 """The page's HTML: Jinja templates that escape everything, and the formats of figures."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headrace.airflow.page_charts import MEASURES, small_charts
 from headrace.airflow.page_selection import REASONS, STATES, Selection, select
 from headrace.command import Command
 from headrace.durations import duration
 from headrace.escaping import visible
-from headrace.monitor.figures import BatchStatus
+from headrace.monitor.figures import BatchStatus, DatasetStatus
 from headrace.monitor.problems import Overview, Problem
+from headrace.monitor.series import HOUR, RANGES
 
 REFRESH_S = 5
 TEXT_LENGTH_MAX = 2000  # of a problem's text
@@ -69,7 +71,12 @@ def render_figures(
         models=selection.models,
         history=selection.history,
         ago=lambda at: _ago(at, status.at),
-        page_address=lambda page: _page_address(selection.query, page),
+        ranges=list(RANGES.values()),
+        measures=MEASURES,
+        charts=small_charts(selection.charted, [each.dataset for each in selection.datasets]),
+        recent_dead=lambda dataset: _recent_dead(dataset, selection),
+        rows_per_s=lambda dataset: _rows_per_s(dataset, selection),
+        address=lambda fragment, **changed: _address(selection, fragment, changed),
     )
 
 
@@ -87,10 +94,30 @@ def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) 
     return found if found in triggerable else None
 
 
-def _page_address(query: str, page: int) -> str:
-    """The address of another page of the same search, relative to the page."""
-    given = {"q": query} if query else {}
-    return f"?{urlencode({**given, 'page': page})}#datasets"
+def _recent_dead(dataset: DatasetStatus, selection: Selection) -> int:
+    """Dead letters of the range; of the last hour those of the state's own query, as in JSON and problems."""
+    if selection.charted.range is HOUR:
+        return dataset.recent_dead
+    return sum(selection.charted.series.dead.get(dataset.dataset, ()))
+
+
+def _rows_per_s(dataset: DatasetStatus, selection: Selection) -> float | None:
+    if selection.charted.range is HOUR:
+        return dataset.rows_per_s
+    return selection.charted.series.rows_per_s.get(dataset.dataset)
+
+
+def _address(selection: Selection, fragment: str, changed: Mapping[str, object]) -> str:
+    """The address of the same search and range with changes, relative to the page; None removes a parameter."""
+    charted = selection.charted
+    given: dict[str, object] = {
+        "q": selection.query or None,
+        "range": None if charted.range is HOUR else charted.range.name,
+        "scale": "shared" if charted.is_shared else None,
+        "page": None if selection.page == 1 else selection.page,
+    }
+    kept = {name: value for name, value in (given | dict(changed)).items() if value is not None}
+    return f"?{urlencode(kept)}#{fragment}"
 
 
 def _ago(at: datetime | None, now: datetime) -> str:
@@ -132,9 +159,13 @@ def _utc(at: datetime | None) -> str:
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _clock(at: datetime | int) -> str:
-    """UTC: seconds for a datetime, minutes for a minute in seconds since 1970."""
-    return f"{at.astimezone(UTC):%H:%M:%S}" if isinstance(at, datetime) else f"{datetime.fromtimestamp(at, UTC):%H:%M}"
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%H:%M:%S}"
+
+
+def _bucket(start: int, bucket_s: int) -> str:
+    """The start of a bucket of time, UTC; with its day where the range has several."""
+    return f"{datetime.fromtimestamp(start, UTC):{'%H:%M' if bucket_s <= 300 else '%d %b %H:%M'}}"
 
 
 _TEMPLATES = Environment(
@@ -152,6 +183,7 @@ _TEMPLATES.filters |= {
     "count": _count,
     "utc": _utc,
     "clock": _clock,
+    "bucket": _bucket,
     "with_code": _with_code,
     "path": _path,
     "run_address": _run_address,

@@ -1,7 +1,7 @@
 """The types of the figures; page, JSON, Prometheus and `headrace status` show the same ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -188,7 +188,7 @@ class Status:
 
     def document(self) -> dict[str, Any]:
         """The figures as JSON types; times are ISO 8601."""
-        document: dict[str, Any] = _plain(replace(self, history=None))
+        document = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__ if name != "history"}
         history = {"minutes": self.history.starts, "rows": self.history.rows, "lag": self.history.lag}
         return document | {"history": _plain(history)}
 
