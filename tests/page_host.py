@@ -3,7 +3,7 @@
     python -m tests.page_host PORT [DATASETS]
 
 Airflow's connection lookup, hook and plugin are the real ones; every user is an administrator, so that no login is
-needed. DATASETS: so many declarations, d00001 and so on, stand in for those of the deployment.
+needed. DATASETS: so many declarations, d00001 and so on, stand in for those that the deployment does not have.
 """
 
 import sys
@@ -14,7 +14,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI
 
-from headrace.airflow import page, page_snapshot, page_template
+from headrace.airflow import page, page_snapshot, page_state, page_template
 from headrace.airflow.lazy_app import LazyApp
 from headrace.monitor.problems import AlertThresholds
 
@@ -28,7 +28,11 @@ def main(port: int, datasets: int = 0) -> None:
     page.app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="tester", role="ADMIN")
     if datasets:
         limits = {f"d{number:05d}": AlertThresholds(max_lag=5) for number in range(1, datasets + 1)}
-        page._declarations.read = lambda datasets_dir: (limits, {})  # type: ignore[method-assign]
+        read = page_state.declarations.read
+        page_state.declarations.read = lambda datasets_dir: (  # type: ignore[method-assign]
+            {**read(datasets_dir)[0], **limits},
+            {},
+        )
 
     @app.get("/api/v2/version")
     def version() -> dict[str, str]:

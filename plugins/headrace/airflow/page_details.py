@@ -16,6 +16,7 @@ from headrace.airflow.page_snapshot import FAILURE_S, FIRST_WAIT_S, POLL_S, WAIT
 
 KEPT = 64  # the most results that are kept
 QUEUE = 16  # the most that wait to be read
+REST = 4  # the shortest interval between two reads of the same, in times of how long a read takes
 
 # held while the page uses the database: its threads have one connection at a time between them
 one_connection = threading.Lock()
@@ -64,10 +65,18 @@ class DetailReader:
             await asyncio.sleep(POLL_S)
         return detail
 
+    def forget(self, kind: str) -> None:
+        """Drop the results whose key begins with `kind`: bytes of any size must not stay in memory."""
+        for key in [key for key in self._details if isinstance(key, tuple) and key[0] == kind]:
+            if not self._details[key].is_running:
+                del self._details[key]
+
 
 def _read(detail: Detail, read: Callable[[], Any], max_age_s: float) -> None:
+    began = time.monotonic()
     try:
         detail.value, detail.error = read(), None
     except Exception as found:  # from a declaration, a secrets backend or Postgres: the thread must continue
         detail.error = error_text(found)
-    detail.next_at = time.monotonic() + (FAILURE_S if detail.error else max_age_s)
+    now = time.monotonic()
+    detail.next_at = now + max(FAILURE_S if detail.error else max_age_s, REST * (now - began))

@@ -30,8 +30,8 @@ def render_page(
 
     again_s: seconds after which the browser asks again, also without JavaScript.
     """
-    return _TEMPLATES.get_template("page.html").render(
-        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S
+    return TEMPLATES.get_template("page.html").render(
+        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S, root=""
     )
 
 
@@ -56,7 +56,8 @@ def render_figures(
         if dead_letter.dataset in shown:
             samples.setdefault((dead_letter.dataset, dead_letter.reason), []).append(dead_letter)
     errors = sum(problem.severity == "error" for problem in overview.problems)
-    return _TEMPLATES.get_template("figures.html").render(
+    return TEMPLATES.get_template("figures.html").render(
+        root="",
         overview=overview,
         status=status,
         selection=selection,
@@ -70,7 +71,7 @@ def render_figures(
         triggerable=triggerable,
         models=selection.models,
         history=selection.history,
-        ago=lambda at: _ago(at, status.at),
+        ago=lambda at: ago(at, status.at),
         ranges=list(RANGES.values()),
         measures=MEASURES,
         charts=small_charts(selection.charted, [each.dataset for each in selection.datasets]),
@@ -82,7 +83,7 @@ def render_figures(
 
 def render_login(code: int) -> str:
     """The page for a user who is not logged in, or may not see the page."""
-    return _TEMPLATES.get_template("login.html").render(code=code)
+    return TEMPLATES.get_template("login.html").render(code=code)
 
 
 def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
@@ -120,7 +121,8 @@ def _address(selection: Selection, fragment: str, changed: Mapping[str, object])
     return f"?{urlencode(kept)}#{fragment}"
 
 
-def _ago(at: datetime | None, now: datetime) -> str:
+def ago(at: datetime | None, now: datetime) -> str:
+    """How long ago something was, in words."""
     if at is None:
         return NOTHING
     seconds = round((now - at).total_seconds())
@@ -168,7 +170,7 @@ def _bucket(start: int, bucket_s: int) -> str:
     return f"{datetime.fromtimestamp(start, UTC):{'%H:%M' if bucket_s <= 300 else '%d %b %H:%M'}}"
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
     undefined=StrictUndefined,
@@ -176,8 +178,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals["command"] = Command
-_TEMPLATES.filters |= {
+TEMPLATES.globals["command"] = Command
+TEMPLATES.filters |= {
     "beginning": lambda text: text if len(text) <= TEXT_LENGTH_MAX else f"{text[:TEXT_LENGTH_MAX]}…",
     "duration": lambda seconds: NOTHING if seconds is None else duration(seconds),
     "count": _count,

@@ -6,7 +6,7 @@
   const announcement = document.getElementById("announcement");
   const freshness = document.getElementById("freshness");
   const pause = document.getElementById("pause");
-  const every = Number(freshness.dataset.every) * 1000;
+  const every = Number(freshness?.dataset.every) * 1000; // only the main page refreshes itself
   let paused = false;
   let summary = null;
   const sources = new Map(); // what the server last wrote into each part
@@ -88,10 +88,10 @@
     }
   }
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && !paused) refresh();
+    if (freshness && !document.hidden && !paused) refresh();
   });
-  pause.hidden = false;
-  pause.addEventListener("click", () => {
+  if (pause) pause.hidden = false;
+  pause?.addEventListener("click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
     pause.textContent = paused ? "Resume" : "Pause";
@@ -227,6 +227,8 @@
   }).observe(document.body);
   document.addEventListener("themechange", draw);
 
-  show();
-  loop();
+  if (freshness) {
+    show();
+    loop();
+  }
 })();
