@@ -17,12 +17,14 @@ from fastapi import FastAPI
 from headrace.airflow import page, page_snapshot, page_state, page_template
 from headrace.airflow.lazy_app import LazyApp
 from headrace.monitor.problems import AlertThresholds
+from headrace.repair import preview
 
 
 def main(port: int, datasets: int = 0) -> None:
     """Serve until killed."""
     page_snapshot.SLOW_S, page_snapshot.FAILURE_S, page_snapshot.CPU_SHARE = 2.0, 0.5, 0  # as short as tests are
     page_template.REFRESH_S = 1
+    preview.TIMEOUT_S = 90.0  # beside other tests a new process takes its time
     app = FastAPI()
     create_auth_manager()
     page.app.dependency_overrides[get_user] = lambda: SimpleAuthManagerUser(username="tester", role="ADMIN")

@@ -30,7 +30,7 @@ DEAD_LETTERS = {
     11: ("missing_field", HOSTILE.encode()),
     12: ("undecodable", bytes(range(256)) * 10),
     13: ("too_large", b'{"id": 1, "name": "' + b"x" * LARGE + b'"}'),
-    14: ("wrong_type", b'{"id": 7, "name": "\\u003cb\\u003e", "card": "4111"}'),
+    14: ("wrong_type", b'{"id": 1, "name": "\\u003cb\\u003e", "card": "4111"}'),
 }
 
 

@@ -271,7 +271,7 @@ def test_page_of_a_dead_letter_previews_its_replay_from_the_keyboard(many: Host,
     driver.get(f"{many.url}/headrace/datasets/d00001/dead-letters/1:0:14")
     link = driver.find_element(By.CSS_SELECTOR, "a[href^='?dry-run']")
     link.send_keys(Keys.ENTER)
-    until(driver, lambda d: d.find_elements(By.ID, "preview"))
+    WebDriverWait(driver, 90, poll_frequency=0.2).until(lambda d: d.find_elements(By.ID, "preview"))
     preview = driver.find_element(By.ID, "preview").text
     assert "Today's contract accepts it" in preview
     assert "name <b>" in preview
