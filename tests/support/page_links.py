@@ -1,6 +1,7 @@
 """The links of the page's own pages, followed as far as they stay below /headrace/."""
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from html import unescape
 from urllib.parse import urldefrag, urljoin
@@ -21,9 +22,9 @@ def crawl(
     wanted, texts, inside, outside = [urljoin(BASE, each) for each in start], dict[str, str](), set[str](), set[str]()
     while wanted:
         address = wanted.pop()
-        if address in texts:
-            continue
-        response = get(address.removeprefix(BASE))
+        if address in texts or ("dry-run" in address and any("dry-run" in each for each in texts)):
+            continue  # a process is started for each dry run: one is enough
+        response = _get(get, address)
         texts[address] = response.text if response.status_code == 200 else f"found {response.status_code}"
         if not response.headers["content-type"].startswith("text/html") or not follow.search(address):
             continue
@@ -37,6 +38,14 @@ def crawl(
     return texts, inside, outside
 
 
+def _get(get: Callable[[str], httpx.Response], address: str) -> httpx.Response:
+    """Ask again while what the page shows is being read."""
+    deadline = time.monotonic() + 120
+    while (response := get(address.removeprefix(BASE))).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return response
+
+
 def broken(get: Callable[[str], httpx.Response], start: Iterable[str], follow: re.Pattern[str]) -> list[str]:
     """Links that do not resolve: pages that are refused, and fragments without an element."""
     texts, inside, _ = crawl(get, start, follow)
@@ -44,6 +53,6 @@ def broken(get: Callable[[str], httpx.Response], start: Iterable[str], follow: r
     found = [f"{address}: {text}" for address, text in texts.items() if text.startswith("found ")]
     for link in sorted(inside):
         address, fragment = urldefrag(link)
-        if fragment and f'id="{fragment}"' not in texts[address]:
+        if fragment and address in texts and f'id="{fragment}"' not in texts[address]:
             found.append(f"{link}: no such element")
     return found

@@ -55,13 +55,14 @@ routes = APIRouter(prefix="/datasets/{name}")
 class _Refused(Exception):
     """A page without contents: its code, heading and text."""
 
-    def __init__(self, code: int, title: str, text: str, again_s: int | None = None) -> None:
-        super().__init__(code, title, text, again_s)
-        self.code, self.title, self.text, self.again_s = code, title, text, again_s
+    def __init__(self, code: int, title: str, text: str, again_s: int | None = None, again_query: str = "") -> None:
+        super().__init__(code, title, text, again_s, again_query)
+        self.code, self.title, self.text = code, title, text
+        self.again_s, self.again_query = again_s, again_query
 
     def response(self, root: str) -> HTMLResponse:
         """The page; root: the way from it to the main page."""
-        html = render_message(root, self.title, self.text, self.again_s)
+        html = render_message(root, self.title, self.text, self.again_s, self.again_query)
         return HTMLResponse(html, status_code=self.code, headers=HEADERS)
 
 
@@ -95,7 +96,7 @@ async def dead_letter_page(
             found = await details.get(key, lambda: _preview(name, coordinate), PREVIEW_MAX_AGE_S)
             page.preview, page.preview_error = found.value, found.error
             if found.value is None and found.error is None:
-                raise _Refused(503, "Dry run", "The contract is deciding.", READING_S)
+                raise _Refused(503, "Dry run", "The contract is deciding.", READING_S, "dry-run=1")
     except _Refused as refused:
         return refused.response("../../../")
     html = await rendered(lambda: _dead_letter(page, user))

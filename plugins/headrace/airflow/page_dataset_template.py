@@ -31,10 +31,13 @@ class DeadLetterPage:
     may_replay: bool = False
 
 
-def render_message(root: str, heading: str, text: str, again_s: int | None = None) -> str:
-    """A page without contents. again_s: seconds after which the browser asks again."""
+def render_message(root: str, heading: str, text: str, again_s: int | None = None, again_query: str = "") -> str:
+    """A page without contents. again_s: seconds after which the browser asks again, with again_query.
+
+    The query is named because a browser does not fetch an address with a fragment again: it scrolls.
+    """
     return TEMPLATES.get_template("message.html").render(
-        root=root, version=VERSION, heading=heading, text=text, again_s=again_s
+        root=root, version=VERSION, heading=heading, text=text, again_s=again_s, again_query=again_query
     )
 
 
@@ -52,6 +55,7 @@ def render_dataset(
         root=DATASET_ROOT,
         version=VERSION,
         again_s=None,
+        again_query=None,
         name=name,
         status=status,
         dataset=dataset,
@@ -79,6 +83,7 @@ def render_dead_letter(page: DeadLetterPage) -> str:
         root=DEAD_LETTER_ROOT,
         version=VERSION,
         again_s=None,
+        again_query=None,
         letter=letter,
         value=shown_value(letter.value, letter.value_size),
         key=shown_value(letter.key, letter.key_size),

@@ -31,7 +31,7 @@ def render_page(
     again_s: seconds after which the browser asks again, also without JavaScript.
     """
     return TEMPLATES.get_template("page.html").render(
-        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S, root=""
+        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S, root="", again_query=None
     )
 
 
