@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.catalog import load_declaration, load_declarations
+from headrace.catalog import by_priority, load_declaration, load_declarations
 from headrace.exceptions import DatasetError
 
 GOOD = """
@@ -31,6 +31,8 @@ BROKEN = {
     "declared_wrong": (GOOD.replace("SOURCE", "KafkaTopic(topic='a b')"), "topic 'a b'"),
     "often": (GOOD.replace("NAME", "often").replace("SOURCE", TOPIC + ", schedule_s='often'"), "TypeError"),
     "never": (GOOD.replace("NAME", "never").replace("SOURCE", TOPIC + ", schedule_s=0"), "schedule_s is 0"),
+    "slow": (GOOD.replace("NAME", "slow").replace("SOURCE", TOPIC + ", max_records_per_s=0"), "max_records_per_s is 0"),
+    "first": (GOOD.replace("NAME", "first").replace("SOURCE", TOPIC + ", priority=1.5"), "priority is 1.5, expected"),
     "zone": (GOOD.replace("NAME", "zone").replace("SOURCE", TOPIC + ", zone='Mars/Base'"), "Mars/Base"),
 }
 
@@ -72,3 +74,11 @@ def test_declarations_say_which_come_from_streams_as_far_as_a_broken_one_tells(t
 
 def test_declarations_of_an_empty_folder_and_of_none_are_empty(tmp_path: Path) -> None:
     assert load_declarations(tmp_path).names == load_declarations(tmp_path / "absent").names == []
+
+
+def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_path: Path) -> None:
+    for name, priority in (("low", -3), ("same", 1), ("high", 7)):
+        declare(tmp_path, name, f"{TOPIC}, priority={priority}")
+    (tmp_path / "broken.py").write_text("def broken(:")
+    assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
+    assert by_priority(["broken"], tmp_path) == ["broken"]

@@ -205,6 +205,14 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         yield "DAG", f"load_{dataset.name}, every hour"
     else:
         yield "DAG", f"ingest_{dataset.name}, every {dataset.schedule_s} s"
+    yield from _pace(dataset)
+
+
+def _pace(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    if dataset.max_records_per_s is not None:
+        yield "rate limit", f"{dataset.max_records_per_s:g} records per second and run"
+    if dataset.priority != Dataset.priority:
+        yield "priority", f"{dataset.priority}; others have {Dataset.priority} by default, the highest is drained first"
 
 
 def _commands(dataset: Dataset) -> Iterator[str]:
