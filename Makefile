@@ -66,8 +66,8 @@ mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
-your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13: other versions than 3.1 and 3.11
-	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
+your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13 EXECUTOR=celery
+	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_EXECUTOR=$(EXECUTOR) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
 
 celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults

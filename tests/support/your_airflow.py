@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder read-only in its own place; elsewhere, where only root may mount, leave it as it is."""
+    commands = (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)])
+    done = [subprocess.run(command, capture_output=True).returncode == 0 for command in commands if os.geteuid() == 0]
+    print(f"{folder}: {'read-only' if all(done) and done else 'NOT read-only: this system does not mount'}", flush=True)
+    try:
+        yield
+    finally:
+        if done and done[0]:
+            subprocess.run(["umount", str(folder)], check=True)
 
 
 @dataclass(slots=True)
