@@ -17,13 +17,15 @@ def crawl(
 ) -> tuple[dict[str, str], set[str], set[str]]:
     """Fetch the pages and what they link to; returns texts by address, addresses with a fragment, and those outside.
 
-    Pages whose address matches `follow` are searched for links in turn.
+    Pages whose address matches `follow` are searched for links in turn. Of dry runs and of the main page's other views,
+    which cost a process and a read of all figures, one each is fetched.
     """
+    kinds = "dry-run", "range=", "scale=", "page="
     wanted, texts, inside, outside = [urljoin(BASE, each) for each in start], dict[str, str](), set[str](), set[str]()
     while wanted:
         address = wanted.pop()
-        if address in texts or ("dry-run" in address and any("dry-run" in each for each in texts)):
-            continue  # a process is started for each dry run: one is enough
+        if address in texts or any(kind in address and any(kind in each for each in texts) for kind in kinds):
+            continue
         response = _get(get, address)
         texts[address] = response.text if response.status_code == 200 else f"found {response.status_code}"
         if not response.headers["content-type"].startswith("text/html") or not follow.search(address):

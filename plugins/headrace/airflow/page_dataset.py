@@ -43,6 +43,7 @@ from headrace.postgres.dead_letter_pages import DeadLetterCoordinate
 from headrace.repair.preview import Preview, preview_apart
 
 MAX_AGE_S = 2.0  # of what a page shows, for any number of requests
+FIGURES_MAX_AGE_S = 15.0  # where they only tell which datasets there are
 PREVIEW_MAX_AGE_S = 10.0  # a process is started for each
 
 _COORDINATE = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,18})", re.ASCII)
@@ -117,8 +118,8 @@ async def value(name: str, coordinate: str, user: PageUser) -> Response:
     return streamed(found or b"", "application/octet-stream", headers={"Content-Disposition": disposition})
 
 
-async def _overview_with(name: str) -> Overview:
-    snapshot = await refresher.current()
+async def _overview_with(name: str, max_age_s: float = 0.0) -> Overview:
+    snapshot = await refresher.current(max_age_s)
     overview = snapshot.overview
     if overview is None:
         reason = snapshot.stale_reason()
@@ -130,7 +131,7 @@ async def _overview_with(name: str) -> Overview:
 
 async def _readable(name: str, coordinate: str, user: BaseUser) -> tuple[Overview, DeadLetterCoordinate]:
     """The figures and the coordinate, for a user who may read the dataset's dead letters."""
-    overview = await _overview_with(name)
+    overview = await _overview_with(name, FIGURES_MAX_AGE_S)
     found = _COORDINATE.fullmatch(coordinate)
     if found is None:
         raise _Refused(404, "No such dead letter", "Expected GENERATION:PARTITION:OFFSET in the address.")

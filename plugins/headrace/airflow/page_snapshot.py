@@ -68,13 +68,16 @@ class Refresher:
         self._asked = threading.Event()
         self._thread: threading.Thread | None = None
 
-    async def current(self) -> FigureSnapshot:
-        """The newest snapshot, after a short wait for a newer one.
+    async def current(self, max_age_s: float = 0.0) -> FigureSnapshot:
+        """The newest snapshot, after a short wait for a newer one; without a wait if it is at most max_age_s old.
 
         Occupies no thread. A first request waits for FIRST_WAIT_S, then gets a snapshot without figures.
         """
         asked_at = time.monotonic()
         snapshot = self._snapshot
+        age_s = snapshot.age_s()
+        if age_s is not None and age_s < max_age_s:
+            return snapshot
         if asked_at < snapshot.next_at and snapshot.began_at is None:
             return snapshot
         self._ask()
