@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.dataset import Dataset, dataset_names, load_dataset
@@ -15,12 +16,14 @@ class InvalidDeclaration:
     """A declaration that cannot be used, and why.
 
     is_file: whether it comes from a file, as far as the declaration's text tells. It decides only under which name
-    the dataset's DAG reports the fault: load_<name> or ingest_<name>.
+    the dataset's DAG reports the fault: load_<name> or ingest_<name>. path: the file. since: when it was last changed.
     """
 
     name: str
     error: DatasetError
     is_file: bool = False
+    path: Path | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ def load_declarations(datasets_dir: Path) -> Declarations:
         try:
             datasets[name] = load_declaration(datasets_dir, name)
         except DatasetError as error:
-            faults[name] = InvalidDeclaration(name, error, _is_file(datasets_dir / f"{name}.py"))
+            path = datasets_dir / f"{name}.py"
+            faults[name] = InvalidDeclaration(name, error, _is_file(path), path, _changed_at(path))
     return Declarations(datasets, faults)
 
 
@@ -98,6 +102,13 @@ def _is_file(path: Path) -> bool:
         return names_file(path.read_text(errors="replace"))
     except OSError:
         return False
+
+
+def _changed_at(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def _one_line(error: BaseException) -> str:

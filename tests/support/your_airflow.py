@@ -56,7 +56,8 @@ def write_constraints(path: Path, airflow: str, day: str, python: str) -> None:
     """Write what PyPI had for a version of Airflow on a day as a file of constraints."""
     command = [str(UV), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "-"]
     options = ["--exclude-newer", day, "--python-version", python, "--output-file", str(path)]
-    subprocess.run([*command, *options], input=f"apache-airflow=={airflow}", text=True, check=True, timeout=600)
+    wanted = f"apache-airflow[celery,postgres]=={airflow}"  # the constraints have every provider
+    subprocess.run([*command, *options], input=wanted, text=True, check=True, timeout=600)
 
 
 def free_port() -> int:

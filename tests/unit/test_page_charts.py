@@ -48,7 +48,7 @@ def test_figures_follow_the_range_and_links_keep_search_and_range() -> None:
     )
     html = render_figures(overview, (), select(overview, "jobs", 1, Charted(DAY, SERIES)))
     assert '<td data-label="Rows/s" class="number">321</td>' in html
-    assert "3 wait for a remedy, 2 of the last 24 h" in html
+    assert "3 not replayed, 2 new in the last 24 h" in html
     assert "Last 24 h <small>UTC</small>" in html
     assert '<input type="hidden" name="range" value="24h">' in html
     addresses = re.findall(r'<a href="([^"]+)"( aria-current="true")?>(\w+)</a>', html)
@@ -56,5 +56,5 @@ def test_figures_follow_the_range_and_links_keep_search_and_range() -> None:
     assert ("?q=jobs&amp;range=24h#datasets", ' aria-current="true"', "24h") in addresses
     assert ("?q=jobs&amp;range=24h&amp;scale=shared#each-heading", "", "shared") in addresses
     hour = render_figures(overview, (), select(overview))
-    assert "3 wait for a remedy, 1 of the last hour" in hour
+    assert "3 not replayed, 1 new in the last hour" in hour
     assert 'name="range"' not in hour

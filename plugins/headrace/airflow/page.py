@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
@@ -41,7 +42,7 @@ from headrace.airflow.page_state import (
     rendered,
     streamed,
 )
-from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.airflow.page_template import render_figures, render_login, render_page, render_runbook
 from headrace.monitor.problems import Overview
 from headrace.monitor.series import HOUR
 
@@ -144,6 +145,15 @@ async def metrics() -> Response:
     return streamed(body, CONTENT_TYPE)
 
 
+@app.get("/runbook")
+async def runbook() -> Response:
+    """The runbook, to whose sections the problems lead."""
+    try:
+        return HTMLResponse(await rendered(lambda: render_runbook(VERSION)), headers=HEADERS)
+    except FileNotFoundError as error:
+        raise HTTPException(404, "this installation has no docs/runbook.md") from error
+
+
 @app.get("/static/{name}")
 async def static(name: str) -> Response:
     """One of the page's own files."""
@@ -180,31 +190,43 @@ async def _charted(overview: Overview, view: View) -> Charted:
 def _figures(snapshot: FigureSnapshot, user: BaseUser, view: View, charted: Charted) -> str:
     overview = snapshot.overview
     assert overview is not None
+    shown = _for_user(overview, user)
+    is_whole = shown is overview
     number = int(view.page) if view.page.isascii() and view.page.isdigit() and len(view.page) < 10 else 1
-    key = view.q, number, charted.range, charted.version, charted.note, charted.is_shared
-    selection = _bodies.get(overview, key, lambda: select(overview, view.q, number, charted))
+    key = view.q, number, charted.range, charted.version, charted.note, charted.is_shared, is_whole
+    selection = _bodies.get(overview, key, lambda: select(shown, view.q, number, charted))
     permissions = permissions_of(overview, user, selection)
     stale_reason = snapshot.stale_reason()
     return _bodies.get(
         overview,
         (key, permissions, stale_reason),
         lambda: render_figures(
-            overview, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
+            shown, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
         ),
     )
 
 
+def _for_user(overview: Overview, user: BaseUser) -> Overview:
+    """The overview, without the messages of import errors for users whom Airflow does not show them."""
+    if all(problem.kind != "import_error" for problem in overview.problems):
+        return overview
+    if get_auth_manager().is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user):
+        return overview
+    return _bodies.get(overview, "without import errors", overview.without_import_messages)
+
+
 def _document(overview: Overview, user: BaseUser) -> bytes:
+    shown = _for_user(overview, user)
     readable = readable_datasets(
         overview, user, dict.fromkeys(dead_letter.dataset for dead_letter in overview.status.dead_letters)
     )
 
     def make() -> bytes:
         dead_letters = [dead_letter for dead_letter in overview.status.dead_letters if dead_letter.dataset in readable]
-        document = replace(overview, status=replace(overview.status, dead_letters=dead_letters)).document()
+        document = replace(shown, status=replace(shown.status, dead_letters=dead_letters)).document()
         return _json(document, depth=2).encode()
 
-    return _bodies.get(overview, readable, make)
+    return _bodies.get(overview, (readable, shown is overview), make)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -63,7 +63,8 @@ def render_dataset(
         state_text=STATES[state],
         is_declared=overview.is_declared(name),
         dag_id=overview.dag_of(name),
-        problems=[each for each in overview.problems if name in (each.dataset, *getattr(each, "datasets", ()))],
+        # the messages of import errors are for those whom Airflow shows them, on the main page
+        problems=[each for each in overview.problems if name in each.datasets and each.kind != "import_error"],
         partitions=partitions[:PARTITIONS],
         partitions_left=max(len(partitions) - PARTITIONS, 0),
         reasons_shown=REASONS,

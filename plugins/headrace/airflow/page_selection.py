@@ -11,7 +11,8 @@ from typing import Any
 
 from headrace.airflow.page_charts import Charted
 from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
-from headrace.monitor.problems import DatasetState, Overview, Problem
+from headrace.monitor.problem import Problem
+from headrace.monitor.problems import DatasetState, Overview
 from headrace.monitor.series import HOUR
 
 DATASETS = 50  # per page
@@ -66,7 +67,7 @@ def select(overview: Overview, query: str = "", page: int = 1, charted: Charted 
     query = query[:QUERY_LENGTH_MAX]
     words = query.casefold().split()
     found = [each for each in overview.status.datasets if _has(words, each.dataset, each.topic, _state(overview, each))]
-    problems = [each for each in overview.problems if _has(words, each.about, each.dataset, each.text)]
+    problems = [each for each in overview.problems if _has(words, each.about, *each.datasets, *each.models, each.text)]
     pages = max(-(-len(found) // DATASETS), 1)
     page = min(max(page, 1), pages)
     shown = found[(page - 1) * DATASETS : page * DATASETS]

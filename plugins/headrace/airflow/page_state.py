@@ -13,6 +13,7 @@ from fastapi import Depends
 from fastapi.responses import StreamingResponse
 
 from headrace.airflow.connections import deployment
+from headrace.airflow.health import HealthCache
 from headrace.airflow.page_declarations import DeclarationCache
 from headrace.airflow.page_details import DetailReader, one_connection
 from headrace.airflow.page_snapshot import Refresher
@@ -47,9 +48,10 @@ T = TypeVar("T")
 def _read() -> Overview:
     ours = deployment()
     limits, faults = declarations.read(ours.settings.datasets_dir)
+    found = health.read(is_local=(ours.settings.home / "airflow" / "airflow.cfg").is_file())
     with one_connection:
         status = read_status(ours.connect(APPLICATION))
-    return find_problems_by(status, limits, faults)
+    return find_problems_by(status, limits, faults, found)
 
 
 def read_series_of(overview: Overview, wanted: TimeRange) -> TimeSeries:
@@ -59,6 +61,7 @@ def read_series_of(overview: Overview, wanted: TimeRange) -> TimeSeries:
 
 
 declarations = DeclarationCache()
+health = HealthCache()
 refresher = Refresher(_read)
 details = DetailReader()
 _renderer = ThreadPoolExecutor(1, thread_name_prefix="headrace page")

@@ -1,7 +1,7 @@
 """What plans and drains record for `status`: lag, totals of the ledger, errors. Nothing else depends on it."""
 
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -17,15 +17,19 @@ from headrace.exceptions import (
     TopicMissing,
     UsageError,
 )
+from headrace.ingest.plan import Plan
+from headrace.ingest.samples import prune_samples
 from headrace.output import shown
 from headrace.postgres.checkpoints import Checkpoints
-from headrace.postgres.connection import UNREACHABLE, Connect, database
+from headrace.postgres.connection import DISK_FULL, UNREACHABLE, Connect, database
+from headrace.postgres.ledger import RunContext
 from headrace.sources.base import SourceState
 
-KEEP = "8 days"  # the page's longest chart and a bucket before it
-KEEP_MINUTES = "1 day"  # older samples are thinned to the last of each hour
 # errors about addresses, users and arguments of one process: a shell has its own, services the deployment's
 OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
+# causes that are over for every dataset as soon as they are over for one: a dataset that is read once an hour need not
+# be read again for its card to go
+OVER_FOR_ALL = ("% does not answer", DISK_FULL)
 TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
 
@@ -53,14 +57,12 @@ def save_state(stored: Checkpoints, state: SourceState) -> None:
 def save_observation(stored: Checkpoints) -> None:
     """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
 
-    The plan succeeded, so earlier errors are cleared, also on partitions that the source no longer has.
+    The plan succeeded, so earlier errors are cleared, also on partitions that the source no longer has, and those of
+    other datasets with the same cause.
     """
     connection, dataset = stored.connection, stored.dataset
     with connection.transaction():
-        connection.execute(
-            "update headrace.observations set error = null, command = null where dataset = %s and error is not null",
-            (dataset,),
-        )
+        _clear_errors(connection, dataset)
         # the largest lag of a minute is kept: a follower plans every second, mostly without lag
         sampled = connection.execute(
             """
@@ -86,42 +88,74 @@ def save_observation(stored: Checkpoints) -> None:
             {"dataset": dataset},
         ).fetchall()
         if any(is_new for (is_new,) in sampled):
-            _prune_samples(connection, dataset)
+            prune_samples(connection, dataset)
         update_totals(connection, dataset)
-
-
-def _prune_samples(connection: Connection[Any], dataset: str) -> None:
-    # only the hours that have just become old are thinned: looking at all of them would cost each plan milliseconds
-    connection.execute(
-        """
-        delete from headrace.samples as s
-        where
-            s.dataset = %(dataset)s
-            and s.minute < now() - %(minutes)s::interval
-            and (
-                s.minute < now() - %(keep)s::interval
-                or s.minute > now() - %(minutes)s::interval - interval '3 hours' and exists (
-                    select from headrace.samples as later
-                    where
-                        later.dataset = s.dataset
-                        and later.generation = s.generation
-                        and later.partition = s.partition
-                        and later.minute > s.minute
-                        and later.minute < date_trunc('hour', s.minute) + interval '1 hour'
-                )
-            )
-        """,
-        {"dataset": dataset, "minutes": KEEP_MINUTES, "keep": KEEP},
-    )
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
     """Store that the source has nothing new; clear an earlier error."""
     connection.execute(
-        "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
+        "update headrace.observations set observed_at = clock_timestamp() where dataset = %s", (dataset,)
+    )
+    _clear_errors(connection, dataset)
+
+
+def _clear_errors(connection: Connection[Any], dataset: str) -> None:
+    """Clear the errors of a dataset whose source could be read, and those of other datasets that had the same cause.
+
+    Likewise the drains of others that failed with the cause of a drain of this one that is committed by now.
+    """
+    found = connection.execute(
+        """
+        select true, o.cause
+        from headrace.observations as o
+        where o.dataset = %(dataset)s and (o.error is not null or o.error_since is not null)
+        union
+        select false, f.cause
+        from headrace.failures as f
+        inner join headrace.checkpoints as c
+            on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
+        where f.dataset = %(dataset)s and f.cause like any(%(over)s) and c.next_offset >= f.end_offset
+        """,
+        {"dataset": dataset, "over": list(OVER_FOR_ALL)},
+    ).fetchall()
+    if not found:
+        return
+    connection.execute(
+        "update headrace.observations set error = null, command = null, cause = null, error_since = null "
         "where dataset = %s",
         (dataset,),
     )
+    values = {"causes": [cause for _, cause in found if cause], "over": list(OVER_FOR_ALL)}
+    if not values["causes"]:
+        return
+    for statement in (_CLEAR_PLANS, _CLEAR_DRAINS):
+        connection.execute(statement, values)
+
+
+# of other datasets: a row that another run has locked is left to it, so that no two runs wait for each other
+_CLEAR_PLANS = """
+    with same as (
+        select dataset, partition from headrace.observations
+        where cause = any(%(causes)s) and cause like any(%(over)s)
+        for update skip locked
+    )
+    update headrace.observations as o
+    set error = null, command = null, cause = null, error_since = null
+    from same
+    where o.dataset = same.dataset and o.partition = same.partition
+"""
+_CLEAR_DRAINS = """
+    with same as (
+        select dataset, partition from headrace.failures
+        where cause = any(%(causes)s) and cause like any(%(over)s)
+        for update skip locked
+    )
+    update headrace.failures as f
+    set end_offset = 0, cause = null -- no checkpoint is below 0: it is over
+    from same
+    where f.dataset = same.dataset and f.partition = same.partition
+"""
 
 
 def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
@@ -161,80 +195,140 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
     )
 
 
-def save_failure(connect: Connect, dataset: str, error: Exception, *, is_service: bool) -> None:
+def save_failure(connect: Connect, dataset: str, error: Exception, run: RunContext | None = None) -> None:
     """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
-    A missing topic that was never read is not an error: it has no records yet. is_service: whether a task of Airflow or
-    a follower met it. OWN_SETTINGS are errors of the dataset only then: a shell's user reads the message.
+    A missing topic that was never read is not an error: it has no records yet. run: of the task or the follower that
+    met it; None for a shell. OWN_SETTINGS are errors of the dataset only for the former: a shell's user reads the
+    message.
     """
-    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_service):
+    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and run is None):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
             return
-        save_error(connection, dataset, error)
+        save_error(connection, dataset, error, run)
 
 
-def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
+def save_error(connection: Connection[Any], dataset: str, error: Exception, run: RunContext | None = None) -> None:
     """Store the error of a plan until the next one succeeds; on partition 0 if the dataset has none.
 
-    The last observed offsets and their time stay.
+    The last observed offsets and their time stay, and so does the beginning of an error that goes on.
     """
-    text, command = _one_line(error), _command_of(error)
+    values = {"dataset": dataset, **_stored(error, run)}
     with connection.transaction():
         Checkpoints(connection, dataset).register()
         noted = connection.execute(
-            "update headrace.observations set error = %s, command = %s where dataset = %s", (text, command, dataset)
+            """
+            update headrace.observations as o
+            set
+                error = %(error)s,
+                command = %(command)s,
+                cause = %(cause)s,
+                error_since = coalesce(
+                    (
+                        select min(f.error_since)
+                        from headrace.observations as f
+                        where f.dataset = %(dataset)s and f.cause is not distinct from %(cause)s
+                    ),
+                    clock_timestamp()
+                ),
+                dag_id = %(dag_id)s,
+                run_id = %(run_id)s,
+                task_id = %(task_id)s,
+                try_number = %(try_number)s,
+                map_index = %(map_index)s
+            where o.dataset = %(dataset)s
+            """,
+            values,
         ).rowcount
         if not noted:
             connection.execute(
-                "insert into headrace.observations (dataset, partition, error, command) values (%s, 0, %s, %s) "
-                "on conflict (dataset, partition) do update set error = excluded.error, command = excluded.command",
-                (dataset, text, command),
+                """
+                insert into headrace.observations (
+                    dataset, partition, error, command, cause, error_since, dag_id, run_id, task_id, try_number,
+                    map_index
+                )
+                values (
+                    %(dataset)s, 0, %(error)s, %(command)s, %(cause)s, clock_timestamp(), %(dag_id)s, %(run_id)s,
+                    %(task_id)s, %(try_number)s, %(map_index)s
+                )
+                on conflict (dataset, partition) do nothing
+                """,
+                values,
             )
 
 
-def save_drain_failure(
-    connect: Connect,
-    dataset: str,
-    generation: int,
-    end_offsets: Mapping[int, int],
-    error: BaseException,
-    *,
-    is_service: bool = True,
-) -> None:
+def save_drain_failure(connect: Connect, planned: Plan, error: BaseException, run: RunContext | None = None) -> None:
     """Store the error of a drain until its planned ranges are committed; do nothing if Postgres cannot be reached.
 
-    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_service:
-    as for `save_failure`.
+    A drain whose range another run committed has not failed. run: as for `save_failure`.
     """
-    if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
+    if not planned.ranges or isinstance(error, CheckpointMoved) or _is_unreachable(error):
         return
-    if isinstance(error, OWN_SETTINGS) and not is_service:
+    if isinstance(error, OWN_SETTINGS) and run is None:
         return
     with suppress(Exception), database(connect) as connection:
         connection.execute(
-            """
-            insert into headrace.failures (dataset, partition, generation, end_offset, error, command)
-            select %(dataset)s, partition, %(generation)s, end_offset, %(error)s, %(command)s::text[]
-            from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
-            order by partition
-            on conflict (dataset, partition) do update set
-                generation = excluded.generation,
-                end_offset = excluded.end_offset,
-                error = excluded.error,
-                command = excluded.command,
-                failed_at = excluded.failed_at
-            """,
+            _STORE_DRAIN,
             {
-                "dataset": dataset,
-                "generation": generation,
-                "error": _one_line(error),
-                "command": _command_of(error),
-                "partitions": list(end_offsets),
-                "ends": list(end_offsets.values()),
+                "dataset": planned.dataset,
+                "generation": planned.generation,
+                **_stored(error, run),
+                "partitions": list(planned.ends),
+                "ends": list(planned.ends.values()),
             },
         )
+
+
+_STORE_DRAIN = """
+    insert into headrace.failures as f (
+        dataset, partition, generation, end_offset, error, command, cause, failing_since, dag_id, run_id,
+        task_id, try_number, map_index
+    )
+    select
+        %(dataset)s, partition, %(generation)s, end_offset, %(error)s, %(command)s::text[], %(cause)s,
+        clock_timestamp(), %(dag_id)s, %(run_id)s, %(task_id)s, %(try_number)s::integer,
+        %(map_index)s::integer
+    from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
+    order by partition
+    on conflict (dataset, partition) do update set
+        generation = excluded.generation,
+        end_offset = excluded.end_offset,
+        error = excluded.error,
+        command = excluded.command,
+        cause = excluded.cause,
+        failed_at = excluded.failed_at,
+        -- a failure that is not over goes on
+        failing_since = case
+            when exists (
+                select from headrace.checkpoints as c
+                where
+                    c.dataset = f.dataset
+                    and c.generation = f.generation
+                    and c.partition = f.partition
+                    and c.next_offset < f.end_offset
+                    and f.generation = excluded.generation
+            ) then coalesce(f.failing_since, f.failed_at)
+            else excluded.failing_since
+        end,
+        dag_id = excluded.dag_id,
+        run_id = excluded.run_id,
+        task_id = excluded.task_id,
+        try_number = excluded.try_number,
+        map_index = excluded.map_index
+"""
+
+
+def _stored(error: BaseException, run: RunContext | None) -> dict[str, Any]:
+    """The columns of an error and of the run that met it."""
+    ours = error if isinstance(error, HeadraceError) else None
+    return {
+        "error": _one_line(error),
+        "command": None if ours is None or ours.command is None else list(ours.command.arguments),
+        "cause": None if ours is None else ours.cause,
+        **asdict(run or RunContext()),
+    }
 
 
 def _one_line(error: BaseException) -> str:
@@ -242,11 +336,6 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, HeadraceError):
         return text
     return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def _command_of(error: BaseException) -> list[str] | None:
-    command = error.command if isinstance(error, HeadraceError) else None
-    return None if command is None else list(command.arguments)
 
 
 def _is_unreachable(error: BaseException) -> bool:
