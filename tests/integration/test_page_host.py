@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headrace.postgres.migrations import migrate
 from headrace.settings import ROOT
-from tests.integration import many_datasets
+from tests.integration import many_datasets, page_host_rows
 from tests.stalling_proxy import StallingProxy
-from tests.support import browser
+from tests.support import browser, page_links
+from tests.support.accessibility import serious_faults
 from tests.support.databases import passing_database
 
 MANY = 10_000
@@ -71,6 +73,9 @@ class Host:
 def running(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The server, on a database of its own."""
     home = tmp_path_factory.mktemp("page_host")
+    datasets = home / "datasets"
+    datasets.mkdir()
+    (datasets / "d00001.py").write_text(page_host_rows.DECLARATION)
     with passing_database(postgres_dsn, "page_host") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             migrate(connection)
@@ -92,6 +97,7 @@ def running(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     }
                 ),
                 "HEADRACE_HOME": str(home),
+                "HEADRACE_DATASETS_DIR": str(datasets),
             }
             command = [sys.executable, "-m", "tests.page_host", str(port), str(MANY)]
             with (home / "log").open("wb") as log:
@@ -132,6 +138,7 @@ def seeded(running: Host) -> None:
     """From now on there are many datasets; until then there are none."""
     with psycopg.connect(running.dsn, autocommit=True) as connection:
         many_datasets.seed(connection, MANY)
+        page_host_rows.add_dead_letters(connection)
 
 
 @pytest.fixture
@@ -233,9 +240,78 @@ def test_datasets_are_searched_and_paged_from_the_keyboard(
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+@needs_browser
+def test_page_has_no_serious_fault_of_accessibility(many: Host, driver: webdriver.Chrome) -> None:
+    driver.get(f"{many.url}/headrace/?range=6h&q=d0001")
+    label = "svg[aria-label^='d00010, last 6 h: 600 records committed']"
+    until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, label))
+    assert serious_faults(driver) == []
+
+
+@needs_browser
+def test_page_of_a_dataset_shows_its_contract_ledger_and_marts(many: Host, driver: webdriver.Chrome) -> None:
+    browser.emulate(driver, width=1280)
+    driver.get(f"{many.url}/headrace/?q=d00001")
+    driver.find_element(By.CSS_SELECTOR, "#datasets .cards tbody th a").send_keys(Keys.ENTER)
+    until(driver, lambda d: d.title.startswith("d00001"))
+    sections = "partitions", "batches", "marts", "contract", "runs"
+    text = {each: driver.find_element(By.ID, each).text for each in sections}
+    assert "[0] 300 300 0" in text["partitions"]
+    assert "drain [0] 200 \N{EN DASH} 300 99 1" in text["batches"]
+    assert "d00001 d00001 success" in text["marts"]
+    assert "card card text no stored as its last four characters" in text["contract"]
+    assert "scheduled__2026-03-01T12:00:00+00:00 ingest_d00001 6 600 6" in text["runs"]
+    browser.screenshot(driver, "dataset-1280")
+    assert serious_faults(driver) == []
+
+
+@needs_browser
+def test_page_of_a_dead_letter_previews_its_replay_from_the_keyboard(many: Host, driver: webdriver.Chrome) -> None:
+    browser.emulate(driver, width=1280)
+    driver.get(f"{many.url}/headrace/datasets/d00001/dead-letters/1:0:14")
+    link = driver.find_element(By.CSS_SELECTOR, "a[href^='?dry-run']")
+    link.send_keys(Keys.ENTER)
+    WebDriverWait(driver, 90, poll_frequency=0.2).until(lambda d: d.find_elements(By.ID, "preview"))
+    preview = driver.find_element(By.ID, "preview").text
+    assert "Today's contract accepts it" in preview
+    assert "name <b>" in preview
+    assert "card ****" in preview
+    browser.screenshot(driver, "dead-letter-1280")
+    assert serious_faults(driver) == []
+    for offset in page_host_rows.DEAD_LETTERS:
+        driver.get(f"{many.url}/headrace/datasets/d00001/dead-letters/1:0:{offset}")
+        assert driver.execute_script("return window.hostile") is None
+        assert len(driver.page_source) < 150_000
+    assert "Published" in driver.find_element(By.ID, "copy").text
+    with psycopg.connect(many.dsn) as connection:
+        found = connection.execute("select count(*) from headrace.dead_letters where replayed_by is not null")
+        assert found.fetchone() == (0,)
+
+
+def test_large_and_binary_values_are_cut_and_can_be_had_whole(many: Host) -> None:
+    address = "datasets/d00001/dead-letters/1:0:"
+    binary, large = many.get(f"{address}12").text, many.get(f"{address}13").text
+    assert "2,560 bytes that are not text" in binary
+    assert "00000010  10 11 12" in binary
+    assert len(large) < 100_000
+    assert "This is its beginning" in large
+    for offset in (12, 13):
+        whole = many.get(f"{address}{offset}/value")
+        assert whole.content == page_host_rows.DEAD_LETTERS[offset][1]
+        assert whole.headers["content-type"] == "application/octet-stream"
+        assert whole.headers["content-disposition"].startswith("attachment")
+    for wrong in ("datasets/none", f"{address}999", f"{address}x", "datasets/none/dead-letters/1:0:1"):
+        assert many.get(wrong).status_code == 404, wrong
+
+
+def test_every_link_of_the_pages_resolves(many: Host) -> None:
+    """Those into Airflow are followed on a real one, by tests/system/test_page_links.py."""
+    assert page_links.broken(many.get, ["?q=d00001"], re.compile(r"q=d00001$|datasets/d00001")) == []
+
+
 def test_ten_thousand_datasets_are_a_small_page_and_complete_for_programs(many: Host) -> None:
     many.get("")
-    for path in ("", "?page=150", "?q=d0123", "figures?q=late&page=7"):
+    for path in ("", "?page=150", "?q=d0123&range=24h&scale=shared", "figures?q=late&page=7"):
         took: list[float] = []
         while not took or (min(took) >= 0.5 and len(took) < 5):  # one of them may wait for newer figures
             began = time.monotonic()

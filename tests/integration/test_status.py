@@ -11,6 +11,7 @@ from headrace.command import Command
 from headrace.exceptions import SourceUnavailable
 from headrace.ingest import observations
 from headrace.monitor.problems import find_problems
+from headrace.monitor.series import RANGES, read_series
 from headrace.postgres.connection import database as connected
 from tests.support.stage import Stage, offline_stage
 from tests.support.status_rows import batch, begin, jobs, note, observe, read, update_totals
@@ -107,16 +108,22 @@ def test_totals_that_were_folded_give_the_same_sums(stage: Stage) -> None:
     assert (jobs(stage).staged, jobs(stage).dead) == (55, 5)
 
 
-def test_samples_keep_the_worst_of_a_minute_and_a_day(stage: Stage) -> None:
+def test_samples_keep_the_worst_of_a_minute_and_for_a_week_one_an_hour(stage: Stage) -> None:
     begin(stage)
     minute = "date_trunc('minute', now())"
     for end, at in ((100, f"{minute} + interval '1 s'"), (700, f"{minute} + interval '2 s'"), (300, "now()")):
         observe(stage, 0, end, at)
         note(stage)
     assert stage.query("select end_offset from headrace.samples") == [(700,)]
-    stage.execute("update headrace.samples set minute = minute - interval '25 h'")
-    note(stage)
-    assert stage.query("select end_offset from headrace.samples") == [(300,)]
+    # after a day one sample of each hour is kept, the last; after eight days none
+    for age, kept in (("9 days", [(300,)]), ("25 hours", [(301,), (300,)])):
+        stage.execute(f"update headrace.samples set minute = date_trunc('hour', minute) - interval '{age}'")
+        stage.execute(
+            "insert into headrace.samples select dataset, generation, partition, minute + interval '9 min', "
+            "end_offset + 1, next_offset, observed_at from headrace.samples"
+        )
+        note(stage)
+        assert stage.query("select end_offset from headrace.samples order by minute") == kept
 
 
 def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
@@ -129,8 +136,33 @@ def test_history_shows_records_and_lag_by_minute(stage: Stage) -> None:
     minutes = read(stage).history
     assert list(minutes.rows["jobs"])[-12:] == [0, 0, 0, 400, 600, 0, 0, 0, 0, 0, 0, 0]
     assert list(minutes.lag["jobs"])[-12:] == [None, 1000, 1000, 1000, 600, 0, 0, 0, 0, 0, 0, 0]
-    assert minutes.minutes[-1] % 60 == 0
-    assert len(minutes.minutes) == len(minutes.rows["jobs"]) == 60
+    assert minutes.starts[-1] % 60 == 0
+    assert len(minutes.starts) == len(minutes.rows["jobs"]) == 60
+
+
+def test_longer_ranges_sum_the_same_figures_in_wider_buckets(stage: Stage) -> None:
+    begin(stage)
+    hour = "date_trunc('day', now()) - interval '40 h'"
+    for minutes, end in ((0, 700), (5, 900)):
+        observe(stage, 0, end, f"{hour} + interval '{minutes} min'")
+        note(stage)
+    batch(
+        stage, 0, 0, 400, committed_at=f"{hour} + interval '7 min'", started_at=f"{hour} + interval '6 min 50 s'",
+        last_record_at=f"{hour} + interval '2 min'", staged="398", dead="2",
+    )  # fmt: skip
+    later = f"{hour} + interval '3 h'"
+    batch(stage, 0, 400, 1000, committed_at=later, started_at=f"{later} - interval '10 s'")
+    status = read(stage)
+    with connected(stage.deployment.connect("test")) as connection:
+        found = {name: read_series(connection, status.at, status.datasets, each) for name, each in RANGES.items()}
+    week = found["7d"]
+    at = next(number for number, rows in enumerate(week.rows["jobs"]) if rows)
+    assert list(week.rows["jobs"])[at : at + 3] == [400, 600, 0]
+    assert list(week.lag["jobs"])[at - 1 : at + 3] == [None, 900, 500, 0]
+    assert (sum(week.dead["jobs"]), week.freshness_s["jobs"][at], week.rows_per_s["jobs"]) == (2, 300.0, 50.0)
+    assert (week.starts[at + 1] - week.starts[at], len(week.starts)) == (7200, 84)
+    assert not any(found["24h"].rows["jobs"])
+    assert found["24h"].dead == {}
 
 
 def test_error_of_a_plan_is_kept_until_the_next_one_sees_the_source(stage: Stage) -> None:

@@ -9,10 +9,10 @@ from headrace.monitor.figures import (
     BuildStatus,
     DatasetStatus,
     DeadLetterSample,
-    MinuteSeries,
     ModelStatus,
     PartitionStatus,
     Status,
+    TimeSeries,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -62,7 +62,7 @@ def status(*datasets: DatasetStatus, **values: Any) -> Status:
     minutes = [int(NOW.timestamp()) - 60 * number for number in reversed(range(60))]
     given: dict[str, Any] = {
         "at": NOW, "datasets": datasets, "models": (), "builds": (), "batches": (), "dead_letters": (),
-        "history": MinuteSeries(minutes, {name: [5] * 60 for name in names}, {name: [0] * 60 for name in names}),
+        "history": TimeSeries(60, minutes, {name: [5] * 60 for name in names}, {name: [0] * 60 for name in names}),
     }  # fmt: skip
     return Status(**given | values)
 

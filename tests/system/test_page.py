@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from headrace.sample.airflow_api import DagRunFailed
-from tests.support import browser
+from tests.support import browser, page_links
 from tests.support.browser import cell, until
 from tests.support.system import System, pause
 
@@ -35,6 +35,7 @@ def ingested(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with path.open("a") as file:
         file.write(json.dumps({"event_id": HOSTILE, "event_type": HOSTILE}) + "\n")
     system.headrace("produce", "events", str(path))
+    system.run_dag("ingest_events")
     for dag_id in SCHEDULED:
         pause(system, dag_id, True)
     system.headrace("drain", "events")
@@ -143,6 +144,17 @@ def test_page_shows_problems_with_their_commands(ingested: System, get_page: Cal
     assert "&lt;script&gt;window.hostile" in html
 
 
+def test_links_into_airflow_resolve(ingested: System, get_page: Callable[..., httpx.Response]) -> None:
+    """Airflow's website answers every address with its application; its API says whether there is such a thing."""
+    _, _, outside = page_links.crawl(get_page, ["", "datasets/users"], re.compile(r"/$|datasets/(events|users)"))
+    paths = {link.split("/dags/", 1)[1].partition("?")[0] for link in outside}
+    assert {len(path.split("/")) for path in paths} >= {1, 3}  # DAGs, runs or their tasks
+    for path in sorted(paths):
+        dag_id, *rest = path.replace("/runs/", "/dagRuns/").replace("/tasks/", "/taskInstances/").split("/")
+        address = "/".join(["/dags", dag_id, *(each for each in rest if each != "mapped")])
+        assert ingested.api._client.get(address).status_code == 200, path
+
+
 def test_tasks_lead_to_the_page(ingested: System, url: str) -> None:
     dag_id, run_id = ingested.run_dag("check_freshness")
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/check/links"
@@ -203,6 +215,7 @@ def test_page_is_opened_from_the_navigation_and_leads_back_into_airflow(window: 
     until(window, lambda d: d.find_elements(By.CSS_SELECTOR, "#datasets table"))
     browser.screenshot(window, "page-in-airflow")
     until(window, lambda d: d.find_elements(By.LINK_TEXT, "events"))[0].click()
+    until(window, lambda d: d.find_elements(By.LINK_TEXT, "ingest_events"))[0].click()
     window.switch_to.default_content()
     until(window, lambda d: d.current_url.split("?")[0].endswith("/dags/ingest_events"))
     assert not window.find_elements(By.CSS_SELECTOR, "iframe[title=Headrace]")

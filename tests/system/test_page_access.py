@@ -14,11 +14,18 @@ from tests.support.system import System
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the keys are Headrace's
 
-PAGE = ROOT / "plugins" / "headrace" / "airflow" / "page.py"
-ROUTES = [
-    route.replace("{name}", "page.js").lstrip("/")
-    for route in re.findall(r'^@app\.get\("(.*?)"', PAGE.read_text(), re.MULTILINE)
-]
+AIRFLOW = ROOT / "plugins" / "headrace" / "airflow"
+DEAD_LETTER = "datasets/jobs/dead-letters/1:0:0"  # which is not there
+
+
+def routes(module: str, prefix: str = "") -> list[str]:
+    """The addresses of a module's routes, below /headrace/."""
+    found = re.findall(r'^@(?:app|routes)\.get\("(.*?)"', (AIRFLOW / module).read_text(), re.MULTILINE)
+    return [f"{prefix}{each}".lstrip("/").replace("{coordinate}", "1:0:0") for each in found]
+
+
+ROUTES = [each.replace("{name}", "page.js") for each in routes("page.py")]
+ROUTES += [each.replace("{name}", "jobs") for each in routes("page_dataset.py", "datasets/{name}")]
 
 
 def test_plugin_is_imported_without_the_page() -> None:
@@ -40,7 +47,10 @@ def test_plugin_is_imported_without_the_page() -> None:
 
 @pytest.mark.security("V1")
 def test_every_route_is_refused_without_a_login(get_page: Callable[..., httpx.Response]) -> None:
-    assert {"", "figures", "status", "metrics", "runbook", "static/page.js"} == set(ROUTES)
+    assert {
+        "", "figures", "status", "metrics", "runbook", "static/page.js", "datasets/jobs", DEAD_LETTER,
+        f"{DEAD_LETTER}/value",
+    } == set(ROUTES)  # fmt: skip
     for route in ROUTES:
         assert get_page(route, bearer=None).status_code == 401, route
         assert get_page(route, bearer=None, Accept="text/html").status_code == 401
@@ -60,7 +70,7 @@ def test_every_route_is_refused_to_who_may_not_see_airflow(
 def test_admin_sees_every_route(get_page: Callable[..., httpx.Response]) -> None:
     for route in ROUTES:
         response = get_page(route)
-        assert response.status_code == 200, route
+        assert response.status_code == (404 if route.startswith(DEAD_LETTER) else 200), route
         assert "default-src 'none'" in response.headers["content-security-policy"]
 
 

@@ -5,19 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.catalog import InvalidDeclaration, load_declarations
+from headrace.dataset import Dataset
 from headrace.monitor.problems import AlertThresholds
 
 FAULTY_S = 30.0  # a fault may end without a change of its file, which may import others
 
 
 class DeclarationCache:
-    """The thresholds of the last read; used by one thread."""
+    """The declarations of the last read, which is done by one thread."""
 
     def __init__(self) -> None:
         self._files: object = None
         self._read_at = float("-inf")
         self._limits: Mapping[str, AlertThresholds] = {}
         self._faults: Mapping[str, InvalidDeclaration] = {}
+        self._datasets: Mapping[str, Dataset] = {}
 
     def read(self, datasets_dir: Path) -> tuple[Mapping[str, AlertThresholds], Mapping[str, InvalidDeclaration]]:
         """The thresholds of usable datasets, and the faults of the others."""
@@ -26,9 +28,13 @@ class DeclarationCache:
         if files != self._files or is_old:
             declared = load_declarations(datasets_dir)
             self._limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
-            self._faults = declared.faults
+            self._faults, self._datasets = declared.faults, declared.datasets
             self._files, self._read_at = files, time.monotonic()
         return self._limits, self._faults
+
+    def dataset(self, name: str) -> Dataset | None:
+        """A dataset of the last read, if its declaration can be used. For any thread: its mapping is replaced whole."""
+        return self._datasets.get(name)
 
 
 def _version(path: Path) -> tuple[int, int]:

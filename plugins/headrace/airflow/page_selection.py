@@ -7,10 +7,13 @@ Prometheus have all of them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
+from headrace.airflow.page_charts import Charted
 from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
 from headrace.monitor.problem import Problem
 from headrace.monitor.problems import DatasetState, Overview
+from headrace.monitor.series import HOUR
 
 DATASETS = 50  # per page
 PROBLEMS = 25
@@ -50,14 +53,17 @@ class Selection:
     partitions_found: int
     models: Sequence[ModelStatus]
     models_found: int
-    history: Mapping[str, object]
+    charted: Charted
+    history: Mapping[str, Any]
 
 
-def select(overview: Overview, query: str = "", page: int = 1) -> Selection:
+def select(overview: Overview, query: str = "", page: int = 1, charted: Charted | None = None) -> Selection:
     """Select for a search the datasets whose name, topic or state contains each of its words.
 
-    Problems are searched by the same words in their subject and text. A page after the last is the last.
+    Problems are searched by the same words in their subject and text. A page after the last is the last. charted:
+    defaults to the last hour.
     """
+    charted = charted or Charted(HOUR, overview.status.history)
     query = query[:QUERY_LENGTH_MAX]
     words = query.casefold().split()
     found = [each for each in overview.status.datasets if _has(words, each.dataset, each.topic, _state(overview, each))]
@@ -79,7 +85,8 @@ def select(overview: Overview, query: str = "", page: int = 1) -> Selection:
         partitions_found=sum(len(each.partitions) for each in shown),
         models=models[:MODELS],  # those that failed are first
         models_found=len(models),
-        history=_history(overview, found),
+        charted=charted,
+        history=_history(charted, found),
     )
 
 
@@ -94,15 +101,22 @@ def _has(words: Sequence[str], *texts: str | None) -> bool:
     return all(word in text for word in words)
 
 
-def _history(overview: Overview, datasets: Sequence[DatasetStatus]) -> dict[str, object]:
+def _history(charted: Charted, datasets: Sequence[DatasetStatus]) -> dict[str, Any]:
     """The charts' data, oldest minute first: the datasets with the largest values, and the sum of the others."""
-    history = overview.status.history
+    history = charted.series
     names = [each.dataset for each in datasets]
     rows = _most({name: history.rows[name] for name in names if any(history.rows.get(name, ()))})
     lag = _most({name: history.lag[name] for name in names if any(history.lag.get(name, ()))})
     # a colour belongs to a name's place in this list: with few datasets it stays when another one has no values
     colored = {*rows, *lag} if len(names) > DATASETS else names
-    return {"minutes": list(history.minutes), "rows": rows, "lag": lag, "datasets": sorted(colored)}
+    return {
+        "label": charted.range.label,
+        "bucket_s": history.bucket_s,
+        "starts": list(history.starts),
+        "rows": rows,
+        "lag": lag,
+        "datasets": sorted(colored),
+    }
 
 
 def _most(series: Mapping[str, Sequence[int | None]]) -> dict[str, list[int | None]]:

@@ -68,13 +68,16 @@ class Refresher:
         self._asked = threading.Event()
         self._thread: threading.Thread | None = None
 
-    async def current(self) -> FigureSnapshot:
-        """The newest snapshot, after a short wait for a newer one.
+    async def current(self, max_age_s: float = 0.0) -> FigureSnapshot:
+        """The newest snapshot, after a short wait for a newer one; without a wait if it is at most max_age_s old.
 
         Occupies no thread. A first request waits for FIRST_WAIT_S, then gets a snapshot without figures.
         """
         asked_at = time.monotonic()
         snapshot = self._snapshot
+        age_s = snapshot.age_s()
+        if age_s is not None and age_s < max_age_s:
+            return snapshot
         if asked_at < snapshot.next_at and snapshot.began_at is None:
             return snapshot
         self._ask()
@@ -99,7 +102,7 @@ class Refresher:
             try:
                 overview, error = self._read(), None
             except Exception as found:  # from a secrets backend or a declaration: the thread must continue
-                overview, error = None, _say(found)
+                overview, error = None, error_text(found)
             now = time.monotonic()
             rest_s = max(FAILURE_S if error else CACHE_S, now - began, CPU_SHARE * (time.thread_time() - cpu_began))
             known = self._snapshot
@@ -112,7 +115,8 @@ class Refresher:
             )
 
 
-def _say(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """An error in one line, without secrets; logged with its traceback if it is not one of Headrace's."""
     if isinstance(error, HeadraceError):
         return str(error)
     logger.exception("headrace page: the figures could not be read")

@@ -1,7 +1,7 @@
 """The page's HTML: Jinja templates that escape everything, and the formats of figures."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,14 +11,16 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headrace.airflow.page_charts import MEASURES, small_charts
 from headrace.airflow.page_selection import REASONS, STATES, Selection, select
 from headrace.command import Command
 from headrace.durations import duration
 from headrace.escaping import visible
-from headrace.monitor.figures import BatchStatus
+from headrace.monitor.figures import BatchStatus, DatasetStatus
 from headrace.monitor.problem import Problem
 from headrace.monitor.problems import Overview
 from headrace.monitor.runbook import FILE, anchor
+from headrace.monitor.series import HOUR, RANGES
 from headrace.postgres.ledger import RunContext
 
 REFRESH_S = 5
@@ -33,8 +35,8 @@ def render_page(
 
     again_s: seconds after which the browser asks again, also without JavaScript.
     """
-    return _TEMPLATES.get_template("page.html").render(
-        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S
+    return TEMPLATES.get_template("page.html").render(
+        figures=figures, error=error, again_s=again_s, version=version, refresh_s=REFRESH_S, root="", again_query=None
     )
 
 
@@ -59,7 +61,8 @@ def render_figures(
         if dead_letter.dataset in shown:
             samples.setdefault((dead_letter.dataset, dead_letter.reason), []).append(dead_letter)
     errors = sum(problem.severity == "error" for problem in overview.problems)
-    return _TEMPLATES.get_template("figures.html").render(
+    return TEMPLATES.get_template("figures.html").render(
+        root="",
         overview=overview,
         status=status,
         selection=selection,
@@ -73,14 +76,19 @@ def render_figures(
         triggerable=triggerable,
         models=selection.models,
         history=selection.history,
-        ago=lambda at: _ago(at, status.at),
-        page_address=lambda page: _page_address(selection.query, page),
+        ago=lambda at: ago(at, status.at),
+        ranges=list(RANGES.values()),
+        measures=MEASURES,
+        charts=small_charts(selection.charted, [each.dataset for each in selection.datasets]),
+        recent_dead=lambda dataset: _recent_dead(dataset, selection),
+        rows_per_s=lambda dataset: _rows_per_s(dataset, selection),
+        address=lambda fragment, **changed: _address(selection, fragment, changed),
     )
 
 
 def render_login(code: int) -> str:
     """The page for a user who is not logged in, or may not see the page."""
-    return _TEMPLATES.get_template("login.html").render(code=code)
+    return TEMPLATES.get_template("login.html").render(code=code)
 
 
 def render_runbook(version: str) -> str:
@@ -94,7 +102,7 @@ def render_runbook(version: str) -> str:
         if heading.type == "heading_open":
             heading.attrSet("id", anchor(content.content))
     html = markdown.renderer.render(tokens, markdown.options, {})
-    return _TEMPLATES.get_template("runbook.html").render(version=version, html=html)
+    return TEMPLATES.get_template("runbook.html").render(version=version, html=html)
 
 
 def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
@@ -106,13 +114,34 @@ def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) 
     return found if found in triggerable else None
 
 
-def _page_address(query: str, page: int) -> str:
-    """The address of another page of the same search, relative to the page."""
-    given = {"q": query} if query else {}
-    return f"?{urlencode({**given, 'page': page})}#datasets"
+def _recent_dead(dataset: DatasetStatus, selection: Selection) -> int:
+    """Dead letters of the range; of the last hour those of the state's own query, as in JSON and problems."""
+    if selection.charted.range is HOUR:
+        return dataset.recent_dead
+    return sum(selection.charted.series.dead.get(dataset.dataset, ()))
 
 
-def _ago(at: datetime | None, now: datetime) -> str:
+def _rows_per_s(dataset: DatasetStatus, selection: Selection) -> float | None:
+    if selection.charted.range is HOUR:
+        return dataset.rows_per_s
+    return selection.charted.series.rows_per_s.get(dataset.dataset)
+
+
+def _address(selection: Selection, fragment: str, changed: Mapping[str, object]) -> str:
+    """The address of the same search and range with changes, relative to the page; None removes a parameter."""
+    charted = selection.charted
+    given: dict[str, object] = {
+        "q": selection.query or None,
+        "range": None if charted.range is HOUR else charted.range.name,
+        "scale": "shared" if charted.is_shared else None,
+        "page": None if selection.page == 1 else selection.page,
+    }
+    kept = {name: value for name, value in (given | dict(changed)).items() if value is not None}
+    return f"?{urlencode(kept)}#{fragment}"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """How long ago something was, in words."""
     if at is None:
         return NOTHING
     seconds = round((now - at).total_seconds())
@@ -153,12 +182,16 @@ def _utc(at: datetime | None) -> str:
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _clock(at: datetime | int) -> str:
-    """UTC: seconds for a datetime, minutes for a minute in seconds since 1970."""
-    return f"{at.astimezone(UTC):%H:%M:%S}" if isinstance(at, datetime) else f"{datetime.fromtimestamp(at, UTC):%H:%M}"
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%H:%M:%S}"
 
 
-_TEMPLATES = Environment(
+def _bucket(start: int, bucket_s: int) -> str:
+    """The start of a bucket of time, UTC; with its day where the range has several."""
+    return f"{datetime.fromtimestamp(start, UTC):{'%H:%M' if bucket_s <= 300 else '%d %b %H:%M'}}"
+
+
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
     undefined=StrictUndefined,
@@ -166,13 +199,14 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals["command"] = Command
-_TEMPLATES.filters |= {
+TEMPLATES.globals["command"] = Command
+TEMPLATES.filters |= {
     "beginning": lambda text: text if len(text) <= TEXT_LENGTH_MAX else f"{text[:TEXT_LENGTH_MAX]}…",
     "duration": lambda seconds: NOTHING if seconds is None else duration(seconds),
     "count": _count,
     "utc": _utc,
     "clock": _clock,
+    "bucket": _bucket,
     "with_code": _with_code,
     "path": _path,
     "run_address": _run_address,

@@ -18,13 +18,13 @@ from headrace.exceptions import (
     UsageError,
 )
 from headrace.ingest.plan import Plan
+from headrace.ingest.samples import prune_samples
 from headrace.output import shown
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import DISK_FULL, UNREACHABLE, Connect, database
 from headrace.postgres.ledger import RunContext
 from headrace.sources.base import SourceState
 
-KEEP = "1 day"
 # errors about addresses, users and arguments of one process: a shell has its own, services the deployment's
 OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
 # causes that are over for every dataset as soon as they are over for one: a dataset that is read once an hour need not
@@ -88,9 +88,7 @@ def save_observation(stored: Checkpoints) -> None:
             {"dataset": dataset},
         ).fetchall()
         if any(is_new for (is_new,) in sampled):
-            connection.execute(
-                "delete from headrace.samples where dataset = %s and minute < now() - %s::interval", (dataset, KEEP)
-            )
+            prune_samples(connection, dataset)
         update_totals(connection, dataset)
 
 

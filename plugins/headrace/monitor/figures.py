@@ -188,12 +188,21 @@ class BuildStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class MinuteSeries:
-    """The last hour by minute: committed records, and the lag at each minute's end."""
+class TimeSeries:
+    """Figures of each dataset by bucket of time, oldest first.
 
-    minutes: Sequence[int]  # their starts, in seconds since 1970
+    starts: of the buckets, in seconds since 1970. rows: records committed. lag: the largest of the bucket; None if
+    unknown. dead and freshness_s (source to staging, the longest) have only datasets with a value. rows_per_s: while
+    draining, over the whole range.
+    """
+
+    bucket_s: int
+    starts: Sequence[int]
     rows: Mapping[str, Sequence[int]]
     lag: Mapping[str, Sequence[int | None]]
+    dead: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    freshness_s: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    rows_per_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +215,13 @@ class Status:
     builds: Sequence[BuildStatus]
     batches: Sequence[BatchStatus]
     dead_letters: Sequence[DeadLetterSample]
-    history: MinuteSeries
+    history: TimeSeries  # of the last hour, by minute
 
     def document(self) -> dict[str, Any]:
         """The figures as JSON types; times are ISO 8601."""
-        document: dict[str, Any] = _plain(self)
-        return document
+        document = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__ if name != "history"}
+        history = {"minutes": self.history.starts, "rows": self.history.rows, "lag": self.history.lag}
+        return document | {"history": _plain(history)}
 
 
 def _plain(value: Any) -> Any:

@@ -22,8 +22,9 @@ from headrace.monitor.figures import (
     ModelStatus,
     PartitionStatus,
     Status,
+    TimeSeries,
 )
-from headrace.monitor.series import read_history
+from headrace.monitor.series import TimeRange, read_series
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.liveness import answered_within
@@ -55,8 +56,16 @@ def read_status(connect: Connect) -> Status:
             builds=_builds(connection),
             batches=_batches(connection),
             dead_letters=_dead_letters(connection, datasets),
-            history=read_history(connection, at, datasets),
+            history=read_series(connection, at, datasets),
         )
+
+
+def read_range(connect: Connect, status: Status, wanted: TimeRange) -> TimeSeries:
+    """Read the series of a range for the datasets of a status; raises as `read_status` does."""
+    with answered_within(READ_S), database(connect) as connection, connection.transaction():
+        connection.execute("set transaction read only")
+        connection.execute(SQL("set local statement_timeout = {}").format(Literal(STATEMENT_TIMEOUT_MS)))
+        return read_series(connection, datetime.now(UTC), status.datasets, wanted)
 
 
 def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:

@@ -6,7 +6,7 @@
   const announcement = document.getElementById("announcement");
   const freshness = document.getElementById("freshness");
   const pause = document.getElementById("pause");
-  const every = Number(freshness.dataset.every) * 1000;
+  const every = Number(freshness?.dataset.every) * 1000; // only the main page refreshes itself
   let paused = false;
   let summary = null;
   const sources = new Map(); // what the server last wrote into each part
@@ -88,10 +88,10 @@
     }
   }
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && !paused) refresh();
+    if (freshness && !document.hidden && !paused) refresh();
   });
-  pause.hidden = false;
-  pause.addEventListener("click", () => {
+  if (pause) pause.hidden = false;
+  pause?.addEventListener("click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
     pause.textContent = paused ? "Resume" : "Pause";
@@ -153,8 +153,8 @@
     if (key === drawn) return;
     drawn = key;
     const history = JSON.parse(source);
-    plot("rows", history, "No record was committed in the last hour.", true);
-    plot("lag", history, "Nothing lagged in the last hour.", false);
+    plot("rows", history, `No record was committed in the last ${history.label}.`, true);
+    plot("lag", history, `Nothing lagged in the last ${history.label}.`, false);
   }
 
   // each on top of those after it: the tallest is drawn first, the others in front of it
@@ -167,9 +167,9 @@
   function plot(kind, history, nothing, bars) {
     const container = document.getElementById(`${kind}-chart`);
     const names = Object.keys(history[kind]);
-    const shape = names.join() + document.documentElement.dataset.theme;
+    const shape = names.join() + history.label + document.documentElement.dataset.theme;
     const values = names.map((each) => history[kind][each]);
-    const data = [history.minutes, ...(bars ? stacked(values) : values)];
+    const data = [history.starts, ...(bars ? stacked(values) : values)];
     if (charts[kind]?.shape === shape) {
       charts[kind].values = values;
       return charts[kind].chart?.setData(data);
@@ -199,15 +199,18 @@
         },
       };
     });
-    const time = { label: "UTC", value: (_, value) => (value == null ? "–" : new Date(value * 1000).toISOString().slice(11, 16)) };
+    const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 16);
+    const day = (seconds) => new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "short", timeZone: "UTC" });
+    const days = history.bucket_s > 300; // the range has several
+    const time = { label: "UTC", value: (_, value) => (value == null ? "–" : days ? `${day(value)} ${clock(value)}` : clock(value)) };
     const options = {
       width: container.clientWidth,
       height,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       cursor: { sync: { key: "headrace" }, drag: { x: false, y: false }, points: { size: 7 } },
-      scales: { x: { range: (_, first, last) => [first, last + 60] }, y: { range: (_, __, most) => [0, Math.max(most * 1.05, 1)] } },
+      scales: { x: { range: (_, first, last) => [first, last + history.bucket_s] }, y: { range: (_, __, most) => [0, Math.max(most * 1.05, 1)] } },
       axes: [
-        { ...axis, size: 28, space: 60, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1]] },
+        { ...axis, size: 28, space: 60, values: (_, times) => times.map((each) => (days && each % 86400 === 0 ? day(each) : clock(each))) },
         { ...axis, size: 52, values: (_, values) => values.map((value) => short.format(value)) },
       ],
       series: [time, ...series],
@@ -224,6 +227,8 @@
   }).observe(document.body);
   document.addEventListener("themechange", draw);
 
-  show();
-  loop();
+  if (freshness) {
+    show();
+    loop();
+  }
 })();
