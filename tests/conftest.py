@@ -19,6 +19,8 @@ from headrace.local import ports
 
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
 
+from tests.support import shared_broker  # noqa: E402
+from tests.support.shared_broker import SESSION_VARIABLE  # noqa: E402
 
 TESTS = Path(__file__).parent
 SUITES = ("system", "faults", "integration", "cost", "unit")  # those that take long first: small ones fill the end
@@ -30,7 +32,6 @@ REGISTRY_TESTS = {
     "test_infer.py",
     "test_where.py",
 }
-SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
 GONE_WITHIN_S = 15
 
 
@@ -48,6 +49,26 @@ class DeploymentScheduling(LoadFileScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> DeploymentScheduling | None:
     """How `make test` hands out tests."""
     return DeploymentScheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Choose what the workers share."""
+    shared_broker.choose_home(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker."""
+    shared_broker.tell_worker(node)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop what the workers shared; the run fails if a process of it is left."""
+    shared = shared_broker.stop_broker(session.config)
+    if shared is not None and (left := _left_after(shared, GONE_WITHIN_S)):
+        print("processes that the workers shared are left:", *left, sep="\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,11 +100,16 @@ def _no_process_is_left() -> Iterator[None]:
     del os.environ[SESSION_VARIABLE]
     # multiprocessing's server of forks would end by itself, some time after this process
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while left := _processes_of(session):
-        if time.monotonic() > deadline:
-            pytest.fail("processes of this session are left:\n" + "\n".join(left))
+    if left := _left_after(session, GONE_WITHIN_S):
+        pytest.fail("processes of this session are left:\n" + "\n".join(left))
+
+
+def _left_after(session: str, seconds: float) -> list[str]:
+    """The processes that are still there when so many seconds have passed."""
+    deadline = time.monotonic() + seconds
+    while (left := _processes_of(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return left
 
 
 def _processes_of(session: str) -> list[str]:

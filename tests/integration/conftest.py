@@ -27,8 +27,8 @@ from headrace.settings import Settings
 from headrace.sources import kafka
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_confluent import ConfluentSource
-from tests.support import topics
-from tests.support.databases import create_database, make_owner_superuser, passing_database, stop_syncing
+from tests.support import shared_broker, topics
+from tests.support.databases import create_database, make_owner_superuser, make_server_faster, passing_database
 from tests.support.drained_topic import Drained, drained_topic
 from tests.support.local_servers import BOTH, discard, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
@@ -37,7 +37,8 @@ from tests.support.role_checks import RECORDS
 from tests.support.stage import Stage, telemetry_stage
 from tests.support.warehouse import Warehouse, shared_warehouse
 
-_numbers = itertools.count(1)
+_numbers = itertools.count(shared_broker.first_number())
+PRISTINE = f"verify_pristine_{next(_numbers)}"  # a topic and a database
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +53,20 @@ def local_settings(session_home: Path) -> Iterator[Settings]:
 def postgres_dsn(local_settings: Settings) -> str:
     """The DSN of a real PostgreSQL 18, whose owner is made a superuser."""
     services.up(local_settings, only=("postgres",), print_line=_quiet)
-    stop_syncing(local_settings.home)
+    make_server_faster(local_settings.home)
     return make_owner_superuser(local_settings.home)
 
 
 @pytest.fixture(scope="session")
-def bootstrap_servers(local_settings: Settings) -> str:
-    """The address of a real Kafka 4.3 broker."""
-    return str(services.up(local_settings, only=("kafka",), print_line=_quiet)["kafka"]["address"])
+def broker_home(session_home: Path, pytestconfig: pytest.Config) -> Path:
+    """The HEADRACE_HOME of the broker, which all workers share."""
+    return shared_broker.broker_home(pytestconfig, session_home)
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(broker_home: Path, local_settings: Settings) -> str:
+    """The address of a real Kafka 4.3 broker; local_settings stop it where no worker shares it."""
+    return shared_broker.start_broker(broker_home)
 
 
 @pytest.fixture(scope="session")
@@ -173,15 +180,13 @@ def drained_template(
     postgres_dsn: str, bootstrap_servers: str, session_home: Path, tmp_path_factory: Any
 ) -> Iterator[Drained]:
     """One topic and one database, drained once: tests that change the database get a copy of it."""
-    yield from drained_topic(
-        "verify_pristine", postgres_dsn, bootstrap_servers, session_home, tmp_path_factory.mktemp("x")
-    )
+    yield from drained_topic(PRISTINE, postgres_dsn, bootstrap_servers, session_home, tmp_path_factory.mktemp("x"))
 
 
 @pytest.fixture
 def drained(drained_template: Drained, postgres_dsn: str) -> Iterator[Drained]:
     """Jobs with gaps, an aborted transaction, tombstones, headers, unknown fields and dead letters, all drained."""
-    with passing_database(postgres_dsn, "verify_copy", template="verify_pristine") as dsn:
+    with passing_database(postgres_dsn, "verify_copy", template=PRISTINE) as dsn:
         settings = replace(drained_template.stage.deployment.settings, postgres_dsn=dsn)
         stage = Stage(Deployment.from_settings(settings), dsn)
         yield Drained(stage, drained_template.topic, drained_template.bootstrap_servers)

@@ -25,7 +25,6 @@ from headrace.local.jars import tool_command
 from headrace.postgres.dead_letters import headers_of
 from headrace.repair.generations import accept_loss
 from headrace.sample.produce import produce
-from headrace.settings import Settings
 from headrace.sources.base import Range
 from headrace.sources.kafka import KafkaSource
 from headrace.times import EPOCH, LATEST
@@ -57,7 +56,7 @@ class RawName(str):
 
 @pytest.fixture(scope="module")
 def compressed(
-    bootstrap_servers: str, local_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    bootstrap_servers: str, broker_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, list[bytes]]:
     """A topic of one partition, its values: batches of every codec by librdkafka, Kafka's own tool and kafka-python."""
     topic, values = "compressed", [b'{"n":%d,"text":"%s"}' % (n, b"compressible " * 40) for n in range(50)]
@@ -67,7 +66,7 @@ def compressed(
         for value in values:
             client.produce(topic, value, b"librdkafka", partition=0)
         assert client.flush(10) == 0
-    with locked(local_settings.home, lambda _: None) as home:
+    with locked(broker_home, lambda _: None) as home:
         command = tool_command(home, "console-producer", lambda _: None)
     lines = tmp_path_factory.mktemp("console") / "lines"
     lines.write_bytes(b"\n".join(values))
@@ -118,15 +117,13 @@ def test_every_codec_of_every_producer_is_read_again_by_verify(
     assert sorted(value for _, _, value, _, _ in _read_again(bootstrap_servers, topic, len(values))) == values
 
 
-def test_console_producer_sends_what_headrace_produce_sends(
-    stage: Stage, local_settings: Settings, tmp_path: Path
-) -> None:
+def test_console_producer_sends_what_headrace_produce_sends(stage: Stage, broker_home: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines"
     lines.write_bytes(
         b"\n".join([b"1|" + job(1), b"|" + job(2), "ü|é".encode(), b"3|a|b", b"4|", b" 5 | {} ", b'6|{"a": "x|y"}\r'])
     )
     produce(stage.deployment, stage.deployment.dataset("jobs"), lines)
-    with locked(local_settings.home, lambda _: None) as home:
+    with locked(broker_home, lambda _: None) as home:
         command = tool_command(home, "console-producer", lambda _: None)
     topics.create(servers(stage), f"{topic_of(stage)}-java", 1)
     options = ["--bootstrap-server", servers(stage), "--topic", f"{topic_of(stage)}-java"]
@@ -204,7 +201,7 @@ def _reading_by(stage: Stage, client: Literal["kafka-python", "confluent"]) -> S
 @pytest.mark.parametrize("damage", ["payload", "crc"])
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
-    stage: Stage, session_home: Path, client: Literal["kafka-python", "confluent"], damage: str
+    stage: Stage, broker_home: Path, client: Literal["kafka-python", "confluent"], damage: str
 ) -> None:
     stage = _reading_by(stage, client)
     topic = topic_of(stage)
@@ -212,7 +209,7 @@ def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
         messages = [(p, b"k", b"%d" % n * 300) for p in range(3) for n in range(batch * 10, batch * 10 + 10)]
         topics.send(servers(stage), topic, messages, codec="lz4")
     _damage(
-        session_home / "kafka" / "data" / f"{topic}-0" / "00000000000000000000.log",
+        broker_home / "kafka" / "data" / f"{topic}-0" / "00000000000000000000.log",
         10,
         is_crc_right=damage == "payload",
     )

@@ -55,10 +55,10 @@ from tests.support.stage import Stage
 
 
 @pytest.fixture(scope="module")
-def broker(session_home: Path) -> Iterator[SecuredKafka]:
+def broker(session_home: Path, broker_home: Path) -> Iterator[SecuredKafka]:
     """One for all tests; jobs are read, and produced, by user etl with the ACLs that the documentation lists."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        kept = session_home / "kafka" / "classpath"
+        kept = broker_home / "kafka" / "classpath"
         with secured_kafka(session_home / "secured", kept, monkeypatch) as kafka:
             topics.create(kafka.plain, "jobs", 3, retention_ms="-1")
             for operations, topic, group in documented_acls():

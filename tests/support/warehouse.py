@@ -19,7 +19,7 @@ from headrace.marts.build import BuildResult, build
 from headrace.marts.claims import is_up_to_date
 from headrace.marts.dbt import fingerprint, profile_environment
 from headrace.settings import Settings
-from tests.support.databases import create_database
+from tests.support.databases import create_database, rows
 from tests.support.interrupts import apart
 from tests.support.mart_rows import COLUMNS, START, Coordinate
 from tests.support.marts_oracle import Version, marts
@@ -111,8 +111,7 @@ class Warehouse:
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(statement, parameters or None).fetchall()
+        return rows(self.dsn, statement, *parameters)
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a query gives."""

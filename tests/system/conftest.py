@@ -14,7 +14,7 @@ import pytest
 
 from headrace.sample.airflow_api import AirflowApi
 from headrace.settings import Settings
-from tests.support.databases import stop_syncing
+from tests.support.databases import make_server_faster
 from tests.support.system import HEADRACE, System
 
 
@@ -30,7 +30,7 @@ def system(session_home: Path) -> Iterator[System]:
     }
     try:
         subprocess.run([HEADRACE, "up"], env=environment, check=True, timeout=400)
-        stop_syncing(home)
+        make_server_faster(home)
         settings = Settings.from_environment({"HEADRACE_HOME": str(home)})
         yield System(home, AirflowApi.from_settings(settings), environment)
     finally:
