@@ -204,7 +204,7 @@ def _outcome(
     share, scheduler = idle.total - alone.total, idle.spent["airflow-scheduler"] / 60
     rows = [[name, f"{alone.spent.get(name, 0):.2f}", f"{idle.spent[name]:.2f}"] for name in sorted(idle.spent)]
     rows.append(["all", f"{alone.total:.2f}", f"{idle.total:.2f}"])
-    found = [
+    found: list[list[Any]] = [
         ["Headrace's share of an idle minute, CPU s", f"{share:.2f}", IDLE_LIMIT_S],
         ["the scheduler, of a core", f"{scheduler:.3f}", SCHEDULER_LIMIT],
         [f"{BUSY} busy datasets, broker to staging, p95 s", f"{fresh[1]:.1f}", FRESH_LIMIT_S],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import RetriableError, SourceUnavailable
+from headrace.exceptions import CheckpointMoved, SourceUnavailable
 from headrace.ingest import observations
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
@@ -35,9 +35,9 @@ def drain_pack(
 ) -> PackResult:
     """Drain what is left of each plan; a dataset that fails does not stop the others.
 
-    opened: gives a dataset and its deployment. An error that may end, such as another run's commit, is met by a second
-    attempt after all others. Once a source did not answer, the following drains do not wait for theirs. Raises
-    DatabaseUnavailable, at once, if Postgres cannot be reached: a new process continues with what is left.
+    opened: gives a dataset and its deployment. Where another run committed first, what is left is drained after all
+    others. Once a source did not answer, the following drains do not wait for theirs. Raises DatabaseUnavailable, at
+    once, if Postgres cannot be reached: a new process continues with what is left.
     """
     result = PackResult()
     again: list[Plan] = []
@@ -45,13 +45,11 @@ def drain_pack(
         for plan in plans:
             try:
                 _drain(opened, plan, options, result, on_drained)
-            except RetriableError as error:
+            except Exception as error:
                 if observations.is_unreachable(error):
                     raise
-                if plans is pack:
+                if isinstance(error, CheckpointMoved) and plans is pack:
                     again.append(plan)
-                result.errors[plan.dataset] = error
-            except Exception as error:
                 result.errors[plan.dataset] = error
             else:
                 result.errors.pop(plan.dataset, None)
