@@ -99,6 +99,10 @@ class AnotherCluster(SourceChanged):
     """another Kafka cluster answers at the address of the one that the checkpoint belongs to"""
 
 
+class DatasetPaused(PermanentError):
+    """the dataset is paused"""
+
+
 class TopicMissing(PermanentError):
     """the topic does not exist"""
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError, SettingError
-from headrace.follow.follower import FollowOptions, FollowResult, follow
+from headrace.follow.follower import follow
 from headrace.follow.leases import held_lease
 from headrace.ingest.runner import drain_plan
 from headrace.marts.build import BuildResult, build
@@ -26,45 +26,11 @@ from headrace.publish.publishers import open_publisher
 from headrace.repair.generations import adopt
 from headrace.settings import Settings
 from tests.support import topics
+from tests.support.following import Following, until
 from tests.support.ledger_checks import environment
 from tests.support.stage import Stage
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-
-
-class Following:
-    """`follow` in a thread, what it said, and what it came to."""
-
-    def __init__(self, deployment: Deployment, names: tuple[str, ...] = ("jobs",)) -> None:
-        self.stop = threading.Event()
-        self.lines: list[str] = []
-        self.result: FollowResult | None = None
-        self._deployment, self._names = deployment, names
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        self.result = follow(
-            self._deployment, self._names, stop=self.stop, options=FollowOptions(print_line=self.lines.append)
-        )
-
-    def __enter__(self) -> "Following":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def said(self, part: str) -> int:
-        return sum(part in line for line in self.lines)
-
-
-def until(what: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.05)
 
 
 def send(stage: Stage, *numbers: int) -> None:

@@ -10,9 +10,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.deployment import Deployment
-from headrace.exceptions import DatabaseError, DatasetError
+from headrace.exceptions import DatabaseError, DatasetError, DatasetPaused
 from headrace.ingest.load import load_file
 from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.pauses import pause_dataset, resume_dataset
 from headrace.ingest.prepare import initialise
 from headrace.local.services import psql_command
 from headrace.marts.build import build
@@ -64,6 +65,30 @@ def test_loader_may_not_read_marts_nor_change_tables_or_the_ledger(dbt: Stage, l
         "update headrace.claims set to_seq = 0",
         "insert into headrace.migrations (name) values ('9999_more')",
     )
+
+
+def test_loader_may_pause_and_change_no_pause_of_the_past_and_a_reader_may_only_look(
+    house: Stage, loader: Stage, reader: Stage
+) -> None:
+    pause_dataset(loader.deployment, "jobs", "an upgrade")
+    with pytest.raises(DatasetPaused, match="an upgrade"):
+        drain_dataset(loader.deployment, "jobs")
+    assert reader.query("select dataset, why from headrace.pauses where resumed_at is null") == [("jobs", "an upgrade")]
+    assert_denied(
+        loader,
+        "delete from headrace.pauses",
+        "update headrace.pauses set why = 'x'",
+        "insert into headrace.pauses (dataset, paused_by, why, paused_at) values ('users', 'x', 'x', '2020-01-01')",
+    )
+    assert_denied(
+        reader,
+        "insert into headrace.pauses (dataset, paused_by, why) values ('users', 'x', 'x')",
+        "update headrace.pauses set resumed_at = now(), resumed_by = 'x', resumed_login = 'x'",
+    )
+    assert resume_dataset(loader.deployment, "jobs") is not None
+    drain_dataset(loader.deployment, "jobs")
+    login = house.value("select paused_login from headrace.pauses")
+    assert login.startswith("test_headrace_loader"), login
 
 
 def test_loader_that_resets_is_refused_in_one_line_and_changes_nothing(house: Stage, loader: Stage) -> None:

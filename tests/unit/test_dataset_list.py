@@ -45,11 +45,12 @@ def test_datasets_lists_source_format_key_dag_and_schedule(tmp_path: Path) -> No
         "orders topic shop.orders json ID, NUMBER ingest_orders 30 s",
         "pulse stream pulse json ingest_pulse 1 min",
         "zones file zones.csv.gz csv ID load_zones 1 h",
+        "which of them are paused is not known: Postgres cannot be asked",
     ]
     listed = json.loads(datasets(tmp_path, "--json").stdout)["datasets"]
     assert listed[0] == {
         "dataset": "orders", "kind": "topic", "source": "shop.orders", "format": "json", "key": ["ID", "NUMBER"],
-        "dag": "ingest_orders", "schedule_s": 30, "description": "", "error": None,
+        "dag": "ingest_orders", "schedule_s": 30, "description": "", "pause": None, "error": None,
     }  # fmt: skip
     assert listed[2]["schedule_s"] == 3600
 
@@ -58,7 +59,7 @@ def test_datasets_names_a_declaration_that_cannot_be_used_beside_the_others(tmp_
     declare(tmp_path, orders="source=KafkaTopic(topic='orders')", zones="source=File(path='zones.csv'), max_lag=0")
     result = datasets(tmp_path)
     assert result.exit_code == 0, result.output
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["dataset", "orders", "zones", "zones:"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["dataset", "orders", "zones", "zones:", "which"]
     assert "max_lag is 0, expected more than 0" in result.stdout
     faulty = json.loads(datasets(tmp_path, "--json").stdout)["datasets"][1]
     assert (faulty["dag"], faulty["kind"]) == ("load_zones", None)
@@ -67,4 +68,4 @@ def test_datasets_names_a_declaration_that_cannot_be_used_beside_the_others(tmp_
 
 def test_datasets_without_declarations_names_the_command_that_writes_one(tmp_path: Path) -> None:
     assert "`headrace infer`" in datasets(tmp_path).stdout
-    assert json.loads(datasets(tmp_path, "--json").stdout) == {"datasets": []}
+    assert json.loads(datasets(tmp_path, "--json").stdout) == {"datasets": [], "pauses_known": False}

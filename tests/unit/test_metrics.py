@@ -23,15 +23,22 @@ OVERVIEW = find_problems_by(
             dead_by_reason={"wrong_type": 7, HOSTILE: 1},
             partitions=[partition(0, lag=30), partition(1)],
             followed_by="host:1",
+            paused_at=seconds_ago(90),
         ),
         dataset("users", lag_s=0.0, has_marts=False, mart_freshness_s=None, drain_error="no space left"),
         dataset("gone", lag=5, partitions=[partition(0, lag=5)]),
         dataset("rides", generation=None, last_error="no broker"),
         models=[model("jobs"), model("users", status="error"), model("rides", failed_tests=["a", "b"])],
     ),
-    {"jobs": AlertThresholds(max_lag=20, max_freshness_s=60.0), "users": AlertThresholds(), "rides": AlertThresholds()},
+    {
+        "jobs": AlertThresholds(max_lag=20, max_freshness_s=60.0),
+        "users": AlertThresholds(schedule_s=3600),
+        "rides": AlertThresholds(),
+    },
     {"events": InvalidDeclaration("events", DatasetError("a typo"))},
 )
+
+OF_EMPTY_ONES = ("headrace_source_failing", "headrace_drain_failing", "headrace_declaration_up", "headrace_paused")
 
 
 def samples(overview: Overview | None) -> dict[tuple[str, ...], float]:
@@ -58,11 +65,17 @@ def test_metrics_have_the_figures_of_the_status() -> None:
     assert found["headrace_dead_letters", "jobs", HOSTILE] == 1
     assert found["headrace_last_batch_timestamp_seconds", "jobs"] == seconds_ago(12).timestamp()
     assert (found["headrace_followed", "jobs"], found["headrace_followed", "users"]) == (1, 0)
+    assert (found["headrace_paused", "jobs"], found["headrace_paused", "users"]) == (1, 0)
+    assert found["headrace_paused_timestamp_seconds", "jobs"] == seconds_ago(90).timestamp()
     assert (found["headrace_source_failing", "rides"], found["headrace_source_failing", "jobs"]) == (1, 0)
     assert (found["headrace_max_lag_records", "jobs"], found["headrace_max_freshness_seconds", "jobs"]) == (20, 60)
+    assert (found["headrace_check_interval_seconds", "jobs"], found["headrace_check_interval_seconds", "users"]) == (
+        60,
+        3600,
+    )
     assert [found["headrace_model_up", name] for name in ("jobs", "users", "rides")] == [1, 0, 0]
     assert found["headrace_model_failed_tests", "rides"] == 2
-    assert (found["headrace_problems", "error"], found["headrace_problems", "warning"]) == (6, 0)
+    assert (found["headrace_problems", "error"], found["headrace_problems", "warning"]) == (5, 1)
     assert (found["headrace_declaration_up", "jobs"], found["headrace_declaration_up", "events"]) == (1, 0)
     assert (found["headrace_drain_failing", "jobs"], found["headrace_drain_failing", "users"]) == (0, 1)
 
@@ -73,11 +86,7 @@ def test_metrics_leave_out_what_is_unknown() -> None:
     assert ("headrace_unbuilt_batches", "users") not in names
     assert ("headrace_max_lag_records", "users") not in names
     assert not [
-        name
-        for name in names
-        if name[0] not in ("headrace_source_failing", "headrace_drain_failing", "headrace_declaration_up")
-        and name[1:2] == ("rides",)
-        and "model" not in name[0]
+        name for name in names if name[0] not in OF_EMPTY_ONES and name[1:2] == ("rides",) and "model" not in name[0]
     ]
     assert not [name for name in names if "gone" in name]  # no longer declared: its lag would never fall
 

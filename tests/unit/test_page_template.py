@@ -9,7 +9,7 @@ import pytest
 from headrace.airflow.page_template import render_figures, render_login, render_page
 from headrace.command import Command
 from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
-from tests.support.statuses import HOSTILE, batch, build, dataset, dead_letter, model, partition, status
+from tests.support.statuses import HOSTILE, batch, build, dataset, dead_letter, model, partition, seconds_ago, status
 
 ALL_DAGS = ("ingest_jobs", "build_marts", "replay_dead_letters")
 
@@ -61,6 +61,8 @@ def overview(text: str = "no JSON", **values: object) -> Overview:
 
 def test_hostile_text_stays_text_wherever_it_stands() -> None:
     found = overview(HOSTILE, last_error=HOSTILE, followed_by=HOSTILE)
+    paused: dict[str, object] = {"paused_at": seconds_ago(60), "paused_by": HOSTILE, "pause_reason": HOSTILE}
+    assert "<script>alert" not in render_figures(overview(HOSTILE, **paused), ALL_DAGS)
     html = render_figures(found, ALL_DAGS)
     page = Elements(render_page("v", html))
     assert "<script>alert" not in html
@@ -89,6 +91,15 @@ def test_problems_come_first_each_with_its_command() -> None:
         "headrace drain jobs", "headrace build --select jobs", "headrace build --select users",
         "headrace dead-letters jobs",
     ]  # fmt: skip
+
+
+def test_pause_is_shown_with_who_when_why_and_the_command_that_ends_it() -> None:
+    paused: dict[str, object] = {"paused_at": seconds_ago(60), "paused_by": "anna@a", "pause_reason": "broker upgrade"}
+    page = Elements(render_figures(overview("", last_error="no broker", **paused), ALL_DAGS))
+    text = " ".join("".join(page.text).split())
+    assert "paused 1 min ago by anna@a: broker upgrade" in text
+    assert "no broker" not in text
+    assert "headrace resume jobs" in [attributes.get("data-copy") for attributes in page.of("button")]
 
 
 def test_command_of_a_problem_is_set_as_code_and_no_other_text_is() -> None:

@@ -38,6 +38,7 @@ def test_dataset_that_is_up_to_date_is_no_problem() -> None:
         ({"generation": None}, "empty"),
         ({"last_error": "x"}, "failing"),
         ({"observed_at": seconds_ago(400)}, "unseen"),
+        ({"paused_at": seconds_ago(400), "last_error": "x"}, "paused"),
     ],
 )
 def test_state_is_the_worst_that_is_true(values: dict[str, Any], state: str) -> None:
@@ -50,6 +51,24 @@ def test_error_of_the_source_has_the_command_that_came_with_it() -> None:
     assert found(overview) == [("error", "source", "headrace accept-loss jobs --partition 0 --to 9")]
     assert overview.document()["problems"][0]["command"] == "headrace accept-loss jobs --partition 0 --to 9"
     assert found(judged(last_error="no broker")) == [("error", "source", "headrace drain jobs")]
+
+
+def test_dataset_that_is_paused_has_its_pause_in_place_of_the_problems_of_not_reading() -> None:
+    unread = {
+        "lag": 30, "lag_s": 900.0, "stale_s": 900.0, "observed_at": seconds_ago(900), "last_error": "no broker",
+        "drain_error": "no space", "follower_lost_at": seconds_ago(800), "unbuilt_batches": 1, "unbuilt_s": 1000.0,
+        "recent_dead": 3, "dead_by_reason": {"wrong_type": 3},
+    }  # fmt: skip
+    limits = AlertThresholds(max_lag=9, max_freshness_s=60)
+    paused = judged(limits, **unread, paused_at=seconds_ago(800), paused_by="anna@a", pause_reason="broker upgrade")
+    assert found(paused) == [
+        ("warning", "paused", "headrace resume jobs"),
+        ("warning", "unbuilt", "headrace build"),
+        ("warning", "dead_letters", "headrace dead-letters jobs"),
+    ]
+    assert paused.problems[0].text == "paused for 13 min by anna@a: broker upgrade; nothing is read"
+    assert over_thresholds(paused) == []
+    assert {"source", "drain", "lag", "freshness"} <= {problem.kind for problem in judged(limits, **unread).problems}
 
 
 def test_no_command_is_taken_from_the_text_of_an_error() -> None:

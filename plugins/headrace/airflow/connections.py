@@ -19,10 +19,15 @@ from psycopg import Connection
 
 from headrace import logs, masking
 from headrace.airflow import extras
-from headrace.airflow.compat import AirflowException, AirflowFailException, AirflowNotFoundException
+from headrace.airflow.compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 from headrace.airflow.provider import KAFKA, POSTGRES, REDIS, REGISTRY
 from headrace.deployment import Deployment
-from headrace.exceptions import HeadraceError, PermanentError, SettingError
+from headrace.exceptions import DatasetPaused, HeadraceError, PermanentError, SettingError
 from headrace.output import quoted
 from headrace.postgres.connection import Connect, connector
 from headrace.postgres.ledger import RunContext
@@ -81,12 +86,14 @@ def run_context() -> RunContext:
 
 @contextmanager
 def task_errors() -> Iterator[None]:
-    """Fail the task at once, in one line, for an error that a retry cannot remedy.
+    """Fail the task at once, in one line, for an error that a retry cannot remedy; skip it for a paused dataset.
 
     Airflow logs an exception with its causes, whose texts may come from elsewhere: they are masked and escaped.
     """
     try:
         yield
+    except DatasetPaused as error:
+        raise AirflowSkipException(str(error)) from None
     except PermanentError as error:
         raise AirflowFailException(str(error)) from quoted(error.__cause__)
     except HeadraceError as error:

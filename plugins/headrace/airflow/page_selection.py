@@ -22,6 +22,7 @@ QUERY_LENGTH_MAX = 200
 
 STATES: dict[DatasetState, str] = {
     "broken": "broken declaration",
+    "paused": "paused",
     "failing": "failing",
     "late": "late",
     "unseen": "not checked",

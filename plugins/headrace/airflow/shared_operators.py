@@ -26,8 +26,8 @@ class SharedPlanOperator(HeadraceOperator):
     """Plan all datasets of a shared DAG; its result is a list of packs, one for each mapped PackDrainOperator.
 
     dag_key: the `dag` of their declarations. declared: what the DAG was made of; read again if it is not given.
-    Skipped if nothing is new and nothing failed. Datasets that a follower holds, and those whose topics do not exist
-    yet, are left out. Fails if none can be planned; Airflow then tries again.
+    Skipped if nothing is new and nothing failed. Datasets that are paused or held by a follower, and those whose topics
+    do not exist yet, are left out. Fails if none can be planned; Airflow then tries again.
     """
 
     template_fields: Sequence[str] = ("dag_key",)
@@ -56,7 +56,7 @@ class SharedPlanOperator(HeadraceOperator):
             wanted = [dataset for name, dataset in datasets.items() if name not in leases]
             planned = plan_together(ours, wanted, run_context())
             _tell(planned)
-            if planned.errors and not (planned.plans or planned.idle or planned.absent):
+            if planned.errors and not (planned.plans or planned.idle or planned.absent or planned.paused):
                 raise next(iter(planned.errors.values()))
             _publish_left_dead_letters(self.datasets, [each for each in wanted if each.name in planned.idle])
             packs = planned.packs(ours.settings)
@@ -157,6 +157,8 @@ def _tell(planned: "Plans") -> None:
         say(f"{plan.dataset}: {plan.lag} offsets to read: {dict(plan.ranges)}")
     if planned.absent:
         say(f"no topic yet: {', '.join(sorted(planned.absent))}")
+    if planned.paused:
+        say(f"paused: {', '.join(sorted(planned.paused))}")
     for text in texts(planned.errors).values():
         say(text)
     say(f"{len(planned.plans)} datasets to drain, {len(planned.idle)} without anything new")

@@ -15,6 +15,7 @@ from headrace.cli import (  # noqa: F401 - registers them
     inspect,
     marts,
     new,
+    pauses,
     repair,
     services,
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from headrace.cli.group import main, open_deployment, read_settings
+from headrace.cli.group import main, open_deployment
 from headrace.cli.names import DATASET
 from headrace.cli.progress import progress_bar
 from headrace.cli.report import JSON, report
@@ -87,10 +87,12 @@ def verify(datasets: tuple[str, ...], deep: bool, as_json: bool) -> None:
 @main.command()
 @JSON
 def datasets(as_json: bool) -> None:
-    """List the declared datasets: source, format, key, and the DAG that ingests each."""
+    """List the declared datasets: source, format, key, the DAG that ingests each, and which are paused."""
+    from headrace.ingest.pauses import known_pauses
     from headrace.monitor.dataset_list import list_datasets
 
-    found = list_datasets(read_settings().datasets_dir)
+    deployment = open_deployment()
+    found = list_datasets(deployment.settings.datasets_dir, known_pauses(deployment))
     report(as_json, found.document, found.lines)
 
 
@@ -98,14 +100,20 @@ def datasets(as_json: bool) -> None:
 @click.argument("datasets", nargs=-1, required=True, type=DATASET, metavar="DATASET...")
 @JSON
 def describe(datasets: tuple[str, ...], as_json: bool) -> None:
-    """Print the contract of each DATASET: fields, columns, and the reasons that a breach gives."""
+    """Print the contract of each DATASET: fields, columns, and the reasons that a breach gives; and its pause."""
     from headrace.catalog import load_declaration
+    from headrace.ingest.pauses import known_pauses
     from headrace.monitor.describe import document, lines
 
-    folder = read_settings().datasets_dir
+    deployment = open_deployment()
+    folder = deployment.settings.datasets_dir
+    pauses = known_pauses(deployment) or {}
 
     def work(name: str) -> Outcome:
-        dataset = load_declaration(folder, name)
-        return Outcome(document(dataset), lines(dataset))
+        dataset, pause = load_declaration(folder, name), pauses.get(name)
+        paused = [] if pause is None else [f"{name}: {pause.text()}"]
+        return Outcome(
+            document(dataset) | {"pause": None if pause is None else pause.document()}, [*paused, *lines(dataset)]
+        )
 
     run_each(declared(datasets, folder), work, as_json=as_json)

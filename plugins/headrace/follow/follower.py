@@ -13,12 +13,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from psycopg import Connection
 
 from headrace.callbacks import PrintLine
 from headrace.catalog import load_declarations
 from headrace.dataset import Dataset, dataset_names
 from headrace.deployment import Deployment
-from headrace.exceptions import BuildError, DatasetError, HeadraceError
+from headrace.exceptions import BuildError, DatasetError, DatasetPaused, HeadraceError
 from headrace.follow.backoff import Backoff, unexpected_error
 from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
@@ -31,6 +34,7 @@ from headrace.marts.build import build
 from headrace.marts.claims import unclaimed_datasets
 from headrace.postgres.connection import database
 from headrace.postgres.ledger import RunContext
+from headrace.postgres.pauses import Pause, open_pauses
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
 from headrace.sources.base import Source
@@ -148,6 +152,7 @@ class _Follower:
         for name, fault in faults.items():
             self._backoffs[name].print_once(fault)
         self._sources: dict[str, Source] = {}
+        self._pauses: dict[str, Pause] = {}
         self._schedule = Schedule()
         self._result = FollowResult()
 
@@ -182,7 +187,8 @@ class _Follower:
             self._backoffs[_RECHECK].catch_errors(),
             database(self._deployment.connect("headrace follow")) as connection,
         ):
-            held = self._leases.take(connection, self._datasets)
+            self._leave_paused(connection)
+            held = self._leases.take(connection, self._datasets.keys() - self._pauses.keys())
             for name in self._notifiers.keys() - held:
                 self._print_line(f"{name}: left to another follower")
                 self._notifiers.pop(name).end()
@@ -191,6 +197,20 @@ class _Follower:
             for name in self._notifiers:
                 self._notified.put(name)
             self._schedule.recheck(unclaimed_datasets(connection))  # also batches of other runs
+
+    def _leave_paused(self, connection: Connection[Any]) -> None:
+        """Leave the datasets that are paused; those that were resumed are taken again like new ones."""
+        pauses = open_pauses(connection, self._datasets)
+        for name in self._pauses.keys() - pauses.keys():
+            self._print_line(f"{name}: resumed")
+        for name in pauses.keys() - self._pauses.keys():
+            self._print_line(f"{name}: {pauses[name].text()}")
+            if (notifier := self._notifiers.pop(name, None)) is not None:
+                notifier.end()
+            self._close_source(name)
+            self._backoffs[name].succeeded()
+        self._leases.give_back(connection, pauses.keys() - self._pauses.keys())
+        self._pauses = pauses
 
     def _load_corrected(self) -> None:
         """Add the datasets whose declarations were corrected."""
@@ -221,7 +241,7 @@ class _Follower:
         notifier = self._notifiers.get(name)
         if notifier is None or self._stop.is_set():
             return
-        with self._backoffs[name].catch_errors():
+        with self._backoffs[name].catch_errors(), suppress(DatasetPaused):  # the next recheck leaves it
             source = self._sources[name] if name in self._sources else self._open_source(name)
             dataset = self._datasets[name]
             planned = plan(self._deployment, dataset, source=source, run=self._run)

@@ -97,6 +97,14 @@ class Leases:
             self._held = taken
         return taken
 
+    def give_back(self, connection: Connection[Any], datasets: Collection[str]) -> None:
+        """Delete this follower's leases of datasets that it no longer follows."""
+        with self._lock:
+            self._held -= set(datasets)
+        connection.execute(
+            "delete from headrace.leases where holder = %s and dataset = any(%s)", (self._holder, list(datasets))
+        )
+
     def _renew(self) -> None:
         # a thread, because a first build takes longer than a lease; a frozen or killed process does not renew
         while not self._ended.wait(RENEW_S):

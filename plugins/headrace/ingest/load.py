@@ -12,7 +12,7 @@ from psycopg import Connection
 from headrace.command import Command
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import DatasetError
+from headrace.exceptions import DatasetError, DatasetPaused
 from headrace.ingest import observations
 from headrace.ingest.absent import MAX_REMOVED, EntitySurvey, LoadedFile, count_absent, survey, tombstone_absent
 from headrace.ingest.drain import DrainResult
@@ -23,6 +23,7 @@ from headrace.ingest.prepare import prepare_table
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.postgres.connection import Connect, database
 from headrace.postgres.ledger import RunContext
+from headrace.postgres.pauses import refuse_paused
 from headrace.sources.base import Range, Source, SourceState
 
 
@@ -162,7 +163,10 @@ def _opened(load: _Load, stack: ExitStack) -> tuple[Source, SourceState]:
         source = stack.enter_context(closing(open_source(load.deployment, load.dataset, load.path)))
         state = source.describe()
         with database(load.connect) as connection:
+            refuse_paused(connection, load.dataset.name)
             prepare_table(connection, load.dataset)
+    except DatasetPaused:
+        raise
     except Exception as error:
         if load.path is None:
             observations.save_failure(load.connect, load.dataset.name, error, is_service=load.options.run is not None)

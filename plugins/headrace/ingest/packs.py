@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import CheckpointMoved, SourceUnavailable
+from headrace.exceptions import CheckpointMoved, DatasetPaused, SourceUnavailable
 from headrace.ingest import observations
 from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
@@ -45,6 +45,8 @@ def drain_pack(
         for plan in plans:
             try:
                 _drain(opened, plan, options, result, on_drained)
+            except DatasetPaused:  # since it was planned: what it has committed stays
+                result.errors.pop(plan.dataset, None)
             except Exception as error:
                 if observations.is_unreachable(error):
                     raise

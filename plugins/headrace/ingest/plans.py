@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import AnotherCluster, HeadraceError, SourceChanged, TopicMissing
+from headrace.exceptions import AnotherCluster, DatasetPaused, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest import observations, runner
 from headrace.ingest.identity import check_identity
 from headrace.ingest.plan import Plan, make_plan
@@ -17,6 +17,7 @@ from headrace.ingest.prepare import prepare_table
 from headrace.postgres.checkpoints import Generation, open_generations
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
+from headrace.postgres.pauses import open_pauses
 from headrace.settings import Settings
 from headrace.sources.base import SourceState
 from headrace.sources.together import describe_together
@@ -30,12 +31,14 @@ class Plans:
     """What planning many datasets found.
 
     plans: of the datasets with something to read. idle: nothing is new. absent: their topics do not exist yet.
-    errors: why the others could not be planned; they are stored, as `runner.plan` does.
+    paused: their sources are not asked. errors: why the others could not be planned; they are stored, as `runner.plan`
+    does.
     """
 
     plans: list[Plan] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
 
     def add(self, plan: Plan) -> None:
@@ -71,6 +74,8 @@ def plan_together(deployment: Deployment, datasets: Sequence[Dataset], run: RunC
     found = Plans()
     by_name = {dataset.name: dataset for dataset in _connected(deployment, datasets, found)}
     with database(deployment.connect(APPLICATION)) as connection:
+        found.paused = list(open_pauses(connection, by_name))
+        by_name = {name: dataset for name, dataset in by_name.items() if name not in found.paused}
         # before the sources are asked: after that, a checkpoint could be beyond the end that a source gave
         generations = open_generations(connection, by_name)
         states = describe_together(deployment, {name: dataset.source for name, dataset in by_name.items()})
@@ -168,6 +173,8 @@ def _plan_usual(
 def _plan_alone(deployment: Deployment, dataset: Dataset, run: RunContext, found: Plans) -> None:
     try:
         found.add(runner.plan(deployment, dataset, run=run))
+    except DatasetPaused:
+        found.paused.append(dataset.name)
     except TopicMissing as error:
         if runner.is_known(deployment, dataset):
             found.errors[dataset.name] = error

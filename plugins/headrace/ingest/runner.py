@@ -11,7 +11,7 @@ from pathlib import Path
 from headrace.callbacks import Barrier, no_barrier
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import PermanentError, RetriableError
+from headrace.exceptions import DatasetPaused, PermanentError, RetriableError
 from headrace.ingest import identity, observations, prepare
 from headrace.ingest.commit import Committer
 from headrace.ingest.drain import DrainCallback, DrainOptions, DrainResult, drain
@@ -22,6 +22,7 @@ from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
 from headrace.postgres.lock_watchdog import drain_name
+from headrace.postgres.pauses import PauseWatch, refuse_paused
 from headrace.sources.base import Source, assign
 
 logger = logging.getLogger(__name__)
@@ -55,19 +56,23 @@ def plan(
 
     source: an open source; it stays open. run: of a task or a follower; None for a shell's, whose own settings' errors
     are not stored. Raises the errors of `prepare.prepare_generation`. Nothing is retried: a service that is down from
-    the start is reported at once.
+    the start is reported at once. DatasetPaused for a dataset that is paused: its source is not asked.
     """
     connect = deployment.connect(f"headrace plan {dataset.name}")
     try:
-        with _opened(source, deployment, dataset, path) as opened, database(connect) as connection:
-            prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
-            stored = Checkpoints(connection, dataset.name)
-            state = identity.describe(opened, stored.open_generation())
-            observations.save_state(stored, state)
-            generation = prepare.prepare_generation(stored, dataset, opened, state, run or RunContext())
-            planned = make_plan(generation, state)
-            observations.save_observation(stored)
-            return planned
+        with database(connect) as connection:
+            refuse_paused(connection, dataset.name)
+            with _opened(source, deployment, dataset, path) as opened:
+                prepare.prepare_table(connection, dataset, deployment.settings.lock_timeout_ms)
+                stored = Checkpoints(connection, dataset.name)
+                state = identity.describe(opened, stored.open_generation())
+                observations.save_state(stored, state)
+                generation = prepare.prepare_generation(stored, dataset, opened, state, run or RunContext())
+                planned = make_plan(generation, state)
+                observations.save_observation(stored)
+                return planned
+    except DatasetPaused:
+        raise
     except Exception as error:
         if path is None:  # the error of a file given by path says nothing about the dataset
             observations.save_failure(connect, dataset.name, error, is_service=run is not None)
@@ -79,9 +84,10 @@ def remaining_plan(deployment: Deployment, planned: Plan) -> Plan:
 
     A retried task receives the share that its plan pinned, even if its last attempt committed a part of it. Only
     committed offsets are removed: the drain itself refuses a checkpoint of another generation, or one before the
-    plan's start.
+    plan's start. Raises DatasetPaused if the dataset was paused since.
     """
     with database(deployment.connect(drain_name(planned.dataset))) as connection:
+        refuse_paused(connection, planned.dataset)
         generation = Checkpoints(connection, planned.dataset).open_generation()
     if generation is None or generation.generation != planned.generation:
         return planned
@@ -114,15 +120,16 @@ def drain_plan(
     """Drain a plan (see `drain.drain`); open nothing if the plan is empty.
 
     source: an open source; it stays open. If a service does not answer, the drain is retried and continues after the
-    last committed batch.
+    last committed batch. If the dataset is paused meanwhile, the drain commits what it has read and ends.
     """
     result = DrainResult(dataset.name)
     if not plan.ranges:
         return result
     _freeze()
     retries, journal = deployment.retries(), Journal(deployment.settings)
-    drain_options = _drain_options(deployment, options, journal)
     connect = deployment.connect(drain_name(dataset.name))
+    watch = PauseWatch(connect, dataset.name)
+    drain_options = _drain_options(deployment, options, journal, watch)
     committer = Committer(connect, retries, limits=deployment.lock_timeouts, barrier=options.barrier)
 
     def work() -> None:
@@ -147,15 +154,17 @@ def drain_plan(
     finally:
         committer.close()
     journal.end(plan, result)
+    if watch.pause is not None:
+        logger.warning("%s: %s; this drain ended after its last batch", dataset.name, watch.pause.text())
     return result
 
 
-def _drain_options(deployment: Deployment, options: RunOptions, journal: Journal) -> DrainOptions:
+def _drain_options(deployment: Deployment, options: RunOptions, journal: Journal, watch: PauseWatch) -> DrainOptions:
     return DrainOptions(
         batch_rows=deployment.settings.batch_rows,
         batch_bytes=deployment.settings.batch_bytes,
         max_seconds=options.max_seconds,
-        stop=options.stop,
+        stop=lambda: options.stop() or watch.is_paused(),
         run=options.run,
         on_progress=options.on_progress,
         on_commit=journal.batch,

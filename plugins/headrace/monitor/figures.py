@@ -47,6 +47,7 @@ class DatasetStatus:
     rows_per_s: while draining, over the last hour. batches: number of ledger lines.
     last_error: why the last plan failed. drain_error: why a drain failed, until its offsets are committed.
     last_command, drain_command: the remedy, if the error has one.
+    paused_at, paused_by, pause_reason: of the pause that has not ended (`headrace pause`).
     """
 
     dataset: str
@@ -78,6 +79,9 @@ class DatasetStatus:
     drain_failed_at: datetime | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    pause_reason: str | None = None
     partitions: Sequence[PartitionStatus] = ()
 
     @property

@@ -149,9 +149,24 @@ def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overvi
         "Whether a follower holds the dataset's lease.",
         {each.dataset: each.followed_by is not None for each in datasets},
     )
+    yield _gauge(
+        "headrace_paused",
+        "Whether the dataset is paused: it is not read, and its lag is no problem.",
+        {each.dataset: each.paused_at is not None for each in declared},
+    )
+    yield _gauge(
+        "headrace_paused_timestamp_seconds",
+        "When the dataset was paused.",
+        {each.dataset: _epoch(each.paused_at) for each in declared},
+    )
 
 
 def _limits(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
+    yield _gauge(
+        "headrace_check_interval_seconds",
+        "How often the source is checked by its DAG.",
+        {each.dataset: limits.schedule_s for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
     yield _gauge(
         "headrace_max_lag_records",
         "The declaration's max_lag.",

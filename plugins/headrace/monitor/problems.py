@@ -17,6 +17,8 @@ from headrace.settings import Settings
 UNBUILT_S = 900.0  # build_marts runs at least every ten minutes
 UNSEEN_RUNS = 3  # a source not checked for this many intervals of its DAG
 UNSEEN_S = 120.0  # and for at least this time
+# consequences of a pause, or what it may have been begun for: they are problems again once it ends
+UNTOLD_WHILE_PAUSED = ("source", "drain", "lag", "freshness", "unseen", "follower")
 
 Severity = Literal["error", "warning"]
 ProblemKind = Literal[
@@ -31,8 +33,11 @@ ProblemKind = Literal[
     "follower",
     "dead_letters",
     "declaration",
+    "paused",
 ]
-DatasetState = Literal["broken", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"]
+DatasetState = Literal[
+    "broken", "paused", "failing", "late", "unseen", "behind", "building", "current", "empty", "removed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ def find_problems_by(
         if limit is None:
             states[name] = "broken" if name in faults else "removed"
             continue
-        found = list(_of_dataset(dataset, limit, status.at))
+        found = list(_told(dataset, limit, status.at))
         problems += found
         states[name] = _state(dataset, {problem.kind for problem in found})
     for model in status.models:
@@ -140,6 +145,18 @@ def over_thresholds(overview: Overview) -> list[Problem]:
 def _of_fault(fault: InvalidDeclaration) -> Problem:
     text = f"nothing is ingested: {str(fault.error).removeprefix(f'{fault.name}: ')}"
     return _problem("error", "declaration", fault.name, text, Command("describe", fault.name), fault.name)
+
+
+def _told(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -> Iterator[Problem]:
+    """The problems of a dataset; of a paused one the pause instead of those that come from not reading."""
+    found = _of_dataset(dataset, limits, at)
+    if dataset.paused_at is None:
+        yield from found
+        return
+    age = duration((at - dataset.paused_at).total_seconds())
+    text = f"paused for {age} by {dataset.paused_by}: {dataset.pause_reason}; nothing is read"
+    yield _problem("warning", "paused", dataset.dataset, text, Command("resume", dataset.dataset), dataset.dataset)
+    yield from (problem for problem in found if problem.kind not in UNTOLD_WHILE_PAUSED)
 
 
 def _of_dataset(dataset: DatasetStatus, limits: AlertThresholds, at: datetime) -> Iterator[Problem]:
@@ -206,6 +223,8 @@ def _of_model(model: ModelStatus) -> Iterator[Problem]:
 
 
 def _state(dataset: DatasetStatus, kinds: set[ProblemKind]) -> DatasetState:
+    if "paused" in kinds:
+        return "paused"
     if kinds & {"source", "drain"}:
         return "failing"
     if kinds & {"lag", "freshness"}:

@@ -80,6 +80,9 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         "drain_failed_at": found["drain_failed_at"],
         "followed_by": found["holder_name"] if found["is_held"] else None,
         "follower_lost_at": None if found["is_held"] else found["lapses_at"],
+        "paused_at": found["paused_at"],
+        "paused_by": found["paused_by"],
+        "pause_reason": found["pause_reason"],
     }
     if not lines:
         return DatasetStatus(**common)

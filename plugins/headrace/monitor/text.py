@@ -23,6 +23,7 @@ COLORS = {
     "failing": "red",
     "late": "red",
     "unseen": "yellow",
+    "paused": "yellow",
     "behind": "yellow",
     "building": "cyan",
     "empty": "dim",

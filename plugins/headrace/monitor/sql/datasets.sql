@@ -10,9 +10,13 @@ select
     failed.failed_at as drain_failed_at,
     l.holder_name,
     l.lapses_at,
-    l.lapses_at > clock_timestamp() as is_held
+    l.lapses_at > clock_timestamp() as is_held,
+    p.paused_at,
+    p.paused_by,
+    p.why as pause_reason
 from headrace.datasets as d
 left join headrace.leases as l on d.dataset = l.dataset
+left join headrace.pauses as p on d.dataset = p.dataset and p.resumed_at is null
 left join lateral (
     select max(o.observed_at) filter (where o.end_offset is not null) as observed_at
     from headrace.observations as o

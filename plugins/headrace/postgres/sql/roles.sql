@@ -20,6 +20,10 @@ on
     headrace.failures
 to headrace_loader;
 grant delete on headrace.samples, headrace.leases to headrace_loader;
+-- it pauses and resumes datasets, and changes no pause of the past: who and when are the server's own words
+grant insert (dataset, paused_by, why), update (resumed_at, resumed_by, resumed_login)
+on headrace.pauses
+to headrace_loader;
 grant select, insert, update, delete on all tables in schema staging to headrace_loader;
 
 -- dbt reads the ledger and the staged rows, claims batches, and owns the marts. It cannot read dead letters.
@@ -47,6 +51,7 @@ on
     headrace.claims,
     headrace.builds,
     headrace.leases,
+    headrace.pauses,
     headrace.samples,
     headrace.totals,
     headrace.status
