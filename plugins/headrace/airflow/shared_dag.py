@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from airflow.sdk import DAG, XComArg, dag
+from airflow.sdk import DAG, AssetAlias, XComArg, dag
 
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START
 from headrace.airflow.project import AirflowProject
@@ -50,9 +50,9 @@ Bad records go to `headrace.dead_letters` and do not fail the run. Datasets: {_l
     def ingest() -> None:
         folder = None if project.datasets is None else str(project.datasets)
         plan = SharedPlanOperator(task_id="plan", dag_key=key, datasets=folder, declared=declared)
-        drain = PackDrainOperator.partial(task_id="drain", datasets=folder, alias=f"staging/{key}").expand(
-            pack=plan.output
-        )
+        alias = f"staging/{key}"
+        partial = PackDrainOperator.partial(task_id="drain", datasets=folder, alias=alias, outlets=[AssetAlias(alias)])
+        drain = partial.expand(pack=plan.output)
         # not if plan was skipped: nothing was new, and nothing failed
         ReportOperator(
             task_id="report",

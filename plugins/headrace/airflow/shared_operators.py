@@ -69,15 +69,16 @@ class SharedPlanOperator(HeadraceOperator):
 class PackDrainOperator(HeadraceOperator):
     """Drain a pack of SharedPlanOperator's result, one dataset after another, each up to the end that the plan pinned.
 
-    Updates the assets staging/<dataset> of those that committed something, also in an attempt that was killed. Its
-    result has the numbers of staged records and dead letters, the seconds, and the datasets that failed.
+    alias: the AssetAlias among its outlets, by which it updates the assets staging/<dataset> of those that committed
+    something, also in an attempt that was killed. Its result has the numbers of staged records and dead letters, the
+    seconds, and the datasets that failed.
     """
 
     template_fields: Sequence[str] = ("pack",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"pack": "json"}
 
     def __init__(self, *, pack: list[dict[str, Any]], alias: str, **options: Any) -> None:
-        super().__init__(outlets=[AssetAlias(alias)], **options)
+        super().__init__(**options)  # its outlets are given to `partial`: Airflow does not ask a mapped operator's
         self.pack, self.alias = pack, alias
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -140,16 +141,18 @@ def summary(failures: Mapping[str, str]) -> str:
     same: dict[str, list[str]] = {}
     for name, text in sorted(failures.items()):
         same.setdefault(text, []).append(name)
-    told = [f"{_named(names)}: {text}" for text, names in list(same.items())[:TOLD_MAX]]
+    told = [_told(names, text) for text, names in list(same.items())[:TOLD_MAX]]
     if len(same) > TOLD_MAX:
         told.append(f"and {len(same) - TOLD_MAX} other errors, which `headrace status` shows")
     datasets = "1 dataset" if len(failures) == 1 else f"{len(failures)} datasets"
     return f"{datasets} failed, the others are done: " + " | ".join(told)
 
 
-def _named(names: Sequence[str]) -> str:
+def _told(names: Sequence[str], text: str) -> str:
+    if len(names) == 1 and text.startswith(names[0]):  # most errors begin with their dataset
+        return text
     rest = len(names) - TOLD_MAX
-    return ", ".join(names[:TOLD_MAX]) + (f" and {rest} others" if rest > 0 else "")
+    return f"{', '.join(names[:TOLD_MAX])}{f' and {rest} others' if rest > 0 else ''}: {text}"
 
 
 def _tell(planned: "Plans") -> None:
