@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow alerts test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons test-postgres lint audit sbom format psql stats faults mutants kills celery your-airflow alerts test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -52,6 +52,9 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 		./install.sh "$$python" requirements-dev.txt .venv-$$version && touch .venv-$$version/installed && \
 			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
+
+test-postgres: install-dev ## Compare the way from topic to mart on PostgreSQL 15, 16 and 18
+	@$(BIN)/python -m pytest -p no:randomly -m "faults or not faults" tests/integration/test_postgres_versions.py
 
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults

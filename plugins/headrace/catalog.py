@@ -1,7 +1,8 @@
 """All declarations of a deployment: each is loaded separately, so a broken file stops only its own dataset."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +110,20 @@ def load_declaration(datasets_dir: Path, name: str) -> Dataset:
             "correct the file"
         ) from error
     return dataset
+
+
+def by_priority(names: Sequence[str], datasets_dir: Path) -> list[str]:
+    """The names by the priority of their declarations, the highest first; in the given order where it is the same.
+
+    A declaration that cannot be used has the default: what reads it names its fault.
+    """
+    if len(names) < 2:
+        return list(names)
+    priorities: dict[str, int] = {}
+    for name in names:
+        with suppress(DatasetError):
+            priorities[name] = load_declaration(datasets_dir, name).priority
+    return sorted(names, key=lambda name: -priorities.get(name, Dataset.priority))
 
 
 def dag_of(name: str, *, is_file: bool, dag: str | None = None) -> str:

@@ -6,6 +6,7 @@ the command line and the documentation follow from it.
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, create_model, field_validator
+from pydantic import BaseModel, ConfigDict
 
 from headrace.command import Command
 from headrace.contracts import masks
@@ -21,7 +22,7 @@ from headrace.contracts.annotations import metadata
 from headrace.contracts.changes import Changes
 from headrace.contracts.children import Child as Child
 from headrace.contracts.children import Children, compile_children
-from headrace.contracts.columns import Column, columns_of
+from headrace.contracts.columns import columns_of
 from headrace.contracts.contract import Contract, Row
 from headrace.contracts.places import Header, Key
 from headrace.contracts.rejection import Rejection
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 CHILD_TABLE_LENGTH_MAX = 50  # a name in Postgres has 63, and names of objects made for a table are longer
 MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
+PRIORITY_MAX = 1_000_000  # Airflow adds the weights of tasks to a 32-bit number
+
 # allow: fields that the contract does not name are kept in _extra, never dropped, also without this config
 CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -68,6 +71,10 @@ class Dataset:
     children: arrays whose elements are rows of tables of their own. Defaults to none.
     max_value_bytes: a longer value is a dead letter. Defaults to 1 MiB.
     schedule_s: seconds between the runs of its DAG. Defaults to 60.
+    max_records_per_s: a run reads at most so many records per second, all of its processes together. Defaults to no
+    limit.
+    priority: the highest is drained first where several datasets wait, and is the priority_weight of the DAG's tasks.
+    Defaults to 1.
     dag: datasets with the same one share the DAG ingest_<dag>. Defaults to none: the dataset has ingest_<name>.
     max_lag: more unread records are a problem, and the DAG check_freshness fails. Defaults to no limit.
     max_freshness_s: a record that is older and not yet in every mart is a problem; the DAG check_freshness fails.
@@ -86,6 +93,8 @@ class Dataset:
     strict: bool = False
     max_value_bytes: int = 1024 * 1024
     schedule_s: int = 60
+    max_records_per_s: float | None = None
+    priority: int = 1
     dag: str | None = None
     max_lag: int | None = None
     max_freshness_s: float | None = None
@@ -103,14 +112,7 @@ class Dataset:
         for role, name in (*(("key", name) for name in self.key_fields), ("time_column", self.time_column)):
             if name is not None and name not in self.contract.model_fields:
                 faults.append(f"{role} {name!r} is not a field of {self.contract.__name__}")
-        numbers = (
-            ("schedule_s", self.schedule_s),
-            ("max_lag", self.max_lag),
-            ("max_freshness_s", self.max_freshness_s),
-        )
-        for limit, value in numbers:
-            if value is not None and value <= 0:
-                faults.append(f"{limit} is {value}, expected more than 0")
+        faults += self._numbers_faults()
         if self.format.has_schema_ids and not self.source.has_record_keys:
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
         elif isinstance(self.format, Debezium) and self.source.kind != "topic":
@@ -130,6 +132,14 @@ class Dataset:
             faults.append(f"zone is {self.zone!r}, expected a name such as Europe/Berlin")
         if faults:
             raise DatasetError(f"{self.name}: {'; '.join(faults)}")
+
+    def _numbers_faults(self) -> Iterator[str]:
+        for limit in ("schedule_s", "max_records_per_s", "max_lag", "max_freshness_s"):
+            value = getattr(self, limit)
+            if value is not None and not value > 0:  # nor nan
+                yield f"{limit} is {value}, expected more than 0"
+        if not isinstance(self.priority, int) or abs(self.priority) > PRIORITY_MAX:
+            yield f"priority is {self.priority!r}, expected a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}"
 
     def _zone(self) -> tzinfo:
         return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
@@ -324,26 +334,3 @@ def load_dataset(datasets_dir: Path, name: str) -> Dataset:
 def module_name(name: str) -> str:
     """The name in sys.modules of a declaration; it is there also after the declaration raised an error."""
     return f"headrace_datasets_{name}"
-
-
-def field_contract(dataset: Dataset, column: Column) -> Contract:
-    """The contract of a single field: the field's own validators, and the dataset's strictness."""
-    info = dataset.contract.model_fields[column.field]
-    validators: dict[str, Any] = {  # pydantic has bound it to the class, create_model binds again: so it is static
-        name: field_validator(column.field, mode=found.info.mode)(staticmethod(found.func))
-        for name, found in dataset.contract.__pydantic_decorators__.field_validators.items()
-        if column.field in found.info.fields or "*" in found.info.fields
-    }
-    model = create_model(
-        f"{dataset.contract.__name__}{column.field}",
-        __config__=CONTRACT_CONFIG,
-        __validators__=validators,
-        **{column.field: (info.annotation, info)},  # type: ignore[call-overload]
-    )
-    return Contract(
-        model,
-        zone=UTC if dataset.zone == "UTC" else ZoneInfo(dataset.zone),
-        max_value_bytes=dataset.max_value_bytes + len(column.source_names[0].encode()) + 64,
-        strict=dataset.strict,
-        masking_key=dataset.masking_key,
-    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.catalog import load_declaration, load_declarations
+from headrace.catalog import by_priority, load_declaration, load_declarations
 from headrace.exceptions import DatasetError
 
 GOOD = """
@@ -31,6 +31,8 @@ BROKEN = {
     "declared_wrong": (GOOD.replace("SOURCE", "KafkaTopic(topic='a b')"), "topic 'a b'"),
     "often": (GOOD.replace("NAME", "often").replace("SOURCE", TOPIC + ", schedule_s='often'"), "TypeError"),
     "never": (GOOD.replace("NAME", "never").replace("SOURCE", TOPIC + ", schedule_s=0"), "schedule_s is 0"),
+    "slow": (GOOD.replace("NAME", "slow").replace("SOURCE", TOPIC + ", max_records_per_s=0"), "max_records_per_s is 0"),
+    "first": (GOOD.replace("NAME", "first").replace("SOURCE", TOPIC + ", priority=1.5"), "priority is 1.5, expected"),
     "zone": (GOOD.replace("NAME", "zone").replace("SOURCE", TOPIC + ", zone='Mars/Base'"), "Mars/Base"),
 }
 
@@ -105,3 +107,11 @@ def test_dag_of_another_dataset_s_own_is_refused_by_the_names_of_both(tmp_path: 
         "name, or give dataset web dag='web' too"
     )
     assert found.faults["clicks"].dag_id == "ingest_web.broken"
+
+
+def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_path: Path) -> None:
+    for name, priority in (("low", -3), ("same", 1), ("high", 7)):
+        declare(tmp_path, name, f"{TOPIC}, priority={priority}")
+    (tmp_path / "broken.py").write_text("def broken(:")
+    assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
+    assert by_priority(["broken"], tmp_path) == ["broken"]

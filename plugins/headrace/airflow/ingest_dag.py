@@ -34,11 +34,14 @@ Bad records go to `headrace.dead_letters` and do not fail the run.
 """,
     )
     def ingest() -> None:
-        plan = PlanOperator(task_id="plan", dataset=dataset.name, datasets=project.datasets)
+        plan = PlanOperator(
+            task_id="plan", dataset=dataset.name, datasets=project.datasets, priority_weight=dataset.priority
+        )
         DrainOperator.partial(
             task_id="drain",
             dataset=dataset.name,
             datasets=None if project.datasets is None else str(project.datasets),
+            priority_weight=dataset.priority,
             outlets=[staging_asset(dataset.name)],
         ).expand(share=plan.output)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.dataset import Dataset
     from headrace.deployment import Deployment
 
+PACED_S = 3600.0  # of a drain with a rate limit; DEFAULT_ARGS end a task after two hours
 Flag = bool | str  # templates render text
 
 
@@ -90,7 +91,10 @@ class DrainOperator(HeadraceOperator):
             if not shares:
                 raise AirflowSkipException(f"{dataset.name}: nothing new")
             planned = ingest.remaining_plan(deployment, Plan.from_dict(shares[0]))  # this may be a retry
-            result = ingest.drain_plan(deployment, dataset, planned, options=ingest.RunOptions(run=run_context()))
+            # a paced drain may take days: it ends before the task's time limit, and the next run continues
+            max_seconds = None if dataset.max_records_per_s is None else PACED_S
+            options = ingest.RunOptions(run=run_context(), max_seconds=max_seconds)
+            result = ingest.drain_plan(deployment, dataset, planned, options=options)
         for line in result.log_lines(planned):
             say(line)
         publish_dead_letters(deployment, dataset)

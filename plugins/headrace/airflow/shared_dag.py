@@ -24,6 +24,7 @@ def shared_dag(
     It runs as often as the most frequent of them asks. An idle run has one task.
     """
     datasets = declared.shared[key]
+    weight = max(dataset.priority for dataset in datasets)
 
     @dag(
         dag_id=dag_of(key, is_file=False),
@@ -32,7 +33,7 @@ def shared_dag(
         start_date=START,
         catchup=False,
         max_active_runs=1,
-        default_args=DEFAULT_ARGS,
+        default_args=DEFAULT_ARGS | {"priority_weight": weight},
         tags=["headrace", "ingest"],
         doc_md=f"""
 Reads the records of {len(datasets)} datasets, each up to its source's end at the start of the run.

@@ -86,9 +86,10 @@ def drain(
 ) -> None:
     """Read new records of each DATASET's topic into its staging table, up to its current end.
 
-    Several are drained one after the other, each with these limits. Exit status 1 if one failed: the others are
-    drained.
+    Several are drained one after the other, the highest `priority` first, each with these limits. Exit status 1 if one
+    failed: the others are drained.
     """
+    from headrace.catalog import by_priority
     from headrace.ingest.parallel import drain_dataset
     from headrace.publish.dead_letter_topic import publish_after_drain
 
@@ -110,7 +111,8 @@ def drain(
             lines.append(f"{name}: {published} dead letters published")
         return Outcome(result.document(plan) | {"published": published}, lines)
 
-    run_each(declared(datasets, deployment.settings.datasets_dir), work, as_json=as_json)
+    names = declared(datasets, deployment.settings.datasets_dir)
+    run_each(by_priority(names, deployment.settings.datasets_dir), work, as_json=as_json)
 
 
 @main.command()

@@ -29,6 +29,7 @@ from headrace.follow.notifier import WAIT_S, Notifier
 from headrace.follow.schedule import Schedule
 from headrace.ingest.observations import save_failure
 from headrace.ingest.opening import open_source
+from headrace.ingest.rate_limit import RateLimit
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import build
 from headrace.marts.claims import unclaimed_datasets
@@ -153,6 +154,7 @@ class _Follower:
             self._backoffs[name].print_once(fault)
         self._sources: dict[str, Source] = {}
         self._pauses: dict[str, Pause] = {}
+        self._rate_limits: dict[str, RateLimit | None] = {}
         self._schedule = Schedule()
         self._result = FollowResult()
 
@@ -232,10 +234,20 @@ class _Follower:
             names.add(self._notified.get(timeout=max(min(until - time.monotonic(), WAIT_S), 0.0)))
             while True:
                 names.add(self._notified.get_nowait())
-        waiting = [name for name in names if self._backoffs[name].is_waiting]
-        for name in waiting:
-            self._notifiers[name].notify_in(self._backoffs[name].seconds_left)
-        return sorted(names - set(waiting))
+        names &= self._notifiers.keys()
+        waiting = {name: seconds for name in names if (seconds := self._seconds_to_drain(name))}
+        for name, seconds in waiting.items():
+            self._notifiers[name].notify_in(seconds)
+        return sorted(names - waiting.keys(), key=self._order)
+
+    def _order(self, name: str) -> tuple[int, str]:
+        """Sorts by priority, the highest first."""
+        return -self._datasets[name].priority, name
+
+    def _seconds_to_drain(self, name: str) -> float:
+        """Seconds that the backoff or the rate limit of a dataset keeps it from being read."""
+        limit, backoff = self._rate_limits.get(name), self._backoffs[name]
+        return max(backoff.seconds_left if backoff.is_waiting else 0.0, 0.0 if limit is None else limit.seconds_left)
 
     def _drain(self, name: str) -> None:
         notifier = self._notifiers.get(name)
@@ -245,13 +257,17 @@ class _Follower:
             source = self._sources[name] if name in self._sources else self._open_source(name)
             dataset = self._datasets[name]
             planned = plan(self._deployment, dataset, source=source, run=self._run)
+            limit = self._rate_limits.setdefault(name, RateLimit.of(dataset))
             result = drain_plan(
                 self._deployment,
                 dataset,
-                planned,
+                planned.limited(None if limit is None else limit.burst),
                 source=source,
-                options=RunOptions(run=self._run, max_seconds=DRAIN_S, stop=self._stop.is_set),
+                # the others do not wait for a dataset's rate limit: it is notified later
+                options=RunOptions(run=self._run, max_seconds=DRAIN_S, stop=self._stop.is_set, is_paced=False),
             )
+            if limit is not None:
+                limit.count(result.records + result.ignored)
             if result.batches:
                 self._print_line(result.summary(planned))
                 self._schedule.add(name)

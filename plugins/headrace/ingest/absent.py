@@ -12,8 +12,9 @@ from psycopg.sql import SQL, Composed, Identifier
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import Dataset, field_contract
+from headrace.dataset import Dataset
 from headrace.exceptions import CheckpointMoved, DatasetError
+from headrace.ingest.field_contract import field_contract
 from headrace.postgres import checkpoints, ledger, staging
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.copy import check_stored, copy_rows

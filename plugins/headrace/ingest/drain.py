@@ -15,6 +15,7 @@ from headrace.ingest.batch import Batch
 from headrace.ingest.commit import Committer
 from headrace.ingest.commit_thread import CommitThread
 from headrace.ingest.plan import Plan
+from headrace.ingest.rate_limit import RateLimit
 from headrace.postgres.dead_letters import REASON
 from headrace.postgres.ledger import LedgerKind, LedgerLine, RunContext
 from headrace.sources.base import Chunk, Source
@@ -141,13 +142,15 @@ class DrainOptions:
 
     batch_rows, batch_bytes (of keys, values and headers): the record that reaches either one ends its batch; they also
     limit the open batches of all partitions together. max_seconds: after it the drain commits what it has read and
-    ends; None: no limit. stop: the drain ends in the same way once it returns true. run: the committing run, for the
-    ledger. on_progress, on_commit: called after each commit. barrier: called at named steps, for tests.
+    ends; None: no limit. rate_limit: the drain rests between reads, outside of transactions; None: no limit. stop:
+    the drain ends in the same way once it returns true. run: the committing run, for the ledger. on_progress,
+    on_commit: called after each commit. barrier: called at named steps, for tests.
     """
 
     batch_rows: int
     batch_bytes: int
     max_seconds: float | None = None
+    rate_limit: RateLimit | None = None
     stop: Callable[[], bool] = lambda: False
     run: RunContext | None = None
     on_progress: DrainCallback = lambda _: None
@@ -176,9 +179,11 @@ def drain(
         _check_source(source, plan)  # in the reading thread: the commit thread uses only Postgres
         commits.run(partial(_commit, committer, batch, kind, options.run or RunContext()))
 
+    is_over = partial(_is_out_of_time, options, began)
     failures: list[HeadraceError] = []
     with CommitThread(partial(_settle, result, options, began)) as commits, closing(source.read(plan.ranges)) as chunks:
-        for chunk in _until_unreadable(chunks, failures):
+        paced = chunks if options.rate_limit is None else options.rate_limit.paced(chunks, is_over)
+        for chunk in _until_unreadable(paced, failures):
             options.barrier("fetched")
             partition, records = chunk.partition, iter(chunk.records)
             start = next_offsets.get(partition, plan.ranges[partition].start)
@@ -192,7 +197,7 @@ def drain(
             if batch.end_offset > batch.start_offset:
                 open_batches[partition] = batch
             del batch, records, chunk  # frees their memory while the next chunk is fetched
-            out_of_time = _is_out_of_time(options, began)
+            out_of_time = is_over()
             for batch in _due(open_batches, plan, options, out_of_time):
                 close(batch)
             if out_of_time:

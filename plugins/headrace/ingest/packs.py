@@ -11,6 +11,9 @@ from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import RunOptions, drain_plan, remaining_plan
 
+# Of a drain with a rate limit: the next run of the DAG, which waits for this one, continues it.
+PACED_S = 45.0
+
 Opened = Callable[[str], tuple[Deployment, Dataset]]
 
 
@@ -76,7 +79,10 @@ def _drain(
         if progress.batches:
             result.committed.add(dataset.name)
 
-    drained = drain_plan(deployment, dataset, remaining, options=replace(options, on_progress=note))
+    max_seconds = None if dataset.max_records_per_s is None else PACED_S
+    drained = drain_plan(
+        deployment, dataset, remaining, options=replace(options, on_progress=note, max_seconds=max_seconds)
+    )
     note(drained)
     if drained.batches:
         result.drained.append(drained)

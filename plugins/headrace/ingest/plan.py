@@ -22,6 +22,7 @@ class Plan:
     # per partition the offset and position after this plan, also for partitions with nothing to read
     behind: Mapping[int, SourcePosition] = field(default_factory=dict)
     origins: Mapping[int, Origin] = field(default_factory=dict)  # of a dataset of several topics
+    part: float = 1.0  # of the plan that was split, by offsets: its part of the dataset's rate limit
 
     def label(self, partition: int) -> str:
         """A partition for people: `[3]`, of several topics `[3] orders_eu[1]`."""
@@ -66,7 +67,8 @@ class Plan:
         for partition, bounds in sorted(self.ranges.items(), key=lambda item: item[1].start - item[1].end):
             smallest = min(shares, key=lambda share: sum(taken.end - taken.start for taken in share.values()))
             smallest[partition] = bounds
-        return [replace(self, ranges=share) for share in shares if share]
+        split = [replace(self, ranges=share) for share in shares if share]
+        return [replace(share, part=self.part * share.lag / self.lag) for share in split]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan in JSON types, to pass it between tasks."""

@@ -32,7 +32,7 @@ class Plans:
 
     plans: of the datasets with something to read. idle: nothing is new. absent: their topics do not exist yet.
     paused: their sources are not asked. errors: why the others could not be planned; they are stored, as `runner.plan`
-    does.
+    does. datasets: all of them.
     """
 
     plans: list[Plan] = field(default_factory=list)
@@ -40,6 +40,7 @@ class Plans:
     absent: list[str] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def add(self, plan: Plan) -> None:
         """Add the plan of a dataset."""
@@ -49,15 +50,23 @@ class Plans:
             self.idle.append(plan.dataset)
 
     def packs(self, settings: Settings) -> list[list[Plan]]:
-        """The plans as the work of tasks, the longest first.
+        """The plans as the work of tasks, the highest priority first, then the longest.
 
-        A dataset with much to read has tasks of its own, as in its own DAG. The others are packed: a task costs about a
-        second, a drain of a few records much less. Packs are at most HEADRACE_DRAIN_PARALLEL_MAX.
+        A dataset with much to read has tasks of its own, as in its own DAG, and so has one whose rate limit would let
+        others wait. The others are packed: a task costs about a second, a drain of a few records much less. Packs are
+        at most HEADRACE_DRAIN_PARALLEL_MAX.
         """
         most, lag_max = settings.drain_parallel_max, settings.drain_parallel_lag
-        large = [plan for plan in self.plans if plan.lag > lag_max]
-        small = sorted((plan for plan in self.plans if plan.lag <= lag_max), key=lambda plan: -plan.lag)
-        alone = [[share] for plan in large for share in plan.split(most)]
+        alone: list[list[Plan]] = []
+        small: list[Plan] = []
+        for plan in sorted(self.plans, key=lambda plan: (-self.datasets[plan.dataset].priority, -plan.lag)):
+            limit = self.datasets[plan.dataset].max_records_per_s
+            if plan.lag > lag_max:
+                alone += [[share] for share in plan.split(most)]
+            elif limit is not None and plan.lag > limit:
+                alone.append([plan])
+            else:
+                small.append(plan)
         wanted = max(math.ceil(sum(plan.lag for plan in small) / lag_max), math.ceil(len(small) / PACK_DATASETS))
         packs: list[list[Plan]] = [[] for _ in range(min(wanted, most))]
         for plan in small:
@@ -71,7 +80,7 @@ def plan_together(deployment: Deployment, datasets: Sequence[Dataset], run: RunC
     What is not usual for a dataset, such as its first contact or new partitions, is left to `runner.plan`, one dataset
     after another. No dataset stops another one. Raises the errors of the common queries.
     """
-    found = Plans()
+    found = Plans(datasets={dataset.name: dataset for dataset in datasets})
     by_name = {dataset.name: dataset for dataset in _connected(deployment, datasets, found)}
     with database(deployment.connect(APPLICATION)) as connection:
         found.paused = list(open_pauses(connection, by_name))

@@ -18,6 +18,7 @@ from headrace.ingest.drain import DrainCallback, DrainOptions, DrainResult, drai
 from headrace.ingest.journal import Journal
 from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan, make_plan
+from headrace.ingest.rate_limit import RateLimit
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
@@ -32,10 +33,14 @@ COLLECTED_FROM = 200_000  # objects allocated and not freed, before a collection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The fields of `DrainOptions` that a run's caller sets."""
+    """The fields of `DrainOptions` that a run's caller sets.
+
+    is_paced: the drain keeps the dataset's rate limit; False: its caller does.
+    """
 
     run: RunContext | None = None
     max_seconds: float | None = None
+    is_paced: bool = True
     stop: Callable[[], bool] = lambda: False
     on_progress: DrainCallback = lambda _: None
     barrier: Barrier = no_barrier
@@ -129,7 +134,8 @@ def drain_plan(
     retries, journal = deployment.retries(), Journal(deployment.settings)
     connect = deployment.connect(drain_name(dataset.name))
     watch = PauseWatch(connect, dataset.name)
-    drain_options = _drain_options(deployment, options, journal, watch)
+    rate_limit = RateLimit.of(dataset, plan.part) if options.is_paced else None
+    drain_options = _drain_options(deployment, options, journal, watch, rate_limit)
     committer = Committer(connect, retries, limits=deployment.lock_timeouts, barrier=options.barrier)
 
     def work() -> None:
@@ -159,11 +165,15 @@ def drain_plan(
     return result
 
 
-def _drain_options(deployment: Deployment, options: RunOptions, journal: Journal, watch: PauseWatch) -> DrainOptions:
+def _drain_options(
+    deployment: Deployment, options: RunOptions, journal: Journal, watch: PauseWatch, rate_limit: RateLimit | None
+) -> DrainOptions:
+    batch_rows = deployment.settings.batch_rows
     return DrainOptions(
-        batch_rows=deployment.settings.batch_rows,
+        batch_rows=batch_rows if rate_limit is None else min(batch_rows, rate_limit.burst),
         batch_bytes=deployment.settings.batch_bytes,
         max_seconds=options.max_seconds,
+        rate_limit=rate_limit,
         stop=lambda: options.stop() or watch.is_paused(),
         run=options.run,
         on_progress=options.on_progress,

@@ -208,6 +208,14 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
         dag = dag_of(dataset.name, is_file=False, dag=dataset.dag)
         shared = "" if dataset.dag is None else ", or as often as another dataset of this DAG"
         yield "DAG", f"{dag}, every {dataset.schedule_s} s{shared}"
+    yield from _pace(dataset)
+
+
+def _pace(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    if dataset.max_records_per_s is not None:
+        yield "rate limit", f"{dataset.max_records_per_s:g} records per second and run"
+    if dataset.priority != Dataset.priority:
+        yield "priority", f"{dataset.priority}; others have {Dataset.priority} by default, the highest is drained first"
 
 
 def _commands(dataset: Dataset) -> Iterator[str]:

@@ -18,9 +18,10 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.reasons import Reason
 from headrace.contracts.rejection import Rejection
-from headrace.dataset import Dataset, field_contract
+from headrace.dataset import Dataset
 from headrace.deployment import Deployment
 from headrace.exceptions import DatasetError
+from headrace.ingest.field_contract import field_contract
 from headrace.postgres import ledger, staging
 from headrace.postgres.checkpoints import Checkpoints
 from headrace.postgres.connection import database
