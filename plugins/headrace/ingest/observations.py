@@ -1,5 +1,6 @@
 """What plans and drains record for `status`: lag, totals of the ledger, errors. Nothing else depends on it."""
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -19,8 +20,9 @@ from headrace.exceptions import (
 )
 from headrace.ingest.plan import Plan
 from headrace.ingest.samples import prune_samples
+from headrace.ingest.totals import update_totals
 from headrace.output import shown
-from headrace.postgres.checkpoints import Checkpoints
+from headrace.postgres.checkpoints import Checkpoints, register
 from headrace.postgres.connection import DISK_FULL, UNREACHABLE, Connect, database
 from headrace.postgres.ledger import RunContext
 from headrace.sources.base import SourceState
@@ -30,39 +32,52 @@ OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, Registr
 # causes that are over for every dataset as soon as they are over for one: a dataset that is read once an hour need not
 # be read again for its card to go
 OVER_FOR_ALL = ("% does not answer", DISK_FULL)
-TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
 
 
 def save_state(stored: Checkpoints, state: SourceState) -> None:
     """Store the offsets that a source reported, in a separate transaction, so that a refused plan keeps them."""
     with stored.connection.transaction():
         stored.register()
-        for partition, found in state.partitions.items():
-            stored.connection.execute(
-                """
-                insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
-                values (%s, %s, %s, %s, %s)
-                on conflict (dataset, partition) do update set
-                    log_start_offset = excluded.log_start_offset,
-                    end_offset = excluded.end_offset,
-                    high_watermark = excluded.high_watermark,
-                    error = null,
-                    command = null,
-                    observed_at = clock_timestamp()
-                """,
-                (stored.dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
-            )
+        save_states(stored.connection, {stored.dataset: state})
+
+
+def save_states(connection: Connection[Any], states: Mapping[str, SourceState]) -> None:
+    """Store the offsets that the sources of registered datasets reported."""
+    rows = [
+        (dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark)
+        for dataset, state in sorted(states.items())
+        for partition, found in sorted(state.partitions.items())
+    ]
+    connection.execute(
+        """
+        insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
+        select * from unnest(%s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[])
+        on conflict (dataset, partition) do update set
+            log_start_offset = excluded.log_start_offset,
+            end_offset = excluded.end_offset,
+            high_watermark = excluded.high_watermark,
+            error = null,
+            command = null,
+            observed_at = clock_timestamp()
+        """,
+        [list(column) for column in zip(*rows, strict=True)] or [[]] * 5,
+    )
 
 
 def save_observation(stored: Checkpoints) -> None:
-    """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
+    """Sample the lag that a plan saw; see `save_observations`."""
+    save_observations(stored.connection, [stored.dataset])
 
-    The plan succeeded, so earlier errors are cleared, also on partitions that the source no longer has, and those of
+
+def save_observations(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Sample the lags that plans saw, once a minute, and add the ledger's new lines to the totals.
+
+    The plans succeeded, so earlier errors are cleared, also on partitions that the source no longer has, and those of
     other datasets with the same cause.
     """
-    connection, dataset = stored.connection, stored.dataset
+    names = sorted(datasets)
     with connection.transaction():
-        _clear_errors(connection, dataset)
+        _clear_errors(connection, names)
         # the largest lag of a minute is kept: a follower plans every second, mostly without lag
         sampled = connection.execute(
             """
@@ -76,8 +91,8 @@ def save_observation(stored: Checkpoints) -> None:
             inner join headrace.generations as g
                 on g.dataset = c.dataset and g.generation = c.generation and g.is_open
             inner join headrace.observations as o on o.dataset = c.dataset and o.partition = c.partition
-            where c.dataset = %(dataset)s and o.end_offset is not null and not c.is_closed
-            order by c.partition
+            where c.dataset = any(%(datasets)s) and o.end_offset is not null and not c.is_closed
+            order by c.dataset, c.partition
             on conflict (dataset, generation, partition, minute) do update set
                 end_offset = excluded.end_offset,
                 next_offset = excluded.next_offset,
@@ -85,11 +100,11 @@ def save_observation(stored: Checkpoints) -> None:
             where samples.end_offset - samples.next_offset < excluded.end_offset - excluded.next_offset
             returning xmax = 0 as is_new
             """,
-            {"dataset": dataset},
+            {"datasets": names},
         ).fetchall()
         if any(is_new for (is_new,) in sampled):
-            prune_samples(connection, dataset)
-        update_totals(connection, dataset)
+            prune_samples(connection, names)
+        update_totals(connection, names)
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
@@ -97,34 +112,35 @@ def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
     connection.execute(
         "update headrace.observations set observed_at = clock_timestamp() where dataset = %s", (dataset,)
     )
-    _clear_errors(connection, dataset)
+    _clear_errors(connection, [dataset])
 
 
-def _clear_errors(connection: Connection[Any], dataset: str) -> None:
-    """Clear the errors of a dataset whose source could be read, and those of other datasets that had the same cause.
+def _clear_errors(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Clear the errors of datasets whose sources could be read, and those of other datasets that had the same cause.
 
-    Likewise the drains of others that failed with the cause of a drain of this one that is committed by now.
+    Likewise the drains of others that failed with the cause of a drain of these that is committed by now.
     """
+    names = list(datasets)
     found = connection.execute(
         """
         select true, o.cause
         from headrace.observations as o
-        where o.dataset = %(dataset)s and (o.error is not null or o.error_since is not null)
+        where o.dataset = any(%(datasets)s) and (o.error is not null or o.error_since is not null)
         union
         select false, f.cause
         from headrace.failures as f
         inner join headrace.checkpoints as c
             on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
-        where f.dataset = %(dataset)s and f.cause like any(%(over)s) and c.next_offset >= f.end_offset
+        where f.dataset = any(%(datasets)s) and f.cause like any(%(over)s) and c.next_offset >= f.end_offset
         """,
-        {"dataset": dataset, "over": list(OVER_FOR_ALL)},
+        {"datasets": names, "over": list(OVER_FOR_ALL)},
     ).fetchall()
     if not found:
         return
     connection.execute(
         "update headrace.observations set error = null, command = null, cause = null, error_since = null "
-        "where dataset = %s",
-        (dataset,),
+        "where dataset = any(%s) and (error is not null or error_since is not null)",
+        (names,),
     )
     values = {"causes": [cause for _, cause in found if cause], "over": list(OVER_FOR_ALL)}
     if not values["causes"]:
@@ -158,43 +174,6 @@ _CLEAR_DRAINS = """
 """
 
 
-def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
-    """Add the ledger's lines to headrace.totals if more than `lines` are new."""
-    connection.execute(
-        """
-        insert into headrace.totals (dataset, generation, partition, to_seq, staged, dead, tombstones, ignored)
-        select
-            c.dataset,
-            c.generation,
-            c.partition,
-            d.last_seq,
-            coalesce(t.staged, 0) + coalesce(sum(b.staged), 0),
-            coalesce(t.dead, 0) + coalesce(sum(b.dead), 0),
-            coalesce(t.tombstones, 0) + coalesce(sum(b.tombstones), 0),
-            coalesce(t.ignored, 0) + coalesce(sum(b.ignored), 0)
-        from headrace.checkpoints as c
-        inner join headrace.datasets as d on d.dataset = c.dataset
-        inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation and g.is_open
-        left join headrace.totals as t
-            on t.dataset = c.dataset and t.generation = c.generation and t.partition = c.partition
-        left join headrace.batches as b
-            on b.dataset = c.dataset and b.generation = c.generation and b.partition = c.partition
-            and b.seq > coalesce(t.to_seq, 0) and b.seq <= d.last_seq and b.kind in ('drain', 'load', 'replace')
-        where c.dataset = %(dataset)s and d.last_seq > coalesce(t.to_seq, 0) + %(lines)s
-        group by c.dataset, c.generation, c.partition, d.last_seq, t.staged, t.dead, t.tombstones, t.ignored
-        order by c.partition
-        on conflict (dataset, generation, partition) do update set
-            to_seq = excluded.to_seq,
-            staged = excluded.staged,
-            dead = excluded.dead,
-            tombstones = excluded.tombstones,
-            ignored = excluded.ignored
-        where totals.to_seq < excluded.to_seq
-        """,
-        {"dataset": dataset, "lines": lines},
-    )
-
-
 def save_failure(connect: Connect, dataset: str, error: Exception, run: RunContext | None = None) -> None:
     """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
@@ -202,7 +181,7 @@ def save_failure(connect: Connect, dataset: str, error: Exception, run: RunConte
     met it; None for a shell. OWN_SETTINGS are errors of the dataset only for the former: a shell's user reads the
     message.
     """
-    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and run is None):
+    if is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and run is None):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
@@ -211,52 +190,60 @@ def save_failure(connect: Connect, dataset: str, error: Exception, run: RunConte
 
 
 def save_error(connection: Connection[Any], dataset: str, error: Exception, run: RunContext | None = None) -> None:
-    """Store the error of a plan until the next one succeeds; on partition 0 if the dataset has none.
+    """Store the error of a plan until the next one succeeds; see `save_errors`."""
+    save_errors(connection, {dataset: error}, run)
 
-    The last observed offsets and their time stay, and so does the beginning of an error that goes on.
+
+def save_errors(connection: Connection[Any], errors: Mapping[str, Exception], run: RunContext | None = None) -> None:
+    """Store the errors of plans until the next ones succeed; on partition 0 of a dataset that has none.
+
+    The last observed offsets and their time stay, and so does the beginning of an error that goes on. Datasets with the
+    same error, as of one broker, are stored together.
     """
-    values = {"dataset": dataset, **_stored(error, run)}
-    with connection.transaction():
-        Checkpoints(connection, dataset).register()
-        noted = connection.execute(
-            """
-            update headrace.observations as o
-            set
-                error = %(error)s,
-                command = %(command)s,
-                cause = %(cause)s,
-                error_since = coalesce(
-                    (
-                        select min(f.error_since)
-                        from headrace.observations as f
-                        where f.dataset = %(dataset)s and f.cause is not distinct from %(cause)s
-                    ),
-                    clock_timestamp()
-                ),
-                dag_id = %(dag_id)s,
-                run_id = %(run_id)s,
-                task_id = %(task_id)s,
-                try_number = %(try_number)s,
-                map_index = %(map_index)s
-            where o.dataset = %(dataset)s
-            """,
-            values,
-        ).rowcount
-        if not noted:
-            connection.execute(
-                """
-                insert into headrace.observations (
-                    dataset, partition, error, command, cause, error_since, dag_id, run_id, task_id, try_number,
-                    map_index
-                )
-                values (
-                    %(dataset)s, 0, %(error)s, %(command)s, %(cause)s, clock_timestamp(), %(dag_id)s, %(run_id)s,
-                    %(task_id)s, %(try_number)s, %(map_index)s
-                )
-                on conflict (dataset, partition) do nothing
-                """,
-                values,
-            )
+    same: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for dataset, error in sorted(errors.items()):
+        stored = _stored(error, run)
+        same.setdefault(repr(stored), (stored, []))[1].append(dataset)
+    for stored, names in same.values():
+        values = {"datasets": names, **stored}
+        with connection.transaction():
+            register(connection, names)
+            connection.execute(_STORE_ON_ALL, values)
+            connection.execute(_STORE_ON_FIRST, values)
+
+
+_STORE_ON_ALL = """
+    update headrace.observations as o
+    set
+        error = %(error)s,
+        command = %(command)s,
+        cause = %(cause)s,
+        error_since = coalesce(
+            (
+                select min(f.error_since)
+                from headrace.observations as f
+                where f.dataset = o.dataset and f.cause is not distinct from %(cause)s
+            ),
+            clock_timestamp()
+        ),
+        dag_id = %(dag_id)s,
+        run_id = %(run_id)s,
+        task_id = %(task_id)s,
+        try_number = %(try_number)s,
+        map_index = %(map_index)s
+    where o.dataset = any(%(datasets)s)
+"""
+_STORE_ON_FIRST = """
+    insert into headrace.observations (
+        dataset, partition, error, command, cause, error_since, dag_id, run_id, task_id, try_number, map_index
+    )
+    select
+        named.dataset, 0, %(error)s, %(command)s::text[], %(cause)s, clock_timestamp(), %(dag_id)s, %(run_id)s,
+        %(task_id)s, %(try_number)s::integer, %(map_index)s::integer
+    from unnest(%(datasets)s::text[]) as named (dataset)
+    where not exists (select from headrace.observations as o where o.dataset = named.dataset)
+    on conflict (dataset, partition) do nothing
+"""
 
 
 def save_drain_failure(connect: Connect, planned: Plan, error: BaseException, run: RunContext | None = None) -> None:
@@ -264,7 +251,7 @@ def save_drain_failure(connect: Connect, planned: Plan, error: BaseException, ru
 
     A drain whose range another run committed has not failed. run: as for `save_failure`.
     """
-    if not planned.ranges or isinstance(error, CheckpointMoved) or _is_unreachable(error):
+    if not planned.ranges or isinstance(error, CheckpointMoved) or is_unreachable(error):
         return
     if isinstance(error, OWN_SETTINGS) and run is None:
         return
@@ -324,21 +311,22 @@ def _stored(error: BaseException, run: RunContext | None) -> dict[str, Any]:
     """The columns of an error and of the run that met it."""
     ours = error if isinstance(error, HeadraceError) else None
     return {
-        "error": _one_line(error),
+        "error": one_line(error),
         "command": None if ours is None or ours.command is None else list(ours.command.arguments),
         "cause": None if ours is None else ours.cause,
         **asdict(run or RunContext()),
     }
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error as it is stored."""
     text = " ".join(str(error).split())
     if isinstance(error, HeadraceError):
         return text
     return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def _is_unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether the error is that Postgres does not answer: storing it would fail in the same way."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):

@@ -1,5 +1,6 @@
 """How long samples of lag are kept: those of each minute, then one an hour."""
 
+from collections.abc import Collection
 from typing import Any
 
 from psycopg import Connection
@@ -8,14 +9,14 @@ KEEP = "8 days"  # the page's longest chart and a bucket before it
 KEEP_MINUTES = "1 day"  # older samples are thinned to the last of each hour
 
 
-def prune_samples(connection: Connection[Any], dataset: str) -> None:
-    """Delete a dataset's samples that no chart shows any more."""
+def prune_samples(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Delete the samples of datasets that no chart shows any more."""
     # only the hours that have just become old are thinned: looking at all of them would cost each plan milliseconds
     connection.execute(
         """
         delete from headrace.samples as s
         where
-            s.dataset = %(dataset)s
+            s.dataset = any(%(datasets)s)
             and s.minute < now() - %(minutes)s::interval
             and (
                 s.minute < now() - %(keep)s::interval
@@ -30,5 +31,5 @@ def prune_samples(connection: Connection[Any], dataset: str) -> None:
                 )
             )
         """,
-        {"dataset": dataset, "minutes": KEEP_MINUTES, "keep": KEEP},
+        {"datasets": list(datasets), "minutes": KEEP_MINUTES, "keep": KEEP},
     )

@@ -37,6 +37,7 @@ class AlertThresholds:
     max_dead_percent: float = MAX_DEAD_PERCENT
     schedule_s: float = 60.0
     is_file: bool = False
+    dag: str | None = None
 
     @classmethod
     def of(cls, dataset: Dataset) -> "AlertThresholds":
@@ -48,6 +49,7 @@ class AlertThresholds:
             dataset.max_dead_percent,
             3600.0 if is_file else dataset.schedule_s,
             is_file,
+            dataset.dag,
         )
 
 
@@ -72,9 +74,11 @@ class Overview:
         return dataset in self.limits or dataset in self.faults
 
     def dag_of(self, dataset: str) -> str:
-        """The DAG that ingests a dataset."""
-        found = self.limits.get(dataset) or self.faults.get(dataset) or AlertThresholds()
-        return dag_of(dataset, is_file=found.is_file)
+        """The DAG that ingests a dataset, or that says why it cannot."""
+        if dataset in self.faults:
+            return self.faults[dataset].dag_id
+        found = self.limits.get(dataset, AlertThresholds())
+        return dag_of(dataset, is_file=found.is_file, dag=found.dag)
 
     def without_import_messages(self) -> "Overview":
         """The overview for users who may not see Airflow's import errors: file and message are left out."""
