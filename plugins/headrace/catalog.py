@@ -1,5 +1,6 @@
 """All declarations of a deployment: each is loaded separately, so a broken file stops only its own dataset."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,18 +10,27 @@ from headrace.dataset import Dataset, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
 from headrace.sources.declarations import names_file
 
+DAG = re.compile(r"""\bdag\s*=\s*(["'])([a-z][a-z0-9_]{0,40})\1""")  # in a declaration's text
+
 
 @dataclass(frozen=True, slots=True)
 class InvalidDeclaration:
     """A declaration that cannot be used, and why.
 
-    is_file: whether it comes from a file, as far as the declaration's text tells. It decides only under which name
-    the dataset's DAG reports the fault: load_<name> or ingest_<name>.
+    is_file, dag: whether it comes from a file, and which DAG it shares, as far as the declaration's text tells. They
+    decide only which DAG reports the fault.
     """
 
     name: str
     error: DatasetError
     is_file: bool = False
+    dag: str | None = None
+
+    @property
+    def dag_id(self) -> str:
+        """The DAG that reports the fault: the dataset's own, or one beside the shared DAG, which is not stopped."""
+        dag_id = dag_of(self.name, is_file=self.is_file, dag=self.dag)
+        return dag_id if self.dag is None or self.is_file else f"{dag_id}.broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,15 @@ class Declarations:
         usable = {name for name, dataset in self.datasets.items() if not dataset.source.is_file}
         return sorted(usable | {name for name, fault in self.faults.items() if not fault.is_file})
 
+    @property
+    def shared(self) -> dict[str, list[Dataset]]:
+        """The usable datasets of each shared DAG, by the declared `dag`."""
+        found: dict[str, list[Dataset]] = {}
+        for dataset in self.datasets.values():
+            if dataset.dag is not None:
+                found.setdefault(dataset.dag, []).append(dataset)
+        return found
+
 
 def load_declarations(datasets_dir: Path) -> Declarations:
     """Load every declaration. One that raises an error does not affect the others."""
@@ -50,8 +69,27 @@ def load_declarations(datasets_dir: Path) -> Declarations:
         try:
             datasets[name] = load_declaration(datasets_dir, name)
         except DatasetError as error:
-            faults[name] = InvalidDeclaration(name, error, _is_file(datasets_dir / f"{name}.py"))
+            text = _text(datasets_dir / f"{name}.py")
+            dag = DAG.search(text)
+            faults[name] = InvalidDeclaration(name, error, names_file(text), dag[2] if dag else None)
+    for name, refusal in _of_taken_dags(Declarations(datasets, faults)).items():
+        faults[name] = InvalidDeclaration(name, refusal, dag=datasets.pop(name).dag)
     return Declarations(datasets, faults)
+
+
+def _of_taken_dags(declared: Declarations) -> dict[str, DatasetError]:
+    """Why datasets cannot share a DAG: it has the dag_id of another dataset's own."""
+    own = {name for name, dataset in declared.datasets.items() if dataset.dag is None and not dataset.source.is_file}
+    own |= {name for name, fault in declared.faults.items() if fault.dag is None and not fault.is_file}
+    return {
+        dataset.name: DatasetError(
+            f"{dataset.name}: dag is {dag!r}, expected another one: dataset {dag} has a DAG of its own, ingest_{dag}; "
+            f"choose another name, or give dataset {dag} dag={dag!r} too"
+        )
+        for dag, datasets in declared.shared.items()
+        if dag in own
+        for dataset in datasets
+    }
 
 
 def load_declaration(datasets_dir: Path, name: str) -> Dataset:
@@ -88,16 +126,16 @@ def by_priority(names: Sequence[str], datasets_dir: Path) -> list[str]:
     return sorted(names, key=lambda name: -priorities.get(name, Dataset.priority))
 
 
-def dag_of(name: str, *, is_file: bool) -> str:
-    """The id of the DAG that ingests a dataset."""
-    return f"load_{name}" if is_file else f"ingest_{name}"
+def dag_of(name: str, *, is_file: bool, dag: str | None = None) -> str:
+    """The id of the DAG that ingests a dataset; dag: the declared one, which others share."""
+    return f"load_{name}" if is_file else f"ingest_{dag or name}"
 
 
-def _is_file(path: Path) -> bool:
+def _text(path: Path) -> str:
     try:
-        return names_file(path.read_text(errors="replace"))
+        return path.read_text(errors="replace")
     except OSError:
-        return False
+        return ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -75,6 +75,7 @@ class Dataset:
     limit.
     priority: the highest is drained first where several datasets wait, and is the priority_weight of the DAG's tasks.
     Defaults to 1.
+    dag: datasets with the same one share the DAG ingest_<dag>. Defaults to none: the dataset has ingest_<name>.
     max_lag: more unread records are a problem, and the DAG check_freshness fails. Defaults to no limit.
     max_freshness_s: a record that is older and not yet in every mart is a problem; the DAG check_freshness fails.
     Defaults to no limit.
@@ -94,6 +95,7 @@ class Dataset:
     schedule_s: int = 60
     max_records_per_s: float | None = None
     priority: int = 1
+    dag: str | None = None
     max_lag: int | None = None
     max_freshness_s: float | None = None
     where: str | None = None
@@ -102,9 +104,11 @@ class Dataset:
     masking_key: bytes | None = field(default=None, repr=False)  # of the deployment: see `connected`
 
     def __post_init__(self) -> None:
-        faults: list[str] = []
-        if not NAME.fullmatch(self.name):
-            faults.append(f"expected a name that matches {NAME.pattern}")
+        faults = [
+            f"expected a {role} that matches {NAME.pattern}, found {name!r}"
+            for role, name in (("name", self.name), ("dag", self.dag))
+            if name is not None and not NAME.fullmatch(name)
+        ]
         for role, name in (*(("key", name) for name in self.key_fields), ("time_column", self.time_column)):
             if name is not None and name not in self.contract.model_fields:
                 faults.append(f"{role} {name!r} is not a field of {self.contract.__name__}")
@@ -159,8 +163,9 @@ class Dataset:
                     f"{self.name}: child {child.name!r} has a field {sorted(taken)[0]!r} as the key has; marts show "
                     "both; give it another name and Field(validation_alias=...)"
                 )
-        if self.where is not None and self.source.is_file:
-            raise DatasetError(f"{self.name}: where is set, expected none: a file is not shared")
+        if self.source.is_file and (self.where is not None or self.dag is not None):
+            role = "dag" if self.where is None else "where"
+            raise DatasetError(f"{self.name}: {role} is set, expected none: a file is not shared")
         for column in contract.columns:
             if isinstance(column.place, Header | Key) and not self.source.has_record_keys:
                 raise DatasetError(

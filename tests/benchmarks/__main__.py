@@ -11,7 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.settings import ROOT
-from tests.benchmarks import bad_records, current_state, formats, freshness, growth, idle, profile, startup, throughput
+from tests.benchmarks import (
+    bad_records,
+    current_state,
+    formats,
+    freshness,
+    growth,
+    idle,
+    many,
+    profile,
+    startup,
+    throughput,
+)
 from tests.benchmarks.machine import describe
 from tests.benchmarks.outcome import Bench, BenchResult, Options
 
@@ -26,6 +37,7 @@ BENCHES: dict[str, Bench] = {
     "freshness": freshness.run,
     "growth": growth.run,
     "idle": idle.run,
+    "many": many.run,
     "formats": formats.run,
 }
 

@@ -78,7 +78,7 @@ def test_each_dataset_counts_what_it_ignores(shared: Stage) -> None:
     assert counts(shared, "clients") == (len(clients), len(broken), len(deleted), ignored, 0, COUNT)
     for lines in (1_000, 0):  # summed by the status, then by the totals
         with psycopg.connect(shared.dsn, autocommit=True) as connection:
-            update_totals(connection, "clients", lines)
+            update_totals(connection, ["clients"], lines)
         status = read_status(shared.deployment.connect("test"))
         assert {each.dataset: each.ignored for each in status.datasets}["clients"] == ignored
     for name in ("orders", "clients"):

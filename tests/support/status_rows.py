@@ -72,4 +72,4 @@ def note(stage: Stage) -> None:
 
 def update_totals(stage: Stage, lines: int = 0) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.update_totals(connection, "jobs", lines)
+        observations.update_totals(connection, ["jobs"], lines)

@@ -57,6 +57,17 @@ for dag_id in ("ingest_jobs", "ingest_rides", "load_users"):
         print("broken", dag_id, type(error).__name__, error)
 print("broken enums", [broken.dags[dag_id].params.get_param("dataset").schema["enum"] for dag_id in FORMS])
 
+os.environ["HEADRACE_DATASETS_DIR"] = {shared!r}
+from headrace.airflow.dag_factory import declarations, ingest_dags
+shared = ingest_dags(declarations())
+print("shared dags", sorted(shared))
+dag = shared["ingest_web"]
+print("shared shape", dag.schedule, [(t.task_id, sorted(t.downstream_task_ids), t.is_mapped) for t in dag.tasks])
+try:
+    shared["ingest_web.broken"].get_task("plan").python_callable()
+except Exception as error:
+    print("shared broken", type(error).__name__, error)
+
 os.environ["HEADRACE_DATASETS_DIR"] = {empty!r}
 empty = DagBag({dags!r})
 print("empty errors", dict(empty.import_errors), sorted(empty.dags))
@@ -68,6 +79,14 @@ BROKEN = {
     "jobs": "def broken(:",
     "users": "import sys\nsys.exit(0)\nDATASET = Dataset(source=File(path='users.ndjson'))",
     "rides": RIDES.replace("DATASET = Dataset(", "DATASET = Dataset(schedule_s=10**15, "),
+}
+# of datasets that share a DAG, and of one that does not
+SHARED = {
+    "clicks": 'dag="web", schedule_s=30',
+    "views": 'dag="web", schedule_s=90',
+    "hits": 'dag="web", zone="Mars/Base"',
+    "taps": 'dag="web", max_lag=0',
+    "lone": "schedule_s=60",
 }
 
 
@@ -107,7 +126,12 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory, silent: StallingProxy) -> s
         (broken / path.name).write_text(path.read_text())
     for name, text in BROKEN.items():
         (broken / f"{name}.py").write_text(text)
-    script = SCRIPT.format(dags=str(ROOT / "dags"), broken=str(broken), empty=str(empty))
+    shared = tmp_path_factory.mktemp("shared")
+    events = (Settings().datasets_dir / "events.py").read_text()
+    for name, given in SHARED.items():
+        declared = events.replace('"events"', f'"{name}"').replace("Dataset(\n", f"Dataset(\n    {given},\n")
+        (shared / f"{name}.py").write_text(declared)
+    script = SCRIPT.format(dags=str(ROOT / "dags"), broken=str(broken), empty=str(empty), shared=str(shared))
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -146,6 +170,17 @@ def test_declarations_that_cannot_be_used_have_dags_that_say_so_and_leave_all_ot
 
 def test_dag_that_loads_a_file_has_the_guards_of_the_command(dagbag: str) -> None:
     assert "loaded path=None replace=True max_removed=10.0 again=False" in dagbag.splitlines()
+
+
+def test_datasets_that_share_a_dag_have_one_of_three_tasks_and_a_broken_one_is_told_beside_it(dagbag: str) -> None:
+    lines = dict(
+        line.removeprefix("shared ").split(" ", 1) for line in dagbag.splitlines() if line.startswith("shared ")
+    )
+    assert lines["dags"] == "['ingest_lone', 'ingest_web', 'ingest_web.broken']"
+    tasks = "[('plan', ['drain', 'report'], False), ('drain', ['report'], True), ('report', [], False)]"
+    assert lines["shape"] == f"0:00:30 {tasks}"
+    assert "hits.py: cannot be imported: ZoneInfoNotFoundError" in lines["broken"]
+    assert "; taps: max_lag is 0, expected more than 0" in lines["broken"]
 
 
 def test_dags_without_a_dataset_import_without_errors(dagbag: str) -> None:

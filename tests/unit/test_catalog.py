@@ -82,3 +82,36 @@ def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_p
     (tmp_path / "broken.py").write_text("def broken(:")
     assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
     assert by_priority(["broken"], tmp_path) == ["broken"]
+
+
+def test_datasets_with_the_same_dag_share_it_and_a_broken_one_does_not_stop_the_others(tmp_path: Path) -> None:
+    declare(tmp_path, "clicks", TOPIC + ', dag="web", schedule_s=30')
+    declare(tmp_path, "web", TOPIC + ', dag="web"')  # may have the name of its DAG
+    declare(tmp_path, "jobs")
+    declare(tmp_path, "views", TOPIC + ', dag="web", zone="Mars/Base"')
+    declare(tmp_path, "hits", TOPIC + ', dag="a-b"')
+    declare(tmp_path, "users", FILE + ', dag="web"')
+    found = load_declarations(tmp_path)
+    assert {dag: [dataset.name for dataset in datasets] for dag, datasets in found.shared.items()} == {
+        "web": ["clicks", "web"]
+    }
+    assert {name: fault.dag_id for name, fault in found.faults.items()} == {
+        "views": "ingest_web.broken",
+        "hits": "ingest_hits",  # no DAG has such a name
+        "users": "load_users",
+    }
+    assert "hits: expected a dag that matches [a-z][a-z0-9_]{0,40}, found 'a-b'" in str(found.faults["hits"].error)
+    assert "users: dag is set, expected none: a file is not shared" in str(found.faults["users"].error)
+
+
+def test_dag_of_another_dataset_s_own_is_refused_by_the_names_of_both(tmp_path: Path) -> None:
+    declare(tmp_path, "web")
+    declare(tmp_path, "clicks", TOPIC + ', dag="web"')
+    declare(tmp_path, "views", TOPIC + ', dag="other"')
+    found = load_declarations(tmp_path)
+    assert sorted(found.datasets) == ["views", "web"]
+    assert str(found.faults["clicks"].error) == (
+        "clicks: dag is 'web', expected another one: dataset web has a DAG of its own, ingest_web; choose another "
+        "name, or give dataset web dag='web' too"
+    )
+    assert found.faults["clicks"].dag_id == "ingest_web.broken"

@@ -4,7 +4,7 @@ Airflow imports DAG files every few seconds: nothing here connects, and tasks im
 declaration also has a DAG, whose runs fail with the reason.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from headrace.airflow.operators import BuildOperator
 from headrace.airflow.project import AirflowProject
 from headrace.airflow.reload_dag import reload_dag
 from headrace.airflow.replay_dag import replay_dag
+from headrace.airflow.shared_dag import shared_dag
 from headrace.airflow.verify_dag import verify_dag
 from headrace.catalog import Declarations, InvalidDeclaration
 from headrace.dataset import Dataset
@@ -66,10 +67,18 @@ def project_dags(project: AirflowProject) -> dict[str, DAG]:
 
 
 def ingest_dags(declared: Declarations, project: AirflowProject = HERE) -> dict[str, DAG]:
-    """ingest_<dataset> of every dataset that comes from a topic or a stream, by dag_id."""
-    streams = [dataset for dataset in declared.datasets.values() if not dataset.source.is_file]
+    """ingest_<dataset> or ingest_<dag> of all datasets that come from topics and streams, by dag_id."""
+    own = [each for each in declared.datasets.values() if not each.source.is_file and each.dag is None]
     faults = [fault for fault in declared.faults.values() if not fault.is_file]
-    return _dags(lambda dataset: ingest_dag(dataset, project), streams, faults)
+    shared: dict[str, DAG] = {}
+    for key, datasets in declared.shared.items():
+        try:
+            made = shared_dag(key, declared, project)
+        except Exception as error:
+            faults += [_refused(dataset, error) for dataset in datasets]
+        else:
+            shared[made.dag_id] = made
+    return shared | _dags(lambda dataset: ingest_dag(dataset, project), own, faults)
 
 
 def load_dags(declared: Declarations, project: AirflowProject = HERE) -> dict[str, DAG]:
@@ -87,22 +96,30 @@ def _dags(
         try:
             made = make(dataset)
         except Exception as error:  # a value that only Airflow refuses: it must not affect other DAGs
-            text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
-            made = broken_dag(InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file))
+            made = broken_dag([_refused(dataset, error)])
         dags[made.dag_id] = made
+    broken: dict[str, list[InvalidDeclaration]] = {}
     for fault in faults:
-        made = broken_dag(fault)
-        dags[made.dag_id] = made
-    return dags
+        broken.setdefault(fault.dag_id, []).append(fault)
+    return dags | {dag_id: broken_dag(of_dag) for dag_id, of_dag in broken.items()}
 
 
-def broken_dag(fault: InvalidDeclaration) -> DAG:
-    """The DAG of an invalid declaration: it has the dataset's own dag_id, and each run fails with the reason."""
-    text = " ".join(str(fault.error).split())
+def _refused(dataset: Dataset, error: Exception) -> InvalidDeclaration:
+    text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
+    return InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file, dataset.dag)
+
+
+def broken_dag(faults: Sequence[InvalidDeclaration]) -> DAG:
+    """The DAG of invalid declarations: it has the dataset's own dag_id, and each run fails with the reasons.
+
+    Those of a shared DAG have one beside it, which continues with the others.
+    """
+    fault, names = faults[0], ", ".join(fault.name for fault in faults)
+    text = "; ".join(" ".join(str(fault.error).split()) for fault in faults)
     quoted = text.replace("`", "'")  # so that it cannot end the code block
 
     @dag(
-        dag_id=f"{'load' if fault.is_file else 'ingest'}_{fault.name}",
+        dag_id=fault.dag_id,
         description=f"BROKEN: {text}",
         schedule="@hourly" if fault.is_file else BROKEN_EVERY,
         start_date=START,
@@ -111,8 +128,8 @@ def broken_dag(fault: InvalidDeclaration) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["headrace", "broken"],
         doc_md=f"""
-The declaration of **{fault.name}** cannot be used, so nothing is ingested into `staging.{fault.name}`. All other
-datasets continue. Staged rows stay, and the next run after the correction continues at the checkpoint.
+The declaration of **{names}** cannot be used, so nothing is ingested into its table in `staging`. All other datasets
+continue. Staged rows stay, and the next run after the correction continues at the checkpoint.
 
 ```
 {quoted}

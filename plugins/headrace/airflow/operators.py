@@ -57,7 +57,7 @@ class PlanOperator(HeadraceOperator):
         from headrace.airflow.connections import task_errors
 
         with task_errors():
-            deployment, dataset = _opened(self.datasets, self.dataset)
+            deployment, dataset = opened(self.datasets, self.dataset)
             return _plan(deployment, dataset)
 
 
@@ -86,7 +86,7 @@ class DrainOperator(HeadraceOperator):
         from headrace.ingest.plan import Plan
 
         with task_errors():
-            deployment, dataset = _opened(self.datasets, self.dataset)
+            deployment, dataset = opened(self.datasets, self.dataset)
             shares = [self.share] if self.share is not None else _plan(deployment, dataset, parts=1)
             if not shares:
                 raise AirflowSkipException(f"{dataset.name}: nothing new")
@@ -97,7 +97,7 @@ class DrainOperator(HeadraceOperator):
             result = ingest.drain_plan(deployment, dataset, planned, options=options)
         for line in result.log_lines(planned):
             say(line)
-        _publish_dead_letters(deployment, dataset)
+        publish_dead_letters(deployment, dataset)
         return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
 
 
@@ -231,7 +231,7 @@ def _nothing() -> None:
     """Stand in for the callable that PythonOperator requires."""
 
 
-def _opened(datasets: str | None, name: str) -> "tuple[Deployment, Dataset]":
+def opened(datasets: str | None, name: str) -> "tuple[Deployment, Dataset]":
     """The deployment and the dataset of a task; its registry is looked up only if its format asks one."""
     from headrace.airflow.connections import deployment
 
@@ -261,14 +261,15 @@ def _plan(deployment: "Deployment", dataset: "Dataset", parts: int | None = None
         raise AirflowSkipException(f"nothing to ingest yet: {error}") from error
     say(f"{dataset.name}: {planned.lag} offsets to read: {dict(planned.ranges)}")
     if not planned.ranges:
-        _publish_dead_letters(deployment, dataset)  # those that an earlier run could not publish: no drain follows
+        publish_dead_letters(deployment, dataset)  # those that an earlier run could not publish: no drain follows
     settings = deployment.settings
     if parts is None:
         parts = settings.drain_parallel_max if planned.lag > settings.drain_parallel_lag else 1
     return [share.to_dict() for share in planned.split(parts)]
 
 
-def _publish_dead_letters(deployment: "Deployment", dataset: "Dataset") -> None:
+def publish_dead_letters(deployment: "Deployment", dataset: "Dataset") -> None:
+    """Send a dataset's unpublished dead letters to its topic, if it has one; never fails the task."""
     from headrace.publish.dead_letter_topic import publish_after_drain
 
     published = publish_after_drain(deployment, dataset)

@@ -35,13 +35,18 @@ class Lease:
 
 def held_lease(deployment: "Deployment", dataset: str) -> Lease | None:
     """The lease of a dataset that has not lapsed, or None."""
-    with database(deployment.connect(f"headrace plan {dataset}")) as connection:
-        row = connection.execute(
-            "select dataset, holder_name, lapses_at from headrace.leases where dataset = %s "
+    return held_leases(deployment, [dataset]).get(dataset)
+
+
+def held_leases(deployment: "Deployment", datasets: Collection[str]) -> dict[str, Lease]:
+    """The leases that have not lapsed, by dataset."""
+    with database(deployment.connect("headrace plan")) as connection:
+        rows = connection.execute(
+            "select dataset, holder_name, lapses_at from headrace.leases where dataset = any(%s) "
             "and lapses_at > clock_timestamp()",
-            (dataset,),
-        ).fetchone()
-    return Lease(*row) if row else None
+            (list(datasets),),
+        ).fetchall()
+    return {row[0]: Lease(*row) for row in rows}
 
 
 class Leases:

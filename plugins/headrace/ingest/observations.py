@@ -1,6 +1,6 @@
 """What plans and drains record for `status`: lag, totals of the ledger, errors. Nothing else depends on it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from headrace.exceptions import (
     UsageError,
 )
 from headrace.output import shown
-from headrace.postgres.checkpoints import Checkpoints
+from headrace.postgres.checkpoints import Checkpoints, register
 from headrace.postgres.connection import UNREACHABLE, Connect, database
 from headrace.sources.base import SourceState
 
@@ -32,33 +32,48 @@ def save_state(stored: Checkpoints, state: SourceState) -> None:
     """Store the offsets that a source reported, in a separate transaction, so that a refused plan keeps them."""
     with stored.connection.transaction():
         stored.register()
-        for partition, found in state.partitions.items():
-            stored.connection.execute(
-                """
-                insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
-                values (%s, %s, %s, %s, %s)
-                on conflict (dataset, partition) do update set
-                    log_start_offset = excluded.log_start_offset,
-                    end_offset = excluded.end_offset,
-                    high_watermark = excluded.high_watermark,
-                    error = null,
-                    command = null,
-                    observed_at = clock_timestamp()
-                """,
-                (stored.dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark),
-            )
+        save_states(stored.connection, {stored.dataset: state})
+
+
+def save_states(connection: Connection[Any], states: Mapping[str, SourceState]) -> None:
+    """Store the offsets that the sources of registered datasets reported."""
+    rows = [
+        (dataset, partition, found.log_start_offset, found.end_offset, found.high_watermark)
+        for dataset, state in sorted(states.items())
+        for partition, found in sorted(state.partitions.items())
+    ]
+    connection.execute(
+        """
+        insert into headrace.observations (dataset, partition, log_start_offset, end_offset, high_watermark)
+        select * from unnest(%s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[])
+        on conflict (dataset, partition) do update set
+            log_start_offset = excluded.log_start_offset,
+            end_offset = excluded.end_offset,
+            high_watermark = excluded.high_watermark,
+            error = null,
+            command = null,
+            observed_at = clock_timestamp()
+        """,
+        [list(column) for column in zip(*rows, strict=True)] or [[]] * 5,
+    )
 
 
 def save_observation(stored: Checkpoints) -> None:
-    """Sample the lag that a plan saw, once a minute, and add the ledger's new lines to the totals.
+    """Sample the lag that a plan saw; see `save_observations`."""
+    save_observations(stored.connection, [stored.dataset])
 
-    The plan succeeded, so earlier errors are cleared, also on partitions that the source no longer has.
+
+def save_observations(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Sample the lags that plans saw, once a minute, and add the ledger's new lines to the totals.
+
+    The plans succeeded, so earlier errors are cleared, also on partitions that the source no longer has.
     """
-    connection, dataset = stored.connection, stored.dataset
+    names = sorted(datasets)
     with connection.transaction():
         connection.execute(
-            "update headrace.observations set error = null, command = null where dataset = %s and error is not null",
-            (dataset,),
+            "update headrace.observations set error = null, command = null "
+            "where dataset = any(%s) and error is not null",
+            (names,),
         )
         # the largest lag of a minute is kept: a follower plans every second, mostly without lag
         sampled = connection.execute(
@@ -73,8 +88,8 @@ def save_observation(stored: Checkpoints) -> None:
             inner join headrace.generations as g
                 on g.dataset = c.dataset and g.generation = c.generation and g.is_open
             inner join headrace.observations as o on o.dataset = c.dataset and o.partition = c.partition
-            where c.dataset = %(dataset)s and o.end_offset is not null and not c.is_closed
-            order by c.partition
+            where c.dataset = any(%(datasets)s) and o.end_offset is not null and not c.is_closed
+            order by c.dataset, c.partition
             on conflict (dataset, generation, partition, minute) do update set
                 end_offset = excluded.end_offset,
                 next_offset = excluded.next_offset,
@@ -82,13 +97,13 @@ def save_observation(stored: Checkpoints) -> None:
             where samples.end_offset - samples.next_offset < excluded.end_offset - excluded.next_offset
             returning xmax = 0 as is_new
             """,
-            {"dataset": dataset},
+            {"datasets": names},
         ).fetchall()
         if any(is_new for (is_new,) in sampled):
             connection.execute(
-                "delete from headrace.samples where dataset = %s and minute < now() - %s::interval", (dataset, KEEP)
+                "delete from headrace.samples where dataset = any(%s) and minute < now() - %s::interval", (names, KEEP)
             )
-        update_totals(connection, dataset)
+        update_totals(connection, names)
 
 
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
@@ -100,8 +115,8 @@ def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
     )
 
 
-def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS_EVERY_LINES) -> None:
-    """Add the ledger's lines to headrace.totals if more than `lines` are new."""
+def update_totals(connection: Connection[Any], datasets: Collection[str], lines: int = TOTALS_EVERY_LINES) -> None:
+    """Add a dataset's ledger lines to headrace.totals if more than `lines` are new."""
     connection.execute(
         """
         insert into headrace.totals (dataset, generation, partition, to_seq, staged, dead, tombstones, ignored)
@@ -122,9 +137,9 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
         left join headrace.batches as b
             on b.dataset = c.dataset and b.generation = c.generation and b.partition = c.partition
             and b.seq > coalesce(t.to_seq, 0) and b.seq <= d.last_seq and b.kind in ('drain', 'load', 'replace')
-        where c.dataset = %(dataset)s and d.last_seq > coalesce(t.to_seq, 0) + %(lines)s
+        where c.dataset = any(%(datasets)s) and d.last_seq > coalesce(t.to_seq, 0) + %(lines)s
         group by c.dataset, c.generation, c.partition, d.last_seq, t.staged, t.dead, t.tombstones, t.ignored
-        order by c.partition
+        order by c.dataset, c.partition
         on conflict (dataset, generation, partition) do update set
             to_seq = excluded.to_seq,
             staged = excluded.staged,
@@ -133,7 +148,7 @@ def update_totals(connection: Connection[Any], dataset: str, lines: int = TOTALS
             ignored = excluded.ignored
         where totals.to_seq < excluded.to_seq
         """,
-        {"dataset": dataset, "lines": lines},
+        {"datasets": list(datasets), "lines": lines},
     )
 
 
@@ -143,7 +158,7 @@ def save_failure(connect: Connect, dataset: str, error: Exception, *, is_service
     A missing topic that was never read is not an error: it has no records yet. is_service: whether a task of Airflow or
     a follower met it. OWN_SETTINGS are errors of the dataset only then: a shell's user reads the message.
     """
-    if _is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_service):
+    if is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_service):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
@@ -152,21 +167,37 @@ def save_failure(connect: Connect, dataset: str, error: Exception, *, is_service
 
 
 def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
-    """Store the error of a plan until the next one succeeds; on partition 0 if the dataset has none.
+    """Store the error of a plan until the next one succeeds; see `save_errors`."""
+    save_errors(connection, {dataset: error})
 
-    The last observed offsets and their time stay.
+
+def save_errors(connection: Connection[Any], errors: Mapping[str, Exception]) -> None:
+    """Store the errors of plans until the next ones succeed; on partition 0 of a dataset that has none.
+
+    The last observed offsets and their time stay. Datasets with the same error, as of one broker, are stored together.
     """
-    text, command = _one_line(error), _command_of(error)
-    with connection.transaction():
-        Checkpoints(connection, dataset).register()
-        noted = connection.execute(
-            "update headrace.observations set error = %s, command = %s where dataset = %s", (text, command, dataset)
-        ).rowcount
-        if not noted:
+    same: dict[tuple[str, tuple[str, ...] | None], list[str]] = {}
+    for dataset, error in sorted(errors.items()):
+        found = _command_of(error)
+        same.setdefault((one_line(error), None if found is None else tuple(found)), []).append(dataset)
+    for (text, command), names in same.items():
+        values = {"error": text, "command": None if command is None else list(command), "datasets": names}
+        with connection.transaction():
+            register(connection, names)
             connection.execute(
-                "insert into headrace.observations (dataset, partition, error, command) values (%s, 0, %s, %s) "
-                "on conflict (dataset, partition) do update set error = excluded.error, command = excluded.command",
-                (dataset, text, command),
+                "update headrace.observations set error = %(error)s, command = %(command)s "
+                "where dataset = any(%(datasets)s)",
+                values,
+            )
+            connection.execute(
+                """
+                insert into headrace.observations (dataset, partition, error, command)
+                select named.dataset, 0, %(error)s, %(command)s::text[]
+                from unnest(%(datasets)s::text[]) as named (dataset)
+                where not exists (select from headrace.observations as o where o.dataset = named.dataset)
+                on conflict (dataset, partition) do update set error = excluded.error, command = excluded.command
+                """,
+                values,
             )
 
 
@@ -184,7 +215,7 @@ def save_drain_failure(
     end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_service:
     as for `save_failure`.
     """
-    if not end_offsets or isinstance(error, CheckpointMoved) or _is_unreachable(error):
+    if not end_offsets or isinstance(error, CheckpointMoved) or is_unreachable(error):
         return
     if isinstance(error, OWN_SETTINGS) and not is_service:
         return
@@ -205,7 +236,7 @@ def save_drain_failure(
             {
                 "dataset": dataset,
                 "generation": generation,
-                "error": _one_line(error),
+                "error": one_line(error),
                 "command": _command_of(error),
                 "partitions": list(end_offsets),
                 "ends": list(end_offsets.values()),
@@ -213,7 +244,8 @@ def save_drain_failure(
         )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error as it is stored."""
     text = " ".join(str(error).split())
     if isinstance(error, HeadraceError):
         return text
@@ -225,7 +257,7 @@ def _command_of(error: BaseException) -> list[str] | None:
     return None if command is None else list(command.arguments)
 
 
-def _is_unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether the error is that Postgres does not answer: storing it would fail in the same way."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):

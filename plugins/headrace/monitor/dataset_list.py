@@ -63,7 +63,8 @@ class DatasetList:
 def list_datasets(datasets_dir: Path, pauses: Mapping[str, Pause] | None = None) -> DatasetList:
     """List the declarations of a folder. pauses: those that have not ended; None if they are not known."""
     declared = load_declarations(datasets_dir)
-    usable = {name: _listed(dataset) for name, dataset in declared.datasets.items()}
+    every = {dag: min(dataset.schedule_s for dataset in datasets) for dag, datasets in declared.shared.items()}
+    usable = {name: _listed(dataset, every) for name, dataset in declared.datasets.items()}
     faulty = {name: _faulty(fault) for name, fault in declared.faults.items()}
     paused = pauses or {}
     return DatasetList(
@@ -71,7 +72,8 @@ def list_datasets(datasets_dir: Path, pauses: Mapping[str, Pause] | None = None)
     )
 
 
-def _listed(dataset: Dataset) -> ListedDataset:
+def _listed(dataset: Dataset, every: Mapping[str, int]) -> ListedDataset:
+    """every: seconds between the runs of each shared DAG."""
     source = dataset.source
     return ListedDataset(
         dataset=dataset.name,
@@ -79,8 +81,8 @@ def _listed(dataset: Dataset) -> ListedDataset:
         source=source.name,
         format=_suffix(source.name) if source.is_file else dataset.format.name,
         key=dataset.key_fields,
-        dag=dag_of(dataset.name, is_file=source.is_file),
-        schedule_s=FILE_SCHEDULE_S if source.is_file else dataset.schedule_s,
+        dag=dag_of(dataset.name, is_file=source.is_file, dag=dataset.dag),
+        schedule_s=FILE_SCHEDULE_S if source.is_file else every.get(dataset.dag or "", dataset.schedule_s),
         description=dataset.description,
     )
 
@@ -91,7 +93,7 @@ def _suffix(path: str) -> str:
 
 
 def _faulty(fault: InvalidDeclaration) -> ListedDataset:
-    return ListedDataset(dataset=fault.name, dag=dag_of(fault.name, is_file=fault.is_file), error=str(fault.error))
+    return ListedDataset(dataset=fault.name, dag=fault.dag_id, error=str(fault.error))
 
 
 def _cells(each: ListedDataset) -> tuple[str, ...]:

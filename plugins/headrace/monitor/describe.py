@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, PlainValidator
 
+from headrace.catalog import dag_of
 from headrace.contracts.annotations import SqlType, metadata
 from headrace.contracts.column_types import column_type
 from headrace.contracts.columns import Column
@@ -204,7 +205,9 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if source.is_file:
         yield "DAG", f"load_{dataset.name}, every hour"
     else:
-        yield "DAG", f"ingest_{dataset.name}, every {dataset.schedule_s} s"
+        dag = dag_of(dataset.name, is_file=False, dag=dataset.dag)
+        shared = "" if dataset.dag is None else ", or as often as another dataset of this DAG"
+        yield "DAG", f"{dag}, every {dataset.schedule_s} s{shared}"
     yield from _pace(dataset)
 
 

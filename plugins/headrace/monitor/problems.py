@@ -64,12 +64,14 @@ class AlertThresholds:
     max_freshness_s: float | None = None
     schedule_s: float = 60.0
     is_file: bool = False
+    dag: str | None = None
 
     @classmethod
     def of(cls, dataset: Dataset) -> "AlertThresholds":
         """The thresholds of a declaration."""
         is_file = dataset.source.is_file
-        return cls(dataset.max_lag, dataset.max_freshness_s, 3600.0 if is_file else dataset.schedule_s, is_file)
+        schedule_s = 3600.0 if is_file else dataset.schedule_s
+        return cls(dataset.max_lag, dataset.max_freshness_s, schedule_s, is_file, dataset.dag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,11 @@ class Overview:
         return dataset in self.limits or dataset in self.faults
 
     def dag_of(self, dataset: str) -> str:
-        """The DAG that ingests a dataset."""
-        found = self.limits.get(dataset) or self.faults.get(dataset) or AlertThresholds()
-        return dag_of(dataset, is_file=found.is_file)
+        """The DAG that ingests a dataset, or that says why it cannot."""
+        if dataset in self.faults:
+            return self.faults[dataset].dag_id
+        found = self.limits.get(dataset, AlertThresholds())
+        return dag_of(dataset, is_file=found.is_file, dag=found.dag)
 
     def document(self) -> dict[str, Any]:
         """The JSON of /headrace/status and of `headrace status --json`."""

@@ -61,15 +61,8 @@ class Checkpoints:
     masking_key_id: str | None = None
 
     def register(self) -> None:
-        """Insert the dataset's row if there is none; waits for no lock.
-
-        `on conflict` alone would wait for a batch that has locked the row and not committed: for ever, if it is frozen.
-        """
-        self.connection.execute(
-            "insert into headrace.datasets (dataset) select %(dataset)s "
-            "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
-            {"dataset": self.dataset},
-        )
+        """Insert the dataset's row if there is none; see `register`."""
+        register(self.connection, [self.dataset])
 
     def check_masking_key(self) -> None:
         """Raise DatasetError for another key of the dataset's masks than that of what is staged.
@@ -115,30 +108,7 @@ class Checkpoints:
 
     def open_generation(self) -> Generation | None:
         """The open generation with its checkpoints, or None before the first contact."""
-        found = self.connection.execute(
-            "select generation, topic, topic_id, cluster_id from headrace.generations where dataset = %s and is_open",
-            (self.dataset,),
-        ).fetchone()
-        if found is None:
-            return None
-        generation, topic, topic_id, cluster_id = found
-        checkpoints = self.connection.execute(
-            "select partition, next_offset, source_position, topic, topic_id, topic_partition, is_closed "
-            "from headrace.checkpoints where dataset = %s and generation = %s",
-            (self.dataset, generation),
-        ).fetchall()
-        open_ones = [row[:-1] for row in checkpoints if not row[-1]]
-        return Generation(
-            self.dataset,
-            generation,
-            topic,
-            topic_id,
-            next_offsets={partition: next_offset for partition, next_offset, *_ in open_ones},
-            positions={partition: position for partition, _, position, *_ in open_ones},
-            cluster_id=cluster_id,
-            origins={partition: Origin(*origin) for partition, _, _, *origin in open_ones if origin[0] is not None},
-            first_free=max((row[0] for row in checkpoints), default=-1) + 1,
-        )
+        return open_generations(self.connection, [self.dataset]).get(self.dataset)
 
     def start_generation(self, topic: str, topic_id: str, cluster_id: str | None = None) -> int:
         """Close the open generation, if any, and open the next; return its number."""
@@ -197,6 +167,57 @@ class Checkpoints:
             "where dataset = %s and generation = %s and cluster_id is null",
             (cluster_id, self.dataset, generation),
         )
+
+
+def register(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Insert the rows of datasets that have none; waits for no lock.
+
+    `on conflict` alone would wait for a batch that has locked a row and not committed: for ever, if it is frozen.
+    """
+    connection.execute(
+        "insert into headrace.datasets (dataset) select named.dataset from unnest(%s::text[]) as named (dataset) "
+        "where not exists (select from headrace.datasets as d where d.dataset = named.dataset) on conflict do nothing",
+        (sorted(datasets),),
+    )
+
+
+def open_generations(connection: Connection[Any], datasets: Collection[str]) -> dict[str, Generation]:
+    """The open generations of several datasets with their checkpoints; without those before their first contact."""
+    names = list(datasets)
+    found = connection.execute(
+        "select dataset, generation, topic, topic_id, cluster_id from headrace.generations "
+        "where dataset = any(%s) and is_open",
+        (names,),
+    ).fetchall()
+    numbers = {dataset: generation for dataset, generation, *_ in found}
+    checkpoints: dict[str, list[tuple[Any, ...]]] = {dataset: [] for dataset in numbers}
+    for dataset, *row in connection.execute(
+        "select dataset, partition, next_offset, source_position, topic, topic_id, topic_partition, is_closed "
+        "from headrace.checkpoints where (dataset, generation) in (select * from unnest(%s::text[], %s::integer[]))",
+        (list(numbers), list(numbers.values())),
+    ):
+        checkpoints[dataset].append(tuple(row))
+    return {
+        dataset: _generation(dataset, number, topic, topic_id, cluster_id, checkpoints[dataset])
+        for dataset, number, topic, topic_id, cluster_id in found
+    }
+
+
+def _generation(
+    dataset: str, number: int, topic: str, topic_id: str, cluster_id: str | None, checkpoints: list[tuple[Any, ...]]
+) -> Generation:
+    open_ones = [row[:-1] for row in checkpoints if not row[-1]]
+    return Generation(
+        dataset,
+        number,
+        topic,
+        topic_id,
+        next_offsets={partition: next_offset for partition, next_offset, *_ in open_ones},
+        positions={partition: position for partition, _, position, *_ in open_ones},
+        cluster_id=cluster_id,
+        origins={partition: Origin(*origin) for partition, _, _, *origin in open_ones if origin[0] is not None},
+        first_free=max((row[0] for row in checkpoints), default=-1) + 1,
+    )
 
 
 def origin_texts(connection: Connection[Any], dataset: str) -> dict[tuple[int, int], str]:

@@ -55,6 +55,17 @@ def publish_after_drain(deployment: Deployment, dataset: Dataset) -> int:
         return 0
 
 
+def with_unpublished(deployment: Deployment, datasets: Sequence[str]) -> list[str]:
+    """Those of the datasets that have unpublished dead letters."""
+    with database(deployment.connect("headrace publish")) as connection:
+        found = connection.execute(
+            "select named.dataset from unnest(%s::text[]) as named (dataset) where exists ("
+            "select from headrace.dead_letters as d where d.dataset = named.dataset and d.published_at is null)",
+            (list(datasets),),
+        ).fetchall()
+    return [name for (name,) in found]
+
+
 def publish(deployment: Deployment, dataset: Dataset, *, barrier: Barrier = no_barrier) -> int:
     """Send the dataset's unpublished dead letters to its dead-letter topic, and mark them; return how many.
 

@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from headrace.catalog import dag_of
 from headrace.command import Command
 from headrace.deployment import Deployment
 from headrace.exceptions import HeadraceError, PermanentError
@@ -74,7 +75,8 @@ class Demo:
             for name in FILES:
                 self._produce(deployment, name)
         with self._stage("drain"):
-            self._run_dags(api, [f"ingest_{name}" for name in FILES])
+            shared = {name: deployment.dataset(name).dag for name in FILES}
+            self._run_dags(api, sorted({dag_of(name, is_file=False, dag=dag) for name, dag in shared.items()}))
         with self._stage("build marts"):
             self._run_dag(api, "build_marts")
         with self._stage("answer"):
