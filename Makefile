@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons lint audit sbom format psql stats faults mutants kills celery your-airflow test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons test-postgres lint audit sbom format psql stats faults mutants kills celery your-airflow alerts test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -53,6 +53,9 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
+test-postgres: install-dev ## Compare the way from topic to mart on PostgreSQL 15, 16 and 18
+	@$(BIN)/python -m pytest -p no:randomly -m "faults or not faults" tests/integration/test_postgres_versions.py
+
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
 
@@ -68,6 +71,9 @@ your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIR
 
 celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
+
+alerts: install-dev ## Test deploy/: alerts with promtool, dashboard and scrape with Debian's Prometheus
+	@$(BIN)/python -m pytest --timeout=0 -p no:randomly tests/integration/test_prometheus.py -m faults
 
 test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so

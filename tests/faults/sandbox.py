@@ -33,6 +33,7 @@ LEFTOVERS = """
 select format('session %s (%s, %s): %s', pid, application_name, state, query)
 from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+    and application_name <> 'headrace tests'
 union all
 select format('lock %s on %s held by pid %s', mode, coalesce(relation::regclass::text, locktype), pid)
 from pg_locks

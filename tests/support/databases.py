@@ -15,6 +15,7 @@ from headrace.local.postgres_roles import admin_dsn, admin_passfile, passfile, p
 from headrace.settings import read_services
 
 _kept = threading.local()
+KEPT = "headrace tests"  # the application_name of a kept connection
 
 
 def rows(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -26,7 +27,7 @@ def rows(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     if connection is None or _kept.dsn != dsn or connection.closed or not _is_alive(connection):
         if connection is not None:
             connection.close()
-        _kept.connection = connection = psycopg.connect(dsn, autocommit=True)
+        _kept.connection = connection = psycopg.connect(dsn, autocommit=True, application_name=KEPT)
         _kept.dsn = dsn
     return connection.execute(statement, parameters or None).fetchall()
 

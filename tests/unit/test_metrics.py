@@ -30,7 +30,11 @@ OVERVIEW = find_problems_by(
         dataset("rides", generation=None, last_error="no broker"),
         models=[model("jobs"), model("users", status="error"), model("rides", failed_tests=["a", "b"])],
     ),
-    {"jobs": AlertThresholds(max_lag=20, max_freshness_s=60.0), "users": AlertThresholds(), "rides": AlertThresholds()},
+    {
+        "jobs": AlertThresholds(max_lag=20, max_freshness_s=60.0),
+        "users": AlertThresholds(schedule_s=3600),
+        "rides": AlertThresholds(),
+    },
     {"events": InvalidDeclaration("events", DatasetError("a typo"))},
 )
 
@@ -65,6 +69,10 @@ def test_metrics_have_the_figures_of_the_status() -> None:
     assert found["headrace_paused_timestamp_seconds", "jobs"] == seconds_ago(90).timestamp()
     assert (found["headrace_source_failing", "rides"], found["headrace_source_failing", "jobs"]) == (1, 0)
     assert (found["headrace_max_lag_records", "jobs"], found["headrace_max_freshness_seconds", "jobs"]) == (20, 60)
+    assert (found["headrace_check_interval_seconds", "jobs"], found["headrace_check_interval_seconds", "users"]) == (
+        60,
+        3600,
+    )
     assert [found["headrace_model_up", name] for name in ("jobs", "users", "rides")] == [1, 0, 0]
     assert found["headrace_model_failed_tests", "rides"] == 2
     assert (found["headrace_problems", "error"], found["headrace_problems", "warning"]) == (5, 1)

@@ -163,6 +163,11 @@ def _states(datasets: list[DatasetStatus], declared: list[DatasetStatus], overvi
 
 def _limits(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metric]:
     yield _gauge(
+        "headrace_check_interval_seconds",
+        "How often the source is checked by its DAG.",
+        {each.dataset: limits.schedule_s for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
+    yield _gauge(
         "headrace_max_lag_records",
         "The declaration's max_lag.",
         {each.dataset: limits.max_lag for each in datasets if (limits := overview.limits.get(each.dataset))},
