@@ -15,6 +15,7 @@ import psutil
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from headrace import masking
 from headrace.local import ports
 
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
@@ -145,6 +146,15 @@ def _ports_of_this_session(_no_process_is_left: None) -> Iterator[None]:
         for number, name in enumerate(sorted(ports.DEFAULT_PORTS)):
             patch.setitem(ports.DEFAULT_PORTS, name, 10_000 + os.getpid() % 200 * 100 + 16 * number)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _secrets_of_this_module() -> Iterator[None]:
+    """Forget a module's secrets behind it: each text that is masked would be searched for thousands."""
+    secrets, unread = set(masking._secrets), list(masking._unread)
+    yield
+    masking._secrets &= secrets
+    masking._unread[:] = unread
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ from headrace.setting_values import SECRET_BYTES_MAX as SECRET_BYTES_MAX
 
 LogFormat = Literal["text", "json"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"]
 _PASSWORDS = ("kafka_sasl_password", "kafka_ssl_password", "registry_password", "registry_ssl_password")
 SECRETS = (*ADDRESSES, *_PASSWORDS, "registry_token", "masking_key")
 KafkaClient = Literal["kafka-python", "confluent"]
@@ -70,8 +70,11 @@ class Settings:
     kafka_client: KafkaClient = "kafka-python"  # confluent needs the extra. Defaults to kafka-python
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"  # Defaults to PLAINTEXT
     kafka_sasl_mechanism: SaslMechanism | None = None  # Defaults to none
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: str | None = field(default=None, repr=False)
+    kafka_sasl_username: str | None = None  # of OAUTHBEARER, the client's id
+    kafka_sasl_password: str | None = field(default=None, repr=False)  # of OAUTHBEARER, the client's secret
+    kafka_sasl_oauth_token_url: str | None = None  # https://...: the endpoint that issues tokens. No default
+    kafka_sasl_oauth_scope: str | None = None  # of the tokens. Defaults to none
+    kafka_sasl_oauth_cafile: Path | None = None  # PEM: CA of that endpoint. Defaults to the system's
     kafka_ssl_cafile: Path | None = None  # PEM: CA of the brokers. Defaults to the system's
     kafka_ssl_certfile: Path | None = None  # PEM: client certificate
     kafka_ssl_keyfile: Path | None = None  # PEM: its key. Defaults to the certificate's file

@@ -32,7 +32,7 @@ from headrace.sample.produce import produce
 from headrace.settings import Settings
 from headrace.sources import kafka as kafka_source
 from headrace.verify import verify
-from tests.support import topics
+from tests.support import oauth_checks, topics
 from tests.support.certificates import Authority
 from tests.support.commands import headrace
 from tests.support.databases import passing_database
@@ -150,7 +150,7 @@ def test_password_that_is_wrong_is_refused_in_one_line_and_loses_nothing(stage: 
         wrong = secured_stage(stage, kafka_sasl_password="not-the-0ne", kafka_sasl_mechanism=mechanism)
         refused(wrong, f"kafka: {broker.sasl}: user etl is refused: Authentication failed", "HEADRACE_KAFKA_*")
     other = secured_stage(stage, kafka_sasl_mechanism="SCRAM-SHA-256")
-    refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: PLAIN, SCRAM-SHA-512")
+    refused(other, "found SCRAM-SHA-256, expected a mechanism that it takes: OAUTHBEARER, PLAIN, SCRAM-SHA-512")
     drain_dataset(stage.deployment, "jobs")
     assert_ledger(stage, sent_jobs(broker))
 
@@ -231,6 +231,20 @@ def test_listener_that_speaks_otherwise_is_named_in_one_line(stage: Stage, broke
     )
     deployment = Deployment.from_settings(plaintext)
     refused(secured_stage(Stage(deployment, stage.dsn)), "found a listener that speaks TLS, expected PLAINTEXT")
+
+
+def test_tokens_of_an_endpoint_and_of_aws_are_taken_by_both_clients_and_are_in_no_message(
+    stage: Stage, broker: SecuredKafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG"):
+        tokens = oauth_checks.admitted(stage, broker)
+        oauth_checks.admitted_by_aws(stage, broker, monkeypatch)
+        for one, error, said in oauth_checks.refusals(stage, broker):
+            topics.send(broker.plain, "jobs", jobs(1))
+            refused(one, said, kind=error)
+    assert [secret for secret in ("canary", *tokens) if secret in caplog.text] == []
+    drain_dataset(stage.deployment, "jobs")
+    assert_ledger(stage, sent_jobs(broker))
 
 
 CANARIES = ("canary-postgres", "canary-builder", "canary-redis", PASSWORD, "canary-mistaken")

@@ -25,7 +25,7 @@ from tests.support.stage import Stage
 
 RUN = RunContext(dag_id="ingest_shop", run_id="r", task_id="plan", try_number=1)
 NAMES = [f"shop_{n:02}" for n in range(14)]
-BUSY = NAMES[2:5]
+BUSY, PAUSED = NAMES[2:5], NAMES[6]
 GONE, RECREATED, GROWN, CHANGED, ABSENT = NAMES[9:]
 
 
@@ -123,7 +123,7 @@ def test_planning_many_datasets_asks_postgres_and_the_broker_once_for_all(
     idle = used["statements"]
     used.clear()
     plan_together(deployment, usable[:2], RUN)
-    assert used["statements"] == idle <= 8  # as many for thirteen datasets as for two
+    assert used["statements"] == idle <= 9  # as many for thirteen datasets as for two
     send(shop, topic, BUSY, 9)
     found = plan_together(deployment, usable, RUN)
     assert [(each.dataset, each.lag) for each in found.plans] == [(name, 9) for name in BUSY]
@@ -136,17 +136,18 @@ def test_planning_many_datasets_asks_postgres_and_the_broker_once_for_all(
 def test_datasets_that_are_wrong_are_named_and_stop_none_of_the_others(
     shop: Stage, topic: str, requests: Counter[str]
 ) -> None:
-    send(shop, topic, [*BUSY, CHANGED], 3)
+    send(shop, topic, [*BUSY, CHANGED, PAUSED], 3)
     for name in (GONE, RECREATED):
         topics.delete(servers(shop), _topic(topic, name))
     topics.create(servers(shop), _topic(topic, RECREATED), 3)
     with topics.admin(servers(shop)) as admin:
         admin.create_partitions({_topic(topic, GROWN): 4})
+    shop.execute(f"insert into headrace.pauses (dataset, paused_by, why) values ('{PAUSED}', 'a', 'b')")
     _change(shop.deployment.settings.datasets_dir / f"{CHANGED}.py")
     found = plan_together(shop.deployment, declared(shop), RUN)
     assert [each.dataset for each in found.plans] == BUSY
-    assert sorted(found.idle) == sorted({*NAMES} - {*BUSY, GONE, RECREATED, CHANGED, ABSENT})
-    assert found.absent == [ABSENT]
+    assert sorted(found.idle) == sorted({*NAMES} - {*BUSY, GONE, RECREATED, CHANGED, ABSENT, PAUSED})
+    assert (found.absent, found.paused) == ([ABSENT], [PAUSED])
     assert shop.value("select count(*) from headrace.checkpoints where dataset = %s", GROWN) == 4
     stored = dict(shop.query("select distinct dataset, error from headrace.observations where error is not null"))
     assert stored == {name: " ".join(str(error).split()) for name, error in found.errors.items()}

@@ -32,6 +32,12 @@ def rows(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     return connection.execute(statement, parameters or None).fetchall()
 
 
+def forget_kept() -> None:
+    """Close the thread's connection: a database that is copied may have no session."""
+    if (connection := getattr(_kept, "connection", None)) is not None:
+        connection.close()
+
+
 def _is_alive(connection: "psycopg.Connection[Any]") -> bool:
     """Whether the server has not ended the connection: it would have sent why."""
     return not select.select([connection], [], [], 0)[0]

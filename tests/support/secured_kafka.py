@@ -36,6 +36,7 @@ BOOTSTRAP_TIMEOUT_MS = 1_000  # how long a broker that rejects every client is t
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
+BEARER = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
 # beside the gateway, through which tests prepare topics and ACLs as the super user
 LISTENERS = {
     "listeners=": ",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{ssl_port}",
@@ -49,9 +50,10 @@ ssl.truststore.type=PEM
 ssl.truststore.location={truststore}
 listener.name.ssl.ssl.client.auth=required
 listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*)$/$1/
-listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER
 listener.name.sasl_ssl.plain.sasl.jaas.config={plain} required user_{user}="{password}";
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={bearer} required unsecuredLoginStringClaim_sub="broker";
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:headrace
 """
@@ -91,7 +93,7 @@ def secured_kafka(folder: Path, classpath: Path, monkeypatch: pytest.MonkeyPatch
     ports: list[int] = []
     for _ in range(4):
         ports.append(choose_port("kafka", demanded=None, remembered=None, reserved=set(ports)))
-    names = {"user": USER, "password": PASSWORD, "plain": PLAIN, "scram": SCRAM}
+    names = {"user": USER, "password": PASSWORD, "plain": PLAIN, "scram": SCRAM, "bearer": BEARER}
     stores = {"keystore": signed.both, "truststore": authority.path}
     listeners = {"sasl_port": ports[2], "ssl_port": ports[3]}
     lines = [

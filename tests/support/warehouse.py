@@ -12,14 +12,14 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from headrace.deployment import Deployment
 from headrace.ingest.prepare import initialise
 from headrace.marts.build import BuildResult, build
-from headrace.marts.claims import is_up_to_date
-from headrace.marts.dbt import fingerprint, profile_environment
+from headrace.marts.dbt import profile_environment
 from headrace.settings import Settings
-from tests.support.databases import create_database, rows
+from tests.support.databases import create_database, forget_kept, rows
 from tests.support.interrupts import apart
 from tests.support.mart_rows import COLUMNS, START, Coordinate
 from tests.support.marts_oracle import Version, marts
@@ -76,27 +76,16 @@ class Warehouse:
         )
 
     def empty(self) -> None:
-        """To a database in which everything is built and nothing is staged, without dbt where that can be had."""
-        if self.query("select from headrace.claims"):
-            marts = self.query(
-                "select format('%I.%I', schemaname, tablename) from pg_tables "
-                "where schemaname in ('marts', 'marts_log')"
-            )
-            self.execute(
-                "set session_replication_role = replica; "  # maintained tables refuse what others change
-                f"truncate {', '.join([_STAGED, *(mart for (mart,) in marts)])}; "
-                "update headrace.datasets set last_seq = 0; update headrace.claims set to_seq = 0; "
-                "update headrace.model_upstreams set position = '0' where kind = 'dataset'; "
-                "update headrace.model_states set logged = 0; "
-                "drop schema if exists marts_dev, marts_dev_log cascade; "
-                "delete from headrace.claims where schema <> 'marts'; "
-                "delete from headrace.model_states where schema <> 'marts'"
-            )
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            is_built = is_up_to_date(connection, fingerprint(self.settings), tests=False)
-        if not is_built:
+        """To a database in which everything is built and nothing is staged: a copy of one, which dbt built once."""
+        server_dsn, name = make_conninfo(self.dsn, dbname="postgres"), str(conninfo_to_dict(self.dsn)["dbname"])
+        if self.dsn not in _built:
             self.clear()
             self.build()
+            forget_kept()
+            create_database(server_dsn, f"{name}_built", template=name)
+            _built.add(self.dsn)
+        else:
+            create_database(server_dsn, name, template=f"{name}_built")
 
     def execute(self, statement: str, *parameters: Any) -> None:
         """Run one statement and commit."""
@@ -303,6 +292,7 @@ def _version(partition: int, offset: int, key: Any, columns: Mapping[str, Any] |
 
 
 _shared: dict[str, Warehouse] = {}
+_built: set[str] = set()  # databases of which a copy was made when everything was built
 
 
 def shared_warehouse(postgres_dsn: str, home: Path) -> Warehouse:

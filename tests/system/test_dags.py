@@ -68,6 +68,26 @@ try:
 except Exception as error:
     print("shared broken", type(error).__name__, error)
 
+from headrace.exceptions import SourceError
+from headrace.ingest.packs import PackResult
+with (
+    mock.patch("headrace.airflow.connections.run_context"),
+    mock.patch("headrace.ingest.packs.drain_pack") as drain_pack,
+):
+    drain_pack.return_value = PackResult(committed={{"clicks"}}, errors={{"views": SourceError("views: bad batch")}})
+    drain = dag.get_task("drain").unmap({{"pack": []}})
+    events = {{outlet: mock.Mock() for outlet in drain.outlets}}
+    drained = drain.execute({{"outlet_events": events}})
+print("shared events", [(alias.name, call.args[0].name) for alias in events for call in events[alias].add.mock_calls])
+report = dag.get_task("report")
+report.planned, report.drained = {{"clicks": "no topic"}}, [drained]
+try:
+    report.execute({{}})
+except Exception as error:
+    print("shared report", type(error).__name__, error)
+report.planned, report.drained = {{}}, []
+print("shared quiet", report.execute({{}}))
+
 os.environ["HEADRACE_DATASETS_DIR"] = {empty!r}
 empty = DagBag({dags!r})
 print("empty errors", dict(empty.import_errors), sorted(empty.dags))
@@ -181,6 +201,15 @@ def test_datasets_that_share_a_dag_have_one_of_three_tasks_and_a_broken_one_is_t
     assert lines["shape"] == f"0:00:30 {tasks}"
     assert "hits.py: cannot be imported: ZoneInfoNotFoundError" in lines["broken"]
     assert "; taps: max_lag is 0, expected more than 0" in lines["broken"]
+
+
+def test_drain_of_a_pack_updates_the_assets_that_it_filled_and_the_report_names_what_failed(dagbag: str) -> None:
+    lines = dict(
+        line.removeprefix("shared ").split(" ", 1) for line in dagbag.splitlines() if line.startswith("shared ")
+    )
+    assert lines["events"] == "[('staging/web', 'staging/clicks')]"
+    told = "AirflowFailException 2 datasets failed, the others are done: clicks: no topic | views: bad batch"
+    assert (lines["report"], lines["quiet"]) == (told, "None")
 
 
 def test_dags_without_a_dataset_import_without_errors(dagbag: str) -> None:

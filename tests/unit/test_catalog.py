@@ -76,14 +76,6 @@ def test_declarations_of_an_empty_folder_and_of_none_are_empty(tmp_path: Path) -
     assert load_declarations(tmp_path).names == load_declarations(tmp_path / "absent").names == []
 
 
-def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_path: Path) -> None:
-    for name, priority in (("low", -3), ("same", 1), ("high", 7)):
-        declare(tmp_path, name, f"{TOPIC}, priority={priority}")
-    (tmp_path / "broken.py").write_text("def broken(:")
-    assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
-    assert by_priority(["broken"], tmp_path) == ["broken"]
-
-
 def test_datasets_with_the_same_dag_share_it_and_a_broken_one_does_not_stop_the_others(tmp_path: Path) -> None:
     declare(tmp_path, "clicks", TOPIC + ', dag="web", schedule_s=30')
     declare(tmp_path, "web", TOPIC + ', dag="web"')  # may have the name of its DAG
@@ -115,3 +107,11 @@ def test_dag_of_another_dataset_s_own_is_refused_by_the_names_of_both(tmp_path: 
         "name, or give dataset web dag='web' too"
     )
     assert found.faults["clicks"].dag_id == "ingest_web.broken"
+
+
+def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_path: Path) -> None:
+    for name, priority in (("low", -3), ("same", 1), ("high", 7)):
+        declare(tmp_path, name, f"{TOPIC}, priority={priority}")
+    (tmp_path / "broken.py").write_text("def broken(:")
+    assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
+    assert by_priority(["broken"], tmp_path) == ["broken"]

@@ -70,8 +70,8 @@ def test_errors_are_those_of_the_reference(code: int, kind: type[Exception], sai
 
 
 def test_setting_without_a_counterpart_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"^kafka: sasl_oauth_token_provider has no counterpart in librdkafka"):
-        translated({"bootstrap_servers": "one:9092", "sasl_oauth_token_provider": object()})
+    with pytest.raises(SettingError, match=r"^kafka: sasl_kerberos_name has no counterpart in librdkafka"):
+        translated({"bootstrap_servers": "one:9092", "sasl_kerberos_name": "x"})
 
 
 def test_package_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

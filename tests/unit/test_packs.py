@@ -29,19 +29,34 @@ def names(found: list[list[Plan]]) -> list[list[str]]:
     return [[each.dataset for each in pack] for pack in found]
 
 
+def planned(*plans: Plan, **attributes: dict[str, Any]) -> Plans:
+    """attributes: of a dataset what is not the default."""
+    defaults = {"priority": 1, "max_records_per_s": None}
+    made = {each.dataset: SimpleNamespace(**(defaults | attributes.get(each.dataset, {}))) for each in plans}
+    return Plans(plans=list(plans), datasets=cast(dict[str, Dataset], made))
+
+
 def test_small_plans_share_a_pack_and_a_large_one_has_tasks_of_its_own() -> None:
-    found = Plans(plans=[plan("small", 10), plan("large", 600, 600, 600), plan("other", 20)])
+    found = planned(plan("small", 10), plan("large", 600, 600, 600), plan("other", 20))
     assert names(found.packs(SETTINGS)) == [["large"], ["large"], ["large"], ["other", "small"]]
 
 
 def test_packs_are_as_even_as_possible_and_limited_however_many_datasets_there_are() -> None:
-    found = Plans(plans=[plan(f"d{n:03}", 1 + n % 7) for n in range(10 * PACK_DATASETS)])
+    found = planned(*(plan(f"d{n:03}", 1 + n % 7) for n in range(10 * PACK_DATASETS)))
     made = found.packs(SETTINGS)
     assert sorted(name for pack in names(made) for name in pack) == [each.dataset for each in found.plans]
     lags = [sum(each.lag for each in pack) for pack in made]
     assert len(lags) == 3
     assert max(lags) - min(lags) <= 7
     assert Plans(idle=["d"]).packs(SETTINGS) == []
+
+
+def test_highest_priority_is_first_and_a_rate_limit_lets_no_other_dataset_wait() -> None:
+    limited = {"max_records_per_s": 5}
+    found = planned(
+        plan("a", 9), plan("slow", 90), plan("b", 2), plan("fits", 5), b={"priority": 3}, slow=limited, fits=limited
+    )
+    assert names(found.packs(SETTINGS)) == [["slow"], ["b", "a", "fits"]]
 
 
 @pytest.fixture

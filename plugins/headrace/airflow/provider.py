@@ -52,8 +52,17 @@ TYPES: dict[str, dict[str, Any]] = {
                 "Security protocol", "Defaults to PLAINTEXT.", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"
             ),
             "sasl_mechanism": _choice(
-                "SASL mechanism", "With a SASL protocol.", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"
+                "SASL mechanism",
+                "With a SASL protocol. Of OAUTHBEARER, SASL user and password are the client's id and secret.",
+                "PLAIN",
+                "SCRAM-SHA-256",
+                "SCRAM-SHA-512",
+                "OAUTHBEARER",
+                "AWS_MSK_IAM",
             ),
+            "sasl_oauth_token_url": _text("Token URL", "Of OAUTHBEARER: https://..., which issues tokens."),
+            "sasl_oauth_scope": _text("Token scope", "Of OAUTHBEARER, if the endpoint wants one."),
+            "sasl_oauth_cafile": _file("CA certificate of the token URL"),
             "ssl_cafile": _file("CA certificate"),
             "ssl_certfile": _file("Client certificate"),
             "ssl_keyfile": _file("Client key"),

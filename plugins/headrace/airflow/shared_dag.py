@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from airflow.sdk import DAG, XComArg, dag
+from airflow.sdk import DAG, AssetAlias, XComArg, dag
 
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START
 from headrace.airflow.project import AirflowProject
@@ -24,6 +24,7 @@ def shared_dag(
     It runs as often as the most frequent of them asks. An idle run has one task.
     """
     datasets = declared.shared[key]
+    weight = max(dataset.priority for dataset in datasets)
 
     @dag(
         dag_id=dag_of(key, is_file=False),
@@ -32,7 +33,7 @@ def shared_dag(
         start_date=START,
         catchup=False,
         max_active_runs=1,
-        default_args=DEFAULT_ARGS,
+        default_args=DEFAULT_ARGS | {"priority_weight": weight},
         tags=["headrace", "ingest"],
         doc_md=f"""
 Reads the records of {len(datasets)} datasets, each up to its source's end at the start of the run.
@@ -50,9 +51,9 @@ Bad records go to `headrace.dead_letters` and do not fail the run. Datasets: {_l
     def ingest() -> None:
         folder = None if project.datasets is None else str(project.datasets)
         plan = SharedPlanOperator(task_id="plan", dag_key=key, datasets=folder, declared=declared)
-        drain = PackDrainOperator.partial(task_id="drain", datasets=folder, alias=f"staging/{key}").expand(
-            pack=plan.output
-        )
+        alias = f"staging/{key}"
+        partial = PackDrainOperator.partial(task_id="drain", datasets=folder, alias=alias, outlets=[AssetAlias(alias)])
+        drain = partial.expand(pack=plan.output)
         # not if plan was skipped: nothing was new, and nothing failed
         ReportOperator(
             task_id="report",

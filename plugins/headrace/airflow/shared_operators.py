@@ -26,8 +26,8 @@ class SharedPlanOperator(HeadraceOperator):
     """Plan all datasets of a shared DAG; its result is a list of packs, one for each mapped PackDrainOperator.
 
     dag_key: the `dag` of their declarations. declared: what the DAG was made of; read again if it is not given.
-    Skipped if nothing is new and nothing failed. Datasets that a follower holds, and those whose topics do not exist
-    yet, are left out. Fails if none can be planned; Airflow then tries again.
+    Skipped if nothing is new and nothing failed. Datasets that are paused or held by a follower, and those whose topics
+    do not exist yet, are left out. Fails if none can be planned; Airflow then tries again.
     """
 
     template_fields: Sequence[str] = ("dag_key",)
@@ -56,7 +56,7 @@ class SharedPlanOperator(HeadraceOperator):
             wanted = [dataset for name, dataset in datasets.items() if name not in leases]
             planned = plan_together(ours, wanted, run_context())
             _tell(planned)
-            if planned.errors and not (planned.plans or planned.idle or planned.absent):
+            if planned.errors and not (planned.plans or planned.idle or planned.absent or planned.paused):
                 raise next(iter(planned.errors.values()))
             _publish_left_dead_letters(self.datasets, [each for each in wanted if each.name in planned.idle])
             packs = planned.packs(ours.settings)
@@ -69,15 +69,16 @@ class SharedPlanOperator(HeadraceOperator):
 class PackDrainOperator(HeadraceOperator):
     """Drain a pack of SharedPlanOperator's result, one dataset after another, each up to the end that the plan pinned.
 
-    Updates the assets staging/<dataset> of those that committed something, also in an attempt that was killed. Its
-    result has the numbers of staged records and dead letters, the seconds, and the datasets that failed.
+    alias: the AssetAlias among its outlets, by which it updates the assets staging/<dataset> of those that committed
+    something, also in an attempt that was killed. Its result has the numbers of staged records and dead letters, the
+    seconds, and the datasets that failed.
     """
 
     template_fields: Sequence[str] = ("pack",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"pack": "json"}
 
     def __init__(self, *, pack: list[dict[str, Any]], alias: str, **options: Any) -> None:
-        super().__init__(outlets=[AssetAlias(alias)], **options)
+        super().__init__(**options)  # its outlets are given to `partial`: Airflow does not ask a mapped operator's
         self.pack, self.alias = pack, alias
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class PackDrainOperator(HeadraceOperator):
         for name in sorted(done.committed):
             context["outlet_events"][AssetAlias(self.alias)].add(staging_asset(name))
         failures = texts(done.errors)
-        for text in (*failures.values(), *texts(done.paused).values()):
+        for text in failures.values():
             say(text)
         return {
             "datasets": len(done.drained),
@@ -140,25 +141,27 @@ def summary(failures: Mapping[str, str]) -> str:
     same: dict[str, list[str]] = {}
     for name, text in sorted(failures.items()):
         same.setdefault(text, []).append(name)
-    told = [f"{_named(names)}: {text}" for text, names in list(same.items())[:TOLD_MAX]]
+    told = [_told(names, text) for text, names in list(same.items())[:TOLD_MAX]]
     if len(same) > TOLD_MAX:
         told.append(f"and {len(same) - TOLD_MAX} other errors, which `headrace status` shows")
     datasets = "1 dataset" if len(failures) == 1 else f"{len(failures)} datasets"
     return f"{datasets} failed, the others are done: " + " | ".join(told)
 
 
-def _named(names: Sequence[str]) -> str:
+def _told(names: Sequence[str], text: str) -> str:
+    if len(names) == 1 and text.startswith(names[0]):  # most errors begin with their dataset
+        return text
     rest = len(names) - TOLD_MAX
-    return ", ".join(names[:TOLD_MAX]) + (f" and {rest} others" if rest > 0 else "")
+    return f"{', '.join(names[:TOLD_MAX])}{f' and {rest} others' if rest > 0 else ''}: {text}"
 
 
 def _tell(planned: "Plans") -> None:
     for plan in planned.plans:
         say(f"{plan.dataset}: {plan.lag} offsets to read: {dict(plan.ranges)}")
-    for pause in planned.paused.values():
-        say(shown(f"{pause.dataset}: {pause.text()}"))
     if planned.absent:
         say(f"no topic yet: {', '.join(sorted(planned.absent))}")
+    if planned.paused:
+        say(f"paused: {', '.join(sorted(planned.paused))}")
     for text in texts(planned.errors).values():
         say(text)
     say(f"{len(planned.plans)} datasets to drain, {len(planned.idle)} without anything new")

@@ -217,7 +217,7 @@ class _Follower:
             self._backoffs[name].failed(ours, is_told=str(ours) in told)
             told.add(str(ours))
             self._sources.close(name)
-        for name in names - found.empty.keys() - found.errors.keys():
+        for name in names - found.empty.keys() - found.errors.keys() - set(found.paused):
             self._notifier.notify(name)
 
     def _leave(self, name: str) -> None:

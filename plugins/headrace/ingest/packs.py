@@ -11,7 +11,9 @@ from headrace.ingest.drain import DrainResult
 from headrace.ingest.plan import Plan
 from headrace.ingest.runner import RunOptions, drain_plan, remaining_plan
 
-PACED_S = 10.0  # of a drain with a rate limit
+# Of a drain with a rate limit: the next run of the DAG, which waits for this one, continues it.
+PACED_S = 45.0
+
 Opened = Callable[[str], tuple[Deployment, Dataset]]
 
 
@@ -20,12 +22,11 @@ class PackResult:
     """What the drains of a pack committed.
 
     committed: the datasets with new batches, also those of an earlier attempt at the same pack. drained: the results,
-    of datasets with something left to read. paused: why others were left out. errors: why others failed.
+    of datasets with something left to read. errors: why others failed.
     """
 
     committed: set[str] = field(default_factory=set)
     drained: list[DrainResult] = field(default_factory=list)
-    paused: dict[str, DatasetPaused] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
 
 
@@ -47,8 +48,8 @@ def drain_pack(
         for plan in plans:
             try:
                 _drain(opened, plan, options, result, on_drained)
-            except DatasetPaused as error:  # since it was planned
-                result.paused[plan.dataset] = error
+            except DatasetPaused:  # since it was planned: what it has committed stays
+                result.errors.pop(plan.dataset, None)
             except Exception as error:
                 if observations.is_unreachable(error):
                     raise
@@ -74,14 +75,14 @@ def _drain(
     if any(isinstance(error, SourceUnavailable) for error in result.errors.values()):
         deployment = replace(deployment, settings=replace(deployment.settings, max_retries=0))
 
-    if dataset.max_records_per_s is not None:  # the others of the pack wait for it; the next run continues
-        options = replace(options, max_seconds=PACED_S)
-
     def note(progress: DrainResult) -> None:  # also of a drain that fails after its first batches
         if progress.batches:
             result.committed.add(dataset.name)
 
-    drained = drain_plan(deployment, dataset, remaining, options=replace(options, on_progress=note))
+    max_seconds = None if dataset.max_records_per_s is None else PACED_S
+    drained = drain_plan(
+        deployment, dataset, remaining, options=replace(options, on_progress=note, max_seconds=max_seconds)
+    )
     note(drained)
     if drained.batches:
         result.drained.append(drained)

@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
-from headrace.exceptions import AnotherCluster, HeadraceError, SourceChanged, TopicMissing
+from headrace.exceptions import AnotherCluster, DatasetPaused, HeadraceError, SourceChanged, TopicMissing
 from headrace.ingest import observations, runner
 from headrace.ingest.identity import check_identity
 from headrace.ingest.plan import Plan, make_plan
@@ -17,7 +17,7 @@ from headrace.ingest.prepare import prepare_table
 from headrace.postgres.checkpoints import Generation, open_generations
 from headrace.postgres.connection import database, translated_errors
 from headrace.postgres.ledger import RunContext
-from headrace.postgres.pauses import Pause, open_pauses
+from headrace.postgres.pauses import open_pauses
 from headrace.settings import Settings
 from headrace.sources.base import SourceState
 from headrace.sources.together import describe_together
@@ -30,17 +30,18 @@ PACK_DATASETS = 50  # a drain of a few records takes a fifth of a second: more d
 class Plans:
     """What planning many datasets found.
 
-    plans: of the datasets with something to read. idle: nothing is new. absent: their topics do not exist yet. paused:
-    those that are, which were not looked at. errors: why the others could not be planned; they are stored, as
-    `runner.plan` does.
+    plans: of the datasets with something to read. idle: nothing is new. absent: their topics do not exist yet.
+    paused: their sources are not asked. errors: why the others could not be planned; they are stored, as `runner.plan`
+    does. datasets: all of them.
     """
 
     plans: list[Plan] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
     empty: dict[str, Plan] = field(default_factory=dict)  # of those that are idle
     absent: list[str] = field(default_factory=list)
-    paused: dict[str, Pause] = field(default_factory=dict)
+    paused: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def add(self, plan: Plan) -> None:
         """Add the plan of a dataset."""
@@ -51,15 +52,23 @@ class Plans:
             self.empty[plan.dataset] = plan
 
     def packs(self, settings: Settings) -> list[list[Plan]]:
-        """The plans as the work of tasks, the longest first.
+        """The plans as the work of tasks, the highest priority first, then the longest.
 
-        A dataset with much to read has tasks of its own, as in its own DAG. The others are packed: a task costs about a
-        second, a drain of a few records much less. Packs are at most HEADRACE_DRAIN_PARALLEL_MAX.
+        A dataset with much to read has tasks of its own, as in its own DAG, and so has one whose rate limit would let
+        others wait. The others are packed: a task costs about a second, a drain of a few records much less. Packs are
+        at most HEADRACE_DRAIN_PARALLEL_MAX.
         """
         most, lag_max = settings.drain_parallel_max, settings.drain_parallel_lag
-        large = [plan for plan in self.plans if plan.lag > lag_max]
-        small = sorted((plan for plan in self.plans if plan.lag <= lag_max), key=lambda plan: -plan.lag)
-        alone = [[share] for plan in large for share in plan.split(most)]
+        alone: list[list[Plan]] = []
+        small: list[Plan] = []
+        for plan in sorted(self.plans, key=lambda plan: (-self.datasets[plan.dataset].priority, -plan.lag)):
+            limit = self.datasets[plan.dataset].max_records_per_s
+            if plan.lag > lag_max:
+                alone += [[share] for share in plan.split(most)]
+            elif limit is not None and plan.lag > limit:
+                alone.append([plan])
+            else:
+                small.append(plan)
         wanted = max(math.ceil(sum(plan.lag for plan in small) / lag_max), math.ceil(len(small) / PACK_DATASETS))
         packs: list[list[Plan]] = [[] for _ in range(min(wanted, most))]
         for plan in small:
@@ -73,12 +82,12 @@ def plan_together(deployment: Deployment, datasets: Sequence[Dataset], run: RunC
     What is not usual for a dataset, such as its first contact or new partitions, is left to `runner.plan`, one dataset
     after another. No dataset stops another one. Raises the errors of the common queries.
     """
-    found = Plans()
+    found = Plans(datasets={dataset.name: dataset for dataset in datasets})
     by_name = {dataset.name: dataset for dataset in _connected(deployment, datasets, found)}
     with database(deployment.connect(APPLICATION)) as connection:
-        # before the sources are asked: after that, a checkpoint could be beyond the end that a source gave
-        found.paused = open_pauses(connection, by_name)
+        found.paused = list(open_pauses(connection, by_name))
         by_name = {name: dataset for name, dataset in by_name.items() if name not in found.paused}
+        # before the sources are asked: after that, a checkpoint could be beyond the end that a source gave
         generations = open_generations(connection, by_name)
         states = describe_together(deployment, {name: dataset.source for name, dataset in by_name.items()})
         usual, changed = _judge(generations, states, found)
@@ -175,6 +184,8 @@ def _plan_usual(
 def _plan_alone(deployment: Deployment, dataset: Dataset, run: RunContext, found: Plans) -> None:
     try:
         found.add(runner.plan(deployment, dataset, run=run))
+    except DatasetPaused:
+        found.paused.append(dataset.name)
     except TopicMissing as error:
         if runner.is_known(deployment, dataset):
             found.errors[dataset.name] = error

@@ -17,7 +17,7 @@ from headrace.record import KafkaRecord, Record, kafka_record
 from headrace.sources.base import Chunk, Range
 from headrace.sources.bounds import NotKept, OversizedRecord, header_count
 from headrace.sources.kafka import FETCH_MAX_BYTES, POLL_TIMEOUT_MS, WAIT_AT_BROKER_MS, KafkaSource
-from headrace.sources.kafka_security import OPTIONS
+from headrace.sources.kafka_security import OPTIONS, TOKENS
 
 try:
     import confluent_kafka
@@ -55,6 +55,8 @@ _LOCAL_ERRORS = {
     KafkaError._TIMED_OUT: errors.KafkaConnectionError,
 }
 
+# librdkafka looks for the coordinator of the group that it needs the name of; no offset is committed to it
+_OF_GROUP = {KafkaError.GROUP_AUTHORIZATION_FAILED}
 
 # errors of batches: a missing codec, data that cannot be unpacked, a wrong CRC
 UNREADABLE = {
@@ -82,8 +84,12 @@ def translated(client_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config: dict[str, Any] = {}
     for name, value in client_config.items():
+        if name == "sasl_plain_username" and TOKENS in client_config:
+            continue  # for messages alone; librdkafka would warn
         if name in OPTIONS:
             config[OPTIONS[name]] = ",".join(value) if isinstance(value, list | tuple) else value
+        elif name == TOKENS:
+            config["oauth_cb"] = value.oauth_cb
         elif name not in IGNORED:
             raise SettingError(
                 f"kafka: {name} has no counterpart in librdkafka, expected one of {', '.join(OPTIONS)}; remove it, or "
@@ -135,7 +141,7 @@ class ConfluentSource(KafkaSource):
             for message in messages:
                 partition, offset = message.partition(), message.offset()
                 if message.error() is not None:
-                    if partition in positions:
+                    if partition in positions and message.error().code() not in _OF_GROUP:
                         if (stopped := self._stop(message)) is not None:
                             break
                         # nothing more may be read, up to the last stable offset: what is left are markers and holes

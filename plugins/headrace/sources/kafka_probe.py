@@ -78,7 +78,7 @@ def _why_no_login(connection: socket.socket, config: Mapping[str, Any]) -> str |
     """Log in as kafka-python would (KIP-152): the mechanism's name, then its messages, each in a request."""
     from kafka.net.sasl import get_sasl_mechanism
 
-    user, name = config["sasl_plain_username"], config["sasl_mechanism"]
+    user, name = config.get("sasl_plain_username", "of AWS"), config["sasl_mechanism"]
     response = _ask(connection, SASL_HANDSHAKE, 1, _text(name))
     (code, count), at = struct.unpack_from(">hi", response), 6
     offered: list[str] = []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from headrace import masking
 from headrace.exceptions import SettingError, SourceRefused
@@ -23,14 +24,24 @@ OPTIONS = {
     "sasl_mechanism": "sasl.mechanism",
     "sasl_plain_username": "sasl.username",
     "sasl_plain_password": "sasl.password",
+    "sasl_oauth_token_url": "sasl.oauthbearer.token.endpoint.url",
+    "sasl_oauth_scope": "sasl.oauthbearer.scope",
+    "sasl_oauth_cafile": "https.ca.location",
     "ssl_cafile": "ssl.ca.location",
     "ssl_certfile": "ssl.certificate.location",
     "ssl_keyfile": "ssl.key.location",
     "ssl_password": "ssl.key.password",
 }
-_OURS = {librdkafka: name for name, librdkafka in OPTIONS.items()} | {"sasl.mechanisms": "sasl_mechanism"}
+_OURS = {librdkafka: name for name, librdkafka in OPTIONS.items()} | {
+    "sasl.mechanisms": "sasl_mechanism",
+    "sasl.oauthbearer.client.id": "sasl_plain_username",
+    "sasl.oauthbearer.client.secret": "sasl_plain_password",
+}
+OAUTH, MSK = "OAUTHBEARER", "AWS_MSK_IAM"
+TOKENS = "sasl_oauth_token_provider"  # kafka-python's option
 SECRETS = ("sasl_plain_password", "ssl_password")
 SASL = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+OF_OAUTH = ("sasl_oauth_token_url", "sasl_oauth_scope", "sasl_oauth_cafile")
 WORDS = ("security_protocol", "sasl_mechanism")
 TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 
@@ -52,6 +63,8 @@ def from_connection(extra: Mapping[str, Any], login: str | None, password: str |
     config: dict[str, Any] = {}
     for name, value in extra.items():
         if value is None or value == "":  # an empty field of the form
+            continue
+        if name == "sasl.oauthbearer.method" and str(value).lower() == "oidc":  # of librdkafka: by an endpoint
             continue
         ours = _OURS.get(name, name.replace(".", "_"))
         if ours not in OPTIONS:
@@ -107,22 +120,20 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
     for name, words in (("security_protocol", SecurityProtocol), ("sasl_mechanism", SaslMechanism)):
         if name in config and config[name] not in get_args(words):
             raise SettingError(f"{named(name)}: found {config[name]!r}, expected {' or '.join(get_args(words))}")
-    for names, kind in ((SASL, "SASL"), (TLS, "SSL")):
+    for names, kind in (((*SASL, *OF_OAUTH), "SASL"), (TLS, "SSL")):
         given = [name for name in names if name in config]
         if given and kind not in protocol:
             raise SettingError(
                 f"{named(given[0])}: is of no use with {protocol}, expected {named('security_protocol')} to name "
                 f"{kind}; set that, or remove this"
             )
-    if "SASL" in protocol and (lacking := [name for name in SASL if name not in config]):
-        raise SettingError(
-            f"{named('security_protocol')}: found {protocol} without {named(lacking[0])}, expected it too"
-        )
+    if "SASL" in protocol:
+        _check_sasl(config, named)
     if "ssl_keyfile" in config and "ssl_certfile" not in config:
         raise SettingError(
             f"{named('ssl_keyfile')}: found no {named('ssl_certfile')}, expected the certificate of this key"
         )
-    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_oauth_cafile"):
         if name in config:
             _check_readable(Path(config[name]), named(name))
     if "SSL" in protocol:
@@ -138,7 +149,52 @@ def _checked(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, A
             ) from error
     if "ssl_certfile" in config:
         _check_time(Path(config["ssl_certfile"]), named("ssl_certfile"))
-    return config
+    return _with_tokens(config, named)
+
+
+def _check_sasl(config: Mapping[str, Any], named: Callable[[str], str]) -> None:
+    """Refuse options that the mechanism lacks, or that it has no use for."""
+    mechanism = config.get("sasl_mechanism")
+    needed = SASL[:1] if mechanism == MSK else (*SASL, *(OF_OAUTH[:1] if mechanism == OAUTH else ()))
+    if lacking := [name for name in needed if name not in config]:
+        option = "security_protocol" if lacking[0] in SASL else "sasl_mechanism"
+        raise SettingError(f"{named(option)}: found {config[option]} without {named(lacking[0])}, expected it too")
+    useless = () if mechanism == OAUTH else (*OF_OAUTH, *(SASL[1:] if mechanism == MSK else ()))
+    if given := [name for name in useless if name in config]:
+        raise SettingError(
+            f"{named(given[0])}: is of no use with {mechanism}, expected {named('sasl_mechanism')} to be "
+            f"{'another one' if mechanism == MSK else OAUTH}; set that, or remove this"
+        )
+    url = config.get("sasl_oauth_token_url")
+    parts = urlsplit(url or "")
+    schemes = ("https", "http") if parts.hostname in ("localhost", "127.0.0.1", "::1") else ("https",)
+    if url and (not parts.hostname or parts.username is not None or parts.scheme not in schemes):
+        masking.remember_address(url)
+        raise SettingError(
+            f"{named('sasl_oauth_token_url')}: found no https:// URL without a user, expected one: the client's secret "
+            "is sent there; correct it"
+        )
+
+
+def _with_tokens(config: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
+    """The options with a provider of tokens in the place of what it is made of; the user stays, for messages."""
+    mechanism = config.get("sasl_mechanism")
+    if mechanism not in (OAUTH, MSK):
+        return config
+    from headrace.sources import kafka_oauth  # kafka-python: 0.3 s of imports
+
+    kept = {name: value for name, value in config.items() if name not in (*OF_OAUTH, "sasl_plain_password")}
+    if mechanism == MSK:
+        tokens = kafka_oauth.msk_tokens(kafka_oauth.region_of(config["bootstrap_servers"]))
+        return kept | {"sasl_mechanism": OAUTH, TOKENS: tokens}
+    url, scope, cafile = (config.get(name) for name in OF_OAUTH)
+    user, secret = config["sasl_plain_username"], config["sasl_plain_password"]
+    try:
+        return kept | {TOKENS: kafka_oauth.endpoint_tokens(url, user, secret, scope, cafile)}
+    except ssl.SSLError as error:
+        raise SettingError(
+            f"{named('sasl_oauth_cafile')}: {cafile} cannot be used: {reason_of(error)}; expected certificates in PEM"
+        ) from error
 
 
 def _check_time(path: Path, name: str) -> None:
