@@ -26,6 +26,7 @@ RUN useradd --uid 50000 --create-home headrace \
 WORKDIR /opt/headrace
 COPY pyproject.toml README.md ./
 COPY plugins plugins
+COPY docs/runbook.md docs/runbook.md
 # Editable, and so the one copy that Airflow's plugins folder and `import headrace` share: settings.py finds the
 # checkout from its own place, and the numbered SQL files are beside it. setuptools comes from the lock.
 # Its egg-info would be a second copy of the entry points, which Airflow reports.

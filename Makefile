@@ -7,7 +7,7 @@ HEADRACE := $(BIN)/headrace
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help docs demo up down producer consumer test test-unit test-pythons test-postgres lint audit sbom format psql stats faults mutants kills celery your-airflow alerts test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
+.PHONY: help docs demo up down producer consumer test test-unit test-pythons test-postgres lint audit sbom format psql stats faults mutants kills celery your-airflow alerts lineage tools test-compose formats fuzz rounds bench bench-freshness clean lock lock-jars install install-dev
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -66,14 +66,20 @@ mutants: install-dev ## Check that seeded bugs are caught; MUTANT=name tries one
 kills: install-dev ## Kill scheduler, worker, task and API server while topics are followed; nothing may be lost
 	@$(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_kills.py -m faults
 
-your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13: other versions than 3.1 and 3.11
-	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
+your-airflow: install-dev ## Follow docs/your-airflow.md with a new Airflow; AIRFLOW=3.3 PYTHON=3.13 EXECUTOR=celery
+	@YOUR_AIRFLOW=$(AIRFLOW) YOUR_EXECUTOR=$(EXECUTOR) YOUR_PYTHON=$(filter 3.%,$(PYTHON)) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_your_airflow.py
 
 celery: install-dev ## Kill one of two Celery workers during a drain, ROUNDS=20 times; SEED=5 repeats a run
 	@CELERY_ROUNDS=$(ROUNDS) CELERY_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 -s -p no:randomly tests/system/test_celery.py -m faults
 
 alerts: install-dev ## Test deploy/: alerts with promtool, dashboard and scrape with Debian's Prometheus
 	@$(BIN)/python -m pytest --timeout=0 -p no:randomly tests/integration/test_prometheus.py -m faults
+
+lineage: install-dev ## Run Airflow tasks with its provider for OpenLineage and check the events that a server receives
+	@$(BIN)/python -m pytest --timeout=0 -p no:randomly tests/integration/test_lineage.py -m faults
+
+tools: install-dev ## Call the notifiers of deploy/airflow, and run Kafka's tools as docs/kafka-ui.md uses them
+	@$(BIN)/python -m pytest --timeout=0 -p no:randomly tests/integration/test_notifiers.py tests/integration/test_kafka_page.py -m faults
 
 test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.dataset import Dataset, dataset_names, load_dataset
@@ -18,12 +19,14 @@ class InvalidDeclaration:
     """A declaration that cannot be used, and why.
 
     is_file, dag: whether it comes from a file, and which DAG it shares, as far as the declaration's text tells. They
-    decide only which DAG reports the fault.
+    decide only which DAG reports the fault. path: the file. since: when it was last changed.
     """
 
     name: str
     error: DatasetError
     is_file: bool = False
+    path: Path | None = None
+    since: datetime | None = None
     dag: str | None = None
 
     @property
@@ -69,11 +72,15 @@ def load_declarations(datasets_dir: Path) -> Declarations:
         try:
             datasets[name] = load_declaration(datasets_dir, name)
         except DatasetError as error:
-            text = _text(datasets_dir / f"{name}.py")
+            path = datasets_dir / f"{name}.py"
+            text = _text(path)
             dag = DAG.search(text)
-            faults[name] = InvalidDeclaration(name, error, names_file(text), dag[2] if dag else None)
+            faults[name] = InvalidDeclaration(
+                name, error, names_file(text), path, _changed_at(path), dag[2] if dag else None
+            )
     for name, refusal in _of_taken_dags(Declarations(datasets, faults)).items():
-        faults[name] = InvalidDeclaration(name, refusal, dag=datasets.pop(name).dag)
+        path = datasets_dir / f"{name}.py"
+        faults[name] = InvalidDeclaration(name, refusal, path=path, since=_changed_at(path), dag=datasets.pop(name).dag)
     return Declarations(datasets, faults)
 
 
@@ -136,6 +143,13 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _changed_at(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def _one_line(error: BaseException) -> str:

@@ -77,3 +77,15 @@ def _is(expected: str | re.Pattern[str], found: str | None, dataset: str) -> boo
     if isinstance(expected, re.Pattern):
         return found is not None and expected.fullmatch(found) is not None
     return found == (dataset if expected == _DATASET else expected)
+
+
+class ShellCommand(Command):
+    """A command of another program, for example Airflow's; str() gives its shell line. Never read from a row."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return shlex.join(map(visible, self.arguments))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShellCommand, self.arguments

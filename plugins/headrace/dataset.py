@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headrace.contracts.copy_text import Binder
 
 
+MAX_DEAD_PERCENT = 10.0  # without a declared max_dead_percent
 CHILD_TABLE_LENGTH_MAX = 50  # a name in Postgres has 63, and names of objects made for a table are longer
 MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer than its values
 
@@ -79,6 +80,8 @@ class Dataset:
     max_lag: more unread records are a problem, and the DAG check_freshness fails. Defaults to no limit.
     max_freshness_s: a record that is older and not yet in every mart is a problem; the DAG check_freshness fails.
     Defaults to no limit.
+    max_dead_percent: dead letters are a warning; if more than this share of an hour's records are, an error. Defaults
+    to 10.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Dataset:
     dag: str | None = None
     max_lag: int | None = None
     max_freshness_s: float | None = None
+    max_dead_percent: float = MAX_DEAD_PERCENT
     where: str | None = None
     description: str = ""
     children: tuple[Child, ...] = ()
@@ -138,6 +142,8 @@ class Dataset:
             value = getattr(self, limit)
             if value is not None and not value > 0:  # nor nan
                 yield f"{limit} is {value}, expected more than 0"
+        if not 0 <= self.max_dead_percent <= 100:
+            yield f"max_dead_percent is {self.max_dead_percent}, expected 0 to 100"
         if not isinstance(self.priority, int) or abs(self.priority) > PRIORITY_MAX:
             yield f"priority is {self.priority!r}, expected a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}"
 

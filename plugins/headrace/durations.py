@@ -27,6 +27,13 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
     return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"
 
 
+def percent(share: float) -> str:
+    """A percentage with at most two significant digits below 10: 89 %, 1.2 %, 0.05 %."""
+    if share >= 9.95 or share == int(share):
+        return f"{share:.0f} %"
+    return f"{share:.2g} %" if share >= 0.01 else "<0.01 %"
+
+
 def count(number: float | None) -> str:
     """A count with separators, from a million on with three digits: 999,999, 1.23M, 45.6M, 7.89B; - for None."""
     if number is None:

@@ -4,6 +4,9 @@ A message says where, what was found, what was expected and the remedy, in one l
 help is a type: `RetriableError` or `PermanentError`; Airflow's tasks turn the latter into AirflowFailException. The
 command that a message names is a field as well: what it quotes of others is never searched for one. So is the place
 that it names: dataset, generation, partition and offset, where they are known. Errors pickle with their fields.
+
+A cause is what several datasets share, in words that are the same for all of them ("Kafka at kafka:9092 does not
+answer"): errors with the same cause are one problem.
 """
 
 from typing import TypedDict, Unpack
@@ -29,10 +32,12 @@ class HeadraceError(Exception):
         message: str | None = None,
         *,
         command: Command | None = None,
+        cause: str | None = None,
         **where: Unpack[Where],
     ) -> None:
         super().__init__(shown(message) if message else self.__class__.__doc__)
         self.command = command
+        self.cause = None if cause is None else shown(cause)
         self.dataset = where.get("dataset")
         self.generation = where.get("generation")
         self.partition = where.get("partition")

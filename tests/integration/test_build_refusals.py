@@ -15,6 +15,7 @@ from headrace.marts import dbt
 from headrace.marts.build import build
 from headrace.marts.claims import NodeResult, record
 from headrace.marts.enforced import enforced_tests
+from headrace.postgres.ledger import RunContext
 from tests.support.mart_rows import START, job
 from tests.support.warehouse import Warehouse
 
@@ -89,7 +90,7 @@ def test_message_without_an_end_is_kept_in_part(warehouse: Warehouse) -> None:
     moment = datetime.now(UTC)
     result = NodeResult("marts", "jobs", "model", "error", None, 0.1, (), "nul \0" + "x" * 20_000, moment, moment)
     with psycopg.connect(warehouse.dsn, autocommit=True) as connection:
-        record(connection, uuid4(), 1, (result,), None, "", True)
+        record(connection, uuid4(), 1, (result,), None, "", True, RunContext())
     (message,) = warehouse.query("select message from headrace.builds order by finished_at desc limit 1")[0]
     assert message.startswith("nul \\0xxx")
     assert message.endswith("xxx ... (10005 more characters)")

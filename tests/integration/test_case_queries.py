@@ -1,8 +1,13 @@
-"""The case's queries and functions on the marts, and the indexes that they use."""
+"""The case's queries and functions on the marts, and the indexes that they use; the commands of docs/psql.md."""
+
+import re
+import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from headrace.local.services import postgres_binary
 from tests.support.mart_rows import START, job
 from tests.support.warehouse import ALL_OF_JOBS, Warehouse
 
@@ -93,3 +98,14 @@ def test_function_whose_columns_changed_is_made_again(warehouse: Warehouse) -> N
     for _ in range(2):
         warehouse.build(select="jobs_by_location")
         assert warehouse.query("select jobidentifier, jobstatus from marts.jobs_by_location('A')") == [(1, "SUCCESS")]
+
+
+def test_psql_runs_every_command_of_its_page(warehouse: Warehouse) -> None:
+    page = (Path(__file__).parents[2] / "docs/psql.md").read_text()
+    blocks = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 7
+    argv = [str(postgres_binary("psql")), "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--quiet", warehouse.dsn]
+    done = subprocess.run(argv, input="\n".join(blocks), capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    for column in ("minute", "mart_freshness_s", "behind", "end_offset", "json_path", "mart_s"):
+        assert column in done.stdout

@@ -91,7 +91,7 @@ def test_commands_list_show_export_and_replay_dead_letters(stage: Stage, tmp_pat
     assert run(stage, "replay", "jobs", "--dry-run").stdout.startswith("jobs: 1 of 4 dead letters would be replayed")
     assert run(stage, "replay", "jobs", "--reason", "out_of_range").stdout.startswith("jobs: 1 of 1 dead letters were")
     document = json.loads(run(stage, "dead-letters", "jobs", "--json").stdout)
-    assert {"reason": "out_of_range", "dead": 0, "replayed": 1} in document["reasons"]
+    assert {"reason": "out_of_range", "dead": 0, "replayed": 1, "acknowledged": 0} in document["reasons"]
     assert len(document["newest"]) == 3
 
     out = tmp_path / "dlq.jsonl"

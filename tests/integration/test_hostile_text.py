@@ -13,9 +13,12 @@ from headrace.command import Command
 from headrace.exceptions import HeadraceError, SourceChanged
 from headrace.ingest import observations
 from headrace.ingest.load import load_file
+from headrace.ingest.plan import Plan
 from headrace.monitor.problems import Overview, find_problems
 from headrace.monitor.status import read_status
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.roles import DBT, LOADER
+from headrace.sources.base import Range
 from tests.support.commands import headrace
 from tests.support.ledger_checks import environment
 from tests.support.logins import login
@@ -55,7 +58,7 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
 
     with pytest.raises(HeadraceError) as caught:
         load_file(stage.deployment, "users", path=path)
-    observations.save_failure(stage.deployment.connect("test"), "users", caught.value, is_service=True)
+    observations.save_failure(stage.deployment.connect("test"), "users", caught.value, RunContext())
     overview = overview_of(stage)
     assert [str(problem.command) for problem in overview.problems] == ["headrace load users"]
     assert copied(overview) == {"headrace load users", "headrace build"}
@@ -97,7 +100,8 @@ def test_failed_drain_keeps_its_command_until_it_is_over(stage: Stage) -> None:
     )
     error = SourceChanged("jobs: gone", command=Command("adopt", "jobs"))
     with login(stage.dsn, LOADER) as dsn:
-        observations.save_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), "jobs", 1, {0: 5}, error)
+        planned = Plan("jobs", 1, "jobs", "id", {0: Range(0, 5)})
+        observations.save_drain_failure(lambda: psycopg.connect(dsn, autocommit=True), planned, error)
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace adopt jobs"]
     stage.execute("update headrace.failures set command = null")  # as of an error from before there was the column
     assert [str(problem.command) for problem in overview_of(stage).problems] == ["headrace drain jobs"]

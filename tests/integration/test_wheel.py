@@ -58,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: setuptools writes build/ and *.egg-info beside what it builds."""
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "target", "logs")
-    for name in ("plugins", "dbt"):  # links lead from one to the other
+    for name in ("plugins", "dbt", "docs"):  # links lead from one to the other
         shutil.copytree(ROOT / name, source / name, ignore=ignore, symlinks=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)

@@ -11,9 +11,9 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from headrace.deployment import Deployment
-from headrace.ingest.observations import update_totals
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.prepare import initialise
+from headrace.ingest.totals import update_totals
 from headrace.monitor.status import read_status
 from headrace.repair.reload import reload_range
 from headrace.verify import verify

@@ -1,6 +1,6 @@
 """Rows of the ledger and the like, written by hand, for the figures of status and page."""
 
-from headrace.ingest import observations
+from headrace.ingest import observations, totals
 from headrace.monitor.figures import DatasetStatus, Status
 from headrace.monitor.status import read_status
 from headrace.postgres.checkpoints import Checkpoints
@@ -72,4 +72,4 @@ def note(stage: Stage) -> None:
 
 def update_totals(stage: Stage, lines: int = 0) -> None:
     with connected(stage.deployment.connect("test")) as connection:
-        observations.update_totals(connection, ["jobs"], lines)
+        totals.update_totals(connection, ["jobs"], lines)

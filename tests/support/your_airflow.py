@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,27 @@ def write_constraints(path: Path, airflow: str, day: str, python: str) -> None:
     """Write what PyPI had for a version of Airflow on a day as a file of constraints."""
     command = [str(UV), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "-"]
     options = ["--exclude-newer", day, "--python-version", python, "--output-file", str(path)]
-    subprocess.run([*command, *options], input=f"apache-airflow=={airflow}", text=True, check=True, timeout=600)
+    wanted = f"apache-airflow[celery,postgres]=={airflow}"  # the constraints have every provider
+    subprocess.run([*command, *options], input=wanted, text=True, check=True, timeout=600)
 
 
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder read-only in its own place; elsewhere, where only root may mount, leave it as it is."""
+    commands = (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)])
+    done = [subprocess.run(command, capture_output=True).returncode == 0 for command in commands if os.geteuid() == 0]
+    print(f"{folder}: {'read-only' if all(done) and done else 'NOT read-only: this system does not mount'}", flush=True)
+    try:
+        yield
+    finally:
+        if done and done[0]:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a process that ends may still be in it
 
 
 @dataclass(slots=True)

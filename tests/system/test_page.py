@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthW
 HOSTILE = "</pre><script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>"
 SCHEDULED = ("ingest_events", "ingest_jobs", "ingest_rides", "ingest_telemetry", "load_users", "build_marts")
 # what moves by itself between two looks
-MOVING = re.compile(r"_s$|^at$|^observed_at$|^history$|^recent_dead$")
+MOVING = re.compile(r"_s$|^at$|^observed_at$|^history$|^recent_|^dead_since$|^heartbeat_at$")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,9 @@ def test_metrics_are_those_of_the_page(ingested: System, get_page: Callable[...,
         for sample in family.samples
     }
     assert found["headrace_up",] == 1
+    components = {labels[0]: value for (name, *labels), value in found.items() if name == "headrace_airflow_up"}
+    assert (components["scheduler"], components["dag_processor"]) == (1, 1)
+    assert found["headrace_dag_import_errors",] == 0
     assert found["headrace_rows_total", "events", "staged"] == events["staged"]
     assert found["headrace_rows_total", "events", "dead"] == events["dead"]
     assert sum(value for (name, *labels), value in found.items() if name == "headrace_dead_letters") >= events["dead"]

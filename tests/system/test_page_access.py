@@ -40,7 +40,7 @@ def test_plugin_is_imported_without_the_page() -> None:
 
 @pytest.mark.security("V1")
 def test_every_route_is_refused_without_a_login(get_page: Callable[..., httpx.Response]) -> None:
-    assert {"", "figures", "status", "metrics", "static/page.js"} == set(ROUTES)
+    assert {"", "figures", "status", "metrics", "runbook", "static/page.js"} == set(ROUTES)
     for route in ROUTES:
         assert get_page(route, bearer=None).status_code == 401, route
         assert get_page(route, bearer=None, Accept="text/html").status_code == 401

@@ -1,6 +1,7 @@
 """docs/your-airflow.md, to the letter: a new Airflow, the wheel, one dataset, a first run, upgrade, removal.
 
-`make your-airflow AIRFLOW=3.1 PYTHON=3.11`. Two things differ from the page: its first block, which says to set one's
+`make your-airflow AIRFLOW=3.1 PYTHON=3.11 EXECUTOR=celery`. The folder of DAGs is read-only while Airflow runs, where
+this system lets us mount it so. Two things differ from the page: its first block, which says to set one's
 own values, is replaced by them; and the address of Airflow's constraints, which cannot be reached here, by a file of
 what PyPI had at the release. `pip install headrace` finds the wheel by PIP_FIND_LINKS.
 """
@@ -9,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -25,12 +27,14 @@ from tests.support.your_airflow import (
     blocks,
     build_wheel,
     free_port,
+    read_only,
     waited,
     write_constraints,
 )
 
 AIRFLOW, PYTHON = os.environ.get("YOUR_AIRFLOW") or "3.1", os.environ.get("YOUR_PYTHON") or "3.11"
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+EXECUTOR = os.environ.get("YOUR_EXECUTOR") or "local"
+COMPONENTS = ["api-server", "scheduler", "dag-processor", "triggerer"]
 EXISTING = """
 import pendulum
 from airflow.sdk import dag, task
@@ -52,7 +56,7 @@ existing()
 def test_page_has_a_command_for_each_step() -> None:
     found = blocks()
     assert [heading for heading, commands in found.items() if commands] == [
-        "", "Airflow", "Install", "A project", "Connections", "Tables", "First run", "Upgrade", "Uninstall",
+        "", "Airflow", "Install", "Celery", "A project", "Connections", "Tables", "First run", "Upgrade", "Uninstall",
     ]  # fmt: skip
     assert "tests/system/test_your_airflow.py" in PAGE.read_text()
 
@@ -63,7 +67,8 @@ def warehouse(session_home: Path) -> Iterator[dict[str, str]]:
     home = session_home / "services"
     settings = Settings(home=home)
     try:
-        started = services.up(settings, only=("postgres", "kafka"), print_line=lambda _line: None)
+        names = ("postgres", "kafka", *(("redis",) if EXECUTOR == "celery" else ()))
+        started = services.up(settings, only=names, print_line=lambda _line: None)
         address = urlsplit(started["postgres"]["address"])
         (passfile,) = parse_qs(address.query)["passfile"]
         password = Path(passfile).read_text().splitlines()[0].rpartition(":")[2]
@@ -71,9 +76,24 @@ def warehouse(session_home: Path) -> Iterator[dict[str, str]]:
             "WAREHOUSE_HOST": str(address.hostname), "WAREHOUSE_PORT": str(address.port),
             "WAREHOUSE_DB": address.path.strip("/"), "WAREHOUSE_USER": str(address.username),
             "WAREHOUSE_PASSWORD": password, "BROKERS": started["kafka"]["address"],
+            **(_celery(started, password) if EXECUTOR == "celery" else {}),
         }  # fmt: skip
     finally:
         services.down(settings, print_line=lambda _line: None)
+
+
+def _celery(started: dict[str, Any], password: str) -> dict[str, str]:
+    """Settings of an Airflow with Celery workers, and its database, which is made here."""
+    address = urlsplit(started["postgres"]["address"])
+    with psycopg.connect(started["postgres"]["address"], autocommit=True) as connection:
+        connection.execute("create database airflow")
+    metadata = f"{address.username}:{password}@{address.hostname}:{address.port}/airflow"
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+        "AIRFLOW__CELERY__BROKER_URL": started["redis"]["address"],
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql://{metadata}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{metadata}",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +113,7 @@ def shell(warehouse: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         "HOME": str(home), "PATH": f"{Path(python).parent}:{os.defpath}", "LANG": "C.UTF-8",
         "PIP_FIND_LINKS": str(folder / "wheels"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "1",
         **{name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT") if name in os.environ},
-        "AIRFLOW_VERSION": version, "PYTHON_VERSION": PYTHON, "AIRFLOW_HOME": str(airflow_home), **warehouse,
+        "AIRFLOW_VERSION": version, "PYTHON_VERSION": PYTHON, "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "AIRFLOW__API__HOST": "127.0.0.1", "AIRFLOW__API__PORT": str(port),
@@ -101,7 +121,7 @@ def shell(warehouse: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5", "PYTHONDONTWRITEBYTECODE": "1", "DO_NOT_TRACK": "1",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
+        "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64, **warehouse,
     }  # fmt: skip
     terminal = Shell(home, variables, folder / "constraints.txt")
     try:
@@ -128,26 +148,36 @@ def test_page_leads_from_an_airflow_to_a_mart_an_upgrade_and_the_removal(
     shell: Shell, warehouse: dict[str, str]
 ) -> None:
     steps = blocks()
-    for heading in ("Airflow", "Install", "A project", "Connections", "Tables"):
+    if EXECUTOR == "celery":  # the Airflow that its user has: with Celery and its own database
+        steps["Airflow"] = [
+            block.replace('"apache-airflow==', '"apache-airflow[celery,postgres]==') for block in steps["Airflow"]
+        ]
+        steps["Install"] = []
+    else:
+        steps["Celery"] = []
+    for heading in ("Airflow", "Install", "Celery", "A project", "Connections", "Tables"):
         for block in steps[heading]:
             shell.run(block)
     assert "0.1.0" in shell.run("headrace --version")
     project = shell.home / "airflow" / "dags" / "sales"
     before = sorted(project.rglob("*"))
 
-    shell.start(*COMPONENTS)
-    api = Api(shell.variables["AIRFLOW__API__BASE_URL"])
-    waited("health", lambda: api.get("/api/v2/monitor/health")["scheduler"]["status"] == "healthy", shell)
-    waited("DAGs", lambda: {"existing", "ingest_orders", "build_marts"} <= _dag_ids(api), shell)
-    assert api.get("/api/v2/importErrors")["total_entries"] == 0
-    for block in steps["First run"]:
-        shell.run(block)
-    rows = waited("mart", lambda: _rows(warehouse, "select order_id, customer, amount::text from marts.orders"), shell)
-    assert rows == [(1, "Ada", "12.5")]
-    assert _rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
-    assert sorted(project.rglob("*")) == before, "the project's folder may be read-only"
-    _check_page_and_connections(api, shell, warehouse)
-    shell.stop()
+    with read_only(shell.home / "airflow" / "dags"):
+        shell.start(*COMPONENTS, *(["celery worker"] if EXECUTOR == "celery" else []))
+        api = Api(shell.variables["AIRFLOW__API__BASE_URL"])
+        waited("health", lambda: api.get("/api/v2/monitor/health")["scheduler"]["status"] == "healthy", shell)
+        waited("DAGs", lambda: {"existing", "ingest_orders", "build_marts"} <= _dag_ids(api), shell)
+        assert api.get("/api/v2/importErrors")["total_entries"] == 0
+        for block in steps["First run"]:
+            shell.run(block)
+        rows = waited(
+            "mart", lambda: _rows(warehouse, "select order_id, customer, amount::text from marts.orders"), shell
+        )
+        assert rows == [(1, "Ada", "12.5")]
+        assert _rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
+        assert sorted(project.rglob("*")) == before, "the project's folder may be read-only"
+        _check_page_and_connections(api, shell, warehouse)
+        shell.stop()
     _upgrade_and_remove(shell, warehouse)
 
 

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.catalog import InvalidDeclaration
 from headrace.exceptions import DatasetError
+from headrace.monitor.airflow_health import AirflowHealth, ComponentHealth
 from headrace.monitor.metrics import CONTENT_TYPE, exposition
 from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
 from tests.support.statuses import HOSTILE, dataset, model, partition, seconds_ago, status
@@ -36,6 +37,7 @@ OVERVIEW = find_problems_by(
         "rides": AlertThresholds(),
     },
     {"events": InvalidDeclaration("events", DatasetError("a typo"))},
+    airflow=AirflowHealth([ComponentHealth("scheduler", True, seconds_ago(2))]),
 )
 
 OF_EMPTY_ONES = ("headrace_source_failing", "headrace_drain_failing", "headrace_declaration_up", "headrace_paused")

@@ -9,6 +9,7 @@ import pytest
 from headrace.airflow.page_template import render_figures, render_login, render_page
 from headrace.command import Command
 from headrace.monitor.problems import AlertThresholds, Overview, find_problems_by
+from headrace.postgres.ledger import RunContext
 from tests.support.statuses import HOSTILE, batch, build, dataset, dead_letter, model, partition, seconds_ago, status
 
 ALL_DAGS = ("ingest_jobs", "build_marts", "replay_dead_letters")
@@ -112,7 +113,7 @@ def test_command_of_a_problem_is_set_as_code_and_no_other_text_is() -> None:
 def test_page_shows_texts_of_others_in_visible_characters_alone() -> None:
     odd = "a\u202eb\x9bc\u200bd::group::e"
     html = render_figures(overview(last_error=odd, topic=odd, followed_by=odd), ())
-    assert html.count("a\\u202eb\\x9bc\\u200bd\\x3a:group::e") == 3
+    assert html.count("a\\u202eb\\x9bc\\u200bd\\x3a:group::e") == 4
     assert html.replace("\n", "").isprintable()
 
 
@@ -135,7 +136,7 @@ def test_links_stay_below_airflows_own_path() -> None:
     links = Elements(render_figures(overview(), ALL_DAGS)).of("a")
     for attributes in links:
         address = attributes["href"] or ""
-        assert address.startswith(("#", "?", "../dags/")), address
+        assert address.startswith(("#", "?", "../dags/", "runbook#")), address
     assert {
         "../dags/ingest_jobs/runs/manual__no%20JSON/tasks/drain/mapped/0",
         "../dags/ingest_jobs/runs/a%2Bb/tasks/plan",
@@ -198,3 +199,26 @@ def test_partitions_with_lag_say_how_long() -> None:
 @pytest.mark.parametrize("code", [401, 403])
 def test_login_page_is_a_page(code: int) -> None:
     assert Elements(render_login(code)).of("h1") == [{}]
+
+
+def test_problem_shows_its_age_its_section_its_log_and_all_that_it_affects() -> None:
+    names = [f"d{number}" for number in range(7)]
+    run = RunContext("ingest_d0", "scheduled__1", "drain", 2, -1)
+    cause = "Kafka at kafka:9092 does not answer"
+    found = find_problems_by(
+        status(
+            *(dataset(each, last_error="x", last_cause=cause, error_since=seconds_ago(300)) for each in names[:-1]),
+            dataset(names[-1], last_error="x", last_cause=cause, error_since=seconds_ago(600), last_run=run),
+            dataset("followed", last_error="y", followed_by="host:17"),
+        ),
+        dict.fromkeys([*names, "followed"], AlertThresholds()),
+    )
+    html = Elements(render_figures(found, ()))
+    text = " ".join("".join(html.text).split())
+    assert f"{cause} 7 datasets (d0, d1, d2, d3, d4 and 2 more): x" in text
+    assert "since 2026-03-01 11:50:00 UTC, 10 min" in text
+    assert "Affected d0, d1, d2, d3, d4, d5, d6" in text
+    assert "log: headrace follow on host:17" in text
+    addresses = [each["href"] for each in html.of("a")]
+    assert "runbook#at-0300" in addresses
+    assert "../dags/ingest_d0/runs/scheduled__1/tasks/drain?try_number=2" in addresses

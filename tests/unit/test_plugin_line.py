@@ -23,7 +23,7 @@ def overview(*, limits: AlertThresholds | None = None, **values: Any) -> Overvie
 
 def check(monkeypatch: pytest.MonkeyPatch, found: Overview) -> Result:
     monkeypatch.setattr(status_module, "read_status", lambda _connect: found.status)
-    monkeypatch.setattr(problems_module, "find_problems", lambda _status, _settings: found)
+    monkeypatch.setattr(problems_module, "find_problems", lambda _status, _settings, _health: found)
     return CliRunner().invoke(
         main, ["status", "--check"], env={"HEADRACE_HOME": "/nonexistent", "HEADRACE_POSTGRES_DSN": "postgresql:///x"}
     )
@@ -90,7 +90,10 @@ def test_figures_have_the_limits_of_declarations() -> None:
 def test_many_problems_and_datasets_stay_within_8_kib() -> None:
     names = [f"dataset_{number:03}" for number in range(300)]
     found = find_problems_by(
-        status(*(dataset(dataset=name, last_error="x" * 10_000) for name in names), models=[model(status="error")]),
+        status(
+            *(dataset(dataset=name, last_error=f"of {name} {'x' * 10_000}") for name in names),
+            models=[model(status="error")],
+        ),
         {name: AlertThresholds(max_lag=1, max_freshness_s=60.0) for name in names},
     )
     line = plugin_line(found).text

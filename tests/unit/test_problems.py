@@ -68,7 +68,9 @@ def test_dataset_that_is_paused_has_its_pause_in_place_of_the_problems_of_not_re
     ]
     assert paused.problems[0].text == "paused for 13 min by anna@a: broker upgrade; nothing is read"
     assert over_thresholds(paused) == []
-    assert {"source", "drain", "lag", "freshness"} <= {problem.kind for problem in judged(limits, **unread).problems}
+    read = judged(limits, **unread)
+    assert [problem.kind for problem in read.problems] == ["source", "unbuilt", "dead_letters"]
+    assert {problem.kind for problem in over_thresholds(read)} == {"lag", "freshness"}
 
 
 def test_no_command_is_taken_from_the_text_of_an_error() -> None:
@@ -216,7 +218,7 @@ def test_limits_of_a_declaration_are_above_zero() -> None:
     from headrace.dataset import Dataset, load_dataset
 
     declared = load_dataset(Settings().datasets_dir, "users")
-    assert AlertThresholds.of(declared) == AlertThresholds(None, None, 3600.0, True)
+    assert AlertThresholds.of(declared) == AlertThresholds(schedule_s=3600.0, is_file=True)
     with pytest.raises(DatasetError, match="max_lag is 0, expected more than 0"):
         Dataset(name="users", contract=declared.contract, source=declared.source, max_lag=0)
 
@@ -241,3 +243,20 @@ def test_duration_is_short(seconds: float | None, text: str) -> None:
 )  # fmt: skip
 def test_count_is_short(number: int | None, text: str) -> None:
     assert count(number) == text
+
+
+@pytest.mark.parametrize(
+    ("dead", "severity", "share"),
+    [(1, "warning", "1 %"), (5, "warning", "5 %"), (6, "error", "6 %"), (89, "error", "89 %")],
+)
+def test_dead_letters_beyond_their_share_are_an_error_and_below_it_a_warning(
+    dead: int, severity: str, share: str
+) -> None:
+    values = {"recent_dead": dead, "recent_records": 100, "dead_by_reason": {"wrong_type": 200}}
+    (problem,) = judged(AlertThresholds(max_dead_percent=5), **values, dead_since=seconds_ago(90)).problems
+    assert (problem.severity, problem.since) == (severity, seconds_ago(90))
+    assert problem.text.endswith(f"most often wrong_type: {share} of its records, expected at most 5 %")
+
+
+def test_dead_letters_that_were_all_acknowledged_are_no_problem() -> None:
+    assert judged(recent_dead=0, recent_records=100, acknowledged=89, dead_by_reason={"wrong_type": 89}).problems == []

@@ -16,9 +16,12 @@ from headrace.exceptions import (
     UsageError,
 )
 from headrace.ingest import observations
+from headrace.ingest.plan import Plan
 from headrace.local.kafka_tools import PACKAGE, tool_class
 from headrace.monitor.describe import refuse_unknown_reason
+from headrace.postgres.ledger import RunContext
 from headrace.settings import Settings
+from headrace.sources.base import Range
 
 
 def run(*arguments: str) -> Result:
@@ -91,6 +94,7 @@ def _stored(error: HeadraceError, *, is_service: bool) -> int:
         asked.append(True)
         raise OSError("no database here")
 
-    observations.save_failure(connect, "jobs", error, is_service=is_service)  # type: ignore[arg-type]
-    observations.save_drain_failure(connect, "jobs", 1, {0: 5}, error, is_service=is_service)  # type: ignore[arg-type]
+    run = RunContext() if is_service else None
+    observations.save_failure(connect, "jobs", error, run)  # type: ignore[arg-type]
+    observations.save_drain_failure(connect, Plan("jobs", 1, "jobs", "id", {0: Range(0, 5)}), error, run)  # type: ignore[arg-type]
     return len(asked)

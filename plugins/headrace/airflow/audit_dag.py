@@ -43,13 +43,14 @@ def audit_dag(project: AirflowProject = AirflowProject()) -> DAG:  # noqa: B008 
         @task
         def audit(params: dict[str, str]) -> str:
             """Compare everything; fail with the first difference."""
-            from headrace.airflow.connections import build_settings, task_errors
+            from headrace.airflow.connections import build_settings, run_context, task_errors
             from headrace.marts.audit import audit as audit_all
             from headrace.output import say
 
             with task_errors():
                 settings = build_settings(project.settings())
-                return audit_all(settings, forms.read_text(params, "select"), print_line=say).summary()
+                select = forms.read_text(params, "select")
+                return audit_all(settings, select, print_line=say, run=run_context()).summary()
 
         audit()  # type: ignore[call-arg] # Airflow passes params
 

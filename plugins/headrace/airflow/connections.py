@@ -31,6 +31,7 @@ from headrace.exceptions import DatasetPaused, HeadraceError, PermanentError, Se
 from headrace.output import quoted
 from headrace.postgres.connection import Connect, connector
 from headrace.postgres.ledger import RunContext
+from headrace.service_urls import libpq_parameters
 from headrace.settings import Settings
 from headrace.sources.kafka_security import from_connection, from_settings
 
@@ -70,6 +71,11 @@ def build_settings(settings: Settings | None = None) -> Settings:
         return settings
     builder = _find(DBT)
     return replace(settings, dbt_dsn=extras.dsn(DBT, builder) if builder is not None else _postgres_dsn(settings))
+
+
+def postgres_parameters(settings: Settings) -> dict[str, str]:
+    """The parameters, in libpq's names, of the database that `deployment` connects to."""
+    return libpq_parameters(_postgres_dsn(settings), "HEADRACE_POSTGRES_DSN")
 
 
 def run_context() -> RunContext:

@@ -106,7 +106,7 @@ def _dags(
 
 def _refused(dataset: Dataset, error: Exception) -> InvalidDeclaration:
     text = f"{dataset.name}: Airflow refuses its declaration: {type(error).__name__}: {error}; correct it"
-    return InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file, dataset.dag)
+    return InvalidDeclaration(dataset.name, DatasetError(text), dataset.source.is_file, dag=dataset.dag)
 
 
 def broken_dag(faults: Sequence[InvalidDeclaration]) -> DAG:

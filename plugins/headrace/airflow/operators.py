@@ -4,7 +4,7 @@ All state is in Postgres: a task may run on any worker, and retrying, clearing o
 connects as `connections` says. An error that a retry cannot remedy fails the task at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,8 +18,11 @@ from headrace.airflow.project import project_of
 from headrace.output import say, shown
 
 if TYPE_CHECKING:
+    from headrace.airflow.lineage import Lineage
     from headrace.dataset import Dataset
     from headrace.deployment import Deployment
+    from headrace.marts.build import BuildResult
+    from headrace.settings import Settings
 
 PACED_S = 3600.0  # of a drain with a rate limit; DEFAULT_ARGS end a task after two hours
 Flag = bool | str  # templates render text
@@ -32,12 +35,21 @@ class HeadraceOperator(BaseOperator):
     """
 
     operator_extra_links = (HeadraceLink(),)
+    _lineage: "Callable[[], Lineage] | None" = None  # of what the task read and wrote, once it did
 
     def __init__(self, *, datasets: Path | str | None = None, **options: Any) -> None:
         of_dag = options.get("default_args") or {}  # Airflow passes the DAG's; they precede ours
         defaults: dict[str, Any] = {name: value for name, value in DEFAULT_ARGS.items() if name not in of_dag}
         super().__init__(**(defaults | options))
         self.datasets = None if datasets is None else str(datasets)
+
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> Any:
+        """What the task read and wrote, for Airflow's provider for OpenLineage; None if it did neither."""
+        if self._lineage is None:
+            return None
+        from headrace.airflow.openlineage import operator_lineage
+
+        return operator_lineage(self._lineage())
 
 
 class PlanOperator(HeadraceOperator):
@@ -95,6 +107,7 @@ class DrainOperator(HeadraceOperator):
             max_seconds = None if dataset.max_records_per_s is None else PACED_S
             options = ingest.RunOptions(run=run_context(), max_seconds=max_seconds)
             result = ingest.drain_plan(deployment, dataset, planned, options=options)
+        self._lineage = lambda: _drained(deployment, dataset, result.staged)
         for line in result.log_lines(planned):
             say(line)
         publish_dead_letters(deployment, dataset)
@@ -147,6 +160,7 @@ class LoadOperator(HeadraceOperator, ShortCircuitOperator):
                     run=run_context(),
                 ),
             )
+        self._lineage = lambda: _drained(ours, ours.dataset(self.dataset), outcome.result.staged, path)
         say(outcome.summary())
         return not outcome.unchanged or bool(outcome.replaced)
 
@@ -173,18 +187,22 @@ class BuildOperator(HeadraceOperator):
 
     def execute(self, context: Any) -> str:
         """Build; fail with the models and tests that failed."""
-        from headrace.airflow.connections import build_settings, task_errors
+        from headrace.airflow.connections import build_settings, run_context, task_errors
         from headrace.marts.build import build
 
         given = {"select": self.select, "full_refresh": self.full_refresh}
         with task_errors():
-            return build(
-                build_settings(project_of(self.datasets).settings()),
+            settings = build_settings(project_of(self.datasets).settings())
+            result = build(
+                settings,
                 forms.read_text(given, "select"),
                 self.vars,
                 full_refresh=forms.read_flag(given, "full_refresh"),
                 print_line=say,
-            ).summary()
+                run=run_context(),
+            )
+        self._lineage = lambda: _built(settings, result)
+        return result.summary()
 
 
 class VerifyOperator(HeadraceOperator):
@@ -275,3 +293,20 @@ def publish_dead_letters(deployment: "Deployment", dataset: "Dataset") -> None:
     published = publish_after_drain(deployment, dataset)
     if published:
         say(f"{dataset.name}: {published} dead letters published")
+
+
+def _drained(deployment: "Deployment", dataset: "Dataset", rows: int, path: Path | None = None) -> "Lineage":
+    from headrace.airflow.connections import postgres_parameters
+    from headrace.airflow.lineage import Database, of_drain
+
+    return of_drain(deployment, dataset, Database(postgres_parameters(deployment.settings)), rows, path)
+
+
+def _built(settings: "Settings", result: "BuildResult") -> "Lineage":
+    from headrace.airflow.lineage import Database, of_build
+    from headrace.postgres.connection import connector, database
+    from headrace.service_urls import libpq_parameters
+
+    dsn = settings.require_dbt_dsn()
+    with database(connector(dsn, "headrace lineage")) as connection:
+        return of_build(connection, Database(libpq_parameters(dsn, "HEADRACE_DBT_DSN")), result)

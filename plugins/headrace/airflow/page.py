@@ -27,10 +27,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.airflow.connections import deployment
+from headrace.airflow.health import HealthCache
 from headrace.airflow.page_declarations import DeclarationCache
 from headrace.airflow.page_selection import Selection, select
 from headrace.airflow.page_snapshot import FigureSnapshot, Refresher
-from headrace.airflow.page_template import render_figures, render_login, render_page
+from headrace.airflow.page_template import render_figures, render_login, render_page, render_runbook
 from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.status import read_status
 
@@ -69,7 +70,8 @@ app = FastAPI(
 def _read() -> Overview:
     ours = deployment()
     limits, faults = _declarations.read(ours.settings.datasets_dir)
-    return find_problems_by(read_status(ours.connect("headrace page")), limits, faults)
+    health = _health.read(is_local=(ours.settings.home / "airflow" / "airflow.cfg").is_file())
+    return find_problems_by(read_status(ours.connect("headrace page")), limits, faults, health)
 
 
 class _Bodies:
@@ -90,6 +92,7 @@ class _Bodies:
 
 
 _declarations = DeclarationCache()
+_health = HealthCache()
 _refresher = Refresher(_read)
 _bodies = _Bodies()
 _renderer = ThreadPoolExecutor(1, thread_name_prefix="headrace page")
@@ -149,6 +152,15 @@ async def metrics() -> Response:
     return _streamed(body, CONTENT_TYPE)
 
 
+@app.get("/runbook")
+async def runbook() -> Response:
+    """The runbook, to whose sections the problems lead."""
+    try:
+        return HTMLResponse(await _rendered(lambda: render_runbook(VERSION)), headers=HEADERS)
+    except FileNotFoundError as error:
+        raise HTTPException(404, "this installation has no docs/runbook.md") from error
+
+
 @app.get("/static/{name}")
 async def static(name: str) -> Response:
     """One of the page's own files."""
@@ -183,30 +195,42 @@ def _streamed(body: bytes, media_type: str, code: int = 200) -> Response:
 def _figures(snapshot: FigureSnapshot, user: BaseUser, query: str, page: str) -> str:
     overview = snapshot.overview
     assert overview is not None
+    shown = _for_user(overview, user)
+    is_whole = shown is overview
     number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 1
-    selection = _bodies.get(overview, (query, number), lambda: select(overview, query, number))
+    selection = _bodies.get(overview, (query, number, is_whole), lambda: select(shown, query, number))
     permissions = _permissions(overview, user, selection)
     stale_reason = snapshot.stale_reason()
     return _bodies.get(
         overview,
-        (query, number, permissions, stale_reason),
+        (query, number, is_whole, permissions, stale_reason),
         lambda: render_figures(
-            overview, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
+            shown, permissions.triggerable, selection, stale_reason=stale_reason, readable=permissions.readable
         ),
     )
 
 
+def _for_user(overview: Overview, user: BaseUser) -> Overview:
+    """The overview, without the messages of import errors for users whom Airflow does not show them."""
+    if all(problem.kind != "import_error" for problem in overview.problems):
+        return overview
+    if get_auth_manager().is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user):
+        return overview
+    return _bodies.get(overview, "without import errors", overview.without_import_messages)
+
+
 def _document(overview: Overview, user: BaseUser) -> bytes:
+    shown = _for_user(overview, user)
     readable = _readable(
         overview, user, dict.fromkeys(dead_letter.dataset for dead_letter in overview.status.dead_letters)
     )
 
     def make() -> bytes:
         dead_letters = [dead_letter for dead_letter in overview.status.dead_letters if dead_letter.dataset in readable]
-        document = replace(overview, status=replace(overview.status, dead_letters=dead_letters)).document()
+        document = replace(shown, status=replace(shown.status, dead_letters=dead_letters)).document()
         return _json(document, depth=2).encode()
 
-    return _bodies.get(overview, readable, make)
+    return _bodies.get(overview, (readable, shown is overview), make)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

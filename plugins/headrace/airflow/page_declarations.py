@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace.catalog import InvalidDeclaration, load_declarations
 from headrace.monitor.problems import AlertThresholds
 
-FAULTY_S = 60.0  # a fault may end without a change of its file, which may import others
+FAULTY_S = 30.0  # a fault may end without a change of its file, which may import others
 
 
 class DeclarationCache:

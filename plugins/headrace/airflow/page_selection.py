@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from headrace.monitor.figures import DatasetStatus, ModelStatus, PartitionStatus
-from headrace.monitor.problems import DatasetState, Overview, Problem
+from headrace.monitor.problem import Problem
+from headrace.monitor.problems import DatasetState, Overview
 
 DATASETS = 50  # per page
 PROBLEMS = 25
@@ -60,7 +61,7 @@ def select(overview: Overview, query: str = "", page: int = 1) -> Selection:
     query = query[:QUERY_LENGTH_MAX]
     words = query.casefold().split()
     found = [each for each in overview.status.datasets if _has(words, each.dataset, each.topic, _state(overview, each))]
-    problems = [each for each in overview.problems if _has(words, each.about, each.dataset, each.text)]
+    problems = [each for each in overview.problems if _has(words, each.about, *each.datasets, *each.models, each.text)]
     pages = max(-(-len(found) // DATASETS), 1)
     page = min(max(page, 1), pages)
     shown = found[(page - 1) * DATASETS : page * DATASETS]

@@ -1,7 +1,9 @@
 """The page's HTML: Jinja templates that escape everything, and the formats of figures."""
 
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,7 +16,10 @@ from headrace.command import Command
 from headrace.durations import duration
 from headrace.escaping import visible
 from headrace.monitor.figures import BatchStatus
-from headrace.monitor.problems import Overview, Problem
+from headrace.monitor.problem import Problem
+from headrace.monitor.problems import Overview
+from headrace.monitor.runbook import FILE, anchor
+from headrace.postgres.ledger import RunContext
 
 REFRESH_S = 5
 TEXT_LENGTH_MAX = 2000  # of a problem's text
@@ -78,6 +83,20 @@ def render_login(code: int) -> str:
     return _TEMPLATES.get_template("login.html").render(code=code)
 
 
+def render_runbook(version: str) -> str:
+    """The runbook, docs/runbook.md, with an anchor for each section; links to other documents are text."""
+    from markdown_it import MarkdownIt
+
+    text = re.sub(r"\[([^]]+)\]\(([\w./-]+\.md)[^)]*\)", r"\1 (docs/\2)", FILE.read_text())
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(text)
+    for heading, content in pairwise(tokens):
+        if heading.type == "heading_open":
+            heading.attrSet("id", anchor(content.content))
+    html = markdown.renderer.render(tokens, markdown.options, {})
+    return _TEMPLATES.get_template("runbook.html").render(version=version, html=html)
+
+
 def _dag_of(problem: Problem, overview: Overview, triggerable: Collection[str]) -> str | None:
     """The DAG that does the same as the problem's command, if the user may trigger it."""
     by_command = {"build": "build_marts"}
@@ -100,13 +119,15 @@ def _ago(at: datetime | None, now: datetime) -> str:
     return "now" if seconds < 1 else f"{seconds} s ago" if seconds < 10 else f"{duration(seconds)} ago"
 
 
-def _run_address(batch: BatchStatus) -> str:
-    """Airflow's address of the task that committed a batch, or of its run if the map index is unknown."""
-    address = f"dags/{_path(batch.dag_id)}/runs/{_path(batch.run_id)}"
-    if batch.task_id is None or batch.map_index is None:
+def _run_address(run: BatchStatus | RunContext) -> str:
+    """Airflow's address of the task that ran, with its log, or of its run if the map index is unknown."""
+    address = f"dags/{_path(run.dag_id)}/runs/{_path(run.run_id)}"
+    if run.task_id is None or run.map_index is None:
         return address
-    address += f"/tasks/{_path(batch.task_id)}"
-    return address if batch.map_index < 0 else f"{address}/mapped/{batch.map_index}"
+    address += f"/tasks/{_path(run.task_id)}"
+    address = address if run.map_index < 0 else f"{address}/mapped/{run.map_index}"
+    attempt = run.try_number if isinstance(run, RunContext) else None
+    return address if attempt is None else f"{address}?try_number={attempt}"
 
 
 def _path(text: object) -> str:

@@ -1,4 +1,4 @@
-"""The command that shows, exports and publishes dead letters: dead-letters."""
+"""The command that shows, exports, publishes and acknowledges dead letters: dead-letters."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ class _Action:
     coordinate: str | None
     out: Path | None
     publish: bool
+    acknowledge: bool
+    why: str | None
 
 
 @main.command("dead-letters")
@@ -41,15 +43,20 @@ class _Action:
     help="Write all of them, also replayed ones, to a file of JSON lines.",
 )
 @click.option("--publish", is_flag=True, help="Send those that are not yet in the dead-letter topic.")
+@click.option("--acknowledge", is_flag=True, help="They are known: no problem any more, later ones are. Needs --why.")
+@click.option("--why", metavar="TEXT", help="Why they need no remedy.")
 @JSON
 def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **chosen: Any) -> None:
     """Show the records of DATASET that broke their contract: counts by reason, and the newest.
 
-    Their bytes are kept unchanged. `headrace replay` stages those that a corrected contract accepts.
+    Their bytes are kept unchanged. `headrace replay` stages those that a corrected contract accepts, also
+    acknowledged ones.
     """
     action = _Action(**chosen)
-    if sum(map(bool, (action.coordinate, action.out, action.publish))) > 1:
-        raise click.UsageError("--show, --export and --publish exclude each other")
+    if sum(map(bool, (action.coordinate, action.out, action.publish, action.acknowledge))) > 1:
+        raise click.UsageError("--show, --export, --publish and --acknowledge exclude each other")
+    if action.acknowledge != (action.why is not None):
+        raise click.UsageError("--acknowledge and --why belong together")
     deployment = open_deployment()
     declared = deployment.dataset(dataset)
     if action.publish:
@@ -60,6 +67,8 @@ def dead_letters(dataset: str, reason: str | None, limit: int, as_json: bool, **
     with database(deployment.connect(f"headrace dead-letters {dataset}")) as connection:
         if action.coordinate is not None:
             _show(connection, dataset, action.coordinate, as_json)
+        elif action.why is not None:
+            _acknowledge(connection, declared, reason, action.why, as_json)
         elif action.out is not None:
             _export(connection, declared, reason, action.out, as_json)
         else:
@@ -97,13 +106,30 @@ def _export(connection: "Connection[Any]", declared: "Dataset", reason: str | No
 def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None, limit: int, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import overview_document, overview_lines
     from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.postgres.acknowledgements import acknowledgements
     from headrace.postgres.dead_letter_pages import overview
 
     found = overview(connection, declared.name, reason, limit)
     if not found.reasons:
         refuse_unknown_reason(declared, reason)
     publishes = getattr(declared.source, "dead_letter_topic", None) is not None
-    report(as_json, lambda: overview_document(found), lambda: overview_lines(found, publishes=publishes))
+    known = acknowledgements(connection, declared.name, limit)
+    report(as_json, lambda: overview_document(found, known), lambda: overview_lines(found, known, publishes=publishes))
+
+
+def _acknowledge(
+    connection: "Connection[Any]", declared: "Dataset", reason: str | None, why: str, as_json: bool
+) -> None:
+    from headrace.ingest.pauses import actor
+    from headrace.monitor.dead_letter_text import acknowledgement_document, acknowledgement_line
+    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.postgres.acknowledgements import acknowledge
+    from headrace.postgres.dead_letter_pages import DeadLetterSelection, count
+
+    if reason is not None and not count(connection, DeadLetterSelection(declared.name, reason)):
+        refuse_unknown_reason(declared, reason)
+    found = acknowledge(connection, declared.name, reason=reason, why=why, actor=actor())
+    report(as_json, lambda: acknowledgement_document(found), lambda: [acknowledgement_line(found)])
 
 
 def _publish(deployment: "Deployment", declared: "Dataset", as_json: bool) -> None:

@@ -34,13 +34,16 @@ def status(as_json: bool, watch: bool, partitions: bool, check: bool) -> None:
             raise click.UsageError("--check excludes --json, --watch and --partitions")
         _check()
     from headrace.monitor import text
+    from headrace.monitor.airflow_probe import AirflowProbe
     from headrace.monitor.problems import find_problems
     from headrace.monitor.status import read_status
 
     deployment = open_deployment()
+    probe = AirflowProbe(deployment.settings)
 
     def read() -> "Overview":
-        return find_problems(read_status(deployment.connect("headrace status")), deployment.settings)
+        found = read_status(deployment.connect("headrace status"))
+        return find_problems(found, deployment.settings, probe.read())
 
     overview = read()  # an error ends the command before the screen is cleared
     if as_json:
@@ -53,13 +56,16 @@ def status(as_json: bool, watch: bool, partitions: bool, check: bool) -> None:
 
 def _check() -> NoReturn:
     """Print the line of a monitoring plugin, and exit with its status: no fault of ours may pass for a state."""
+    from headrace.monitor.airflow_probe import AirflowProbe
     from headrace.monitor.plugin_line import plugin_line, unknown
     from headrace.monitor.problems import find_problems
     from headrace.monitor.status import read_status
 
     try:
         deployment = open_deployment()
-        found = plugin_line(find_problems(read_status(deployment.connect("headrace status")), deployment.settings))
+        status = read_status(deployment.connect("headrace status"))
+        health = AirflowProbe(deployment.settings).read()
+        found = plugin_line(find_problems(status, deployment.settings, health))
     except Exception as error:
         found = unknown(error)
     say(found.text)

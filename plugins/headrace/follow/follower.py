@@ -303,7 +303,7 @@ class _Follower:
                 self._datasets[name] = self._datasets[name].connected(self._deployment.settings)
             return self._sources.get(self._datasets[name])
         except Exception as error:
-            save_failure(self._deployment.connect("headrace follow"), name, error, is_service=True)
+            save_failure(self._deployment.connect("headrace follow"), name, error, self._run)
             raise
 
     def _seconds_to_build(self) -> float:
@@ -320,7 +320,9 @@ class _Follower:
             return
         with interrupt_build_on(self._stop):
             try:
-                made = build(self._build_settings, select=selection.select, tests=False, may_be_empty=True)
+                made = build(
+                    self._build_settings, select=selection.select, tests=False, may_be_empty=True, run=self._run
+                )
             except BuildError as error:
                 # the other models were built; these are retried with the next recheck
                 backoff.print_once(error)

@@ -144,12 +144,14 @@ class Registry:
             message = " ".join(str(error.error_message).split())[:200]
             if status in (408, 429) or status >= 500:
                 raise RegistryUnavailable(
-                    f"registry: {url} answered {status}: {message}; nothing was changed; run it again"
+                    f"registry: {url} answered {status}: {message}; nothing was changed; run it again",
+                    cause=_no_answer_of(url),
                 ) from error
             if status in (401, 403):
                 raise RegistryRefused(
                     f"registry: {url} answered {status}: {message}; nothing was changed; correct "
-                    "HEADRACE_REGISTRY_USER and HEADRACE_REGISTRY_PASSWORD, or HEADRACE_REGISTRY_TOKEN"
+                    "HEADRACE_REGISTRY_USER and HEADRACE_REGISTRY_PASSWORD, or HEADRACE_REGISTRY_TOKEN",
+                    cause=f"the schema registry at {url} refuses this user",
                 ) from error
             raise RegistryRefused(
                 f"registry: {url} answered {status}, code {code}: {message}; expected a schema registry that speaks "
@@ -176,9 +178,16 @@ def _no_answer(url: str, error: BaseException) -> RegistryUnavailable | Registry
     if cause is not None or "CERTIFICATE_VERIFY_FAILED" in reason:
         return RegistryRefused(
             f"registry: {url}: its certificate is not trusted: {reason}; nothing was changed; set "
-            "HEADRACE_REGISTRY_SSL_CAFILE to the authority's certificate"
+            "HEADRACE_REGISTRY_SSL_CAFILE to the authority's certificate",
+            cause=f"the certificate of the schema registry at {url} is not trusted",
         )
-    return RegistryUnavailable(f"registry: {url} does not answer: {reason}; nothing was changed; run it again")
+    return RegistryUnavailable(
+        f"registry: {url} does not answer: {reason}; nothing was changed; run it again", cause=_no_answer_of(url)
+    )
+
+
+def _no_answer_of(url: str) -> str:
+    return f"the schema registry at {url} does not answer"
 
 
 def _opened(settings: Settings) -> Any:

@@ -34,6 +34,7 @@ def check_cluster(generation: Generation, cluster_id: str | None) -> None:
             "was changed; point HEADRACE_KAFKA_BOOTSTRAP_SERVERS (in Airflow: the connection headrace_kafka) back to "
             f"the old cluster and run `{drain}`; only if the new one is intended, {_adopt(generation)}",
             command=drain,
+            cause=f"another Kafka cluster answers, {cluster_id}, expected {generation.cluster_id}",
             **_where(generation),
         )
 

@@ -169,7 +169,7 @@ def _opened(load: _Load, stack: ExitStack) -> tuple[Source, SourceState]:
         raise
     except Exception as error:
         if load.path is None:
-            observations.save_failure(load.connect, load.dataset.name, error, is_service=load.options.run is not None)
+            observations.save_failure(load.connect, load.dataset.name, error, load.options.run)
         raise
     return source, state
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -17,15 +18,20 @@ from headrace.exceptions import (
     TopicMissing,
     UsageError,
 )
+from headrace.ingest.plan import Plan
+from headrace.ingest.totals import update_totals
 from headrace.output import shown
 from headrace.postgres.checkpoints import Checkpoints, register
-from headrace.postgres.connection import UNREACHABLE, Connect, database
+from headrace.postgres.connection import DISK_FULL, UNREACHABLE, Connect, database
+from headrace.postgres.ledger import RunContext
 from headrace.sources.base import SourceState
 
 KEEP = "1 day"
 # errors about addresses, users and arguments of one process: a shell has its own, services the deployment's
 OWN_SETTINGS = (SettingError, UsageError, AnotherCluster, SourceRefused, RegistryRefused)
-TOTALS_EVERY_LINES = 200  # that many are summed in a millisecond
+# causes that are over for every dataset as soon as they are over for one: a dataset that is read once an hour need not
+# be read again for its card to go
+OVER_FOR_ALL = ("% does not answer", DISK_FULL)
 
 
 def save_state(stored: Checkpoints, state: SourceState) -> None:
@@ -66,15 +72,12 @@ def save_observation(stored: Checkpoints) -> None:
 def save_observations(connection: Connection[Any], datasets: Collection[str]) -> None:
     """Sample the lags that plans saw, once a minute, and add the ledger's new lines to the totals.
 
-    The plans succeeded, so earlier errors are cleared, also on partitions that the source no longer has.
+    The plans succeeded, so earlier errors are cleared, also on partitions that the source no longer has, and those of
+    other datasets with the same cause.
     """
     names = sorted(datasets)
     with connection.transaction():
-        connection.execute(
-            "update headrace.observations set error = null, command = null "
-            "where dataset = any(%s) and error is not null",
-            (names,),
-        )
+        _clear_errors(connection, names)
         # the largest lag of a minute is kept: a follower plans every second, mostly without lag
         sampled = connection.execute(
             """
@@ -109,139 +112,212 @@ def save_observations(connection: Connection[Any], datasets: Collection[str]) ->
 def save_nothing_new(connection: Connection[Any], dataset: str) -> None:
     """Store that the source has nothing new; clear an earlier error."""
     connection.execute(
-        "update headrace.observations set error = null, command = null, observed_at = clock_timestamp() "
-        "where dataset = %s",
-        (dataset,),
+        "update headrace.observations set observed_at = clock_timestamp() where dataset = %s", (dataset,)
     )
+    _clear_errors(connection, [dataset])
 
 
-def update_totals(connection: Connection[Any], datasets: Collection[str], lines: int = TOTALS_EVERY_LINES) -> None:
-    """Add a dataset's ledger lines to headrace.totals if more than `lines` are new."""
-    connection.execute(
+def _clear_errors(connection: Connection[Any], datasets: Collection[str]) -> None:
+    """Clear the errors of datasets whose sources could be read, and those of other datasets that had the same cause.
+
+    Likewise the drains of others that failed with the cause of a drain of these that is committed by now.
+    """
+    names = list(datasets)
+    found = connection.execute(
         """
-        insert into headrace.totals (dataset, generation, partition, to_seq, staged, dead, tombstones, ignored)
-        select
-            c.dataset,
-            c.generation,
-            c.partition,
-            d.last_seq,
-            coalesce(t.staged, 0) + coalesce(sum(b.staged), 0),
-            coalesce(t.dead, 0) + coalesce(sum(b.dead), 0),
-            coalesce(t.tombstones, 0) + coalesce(sum(b.tombstones), 0),
-            coalesce(t.ignored, 0) + coalesce(sum(b.ignored), 0)
-        from headrace.checkpoints as c
-        inner join headrace.datasets as d on d.dataset = c.dataset
-        inner join headrace.generations as g on g.dataset = c.dataset and g.generation = c.generation and g.is_open
-        left join headrace.totals as t
-            on t.dataset = c.dataset and t.generation = c.generation and t.partition = c.partition
-        left join headrace.batches as b
-            on b.dataset = c.dataset and b.generation = c.generation and b.partition = c.partition
-            and b.seq > coalesce(t.to_seq, 0) and b.seq <= d.last_seq and b.kind in ('drain', 'load', 'replace')
-        where c.dataset = any(%(datasets)s) and d.last_seq > coalesce(t.to_seq, 0) + %(lines)s
-        group by c.dataset, c.generation, c.partition, d.last_seq, t.staged, t.dead, t.tombstones, t.ignored
-        order by c.dataset, c.partition
-        on conflict (dataset, generation, partition) do update set
-            to_seq = excluded.to_seq,
-            staged = excluded.staged,
-            dead = excluded.dead,
-            tombstones = excluded.tombstones,
-            ignored = excluded.ignored
-        where totals.to_seq < excluded.to_seq
+        select true, o.cause
+        from headrace.observations as o
+        where o.dataset = any(%(datasets)s) and (o.error is not null or o.error_since is not null)
+        union
+        select false, f.cause
+        from headrace.failures as f
+        inner join headrace.checkpoints as c
+            on c.dataset = f.dataset and c.generation = f.generation and c.partition = f.partition
+        where f.dataset = any(%(datasets)s) and f.cause like any(%(over)s) and c.next_offset >= f.end_offset
         """,
-        {"datasets": list(datasets), "lines": lines},
+        {"datasets": names, "over": list(OVER_FOR_ALL)},
+    ).fetchall()
+    if not found:
+        return
+    connection.execute(
+        "update headrace.observations set error = null, command = null, cause = null, error_since = null "
+        "where dataset = any(%s) and (error is not null or error_since is not null)",
+        (names,),
     )
+    values = {"causes": [cause for _, cause in found if cause], "over": list(OVER_FOR_ALL)}
+    if not values["causes"]:
+        return
+    for statement in (_CLEAR_PLANS, _CLEAR_DRAINS):
+        connection.execute(statement, values)
 
 
-def save_failure(connect: Connect, dataset: str, error: Exception, *, is_service: bool) -> None:
+# of other datasets: a row that another run has locked is left to it, so that no two runs wait for each other
+_CLEAR_PLANS = """
+    with same as (
+        select dataset, partition from headrace.observations
+        where cause = any(%(causes)s) and cause like any(%(over)s)
+        for update skip locked
+    )
+    update headrace.observations as o
+    set error = null, command = null, cause = null, error_since = null
+    from same
+    where o.dataset = same.dataset and o.partition = same.partition
+"""
+_CLEAR_DRAINS = """
+    with same as (
+        select dataset, partition from headrace.failures
+        where cause = any(%(causes)s) and cause like any(%(over)s)
+        for update skip locked
+    )
+    update headrace.failures as f
+    set end_offset = 0, cause = null -- no checkpoint is below 0: it is over
+    from same
+    where f.dataset = same.dataset and f.partition = same.partition
+"""
+
+
+def save_failure(connect: Connect, dataset: str, error: Exception, run: RunContext | None = None) -> None:
     """Store the error of a plan; do nothing if Postgres cannot be reached or cannot store it.
 
-    A missing topic that was never read is not an error: it has no records yet. is_service: whether a task of Airflow or
-    a follower met it. OWN_SETTINGS are errors of the dataset only then: a shell's user reads the message.
+    A missing topic that was never read is not an error: it has no records yet. run: of the task or the follower that
+    met it; None for a shell. OWN_SETTINGS are errors of the dataset only for the former: a shell's user reads the
+    message.
     """
-    if is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and not is_service):
+    if is_unreachable(error) or (isinstance(error, OWN_SETTINGS) and run is None):
         return
     with suppress(Exception), database(connect) as connection:
         if isinstance(error, TopicMissing) and Checkpoints(connection, dataset).open_generation() is None:
             return
-        save_error(connection, dataset, error)
+        save_error(connection, dataset, error, run)
 
 
-def save_error(connection: Connection[Any], dataset: str, error: Exception) -> None:
+def save_error(connection: Connection[Any], dataset: str, error: Exception, run: RunContext | None = None) -> None:
     """Store the error of a plan until the next one succeeds; see `save_errors`."""
-    save_errors(connection, {dataset: error})
+    save_errors(connection, {dataset: error}, run)
 
 
-def save_errors(connection: Connection[Any], errors: Mapping[str, Exception]) -> None:
+def save_errors(connection: Connection[Any], errors: Mapping[str, Exception], run: RunContext | None = None) -> None:
     """Store the errors of plans until the next ones succeed; on partition 0 of a dataset that has none.
 
-    The last observed offsets and their time stay. Datasets with the same error, as of one broker, are stored together.
+    The last observed offsets and their time stay, and so does the beginning of an error that goes on. Datasets with the
+    same error, as of one broker, are stored together.
     """
-    same: dict[tuple[str, tuple[str, ...] | None], list[str]] = {}
+    same: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for dataset, error in sorted(errors.items()):
-        found = _command_of(error)
-        same.setdefault((one_line(error), None if found is None else tuple(found)), []).append(dataset)
-    for (text, command), names in same.items():
-        values = {"error": text, "command": None if command is None else list(command), "datasets": names}
+        stored = _stored(error, run)
+        same.setdefault(repr(stored), (stored, []))[1].append(dataset)
+    for stored, names in same.values():
+        values = {"datasets": names, **stored}
         with connection.transaction():
             register(connection, names)
-            connection.execute(
-                "update headrace.observations set error = %(error)s, command = %(command)s "
-                "where dataset = any(%(datasets)s)",
-                values,
-            )
-            connection.execute(
-                """
-                insert into headrace.observations (dataset, partition, error, command)
-                select named.dataset, 0, %(error)s, %(command)s::text[]
-                from unnest(%(datasets)s::text[]) as named (dataset)
-                where not exists (select from headrace.observations as o where o.dataset = named.dataset)
-                on conflict (dataset, partition) do update set error = excluded.error, command = excluded.command
-                """,
-                values,
-            )
+            connection.execute(_STORE_ON_ALL, values)
+            connection.execute(_STORE_ON_FIRST, values)
 
 
-def save_drain_failure(
-    connect: Connect,
-    dataset: str,
-    generation: int,
-    end_offsets: Mapping[int, int],
-    error: BaseException,
-    *,
-    is_service: bool = True,
-) -> None:
+_STORE_ON_ALL = """
+    update headrace.observations as o
+    set
+        error = %(error)s,
+        command = %(command)s,
+        cause = %(cause)s,
+        error_since = coalesce(
+            (
+                select min(f.error_since)
+                from headrace.observations as f
+                where f.dataset = o.dataset and f.cause is not distinct from %(cause)s
+            ),
+            clock_timestamp()
+        ),
+        dag_id = %(dag_id)s,
+        run_id = %(run_id)s,
+        task_id = %(task_id)s,
+        try_number = %(try_number)s,
+        map_index = %(map_index)s
+    where o.dataset = any(%(datasets)s)
+"""
+_STORE_ON_FIRST = """
+    insert into headrace.observations (
+        dataset, partition, error, command, cause, error_since, dag_id, run_id, task_id, try_number, map_index
+    )
+    select
+        named.dataset, 0, %(error)s, %(command)s::text[], %(cause)s, clock_timestamp(), %(dag_id)s, %(run_id)s,
+        %(task_id)s, %(try_number)s::integer, %(map_index)s::integer
+    from unnest(%(datasets)s::text[]) as named (dataset)
+    where not exists (select from headrace.observations as o where o.dataset = named.dataset)
+    on conflict (dataset, partition) do nothing
+"""
+
+
+def save_drain_failure(connect: Connect, planned: Plan, error: BaseException, run: RunContext | None = None) -> None:
     """Store the error of a drain until its planned ranges are committed; do nothing if Postgres cannot be reached.
 
-    end_offsets: the plan's end of each partition. A drain whose range another run committed has not failed. is_service:
-    as for `save_failure`.
+    A drain whose range another run committed has not failed. run: as for `save_failure`.
     """
-    if not end_offsets or isinstance(error, CheckpointMoved) or is_unreachable(error):
+    if not planned.ranges or isinstance(error, CheckpointMoved) or is_unreachable(error):
         return
-    if isinstance(error, OWN_SETTINGS) and not is_service:
+    if isinstance(error, OWN_SETTINGS) and run is None:
         return
     with suppress(Exception), database(connect) as connection:
         connection.execute(
-            """
-            insert into headrace.failures (dataset, partition, generation, end_offset, error, command)
-            select %(dataset)s, partition, %(generation)s, end_offset, %(error)s, %(command)s::text[]
-            from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
-            order by partition
-            on conflict (dataset, partition) do update set
-                generation = excluded.generation,
-                end_offset = excluded.end_offset,
-                error = excluded.error,
-                command = excluded.command,
-                failed_at = excluded.failed_at
-            """,
+            _STORE_DRAIN,
             {
-                "dataset": dataset,
-                "generation": generation,
-                "error": one_line(error),
-                "command": _command_of(error),
-                "partitions": list(end_offsets),
-                "ends": list(end_offsets.values()),
+                "dataset": planned.dataset,
+                "generation": planned.generation,
+                **_stored(error, run),
+                "partitions": list(planned.ends),
+                "ends": list(planned.ends.values()),
             },
         )
+
+
+_STORE_DRAIN = """
+    insert into headrace.failures as f (
+        dataset, partition, generation, end_offset, error, command, cause, failing_since, dag_id, run_id,
+        task_id, try_number, map_index
+    )
+    select
+        %(dataset)s, partition, %(generation)s, end_offset, %(error)s, %(command)s::text[], %(cause)s,
+        clock_timestamp(), %(dag_id)s, %(run_id)s, %(task_id)s, %(try_number)s::integer,
+        %(map_index)s::integer
+    from unnest(%(partitions)s::integer[], %(ends)s::bigint[]) as planned (partition, end_offset)
+    order by partition
+    on conflict (dataset, partition) do update set
+        generation = excluded.generation,
+        end_offset = excluded.end_offset,
+        error = excluded.error,
+        command = excluded.command,
+        cause = excluded.cause,
+        failed_at = excluded.failed_at,
+        -- a failure that is not over goes on
+        failing_since = case
+            when exists (
+                select from headrace.checkpoints as c
+                where
+                    c.dataset = f.dataset
+                    and c.generation = f.generation
+                    and c.partition = f.partition
+                    and c.next_offset < f.end_offset
+                    and f.generation = excluded.generation
+            ) then coalesce(f.failing_since, f.failed_at)
+            else excluded.failing_since
+        end,
+        dag_id = excluded.dag_id,
+        run_id = excluded.run_id,
+        task_id = excluded.task_id,
+        try_number = excluded.try_number,
+        map_index = excluded.map_index
+"""
+
+
+def _stored(error: BaseException, run: RunContext | None) -> dict[str, Any]:
+    """The columns of an error and of the run that met it."""
+    ours = error if isinstance(error, HeadraceError) else None
+    return {
+        "error": one_line(error),
+        "command": None if ours is None or ours.command is None else list(ours.command.arguments),
+        "cause": None if ours is None else ours.cause,
+        **asdict(run or RunContext()),
+    }
 
 
 def one_line(error: BaseException) -> str:
@@ -250,11 +326,6 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, HeadraceError):
         return text
     return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def _command_of(error: BaseException) -> list[str] | None:
-    command = error.command if isinstance(error, HeadraceError) else None
-    return None if command is None else list(command.arguments)
 
 
 def is_unreachable(error: BaseException) -> bool:

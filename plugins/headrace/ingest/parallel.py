@@ -64,7 +64,7 @@ def drain_dataset(
         except BrokenProcessPool as error:
             killed = DrainKilled(f"{name}: a process of the drain was killed; its commits stay; drain again")
             connect = deployment.connect(drain_name(name))
-            observations.save_drain_failure(connect, name, planned.generation, planned.ends, killed)
+            observations.save_drain_failure(connect, planned, killed)
             raise killed from error
     return planned, result
 

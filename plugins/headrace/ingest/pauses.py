@@ -20,13 +20,13 @@ def pause_dataset(deployment: Deployment, name: str, why: str) -> tuple[Pause, b
     """
     with database(deployment.connect("headrace pause")) as connection, connection.transaction():
         Checkpoints(connection, name).register()  # so that `status` shows one that was never drained
-        return pauses.pause(connection, name, by=_actor(), why=why)
+        return pauses.pause(connection, name, by=actor(), why=why)
 
 
 def resume_dataset(deployment: Deployment, name: str) -> Pause | None:
     """End the pause of a dataset and return it; None if it is not paused."""
     with database(deployment.connect("headrace resume")) as connection:
-        return pauses.resume(connection, name, by=_actor())
+        return pauses.resume(connection, name, by=actor())
 
 
 def known_pauses(deployment: Deployment) -> Mapping[str, Pause] | None:
@@ -36,7 +36,7 @@ def known_pauses(deployment: Deployment) -> Mapping[str, Pause] | None:
     return None
 
 
-def _actor() -> str:
+def actor() -> str:
     """The user of this process and its host, for people."""
     try:
         user = getpass.getuser()

@@ -82,8 +82,8 @@ def plan_together(deployment: Deployment, datasets: Sequence[Dataset], run: RunC
     What is not usual for a dataset, such as its first contact or new partitions, is left to `runner.plan`, one dataset
     after another. No dataset stops another one. Raises the errors of the common queries.
     """
-    found = Plans(datasets={dataset.name: dataset for dataset in datasets})
-    by_name = {dataset.name: dataset for dataset in _connected(deployment, datasets, found)}
+    found = Plans()
+    found.datasets = by_name = {dataset.name: dataset for dataset in _connected(deployment, datasets, found)}
     with database(deployment.connect(APPLICATION)) as connection:
         found.paused = list(open_pauses(connection, by_name))
         by_name = {name: dataset for name, dataset in by_name.items() if name not in found.paused}
@@ -96,8 +96,8 @@ def plan_together(deployment: Deployment, datasets: Sequence[Dataset], run: RunC
             sure = {name: error for name, error in changed.items() if now.get(name) == generations[name]}
             observations.save_states(connection, dict(_kept(states, sure)))
             found.errors |= sure
-        observations.save_errors(connection, found.errors)
-        _plan_usual(connection, deployment, by_name, usual, found)
+        observations.save_errors(connection, found.errors, run)
+        _plan_usual(connection, deployment, usual, found, run)
     for name in sorted(by_name.keys() - usual.keys() - found.errors.keys() - set(found.absent)):
         _plan_alone(deployment, by_name[name], run, found)
     return found
@@ -154,9 +154,9 @@ def _judge(
 def _plan_usual(
     connection: Connection[Any],
     deployment: Deployment,
-    datasets: Mapping[str, Dataset],
     usual: Mapping[str, tuple[Generation, SourceState]],
     found: Plans,
+    run: RunContext,
 ) -> None:
     """Plan datasets in the state in which nearly all are; only those with something to read prepare their tables."""
     observations.save_states(connection, {name: state for name, (_, state) in usual.items()})
@@ -167,7 +167,7 @@ def _plan_usual(
         try:
             if plan.ranges:
                 with translated_errors():
-                    prepare_table(connection, datasets[name], deployment.settings.lock_timeout_ms)
+                    prepare_table(connection, found.datasets[name], deployment.settings.lock_timeout_ms)
         except Exception as error:
             if connection.closed:
                 raise
@@ -175,7 +175,7 @@ def _plan_usual(
         else:
             planned.append(plan)
     observations.save_observations(connection, [plan.dataset for plan in planned])
-    observations.save_errors(connection, refused)
+    observations.save_errors(connection, refused, run)
     found.errors |= refused
     for plan in planned:
         found.add(plan)

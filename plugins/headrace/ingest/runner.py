@@ -80,7 +80,7 @@ def plan(
         raise
     except Exception as error:
         if path is None:  # the error of a file given by path says nothing about the dataset
-            observations.save_failure(connect, dataset.name, error, is_service=run is not None)
+            observations.save_failure(connect, dataset.name, error, run)
         raise
 
 
@@ -153,9 +153,7 @@ def drain_plan(
     except BaseException as error:
         journal.end(plan, result, error)
         if path is None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-            observations.save_drain_failure(
-                connect, dataset.name, plan.generation, plan.ends, error, is_service=options.run is not None
-            )
+            observations.save_drain_failure(connect, plan, error, options.run)
         raise
     finally:
         committer.close()

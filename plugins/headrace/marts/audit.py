@@ -5,15 +5,21 @@ Builds do the same for a few random grains and for the rows that they changed: t
 
 from headrace.callbacks import PrintLine
 from headrace.marts.build import BuildResult, build
+from headrace.postgres.ledger import RunContext
 from headrace.settings import Settings
 
 VARS = {"headrace_audit": "all"}  # dbt/packages/headrace_dbt reads it
 
 
-def audit(settings: Settings, select: str | None = None, print_line: PrintLine = lambda _line: None) -> BuildResult:
+def audit(
+    settings: Settings,
+    select: str | None = None,
+    print_line: PrintLine = lambda _line: None,
+    run: RunContext = RunContext(),  # noqa: B008 - frozen
+) -> BuildResult:
     """Build what is new, then compare every mart (or those selected) with its SELECT, in one snapshot for each.
 
     Raises BuildError that names model, grain and columns where a table differs; each later build computes that model
     as a whole until its config is corrected. Raises what `build` raises.
     """
-    return build(settings, select=select, vars=VARS, print_line=print_line)
+    return build(settings, select=select, vars=VARS, print_line=print_line, run=run)

@@ -29,6 +29,7 @@ from headrace.marts.readers import Readers
 from headrace.marts.removed import forget_removed
 from headrace.postgres.connection import Connect, connector, database, translated_errors
 from headrace.postgres.foreign_objects import refuse_foreign_objects
+from headrace.postgres.ledger import RunContext
 from headrace.settings import Settings
 
 BUILD_WAIT_S = 900  # how long a build waits for another one to end: a first build of 100 million rows takes minutes
@@ -40,13 +41,15 @@ NAMED_FAILURES = 3  # how many failures a message names before it counts the oth
 class BuildResult:
     """What a build did: its passes, and what each did with each model.
 
-    readers: the models behind each dataset; empty where dbt did not run.
+    readers: the models behind each dataset; empty where dbt did not run. manifest: dbt's, with the SQL that it ran;
+    None where it did not run.
     """
 
     build_id: UUID
     passes: tuple[tuple[NodeResult, ...], ...]
     seconds: float
     readers: Mapping[str, Readers] = field(default_factory=dict)
+    manifest: Any = field(default=None, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -80,13 +83,14 @@ def build(
     tests: bool = True,
     may_be_empty: bool = False,
     print_line: PrintLine = lambda _line: None,
+    run: RunContext = RunContext(),  # noqa: B008 - frozen
 ) -> BuildResult:
     """Run dbt build in this process until a pass advances no claim, and record it in headrace.builds.
 
     Builds what is committed when it begins: it ends, however fast batches go on to come. Without a selection it
     returns at once when every model has built every batch. Builds take turns: a second one waits, then finds
     nothing left to do. tests=False leaves the data tests out; unit tests are for development and never run here.
-    A selection of nothing is refused as a misspelt one, unless it may_be_empty.
+    A selection of nothing is refused as a misspelt one, unless it may_be_empty. run: the task that builds.
 
     Claims, state and logs of models that the project no longer has are deleted.
 
@@ -119,20 +123,20 @@ def build(
                 except BuildError as error:
                     if not vars:  # of the caller: with others the project may be in order
                         failed = _project_failed(error, started_at)
-                        record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests)
+                        record(connection, build_id, len(passes) + 1, (failed,), selection, project, tests, run)
                     raise
                 if not passes and not vars:  # which may enable models, and disable others
                     _forget_removed(connection, dbt, print_line)
                 passes.append(nodes)
                 _print_taken_over(stateless - stateless_models(connection), print_line)
-                record(connection, build_id, len(passes), nodes, selection, project, tests)
+                record(connection, build_id, len(passes), nodes, selection, project, tests, run)
                 _print_pass(nodes, print_line)
                 _raise_failures(nodes)
                 after = claims(connection, newest)
                 if after == before or not unclaimed(connection, newest, {node.model for node in nodes}):
                     break
-            found = dbt.readers()
-    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found)
+            found, manifest = dbt.readers(), dbt.manifest()
+    return BuildResult(build_id, tuple(passes), time.monotonic() - began, found, manifest)
 
 
 def _print_taken_over(models: set[str], print_line: PrintLine) -> None:

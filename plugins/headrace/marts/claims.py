@@ -1,12 +1,14 @@
 """What dbt has built and what it has not: headrace.claims against the ledger, and headrace.builds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+
+from headrace.postgres.ledger import RunContext
 
 SCHEMA = "marts"  # of the target `prod` in dbt/profiles.yml
 MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed test's: some quote whole statements
@@ -14,7 +16,10 @@ MESSAGE_LENGTH_MAX = 10_000  # kept of a model's message, and of each failed tes
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself."""
+    """What one pass did with one model or function; `test` is a test of no model, `project` dbt itself.
+
+    behind: of one that was skipped, the models whose failure is why.
+    """
 
     schema: str
     model: str
@@ -26,6 +31,7 @@ class NodeResult:
     message: str | None
     started_at: datetime
     finished_at: datetime
+    behind: tuple[str, ...] = ()
 
     def document(self, number: int) -> dict[str, Any]:
         """The result as JSON types; number: of the pass, from 1."""
@@ -198,14 +204,16 @@ def record(
     selection: str | None,
     project: str,
     tests: bool,
+    run: RunContext,
 ) -> None:
-    """Write a pass's lines into headrace.builds, all or none."""
+    """Write a pass's lines into headrace.builds, all or none. run: the task that builds."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             """
             insert into headrace.builds (
                 build_id, pass, schema, model, kind, status, rows, seconds, failed_tests, message, has_claim,
-                selection, project, tested, started_at, finished_at
+                selection, project, tested, started_at, finished_at, behind, dag_id, run_id, task_id, try_number,
+                map_index
             )
             values (
                 %(build_id)s, %(pass)s, %(schema)s, %(model)s, %(kind)s, %(status)s, %(rows)s, %(seconds)s,
@@ -213,7 +221,8 @@ def record(
                 exists (
                     select from headrace.claims as c where (c.schema, c.identifier) = (%(schema)s, %(model)s)
                 ),
-                %(selection)s, %(project)s, %(tested)s, %(started_at)s, %(finished_at)s
+                %(selection)s, %(project)s, %(tested)s, %(started_at)s, %(finished_at)s, %(behind)s,
+                %(dag_id)s, %(run_id)s, %(task_id)s, %(try_number)s, %(map_index)s
             )
             """,
             [
@@ -233,6 +242,8 @@ def record(
                     "tested": tests,
                     "started_at": node.started_at,
                     "finished_at": node.finished_at,
+                    "behind": list(node.behind),
+                    **asdict(run),
                 }
                 for node in nodes
             ],

@@ -4,10 +4,8 @@ import atexit
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +15,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.dataset_files import similar
 from headrace.exceptions import BuildError, DatabaseUnavailable, UsageError
-from headrace.marts.claims import SCHEMA, NodeResult
+from headrace.marts.claims import NodeResult
 from headrace.marts.dbt_costs import spare_costs
 from headrace.marts.enforced import enforced_tests
+from headrace.marts.node_results import node_results, one_line
 from headrace.marts.profile import PRODUCTION, Profile
 from headrace.marts.readers import Readers, readers
 from headrace.optional import needs
-from headrace.output import shown
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
 from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, startup_options
@@ -34,9 +32,6 @@ from headrace.settings import Settings
 _ENFORCED = "headrace_enforced"  # the tag of tests that a constraint makes superfluous
 # materializations that ask Postgres for relations, not dbt's cache of them
 _CACHELESS = frozenset({"maintained", "ephemeral"})
-_REFUSAL = re.compile(
-    r"Compilation Error in model \S+ \((?P<path>[^)]+)\) (?P<text>.*?)(?: > (?:in|called by) macro .*)?"
-)
 # with its manifest handed over a later run of the same process takes 0.2 s, without it 1.1 s
 _manifests: dict[tuple[str, ...], Any] = {}
 
@@ -115,7 +110,7 @@ class DbtRunner:
                 f"--select {select}: found nothing of that name{similar(str(select), known)}, expected a model; "
                 "`dbt ls` names them all"
             )
-        return _node_results(result.results, manifest)
+        return node_results(result.results, manifest)
 
     def manifest(self) -> Any:
         """The manifest of the project, parsed when it is first asked for."""
@@ -174,7 +169,7 @@ class DbtRunner:
     def _raise(self, error: Exception, arguments: Sequence[str]) -> None:
         if _is_usage(error, arguments):
             raise UsageError(
-                f"dbt: {_one_line(str(error))}; expected a selection and vars that dbt can use; correct the command"
+                f"dbt: {one_line(str(error))}; expected a selection and vars that dbt can use; correct the command"
             ) from error
         try:
             self._connection.execute("select")
@@ -183,7 +178,7 @@ class DbtRunner:
                 "dbt: the connection to Postgres was lost; expected a server that answers; run the same command again"
             ) from lost
         raise BuildError(
-            f"dbt: {_one_line(str(error))}; expected a project and a profile that dbt can use; the whole story is in "
+            f"dbt: {one_line(str(error))}; expected a project and a profile that dbt can use; the whole story is in "
             f"{self._home / 'logs' / 'dbt.log'}"
         ) from error
 
@@ -282,69 +277,3 @@ def _target_folder(home: Path) -> Path:
         target.mkdir(mode=FOLDER_MODE)
         atexit.register(shutil.rmtree, target, ignore_errors=True)
     return target
-
-
-def _node_results(results: Sequence[Any], manifest: Any) -> tuple[NodeResult, ...]:
-    """The results of dbt, one for each model and function; a failed test counts for the models that it reads."""
-    failed_tests: dict[str, list[str]] = {}
-    lines: list[NodeResult] = []
-    for result in results:
-        if str(result.node.resource_type) != "test" or str(result.status) not in {"fail", "error"}:
-            continue
-        found = _one_line(str(result.message)) if str(result.status) == "error" else f"{result.failures} rows"
-        test = f"{result.node.name}: {found}"
-        attached = getattr(result.node, "attached_node", None)
-        read = [attached] if attached else list(result.node.depends_on.nodes)
-        models = [node for node in read if node.startswith("model.") and not manifest.nodes[node].is_ephemeral]
-        for model in models:
-            failed_tests.setdefault(model, []).append(test)
-        if not models:
-            lines.append(_node_result(result, "test", (test,)))
-    for result in results:
-        kind = str(result.node.resource_type)
-        if kind in {"model", "function"}:
-            lines.append(_node_result(result, kind, tuple(failed_tests.pop(result.node.unique_id, ()))))
-    # a selection can run the tests of a model that it does not build
-    for model, tests in failed_tests.items():
-        name = model.rpartition(".")[2]
-        now = datetime.now(UTC)
-        lines.append(NodeResult(SCHEMA, name, "model", "failed tests", None, 0.0, tuple(tests), None, now, now))
-    return tuple(lines)
-
-
-def _node_result(result: Any, kind: str, failed_tests: tuple[str, ...]) -> NodeResult:
-    status = str(result.status)
-    if status not in {"error", "skipped"}:
-        status = "failed tests" if failed_tests else "success"
-    times = [moment for timing in result.timing for moment in (timing.started_at, timing.completed_at) if moment]
-    times = [moment.replace(tzinfo=UTC) for moment in times] or [datetime.now(UTC)]
-    rows = (result.adapter_response or {}).get("rows_affected")
-    return NodeResult(
-        schema=result.node.schema,
-        model=result.node.name if kind == "test" else result.node.alias,
-        kind=kind,
-        status=status,
-        rows=int(rows) if kind == "model" and rows is not None and status != "skipped" else None,
-        seconds=float(result.execution_time),
-        failed_tests=failed_tests,
-        message=_message(result) if result.message and status == "error" else None,
-        started_at=min(times),
-        finished_at=max(times),
-    )
-
-
-def _message(result: Any) -> str:
-    """A message of dbt in one line; a refusal of packages/headrace_dbt without dbt's frame and trace of macros.
-
-    dbt prints a macro's error as `Compilation Error in model NAME (PATH)`, the text, and the macros that were called.
-    """
-    text = _one_line(result.message)
-    where = f"{result.node.schema}.{result.node.alias}: "
-    refusal = _REFUSAL.fullmatch(text)
-    if refusal is None or not refusal["text"].startswith(where):
-        return text
-    return f"{refusal['text']} ({refusal['path']})"
-
-
-def _one_line(text: str) -> str:
-    return shown(" ".join(text.split()))

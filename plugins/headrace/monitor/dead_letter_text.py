@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 from psycopg import Connection
 
 from headrace.escaping import visible, visible_json
+from headrace.postgres.acknowledgements import Acknowledgement
 from headrace.postgres.checkpoints import origin_texts
 from headrace.postgres.dead_letter_pages import DeadLetter, DeadLetterOverview, DeadLetterSelection, pages
 from headrace.times import record_time
@@ -18,12 +19,29 @@ HEXDUMP_BYTES = 1024
 _PLAIN = re.compile(rb"[ -~]*\n")
 
 
-def overview_document(overview: DeadLetterOverview) -> dict[str, Any]:
-    """Counts by reason and the newest dead letters, as JSON types."""
-    return asdict(overview)
+def overview_document(overview: DeadLetterOverview, known: Sequence[Acknowledgement] = ()) -> dict[str, Any]:
+    """Counts by reason, the newest dead letters and acknowledgements, as JSON types."""
+    return asdict(overview) | {"acknowledgements": [acknowledgement_document(each) for each in known]}
 
 
-def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator[str]:
+def acknowledgement_document(known: Acknowledgement) -> dict[str, Any]:
+    """An acknowledgement as JSON types."""
+    return asdict(known) | {"acknowledged_at": known.acknowledged_at.isoformat(timespec="milliseconds")}
+
+
+def acknowledgement_line(known: Acknowledgement) -> str:
+    """An acknowledgement as one line."""
+    of_reason = "" if known.reason is None else f" of reason {known.reason}"
+    actor = visible(known.acknowledged_by)
+    return (
+        f"{known.dataset}: {known.dead_letters} dead letters{of_reason} acknowledged by {actor} "
+        f"at {known.acknowledged_at:%Y-%m-%d %H:%M} UTC: {visible(known.why)}"
+    )
+
+
+def overview_lines(
+    overview: DeadLetterOverview, known: Sequence[Acknowledgement] = (), *, publishes: bool
+) -> Iterator[str]:
     """The same as lines of text; publishes: whether the dataset has a dead-letter topic."""
     if not overview.reasons:
         yield f"{overview.dataset}: no dead letters"
@@ -33,7 +51,9 @@ def overview_lines(overview: DeadLetterOverview, *, publishes: bool) -> Iterator
     yield f"{overview.dataset}: {dead} dead letters, {replayed} more were replayed{waiting}"
     width = max(len(r.reason) for r in overview.reasons)
     for r in overview.reasons:
-        yield f"  {r.reason:<{width}} {r.dead:>9}" + (f"   {r.replayed} replayed" if r.replayed else "")
+        counts = ((r.replayed, "replayed"), (r.acknowledged, "acknowledged"))
+        yield f"  {r.reason:<{width}} {r.dead:>9}" + "".join(f"   {n} {word}" for n, word in counts if n)
+    yield from map(acknowledgement_line, known)
     if overview.newest:
         yield "the newest, by generation:partition:offset"
     for line in overview.newest:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from headrace.command import Command
 from headrace.escaping import visible
+from headrace.postgres.ledger import RunContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ class DatasetStatus:
     lag: unread records. lag_s: age of the first of them; None if unknown.
     staging_freshness_s, mart_freshness_s: time from the source to there, of the newest batch's last record.
     stale_s: age of the oldest record that is not in every mart; 0 if all observed records are.
+    recent_dead, dead_since: dead letters of the last hour that were neither replayed nor acknowledged, and the first
+    one's batch. recent_records: all records of that hour. acknowledged: dead letters that were, and not replayed.
     rows_per_s: while draining, over the last hour. batches: number of ledger lines.
     last_error: why the last plan failed. drain_error: why a drain failed, until its offsets are committed.
-    last_command, drain_command: the remedy, if the error has one.
+    last_command, drain_command: the remedy, if the error has one. last_cause, drain_cause: what it has in common with
+    errors of other datasets; None if nothing. error_since, drain_failing_since: when it began. last_run, drain_run: the
+    task that met it last; None outside Airflow.
     paused_at, paused_by, pause_reason: of the pause that has not ended (`headrace pause`).
     """
 
@@ -64,6 +69,9 @@ class DatasetStatus:
     tombstones: int = 0
     ignored: int = 0
     recent_dead: int = 0
+    recent_records: int = 0
+    dead_since: datetime | None = None
+    acknowledged: int = 0
     rows_per_s: float | None = None
     batches: int = 0
     last_committed_at: datetime | None = None
@@ -74,15 +82,28 @@ class DatasetStatus:
     observed_at: datetime | None = None
     last_error: str | None = None
     last_command: Command | None = None
+    last_cause: str | None = None
+    error_since: datetime | None = None
+    last_run: RunContext | None = None
     drain_error: str | None = None
     drain_command: Command | None = None
     drain_failed_at: datetime | None = None
+    drain_cause: str | None = None
+    drain_failing_since: datetime | None = None
+    drain_run: RunContext | None = None
     followed_by: str | None = None
     follower_lost_at: datetime | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     pause_reason: str | None = None
     partitions: Sequence[PartitionStatus] = ()
+
+    @property
+    def recent_dead_percent(self) -> float | None:
+        """The share of the last hour's records that wait as dead letters; None without records."""
+        if not self.recent_records:
+            return None
+        return min(100.0 * self.recent_dead / self.recent_records, 100.0)
 
     @property
     def is_empty(self) -> bool:
@@ -131,7 +152,9 @@ class BatchStatus:
 class ModelStatus:
     """The last build of a model; failed_tests are those of its last build with tests.
 
-    message: why it failed; the first line of Postgres's message.
+    message: why it failed; the first line of Postgres's message. behind: of one that was skipped, the models whose
+    failure is why. failing_since: when the failure began. reads: the datasets whose batches it claims. run: the task
+    that built it last; None outside Airflow.
     """
 
     model: str
@@ -143,6 +166,10 @@ class ModelStatus:
     message: str | None
     finished_at: datetime
     unbuilt_batches: int
+    behind: Sequence[str] = ()
+    failing_since: datetime | None = None
+    reads: Sequence[str] = ()
+    run: RunContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class _Collector(Collector):
         yield from _limits(datasets, self._overview)
         yield from _dead_letters(datasets)
         yield from _models(self._overview)
+        yield from _airflow(self._overview)
         yield from _problems(self._overview)
 
 
@@ -173,6 +174,11 @@ def _limits(datasets: list[DatasetStatus], overview: Overview) -> Iterator[Metri
         {each.dataset: limits.max_lag for each in datasets if (limits := overview.limits.get(each.dataset))},
     )
     yield _gauge(
+        "headrace_max_dead_percent",
+        "The declaration's max_dead_percent.",
+        {each.dataset: limits.max_dead_percent for each in datasets if (limits := overview.limits.get(each.dataset))},
+    )
+    yield _gauge(
         "headrace_max_freshness_seconds",
         "The declaration's max_freshness_s.",
         {each.dataset: limits.max_freshness_s for each in datasets if (limits := overview.limits.get(each.dataset))},
@@ -187,12 +193,44 @@ def _dead_letters(datasets: list[DatasetStatus]) -> Iterator[Metric]:
         for reason, count in dataset.dead_by_reason.items():
             dead_letters.add_metric((dataset.dataset, reason), count)
     yield dead_letters
+    yield _gauge(
+        "headrace_acknowledged_dead_letters",
+        "Dead letters that were acknowledged and not replayed.",
+        {each.dataset: each.acknowledged for each in datasets},
+    )
+    yield _gauge(
+        "headrace_recent_dead_percent",
+        "The share of the last hour's records that are dead letters, neither replayed nor acknowledged.",
+        {each.dataset: each.recent_dead_percent for each in datasets},
+    )
 
 
 def _models(overview: Overview) -> Iterator[Metric]:
     models = [model for model in overview.status.models if model.kind == "model"]
     for name, text, value in _OF_MODELS:
         yield _gauge(name, text, {each.model: value(each) for each in models}, "model")
+
+
+def _airflow(overview: Overview) -> Iterator[Metric]:
+    health = overview.airflow
+    if health is None or health.error is not None:
+        return
+    known = [each for each in health.components if each.is_healthy is not None]
+    yield _gauge(
+        "headrace_airflow_up",
+        "Whether a component of Airflow that was ever started has a recent heartbeat.",
+        {each.name: each.is_healthy for each in known},
+        "component",
+    )
+    yield _gauge(
+        "headrace_airflow_heartbeat_timestamp_seconds",
+        "The last heartbeat of a component of Airflow.",
+        {each.name: _epoch(each.heartbeat_at) for each in known},
+        "component",
+    )
+    yield GaugeMetricFamily(
+        "headrace_dag_import_errors", "DAG files that Airflow cannot import.", value=len(health.import_errors)
+    )
 
 
 def _problems(overview: Overview) -> Iterator[Metric]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from headrace.exceptions import HeadraceError
-from headrace.monitor.problems import Overview, Problem
+from headrace.monitor.problem import Problem
+from headrace.monitor.problems import Overview
 from headrace.output import shown
 
 NAMED_PROBLEMS = 3  # a pager shows one line; the page and `headrace status` have the others

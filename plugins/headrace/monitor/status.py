@@ -25,6 +25,7 @@ from headrace.monitor.figures import (
 )
 from headrace.monitor.series import read_history
 from headrace.postgres.connection import Connect, database
+from headrace.postgres.ledger import RunContext
 from headrace.postgres.liveness import answered_within
 from headrace.sql_files import read_sql
 
@@ -67,10 +68,14 @@ def _datasets(connection: Connection[Any]) -> list[DatasetStatus]:
     return [_dataset(found, lines.get(found["dataset"], [])) for found in known]
 
 
-def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> DatasetStatus:
-    common = {
+def _known(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a dataset has before its first batch."""
+    return {
         "dataset": found["dataset"],
         "batches": found["last_seq"],
+        "recent_dead": found["recent_dead"],
+        "dead_since": found["dead_since"],
+        "acknowledged": found["acknowledged"],
         "ignored": found["ignored"],
         "last_error": found["error"],
         "last_command": Command.of_row(found["command"], found["dataset"]),
@@ -78,12 +83,22 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         "drain_error": found["drain_error"],
         "drain_command": Command.of_row(found["drain_command"], found["dataset"]),
         "drain_failed_at": found["drain_failed_at"],
+        "last_cause": found["cause"],
+        "error_since": found["error_since"],
+        "last_run": _run(found, "run_"),
+        "drain_cause": found["drain_cause"],
+        "drain_failing_since": found["drain_failing_since"],
+        "drain_run": _run(found, "drain_run_"),
         "followed_by": found["holder_name"] if found["is_held"] else None,
         "follower_lost_at": None if found["is_held"] else found["lapses_at"],
         "paused_at": found["paused_at"],
         "paused_by": found["paused_by"],
         "pause_reason": found["pause_reason"],
     }
+
+
+def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> DatasetStatus:
+    common = _known(found)
     if not lines:
         return DatasetStatus(**common)
     first = lines[0]
@@ -105,7 +120,7 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
         staged=sum(line["staged"] for line in lines),
         dead=sum(line["dead"] for line in lines),
         tombstones=sum(line["tombstones"] for line in lines),
-        recent_dead=sum(line["recent_dead"] for line in lines),
+        recent_records=records,
         rows_per_s=round(records / seconds) if seconds else None,
         last_committed_at=newest["last_committed_at"],
         has_marts=first["has_marts"],
@@ -116,6 +131,12 @@ def _dataset(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Da
             PartitionStatus(**{name: line[name] for name in PartitionStatus.__dataclass_fields__}) for line in lines
         ],
     )
+
+
+def _run(row: Mapping[str, Any], prefix: str) -> RunContext | None:
+    """The run in a row's columns of this prefix; None outside Airflow."""
+    run = RunContext(**{name: row[f"{prefix}{name}"] for name in RunContext.__dataclass_fields__})
+    return None if run.dag_id is None or run.run_id is None else run
 
 
 def _committed_at(line: Mapping[str, Any]) -> datetime:
@@ -129,11 +150,10 @@ def _models(connection: Connection[Any]) -> list[ModelStatus]:
     A failure of dbt itself is over with the next line of another kind; the failure of a test without a model is over
     with the next full build that runs tests.
     """
-    with connection.cursor(row_factory=class_row(ModelStatus)) as cursor:
-        return cursor.execute(
-            _query("models"),
-            {"schema": SCHEMA, "lines": BUILD_LINES},
-        ).fetchall()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_query("models"), {"schema": SCHEMA, "lines": BUILD_LINES}).fetchall()
+    columns = [name for name in ModelStatus.__dataclass_fields__ if name != "run"]
+    return [ModelStatus(**{name: row[name] for name in columns}, run=_run(row, "")) for row in rows]
 
 
 def _builds(connection: Connection[Any]) -> list[BuildStatus]:

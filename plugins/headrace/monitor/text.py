@@ -85,6 +85,11 @@ def renderable(overview: Overview, *, partitions: bool = False, text_length: int
             text = text[: text_length - 1] + "…"
         line = Text.assemble((f"{problem.severity}: ", f"bold {color}"), f"{problem.about}: {text}")
         parts += [line, Text.assemble("  -> ", (str(problem.command), "bold"))]
+        age = problem.age(overview.status.at)
+        began = () if age is None or problem.since is None else (f"since {problem.since:%Y-%m-%d %H:%M} UTC, {age}",)
+        parts.append(Text("     " + "; ".join((*began, problem.runbook)), style="dim"))
+        if problem.log_text is not None:
+            parts.append(Text(f"     log: {problem.log_text}", style="dim"))
     if parts:
         parts.append(Text())
     parts.append(_datasets(overview, partitions))
@@ -137,7 +142,8 @@ def _remarks(overview: Overview) -> Iterator[str]:
     for dataset in overview.status.datasets:
         if dataset.dead_by_reason:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in dataset.dead_by_reason.items())
-            yield f"{dataset.dataset}: dead letters: {reasons}"
+            known = f"; {dataset.acknowledged:,} of them acknowledged" if dataset.acknowledged else ""
+            yield f"{dataset.dataset}: dead letters: {reasons}{known}"
         if dataset.ignored:
             yield f"{dataset.dataset}: {dataset.ignored:,} records ignored, which its condition leaves out"
         if dataset.behind_open_transaction:

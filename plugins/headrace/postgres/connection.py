@@ -32,6 +32,12 @@ UNPROVEN = ("certificate", "server does not support SSL")
 FULL = ("too many clients already", "remaining connection slots", "too many connections", "no more connections allowed")
 NO_DATABASE = re.compile(r'database "(.*)" does not exist|no such database: (\S+)')  # the other one is pgbouncer's
 MISCONFIGURED = ("invalid value for parameter", "unrecognized configuration parameter", "unsupported startup parameter")
+# causes: the same words for every dataset that meets them
+NO_ANSWER = "Postgres does not answer"
+NO_CONNECTION = "Postgres has no free connection"
+DISK_FULL = "Postgres has no space left"
+READ_ONLY = "Postgres is read-only"
+NO_PERMISSION = "a permission in Postgres is missing"
 INTERRUPTED = ("40", "55P03", "57014", "25P03", "25P04")  # deadlock, serialization failure, every kind of time limit
 
 
@@ -110,7 +116,8 @@ def translate(error: psycopg.Error) -> HeadraceError:
         return DatabaseUnavailable(
             f"postgres: {text}; expected a free connection; pg_stat_activity shows who holds them: end some, raise "
             "max_connections or the limit of the role or database that it names (alter role .. connection limit), or "
-            "put a pooler in front; then run the same command again"
+            "put a pooler in front; then run the same command again",
+            cause=NO_CONNECTION,
         )
     if misconfigured := _configuration_error(error, text, where):
         return misconfigured
@@ -119,14 +126,25 @@ def translate(error: psycopg.Error) -> HeadraceError:
             f"postgres: {text}; nothing was changed; repair it and run the same command again: docs/security.md says "
             "which role may do what, and `headrace init`, run by the owner, grants it",
             command=Command("init"),
+            cause=NO_PERMISSION,
+        )
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return DatabaseError(
+            f"postgres: {text}; expected a server that accepts writes; promote this standby or correct {where}, then "
+            "run the same command again",
+            cause=READ_ONLY,
         )
     if is_retriable(error):
         return DatabaseUnavailable(
             f"postgres: {text}; expected a server that answers; start it (`headrace up`) or correct {where}, then run "
             "the same command again",
             command=Command("up"),
+            cause=NO_ANSWER,
         )
-    return DatabaseError(f"postgres: {text}; nothing was changed; repair it and run the same command again")
+    cause = DISK_FULL if isinstance(error, errors.DiskFull) else None
+    return DatabaseError(
+        f"postgres: {text}; nothing was changed; repair it and run the same command again", cause=cause
+    )
 
 
 def _configuration_error(error: psycopg.Error, text: str, where: str) -> DatabaseError | None:

@@ -165,11 +165,12 @@ def read_page(
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """A reason's numbers of dead letters: not replayed, and replayed."""
+    """A reason's numbers of dead letters: not replayed, replayed, and of the former the acknowledged ones."""
 
     reason: str
     dead: int
     replayed: int
+    acknowledged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ def count_reasons(connection: Connection[Any], dataset: str, reason: str | None 
     with connection.cursor(row_factory=class_row(ReasonCount)) as cursor:
         return cursor.execute(
             SQL(
-                "select reason, count(*) filter (where replayed_by is null) as dead, count(replayed_by) as replayed "
+                "select reason, count(*) filter (where replayed_by is null) as dead, count(replayed_by) as replayed, "
+                "count(acknowledgement_id) filter (where replayed_by is null) as acknowledged "
                 "from headrace.dead_letters where {} group by reason order by dead desc, reason"
             ).format(selection.condition()),
             selection.parameters(),

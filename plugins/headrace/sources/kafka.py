@@ -25,7 +25,7 @@ from headrace.exceptions import HeadraceError, SourceUnavailable, TopicMissing
 from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
 from headrace.sources.bounds import Bounds, is_kept
 from headrace.sources.kafka_batches import UnreadableBatch, tolerate
-from headrace.sources.kafka_errors import address, as_source_error
+from headrace.sources.kafka_errors import address, as_source_error, no_answer
 from headrace.sources.kafka_metered import Metered, judged
 from headrace.sources.kafka_records import Meter, PollIsFull, replace_unpacking
 
@@ -203,7 +203,8 @@ class KafkaSource:
             stuck = ", ".join(f"{tp.topic}[{tp.partition}] at {at}" for tp, at in sorted(positions.items()))
             raise SourceUnavailable(
                 f"{stuck}: no record and no progress for {SILENT_POLLS_MAX * POLL_TIMEOUT_MS // 1000} s; "
-                f"expected to reach the pinned end; check the broker at {address(self._config)} and retry"
+                f"expected to reach the pinned end; check the broker at {address(self._config)} and retry",
+                cause=no_answer(self._config),
             )
 
     def wait(self, source_positions: Mapping[int, SourcePosition], seconds: float) -> bool:

@@ -29,8 +29,14 @@ def as_source_error(error: KafkaError, config: Mapping[str, Any], topic: str) ->
             f"kafka: {address(config)} did not answer: {_one_line(error)}; start the broker (`headrace up`) or "
             "correct HEADRACE_KAFKA_BOOTSTRAP_SERVERS",
             command=Command("up"),
+            cause=no_answer(config),
         )
     return SourceError(f"{topic}: {_one_line(error)}; a new process may try again")
+
+
+def no_answer(config: Mapping[str, Any]) -> str:
+    """The cause of every error that comes from brokers that do not answer."""
+    return f"Kafka at {address(config)} does not answer"
 
 
 def address(config: Mapping[str, Any]) -> str:

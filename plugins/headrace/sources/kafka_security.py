@@ -99,7 +99,8 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
     if isinstance(error, AuthorizationError):
         return SourceRefused(
             f"{topic}: {where} does not allow this to {f'user {user}' if user else 'this client'}: {text}; nothing was "
-            "changed; add the ACLs that docs/security.md lists"
+            "changed; add the ACLs that docs/security.md lists",
+            cause=f"Kafka at {where} refuses {f'user {user}' if user else 'this client'}",
         )
     found = f"user {user} is refused: {text}" if isinstance(error, SaslAuthenticationFailedError) else None
     if getattr(error, "retriable", False):  # kafka-python reports no answer
@@ -108,7 +109,8 @@ def refusal(error: BaseException, config: Mapping[str, Any], topic: str) -> Sour
         return None
     return SourceRefused(
         f"kafka: {where}: {found}; nothing was changed; correct HEADRACE_KAFKA_* (in Airflow: the connection "
-        f"{CONNECTION}), or the broker"
+        f"{CONNECTION}), or the broker",
+        cause=f"Kafka at {where} refuses {f'user {user}' if user else 'this client'}",
     )
 
 

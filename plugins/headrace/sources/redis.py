@@ -14,14 +14,7 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from headrace.command import Command
-from headrace.exceptions import (
-    DatasetError,
-    SourceChanged,
-    SourceError,
-    SourceRefused,
-    SourceUnavailable,
-    TopicMissing,
-)
+from headrace.exceptions import DatasetError, SourceChanged, SourceError, SourceRefused, SourceUnavailable, TopicMissing
 from headrace.record import Headers, Record
 from headrace.service_urls import redis_options
 from headrace.sources.base import Chunk, PartitionState, Range, SourcePosition, SourceState
@@ -294,13 +287,15 @@ class RedisSource:
         if isinstance(error, AuthenticationError | NoPermissionError) or text.startswith("NOAUTH"):
             raise SourceRefused(
                 f"redis: {self._address()} refuses this user, or its access to {self.stream}: {text}; nothing was "
-                "changed; correct HEADRACE_REDIS_URL (in Airflow: the connection headrace_redis) or the user's ACL"
+                "changed; correct HEADRACE_REDIS_URL (in Airflow: the connection headrace_redis) or the user's ACL",
+                cause=f"Redis at {self._address()} refuses this user",
             ) from error
         if not isinstance(error, ResponseError):
             raise SourceUnavailable(
                 f"redis: {self._address()} did not answer: {text}; start it (`headrace up`) or correct "
                 "HEADRACE_REDIS_URL",
                 command=Command("up"),
+                cause=f"Redis at {self._address()} does not answer",
             ) from error
         if "no such key" in text or "requires the key to exist" in text:
             raise TopicMissing(

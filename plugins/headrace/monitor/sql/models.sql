@@ -46,6 +46,14 @@ select
     coalesce(tested.failed_tests, '{}') as failed_tests,
     left(split_part(coalesce(last.message, tested.message), E'\n', 1), 500) as message,
     last.finished_at,
+    last.behind,
+    failing.since as failing_since,
+    coalesce(behind.datasets, '{}') as reads,
+    last.dag_id,
+    last.run_id,
+    last.task_id,
+    last.try_number,
+    last.map_index,
     coalesce(behind.batches, 0) as unbuilt_batches
 from models as m
 inner join lateral (
@@ -61,9 +69,31 @@ left join lateral (
     limit 1
 ) as tested on true
 left join lateral (
-    select max(d.last_seq - c.to_seq) as batches
+    select max(d.last_seq - c.to_seq) as batches, array_agg(d.dataset order by d.dataset) as datasets
     from headrace.claims as c
     inner join headrace.datasets as d on d.dataset = c.dataset
     where c.schema = m.schema and c.identifier = m.model
 ) as behind on true
+left join lateral (
+    -- the oldest failure after the last success
+    select min(b.finished_at) as since
+    from headrace.builds as b
+    where
+        (last.status <> 'success' or cardinality(coalesce(tested.failed_tests, '{}')) > 0)
+        and b.schema = m.schema
+        and b.model = m.model
+        and (b.status = 'error' or cardinality(b.failed_tests) > 0)
+        and b.finished_at > coalesce(
+            (
+                select max(good.finished_at)
+                from headrace.builds as good
+                where
+                    good.schema = m.schema
+                    and good.model = m.model
+                    and good.status = 'success'
+                    and (good.tested or last.status = 'error')
+            ),
+            '-infinity'
+        )
+) as failing on true
 order by last.status = 'success' and cardinality(coalesce(tested.failed_tests, '{}')) = 0, m.model

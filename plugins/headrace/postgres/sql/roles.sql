@@ -6,6 +6,10 @@
 grant usage on schema headrace, staging to headrace_loader;
 grant select on all tables in schema headrace to headrace_loader;
 grant insert on headrace.batches to headrace_loader;
+-- when and by which login is Postgres's to say
+grant insert (acknowledgement_id, dataset, reason, dead_letters, why, acknowledged_by)
+on headrace.acknowledgements
+to headrace_loader;
 grant insert, update
 on
     headrace.datasets,
@@ -52,12 +56,14 @@ on
     headrace.builds,
     headrace.leases,
     headrace.pauses,
+    headrace.acknowledgements,
     headrace.samples,
     headrace.totals,
     headrace.status
 to headrace_reader;
 grant select (
-    dataset, generation, partition, "offset", "timestamp", reason, json_path, batch_id, replayed_by, published_at
+    dataset, generation, partition, "offset", "timestamp", reason, json_path, batch_id, replayed_by, published_at,
+    acknowledgement_id
 )
 on headrace.dead_letters
 to headrace_reader;
