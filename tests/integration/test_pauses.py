@@ -14,6 +14,7 @@ from headrace.exceptions import DatasetPaused, UsageError
 from headrace.follow.leases import held_lease
 from headrace.ingest.parallel import drain_dataset
 from headrace.ingest.pauses import pause_dataset, resume_dataset
+from headrace.ingest.plans import plan_together
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import BuildResult
 from headrace.postgres.ledger import RunContext
@@ -155,3 +156,5 @@ def test_pause_is_of_two_at_once_the_first_and_its_reason_is_a_text(stage: Stage
     assert stage.value("select count(*) from headrace.pauses") == 1
     with pytest.raises(DatasetPaused):
         drain_dataset(stage.deployment, "jobs")
+    planned = plan_together(stage.deployment, [stage.deployment.dataset("jobs")], RunContext())
+    assert (list(planned.paused), planned.plans, planned.errors) == (["jobs"], [], {})

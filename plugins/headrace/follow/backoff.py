@@ -20,6 +20,7 @@ class Backoff:
         self.error: HeadraceError | None = None
         self._attempts = 0
         self._again_at = 0.0
+        self._was_printed = False
 
     @property
     def seconds_left(self) -> float:
@@ -43,21 +44,23 @@ class Backoff:
         else:
             self.succeeded()
 
-    def print_once(self, error: HeadraceError) -> None:
-        """Print the error, unless the last one had the same text."""
+    def print_once(self, error: HeadraceError, *, is_told: bool = False) -> None:
+        """Print the error, unless the last one had the same text; is_told: another subject has printed it."""
         if self.error is None or str(error) != str(self.error):
-            self._print_line(f"{error}")
+            if not is_told:
+                self._print_line(f"{error}")
+            self._was_printed = not is_told
         self.error = error
 
-    def failed(self, error: HeadraceError) -> None:
+    def failed(self, error: HeadraceError, *, is_told: bool = False) -> None:
         """Print the error, and pause before the next attempt."""
-        self.print_once(error)
+        self.print_once(error, is_told=is_told)
         self._attempts += 1
         self._again_at = time.monotonic() + follow_pause_s(self._attempts)
 
     def succeeded(self) -> None:
-        """Clear the error and print that the subject continues."""
-        if self.error is not None:
+        """Clear the error and, if it was printed, print that the subject continues."""
+        if self.error is not None and self._was_printed:
             self._print_line(f"{self._name}: continues")
         self.error, self._attempts = None, 0
 

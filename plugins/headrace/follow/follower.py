@@ -1,12 +1,12 @@
 """Following: drain and build as records arrive, in one process that keeps its connections and dbt's manifest.
 
-A thread per dataset waits at the source until something can be read and notifies the main thread, which drains these
-datasets and builds the models that read them (`schedule` has the order). An error of one dataset or declaration is
-reported once and retried after growing pauses; the other datasets continue.
+A thread per kind of source waits until something can be read (`notifier`). The main thread drains these datasets and
+builds the models that read them (`schedule` has the order). From time to time all datasets are planned together, which
+finds new partitions and other runs' commits. An error of one dataset or declaration is reported once and retried after
+growing pauses; the other datasets continue.
 """
 
 import os
-import queue
 import socket
 import threading
 import time
@@ -25,10 +25,11 @@ from headrace.exceptions import BuildError, DatasetError, DatasetPaused, Headrac
 from headrace.follow.backoff import Backoff, unexpected_error
 from headrace.follow.interrupt import interrupt_build_on
 from headrace.follow.leases import Leases
-from headrace.follow.notifier import WAIT_S, Notifier
+from headrace.follow.notifier import Notifier
+from headrace.follow.open_sources import OpenSources
 from headrace.follow.schedule import Schedule
 from headrace.ingest.observations import save_failure
-from headrace.ingest.opening import open_source
+from headrace.ingest.plans import plan_together
 from headrace.ingest.rate_limit import RateLimit
 from headrace.ingest.runner import RunOptions, drain_plan, plan
 from headrace.marts.build import build
@@ -39,6 +40,7 @@ from headrace.postgres.pauses import Pause, open_pauses
 from headrace.publish.dead_letter_topic import publish_after_drain
 from headrace.settings import Settings
 from headrace.sources.base import Source
+from headrace.sources.together import can_be_described_together
 
 RECHECK_S = 15.0  # between checks for new partitions, lapsed leases and batches of other runs
 DRAIN_S = 2.0  # limit of one drain: with a backlog, marts are built in between
@@ -146,14 +148,14 @@ class _Follower:
         # never None: `status` tells of the errors of a follower's own settings too, as those of a task
         self._run = options.run or RunContext()
         self._print_line = options.print_line
-        self._notified: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._notifiers: dict[str, Notifier] = {}
+        self._notifier = Notifier(self._deployment)
         self._faulty = set(faults)
         self._backoffs = {name: Backoff(name, self._print_line) for name in (*datasets, *faults, _BUILD, _RECHECK)}
         for name, fault in faults.items():
             self._backoffs[name].print_once(fault)
-        self._sources: dict[str, Source] = {}
+        self._sources = OpenSources(self._deployment)
         self._pauses: dict[str, Pause] = {}
+        self._unplanned: set[str] = set()  # by the last plan of all
         self._rate_limits: dict[str, RateLimit | None] = {}
         self._schedule = Schedule()
         self._result = FollowResult()
@@ -174,10 +176,8 @@ class _Follower:
                 self._schedule.build_due()
                 self._build()
         finally:
-            for notifier in self._notifiers.values():
-                notifier.end()
-            for name in list(self._sources):
-                self._close_source(name)
+            self._notifier.end()
+            self._sources.close_all()
             self._result.seconds = time.monotonic() - began
         self._result.failing = {name: t.error for name, t in self._backoffs.items() if t.error is not None}
         return self._result
@@ -191,14 +191,38 @@ class _Follower:
         ):
             self._leave_paused(connection)
             held = self._leases.take(connection, self._datasets.keys() - self._pauses.keys())
-            for name in self._notifiers.keys() - held:
+            for name in self._notifier.datasets - held:
                 self._print_line(f"{name}: left to another follower")
-                self._notifiers.pop(name).end()
-            for name in sorted(held - self._notifiers.keys()):
-                self._notifiers[name] = Notifier(self._deployment, self._datasets[name], self._notified)
-            for name in self._notifiers:
-                self._notified.put(name)
+                self._leave(name)
+            for name in held - self._notifier.datasets:
+                self._notifier.add(self._datasets[name])
             self._schedule.recheck(unclaimed_datasets(connection))  # also batches of other runs
+            self._plan_all(held)
+
+    def _plan_all(self, names: set[str]) -> None:
+        """Plan the datasets together: wait behind those with nothing to read, and drain the others.
+
+        Errors are stored by the plan, and reported here: each dataset would take a while to meet that of their broker.
+        """
+        together = [name for name in sorted(names) if can_be_described_together(self._datasets[name].source)]
+        found = plan_together(self._deployment, [self._datasets[name] for name in together], self._run)
+        for name in (*found.empty, *(self._unplanned & {planned.dataset for planned in found.plans})):
+            self._backoffs[name].succeeded()
+        self._unplanned = set(found.errors)
+        for name, planned in found.empty.items():
+            self._notifier.notify_behind(self._datasets[name], planned)
+        told: set[str] = set()
+        for name, error in found.errors.items():
+            ours = error if isinstance(error, HeadraceError) else unexpected_error(name, error)
+            self._backoffs[name].failed(ours, is_told=str(ours) in told)
+            told.add(str(ours))
+            self._sources.close(name)
+        for name in names - found.empty.keys() - found.errors.keys() - set(found.paused):
+            self._notifier.notify(name)
+
+    def _leave(self, name: str) -> None:
+        self._notifier.remove(name)
+        self._sources.close(name)
 
     def _leave_paused(self, connection: Connection[Any]) -> None:
         """Leave the datasets that are paused; those that were resumed are taken again like new ones."""
@@ -207,9 +231,7 @@ class _Follower:
             self._print_line(f"{name}: resumed")
         for name in pauses.keys() - self._pauses.keys():
             self._print_line(f"{name}: {pauses[name].text()}")
-            if (notifier := self._notifiers.pop(name, None)) is not None:
-                notifier.end()
-            self._close_source(name)
+            self._leave(name)
             self._backoffs[name].succeeded()
         self._leases.give_back(connection, pauses.keys() - self._pauses.keys())
         self._pauses = pauses
@@ -228,16 +250,11 @@ class _Follower:
             self._backoffs[name].succeeded()
 
     def _due(self, until: float) -> list[str]:
-        """The notified datasets, once each; waits for the first until that time."""
-        names: set[str] = set()
-        with suppress(queue.Empty):
-            names.add(self._notified.get(timeout=max(min(until - time.monotonic(), WAIT_S), 0.0)))
-            while True:
-                names.add(self._notified.get_nowait())
-        names &= self._notifiers.keys()
+        """The notified datasets by priority, without those that wait; waits for the first until that time."""
+        names = self._notifier.due(until)
         waiting = {name: seconds for name in names if (seconds := self._seconds_to_drain(name))}
         for name, seconds in waiting.items():
-            self._notifiers[name].notify_in(seconds)
+            self._notifier.notify_in(name, seconds)
         return sorted(names - waiting.keys(), key=self._order)
 
     def _order(self, name: str) -> tuple[int, str]:
@@ -250,11 +267,10 @@ class _Follower:
         return max(backoff.seconds_left if backoff.is_waiting else 0.0, 0.0 if limit is None else limit.seconds_left)
 
     def _drain(self, name: str) -> None:
-        notifier = self._notifiers.get(name)
-        if notifier is None or self._stop.is_set():
+        if name not in self._notifier.datasets or self._stop.is_set():
             return
         with self._backoffs[name].catch_errors(), suppress(DatasetPaused):  # the next recheck leaves it
-            source = self._sources[name] if name in self._sources else self._open_source(name)
+            source = self._opened(name)
             dataset = self._datasets[name]
             planned = plan(self._deployment, dataset, source=source, run=self._run)
             limit = self._rate_limits.setdefault(name, RateLimit.of(dataset))
@@ -275,25 +291,20 @@ class _Follower:
                 self._result.batches += result.batches
             if result.dead:
                 publish_after_drain(self._deployment, dataset)
-            notifier.notify_after(planned, result)
+            self._notifier.notify_after(dataset, planned, result)
         if self._backoffs[name].error is not None:
-            self._close_source(name)
-            notifier.notify_in(self._backoffs[name].seconds_left)
+            self._sources.close(name)
+            self._notifier.notify_in(name, self._backoffs[name].seconds_left)
 
-    def _open_source(self, name: str) -> Source:
-        """Open the source of a dataset, and connect its formats and masks; store the error for `status`."""
+    def _opened(self, name: str) -> Source:
+        """The source of a dataset, and its formats and masks connected; stores an error for `status`."""
         try:
-            self._datasets[name] = self._datasets[name].connected(self._deployment.settings)
-            self._sources[name] = open_source(self._deployment, self._datasets[name])
+            if name not in self._sources:
+                self._datasets[name] = self._datasets[name].connected(self._deployment.settings)
+            return self._sources.get(self._datasets[name])
         except Exception as error:
             save_failure(self._deployment.connect("headrace follow"), name, error, self._run)
             raise
-        return self._sources[name]
-
-    def _close_source(self, name: str) -> None:
-        if (source := self._sources.pop(name, None)) is not None:
-            with suppress(HeadraceError):
-                source.close()
 
     def _seconds_to_build(self) -> float:
         """Seconds until models are due although no record arrives."""

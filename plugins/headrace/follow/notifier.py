@@ -1,69 +1,134 @@
-"""A thread per dataset that waits at its source until something can be read."""
+"""Which datasets have something to read: a thread per kind of source waits for all datasets of that kind at once."""
 
+import logging
 import queue
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from headrace.dataset import Dataset
 from headrace.deployment import Deployment
+from headrace.exceptions import HeadraceError
 from headrace.ingest.drain import DrainResult
-from headrace.ingest.opening import open_source
 from headrace.ingest.plan import Plan
-from headrace.origin import Origin
-from headrace.sources.base import Source, SourcePosition, assign
+from headrace.retries import follow_pause_s
+from headrace.sources.waiters import open_waiter, waiter_kind
+from headrace.sources.waiting import Armed, Awaited, Waiter
 
-WAIT_S = 1.0  # a source waits for this long at a time; the thread ends within it
+logger = logging.getLogger(__name__)
+
+WAIT_S = 1.0  # a waiter waits for this long at a time; its thread ends within it
 
 
 class Notifier:
-    """Waits at a dataset's source and puts the dataset's name into a queue when a record can be read."""
+    """Tells the follower's thread which datasets to drain. Its methods are for that thread alone."""
 
-    def __init__(self, deployment: Deployment, dataset: Dataset, notified: "queue.SimpleQueue[str]") -> None:
-        self._deployment, self._dataset, self._notified = deployment, dataset, notified
-        self._armed = threading.Event()
-        self._ended = threading.Event()
-        self._behind: Mapping[int, SourcePosition] = {}
-        self._origins: Mapping[int, Origin] = {}
-        self._pause = 0.0
-        self._thread = threading.Thread(target=self._wait, name=f"follow {dataset.name}", daemon=True)
-        self._thread.start()
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._notified: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._at: dict[str, float] = {}  # when datasets are notified that rest
+        self._kinds: dict[str, str] = {}
+        self._waiting: dict[str, _WaitingThread] = {}
 
-    def notify_after(self, planned: Plan, result: DrainResult) -> None:
+    @property
+    def datasets(self) -> set[str]:
+        """The datasets that are followed."""
+        return set(self._kinds)
+
+    def add(self, dataset: Dataset) -> None:
+        """Follow a dataset; it is not notified until it is asked for."""
+        self._kinds[dataset.name] = waiter_kind(dataset.source)
+
+    def remove(self, name: str) -> None:
+        """Follow a dataset no longer."""
+        kind = self._kinds.pop(name, None)
+        self._at.pop(name, None)
+        if kind in self._waiting:
+            self._waiting[kind].armed.remove(name)
+
+    def notify(self, name: str) -> None:
+        """Notify now."""
+        self._notified.put(name)
+
+    def notify_in(self, name: str, seconds: float) -> None:
+        """Notify after a pause, without asking the source."""
+        kind = self._kinds[name]
+        if kind in self._waiting:
+            self._waiting[kind].armed.remove(name)
+        self._at[name] = time.monotonic() + seconds
+
+    def notify_after(self, dataset: Dataset, planned: Plan, result: DrainResult) -> None:
         """Notify when a record at or after the drained offsets can be read."""
         if any(result.next_offsets.get(p) != bounds.end for p, bounds in planned.ranges.items()):
-            self._notified.put(self._dataset.name)  # the drain ran out of time: more can be read
-            return
-        self._origins, self._behind, self._pause = planned.origins, planned.behind, 0.0
-        self._armed.set()
+            self.notify(dataset.name)  # the drain ran out of time: more can be read
+        else:
+            self.notify_behind(dataset, planned)
 
-    def notify_in(self, seconds: float) -> None:
-        """Notify after a pause, without asking the source."""
-        self._behind, self._pause = {}, seconds
-        self._armed.set()
+    def notify_behind(self, dataset: Dataset, planned: Plan) -> None:
+        """Notify when a record behind a plan can be read."""
+        kind = self._kinds[dataset.name]
+        if kind not in self._waiting:
+            self._waiting[kind] = _WaitingThread(kind, lambda: open_waiter(kind, self._deployment), self.notify)
+        self._at.pop(dataset.name, None)
+        self._waiting[kind].armed.put(dataset.name, Awaited(dataset.source.name, planned.behind, planned.origins))
+
+    def due(self, until: float) -> set[str]:
+        """The notified datasets, once each; waits for the first until that time, in time.monotonic()."""
+        names: set[str] = set()
+        wake_at = min([until, time.monotonic() + WAIT_S, *self._at.values()])
+        with suppress(queue.Empty):
+            names.add(self._notified.get(timeout=max(wake_at - time.monotonic(), 0.0)))
+            while True:
+                names.add(self._notified.get_nowait())
+        now = time.monotonic()
+        rested = {name for name, at in self._at.items() if at <= now}
+        for name in rested:
+            del self._at[name]
+        return (names | rested) & self._kinds.keys()
 
     def end(self) -> None:
-        """Stop waiting; the thread ends by itself within a second."""
+        """Stop waiting; the threads end by themselves within a second."""
+        for waiting in self._waiting.values():
+            waiting.end()
+
+
+class _WaitingThread:
+    """Waits with one client for all datasets of one kind of source, and notifies of each once."""
+
+    def __init__(self, kind: str, open_client: Callable[[], Waiter], notify: Callable[[str], None]) -> None:
+        self.armed = Armed()
+        self._open, self._notify = open_client, notify
+        self._ended = threading.Event()
+        threading.Thread(target=self._wait, name=f"follow {kind}", daemon=True).start()
+
+    def end(self) -> None:
         self._ended.set()
-        self._armed.set()
+        self.armed.wake()
 
     def _wait(self) -> None:
-        source: Source | None = None
+        waiter: Waiter | None = None
+        failures = 0
         while not self._ended.is_set():
-            self._armed.wait()
-            self._armed.clear()
-            if self._ended.wait(self._pause):
-                break
+            awaited = self.armed.current(self._ended.is_set)
+            found: Iterable[str] = ()
             try:
-                source = source or open_source(self._deployment, self._dataset)
-                assign(source, self._origins)
-                while self._behind and not self._ended.is_set() and not source.wait(self._behind, WAIT_S):
-                    if self._armed.is_set():
-                        break
-            except Exception:  # the drain meets the same error and reports it
-                source = None
-                if self._ended.wait(WAIT_S):
-                    break
-            if not self._ended.is_set():
-                self._notified.put(self._dataset.name)
-        if source is not None:
-            source.close()
+                waiter = waiter or self._open()
+                found, failures = waiter.wait_for(awaited, WAIT_S), 0
+            except Exception as error:  # the drains meet the same error and report it
+                logger.info("waiting for %s datasets: %s", len(awaited), error)
+                found, failures = awaited, failures + 1
+                _close(waiter)
+                waiter = None
+            for name in found:
+                if self.armed.remove(name, awaited[name]):
+                    self._notify(name)
+            if failures:
+                self._ended.wait(follow_pause_s(failures))
+        _close(waiter)
+
+
+def _close(waiter: Waiter | None) -> None:
+    if waiter is not None:
+        with suppress(HeadraceError):
+            waiter.close()

@@ -37,6 +37,7 @@ class Plans:
 
     plans: list[Plan] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
+    empty: dict[str, Plan] = field(default_factory=dict)  # of those that are idle
     absent: list[str] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Plans:
             self.plans.append(plan)
         else:
             self.idle.append(plan.dataset)
+            self.empty[plan.dataset] = plan
 
     def packs(self, settings: Settings) -> list[list[Plan]]:
         """The plans as the work of tasks, the highest priority first, then the longest.

@@ -8,6 +8,11 @@ from headrace.sources.base import SourceState
 from headrace.sources.declarations import KafkaTopic, Services, SourceDeclaration
 
 
+def can_be_described_together(declaration: SourceDeclaration) -> bool:
+    """Whether a source is asked together with others, or else by itself."""
+    return isinstance(declaration, KafkaTopic)
+
+
 def describe_together(
     services: Services, declarations: Mapping[str, SourceDeclaration]
 ) -> dict[str, SourceState | HeadraceError]:
@@ -16,7 +21,7 @@ def describe_together(
     All topics of the cluster are asked by one client: the requests are as many as for one topic. Other sources, which
     have to be asked one by one, are absent.
     """
-    topics = {name: each.topic for name, each in declarations.items() if isinstance(each, KafkaTopic)}
+    topics = {name: each.name for name, each in declarations.items() if can_be_described_together(each)}
     if not topics:
         return {}
     from headrace.sources.kafka_together import TopicsTogether
