@@ -90,6 +90,8 @@ def _celery(started: dict[str, Any], password: str) -> dict[str, str]:
     metadata = f"{address.username}:{password}@{address.hostname}:{address.port}/airflow"
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+        # of 1 s, Airflow's default, a busy machine needs more for the first import of redis
+        "AIRFLOW__CELERY__OPERATION_TIMEOUT": "30",
         "AIRFLOW__CELERY__BROKER_URL": started["redis"]["address"],
         "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql://{metadata}",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{metadata}",
