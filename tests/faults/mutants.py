@@ -548,8 +548,9 @@ MUTANTS = (
         (
             (
                 "postgres/checkpoints.py",
-                "where not exists (select from headrace.datasets where dataset = %(dataset)s) on conflict do nothing",
-                "on conflict do nothing",
+                '"where not exists (select from headrace.datasets as d where d.dataset = named.dataset) '
+                'on conflict do nothing"',
+                '"on conflict do nothing"',
             ),
         ),
         (("zombie", "before_commit", 1), ("silence", "", 1)),

@@ -56,9 +56,9 @@ used = {"kafka": ours.kafka()["bootstrap_servers"], "redis": ours.redis()}
 used["registry"] = [ours.settings.registry_url, ours.settings.registry_user, ours.settings.registry_password]
 told["used"] = used
 os.environ["HEADRACE_MASKING_KEY"] = given["masking_key"]
-from headrace.airflow.operators import _opened
-ours, opened = _opened(given["datasets"], "people")
-told["opened"] = [type(opened.format.schemas).__name__, ours.settings.registry_url, opened.masking_key is not None]
+from headrace.airflow.operators import opened
+ours, people = opened(given["datasets"], "people")
+told["opened"] = [type(people.format.schemas).__name__, ours.settings.registry_url, people.masking_key is not None]
 del os.environ["HEADRACE_MASKING_KEY"]
 os.environ |= given["variables"]
 ours = deployment(registry=True)

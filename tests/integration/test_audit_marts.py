@@ -18,6 +18,9 @@ from tests.support.warehouse import Warehouse, shared_warehouse
 ROOT = Path(__file__).parents[2]
 RUN_TASK = """
 import runpy, sys
+from headrace.airflow import connections
+from headrace.postgres.ledger import RunContext
+connections.run_context = RunContext  # no task of Airflow runs here
 dag = runpy.run_path(sys.argv[1])["audit_marts"]
 for line in sys.stdin:
     try:

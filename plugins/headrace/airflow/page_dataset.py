@@ -90,7 +90,7 @@ async def dead_letter_page(
         found = await details.get(("dead letter", name, at), lambda: _read_dead_letter(name, at), MAX_AGE_S)
         dead_letter = _value(found)[0]
         if dead_letter is None:
-            raise _Refused(404, "No such dead letter", f"{name} has no dead letter at {coordinate}.")
+            raise _no_dead_letter(name, coordinate)
         page = DeadLetterPage(overview, dead_letter, declarations.dataset(name))
         if dry_run and dead_letter.replayed_seq is None:
             key = "preview", name, at
@@ -109,13 +109,15 @@ async def value(name: str, coordinate: str, user: PageUser) -> Response:
     """All bytes of a dead letter's value, as a file."""
     try:
         _, at = await _readable(name, coordinate, user)
-        found: bytes | None = _value(await details.get(("value", name, at), lambda: _whole(name, coordinate), 0.0))[0]
+        found = _value(await details.get(("value", name, at), lambda: _whole(name, at, coordinate), 0.0))
+        if not found:
+            raise _no_dead_letter(name, coordinate)
     except _Refused as refused:
         return refused.response("../../../../")
     finally:
         details.forget("value")
     disposition = f'attachment; filename="{name}-{coordinate.replace(":", "-")}.bin"'
-    return streamed(found or b"", "application/octet-stream", headers={"Content-Disposition": disposition})
+    return streamed(found[0] or b"", "application/octet-stream", headers={"Content-Disposition": disposition})
 
 
 async def _overview_with(name: str, max_age_s: float = 0.0) -> Overview:
@@ -142,6 +144,10 @@ async def _readable(name: str, coordinate: str, user: BaseUser) -> tuple[Overvie
     return overview, (generation, partition, offset)
 
 
+def _no_dead_letter(name: str, coordinate: str) -> _Refused:
+    return _Refused(404, "No such dead letter", f"{name} has no dead letter at {coordinate}.")
+
+
 def _value(detail: Detail) -> Any:
     """What was read; raises _Refused while it is not, or could not be."""
     if detail.value is None:
@@ -161,7 +167,10 @@ def _read_dead_letter(name: str, at: DeadLetterCoordinate) -> tuple[Any]:
     return (_with_connection(lambda connect: read_dead_letter(connect, name, at)),)
 
 
-def _whole(name: str, coordinate: str) -> tuple[bytes | None]:
+def _whole(name: str, at: DeadLetterCoordinate, coordinate: str) -> tuple[bytes | None] | tuple[()]:
+    """The value; nothing if there is no such dead letter."""
+    if _read_dead_letter(name, at)[0] is None:
+        return ()
     return (_with_connection(lambda connect: read_whole(connect, name, coordinate)).value,)
 
 
