@@ -2,7 +2,7 @@
 
 import select
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ _kept = threading.local()
 KEPT = "headrace tests"  # the application_name of a kept connection
 
 
-def rows(dsn: str, statement: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+def rows(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Rows of a query in a transaction of its own.
 
-    parameters: None takes `%` as it is. The thread's connection is kept for the next query of the same database: a
-    login takes as long as ten of them.
+    The thread's connection is kept for the next query of the same database: a login takes as long as ten of them.
     """
     connection: psycopg.Connection[Any] | None = getattr(_kept, "connection", None)
     if connection is None or _kept.dsn != dsn or connection.closed or not _is_alive(connection):
@@ -30,7 +29,7 @@ def rows(dsn: str, statement: str, parameters: Sequence[Any] | None = None) -> l
             connection.close()
         _kept.connection = connection = psycopg.connect(dsn, autocommit=True, application_name=KEPT)
         _kept.dsn = dsn
-    return connection.execute(statement, parameters).fetchall()
+    return connection.execute(statement, parameters or None).fetchall()
 
 
 def forget_kept() -> None:
@@ -60,7 +59,6 @@ def make_server_faster(home: Path) -> None:
     roles = passwords(passfile(home)) | passwords(admin_passfile(home))
     with psycopg.connect(admin_dsn(home, read_services(home)["postgres"]["port"]), autocommit=True) as connection:
         connection.execute("alter system set fsync = off")
-        connection.execute("alter system set full_page_writes = off")
         connection.execute("alter system set scram_iterations = 1")
         connection.execute("select pg_reload_conf()")
         connection.execute("set scram_iterations = 1")  # the signal of the reload may come later

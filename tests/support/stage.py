@@ -9,7 +9,6 @@ import psycopg
 from headrace.deployment import Deployment
 from headrace.ingest.prepare import initialise
 from headrace.settings import Settings
-from tests.support.databases import rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,9 @@ class Stage:
         return _stage, (self.deployment.settings, self.dsn)  # a process of its own connects by itself
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query in a transaction of its own."""
-        return rows(self.dsn, statement, parameters)
+        """Rows of a query, read over a connection of its own."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(statement, parameters).fetchall()
 
     def execute(self, *statements: str) -> None:
         """Run statements, each in a transaction of its own."""

@@ -100,7 +100,7 @@ class Warehouse:
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query."""
-        return rows(self.dsn, statement, parameters or None)
+        return rows(self.dsn, statement, *parameters)
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a query gives."""
