@@ -5,6 +5,7 @@ Exit status 1: a figure missed its limit.
 
 import argparse
 import json
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ BENCHES: dict[str, Bench] = {
 
 def main() -> None:
     """Run those that are asked for, one after another: they measure the same machine."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped on the way out
     arguments = _arguments()
     options = Options(
         arguments.history, arguments.records, arguments.rounds, arguments.seconds, arguments.topic, arguments.before

@@ -42,7 +42,7 @@ def overview(text: str = "no JSON") -> Overview:
     )  # fmt: skip
 
 
-def letter(**values: Any) -> DeadLetterDetail:
+def dead_letter_detail(**values: Any) -> DeadLetterDetail:
     given: dict[str, Any] = {
         "dataset": "jobs", "generation": 1, "partition": 0, "offset": 5, "timestamp": None, "reason": "invalid_json",
         "detail": "no JSON", "json_path": "$", "masked": None, "stored_headers": None, "key_size": None, "key": None,
@@ -95,7 +95,7 @@ def test_dataset_without_a_declaration_says_so() -> None:
 
 def test_dead_letter_page_escapes_all_of_it() -> None:
     raw = HOSTILE.encode()
-    found = letter(
+    found = dead_letter_detail(
         detail=HOSTILE, json_path=HOSTILE, key=raw, key_size=len(raw), value=raw, value_size=len(raw),
         stored_headers=[{"key": HOSTILE, "value": HOSTILE}], masked=[HOSTILE], topic=HOSTILE,
     )  # fmt: skip
@@ -138,6 +138,6 @@ def test_preview_decodes_by_todays_contract() -> None:
 
 def test_dead_letter_that_was_replayed_offers_no_dry_run() -> None:
     at: datetime = NOW
-    html = render_dead_letter(DeadLetterPage(overview(), letter(replayed_seq=9, replayed_at=at), JOBS))
+    html = render_dead_letter(DeadLetterPage(overview(), dead_letter_detail(replayed_seq=9, replayed_at=at), JOBS))
     assert "dry-run" not in html
     assert "Batch 9 replayed it" in html

@@ -24,7 +24,7 @@ class DeadLetterPage:
     """What the page of a dead letter shows. preview, preview_error: of a dry run that was asked for."""
 
     overview: Overview
-    letter: DeadLetterDetail
+    dead_letter: DeadLetterDetail
     declared: Dataset | None
     preview: Preview | None = None
     preview_error: str | None = None
@@ -79,20 +79,20 @@ def render_dataset(
 
 def render_dead_letter(page: DeadLetterPage) -> str:
     """The page of a dead letter, with the dry run if there is one."""
-    letter, status = page.letter, page.overview.status
+    dead_letter, status = page.dead_letter, page.overview.status
     return TEMPLATES.get_template("dead_letter.html").render(
         root=DEAD_LETTER_ROOT,
         version=VERSION,
         again_s=None,
         again_query=None,
-        letter=letter,
-        value=shown_value(letter.value, letter.value_size),
-        key=shown_value(letter.key, letter.key_size),
-        headers=shown_headers(letter.stored_headers),
+        dead_letter=dead_letter,
+        value=shown_value(dead_letter.value, dead_letter.value_size),
+        key=shown_value(dead_letter.key, dead_letter.key_size),
+        headers=shown_headers(dead_letter.stored_headers),
         topic=None if page.declared is None else page.declared.source.dead_letter_topic,
-        message_key=f"{letter.dataset}/{letter.coordinate.replace(':', '/')}",
-        show=Command("dead-letters", letter.dataset, "--show", letter.coordinate),
-        replay=Command("replay", letter.dataset, "--reason", letter.reason),
+        message_key=f"{dead_letter.dataset}/{dead_letter.coordinate.replace(':', '/')}",
+        show=Command("dead-letters", dead_letter.dataset, "--show", dead_letter.coordinate),
+        replay=Command("replay", dead_letter.dataset, "--reason", dead_letter.reason),
         may_replay=page.may_replay,
         preview=page.preview,
         preview_error=page.preview_error,

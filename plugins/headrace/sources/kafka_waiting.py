@@ -16,7 +16,7 @@ from headrace.sources.waiting import Awaited
 
 logger = logging.getLogger(__name__)
 
-# A partition that is awaited anew takes part in the next request: while records arrive, requests wait briefly at the
+# A partition that is awaited again takes part in the next request: while records arrive, requests wait briefly at the
 # broker. With 900 idle partitions a request costs 5 ms, so idle ones wait longer.
 BUSY_WAIT_MS = 100
 BUSY_S = 5.0  # how long records are taken to go on to arrive after the last ones

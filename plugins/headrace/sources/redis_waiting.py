@@ -9,7 +9,7 @@ from headrace.sources.bounds import Bounds
 from headrace.sources.redis import BEGINNING, EntryId, RedisSource
 from headrace.sources.waiting import Awaited
 
-BLOCK_MS = 200  # a stream that is awaited anew is in the next request
+BLOCK_MS = 200  # a stream that is awaited again is in the next request
 
 
 class StreamsWaiter(RedisSource):
