@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -53,7 +54,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> DeploymentSc
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Choose what the workers share."""
+    """Choose what the workers share; take SIGTERM as Ctrl-C, so that servers are stopped."""
+    if not hasattr(session.config, "workerinput"):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     shared_broker.choose_home(session.config)
 
 
