@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +130,31 @@ def test_jar_that_is_not_pinned_at_all_is_refused(home: Home, pins: Path, serve:
 def test_installed_package_has_the_pins() -> None:
     assert os.access(jars.PINS, os.R_OK)
     assert '"local/*.sha256"' in (Path(__file__).parents[2] / "pyproject.toml").read_text()
+
+
+def test_cache_that_another_home_downloads_into_is_waited_for_but_not_for_ever(
+    home: Home, pins: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "jgo"))
+    serve({})
+    with jars._cache_to_itself(print):
+        told: list[str] = []
+        waiting = threading.Thread(target=jars.classpath, args=(home, told.append, jars.BROKER, pins))
+        waiting.start()
+        waiting.join(0.4)
+        assert waiting.is_alive()
+        assert told[-1] == f"kafka: waiting for another `headrace up` that downloads into {tmp_path / 'jgo'}"
+    waiting.join(5)
+    assert not waiting.is_alive()
+    monkeypatch.setattr(jars, "CACHE_WAIT_S", 0.3)
+    with jars._cache_to_itself(print), jars._cache_to_itself(told.append):
+        assert len(told) == 3  # it waited, then went on
+
+
+def test_cache_that_cannot_be_locked_is_used_all_the_same(
+    home: Home, pins: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "file" / "jgo"))
+    serve({})
+    assert len(jars.classpath(home, print, jars.BROKER, pins)) == JARS

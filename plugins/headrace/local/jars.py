@@ -3,13 +3,16 @@
 jars.sha256 has the SHA-256 of each by its place in a Maven repository: `sha256sum --check` reads it there.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import logging
 import os
 import shutil
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.callbacks import PrintLine
@@ -21,8 +24,8 @@ from headrace.local.kafka_tools import tool_class
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-simple:1.7.36"  # console-producer and the like
 
-
 PINS = Path(__file__).with_name("jars.sha256")
+CACHE_WAIT_S = 180.0  # a download takes 20 s; a process that holds the cache longer hangs
 
 
 def java() -> Path:
@@ -94,7 +97,8 @@ def _resolve(home: Home, print_line: PrintLine, endpoint: str, pins: Path) -> li
     wrong: str | None = None
     if not distrust.exists():
         try:
-            jars = _build(endpoint, None)
+            with _cache_to_itself(print_line):
+                jars = _build(endpoint, None)
             wrong = wrong_jar(jars, pins)
             if wrong is None:
                 return jars
@@ -124,6 +128,39 @@ def _resolve(home: Home, print_line: PrintLine, endpoint: str, pins: Path) -> li
         f"kafka: {endpoint} cannot be reached ({found}); expected Maven Central to answer; check the "
         "network or the proxy and try again, or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to a broker"
     ) from failure
+
+
+@contextmanager
+def _cache_to_itself(print_line: PrintLine) -> Iterator[None]:
+    """Keep other homes of this user out of jgo's cache: two downloads at once damage each other's files.
+
+    Goes on without that where the cache cannot be locked, or after CACHE_WAIT_S.
+    """
+    cache = Path(os.environ.get("JGO_CACHE_DIR") or Path.home() / ".cache" / "jgo")  # as jgo chooses it
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock_fd = os.open(cache / "headrace.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        deadline, is_told = time.monotonic() + CACHE_WAIT_S, False
+        while not _is_locked(lock_fd) and time.monotonic() < deadline:
+            if not is_told:
+                print_line(f"kafka: waiting for another `headrace up` that downloads into {cache}")
+                is_told = True
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(lock_fd)
+
+
+def _is_locked(lock_fd: int) -> bool:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another, or a file system without locks
+        return False
+    return True
 
 
 def _build(endpoint: str, own: Path | None) -> list[Path]:

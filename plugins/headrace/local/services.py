@@ -27,7 +27,7 @@ SERVICES = ("postgres", "kafka", "redis", "airflow")
 OPTIONAL = ("registry",)  # started only by its name
 HUNG_LIMIT_S = 20.0  # how long a service that runs may take to answer before it is started again
 PORT_TAKEN = ("Address already in use", "could not bind")  # in the words of Java, Valkey and Postgres
-ATTEMPTS_MAX = 3  # another program may take the chosen port before our service does
+ATTEMPTS_MAX = 6  # another program may take a chosen port before our service does: of three homes at once, several do
 
 
 def up(settings: Settings, only: Collection[str] = SERVICES, print_line: PrintLine = print) -> dict[str, Any]:
