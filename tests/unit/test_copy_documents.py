@@ -9,11 +9,13 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from io import BytesIO
 from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from fastavro import schemaless_writer
 from pydantic import AfterValidator, Field, create_model
 
 from headrace.contract import (
@@ -36,6 +38,7 @@ from headrace.formats import Avro, PlainText
 from headrace.formats.base import Decoded
 from headrace.formats.values import Nanoseconds
 from tests.support.fuzz_oracle import exact_json
+from tests.support.schemas import Schemas, wire
 
 SEED = 20_261_127
 BATCH_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
@@ -141,9 +144,11 @@ def _value(cell: str | None, sql_type: str) -> Any:
     return reader(cell)
 
 
-def _is_fast(contract: Contract, make_line: Callable[..., str | None], key: bytes | None) -> bool:
+def _is_fast(
+    contract: Contract, make_line: Callable[..., str | None], key: bytes | None, value: bytes = b"value"
+) -> bool:
     """Hold a line, if there is one, to the row; False when there is none."""
-    line, row = make_line(9, "2019-03-01", key, b"value", "[]"), contract.decode(key, b"value")
+    line, row = make_line(9, "2019-03-01", key, value, "[]"), contract.decode(key, value)
     if line is None:
         return False
     assert isinstance(row, list), (line, row)
@@ -181,6 +186,58 @@ def test_lines_of_documents_with_odd_values_are_the_contracts_rows(zone: Any, st
         decoder.document = USUAL | {each: rng.choice(ODD) for each in names}
         ways[_is_fast(contract, make_line, b"5")] += 1
     assert ways[True] > 100 and ways[False] > 500
+
+
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+MOMENTS = (0, -1, 1_552_003_173_000_000, 1_552_003_173_000_001, -62_135_596_800_000_000, 253_402_300_799_999_999,
+           -62_135_596_800_000_001, 2**63 - 1, -(2**63), 253_370_764_800_000_000,
+           1_552_003_173_001, -62_135_596_800_000)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Timestamp, EpochMilliseconds, EpochSeconds])
+@pytest.mark.parametrize(
+    ("type", "is_usual"),
+    [
+        (MICROS, True),
+        (MILLIS, True),
+        (["null", MICROS], True),
+        ([MILLIS, "string"], True),
+        ("long", False),
+        ("int", False),
+        (["null", "long"], False),
+        ({"type": "long"}, False),
+        ({"type": "long", "logicalType": "timestamp-picos"}, False),
+        ({"type": "int", "logicalType": "date"}, False),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, True),
+        ({"type": "long", "logicalType": "local-timestamp-micros"}, True),
+    ],
+)
+def test_lines_of_avros_moments_are_the_contracts_rows(kind: Any, type: Any, is_usual: bool) -> None:
+    schema = {
+        "type": "record",
+        "name": "Made",
+        "fields": [{"name": "id", "type": "long"}, {"name": "at", "type": type}, {"name": "other", "type": MICROS}],
+    }
+    # what the moments are in the value itself, whatever the schema calls them
+    plain = json.loads(re.sub(r', "logicalType": "[a-z-]+"', "", json.dumps(schema)))
+    format = Avro(schemas=Schemas({77: schema}))
+    fields: dict[str, Any] = {"id": (Integer, ...), "at": (kind | None, ...)}
+    contract = Contract(create_model("Made", __config__=CONTRACT_CONFIG, **fields), key="id", format=format)
+    bind = compile_lines(contract)
+    assert bind is not None
+    ways = Counter[bool]()
+    for moment in MOMENTS:
+        if "int" in json.dumps(type) and not -(2**31) <= moment < 2**31:
+            continue
+        written = BytesIO()
+        schemaless_writer(written, plain, {"id": 5, "at": moment, "other": 1_552_003_173_000_000})
+        value = wire(77, written.getvalue())
+        ways[_is_fast(contract, bind(3, 1, BATCH_ID), b"5", value)] += 1
+        assert not _is_fast(contract, bind(3, 1, BATCH_ID), b"5", value + b"\0")
+        assert not _is_fast(contract, bind(3, 1, BATCH_ID), b"5", value[:-1])
+        assert not _is_fast(contract, bind(3, 1, BATCH_ID), b"5", value[:4])
+    assert ways[True] >= 3 if is_usual else not ways[True]
 
 
 def test_line_needs_the_documents_key() -> None:

@@ -7,8 +7,9 @@ Contract.decode accepts the value and Postgres stores the same; all else is left
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +18,18 @@ from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NotPlain
 from headrace.contracts.copy_field import UnsupportedField, only
-from headrace.contracts.copy_field_types import bounds_of, choices_of, integer_bounds, numeric_digits, utc_text
+from headrace.contracts.copy_field_types import (
+    FIRST_PLAIN_YEAR,
+    LAST_PLAIN_YEAR,
+    bounds_of,
+    choices_of,
+    integer_bounds,
+    numeric_digits,
+    utc_text,
+)
 from headrace.contracts.numbers import FLOAT_MAX
 from headrace.contracts.times import PARSERS, parse_date, parse_time, parse_timestamp
-from headrace.formats.values import Nanoseconds
+from headrace.formats.values import EPOCH, Nanoseconds
 
 _REFUSE = "    return None\n"
 
@@ -30,12 +39,14 @@ class DocumentField:
     """How a field's value is written.
 
     steps: statements that make text of the value in {v}, or refuse the record; names are what they refer to, the
-    field's number behind each. default_class: of defaults whose text is known.
+    field's number behind each. default_class: of defaults whose text is known. is_moment: whether a value may also be
+    microseconds since 1970 (formats.base.CountsMoments); no document has a whole number there that is taken.
     """
 
     steps: str
     names: Mapping[str, Any]
     default_class: type | None = None
+    is_moment: bool = False
 
 
 def _text(_column: Column, schema: Mapping[str, Any], _contract: Contract) -> DocumentField:
@@ -147,7 +158,24 @@ def _time(column: Column, schema: Mapping[str, Any], contract: Contract) -> Docu
         "if {v}.__class__ is datetime and {v}.tzinfo is UTC and 2 <= {v}.year <= 9998:\n"
         "    {v} = str({v})\nelse:\n    {v} = moment{i}({v})\n"
     )
-    return DocumentField(steps=steps, names={"moment": moment})
+    return DocumentField(steps=steps, names={"moment": moment}, is_moment=True)
+
+
+@lru_cache(maxsize=20_000)
+def _minute(minutes: int) -> str:
+    """A minute since 1970 as Postgres reads it in UTC; a topic's moments share minutes, mostly."""
+    at = EPOCH + timedelta(minutes=minutes)
+    if not FIRST_PLAIN_YEAR <= at.year <= LAST_PLAIN_YEAR:
+        raise NotPlain
+    return at.replace(tzinfo=None).isoformat(" ")[:-2]
+
+
+def counted_moment(microseconds: int) -> str:
+    """Microseconds since 1970 UTC as Postgres reads them; raises NotPlain or OverflowError for a far moment."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    fraction = f".{rest:06}" if rest else ""
+    return f"{_minute(minutes)}{second:02}{fraction}+00"
 
 
 def _day(value: Any) -> str:

@@ -14,10 +14,11 @@ from headrace.contracts import strict_json
 from headrace.contracts.columns import Column
 from headrace.contracts.contract import Contract
 from headrace.contracts.copy_cells import NULL, NotPlain, cleaned, escaped
-from headrace.contracts.copy_document_types import FIELD_TYPES, NAMES, DocumentField, json_text
+from headrace.contracts.copy_document_types import FIELD_TYPES, NAMES, DocumentField, counted_moment, json_text
 from headrace.contracts.copy_field import Binder, UnsupportedField, only
 from headrace.contracts.copy_fields import family, field_schemas
 from headrace.exceptions import HeadraceError
+from headrace.formats.base import CountsMoments
 
 _MISSING = object()
 
@@ -49,6 +50,7 @@ def compile_documents(contract: Contract) -> Binder | None:
         "decode": contract.decoder.decode,
         "has_key": contract.has_key,
         "cleaned": cleaned,
+        "counted_moment": counted_moment,
         "escaped": escaped,
         "parse": strict_json.parse,
         "extra_of": _no_extra if is_closed else lambda document: json_text("_extra", contract, document),
@@ -58,14 +60,21 @@ def compile_documents(contract: Contract) -> Binder | None:
         names[f"validate{i}"] = each.validate
         names[f"default{i}"] = each.default
         names |= {f"{name}{i}": value for name, value in each.field.names.items()}
-    exec(_source(contract, written), names)  # noqa: S102 # as in contracts.copy_text
+    moments: frozenset[int] = frozenset()
+    if isinstance(contract.decoder, CountsMoments):
+        moments = frozenset(i for i, each in enumerate(written) if each.field.is_moment)
+        names["decode"] = contract.decoder.counted(frozenset(contract.columns[i].source_names[0] for i in moments))
+    exec(_source(contract, written, moments), names)  # noqa: S102 # as in contracts.copy_text
     binder: Binder = names["bind"]
     return binder
 
 
-def _source(contract: Contract, written: list[_Written]) -> str:
+def _source(contract: Contract, written: list[_Written], moments: frozenset[int]) -> str:
     """The text of `bind`, a function that gives the function of a batch."""
-    steps = "".join(_steps(i, each, is_key=i == contract.key_index) for i, each in enumerate(written))
+    is_counted = isinstance(contract.decoder, CountsMoments)
+    decoded = "document, number = decode(value)" if is_counted else "document, _, number, change = decode(value, ())"
+    key = contract.key_index
+    steps = "".join(_steps(i, each, is_key=i == key, is_counted=i in moments) for i, each in enumerate(written))
     columns = r"\t".join(f"{{v{i}}}" for i in range(len(written)))
     number = r"\t{number}" if contract.has_schema_ids else ""
     change = r"\t{position}\t{op}" if contract.changes is not None else ""
@@ -79,7 +88,7 @@ def bind(generation, partition, batch_id):
         if value is None or len(value) > {contract.max_value_bytes}:
             return None
         try:
-            document, _, number, change = decode(value, ())
+            {decoded}
 {indent(_change_source(contract), " " * 12)}
             pop = document.pop
 {indent(steps, " " * 12)}
@@ -119,12 +128,14 @@ def _key_source(contract: Contract) -> str:
     return f"if {is_text}not has_key(key, key_value):\n    return None\n{as_hex}"
 
 
-def _steps(i: int, each: _Written, *, is_key: bool) -> str:
+def _steps(i: int, each: _Written, *, is_key: bool, is_counted: bool) -> str:
     """Statements that leave the cell of field i in v<i>."""
     v, field = f"v{i}", each.field
     steps = f"key_value = {v}\n" if is_key else ""
     if each.validate is not None:
         steps += f"if validate{i}({v}) is not {v}:\n    return None\n"
+    if is_counted:
+        steps += f"if {v}.__class__ is int:\n    {v} = counted_moment({v})\nel"
     steps += field.steps.format(v=v, i=i)
     if each.default is None and not each.is_nullable:
         return f"{v} = pop(name{i})\n{steps}"

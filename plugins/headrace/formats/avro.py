@@ -12,8 +12,8 @@ from io import BytesIO
 from typing import Any, ClassVar, Literal, Self
 
 from headrace.exceptions import DatasetError
-from headrace.formats.avro_schema import AvroSchema, parse
-from headrace.formats.base import Decoded, Fault, JsonText, Undecodable
+from headrace.formats.avro_schema import AvroSchema, NotCounted, parse
+from headrace.formats.base import Counted, Decoded, Fault, JsonText, Undecodable
 from headrace.formats.fingerprints import Fingerprints
 from headrace.formats.registry import Registry, Schemas, Unconnected
 from headrace.formats.wire import HEADER_BYTES, require_schema_id, schema_id
@@ -115,6 +115,34 @@ class AvroDecoder:
             )
         return Decoded(document, None, number)
 
+    def counted(self, fields: frozenset[str]) -> Counted:
+        """As CountsMoments.counted."""
+        known: dict[bytes, tuple[int, _Read]] = {}  # by the bytes that name a schema
+        length = self._header
+
+        def decode(value: bytes) -> tuple[dict[str, Any], int | None]:
+            header = value[:length]
+            number, read = known.get(header) or add(header, value)
+            data = BytesIO(value)
+            data.seek(length)
+            document = read(data)
+            if data.tell() != len(value):
+                raise ValueError
+            return document, number
+
+        def add(header: bytes, value: bytes) -> tuple[int, _Read]:
+            number = self._require_id(value)
+            text = self._schemas.schema(number)
+            try:
+                schema = parse(text, f"schema {number}", is_connect=self._is_connect, moments=fields)
+            except NotCounted:
+                known[header] = number, _not_counted
+            else:
+                known[header] = number, _reader_of(schema, in_python=self._in_python)
+            return known[header]
+
+        return decode
+
     def schema_id(self, value: bytes, _headers: Headers) -> int | None:
         """The id that the value names, or that its fingerprint is known to stand for."""
         if self._fingerprints is None:
@@ -157,6 +185,10 @@ def _reader_of(schema: AvroSchema, *, in_python: bool) -> _Read:
     # in Python what nests too deep is an error, by its limit of recursion
     read: Any = vars(_read_py)["schemaless_reader"] if schema.is_recursive or in_python else schemaless_reader
     return lambda data: read(data, parsed, None)
+
+
+def _not_counted(_data: BytesIO) -> Any:
+    raise NotCounted
 
 
 def _shown(error: BaseException) -> str:

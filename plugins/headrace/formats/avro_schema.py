@@ -21,6 +21,7 @@ OURS = "headrace-"  # before the names of the logical types that are read here
 DEPTH_MAX = 100  # types inside each other in a schema
 DAY_MICROSECONDS = 86_400_000_000
 _EXACT = ("decimal", "timestamp-nanos", "local-timestamp-nanos", "time-micros", "time-millis", "uuid")
+_OTHER_MOMENTS = ("timestamp-nanos", "local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos")
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -43,10 +44,18 @@ class AvroSchema:
         return self.parsed if isinstance(self.parsed, str) else None
 
 
-def parse(schema: SchemaText, what: str, *, is_connect: bool = False) -> AvroSchema:
+class NotCounted(Exception):
+    """A schema's field may be a whole number that counts no microseconds since 1970."""
+
+
+def parse(
+    schema: SchemaText, what: str, *, is_connect: bool = False, moments: frozenset[str] = frozenset()
+) -> AvroSchema:
     """Parse a registered schema with its imports; raises Undecodable where it is none that can be read.
 
     is_connect: what Kafka Connect calls a type (connect.name) says what its values are, as a logical type does.
+    moments: fields of the record whose moments are read as microseconds since 1970; raises NotCounted where one of them
+    may be another whole number.
     """
     with needs("registry"):
         from fastavro import parse_schema
@@ -59,7 +68,8 @@ def parse(schema: SchemaText, what: str, *, is_connect: bool = False) -> AvroSch
     try:
         for imported in _in_order(schema):
             parse_schema(_exact(parsed_json(imported.text, what), is_connect), named_schemas=named)
-        parsed = parse_schema(_exact(parsed_json(schema.text, what), is_connect), named_schemas=named)
+        node = _counted(parsed_json(schema.text, what), moments)
+        parsed = parse_schema(_exact(node, is_connect), named_schemas=named)
     except (SchemaParseException, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, Undecodable):
             raise
@@ -119,6 +129,33 @@ def _exact(node: Any, is_connect: bool) -> Any:
     return made
 
 
+def _counted(node: Any, moments: frozenset[str]) -> Any:
+    """A record's schema in which the moments of these fields are numbers."""
+    if not moments:
+        return node
+    if not isinstance(node, dict) or node.get("type") != "record":
+        raise NotCounted
+    fields = [
+        item | {"type": _counted_type(item["type"])} if item["name"] in moments else item for item in node["fields"]
+    ]
+    return node | {"fields": fields}
+
+
+def _counted_type(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_counted_type(branch) for branch in node]
+    if isinstance(node, str) and node in PRIMITIVES and node not in ("int", "long"):
+        return node
+    kind, logical = (node.get("type"), node.get("logicalType")) if isinstance(node, dict) else (None, None)
+    if (kind, logical) == ("long", "timestamp-micros"):
+        return "long"
+    if (kind, logical) == ("long", "timestamp-millis"):
+        return {"type": "long", "logicalType": f"{OURS}counted-millis"}
+    if kind == "long" and logical in _OTHER_MOMENTS:
+        return node
+    raise NotCounted
+
+
 class _Walk:
     """Visits all types of a parsed schema once along each way into it."""
 
@@ -165,6 +202,10 @@ def _local_nanoseconds(data: Any, _writer_schema: Any = None, _reader_schema: An
     return Nanoseconds(data, has_zone=False)
 
 
+def _counted_millis(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> int:
+    return int(data) * 1_000
+
+
 def _time_micros(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> time:
     if not 0 <= data < DAY_MICROSECONDS:
         raise OverflowError(f"a time of {data} microseconds after midnight")
@@ -180,6 +221,7 @@ def _uuid(data: Any, _writer_schema: Any = None, _reader_schema: Any = None) -> 
 
 
 _READERS = {
+    ("long", "counted-millis"): _counted_millis,
     ("bytes", "decimal"): _decimal,
     ("fixed", "decimal"): _decimal,
     ("long", "timestamp-nanos"): _nanoseconds,

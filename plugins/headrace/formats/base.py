@@ -7,10 +7,10 @@ conversions; what it does not name is kept in `_extra`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from headrace.record import Headers
 from headrace.settings import Settings
@@ -106,6 +106,22 @@ class Decoder(Protocol):
 
     def is_known(self, value: bytes) -> bool:
         """Whether the schema of a value is known, so that its JSON text may be read without `decode`."""
+
+
+Counted = Callable[[bytes], tuple[dict[str, Any], int | None]]
+"""Gives a value's document and the registry's id of its schema."""
+
+
+@runtime_checkable
+class CountsMoments(Protocol):
+    """A decoder that can leave moments as the numbers that values have: making a datetime and writing it takes 2 us."""
+
+    def counted(self, fields: frozenset[str]) -> Counted:
+        """What decodes for the fast path, as `decode` does, but for these fields.
+
+        Where one of them is an int there, it is a moment in microseconds since 1970 UTC. The function raises some
+        exception for a value that `decode` has to look at.
+        """
 
 
 class Format(Protocol):
