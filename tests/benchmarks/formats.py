@@ -112,7 +112,7 @@ def _result(spent: Mapping[str, list[float]], options: Options) -> BenchResult:
         for name in FORMATS
         for found in (Spread.of(spent[name]),)
     ]  # fmt: skip
-    text = f"{options.topic_records:,} jobs drained by one process, records per second:\n\n" + table(
+    text = f"{options.topic_records:,} jobs drained, records per second:\n\n" + table(
         ["format", "median", "least-most", "of JSON's", "least-most"], rows
     )
     share = ratios["avro"].median
