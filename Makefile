@@ -34,7 +34,7 @@ consumer: install ## Drain and build until Ctrl-C
 	@$(HEADRACE) follow
 
 # More workers than cores, because tests often wait for services; each has its own, so no more than six.
-WORKERS := $(shell echo $$(($$(nproc) > 3 ? 6 : $$(nproc) * 3 / 2)))
+WORKERS := $(shell echo $$(($$(nproc) > 3 ? 6 : $$(nproc) * 2)))
 test: install-dev ## Run unit, cost, integration and system tests, and a slice of the fault suite
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 -m "not faults"
 
@@ -53,8 +53,9 @@ test-pythons: install-dev ## Run the unit tests on each other Python from 3.11 t
 			.venv-$$version/bin/python -m pytest -q --numprocesses auto --dist worksteal tests/unit || exit 1; \
 	done
 
-test-postgres: install-dev ## Compare the way from topic to mart on PostgreSQL 15, 16 and 18
-	@$(BIN)/python -m pytest -p no:randomly -m "faults or not faults" tests/integration/test_postgres_versions.py
+test-postgres: install-dev ## Compare the way from topic to mart on PostgreSQL 15, 16 and 18, and behind PgBouncer
+	@$(BIN)/python -m pytest -p no:randomly -m "faults or not faults" tests/integration/test_postgres_versions.py \
+		tests/integration/test_pgbouncer.py
 
 faults: install-dev ## Run the long fault suite; SEED=5 repeats a run, TRIAL=drain-137 one trial
 	@FAULTS_SEED=$(SEED) FAULTS_TRIAL=$(TRIAL) $(BIN)/python -m pytest --timeout=0 tests/faults/test_faults.py -m faults
@@ -81,7 +82,7 @@ lineage: install-dev ## Run Airflow tasks with its provider for OpenLineage and 
 tools: install-dev ## Call the notifiers of deploy/airflow, and run Kafka's tools as docs/kafka-ui.md uses them
 	@$(BIN)/python -m pytest --timeout=0 -p no:randomly tests/integration/test_notifiers.py tests/integration/test_kafka_page.py -m faults
 
-test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default: without workers
+test-compose: install-dev ## Run docker-compose.yml: build, up, the main job, workers, down; PART=default, scale (workers) or extended (Airflow's image)
 	@$(BIN)/python -m tests.compose $(PART) || [ $$? = 77 ] # 77: no engine can be had, it said so
 
 formats: install-dev ## Drain a million records of each format under kills, 200,000 of Protobuf; FORMAT=avro RECORDS=20000 SEED=5

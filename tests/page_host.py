@@ -22,7 +22,7 @@ from headrace.repair import preview
 
 def main(port: int, datasets: int = 0) -> None:
     """Serve until killed."""
-    page_snapshot.SLOW_S, page_snapshot.FAILURE_S, page_snapshot.CPU_SHARE = 2.0, 0.5, 0  # as short as tests are
+    page_snapshot.SLOW_S, page_snapshot.FAILURE_S, page_snapshot.CPU_SHARE = 2.0, 0.5, 1  # as short as tests are
     page_template.REFRESH_S = 1
     preview.TIMEOUT_S = 90.0  # beside other tests a new process takes its time
     app = FastAPI()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.compose.engine import Engine, NotAvailable, engine
+from tests.compose.extended import airflow_image, check_extended
 from tests.compose.images import provide, remove
 from tests.compose.plugin import compose_command
 from tests.compose.scale import UP, check_scale
@@ -200,13 +201,28 @@ PARTS: dict[str, tuple[str | None, Callable[[Stack], None]]] = {
     "default": (None, check_default),
     "scale": ("CeleryExecutor", check_workers),
 }
+EXTENDED = "extended"  # Airflow's own image, as docs/your-airflow.md extends it
+
+
+def run_part(part: str, docker: Engine, words: list[str], stand_ins: list[str]) -> None:
+    """Run a part and see that nothing of it is left."""
+    if part == EXTENDED:
+        with tempfile.TemporaryDirectory(prefix="headrace-extended-") as room:
+            check_extended(docker, Path(room), say)
+        return
+    executor, check = PARTS[part]
+    with running(docker, words, executor, stand_ins) as stack:
+        check(stack)
+        check_nothing_left(stack)
 
 
 def main() -> int:
     """Run all parts, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="default: all of them")
-    chosen = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS, EXTENDED], help="default: all of them")
+    chosen = parser.parse_args().parts or [*PARTS, EXTENDED]
+    wanted = [] if chosen == [EXTENDED] else images()
+    wanted += [airflow_image()] if EXTENDED in chosen else []
     cache = cache_folder() / "compose"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
@@ -214,13 +230,10 @@ def main() -> int:
         try:
             with engine(cache, say) as docker:
                 words = compose_command(docker, cache, say)
-                stand_ins = provide(docker, images(), cache, say)
+                stand_ins = provide(docker, wanted, cache, say)
                 try:
                     for part in chosen:
-                        executor, check = PARTS[part]
-                        with running(docker, words, executor, stand_ins) as stack:
-                            check(stack)
-                            check_nothing_left(stack)
+                        run_part(part, docker, words, stand_ins)
                 finally:
                     if not docker.is_ours:
                         remove(docker, stand_ins)

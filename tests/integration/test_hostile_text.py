@@ -65,7 +65,7 @@ def test_file_of_any_name_is_named_visibly_and_puts_no_command_before_the_operat
     status = headrace(environment(stage.deployment.settings), "status")
     assert status.output.replace("\n", "").isprintable()
     assert "-> headrace load users" in status.output
-    assert COMMAND in status.output.replace("\n", "")  # as a name
+    assert "".join(COMMAND.split()) in "".join(status.output.split())  # as a name, wherever its line is broken
 
 
 @pytest.mark.security("C2")

@@ -126,7 +126,7 @@ class AvroDecoder:
             data = BytesIO(value)
             data.seek(length)
             document = read(data)
-            if data.tell() != len(value):
+            if data.read(1):
                 raise ValueError
             return document, number
 
