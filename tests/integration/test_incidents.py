@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from headrace.deployment import Deployment
-from headrace.exceptions import BuildError, SourceUnavailable
+from headrace.exceptions import BuildError, RegistryUnavailable, SourceUnavailable
+from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
 from headrace.ingest.runner import plan
 from headrace.marts.build import build
 from headrace.monitor.problem import Problem
@@ -18,8 +20,10 @@ from headrace.monitor.problems import find_problems
 from headrace.monitor.status import read_status
 from headrace.postgres.ledger import RunContext
 from headrace.settings import ROOT, Settings
-from tests.support import streams
-from tests.support.jobs import send_jobs
+from tests.support import streams, topics
+from tests.support.jobs import send_jobs, servers, topic_of
+from tests.support.registry_site import NOT_FOUND, Site, served
+from tests.support.schemas import wire
 from tests.support.stage import Stage, offline_stage
 
 RUN = RunContext("ingest_jobs", "scheduled__1", "plan", 1, -1)
@@ -65,6 +69,32 @@ def test_redis_that_is_down_is_one_card_which_ends_with_the_next_run(telemetry: 
     assert card.runbook == "docs/runbook.md#a-service-does-not-answer"
     plan(telemetry.deployment, telemetry.deployment.dataset("telemetry"), run=RUN)
     assert cards(telemetry) == []
+
+
+def test_registry_that_is_down_is_one_card_until_a_dataset_is_drained(stage: Stage, closed_port: int) -> None:
+    declared = stage.deployment.settings.datasets_dir / "jobs.py"
+    text = declared.read_text().replace("KeyedJson", "Avro")
+    declared.write_text(text)
+    (declared.parent / "others.py").write_text(text.replace('name="jobs"', 'name="others"'))
+    topics.send(servers(stage), topic_of(stage), [(n, b"%d" % n, wire(1, bytes([2 * n]))) for n in range(3)])
+    url = f"http://127.0.0.1:{closed_port}/api"
+    deployment = Deployment.from_settings(replace(stage.deployment.settings, registry_url=url))
+    initialise(deployment)
+    for _ in range(2):  # every minute; a plan asks no registry, and ends nothing
+        for name in ("jobs", "others"):
+            plan(deployment, deployment.dataset(name), run=RUN)
+            with pytest.raises(RegistryUnavailable):
+                drain_dataset(deployment, name)
+        (card,) = cards(stage)
+        assert card.line().startswith(f"the schema registry at {url} does not answer: 2 datasets (jobs, others)")
+        assert card.runbook == "docs/runbook.md#a-service-does-not-answer"
+    site = Site()
+    site.answers["/api/schemas/ids/1"] = NOT_FOUND
+    with served(site, port=closed_port):
+        _, result = drain_dataset(deployment, "others")
+    assert (result.staged, result.dead) == (0, 3)
+    plan(deployment, deployment.dataset("others"), run=RUN)  # of the next minute
+    assert {card.kind for card in cards(stage)} == {"dead_letters"}
 
 
 def test_failed_model_and_failed_test_are_one_card_with_the_model_behind_until_the_build(

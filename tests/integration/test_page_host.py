@@ -250,6 +250,13 @@ def test_page_has_no_serious_fault_of_accessibility(many: Host, driver: webdrive
 
 
 @needs_browser
+def test_runbook_has_no_serious_fault_of_accessibility(host: Host, driver: webdriver.Chrome) -> None:
+    driver.get(f"{host.url}/headrace/runbook")
+    assert "A service does not answer" in driver.find_element(By.TAG_NAME, "body").text
+    assert serious_faults(driver) == []
+
+
+@needs_browser
 def test_page_of_a_dataset_shows_its_contract_ledger_and_marts(many: Host, driver: webdriver.Chrome) -> None:
     browser.emulate(driver, width=1280)
     driver.get(f"{many.url}/headrace/?q=d00001")
