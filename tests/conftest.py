@@ -22,6 +22,7 @@ from headrace.local import ports
 pytest.register_assert_rewrite("tests.support")  # before anything of it is imported
 
 from tests.support import shared_broker  # noqa: E402
+from tests.support.folders import fast_folder  # noqa: E402
 from tests.support.shared_broker import SESSION_VARIABLE  # noqa: E402
 
 TESTS = Path(__file__).parent
@@ -35,7 +36,6 @@ REGISTRY_TESTS = {
     "test_where.py",
 }
 GONE_WITHIN_S = 15
-MEMORY_MIN = 8 * 2**30  # bytes; the databases of all workers take 2 GiB
 
 
 class DeploymentScheduling(LoadFileScheduling):  # type: ignore[misc]
@@ -161,24 +161,10 @@ def _secrets_of_this_module() -> Iterator[None]:
     masking._unread[:] = unread
 
 
-def _fast_folder() -> str | None:
-    """/dev/shm, where there is room; None: where temporary files are.
-
-    A thousand databases are made and dropped: with the files of each on a disk this takes ten times as long.
-    """
-    try:
-        found = os.statvfs("/dev/shm")
-    except OSError:
-        return None
-    room = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
-    may_run = not found.f_flag & os.ST_NOEXEC
-    return "/dev/shm" if room >= MEMORY_MIN and may_run and os.access("/dev/shm", os.W_OK) else None
-
-
 @pytest.fixture(scope="session")
 def session_home() -> Iterator[Path]:
     """A HEADRACE_HOME for the session; short, and open to the user that Postgres runs as."""
-    home = Path(tempfile.mkdtemp(prefix="headrace-test-", dir=_fast_folder()))
+    home = Path(tempfile.mkdtemp(prefix="headrace-test-", dir=fast_folder()))
     home.chmod(0o755)
     yield home
     shutil.rmtree(home, ignore_errors=True)

@@ -30,6 +30,7 @@ from headrace.sources.kafka_confluent import ConfluentSource
 from tests.support import shared_broker, topics
 from tests.support.databases import create_database, make_owner_superuser, make_server_faster, passing_database
 from tests.support.drained_topic import Drained, drained_topic
+from tests.support.folders import fast_folder
 from tests.support.local_servers import BOTH, discard, server_pids
 from tests.support.logins import PASSWORD, as_role, let_in, login
 from tests.support.random_project import RandomProject
@@ -271,7 +272,7 @@ def make_home() -> Iterator[Callable[[], Settings]]:
     made: list[Settings] = []
 
     def make() -> Settings:
-        path = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+        path = Path(tempfile.mkdtemp(prefix="hr-", dir=fast_folder() or "/tmp"))
         path.chmod(0o755)
         made.append(Settings(home=path))
         return made[-1]
@@ -285,7 +286,7 @@ def make_home() -> Iterator[Callable[[], Settings]]:
 @pytest.fixture(scope="module")
 def home_settings() -> Iterator[Settings]:
     """One HEADRACE_HOME for the tests that leave it whole; its path holds a space."""
-    root = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="hr-", dir=fast_folder() or "/tmp"))
     root.chmod(0o755)
     home_settings = Settings(home=root / "a home")
     umask = os.umask(0)  # of a careless user

@@ -13,6 +13,7 @@ import pytest
 
 from headrace.local import services
 from headrace.settings import Settings
+from tests.support.folders import fast_folder
 from tests.support.local_servers import discard
 
 SESSION_VARIABLE = "PYTEST_SESSION_OF_PROCESS"  # processes inherit it, also those that outlive their parents
@@ -24,7 +25,7 @@ _IN_WORKER = "shared_broker_home"
 def choose_home(config: pytest.Config) -> None:
     """In the process that starts the workers: choose the broker's home, which the first test that asks starts."""
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
-        path = Path(tempfile.mkdtemp(prefix="headrace-test-"))
+        path = Path(tempfile.mkdtemp(prefix="headrace-test-", dir=fast_folder()))
         path.chmod(0o755)
         config.stash[_HOME] = path
 
