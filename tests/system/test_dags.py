@@ -1,5 +1,6 @@
 """The DAG files, imported as Airflow imports them."""
 
+import ast
 import json
 import os
 import subprocess
@@ -58,8 +59,10 @@ for dag_id in ("ingest_jobs", "ingest_rides", "load_users"):
 print("broken enums", [broken.dags[dag_id].params.get_param("dataset").schema["enum"] for dag_id in FORMS])
 
 os.environ["HEADRACE_DATASETS_DIR"] = {shared!r}
-from headrace.airflow.dag_factory import declarations, ingest_dags
+from headrace.airflow.dag_factory import build_dag, declarations, ingest_dags
 shared = ingest_dags(declarations())
+waited_for = build_dag(declarations()).timetable.asset_condition.objects
+print("shared waits", sorted(asset.name for asset in waited_for))
 print("shared dags", sorted(shared))
 dag = shared["ingest_web"]
 print("shared shape", dag.schedule, [(t.task_id, sorted(t.downstream_task_ids), t.is_mapped) for t in dag.tasks])
@@ -203,11 +206,19 @@ def test_datasets_that_share_a_dag_have_one_of_three_tasks_and_a_broken_one_is_t
     assert "; taps: max_lag is 0, expected more than 0" in lines["broken"]
 
 
+def test_marts_wait_for_one_asset_of_a_shared_dag(dagbag: str) -> None:
+    (found,) = [line for line in dagbag.splitlines() if line.startswith("shared waits ")]
+    waited_for = ast.literal_eval(found.removeprefix("shared waits "))
+    assert "ingest/web" in waited_for
+    assert not {"staging/clicks", "staging/views"} & set(waited_for)
+    assert {"staging/taps", "staging/lone"} < set(waited_for)  # a declaration that cannot be used yet, and its own DAG
+
+
 def test_drain_of_a_pack_updates_the_assets_that_it_filled_and_the_report_names_what_failed(dagbag: str) -> None:
     lines = dict(
         line.removeprefix("shared ").split(" ", 1) for line in dagbag.splitlines() if line.startswith("shared ")
     )
-    assert lines["events"] == "[('staging/web', 'staging/clicks')]"
+    assert lines["events"] == "[('staging/web', 'staging/clicks'), ('staging/web', 'ingest/web')]"
     told = "AirflowFailException 2 datasets failed, the others are done: clicks: no topic | views: bad batch"
     assert (lines["report"], lines["quiet"]) == (told, "None")
 

@@ -6,13 +6,15 @@ declaration also has a DAG, whose runs fail with the reason.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from airflow.sdk import DAG, dag, task
 
 from headrace.airflow.audit_dag import audit_dag
 from headrace.airflow.compat import AssetOrTimeSchedule, CronTriggerTimetable
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, OWNER, START, staging_asset
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, OWNER, START, shared_asset, staging_asset
 from headrace.airflow.follow_dag import follow_dag
 from headrace.airflow.freshness_dag import freshness_dag
 from headrace.airflow.ingest_dag import ingest_dag
@@ -156,9 +158,10 @@ def build_dag(declared: Declarations, project: AirflowProject = HERE) -> DAG:
     """build_marts: build all committed batches that are not yet built, until no claim advances."""
     # asset events coalesce and can strand (airflow #56050): the schedule makes up for it
     clock = CronTriggerTimetable("*/10 * * * *", timezone="UTC")
-    assets: Any = None
-    for name in declared.names:
-        assets = staging_asset(name) if assets is None else assets | staging_asset(name)
+    shared = {dataset.name for datasets in declared.shared.values() for dataset in datasets}
+    waited_for = [staging_asset(name) for name in declared.names if name not in shared]
+    waited_for += [shared_asset(key) for key in declared.shared]
+    assets: Any = reduce(or_, waited_for) if waited_for else None
 
     @dag(
         dag_id="build_marts",

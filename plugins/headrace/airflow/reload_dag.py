@@ -6,7 +6,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetAlias, Param, dag, task
 
 from headrace.airflow import forms
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, staging_asset
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, updated_assets
 from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
 
@@ -54,9 +54,10 @@ def reload_dag(declared: Declarations, project: AirflowProject = AirflowProject(
 
             with task_errors():
                 ours = deployment(project.settings(), registry=True)
+                dataset = ours.dataset(forms.read_required_text(params, "dataset"))
                 result = reload_range(
                     ours,
-                    ours.dataset(forms.read_required_text(params, "dataset")),
+                    dataset,
                     forms.read_required_text(params, "from"),
                     forms.read_required_text(params, "to"),
                     partition=forms.read_whole_number(params, "partition", minimum=0),
@@ -64,7 +65,8 @@ def reload_dag(declared: Declarations, project: AirflowProject = AirflowProject(
                 )
             say(result.summary())
             if result.partitions:
-                outlet_events[RELOADED].add(staging_asset(result.dataset))
+                for asset in updated_assets(dataset):
+                    outlet_events[RELOADED].add(asset)
             return {
                 "staged": sum(each.staged for each in result.partitions),
                 "dead": sum(each.dead for each in result.partitions),

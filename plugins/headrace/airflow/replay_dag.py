@@ -6,7 +6,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetAlias, Param, dag, task
 
 from headrace.airflow import forms
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, staging_asset
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, updated_assets
 from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
 
@@ -50,16 +50,18 @@ def replay_dag(declared: Declarations, project: AirflowProject = AirflowProject(
 
             with task_errors():
                 ours = deployment(project.settings(), registry=True)
+                dataset = ours.dataset(forms.read_required_text(params, "dataset"))
                 result = replay_now(
                     ours,
-                    ours.dataset(forms.read_required_text(params, "dataset")),
+                    dataset,
                     reason=forms.read_text(params, "reason"),
                     dry_run=params["dry_run"],
                     options=RepairOptions(run=run_context()),
                 )
             say(result.summary())
             if result.passed and not result.dry_run:
-                outlet_events[REPLAYED].add(staging_asset(result.dataset))
+                for asset in updated_assets(dataset):
+                    outlet_events[REPLAYED].add(asset)
             return {"staged": result.staged, "tombstones": result.tombstones, "remaining": dict(result.remaining)}
 
         replay()  # type: ignore[call-arg] # Airflow passes params

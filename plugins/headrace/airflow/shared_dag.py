@@ -7,7 +7,13 @@ from airflow.sdk import DAG, AssetAlias, XComArg, dag
 
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START
 from headrace.airflow.project import AirflowProject
-from headrace.airflow.shared_operators import FAILURES, PackDrainOperator, ReportOperator, SharedPlanOperator
+from headrace.airflow.shared_operators import (
+    FAILURES,
+    PackDrainOperator,
+    ReportOperator,
+    SharedPlanOperator,
+    alias_of,
+)
 from headrace.catalog import Declarations, dag_of
 from headrace.dataset import Dataset
 
@@ -51,8 +57,8 @@ Bad records go to `headrace.dead_letters` and do not fail the run. Datasets: {_l
     def ingest() -> None:
         folder = None if project.datasets is None else str(project.datasets)
         plan = SharedPlanOperator(task_id="plan", dag_key=key, datasets=folder, declared=declared)
-        alias = f"staging/{key}"
-        partial = PackDrainOperator.partial(task_id="drain", datasets=folder, alias=alias, outlets=[AssetAlias(alias)])
+        outlets = [AssetAlias(alias_of(key))]
+        partial = PackDrainOperator.partial(task_id="drain", datasets=folder, dag_key=key, outlets=outlets)
         drain = partial.expand(pack=plan.output)
         # not if plan was skipped: nothing was new, and nothing failed
         ReportOperator(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import AssetAlias
 
-from headrace.airflow.dag_defaults import staging_asset
+from headrace.airflow.dag_defaults import shared_asset, staging_asset
 from headrace.airflow.operators import HeadraceOperator, opened, publish_dead_letters
 from headrace.airflow.project import project_of
 from headrace.catalog import Declarations
@@ -66,20 +66,25 @@ class SharedPlanOperator(HeadraceOperator):
             return [[plan.to_dict() for plan in pack] for pack in packs]
 
 
+def alias_of(key: str) -> str:
+    """The name of the AssetAlias that resolves to the assets of a shared DAG's datasets."""
+    return f"staging/{key}"
+
+
 class PackDrainOperator(HeadraceOperator):
     """Drain a pack of SharedPlanOperator's result, one dataset after another, each up to the end that the plan pinned.
 
-    alias: the AssetAlias among its outlets, by which it updates the assets staging/<dataset> of those that committed
-    something, also in an attempt that was killed. Its result has the numbers of staged records and dead letters, the
-    seconds, and the datasets that failed.
+    By the AssetAlias among its outlets it updates the assets staging/<dataset> of those that committed something, also
+    in an attempt that was killed, and the asset of the shared DAG. Its result has the numbers of staged records and
+    dead letters, the seconds, and the datasets that failed.
     """
 
     template_fields: Sequence[str] = ("pack",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"pack": "json"}
 
-    def __init__(self, *, pack: list[dict[str, Any]], alias: str, **options: Any) -> None:
+    def __init__(self, *, pack: list[dict[str, Any]], dag_key: str, **options: Any) -> None:
         super().__init__(**options)  # its outlets are given to `partial`: Airflow does not ask a mapped operator's
-        self.pack, self.alias = pack, alias
+        self.pack, self.dag_key = pack, dag_key
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Read and commit."""
@@ -95,8 +100,11 @@ class PackDrainOperator(HeadraceOperator):
         with task_errors():
             plans = [Plan.from_dict(share) for share in self.pack]
             done = drain_pack(lambda name: opened(self.datasets, name), plans, RunOptions(run=run_context()), tell)
-        for name in sorted(done.committed):
-            context["outlet_events"][AssetAlias(self.alias)].add(staging_asset(name))
+        events = context["outlet_events"][AssetAlias(alias_of(self.dag_key))]
+        for asset in [staging_asset(name) for name in sorted(done.committed)]:
+            events.add(asset)
+        if done.committed:
+            events.add(shared_asset(self.dag_key))
         failures = texts(done.errors)
         for text in failures.values():
             say(text)
