@@ -1,6 +1,7 @@
 """The common settings of all DAGs: owner, start, retries, and the asset of a dataset."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import Asset
 
@@ -26,6 +27,8 @@ def shared_asset(key: str) -> Asset:
     return Asset(name=f"ingest/{key}", uri=f"headrace://ingest/{key}")
 
 
-def updated_assets(dataset: Dataset) -> list[Asset]:
-    """The assets to update when a dataset has new rows."""
-    return [staging_asset(dataset.name), *([] if dataset.dag is None else [shared_asset(dataset.dag)])]
+def update_assets(events: Any, dataset: Dataset) -> None:
+    """Update the assets of a dataset that has new rows; events: the outlet_events of an AssetAlias."""
+    events.add(staging_asset(dataset.name))
+    if dataset.dag is not None:
+        events.add(shared_asset(dataset.dag))

@@ -6,7 +6,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetAlias, Param, dag, task
 
 from headrace.airflow import forms
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, updated_assets
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, update_assets
 from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
 
@@ -65,8 +65,7 @@ def reload_dag(declared: Declarations, project: AirflowProject = AirflowProject(
                 )
             say(result.summary())
             if result.partitions:
-                for asset in updated_assets(dataset):
-                    outlet_events[RELOADED].add(asset)
+                update_assets(outlet_events[RELOADED], dataset)
             return {
                 "staged": sum(each.staged for each in result.partitions),
                 "dead": sum(each.dead for each in result.partitions),

@@ -6,7 +6,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetAlias, Param, dag, task
 
 from headrace.airflow import forms
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, updated_assets
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, update_assets
 from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
 
@@ -60,8 +60,7 @@ def replay_dag(declared: Declarations, project: AirflowProject = AirflowProject(
                 )
             say(result.summary())
             if result.passed and not result.dry_run:
-                for asset in updated_assets(dataset):
-                    outlet_events[REPLAYED].add(asset)
+                update_assets(outlet_events[REPLAYED], dataset)
             return {"staged": result.staged, "tombstones": result.tombstones, "remaining": dict(result.remaining)}
 
         replay()  # type: ignore[call-arg] # Airflow passes params
