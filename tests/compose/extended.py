@@ -41,6 +41,7 @@ def airflow_image() -> str:
 
 def check_extended(engine: Engine, room: Path, say: Callable[[str], None]) -> None:
     """Build the image as the page says, and run the example's DAGs with it."""
+    room.chmod(0o755)  # PostgreSQL runs as another user
     image = _built(engine, room)
     say(f"build: the page's Dockerfile, on {airflow_image()}")
     name = f"headrace-test-{secrets.token_hex(4)}"
@@ -86,6 +87,7 @@ def _check_unprivileged(engine: Engine, image: str) -> None:
         id -u
         headrace --version
         cd /opt/airflow/dags/sales && headrace check
+        export AIRFLOW_CONFIG=/tmp/airflow.cfg  # Airflow writes it beside its database and logs
         export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:////tmp/airflow.db AIRFLOW__LOGGING__BASE_LOG_FOLDER=/tmp/logs
         cd /tmp && airflow db migrate > /tmp/migrate.log 2>&1 || { cat /tmp/migrate.log; exit 1; }
         airflow plugins
