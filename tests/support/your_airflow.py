@@ -60,6 +60,15 @@ def write_constraints(path: Path, airflow: str, day: str, python: str) -> None:
     subprocess.run([*command, *options], input=wanted, text=True, check=True, timeout=600)
 
 
+def find_python(version: str) -> str:
+    """This machine's Python of a version: pyenv's, whose shims start only a chosen version, or what uv finds."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    if found := sorted(root.glob(f"versions/{version}.*/bin/python")):
+        return str(found[-1])
+    command = [str(UV), "python", "find", "--no-python-downloads", "--no-project", "--system", version]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -7,7 +7,6 @@ what PyPI had at the release. `pip install headrace` finds the wheel by PIP_FIND
 """
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from headrace.settings import Settings
 from tests.support.your_airflow import (
     PAGE,
     RELEASES,
-    UV,
     Api,
     Shell,
     blocks,
     build_wheel,
+    find_python,
     free_port,
     read_only,
     waited,
@@ -108,8 +107,7 @@ def shell(warehouse: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     build_wheel(folder, "0.1.0")
     version, day = RELEASES[AIRFLOW]
     write_constraints(folder / "constraints.txt", version, day, PYTHON)
-    command = [str(UV), "python", "find", "--no-python-downloads", "--no-project", "--system", PYTHON]
-    python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    python = find_python(PYTHON)
     port = free_port()
     variables = {
         "HOME": str(home), "PATH": f"{Path(python).parent}:{os.defpath}", "LANG": "C.UTF-8",
