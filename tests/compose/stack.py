@@ -22,6 +22,7 @@ from tests.compose.engine import Engine, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("POSTGRES_PORT", "KAFKA_PORT", "VALKEY_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT")
+PROFILES = {"ui", "scale"}  # not `registry`: no package has its image
 UP_LIMIT_S = 600
 SECRETS = re.compile(r"^([A-Z_]*(?:PASSWORD|SECRET|KEY|SECRET_KEY))=(.+)$", re.M)
 
@@ -168,8 +169,9 @@ def new_stack(
 
 
 def images() -> list[str]:
-    """Every image that is not built here, by name, tag and digest."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
+    """Every image that is not built here and that a profile of these tests starts, by name, tag and digest."""
+    declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
+    services = [service for service in declared if PROFILES.issuperset(service.get("profiles", ()))]
     return sorted({service["image"] for service in services if "build" not in service} | {_base_image()})
 
 
