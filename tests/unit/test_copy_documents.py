@@ -203,6 +203,20 @@ MOMENTS = (0, -1, 1_552_003_173_000_000, 1_552_003_173_000_001, -62_135_596_800_
         (MILLIS, True),
         (["null", MICROS], True),
         ([MILLIS, "string"], True),
+        (["null", MICROS, {"type": "string", "avro.java.string": "String"}], True),  # as Java's compiler writes text
+        (
+            {
+                "type": "long",
+                "connect.version": 1,
+                "connect.name": "org.apache.kafka.connect.data.Timestamp",
+                "logicalType": "timestamp-millis",
+            },
+            True,
+        ),
+        ({"type": "long", "logicalType": "timestamp-micros", "adjust-to-utc": True}, True),  # Iceberg's
+        ([MICROS, {"type": "int", "logicalType": "date"}], True),
+        ([MICROS, {"type": "enum", "name": "Late", "symbols": ["LATE"]}], True),
+        ([{"type": "record", "name": "At", "fields": [{"name": "s", "type": "long"}]}, MICROS], True),
         ("long", False),
         ("int", False),
         (["null", "long"], False),
@@ -228,7 +242,7 @@ def test_lines_of_avros_moments_are_the_contracts_rows(kind: Any, type: Any, is_
     assert bind is not None
     ways = Counter[bool]()
     for moment in MOMENTS:
-        if "int" in json.dumps(type) and not -(2**31) <= moment < 2**31:
+        if plain["fields"][1]["type"] in ("int", {"type": "int"}) and not -(2**31) <= moment < 2**31:
             continue
         written = BytesIO()
         schemaless_writer(written, plain, {"id": 5, "at": moment, "other": 1_552_003_173_000_000})
@@ -238,6 +252,25 @@ def test_lines_of_avros_moments_are_the_contracts_rows(kind: Any, type: Any, is_
         assert not _is_fast(contract, bind(3, 1, BATCH_ID), b"5", value[:-1])
         assert not _is_fast(contract, bind(3, 1, BATCH_ID), b"5", value[:4])
     assert ways[True] >= 3 if is_usual else not ways[True]
+
+
+@pytest.mark.parametrize(
+    ("type", "at", "is_fast"),
+    [(MICROS, 1_552_003_173_000_000, True), (["null", "long"], None, True), (["null", "long"], 1, False)],
+)
+def test_lines_of_a_union_of_records_are_the_contracts_rows(type: Any, at: int | None, is_fast: bool) -> None:
+    """As a topic of several types has; where a number may be none, the value decides."""
+    made = {"type": "record", "name": "Made", "fields": [{"name": "id", "type": "long"}, {"name": "at", "type": type}]}
+    schema = [{"type": "record", "name": "Other", "fields": [{"name": "x", "type": "long"}]}, made]
+    plain = json.loads(json.dumps(schema).replace(', "logicalType": "timestamp-micros"', ""))
+    fields: dict[str, Any] = {"id": (Integer, ...), "at": (Timestamp | None, ...)}
+    format = Avro(schemas=Schemas({77: schema}))
+    contract = Contract(create_model("Made", __config__=CONTRACT_CONFIG, **fields), key="id", format=format)
+    bind = compile_lines(contract)
+    assert bind is not None
+    written = BytesIO()
+    schemaless_writer(written, plain, {"id": 5, "at": at})
+    assert _is_fast(contract, bind(3, 1, BATCH_ID), b"5", wire(77, written.getvalue())) == is_fast
 
 
 def test_line_needs_the_documents_key() -> None:

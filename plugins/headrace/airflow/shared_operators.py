@@ -101,8 +101,8 @@ class PackDrainOperator(HeadraceOperator):
             plans = [Plan.from_dict(share) for share in self.pack]
             done = drain_pack(lambda name: opened(self.datasets, name), plans, RunOptions(run=run_context()), tell)
         events = context["outlet_events"][AssetAlias(alias_of(self.dag_key))]
-        for asset in [staging_asset(name) for name in sorted(done.committed)]:
-            events.add(asset)
+        for name in sorted(done.committed):
+            events.add(staging_asset(name))
         if done.committed:
             events.add(shared_asset(self.dag_key))
         failures = texts(done.errors)

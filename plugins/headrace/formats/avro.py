@@ -136,10 +136,11 @@ class AvroDecoder:
             try:
                 schema = parse(text, f"schema {number}", is_connect=self._is_connect, moments=fields)
             except NotCounted:
-                known[header] = number, _not_counted
+                read = _without_numbers(self._read.get(number) or self._reader(number), fields)
             else:
-                known[header] = number, _reader_of(schema, in_python=self._in_python)
-            return known[header]
+                read = _reader_of(schema, in_python=self._in_python)
+            known[header] = number, read
+            return number, read
 
         return decode
 
@@ -187,8 +188,16 @@ def _reader_of(schema: AvroSchema, *, in_python: bool) -> _Read:
     return lambda data: read(data, parsed, None)
 
 
-def _not_counted(_data: BytesIO) -> Any:
-    raise NotCounted
+def _without_numbers(read: _Read, fields: frozenset[str]) -> _Read:
+    """Read as `read` does, but raise NotCounted for a number that would be taken for a moment."""
+
+    def checked(data: BytesIO) -> Any:
+        document = read(data)
+        if any(document.get(name).__class__ is int for name in fields):
+            raise NotCounted
+        return document
+
+    return checked
 
 
 def _shown(error: BaseException) -> str:

@@ -21,7 +21,6 @@ OURS = "headrace-"  # before the names of the logical types that are read here
 DEPTH_MAX = 100  # types inside each other in a schema
 DAY_MICROSECONDS = 86_400_000_000
 _EXACT = ("decimal", "timestamp-nanos", "local-timestamp-nanos", "time-micros", "time-millis", "uuid")
-_OTHER_MOMENTS = ("timestamp-nanos", "local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos")
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -142,18 +141,19 @@ def _counted(node: Any, moments: frozenset[str]) -> Any:
 
 
 def _counted_type(node: Any) -> Any:
+    from fastavro.read import LOGICAL_READERS
+
     if isinstance(node, list):
         return [_counted_type(branch) for branch in node]
-    if isinstance(node, str) and node in PRIMITIVES and node not in ("int", "long"):
-        return node
-    kind, logical = (node.get("type"), node.get("logicalType")) if isinstance(node, dict) else (None, None)
+    kind, logical = (node.get("type"), node.get("logicalType")) if isinstance(node, dict) else (node, None)
     if (kind, logical) == ("long", "timestamp-micros"):
         return "long"
     if (kind, logical) == ("long", "timestamp-millis"):
         return {"type": "long", "logicalType": f"{OURS}counted-millis"}
-    if kind == "long" and logical in _OTHER_MOMENTS:
-        return node
-    raise NotCounted
+    is_read = f"{kind}-{logical}" in LOGICAL_READERS or (kind, logical) in _READERS
+    if not isinstance(kind, str) or (kind in ("int", "long") and not is_read):
+        raise NotCounted
+    return node
 
 
 class _Walk:
