@@ -82,6 +82,21 @@ with (
     events = {{outlet: mock.Mock() for outlet in drain.outlets}}
     drained = drain.execute({{"outlet_events": events}})
 print("shared events", [(alias.name, call.args[0].name) for alias in events for call in events[alias].add.mock_calls])
+from headrace.airflow.operators import DrainOperator
+clicks = declarations().datasets["clicks"]
+own = DrainOperator(task_id="own", dataset="clicks", share={{}})
+events = {{outlet: mock.Mock() for outlet in own.outlets}}
+with (
+    mock.patch("headrace.airflow.connections.run_context"),
+    mock.patch("headrace.airflow.operators.opened", return_value=(mock.Mock(), clicks)),
+    mock.patch("headrace.airflow.operators.publish_dead_letters"),
+    mock.patch("headrace.ingest.plan.Plan.from_dict"),
+    mock.patch("headrace.ingest.runner.remaining_plan"),
+    mock.patch("headrace.ingest.runner.drain_plan") as drain_plan,
+):
+    drain_plan.return_value = mock.Mock(log_lines=lambda _: [], seconds=0.0)
+    own.execute({{"outlet_events": events}})
+print("shared own", [(outlet.name, [each.args[0].name for each in events[outlet].add.mock_calls]) for outlet in events])
 report = dag.get_task("report")
 report.planned, report.drained = {{"clicks": "no topic"}}, [drained]
 try:
@@ -219,6 +234,7 @@ def test_drain_of_a_pack_updates_the_assets_that_it_filled_and_the_report_names_
         line.removeprefix("shared ").split(" ", 1) for line in dagbag.splitlines() if line.startswith("shared ")
     )
     assert lines["events"] == "[('staging/web', 'staging/clicks'), ('staging/web', 'ingest/web')]"
+    assert lines["own"] == "[('staging/clicks', []), ('staging/drained', ['ingest/web'])]"  # a DAG of one's own
     told = "AirflowFailException 2 datasets failed, the others are done: clicks: no topic | views: bad batch"
     assert (lines["report"], lines["quiet"]) == (told, "None")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import AssetAlias, BaseOperator
 
 from headrace.airflow import forms
-from headrace.airflow.dag_defaults import DEFAULT_ARGS, staging_asset
+from headrace.airflow.dag_defaults import DEFAULT_ARGS, shared_asset, staging_asset
 from headrace.airflow.links import HeadraceLink
 from headrace.airflow.project import project_of
 from headrace.output import say, shown
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.marts.build import BuildResult
     from headrace.settings import Settings
 
+DRAINED = AssetAlias("staging/drained")  # resolves to the asset of the shared DAG that a dataset belongs to
 PACED_S = 3600.0  # of a drain with a rate limit; DEFAULT_ARGS end a task after two hours
 Flag = bool | str  # templates render text
 
@@ -77,7 +78,8 @@ class DrainOperator(HeadraceOperator):
     """Read a dataset's new records up to the source's end as it is now, and commit them in batches.
 
     share: a share of PlanOperator's result. Without one the task plans by itself and reads all of it, and is skipped if
-    nothing is new. Updates the asset staging/<dataset>, unless the dataset is a template.
+    nothing is new. Updates the asset staging/<dataset>, and that of the dataset's shared DAG, unless the dataset is a
+    template.
     """
 
     template_fields: Sequence[str] = ("dataset", "share")
@@ -85,7 +87,7 @@ class DrainOperator(HeadraceOperator):
 
     def __init__(self, *, dataset: str, share: dict[str, Any] | None = None, **options: Any) -> None:
         if isinstance(dataset, str) and "{{" not in dataset:
-            options.setdefault("outlets", [staging_asset(dataset)])
+            options.setdefault("outlets", [staging_asset(dataset), DRAINED])
         super().__init__(**options)
         self.dataset = dataset
         self.share = share
@@ -111,6 +113,8 @@ class DrainOperator(HeadraceOperator):
         for line in result.log_lines(planned):
             say(line)
         publish_dead_letters(deployment, dataset)
+        if dataset.dag is not None and DRAINED in self.outlets:
+            context["outlet_events"][DRAINED].add(shared_asset(dataset.dag))
         return {"staged": result.staged, "dead": result.dead, "seconds": round(result.seconds, 2)}
 
 
