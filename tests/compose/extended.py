@@ -6,23 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import httpx
-import psycopg
-from psycopg.rows import TupleRow
 
 from headrace.local import services
 from headrace.settings import Settings
 from tests.compose.engine import Engine, run
-from tests.support.your_airflow import PAGE, RELEASES, Api, build_wheel, free_port
+from tests.support.your_airflow import PAGE, RELEASES, Api, blocks, build_wheel, free_port, warehouse_of, warehouse_rows
 
 RELEASE = "3.1"
-ORDERS = (
-    '1|{"order_id": 1, "customer": "Ada", "amount": 12.5, "ordered_at": "2026-01-01T10:00:00Z"}\n'
-    '2|{"order_id": 2, "customer": "Bob", "amount": -3, "ordered_at": "2026-01-01T10:00:30Z"}\n'
-)
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp:exec")
+WRITES_TO = {  # what writes below /opt/airflow where nothing else is said
+    "AIRFLOW_CONFIG": "/tmp/airflow.cfg", "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/logs",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db", "HEADRACE_HOME": "/tmp/headrace",
+}  # fmt: skip
 LIMIT_S = 600
 
 
@@ -48,8 +48,8 @@ def check_extended(engine: Engine, room: Path, say: Callable[[str], None]) -> No
     try:
         _check_unprivileged(engine, image)
         say("container: user 50000, a root file system that is read-only; headrace check, plugin and DAGs are found")
-        with _services(room / "home") as (settings, variables):
-            _check_run(engine, image, name, settings, variables)
+        with _services(room / "home") as warehouse:
+            _check_run(engine, image, name, warehouse, room)
         say("first run: the DAGs of the image staged, built and rejected as the page says")
     except BaseException:
         print(engine.docker("logs", "--tail", "60", name, check=False))
@@ -87,73 +87,65 @@ def _check_unprivileged(engine: Engine, image: str) -> None:
         id -u
         headrace --version
         cd /opt/airflow/dags/sales && headrace check
-        export AIRFLOW_CONFIG=/tmp/airflow.cfg  # Airflow writes it beside its database and logs
-        export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:////tmp/airflow.db AIRFLOW__LOGGING__BASE_LOG_FOLDER=/tmp/logs
         cd /tmp && airflow db migrate > /tmp/migrate.log 2>&1 || { cat /tmp/migrate.log; exit 1; }
-        airflow plugins
+        airflow plugins --output plain
         airflow dags reserialize > /tmp/dags.log 2>&1 || { cat /tmp/dags.log; exit 1; }
         airflow dags list --output plain
         airflow dags list-import-errors
         touch /opt/airflow/x 2>&1 || true
     """
-    options = ("--rm", "--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL")
-    said = engine.docker("run", *options, image, "bash", "-c", script)
+    variables = [word for key, value in WRITES_TO.items() for word in ("--env", f"{key}={value}")]
+    said = engine.docker("run", "--rm", *READ_ONLY, "--cap-drop", "ALL", *variables, image, "bash", "-c", script)
     assert said.splitlines()[:2] == ["50000", "headrace, version 0.1.0"], said
-    for found in ("no faults", "headrace", "ingest_orders", "build_marts", "No data found", "Read-only file system"):
+    assert re.search(r"^headrace +\S*headrace", said, re.MULTILINE), said  # the plugin
+    for found in ("no faults", "ingest_orders", "build_marts", "No data found", "Read-only file system"):
         assert found in said, f"{found} in:\n{said}"
 
 
 @contextmanager
-def _services(home: Path) -> Iterator[tuple[Settings, dict[str, str]]]:
-    """A PostgreSQL and a broker of this machine, and the variables by which a container reaches them."""
+def _services(home: Path) -> Iterator[dict[str, str]]:
+    """A PostgreSQL and a broker of this machine, as the page's variables name them."""
     home.mkdir()
     settings = Settings(home=home)
     try:
-        started = services.up(settings, only=("postgres", "kafka"), print_line=lambda _line: None)
-        address = urlsplit(started["postgres"]["address"])
-        (passfile,) = parse_qs(address.query)["passfile"]
-        password = Path(passfile).read_text().splitlines()[0].rpartition(":")[2]
-        dsn = f"postgresql://{address.username}:{password}@{address.hostname}:{address.port}{address.path}"
-        yield (
-            settings,
-            {
-                "HEADRACE_POSTGRES_DSN": dsn,
-                "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": started["kafka"]["address"],
-            },
-        )
+        yield warehouse_of(services.up(settings, only=("postgres", "kafka"), print_line=lambda _line: None))
     finally:
         services.down(settings, print_line=lambda _line: None)
 
 
-def _check_run(engine: Engine, image: str, name: str, settings: Settings, variables: dict[str, str]) -> None:
-    """All of Airflow in one container; as root, because local servers take connections of this user only."""
+def _check_run(engine: Engine, image: str, name: str, warehouse: dict[str, str], room: Path) -> None:
+    """All of Airflow in one read-only container; as root, because local servers take connections of this user only."""
     port = free_port()
-    variables = variables | {
+    dsn = "postgresql://{WAREHOUSE_USER}:{WAREHOUSE_PASSWORD}@{WAREHOUSE_HOST}:{WAREHOUSE_PORT}/{WAREHOUSE_DB}"
+    variables = {
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True", "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname", "AIRFLOW__CORE__PARALLELISM": "4",
+        "HEADRACE_POSTGRES_DSN": dsn.format(**warehouse), "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": warehouse["BROKERS"],
+        "BROKERS": warehouse["BROKERS"], **WRITES_TO,
     }  # fmt: skip
-    options = [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
-    common = ("--network", "host", "--user", "0:0", *options, image)
-    engine.docker("run", "--rm", *common, "bash", "-c", "headrace init")
-    produce = f"cat > /tmp/orders.txt <<'END'\n{ORDERS}END\nheadrace produce orders /tmp/orders.txt"
-    engine.docker("run", "--rm", *common, "bash", "-c", produce)
+    file = room / "variables"  # it has a password, which no command line may have
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{key}={value}\n" for key, value in variables.items()))
+    common = (*READ_ONLY, "--network", "host", "--user", "0:0", "--env-file", str(file), image)
+    engine.docker("run", "--rm", *common, "bash", "-c", f"headrace init && {blocks()['First run'][0]}")
     engine.docker("run", "--detach", "--name", name, *common, "standalone")
     api = Api(f"http://127.0.0.1:{port}")
-    deadline = time.monotonic() + LIMIT_S
     for dag_id in ("ingest_orders", "build_marts"):
-        while not _unpaused(api, dag_id):
-            assert time.monotonic() < deadline, f"{dag_id} is not found"
-            time.sleep(2)
-    with psycopg.connect(variables["HEADRACE_POSTGRES_DSN"], autocommit=True) as connection:
-        while not (rows := _rows(connection, "marts.orders", "order_id, customer")):
-            assert time.monotonic() < deadline, "no mart"
-            time.sleep(2)
-        assert rows == [(1, "Ada")]
-        assert _rows(connection, "headrace.dead_letters", "reason") == [("out_of_range",)]
+        _waited(dag_id, partial(_unpaused, api, dag_id))
+    found = _waited("mart", lambda: warehouse_rows(warehouse, "select order_id, customer from marts.orders"))
+    assert found == [(1, "Ada")]
+    assert warehouse_rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
     assert [each["dataset"] for each in api.get("/headrace/status")["datasets"]] == ["orders"]
-    assert settings.home.exists()
+
+
+def _waited(what: str, check: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"{what}: not within {LIMIT_S} s"
+        time.sleep(1)
+    return found
 
 
 def _unpaused(api: Api, dag_id: str) -> bool:
@@ -161,8 +153,3 @@ def _unpaused(api: Api, dag_id: str) -> bool:
         return api.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False}).status_code == 200
     except (httpx.HTTPError, KeyError, ValueError):
         return False  # it is still starting
-
-
-def _rows(connection: "psycopg.Connection[TupleRow]", table: str, columns: str) -> list[TupleRow]:
-    there = connection.execute("select to_regclass(%s) is not null", (table,)).fetchone()
-    return connection.execute(f"select {columns} from {table}".encode()).fetchall() if there and there[0] else []

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psycopg
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "your-airflow.md"
@@ -66,7 +68,32 @@ def find_python(version: str) -> str:
     if found := sorted(root.glob(f"versions/{version}.*/bin/python")):
         return str(found[-1])
     command = [str(UV), "python", "find", "--no-python-downloads", "--no-project", "--system", version]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LookupError(f"Python {version} is not on this machine: install it, or choose another by PYTHON=")
+    return done.stdout.strip()
+
+
+def warehouse_of(started: Mapping[str, Any]) -> dict[str, str]:
+    """Where Postgres and Kafka of local services are, as the page's variables name it."""
+    address = urlsplit(started["postgres"]["address"])
+    (passfile,) = parse_qs(address.query)["passfile"]
+    password = Path(passfile).read_text().splitlines()[0].rpartition(":")[2]
+    return {
+        "WAREHOUSE_HOST": str(address.hostname), "WAREHOUSE_PORT": str(address.port),
+        "WAREHOUSE_DB": address.path.strip("/"), "WAREHOUSE_USER": str(address.username),
+        "WAREHOUSE_PASSWORD": password, "BROKERS": started["kafka"]["address"],
+    }  # fmt: skip
+
+
+def warehouse_rows(warehouse: Mapping[str, str], query: LiteralString) -> list[tuple[object, ...]]:
+    """Rows of a query; none before there is a mart."""
+    with psycopg.connect(
+        host=warehouse["WAREHOUSE_HOST"], port=warehouse["WAREHOUSE_PORT"], dbname=warehouse["WAREHOUSE_DB"],
+        user=warehouse["WAREHOUSE_USER"], password=warehouse["WAREHOUSE_PASSWORD"],
+    ) as connection:  # fmt: skip
+        found = connection.execute("select to_regclass('marts.orders') is not null").fetchone()
+        return connection.execute(query).fetchall() if found and found[0] else []
 
 
 def free_port() -> int:

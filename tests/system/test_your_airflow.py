@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -28,6 +28,8 @@ from tests.support.your_airflow import (
     free_port,
     read_only,
     waited,
+    warehouse_of,
+    warehouse_rows,
     write_constraints,
 )
 
@@ -68,15 +70,8 @@ def warehouse(session_home: Path) -> Iterator[dict[str, str]]:
     try:
         names = ("postgres", "kafka", *(("redis",) if EXECUTOR == "celery" else ()))
         started = services.up(settings, only=names, print_line=lambda _line: None)
-        address = urlsplit(started["postgres"]["address"])
-        (passfile,) = parse_qs(address.query)["passfile"]
-        password = Path(passfile).read_text().splitlines()[0].rpartition(":")[2]
-        yield {
-            "WAREHOUSE_HOST": str(address.hostname), "WAREHOUSE_PORT": str(address.port),
-            "WAREHOUSE_DB": address.path.strip("/"), "WAREHOUSE_USER": str(address.username),
-            "WAREHOUSE_PASSWORD": password, "BROKERS": started["kafka"]["address"],
-            **(_celery(started, password) if EXECUTOR == "celery" else {}),
-        }  # fmt: skip
+        found = warehouse_of(started)
+        yield found | (_celery(started, found["WAREHOUSE_PASSWORD"]) if EXECUTOR == "celery" else {})
     finally:
         services.down(settings, print_line=lambda _line: None)
 
@@ -134,15 +129,6 @@ def _dag_ids(api: Api) -> set[str]:
     return {dag["dag_id"] for dag in api.get("/api/v2/dags")["dags"]}
 
 
-def _rows(warehouse: dict[str, str], query: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(
-        host=warehouse["WAREHOUSE_HOST"], port=warehouse["WAREHOUSE_PORT"], dbname=warehouse["WAREHOUSE_DB"],
-        user=warehouse["WAREHOUSE_USER"], password=warehouse["WAREHOUSE_PASSWORD"],
-    ) as connection:  # fmt: skip
-        found = connection.execute("select to_regclass('marts.orders') is not null").fetchone()
-        return connection.execute(query.encode()).fetchall() if found and found[0] else []
-
-
 @pytest.mark.faults
 def test_page_leads_from_an_airflow_to_a_mart_an_upgrade_and_the_removal(
     shell: Shell, warehouse: dict[str, str]
@@ -171,10 +157,12 @@ def test_page_leads_from_an_airflow_to_a_mart_an_upgrade_and_the_removal(
         for block in steps["First run"]:
             shell.run(block)
         rows = waited(
-            "mart", lambda: _rows(warehouse, "select order_id, customer, amount::text from marts.orders"), shell
+            "mart",
+            lambda: warehouse_rows(warehouse, "select order_id, customer, amount::text from marts.orders"),
+            shell,
         )
         assert rows == [(1, "Ada", "12.5")]
-        assert _rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
+        assert warehouse_rows(warehouse, "select reason from headrace.dead_letters") == [("out_of_range",)]
         assert sorted(project.rglob("*")) == before, "the project's folder may be read-only"
         _check_page_and_connections(api, shell, warehouse)
         shell.stop()
@@ -213,11 +201,11 @@ def _upgrade_and_remove(shell: Shell, warehouse: dict[str, str]) -> None:
     project = shell.home / "airflow" / "dags" / "sales"
     assert "version: 1.0.1" in (project / package).read_text()
     assert "no faults" in shell.run("headrace check")
-    assert _rows(warehouse, "select order_id from marts.orders") == [(1,)]
+    assert warehouse_rows(warehouse, "select order_id from marts.orders") == [(1,)]
 
     shell.run('cd "$AIRFLOW_HOME"')
     for block in steps["Uninstall"]:
         shell.run(block)
     shell.run("! python -c 'import headrace'")
     assert "existing" in shell.run("airflow dags reserialize && airflow dags list --output plain")
-    assert _rows(warehouse, "select order_id from marts.orders") == [(1,)]
+    assert warehouse_rows(warehouse, "select order_id from marts.orders") == [(1,)]
