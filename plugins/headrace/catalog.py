@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from headrace import __version__
+from headrace.checked_contracts import CheckedContracts
 from headrace.dataset import Dataset, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
 from headrace.sources.declarations import names_file
@@ -64,13 +66,19 @@ class Declarations:
         return found
 
 
-def load_declarations(datasets_dir: Path) -> Declarations:
-    """Load every declaration. One that raises an error does not affect the others."""
+def load_declarations(datasets_dir: Path, home: Path | None = None) -> Declarations:
+    """Load every declaration. One that raises an error does not affect the others.
+
+    home: HEADRACE_HOME, for those who decode nothing: contracts that another process has compiled, from files that have
+    not changed, are not compiled here until they are used. Defaults to none: all are compiled.
+    """
+    checked = None if home is None else CheckedContracts(datasets_dir, home, __version__)
+    known = frozenset[str]() if checked is None else checked.names
     datasets: dict[str, Dataset] = {}
     faults: dict[str, InvalidDeclaration] = {}
     for name in dataset_names(datasets_dir):
         try:
-            datasets[name] = load_declaration(datasets_dir, name)
+            datasets[name] = _usable(datasets_dir, name, is_checked=name in known)
         except DatasetError as error:
             path = datasets_dir / f"{name}.py"
             text = _text(path)
@@ -78,6 +86,8 @@ def load_declarations(datasets_dir: Path) -> Declarations:
             faults[name] = InvalidDeclaration(
                 name, error, names_file(text), path, _changed_at(path), dag[2] if dag else None
             )
+    if checked is not None:
+        checked.remember(datasets)
     for name, refusal in _of_taken_dags(Declarations(datasets, faults)).items():
         path = datasets_dir / f"{name}.py"
         faults[name] = InvalidDeclaration(name, refusal, path=path, since=_changed_at(path), dag=datasets.pop(name).dag)
@@ -105,10 +115,15 @@ def load_declaration(datasets_dir: Path, name: str) -> Dataset:
     Raises DatasetError, in one line, for any error in the file: also for sys.exit(), for infinite recursion and for a
     fault that shows only when the contract is compiled, such as a zone that does not exist.
     """
+    return _usable(datasets_dir, name, is_checked=False)
+
+
+def _usable(datasets_dir: Path, name: str, *, is_checked: bool) -> Dataset:
     path = datasets_dir / f"{name}.py"
     try:
         dataset = load_dataset(datasets_dir, name)
-        _ = dataset.compiled
+        if not is_checked:
+            _ = dataset.compiled
     except DatasetError as error:
         raise DatasetError(_one_line(error)) from error
     except (Exception, SystemExit) as error:

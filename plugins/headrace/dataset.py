@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from headrace.command import Command
 from headrace.contracts import masks
-from headrace.contracts.annotations import metadata
+from headrace.contracts.annotations import marks_of_field, metadata
 from headrace.contracts.changes import Changes
 from headrace.contracts.children import Child as Child
 from headrace.contracts.children import Children, compile_children
@@ -50,8 +50,9 @@ MASKS_BYTES_MAX = 64 * 1024  # by which the masks of a dead letter may be longer
 
 PRIORITY_MAX = 1_000_000  # Airflow adds the weights of tasks to a 32-bit number
 
-# allow: fields that the contract does not name are kept in _extra, never dropped, also without this config
-CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
+# allow: fields that the contract does not name are kept in _extra, never dropped, also without this config.
+# defer_build: who decodes nothing, such as Airflow when it parses DAG files, does not wait for pydantic's schemas
+CONTRACT_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False, defer_build=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +242,14 @@ class Dataset:
     @property
     def is_keyed_by_setting(self) -> bool:
         """Whether a mask of the contract needs HEADRACE_MASKING_KEY."""
-        return bool(self._keyed_by_setting)
+        return self._has_masks and bool(self._keyed_by_setting)
+
+    @property
+    def _has_masks(self) -> bool:
+        """Whether a field says Masked; the contract is not compiled for it."""
+        models = (self.contract, *(child.contract for child in self.children))
+        infos = (info for model in models for info in model.model_fields.values())
+        return any(isinstance(mark, masks.Masked) for info in infos for mark in marks_of_field(info))
 
     @property
     def _keyed_by_setting(self) -> list[str]:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from headrace.contract import Header, Identifier, Integer, Masked, Money, Path, Rejection, Text
 from headrace.dataset import Child, Dataset, KafkaTopic
 from headrace.exceptions import DatasetError
-from headrace.monitor.describe import lines, reasons
+from headrace.monitor.describe import lines
+from headrace.monitor.rules import reasons
 from headrace.postgres.staged_tables import child_tables, records_table
 
 KEY = b"a key of many characters"

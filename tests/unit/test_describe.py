@@ -15,7 +15,8 @@ from headrace.contract import Float, Identifier, Integer, Money, Rejection, Time
 from headrace.dataset import CONTRACT_CONFIG, Dataset, File, KafkaTopic, dataset_names, load_dataset
 from headrace.exceptions import DatasetError
 from headrace.formats import Avro, JsonSchema
-from headrace.monitor.describe import BOOKKEEPING_MEANING, fields, lines, reasons
+from headrace.monitor.describe import BOOKKEEPING_MEANING, lines
+from headrace.monitor.rules import fields, reasons
 from headrace.postgres.staging import BOOKKEEPING_COLUMNS
 from headrace.settings import Settings
 

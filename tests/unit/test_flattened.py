@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from headrace.contract import Flatten, Header, Identifier, Integer, Masked, Numeric, Path, Rejection, Text
 from headrace.dataset import Dataset, KafkaTopic
 from headrace.exceptions import DatasetError
-from headrace.monitor.describe import fields
+from headrace.monitor.rules import fields
 
 
 class Money(BaseModel):

@@ -11,7 +11,7 @@ from headrace.contract import Header, Identifier, Integer, Key, Masked, Path, Re
 from headrace.dataset import Dataset, File, KafkaTopic
 from headrace.exceptions import DatasetError
 from headrace.formats import Json, KeyedJson, PlainText
-from headrace.monitor.describe import fields
+from headrace.monitor.rules import fields
 from headrace.record import KafkaRecord
 
 

@@ -18,7 +18,7 @@ from headrace.exceptions import (
 from headrace.ingest import observations
 from headrace.ingest.plan import Plan
 from headrace.local.kafka_tools import PACKAGE, tool_class
-from headrace.monitor.describe import refuse_unknown_reason
+from headrace.monitor.rules import refuse_unknown_reason
 from headrace.postgres.ledger import RunContext
 from headrace.settings import Settings
 from headrace.sources.base import Range

@@ -31,8 +31,9 @@ class AirflowProject:
         return Settings.from_environment(defaults | {name: value for name, value in os.environ.items() if value})
 
     def declarations(self) -> Declarations:
-        """Every declaration, usable or not."""
-        return load_declarations(self.settings().datasets_dir)
+        """Every declaration, usable or not; contracts that have not changed are compiled by what decodes with them."""
+        settings = self.settings()
+        return load_declarations(settings.datasets_dir, settings.home)
 
 
 def project_of(datasets: Path | str | None) -> AirflowProject:

@@ -9,7 +9,9 @@ from headrace.airflow import forms
 from headrace.airflow.dag_defaults import DEFAULT_ARGS, START, update_assets
 from headrace.airflow.project import AirflowProject
 from headrace.catalog import Declarations
+from headrace.contracts.reasons import Reason
 
+REASONS = ", ".join(sorted(Reason))
 REPLAYED = AssetAlias("staging/replayed")  # resolves to the staging asset of the replayed dataset
 
 DOC = """
@@ -68,18 +70,7 @@ def replay_dag(declared: Declarations, project: AirflowProject = AirflowProject(
     return define()
 
 
-def _known_reasons(declared: Declarations) -> list[str]:
-    """The reasons of the contracts, for the description of a form."""
-    from headrace.monitor.describe import reasons
-
-    found: set[str] = set()
-    for dataset in declared.datasets.values():
-        found |= set(reasons(dataset))
-    return sorted(found)
-
-
 def _params(declared: Declarations) -> dict[str, Param]:
-    reasons = _known_reasons(declared)
     return {
         "dataset": Param(
             next(iter(declared.names), None),
@@ -92,7 +83,7 @@ def _params(declared: Declarations) -> dict[str, Param]:
             type=["null", "string"],
             maxLength=100,
             title="Reason",
-            description=f"Only those of this reason; empty for all. The contracts know {', '.join(reasons)}.",
+            description=f"Only those of this reason; empty for all: {REASONS}, or one of the contract's own.",
         ),
         "dry_run": Param(False, type="boolean", title="Dry run", description="Print the result and change nothing."),
     }

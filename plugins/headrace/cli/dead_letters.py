@@ -92,7 +92,7 @@ def _show(connection: "Connection[Any]", dataset: str, coordinate: str, as_json:
 
 def _export(connection: "Connection[Any]", declared: "Dataset", reason: str | None, out: Path, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import json_lines
-    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.monitor.rules import refuse_unknown_reason
     from headrace.postgres.dead_letter_pages import DeadLetterSelection, count
 
     selection = DeadLetterSelection(declared.name, reason)
@@ -105,7 +105,7 @@ def _export(connection: "Connection[Any]", declared: "Dataset", reason: str | No
 
 def _list(connection: "Connection[Any]", declared: "Dataset", reason: str | None, limit: int, as_json: bool) -> None:
     from headrace.monitor.dead_letter_text import overview_document, overview_lines
-    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.monitor.rules import refuse_unknown_reason
     from headrace.postgres.acknowledgements import acknowledgements
     from headrace.postgres.dead_letter_pages import overview
 
@@ -122,7 +122,7 @@ def _acknowledge(
 ) -> None:
     from headrace.ingest.pauses import actor
     from headrace.monitor.dead_letter_text import acknowledgement_document, acknowledgement_line
-    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.monitor.rules import refuse_unknown_reason
     from headrace.postgres.acknowledgements import acknowledge
     from headrace.postgres.dead_letter_pages import DeadLetterSelection, count
 

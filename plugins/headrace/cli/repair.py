@@ -71,7 +71,7 @@ def replay(datasets: tuple[str, ...], reason: str | None, dry_run: bool, as_json
 
     Dead letters that are still rejected do not change. Drains of DATASET wait meanwhile.
     """
-    from headrace.monitor.describe import refuse_unknown_reason
+    from headrace.monitor.rules import refuse_unknown_reason
     from headrace.repair.options import RepairOptions
     from headrace.repair.replay import replay as replay_dead_letters
 

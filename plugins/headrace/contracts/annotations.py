@@ -115,6 +115,11 @@ def metadata(info: FieldInfo) -> Iterator[Any]:
                 yield from item.metadata if isinstance(item, FieldInfo) else (item,)
 
 
+def marks_of_field(info: FieldInfo) -> tuple[Any, ...]:
+    """What stands in the Annotated of a field, also behind names for types and in unions."""
+    return (*metadata(info), *marks_of(info.annotation))
+
+
 def marks_of(annotation: Any) -> Iterator[Any]:
     """What an annotation itself says in Annotated, behind names for types and in unions."""
     if get_origin(annotation) is Annotated:
@@ -139,7 +144,7 @@ def inner_marks(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator
     elif isinstance(inner, type) and issubclass(inner, BaseModel):
         if inner not in seen:
             for info in inner.model_fields.values():
-                yield from (*metadata(info), *marks_of(info.annotation))
+                yield from marks_of_field(info)
                 yield from inner_marks(info.annotation, seen | {inner})
     elif get_origin(inner) is not Literal:
         for part in get_args(inner):

@@ -19,7 +19,7 @@ from headrace.contracts.annotations import (
     SqlType,
     inner_marks,
     is_nullable,
-    marks_of,
+    marks_of_field,
     metadata,
     sql_type_of,
 )
@@ -111,9 +111,10 @@ def _add_columns(model: type[BaseModel], found: _Found, outer: _Outer | None = N
     for field, info in model.model_fields.items():
         title = field if outer is None else f"{outer.column.title}.{field}"
         name = (field if outer is None else outer.prefix + field).lower()
+        marks = marks_of_field(info)
         try:
-            if (flatten := _mark(info, Flatten)) is not None:
-                column = _column(name, field, info, "jsonb", outer)
+            if (flatten := _mark(marks, Flatten)) is not None:
+                column = _column(name, field, info, marks, "jsonb", outer)
                 if column.masked or isinstance(column.place, Header):
                     raise InvalidColumn("is flattened, expected an object that is not masked and in no header")
                 models = (*(outer.models if outer else ()), model)
@@ -125,15 +126,15 @@ def _add_columns(model: type[BaseModel], found: _Found, outer: _Outer | None = N
             marked = next((item.name for item in info.metadata if isinstance(item, SqlType)), None)
             sql_type = marked or sql_type_of(info.annotation)
             _check_digits(sql_type, info)
-            found.columns.append(_column(name, field, info, sql_type, outer))
+            found.columns.append(_column(name, field, info, marks, sql_type, outer))
         except InvalidColumn as fault:
             found.faults.append(f"field {title!r} {fault}")
         found.by_name.setdefault(name, title)
 
 
-def _mark(info: FieldInfo, kind: type[Mark]) -> Mark | None:
+def _mark(marks: Iterable[Any], kind: type[Mark]) -> Mark | None:
     """The first item of a kind that a field's Annotated has."""
-    return next((item for item in (*metadata(info), *marks_of(info.annotation)) if isinstance(item, kind)), None)
+    return next((item for item in marks if isinstance(item, kind)), None)
 
 
 def _inner_model(info: FieldInfo, models: tuple[type[BaseModel], ...]) -> type[BaseModel]:
@@ -145,9 +146,11 @@ def _inner_model(info: FieldInfo, models: tuple[type[BaseModel], ...]) -> type[B
     return model
 
 
-def _column(name: str, field: str, info: FieldInfo, value_type: str, outer: _Outer | None) -> Column:
-    masked = _masked(info, value_type)
-    place = _mark(info, Path) or _mark(info, Header) or _mark(info, Key)
+def _column(
+    name: str, field: str, info: FieldInfo, marks: Iterable[Any], value_type: str, outer: _Outer | None
+) -> Column:
+    masked = _masked(info, marks, value_type)
+    place = _mark(marks, Path) or _mark(marks, Header) or _mark(marks, Key)
     if place is not None and (info.validation_alias is not None or info.alias is not None):
         raise InvalidColumn(f"has an alias and {type(place).__name__}, expected one of the two")
     names = _source_names(field, info) if place is None else ()
@@ -182,9 +185,9 @@ def _column(name: str, field: str, info: FieldInfo, value_type: str, outer: _Out
     )
 
 
-def _masked(info: FieldInfo, value_type: str) -> Masked | None:
+def _masked(info: FieldInfo, marks: Iterable[Any], value_type: str) -> Masked | None:
     """How a field is masked; raises InvalidColumn where its masks could not hide it."""
-    found = {item for item in (*metadata(info), *marks_of(info.annotation)) if isinstance(item, Masked)}
+    found = {item for item in marks if isinstance(item, Masked)}
     if any(isinstance(item, Masked) for item in inner_marks(info.annotation)):
         raise InvalidColumn("has a Masked inside it, which would hide nothing; mask the field itself")
     if len(found) > 1:

@@ -13,6 +13,9 @@ from headrace.contracts.copy_cells import NULL, escaped
 from headrace.contracts.copy_field import FastField, UnsupportedField, only
 from headrace.contracts.copy_field_types import FIELD_TYPES
 
+# what the fast path does too, or what changes no value
+_KNOWN_CONFIG = {"strict", "extra", "allow_inf_nan", "title", "val_json_bytes", "defer_build"}
+
 
 def field_schemas(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
     """The core schema of every field; raises UnsupportedField for a model that does more than validate its fields.
@@ -22,7 +25,7 @@ def field_schemas(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
     schema: Any = model.__pydantic_core_schema__
     if schema["type"] != "model" or any(schema.get(name) for name in ("custom_init", "post_init", "root_model")):
         raise UnsupportedField
-    if not set(model.model_config) <= {"strict", "extra", "allow_inf_nan", "title", "val_json_bytes"}:
+    if not set(model.model_config) <= _KNOWN_CONFIG:
         raise UnsupportedField
     fields = schema["schema"]
     if fields["type"] != "model-fields" or any(fields.get(n) for n in ("extras_schema", "extras_keys_schema")):

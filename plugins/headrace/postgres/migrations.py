@@ -124,7 +124,11 @@ def _check_schemas(connection: Connection[Any]) -> None:
 
 
 def _holders(connection: Connection[Any]) -> str:
-    """The other sessions that hold locks of Headrace's tables, for a message."""
+    """The other sessions that hold locks of Headrace's tables, for a message.
+
+    Autovacuum, which has no user, is named only when nobody else holds one: it gives way to whoever waits for it,
+    except when it prevents the wraparound of transaction ids.
+    """
     rows = connection.execute(
         """
         select distinct a.pid, a.usename, a.application_name
@@ -135,11 +139,11 @@ def _holders(connection: Connection[Any]) -> str:
         inner join pg_stat_activity as a on l.pid = a.pid
         where n.nspname in ('headrace', 'staging', 'marts', 'marts_log') and l.granted and l.pid <> pg_backend_pid()
         order by a.pid
-        limit 3
         """
     ).fetchall()
-    found = [f"pid {pid}, user {user}, application {application!r}" for pid, user, application in rows]
-    return "; ".join(found) or "no session that holds one was found"
+    clients = [f"pid {pid}, user {user}, application {name!r}" for pid, user, name in rows if user is not None]
+    servers = [f"pid {pid}, autovacuum" for pid, user, _ in rows if user is None]
+    return "; ".join((clients or servers)[:3]) or "no session that holds one was found"
 
 
 def _migrate(connection: Connection[Any]) -> list[str]:
