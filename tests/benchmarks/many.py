@@ -47,6 +47,12 @@ from headrace.airflow import dags
 
 globals().update(dags(datasets=Path(__file__).resolve().parents[1] / "datasets"))
 """
+MODELS = {  # a mart of one dataset; the others are in staging alone
+    "marts/first.sql": "{{ config(unique_key='event_id') }}\nselect event_id, event_time from {{ ref('stg_first') }}\n",
+    "staging/stg_first.sql": "select * from {{ current('many_000') }}\n",
+    "staging/stg_first.yml": "sources: [{name: staging, schema: staging, tables: "
+    "[{name: many_000, config: {meta: {key: event_id}}}]}]\n",
+}
 # CPU seconds of a process that has imported Airflow, as the one that parses DAG files has
 PARSE = """
 import sys, time
@@ -90,7 +96,9 @@ class Site:
             path.unlink()
         for path in (self.project / "dbt" / "models").rglob("*"):
             if path.is_file():
-                path.unlink()  # the example's: marts are no part of this
+                path.unlink()  # the example's
+        for name, text in MODELS.items():
+            (self.project / "dbt" / "models" / name).write_text(text)
         events = (ROOT / "plugins" / "datasets" / "events.py").read_text()
         for name in self.names:
             text = re.sub(r', dead_letter_topic="events_dlq"', "", events).replace('"events"', f'"{name}"')

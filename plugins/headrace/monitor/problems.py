@@ -110,7 +110,7 @@ class Overview:
 
 def find_problems(status: Status, settings: Settings, airflow: AirflowHealth | None = None) -> Overview:
     """Find the problems of a status, with this deployment's declarations, and of Airflow itself."""
-    declared = load_declarations(settings.datasets_dir)
+    declared = load_declarations(settings.datasets_dir, settings.home)
     limits = {name: AlertThresholds.of(dataset) for name, dataset in declared.datasets.items()}
     return find_problems_by(status, limits, declared.faults, airflow)
 
