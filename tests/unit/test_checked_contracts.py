@@ -29,7 +29,7 @@ UNSTORABLE = "complex | None"  # no column holds it
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "datasets"
-    folder.mkdir()
+    (folder / "a").mkdir(parents=True)
     return folder
 
 
@@ -63,7 +63,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "its file": lambda folder: declare(folder, "jobs", "Text | None"),
     "another declaration": lambda folder: declare(folder, "rides"),
     "a module beside them": lambda folder: (folder / "_shared.py").write_text("X = 1"),
-    "a module below them": lambda folder: [(folder / "a").mkdir(), (folder / "a" / "b.py").write_text("")],
+    "a module below them": lambda folder: (folder / "a" / "b.py").write_text("X = 1"),
     "its time alone": lambda folder: os.utime(folder / "jobs.py", ns=(1, 1)),
 }
 
