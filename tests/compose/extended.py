@@ -21,6 +21,7 @@ RELEASE = "3.1"
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp:exec")
 WRITES_TO = {  # what writes below /opt/airflow where nothing else is said
     "AIRFLOW_CONFIG": "/tmp/airflow.cfg", "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/logs",
+    "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": "/tmp/logs/dag_processor",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db", "HEADRACE_HOME": "/tmp/headrace",
 }  # fmt: skip
 LIMIT_S = 600
