@@ -126,12 +126,12 @@ def _check_schemas(connection: Connection[Any]) -> None:
 def _holders(connection: Connection[Any]) -> str:
     """The other sessions that hold locks of Headrace's tables, for a message.
 
-    Autovacuum, which has no user, is named only when nobody else holds one: it gives way to whoever waits for it,
-    except when it prevents the wraparound of transaction ids.
+    The server's own processes, which have no user, are named only when no client holds one: autovacuum gives way to
+    those that wait for it, except when it prevents the wraparound of transaction ids.
     """
     rows = connection.execute(
         """
-        select distinct a.pid, a.usename, a.application_name
+        select distinct a.pid, a.usename, a.application_name, a.backend_type
         from pg_locks as l
         inner join pg_class as c on l.relation = c.oid
         inner join pg_namespace as n on c.relnamespace = n.oid
@@ -141,8 +141,8 @@ def _holders(connection: Connection[Any]) -> str:
         order by a.pid
         """
     ).fetchall()
-    clients = [f"pid {pid}, user {user}, application {name!r}" for pid, user, name in rows if user is not None]
-    servers = [f"pid {pid}, autovacuum" for pid, user, _ in rows if user is None]
+    clients = [f"pid {pid}, user {user}, application {name!r}" for pid, user, name, _ in rows if user is not None]
+    servers = [f"pid {pid}, {kind or 'a process of the server'}" for pid, user, _, kind in rows if user is None]
     return "; ".join((clients or servers)[:3]) or "no session that holds one was found"
 
 
