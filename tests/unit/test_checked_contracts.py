@@ -1,6 +1,8 @@
 """Contracts that another process has compiled are not compiled again, until something of theirs changes."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,31 @@ def test_all_contracts_are_compiled_again_after_a_change(change: str, folder: Pa
     CHANGES[change](folder)
     assert "jobs" in compiled(folder, home)
     assert compiled(folder, home) == []
+
+
+@pytest.mark.parametrize("change", ["written", "replaced by an older one", "removed"])
+def test_all_contracts_are_compiled_again_after_a_change_of_what_they_import(
+    change: str, folder: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "of_the_project.py"
+    helper.write_text("from headrace.contract import Integer as Note\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    declare(folder, "jobs", "Note | None")
+    text = (folder / "jobs.py").read_text()
+    (folder / "jobs.py").write_text("from of_the_project import Note\n" + text)
+    try:
+        assert compiled(folder, home) == ["jobs"]
+        assert compiled(folder, home) == []
+        helper.unlink()
+        if change != "removed":
+            helper.write_text("Note = complex\n")
+        if change == "replaced by an older one":
+            os.utime(helper, ns=(1, 1))
+        sys.modules.pop("of_the_project")  # the next process
+        importlib.invalidate_caches()
+        assert list(load_declarations(folder, home).faults) == ["jobs"]
+    finally:
+        sys.modules.pop("of_the_project", None)
 
 
 def test_contract_of_another_release_is_compiled_again(
