@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from headrace.command import Command
 from headrace.contracts import masks
-from headrace.contracts.annotations import marks_of_field, metadata
+from headrace.contracts.annotations import has_mark
 from headrace.contracts.changes import Changes
 from headrace.contracts.children import Child as Child
 from headrace.contracts.children import Children, compile_children
@@ -122,7 +122,7 @@ class Dataset:
             faults.append(f"format is {self.format.name}, expected one without a registry: only topics have others")
         elif isinstance(self.format, Debezium) and self.source.kind != "topic":
             faults.append(f"format is {self.format.name}, expected one of documents: only topics have change events")
-        has_part = any(isinstance(item, Key) for info in self.contract.model_fields.values() for item in metadata(info))
+        has_part = has_mark(self.contract, Key)
         is_compared = bool(self.key) and self.keyed
         if self.key_format is not None and not ((is_compared or has_part) and self.source.has_record_keys):
             faults.append("key_format is set, expected a key that the records of a topic carry too")
@@ -248,8 +248,7 @@ class Dataset:
     def _has_masks(self) -> bool:
         """Whether a field says Masked; the contract is not compiled for it."""
         models = (self.contract, *(child.contract for child in self.children))
-        infos = (info for model in models for info in model.model_fields.values())
-        return any(isinstance(mark, masks.Masked) for info in infos for mark in marks_of_field(info))
+        return any(has_mark(model, masks.Masked) for model in models)
 
     @property
     def _keyed_by_setting(self) -> list[str]:

@@ -115,3 +115,34 @@ def test_datasets_are_ordered_by_priority_and_a_broken_one_has_the_default(tmp_p
     (tmp_path / "broken.py").write_text("def broken(:")
     assert by_priority(["low", "same", "broken", "high"], tmp_path) == ["high", "same", "broken", "low"]
     assert by_priority(["broken"], tmp_path) == ["broken"]
+
+
+ORDER = """
+from __future__ import annotations
+from pydantic import BaseModel
+from headrace.contract import Text
+from headrace.dataset import CONTRACT_CONFIG, Dataset, KafkaTopic
+
+class Thing(BaseModel):
+    model_config = CONTRACT_CONFIG
+    id: Text
+    part: Part | None = None
+
+class Part(BaseModel):
+    n: int
+
+DATASET = Dataset(name="late", contract=Thing, source=KafkaTopic(topic="t"))
+"""
+
+
+def test_contract_may_name_a_model_that_is_declared_below_it(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(ORDER)
+    contract = load_declaration(tmp_path, "late").compiled
+    assert contract.decode(None, b'{"id": "a", "part": {"n": "5"}}') == ["a", b'{"n":5}', None]
+
+
+@pytest.mark.parametrize("name", ["Nowhere", "key", "zone"])  # names of no model, also those of Headrace's own code
+def test_name_that_is_nowhere_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(ORDER.replace("part: Part", f"part: {name}"))
+    with pytest.raises(DatasetError, match=rf"late\.py: .*{name}.* is not defined.*correct the file"):
+        load_declaration(tmp_path, "late")

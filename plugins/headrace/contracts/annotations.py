@@ -120,6 +120,11 @@ def marks_of_field(info: FieldInfo) -> tuple[Any, ...]:
     return (*metadata(info), *marks_of(info.annotation))
 
 
+def has_mark(model: type[BaseModel], kind: type) -> bool:
+    """Whether a field of a model has an item of this kind in its Annotated; the model need not be complete."""
+    return any(isinstance(mark, kind) for info in model.model_fields.values() for mark in marks_of_field(info))
+
+
 def marks_of(annotation: Any) -> Iterator[Any]:
     """What an annotation itself says in Annotated, behind names for types and in unions."""
     if get_origin(annotation) is Annotated:

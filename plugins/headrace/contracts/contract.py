@@ -88,7 +88,7 @@ class Contract:
         if key_format is None and isinstance(format, Debezium):
             key_format = format.key_format
         self.key_decoder = key_format.decoder() if key_format is not None else None
-        model.model_rebuild(raise_errors=False, _types_namespace={})  # CONTRACT_CONFIG defers pydantic's own schemas
+        model.model_rebuild(_types_namespace={})  # CONTRACT_CONFIG defers pydantic's own schemas
         columns, faults = columns_of(model)
         self.columns: Sequence[Column] = tuple(columns)
         fields = [column.field for column in columns]
