@@ -223,20 +223,27 @@ def command(stage: Stage, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-@pytest.mark.parametrize("idle", [True, False], ids=["waiting", "building"])
-def test_follow_command_ends_within_5_s_of_a_signal_and_gives_its_leases_back(ready: Stage, idle: bool) -> None:
+BUILDING = "select from pg_stat_activity where application_name = 'headrace-build'"
+SLEEPING = "select from pg_stat_activity where state = 'active' and query ~ 'pg_sleep' and pid <> pg_backend_pid()"
+
+
+@pytest.mark.parametrize(
+    "reached", ["select from headrace.builds", BUILDING, SLEEPING], ids=["waiting", "building", "in a long statement"]
+)
+def test_follow_command_ends_within_5_s_of_a_signal_and_gives_its_leases_back(ready: Stage, reached: str) -> None:
+    if reached == SLEEPING:
+        models = ready.deployment.settings.dbt_dir / "models" / "marts"
+        (models / "slept.sql").write_text("{{ config(materialized='table') }} select pg_sleep(60)::text as slept")
     with command(ready, "jobs") as process:
-        if idle:
-            until(lambda: ready.query("select from headrace.builds"), 60)
-        else:
-            until(lambda: ready.query("select from pg_stat_activity where application_name = 'headrace-build'"), 60)
+        until(lambda: ready.query(reached), 60)
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=90)
         assert time.monotonic() - began < 5
         assert process.returncode == 0, output
         assert "followed for" in output
     assert held_lease(ready.deployment, "jobs") is None
+    assert not ready.query(SLEEPING)
 
 
 def test_follow_command_that_is_killed_keeps_its_lease_until_it_lapses(ready: Stage) -> None:

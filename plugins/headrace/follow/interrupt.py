@@ -1,27 +1,32 @@
 """Interrupts a running dbt build when following stops."""
 
-import _thread
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 BUILD_GRACE_S = 2.0  # a build may continue this long after the stop
+REPEAT_S = 10.0  # a destructor or a bare `except` may swallow the interrupt; dbt cancels its queries in less time
 
 
 @contextmanager
 def interrupt_build_on(stop: threading.Event) -> Iterator[None]:
     """Interrupt the block BUILD_GRACE_S after `stop` is set; the claims of its build roll back."""
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
         yield
         return
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.2):
-            if stop.is_set() and not ended.wait(BUILD_GRACE_S):
-                _thread.interrupt_main()
+        while not stop.is_set():
+            if ended.wait(0.2):
                 return
+        seconds = BUILD_GRACE_S
+        while main.ident is not None and not ended.wait(seconds):
+            # a real signal: dbt waits for its threads in a lock, which _thread.interrupt_main does not end
+            signal.pthread_kill(main.ident, signal.SIGINT)
+            seconds = REPEAT_S
 
     def interrupt(*_: object) -> None:
         if not ended.is_set():  # if not, the build has already ended

@@ -178,7 +178,7 @@ class DbtRunner:
                 "dbt: the connection to Postgres was lost; expected a server that answers; run the same command again"
             ) from lost
         raise BuildError(
-            f"dbt: {one_line(str(error))}; expected a project and a profile that dbt can use; the whole story is in "
+            f"dbt: {one_line(str(error))}; expected a project and a profile that dbt can use; the details are in "
             f"{self._home / 'logs' / 'dbt.log'}"
         ) from error
 
