@@ -2,7 +2,9 @@
 
 import signal
 import time
+from contextlib import suppress
 
+from tests.faults.loaders import TimedOut
 from tests.faults.proxy import Cut, How
 from tests.faults.trials import LOCKING_STEPS, SHORT_TIMEOUTS, STEPS, Fault, TrialRun, at, wait_until
 
@@ -64,8 +66,13 @@ def cancel(trial_run: TrialRun) -> None:
 
 def _strike(trial_run: TrialRun, function: str, certain: tuple[str, ...]) -> None:
     trial_run.send()
-    run = trial_run.start(at(trial_run.trial, "wait"))
+    # a run connects with its first batch: small ones, so that the first fetch has one
+    small = {"batch_rows": 5} if trial_run.trial.step == "fetched" else {}
+    run = trial_run.start(at(trial_run.trial, "wait"), settings=small)
     if run.wait_for(trial_run.trial.step) is not None:
+        if small:
+            with suppress(TimedOut):  # a first fetch of fewer records
+                wait_until(lambda: bool(trial_run.sandbox.backends()), 5)
         backends = trial_run.sandbox.backends()
         for pid in backends:
             trial_run.sandbox.sql.execute(f"select {function}(%s)".encode(), (pid,))

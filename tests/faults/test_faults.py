@@ -124,7 +124,8 @@ def test_faults_a_slice_of_trials_finds_no_violation(
     _print_summary(summary, print_line)
     assert not summary.violations, summary.violation_lines()
     assert len(summary.verdicts) == sum(SLICE.values())
-    assert len(summary.counted) >= 0.9 * len(summary.verdicts), summary.table()
+    # some drains end before their fault comes, in the long run one of 160
+    assert len(summary.counted) >= len(summary.verdicts) - 1, summary.table()
 
 
 def test_trial_is_repeated_by_seed_and_name() -> None:
