@@ -153,8 +153,16 @@ def _ended(rounds: RandomRounds) -> None:
 def _in_the_middle(rounds: RandomRounds, act: Callable[[], None], may_fail: bool = False) -> None:
     """A build in a thread; when it waits for the model that is held, or when it is done, act."""
     statuses: dict[str, str] = {}
+
+    def run() -> None:
+        try:
+            statuses.update(rounds.project.invoke("run"))
+        except Exception:
+            if not may_fail:
+                raise
+
     with rounds.held(rounds.model()) as gate:
-        build = threading.Thread(target=lambda: statuses.update(rounds.project.invoke("run")))
+        build = threading.Thread(target=run)
         build.start()
         rounds.until(lambda: rounds.is_blocked() or not build.is_alive())
         act()
