@@ -24,7 +24,7 @@ def test_broker_out_of_reach_is_named_once_per_cause(client: logging.Logger, cap
     once_per_cause()
     once_per_cause()
     caplog.set_level(logging.DEBUG)
-    source = KafkaSource("topic", {"bootstrap_servers": ["127.0.0.1:1"], "bootstrap_timeout_ms": 1_000})
+    source = KafkaSource("topic", {"bootstrap_servers": ["127.0.0.1:1"], "bootstrap_timeout_ms": 400})
     with pytest.raises(SourceUnavailable):
         source.describe()
     lines = [record.getMessage() for record in caplog.records if record.name.startswith(("kafka", "headrace"))]

@@ -170,7 +170,7 @@ def test_lock_is_held_by_a_command_that_outlives_its_killed_starter(tmp_path: Pa
     code = (
         "from pathlib import Path; from headrace.local.home import locked\n"
         f"with locked(Path({str(tmp_path)!r}), print) as home:\n"
-        "    home.run(['/bin/sh', '-c', 'echo on > {0}; sleep 1; echo over > {0}'], doing='t', limit_s=9)".format(
+        "    home.run(['/bin/sh', '-c', 'echo on > {0}; sleep 0.3; echo over > {0}'], doing='t', limit_s=9)".format(
             tmp_path / "progress"
         )
     )
