@@ -107,10 +107,11 @@ def test_faults_a_slice_of_trials_finds_no_violation(
     servers: Servers, doomed_servers: Servers, tmp_path: Path, print_line: PrintLine
 ) -> None:
     """The slice of the long run that belongs to every `make test`."""
+    drains = schedule.trials("drain", SEED)
     work = [
         TrialQueue(
             [_sandbox(f"drain_{number}", "drain", tmp_path, servers) for number in (1, 2, 3)],
-            islice(schedule.trials("drain", SEED), SLICE["drain"]),
+            islice(drains, SLICE["drain"]),
         ),
         TrialQueue(
             [_sandbox("postgres", "postgres", tmp_path, doomed_servers, servers)],
@@ -121,8 +122,13 @@ def test_faults_a_slice_of_trials_finds_no_violation(
     _print_summary(summary, print_line)
     assert not summary.violations, summary.violation_lines()
     assert len(summary.verdicts) == sum(SLICE.values())
-    # some drains end before their fault comes, in the long run one of 160
-    assert len(summary.counted) >= len(summary.verdicts) - 1, summary.table()
+    missing = len(summary.verdicts) - len(summary.counted)
+    assert missing <= 1, summary.table()
+    if missing:  # some drains end before their fault comes, in the long run one of 160: the next must have its fault
+        another = [_sandbox("drain_4", "drain", tmp_path, servers)]
+        again = run([TrialQueue(another, islice(drains, missing))], SEED, lambda _line: None)
+        assert not again.violations, again.violation_lines()
+        assert len(again.counted) == missing, again.table()
 
 
 def test_trial_is_repeated_by_seed_and_name() -> None:

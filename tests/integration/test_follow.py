@@ -245,6 +245,7 @@ def test_follow_command_ends_within_5_s_of_a_signal_and_gives_its_leases_back(re
         assert time.monotonic() - began < 5
         assert process.returncode == 0, output
         assert "followed for" in output
+        assert ("build: interrupted" in output) == (reached == SLEEPING)
     assert held_lease(ready.deployment, "jobs") is None
     assert not ready.query(SLEEPING)
 

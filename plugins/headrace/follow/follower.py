@@ -318,7 +318,7 @@ class _Follower:
         backoff = self._backoffs[_BUILD]
         if self._stop.is_set() or backoff.is_waiting or (selection := self._schedule.next()) is None:
             return
-        with interrupt_build_on(self._stop):
+        with interrupt_build_on(self._stop, self._print_line):
             try:
                 made = build(
                     self._build_settings, select=selection.select, tests=False, may_be_empty=True, run=self._run

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headrace.callbacks import PrintLine
+
 BUILD_GRACE_S = 2.0  # a build may continue this long after the stop
 REPEAT_S = 10.0  # a destructor or a bare `except` may swallow the interrupt; dbt cancels its queries in less time
 
 
 @contextmanager
-def interrupt_build_on(stop: threading.Event) -> Iterator[None]:
+def interrupt_build_on(stop: threading.Event, print_line: PrintLine) -> Iterator[None]:
     """Interrupt the block BUILD_GRACE_S after `stop` is set; the claims of its build roll back."""
     main = threading.main_thread()
     if threading.current_thread() is not main:
@@ -40,6 +42,7 @@ def interrupt_build_on(stop: threading.Event) -> Iterator[None]:
         ended.set()
     except KeyboardInterrupt:
         stop.set()
+        print_line("build: interrupted, because following stops; its claims were rolled back; the next build continues")
     finally:
         ended.set()
         watcher.join()
