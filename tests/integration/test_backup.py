@@ -32,7 +32,7 @@ from tests.support import topics
 from tests.support.commands import headrace
 from tests.support.databases import passing_database
 from tests.support.interrupts import at, drain
-from tests.support.jobs import send_jobs, servers, topic_of
+from tests.support.jobs import jobs, send_jobs, servers, topic_of
 from tests.support.ledger_checks import assert_ledger, coordinates, environment
 from tests.support.logins import login
 from tests.support.runbook import BLOCK, SECTIONS
@@ -159,20 +159,30 @@ def test_uninstall_leaves_no_trace(database: str, tmp_path: Path) -> None:
 
 
 def test_topics_that_uninstall_speaks_of_are_those_that_a_drain_leaves(stage: Stage) -> None:
-    """The consumer group, for lag tools, is all that a drain writes into Kafka."""
-    send_jobs(stage, 3)
+    """The consumer group, for lag tools, is all that a drain writes into Kafka.
+
+    Other tests use the broker at the same time, so the dataset has a name that no other test's topic contains.
+    """
+    topic, settings = topic_of(stage), stage.deployment.settings
+    name = topic.replace("topic-", "drained_by_itself_")
+    declared = (settings.datasets_dir / "jobs.py").read_text()
+    (settings.datasets_dir / f"{name}.py").write_text(declared.replace('name="jobs"', f'name="{name}"'))
+    deployment = Deployment.from_settings(settings)
+    initialise(deployment)
     with topics.admin(servers(stage)) as client:
         before = set(client.list_topics())
-        drain_dataset(stage.deployment, "jobs")
-        made = set(client.list_topics()) - before  # also topics of tests that run at the same time
-        assert not [name for name in made if any(word in name for word in ("headrace", "jobs", topic_of(stage)))]
+        assert topic in before
+        topics.send(servers(stage), topic, jobs(3))
+        drain_dataset(deployment, name)
+        made = set(client.list_topics()) - before
+        own = re.compile(rf"{name}|{topic}(?!\d)")
+        assert not list(filter(own.search, made))
         # a new broker first makes the topic of the groups: until then a drain goes on without one
         for _ in range(60):
             groups = {group["group_id"] for group in client.list_groups()}
-            if groups:
+            if f"headrace.{name}" in groups:
                 break
             time.sleep(0.5)
-            send_jobs(stage, 1)
-            drain_dataset(stage.deployment, "jobs")
-    assert "headrace.jobs" in groups
-    assert topic_of(stage) in before
+            topics.send(servers(stage), topic, jobs(1))
+            drain_dataset(deployment, name)
+    assert set(filter(own.search, groups)) == {f"headrace.{name}"}
