@@ -14,18 +14,6 @@ from headrace.monitor.problems import Overview, find_problems_by
 from tests.support.statuses import dataset, status
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (
-        ("CACHE_S", 0.1),
-        ("FAILURE_S", 0.3),
-        ("WAIT_S", 0.2),
-        ("FIRST_WAIT_S", 0.3),
-        ("SLOW_S", 0.8),
-    ):
-        monkeypatch.setattr(page_snapshot, name, seconds)
-
-
 def figures() -> Overview:
     return find_problems_by(status(dataset("jobs")), {})
 
@@ -36,12 +24,15 @@ class Database:
     def __init__(self) -> None:
         self.reads = 0
         self.error: Exception | None = None
+        self.is_waited_for = False
         self.answers = threading.Event()
         self.answers.set()
 
     def read(self) -> Overview:
         self.reads += 1
+        self.is_waited_for = not self.answers.is_set()
         self.answers.wait(10)
+        self.is_waited_for = False
         if self.error is not None:
             raise self.error
         return figures()
@@ -54,6 +45,41 @@ def database() -> Iterator[Database]:
     made.answers.set()
 
 
+class Clock:
+    """time.monotonic() of the module: it goes on when told to, and while a frozen database is waited for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    thread_time = staticmethod(time.thread_time)
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the module does; the thread that reads has all the time that it needs."""
+        if self._database.is_waited_for:
+            self.advance(seconds)
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def clock(database: Database, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock(database)
+    monkeypatch.setattr(page_snapshot, "time", made)
+    monkeypatch.setattr(page_snapshot, "asyncio", made)
+    return made
+
+
+@pytest.fixture
+def refresher(database: Database, clock: Clock) -> Refresher:
+    return Refresher(database.read)
+
+
 def ask(refresher: Refresher, times: int = 1) -> list[FigureSnapshot]:
     async def all_at_once() -> list[FigureSnapshot]:
         return await asyncio.gather(*(refresher.current() for _ in range(times)))
@@ -61,80 +87,85 @@ def ask(refresher: Refresher, times: int = 1) -> list[FigureSnapshot]:
     return asyncio.run(all_at_once())
 
 
-def seconds(action: Callable[[], object]) -> float:
-    began = time.monotonic()
-    action()
-    return time.monotonic() - began
-
-
-def test_figures_are_read_once_for_all_who_ask(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_figures_are_read_once_for_all_who_ask(refresher: Refresher, database: Database) -> None:
     found = ask(refresher, 45)
     assert {each.stale_reason() for each in found} == {None}
     assert all(each.overview is found[0].overview for each in found)
     assert database.reads == 1
 
 
-def test_figures_are_read_again_only_when_somebody_asks(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_figures_are_read_again_only_when_asked_for(refresher: Refresher, database: Database, clock: Clock) -> None:
     ask(refresher)
-    time.sleep(0.3)
+    clock.advance(page_snapshot.CACHE_S - 0.1)
+    ask(refresher)
+    clock.advance(3600)
     assert database.reads == 1
     ask(refresher)
     assert database.reads == 2
 
 
-def test_frozen_database_holds_up_one_thread_and_nobody_who_asks(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_frozen_database_holds_up_one_thread_and_no_request(
+    refresher: Refresher, database: Database, clock: Clock
+) -> None:
     database.answers.clear()
-    before = threading.active_count()
-    assert seconds(lambda: ask(refresher, 45)) < 2  # 0.3 s each
+    before, began = threading.active_count(), clock.monotonic()
+    assert {each.overview for each in ask(refresher, 45)} == {None}
     assert threading.active_count() == before + 1
-    (snapshot,) = ask(refresher)
-    assert snapshot.overview is None
+    # each of the 45 moves the clock on, for the last time behind the deadline
+    assert clock.monotonic() - began <= page_snapshot.FIRST_WAIT_S + 45 * page_snapshot.POLL_S
     database.answers.set()
-    time.sleep(0.1)
-    assert ask(refresher)[0].overview is not None
-    assert database.reads <= 2
+    _until(lambda: ask(refresher)[0].overview is not None)
+    assert database.reads == 1
 
 
-def test_last_figures_are_served_with_their_age_while_the_next_are_not_answered(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_last_figures_are_served_with_their_age_while_the_next_are_not_answered(
+    refresher: Refresher, database: Database, clock: Clock
+) -> None:
     ask(refresher)
-    time.sleep(0.15)
+    clock.advance(page_snapshot.CACHE_S)
     database.answers.clear()
     assert ask(refresher, 45)[0].stale_reason() is None  # it may yet be answered
-    time.sleep(0.8)
+    clock.advance(page_snapshot.SLOW_S)
     (found,) = ask(refresher)
     assert found.overview is not None
     assert (found.stale_reason() or "").startswith(
         "These figures are of 12:00:00 UTC, less than a minute old: postgres: found no answer for "
     )
-    assert seconds(lambda: ask(refresher, 45)) < 0.15
+    before = clock.monotonic()
+    ask(refresher, 45)
+    assert clock.monotonic() == before  # a slow read is waited for once
     assert database.reads == 2
 
 
-def test_failure_is_kept_and_said_as_figures_are(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_failure_is_kept_and_said_as_figures_are(refresher: Refresher, database: Database, clock: Clock) -> None:
     database.error = DatabaseUnavailable("postgres: gone")
     for _ in range(3):
         (found,) = ask(refresher)
         assert (found.overview, found.stale_reason()) == (None, "postgres: gone")
+        clock.advance(page_snapshot.FAILURE_S / 4)
     assert database.reads == 1
     database.error = None
-    time.sleep(0.35)
+    clock.advance(page_snapshot.FAILURE_S)
     assert ask(refresher)[0].stale_reason() is None
     database.error = DatabaseUnavailable("postgres: gone again")
-    time.sleep(0.15)
+    clock.advance(page_snapshot.CACHE_S)
     (found,) = ask(refresher)
     assert found.overview is not None
     assert found.stale_reason() == "These figures are of 12:00:00 UTC, less than a minute old: postgres: gone again"
 
 
-def test_error_that_nobody_expected_is_one_line_and_the_next_read_comes(database: Database) -> None:
-    refresher = Refresher(database.read)
+def test_error_of_any_kind_is_one_line_and_the_next_read_comes(
+    refresher: Refresher, database: Database, clock: Clock
+) -> None:
     database.error = KeyError("headrace\npostgres")
     assert ask(refresher)[0].stale_reason() == "airflow: KeyError: 'headrace\\npostgres'"
     database.error = None
-    time.sleep(0.35)
+    clock.advance(page_snapshot.FAILURE_S)
     assert ask(refresher)[0].stale_reason() is None
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
