@@ -79,7 +79,7 @@ def test_drain_in_a_deadlock_tries_again(stage: Stage) -> None:
 
         def meet() -> None:
             futures.append(pool.submit(rival))
-            assert blocking.wait(5)
+            assert blocking.wait(30)
             time.sleep(0.1)
 
         drain(stage, at("advanced", meet, occurrence=1))

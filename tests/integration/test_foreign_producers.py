@@ -216,7 +216,7 @@ def test_damaged_batch_stops_its_partition_behind_the_good_records_and_no_other(
     began = time.monotonic()
     with pytest.raises(SourceError) as caught:
         drain_dataset(stage.deployment, "jobs")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # it is not polled for ever
     assert re.match(
         rf"{topic}\[0\]: the batch at offset 10 \(codec lz4\) cannot be read: .*; a new process may try again.*"
         r"delete its records below 20 \(kafka-delete-records.sh\)",

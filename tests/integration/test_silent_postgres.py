@@ -61,7 +61,7 @@ def test_server_that_freezes_in_mid_query_is_given_up(
         DatabaseUnavailable, match="postgres: found no answer within 1 s, expected a server that answers"
     ):
         read_status(connect)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # status.READ_S is 30
 
 
 def test_server_that_freezes_behind_the_login_is_given_up(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,12 +142,14 @@ def test_cache_that_another_home_downloads_into_is_waited_for_but_not_for_ever(
         told: list[str] = []
         waiting = threading.Thread(target=jars.classpath, args=(home, told.append, jars.BROKER, pins))
         waiting.start()
-        waiting.join(0.4)
+        deadline = time.monotonic() + 30
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert waiting.is_alive()
         assert told[-1] == f"kafka: waiting for another `headrace up` that downloads into {tmp_path / 'jgo'}"
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()
-    monkeypatch.setattr(jars, "CACHE_WAIT_S", 0.3)
+    monkeypatch.setattr(jars, "CACHE_WAIT_S", 0.1)
     with jars._cache_to_itself(print), jars._cache_to_itself(told.append):
         assert len(told) == 3  # it waited, then went on
 

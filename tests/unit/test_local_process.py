@@ -160,9 +160,9 @@ def test_lock_makes_the_second_wait_for_the_first(tmp_path: Path) -> None:
     with locked(tmp_path, order.append):
         thread = threading.Thread(target=second)
         thread.start()
-        assert waiting.wait(5)
+        assert waiting.wait(30)
         order.append("first")
-    thread.join(5)
+    thread.join(30)
     assert order == ["first", "second"]
 
 

@@ -12,18 +12,24 @@ from headrace.airflow import page_details
 from headrace.airflow.page_details import DetailReader
 from headrace.exceptions import DatabaseUnavailable
 
+FAR_S = 30  # what no test waits for unless it fails
+
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WAIT_S", "FIRST_WAIT_S"):
-        monkeypatch.setattr(page_details, name, 0.2)
+def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait(monkeypatch, FAR_S)
     monkeypatch.setattr(page_details, "POLL_S", 0.005)
+
+
+def wait(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for name in ("WAIT_S", "FIRST_WAIT_S"):
+        monkeypatch.setattr(page_details, name, seconds)
 
 
 def counted(results: list[Any], gate: threading.Event | None = None) -> Callable[[], Any]:
     def read() -> Any:
         if gate is not None:
-            gate.wait(5)
+            gate.wait(FAR_S)
         found = results.pop(0)
         if isinstance(found, Exception):
             raise found
@@ -60,12 +66,13 @@ def test_error_is_a_text_beside_the_last_value_and_not_asked_for_at_once() -> No
 
 def test_slow_read_holds_up_only_its_own_request_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_details, "QUEUE", 3)
+    wait(monkeypatch, 0.05)
 
     async def run() -> None:
         reader, gate = DetailReader(), threading.Event()
         began = time.monotonic()
         found = [await reader.get(number, counted([number], gate), 60) for number in range(5)]
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < FAR_S
         assert [each.value for each in found] == [None] * 5
         assert [each.is_running for each in found] == [True, True, True, False, False]  # the others ask again
         gate.set()
