@@ -17,6 +17,7 @@ DEPTH_MAX = 200
 EXPONENT_MAX = 1000
 NUMBER_LENGTH_MAX = 4300
 EXTRA = "_extra"
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 FieldCheck = Callable[[Any], Any]  # a JSON value becomes a column's; raises ValueError for one that breaks the contract
 
@@ -90,7 +91,7 @@ def _parse(text: str) -> dict[str, Any]:
     for depth, part in _parts(document):
         if depth > DEPTH_MAX and isinstance(part, dict | list):
             raise ValueError("too deep")
-        if isinstance(part, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in part):
+        if isinstance(part, str) and UNSTORABLE.search(part):
             raise ValueError("not storable")
     return document
 

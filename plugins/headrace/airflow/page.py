@@ -24,17 +24,15 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.airflow import page_dataset
 from headrace.airflow.page_charts import NO_BUCKETS, Charted, range_of
+from headrace.airflow.page_files import FILES, TYPES, VERSION
 from headrace.airflow.page_permissions import permissions_of, readable_datasets
 from headrace.airflow.page_selection import select
 from headrace.airflow.page_snapshot import FigureSnapshot
 from headrace.airflow.page_state import (
     FAILING_S,
-    FILES,
     HEADERS,
     READING,
     READING_S,
-    TYPES,
-    VERSION,
     PageUser,
     details,
     read_series_of,

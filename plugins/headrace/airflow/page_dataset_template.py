@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.airflow.page_files import VERSION
 from headrace.airflow.page_selection import PARTITIONS, REASONS, STATES
-from headrace.airflow.page_state import VERSION
 from headrace.airflow.page_template import TEMPLATES, ago
 from headrace.airflow.page_values import shown_headers, shown_value
 from headrace.command import Command

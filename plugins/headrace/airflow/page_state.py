@@ -1,10 +1,8 @@
-"""What the page's routes share: files, headers, the threads that read and render, and the declarations."""
+"""What the page's routes share: headers, the threads that read and render, and the declarations."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -22,10 +20,6 @@ from headrace.monitor.problems import Overview, find_problems_by
 from headrace.monitor.series import TimeRange
 from headrace.monitor.status import read_range, read_status
 
-STATIC = Path(__file__).with_name("static")
-TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
-FILES = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in TYPES}
-VERSION = hashlib.sha256(b"".join(FILES[name] for name in sorted(FILES))).hexdigest()[:12]
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
