@@ -100,6 +100,31 @@ def test_two_first_builds_at_once_both_succeed(trial: Trial) -> None:
     assert trial.query("select count(*) from trial_log.visits") == [(0,)]
 
 
+def wait_for_the_end_of_its_sessions(trial: Trial) -> None:
+    deadline = time.monotonic() + 20  # client_connection_check_interval
+    while trial.warehouse.sessions("application_name = 'headrace-build'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def foreign(trial: Trial) -> Iterator[Trial]:
+    """The same on a server with the default of others': it does not look whether a client is still there."""
+    name = trial.query("select quote_ident(current_database())")[0][0]
+    trial.execute(f"alter database {name} set client_connection_check_interval = 0")
+    yield trial
+    trial.execute(f"alter database {name} reset client_connection_check_interval")
+
+
+def test_statement_of_a_killed_build_ends_also_in_a_plain_model_on_any_server(foreign: Trial) -> None:
+    foreign.write(slept="{{ config(materialized='table') }} select pg_sleep(60)::text as slept")
+    with foreign.process("--select", "slept") as run:
+        foreign.warehouse.wait_for_sessions("wait_event = 'PgSleep'")
+        run.kill()
+        run.join()
+    wait_for_the_end_of_its_sessions(foreign)
+
+
 def test_killed_build_leaves_neither_rows_nor_state(trial: Trial) -> None:
     trial.build()
     trial.execute("update raw.visits set place = 'P9' where id < 5")
@@ -111,10 +136,7 @@ def test_killed_build_leaves_neither_rows_nor_state(trial: Trial) -> None:
         trial.warehouse.wait_for_sessions(BLOCKED)
         run.kill()
         run.join()
-    deadline = time.monotonic() + 20  # client_connection_check_interval
-    while trial.warehouse.sessions("application_name = 'headrace-build'"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_the_end_of_its_sessions(trial)
     assert before == (
         trial.query(f"{state} where identifier = 'places'"),
         trial.query("select * from trial.places order by 1"),

@@ -24,7 +24,7 @@ from headrace.marts.readers import Readers, readers
 from headrace.optional import needs
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
-from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, startup_options
+from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, client_check, startup_options
 from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder, replaced_file
 from headrace.service_urls import libpq_variables
 from headrace.settings import Settings
@@ -231,8 +231,9 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     options = [environment.get("PGOPTIONS", "")]
     if not isinstance(connection, PooledConnection):
         with translated_errors():
-            (search_path,) = connection.execute("select headrace.dbt_search_path()").fetchone() or ("",)
-        options += startup_options(connection, search_path=search_path)
+            row = connection.execute("select headrace.dbt_search_path(), pg_catalog.version()").fetchone()
+        search_path, version = row or ("", "")
+        options += startup_options(connection, search_path=search_path, **client_check(version))
     return {
         **environment,
         **STARTUP_VARIABLES,
