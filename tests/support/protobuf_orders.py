@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from confluent_kafka.schema_registry.confluent.type.decimal_utils import to_proto_decimal
@@ -57,19 +57,20 @@ def compiled_class(stem: str, text: str, message: str) -> Any:
 
 def compiled_module(stem: str, text: str) -> Any:
     """The module that protoc generates for a file."""
-    folder = Path(mkdtemp(prefix="headrace-test-"))
-    (folder / f"{stem}.proto").write_text(text)
-    (folder / "confluent" / "type").mkdir(parents=True)
-    (folder / "confluent" / "type" / "decimal.proto").write_text(DECIMAL_PROTO)
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", f"{stem}.proto"]
-    subprocess.run(command, cwd=folder, check=True)
-    made = folder / f"{stem}_pb2.py"
-    made.write_text(made.read_text().replace(*DECIMAL_MODULE))
-    spec = importlib.util.spec_from_file_location(made.stem, made)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with TemporaryDirectory(prefix="headrace-test-") as name:
+        folder = Path(name)
+        (folder / f"{stem}.proto").write_text(text)
+        (folder / "confluent" / "type").mkdir(parents=True)
+        (folder / "confluent" / "type" / "decimal.proto").write_text(DECIMAL_PROTO)
+        command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", f"{stem}.proto"]
+        subprocess.run(command, cwd=folder, check=True)
+        made = folder / f"{stem}_pb2.py"
+        made.write_text(made.read_text().replace(*DECIMAL_MODULE))
+        spec = importlib.util.spec_from_file_location(made.stem, made)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
 
 def protobuf_writer(made: Orders, *names: str, is_narrow: bool = False) -> Callable[[Order], bytes]:
