@@ -48,14 +48,17 @@ def _packages() -> Iterator[Component]:
         digests = [
             HashType(alg=HashAlgorithm.SHA_256, content=option.removeprefix("sha256:")) for option in found.hash_options
         ]
-        index = XsUri(f"https://pypi.org/simple/{found.name}/")
         purl = PackageURL("pypi", name=found.name, version=found.get_pinned_version)
+        # by its package URL, not by an index's: which one it is installed from is the user's choice
+        distribution = ExternalReference(
+            type=ExternalReferenceType.DISTRIBUTION, url=XsUri(purl.to_string()), hashes=digests
+        )
         yield Component(
             bom_ref=purl.to_string(),
             name=found.name,
             version=found.get_pinned_version,
             purl=purl,
-            external_references=[ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=index, hashes=digests)],
+            external_references=[distribution],
         )
 
 
