@@ -104,6 +104,17 @@ def test_figures_are_read_again_only_when_asked_for(refresher: Refresher, databa
     assert database.reads == 2
 
 
+def test_request_that_comes_as_a_read_ends_begins_no_other(
+    refresher: Refresher, database: Database, clock: Clock
+) -> None:
+    ask(refresher)
+    refresher._ask()
+    _until(lambda: not refresher._asked.is_set())
+    clock.advance(page_snapshot.CACHE_S)
+    ask(refresher)
+    assert database.reads == 2
+
+
 def test_frozen_database_holds_up_one_thread_and_no_request(
     refresher: Refresher, database: Database, clock: Clock
 ) -> None:

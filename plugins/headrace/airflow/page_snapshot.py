@@ -97,6 +97,9 @@ class Refresher:
     def _refresh(self) -> None:
         while True:
             self._asked.wait()
+            if time.monotonic() < self._snapshot.next_at:  # asked for while the last read ended
+                self._asked.clear()
+                continue
             began, cpu_began = time.monotonic(), time.thread_time()
             self._snapshot = replace(self._snapshot, began_at=began)
             try:
