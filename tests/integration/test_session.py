@@ -10,12 +10,16 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from headrace.deployment import Deployment
 from headrace.exceptions import DatabaseError
 from headrace.ingest.parallel import drain_dataset
+from headrace.ingest.prepare import initialise
+from headrace.marts import dbt
 from headrace.monitor.status import read_status
 from headrace.postgres.connection import connector, opened
 from headrace.postgres.roles import LOADER
-from headrace.postgres.session import PooledConnection
+from headrace.postgres.session import PooledConnection, is_accepted
+from headrace.settings import Settings
 from headrace.verify import verify
 from tests.support import topics
 from tests.support.hostile_database import ENVIRONMENT, LOCATION, make_hostile
@@ -116,3 +120,26 @@ def test_rows_that_a_policy_hides_are_an_error(stage: Stage, postgres_dsn: str) 
         )
         with pytest.raises(DatabaseError, match='query would be affected by row-level security policy for table "data'):
             read_status(connector(dsn, "test"))
+
+
+def test_parameter_that_a_server_refuses_is_found_out_and_leaves_no_trace(database: str) -> None:
+    with connector(database, "test")() as connection:
+        name = "client_connection_check_interval"
+        before = connection.execute(f"show {name}".encode()).fetchone()
+        assert is_accepted(connection, name, "5s")
+        assert not is_accepted(connection, name, "-1")  # as Windows refuses 5s: invalid_parameter_value
+        with connection.transaction():
+            assert not is_accepted(connection, name, "-1")
+            assert connection.execute(f"show {name}".encode()).fetchone() == before
+
+
+def test_build_on_a_server_that_cannot_see_a_client_go_asks_it_for_nothing(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dbt, "is_accepted", lambda *_: False)
+    settings = Settings(postgres_dsn=database)
+    initialise(Deployment.from_settings(settings))
+    with connector(database, "test")() as connection:
+        environment = dbt.profile_environment(settings, connection)
+    assert "-c client_connection_check_interval=0" in environment["PGOPTIONS"]
+    assert environment["HEADRACE_DBT_CLIENT_CHECK"] == "0"

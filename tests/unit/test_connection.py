@@ -6,7 +6,6 @@ from psycopg import errors
 
 from headrace.exceptions import DatabaseError, DatabaseUnavailable
 from headrace.postgres.connection import is_retriable, translate
-from headrace.postgres.session import client_check
 
 RETRIABLE = [
     errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled,
@@ -84,17 +83,3 @@ def test_database_that_does_not_exist_is_permanent_and_named(said: str) -> None:
     assert type(translated) is DatabaseError
     assert "create database " + ('"sales 2026"' if "2026" in said else '"sales"') in str(translated)
     assert "headrace up" not in str(translated)
-
-
-@pytest.mark.parametrize(
-    ("version", "is_watched"),
-    [
-        ("PostgreSQL 18.1 on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14) 12.2.0, 64-bit", True),
-        ("PostgreSQL 15.8 on aarch64-apple-darwin23.6.0, compiled by Apple clang version 15.0.0, 64-bit", True),
-        ("PostgreSQL 16.4, compiled by Visual C++ build 1940, 64-bit", False),
-        ("PostgreSQL 17.2 on x86_64-windows, compiled by msvc-19.42.34435, 64-bit", False),
-        ("PostgreSQL 15.3 on x86_64-w64-mingw32, compiled by gcc.exe (Rev6) 13.1.0, 64-bit", False),
-    ],
-)
-def test_sessions_of_builds_end_with_their_client_where_the_server_can_see_that(version: str, is_watched: bool) -> None:
-    assert bool(client_check(version)) == is_watched

@@ -24,7 +24,7 @@ from headrace.marts.readers import Readers, readers
 from headrace.optional import needs
 from headrace.postgres.connection import translated_errors
 from headrace.postgres.liveness import PARAMETERS, with_limits
-from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, client_check, startup_options
+from headrace.postgres.session import STARTUP_VARIABLES, PooledConnection, is_accepted, startup_options
 from headrace.private_files import FOLDER_MODE, UMASK, close_to_others, make_folder, replaced_file
 from headrace.service_urls import libpq_variables
 from headrace.settings import Settings
@@ -228,12 +228,13 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
     named = {"host", "port", "user", "dbname", "password"}
     parameters = conninfo_to_dict(settings.require_dbt_dsn())
     environment = libpq_variables({name: str(value) for name, value in parameters.items() if name not in named})
+    # the statement of a killed build ends; a server on Windows, which cannot see a client go, takes 0 alone
+    check = "5s" if is_accepted(connection, "client_connection_check_interval", "5s") else "0"
     options = [environment.get("PGOPTIONS", "")]
     if not isinstance(connection, PooledConnection):
         with translated_errors():
-            row = connection.execute("select headrace.dbt_search_path(), pg_catalog.version()").fetchone()
-        search_path, version = row or ("", "")
-        options += startup_options(connection, search_path=search_path, **client_check(version))
+            (search_path,) = connection.execute("select headrace.dbt_search_path()").fetchone() or ("",)
+        options += startup_options(connection, search_path=search_path, client_connection_check_interval=check)
     return {
         **environment,
         **STARTUP_VARIABLES,
@@ -243,6 +244,7 @@ def profile_environment(settings: Settings, connection: Connection[Any]) -> dict
         "HEADRACE_DBT_PORT": str(info.port),
         "HEADRACE_DBT_USER": info.user,
         "HEADRACE_DBT_DBNAME": info.dbname,
+        "HEADRACE_DBT_CLIENT_CHECK": check,
         "HEADRACE_DBT_THREADS": str(settings.dbt_threads),
         "DBT_ENV_SECRET_HEADRACE_PASSWORD": info.password,
     }

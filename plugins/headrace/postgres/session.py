@@ -4,12 +4,12 @@ Roles, databases and the environment may have other defaults (alter role .. set,
 LATIN1 a payload was stored as other characters, with a German DateStyle no time could be read.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
 from psycopg import Connection, Cursor, IsolationLevel, Transaction
+from psycopg.errors import InvalidParameterValue
 from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
@@ -47,8 +47,6 @@ STARTUP_VARIABLES = {
     "PGDATESTYLE": PARAMETERS["datestyle"],
     "PGTZ": PARAMETERS["timezone"],
 }
-
-_WINDOWS = re.compile(r"visual c\+\+|windows|mingw|msvc", re.IGNORECASE)
 
 # A pooler gives each transaction another backend, whose pid differs from the one that libpq was told. A parameter set
 # for the session would apply to another client's next transaction. So it is set for this statement only, and again in
@@ -135,12 +133,14 @@ def startup_options(connection: Connection[Any], **changed: str) -> list[str]:
     return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in parameters.items()]
 
 
-def client_check(version: str) -> dict[str, str]:
-    """By this parameter the statement of a killed client ends; `version` is what version() says.
-
-    None for a server on Windows: it cannot see that a client is gone, and refuses the parameter.
-    """
-    return {} if _WINDOWS.search(version) else {"client_connection_check_interval": "5s"}
+def is_accepted(connection: Connection[Any], name: str, value: str) -> bool:
+    """Whether the server takes a value of a parameter: its platform may lack what that needs."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("select pg_catalog.set_config(%s, %s, true)", (name, value))
+    except InvalidParameterValue:
+        return False
+    return True
 
 
 def _set_local(parameters: Mapping[str, str]) -> Composed:

@@ -10,6 +10,7 @@
 
     synchronous_commit is off: a crash of the server may lose the last builds; the next build repeats them. The
     connection check ends a backend whose client was killed; otherwise it would keep its locks until its statement ends.
+    A server on Windows takes 0 alone.
 #}
 {% macro begin_build(upstreams) -%}
     {%- if target.get('autocommit') -%}
@@ -21,7 +22,7 @@
     begin transaction isolation level repeatable read, read write;
     set local lock_timeout = 0;
     set local statement_timeout = 0;
-    set local client_connection_check_interval = '5s';
+    set local client_connection_check_interval = {{ headrace_dbt.literal(env_var('HEADRACE_DBT_CLIENT_CHECK', '5s')) }};
     lock table {{ headrace_dbt.turn_of(this) }} in share row exclusive mode;
     {%- if locked %}
     lock table {{ locked | join(', ') }} in access share mode;
